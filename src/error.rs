@@ -1,0 +1,231 @@
+//! The one error type of the crate: what went wrong, whose fault it is, in which file and at which byte.
+//!
+//! A [`Reason`] is a stable word for scripts (the report's `reason`); each belongs to one [`Kind`], and the kind alone
+//! decides the exit status (CLI.md, "Exit status"). An error prints as ONE line that an operator can act on:
+//! `FILE: byte N: what was expected and what was found`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose fault a failure is; decides the process exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A fault of etcdlift's own (exit 1).
+    Internal,
+    /// The command line is wrong (exit 2).
+    Usage,
+    /// The source is damaged or cannot be read to its end (exit 3).
+    Damaged,
+    /// Nothing to convert (exit 4).
+    Empty,
+    /// Refused: a precondition or a policy says no (exit 5).
+    Refused,
+    /// The output could not be written (exit 6).
+    Output,
+    /// Verification failed or found a difference (exit 7).
+    Verify,
+    /// A signal ended the run (exit 128 + signal number).
+    Interrupted(i32),
+}
+
+impl Kind {
+    /// The process exit status for this kind (CLI.md, "Exit status").
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Internal => 1,
+            Kind::Usage => 2,
+            Kind::Damaged => 3,
+            Kind::Empty => 4,
+            Kind::Refused => 5,
+            Kind::Output => 6,
+            Kind::Verify => 7,
+            Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $kind:expr;)*) => {
+        /// Why a run did not end with status 0: a stable word for scripts, and the kind it belongs to.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+            /// A signal of this number arrived.
+            Interrupted(i32),
+        }
+
+        impl Reason {
+            /// The word that stands in the report's `reason` field.
+            pub fn word(self) -> &'static str {
+                match self { $(Reason::$name => $word,)* Reason::Interrupted(_) => "interrupted" }
+            }
+
+            /// Whose fault this reason is.
+            pub fn kind(self) -> Kind {
+                match self { $(Reason::$name => $kind,)* Reason::Interrupted(signal) => Kind::Interrupted(signal) }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// An invariant of the program itself does not hold.
+    Internal = "internal", Kind::Internal;
+    /// Options that do not go together, or a value that cannot be read.
+    Usage = "usage", Kind::Usage;
+    /// Bytes of the source contradict its format or its checksums.
+    Damaged = "damaged", Kind::Damaged;
+    /// The operating system could not read the source.
+    Unreadable = "unreadable", Kind::Damaged;
+    /// Entries between the snapshot and the log are missing.
+    Gap = "gap", Kind::Damaged;
+    /// The log commits more than it holds.
+    CommitBeyondLog = "commit-beyond-log", Kind::Damaged;
+    /// There is no v2 key in the source, or none is left.
+    NothingToConvert = "nothing-to-convert", Kind::Empty;
+    /// The source does not exist.
+    SourceMissing = "source-missing", Kind::Refused;
+    /// The source is an empty directory or file.
+    SourceEmpty = "source-empty", Kind::Refused;
+    /// The source is not etcd data.
+    NotEtcd = "not-etcd-data", Kind::Refused;
+    /// The source is etcd data of a kind that is not convertible (0.4, a proxy, a v3 database).
+    UnsupportedFormat = "unsupported-format", Kind::Refused;
+    /// `.snap` files without a write-ahead log.
+    WalMissing = "wal-missing", Kind::Refused;
+    /// A running etcd holds a lock on the source.
+    Locked = "locked", Kind::Refused;
+    /// The output path exists.
+    OutputExists = "output-exists", Kind::Refused;
+    /// The file system has no room for the output.
+    NoRoom = "no-room", Kind::Refused;
+    /// The source holds v3 keys, leases, users or roles.
+    V3Present = "v3-present", Kind::Refused;
+    /// A v2 index cannot be a v3 revision.
+    IndexRange = "index-range", Kind::Refused;
+    /// The source's own log removes this member from the cluster.
+    MemberRemoved = "member-removed", Kind::Refused;
+    /// `--strict` turned a warning into a refusal.
+    Strict = "strict", Kind::Refused;
+    /// The output could not be written.
+    OutputFailed = "output-failed", Kind::Output;
+    /// The written file does not hold what was meant to be written.
+    VerifyFailed = "verify-failed", Kind::Verify;
+    /// The books do not balance.
+    Unbalanced = "unbalanced", Kind::Verify;
+}
+
+/// What went wrong, in which file, at which byte offset.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    reason: Reason,
+    file: Option<PathBuf>,
+    offset: Option<u64>,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with a message that says what was expected and what was found.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { reason, file: None, offset: None, message: message.into(), source: None }))
+    }
+
+    /// The operating system failed an operation on `file`.
+    pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
+        let mut error = Error::new(reason, format!("cannot {action}: {source}")).in_file(file);
+        error.0.source = Some(Box::new(source));
+        error
+    }
+
+    /// Names the file, unless one is named already.
+    #[must_use]
+    pub fn in_file(mut self, file: &Path) -> Self {
+        self.0.file.get_or_insert_with(|| file.to_path_buf());
+        self
+    }
+
+    /// Names the byte offset in the file, unless one is named already.
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Puts what was being done before the message: `context: message`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// Why the run failed, as a stable word.
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        self.0.reason.kind()
+    }
+
+    /// The file the error is in, where there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
+    /// The byte offset in [`Error::file`], where there is one.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.0.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        if let Some(offset) = self.0.offset {
+            write!(f, "byte {offset}: ")?;
+        }
+        // One line, whatever a file name or a key inside the message holds.
+        for c in self.0.message.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {self}", self.0.reason.word())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_one_line_with_file_and_offset() {
+        let error = Error::new(Reason::Damaged, "expected a\nrecord").at(17).in_file(Path::new("0.wal")).at(99);
+        assert_eq!(error.to_string(), "0.wal: byte 17: expected a\\nrecord");
+        assert_eq!(error.kind().exit_code(), 3);
+    }
+
+    #[test]
+    fn interrupted_exits_with_the_signal_number() {
+        assert_eq!(Reason::Interrupted(2).kind().exit_code(), 130);
+        assert_eq!(Reason::Interrupted(15).kind().exit_code(), 143);
+    }
+}

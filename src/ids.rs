@@ -1,0 +1,36 @@
+//! Numbers that must not be mixed up: a v2 index is no raft index, a page id no revision. No bare `u64` crosses a module.
+
+use std::fmt;
+
+macro_rules! id {
+    ($($(#[$doc:meta])* $name:ident($inner:ty), $fmt:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $fmt, self.0)
+            }
+        }
+    )*};
+}
+
+id! {
+    /// An index of the v2 store: counts successful mutations and expirations (FORMATS, conventions).
+    V2Index(u64), "{}";
+    /// The position of an entry in the raft log.
+    RaftIndex(u64), "{}";
+    /// A raft term.
+    Term(u64), "{}";
+    /// A member id; printed in lower-case hex without padding, as etcd does.
+    MemberId(u64), "{:x}";
+    /// A cluster id; printed in lower-case hex without padding, as etcd does.
+    ClusterId(u64), "{:x}";
+    /// The number of a bbolt page: its byte offset divided by the page size.
+    PageId(u64), "{}";
+    /// A v3 lease id; positive.
+    LeaseId(i64), "{}";
+    /// A main v3 revision.
+    Revision(i64), "{}";
+}

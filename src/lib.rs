@@ -1,0 +1,13 @@
+//! etcdlift takes etcd v2 data and writes a verified etcd v3 backend, offline.
+
+pub mod bolt;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod mvcc;
+pub mod output;
+mod proto;
+pub mod source;
+pub mod transform;
+pub mod v2store;
+pub mod wire;

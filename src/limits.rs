@@ -1,0 +1,23 @@
+//! Every cap on untrusted input, each with its reason. A cap is never reached by data that etcd itself could have written.
+
+/// Components of a v2 path. etcd's own clients send paths in an HTTP request line of at most 1 MiB; real trees are a few
+/// dozen levels deep. The cap bounds what a crafted snapshot can make a reader keep per level.
+pub const MAX_PATH_COMPONENTS: usize = 10_000;
+
+/// Nodes in one snapshot: node numbers are `u32` in the table. 4 billion nodes are at least 600 GB of JSON.
+pub const MAX_NODES: u64 = u32::MAX as u64 - 1;
+
+/// Bytes of one JSON string in a snapshot: lengths are `u32`. etcd limits a request body to 10 MB.
+pub const MAX_STRING: u64 = u32::MAX as u64;
+
+/// Bytes of one bbolt key (FORMATS 8.4).
+pub const MAX_BOLT_KEY: u32 = 32_768;
+
+/// Bytes of one bbolt value (FORMATS 8.4: up to 2^31 - 2).
+pub const MAX_BOLT_VALUE: u32 = (1 << 31) - 2;
+
+/// The highest v2 index that becomes a revision: leaves room for as many revisions again (FORMATS 13.2).
+pub const MAX_REVISION: u64 = 1 << 62;
+
+/// Levels of a bbolt tree that a reader follows: with at least two elements a branch page, 2^48 pages need 48.
+pub const MAX_BOLT_DEPTH: usize = 64;

@@ -1,0 +1,2 @@
+//! The etcdlift command.
+fn main() {}

@@ -1,0 +1,281 @@
+//! Protobuf wire format, borrowed and bounded: a reader that walks the fields of one message without copying, and a
+//! writer into a buffer whose size was computed before.
+//!
+//! Implements the varint and length-delimited encoding that FORMATS.md takes for granted (conventions, sections 2, 4, 5
+//! and 9). Knows nothing of what the fields mean. Groups do not occur in any etcd message and are an error.
+
+use crate::error::{Error, Reason};
+
+/// Bytes that are not a protobuf message, with the offset of the first one that cannot be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireError {
+    /// Offset in the file (or buffer) that the reader was given as its base.
+    pub offset: u64,
+    /// What should have stood there.
+    pub expected: &'static str,
+}
+
+impl From<WireError> for Error {
+    fn from(e: WireError) -> Error {
+        Error::new(Reason::Damaged, format!("expected {}, found other bytes", e.expected)).at(e.offset)
+    }
+}
+
+/// The value of one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Wire type 0.
+    Varint(u64),
+    /// Wire type 1.
+    Fixed64(u64),
+    /// Wire type 2.
+    Bytes(&'a [u8]),
+    /// Wire type 5.
+    Fixed32(u32),
+}
+
+/// One field of a message: its number, its value and where it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Field number, 1 to 2^29 - 1.
+    pub number: u32,
+    /// What it holds.
+    pub value: Value<'a>,
+    /// Offset of the field's tag, counted from the reader's base.
+    pub offset: u64,
+    /// Offset of the value's first byte (behind the length of a length-delimited field).
+    pub value_offset: u64,
+}
+
+impl<'a> Field<'a> {
+    /// The value of a varint field.
+    ///
+    /// # Errors
+    /// The field has another wire type.
+    pub fn varint(&self) -> Result<u64, WireError> {
+        match self.value {
+            Value::Varint(v) => Ok(v),
+            _ => Err(WireError { offset: self.offset, expected: "a varint field" }),
+        }
+    }
+
+    /// The value of a length-delimited field.
+    ///
+    /// # Errors
+    /// The field has another wire type.
+    pub fn bytes(&self) -> Result<&'a [u8], WireError> {
+        match self.value {
+            Value::Bytes(v) => Ok(v),
+            _ => Err(WireError { offset: self.offset, expected: "a length-delimited field" }),
+        }
+    }
+}
+
+/// Walks the fields of one message.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    offset: u64,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader over one whole message whose first byte stands at `base` of its file.
+    pub fn new(message: &'a [u8], base: u64) -> Self {
+        Reader { rest: message, offset: base }
+    }
+
+    /// Offset of the next unread byte.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next field, or `None` at the end of the message.
+    ///
+    /// # Errors
+    /// The bytes are not a field, or it reaches beyond the message.
+    pub fn field(&mut self) -> Result<Option<Field<'a>>, WireError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        let tag = self.varint()?;
+        let number = match u32::try_from(tag >> 3) {
+            Ok(n) if (1..1 << 29).contains(&n) => n,
+            _ => return Err(WireError { offset, expected: "a field number" }),
+        };
+        let mut value_offset = self.offset;
+        let value = match tag & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
+            2 => {
+                let len_offset = self.offset;
+                let len = self.varint()?;
+                let len = usize::try_from(len).ok().filter(|len| *len <= self.rest.len());
+                let len = len.ok_or(WireError { offset: len_offset, expected: "a length within the message" })?;
+                value_offset = self.offset;
+                Value::Bytes(self.take(len)?)
+            }
+            5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
+            _ => return Err(WireError { offset, expected: "a wire type" }),
+        };
+        Ok(Some(Field { number, value, offset, value_offset }))
+    }
+
+    fn varint(&mut self) -> Result<u64, WireError> {
+        let error = WireError { offset: self.offset, expected: "a varint" };
+        let mut value = 0u64;
+        for (i, byte) in self.rest.iter().take(10).enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            if i == 9 && bits > 1 {
+                return Err(error);
+            }
+            value |= bits << (7 * i);
+            if byte & 0x80 == 0 {
+                self.take(i + 1)?;
+                return Ok(value);
+            }
+        }
+        Err(error)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (head, rest) =
+            self.rest.split_first_chunk::<N>().ok_or(WireError { offset: self.offset, expected: "more bytes" })?;
+        self.rest = rest;
+        self.offset += N as u64;
+        Ok(*head)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (head, rest) =
+            self.rest.split_at_checked(len).ok_or(WireError { offset: self.offset, expected: "more bytes" })?;
+        self.rest = rest;
+        self.offset += len as u64;
+        Ok(head)
+    }
+}
+
+/// Bytes that `value` takes as a varint: 1 to 10.
+pub const fn varint_len(value: u64) -> usize {
+    (63 - (value | 1).leading_zeros() as usize) / 7 + 1
+}
+
+/// Bytes of a varint field with a one-byte tag, 0 where proto3 leaves a zero out.
+pub const fn varint_field_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
+/// Bytes of a length-delimited field with a one-byte tag, 0 where proto3 leaves an empty one out.
+pub const fn bytes_field_len(len: usize) -> usize {
+    if len == 0 { 0 } else { 1 + varint_len(len as u64) + len }
+}
+
+/// Writes fields into a buffer that is exactly as long as the message; what does not fit is an internal error.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Writer<'a> {
+    /// A writer that fills `buffer` from its start.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        Writer { rest: buffer }
+    }
+
+    /// A varint field; nothing for zero (proto3).
+    ///
+    /// # Errors
+    /// The buffer is full.
+    pub fn varint_field(&mut self, number: u32, value: u64) -> Result<(), Error> {
+        if value == 0 {
+            return Ok(());
+        }
+        self.varint(u64::from(number << 3))?;
+        self.varint(value)
+    }
+
+    /// The tag and length of a bytes field of `len` bytes, and the place for its bytes; empty for zero (proto3).
+    ///
+    /// # Errors
+    /// The buffer is full.
+    pub fn bytes_field(&mut self, number: u32, len: usize) -> Result<&'a mut [u8], Error> {
+        if len == 0 {
+            return Ok(&mut []);
+        }
+        self.varint(u64::from(number << 3 | 2))?;
+        self.varint(len as u64)?;
+        self.take(len)
+    }
+
+    /// Ends the message.
+    ///
+    /// # Errors
+    /// The buffer is longer than the message: its size was computed wrongly.
+    pub fn finish(self) -> Result<(), Error> {
+        if self.rest.is_empty() { Ok(()) } else { Err(wrong_size()) }
+    }
+
+    fn varint(&mut self, mut value: u64) -> Result<(), Error> {
+        let out = self.take(varint_len(value))?;
+        let last = out.len().saturating_sub(1);
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = (value & 0x7f) as u8 | if i < last { 0x80 } else { 0 };
+            value >>= 7;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a mut [u8], Error> {
+        let (head, rest) = std::mem::take(&mut self.rest).split_at_mut_checked(len).ok_or_else(wrong_size)?;
+        self.rest = rest;
+        Ok(head)
+    }
+}
+
+fn wrong_size() -> Error {
+    Error::new(Reason::Internal, "a message does not have the size that was computed for it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_each_wire_type_with_offsets() {
+        let message = [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0, 0x21, 2, 0, 0, 0, 0, 0, 0, 0];
+        let mut reader = Reader::new(&message, 100);
+        let mut fields = Vec::new();
+        while let Some(field) = reader.field().unwrap() {
+            fields.push((field.number, field.value, field.offset, field.value_offset));
+        }
+        assert_eq!(
+            fields,
+            [
+                (1, Value::Varint(150), 100, 101),
+                (2, Value::Bytes(b"hi"), 103, 105),
+                (3, Value::Fixed32(1), 107, 108),
+                (4, Value::Fixed64(2), 112, 113)
+            ]
+        );
+        assert_eq!(reader.offset(), 121);
+    }
+
+    #[test]
+    fn rejects_what_is_no_field() {
+        for bad in [&[0x00u8, 0][..], &[0x0b], &[0x12, 5, 1], &[0x08], &[0x08, 0xff], &[0xff; 11], &[0x1d, 1]] {
+            assert!(Reader::new(bad, 0).field().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn varints_round_trip(value: u64) {
+            let mut buffer = vec![0; varint_field_len(value)];
+            let mut writer = Writer::new(&mut buffer);
+            writer.varint_field(3, value).unwrap();
+            writer.finish().unwrap();
+            let field = Reader::new(&buffer, 0).field().unwrap();
+            proptest::prop_assert_eq!(field.map_or(0, |f| f.varint().unwrap()), value);
+        }
+    }
+}
