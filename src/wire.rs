@@ -121,6 +121,14 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, offset, value_offset }))
     }
 
+    /// The next element of a packed list of varints, or `None` at its end.
+    ///
+    /// # Errors
+    /// The bytes are not a varint.
+    pub fn packed_varint(&mut self) -> Result<Option<u64>, WireError> {
+        if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
+    }
+
     fn varint(&mut self) -> Result<u64, WireError> {
         let error = WireError { offset: self.offset, expected: "a varint" };
         let mut value = 0u64;

@@ -1,0 +1,97 @@
+//! Is an etcd running on these files? Asks for both kinds of lock that etcd takes, without taking any for longer than
+//! the question (FORMATS 1.3).
+//!
+//! etcd 2.x holds a flock on each live WAL segment, 3.x an open-file-description lock, and bbolt a flock on `db`; the
+//! two kinds do not see each other. `F_OFD_GETLK` works on a file opened read-only, where setting a write lock would not.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
+
+use crate::error::{Error, Reason, Result};
+
+/// Refuses a WAL segment that an etcd of any version has open.
+///
+/// # Errors
+/// [`Reason::Locked`] if it is locked, [`Reason::Unreadable`] if that cannot be found out.
+pub fn check_segment(path: &Path) -> Result<()> {
+    let file = open(path)?;
+    if ofd_locked(&file).map_err(|e| unknown(path, e))? {
+        return Err(locked(path));
+    }
+    check_flock(path, file)
+}
+
+/// Refuses a bbolt file that a server has open.
+///
+/// # Errors
+/// [`Reason::Locked`] if it is locked, [`Reason::Unreadable`] if that cannot be found out.
+pub fn check_db(path: &Path) -> Result<()> {
+    check_flock(path, open(path)?)
+}
+
+fn check_flock(path: &Path, file: File) -> Result<()> {
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(lock) => lock.unlock().map(drop).map_err(|(_, e)| unknown(path, e)),
+        Err((_, Errno::EWOULDBLOCK)) => Err(locked(path)),
+        Err((_, e)) => Err(unknown(path, e)),
+    }
+}
+
+fn ofd_locked(file: &File) -> nix::Result<bool> {
+    #[allow(clippy::unnecessary_cast)] // the constants' types differ between platforms
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))?;
+    #[allow(clippy::unnecessary_cast)]
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "open", e))
+}
+
+fn locked(path: &Path) -> Error {
+    Error::new(Reason::Locked, "an etcd is running on it (the file is locked); stop it, or convert a copy").in_file(path)
+}
+
+fn unknown(path: &Path, e: Errno) -> Error {
+    Error::io(Reason::Unreadable, path, "find out whether an etcd is running on it", e.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sees_a_flock() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        check_segment(file.path()).unwrap();
+        check_db(file.path()).unwrap();
+        let held = Flock::lock(file.reopen().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+        assert_eq!(check_segment(file.path()).unwrap_err().reason(), Reason::Locked);
+        assert_eq!(check_db(file.path()).unwrap_err().reason(), Reason::Locked);
+        held.unlock().unwrap();
+        check_db(file.path()).unwrap();
+    }
+
+    #[test]
+    fn sees_an_open_file_description_lock() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let holder = file.reopen().unwrap();
+        let lock = libc::flock { l_type: libc::F_WRLCK as _, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        fcntl(holder.as_fd(), FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        assert_eq!(check_segment(file.path()).unwrap_err().reason(), Reason::Locked);
+        drop(holder);
+        check_segment(file.path()).unwrap();
+    }
+}

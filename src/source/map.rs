@@ -1,0 +1,71 @@
+//! A source file as bytes: opened read-only, mapped into memory. The only file of the crate with `unsafe`.
+//!
+//! The map is private and never written. A file that another process truncates while it is mapped ends this process
+//! with SIGBUS, before any output has its name: a source must be a copy or at rest, which `lock` checks.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Reason, Result};
+
+/// A regular file mapped read-only.
+#[derive(Debug)]
+pub struct Map {
+    path: PathBuf,
+    map: Option<Mmap>,
+}
+
+impl Map {
+    /// Opens and maps `path`.
+    ///
+    /// # Errors
+    /// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped.
+    pub fn open(path: &Path) -> Result<Map> {
+        let failed = |action| move |e| Error::io(Reason::Unreadable, path, action, e);
+        // Asked before opening: opening a FIFO would wait for a writer.
+        if !fs::metadata(path).map_err(failed("read"))?.is_file() {
+            return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
+        }
+        let file = File::open(path).map_err(failed("open"))?;
+        let len = file.metadata().map_err(failed("read"))?.len();
+        let map = if len == 0 {
+            None
+        } else {
+            // SAFETY: the map is read-only and private to this process. Its bytes are only ever read as `&[u8]`, which
+            // any content is valid for. That no other process shrinks the file meanwhile cannot be enforced; the module
+            // documentation says what happens then.
+            Some(unsafe { Mmap::map(&file) }.map_err(failed("map"))?)
+        };
+        Ok(Map { path: path.to_path_buf(), map })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Where the file is, for errors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_files_and_refuses_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, b"").unwrap();
+        assert_eq!(Map::open(&path).unwrap().bytes(), b"");
+        fs::write(&path, b"abc").unwrap();
+        assert_eq!(Map::open(&path).unwrap().bytes(), b"abc");
+        assert_eq!(Map::open(dir.path()).unwrap_err().reason(), Reason::Unreadable);
+        assert_eq!(Map::open(&dir.path().join("b")).unwrap_err().reason(), Reason::Unreadable);
+    }
+}

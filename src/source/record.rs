@@ -1,0 +1,328 @@
+//! One frame of a WAL segment: its length field, its record and its padding (FORMATS 4.1, 4.2, 4.7).
+//!
+//! The length field and the record's type stand outside every checksum, and etcd itself stops silently where they are
+//! damaged. So nothing is believed that etcd could not have written: reserved bits, padding bytes, field order, and the
+//! record's own inner length must all agree. Knows nothing of what a record's data means.
+
+use crate::error::{Error, Reason, Result};
+use crate::wire::Reader;
+
+/// The type of a record (FORMATS 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordType {
+    /// Ids of the member and the cluster.
+    Metadata,
+    /// A raft entry.
+    Entry,
+    /// A raft hard state.
+    State,
+    /// The running checksum at the end of the previous segment.
+    Crc,
+    /// A snapshot was taken or received.
+    Snapshot,
+}
+
+/// A whole record. Its checksum is not checked here, because it continues over segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the data is.
+    pub kind: RecordType,
+    /// CRC-32C of all data since the beginning of the log.
+    pub crc: u32,
+    /// The message inside; `None` where the field is absent.
+    pub data: Option<&'a [u8]>,
+    /// Offset of the data's first byte in the segment.
+    pub data_offset: u64,
+}
+
+/// What stands at one offset of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A record; `next` is the offset behind its padding.
+    Record {
+        /// The record.
+        record: Record<'a>,
+        /// Offset of the next frame.
+        next: u64,
+        /// True for the padded frames of 3.0 and later: the frame proves such a writer.
+        padded: bool,
+    },
+    /// The end: the end of the file, or nothing but zeros up to it.
+    End,
+}
+
+/// How a frame cannot be read.
+#[derive(Debug)]
+pub enum Broken {
+    /// The frame looks as if its writing was cut short by a crash, and nothing but zeros follows it. In the last segment
+    /// that is the end of the log.
+    Torn(Error),
+    /// Anything else.
+    Damaged(Error),
+}
+
+impl Broken {
+    /// The error, however it came about.
+    pub fn into_error(self) -> Error {
+        match self {
+            Broken::Torn(e) | Broken::Damaged(e) => e,
+        }
+    }
+}
+
+impl From<Error> for Broken {
+    fn from(e: Error) -> Broken {
+        Broken::Damaged(e)
+    }
+}
+
+const FRAME_HEAD: u64 = 8;
+const SECTOR: usize = 512;
+
+/// Reads the frame at `offset` of a segment.
+///
+/// # Errors
+/// [`Broken::Torn`] or [`Broken::Damaged`], with the offset and what was expected there.
+pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
+    let rest = from(segment, offset);
+    let Some((head, body)) = rest.split_first_chunk::<8>() else {
+        if all_zero(rest) {
+            return Ok(Frame::End);
+        }
+        return Err(Broken::Torn(damaged(offset, "expected the length of a record, found the end of the file")));
+    };
+    let length = Length::parse(u64::from_le_bytes(*head), offset)?;
+    let Some(length) = length else {
+        if all_zero(body) {
+            return Ok(Frame::End);
+        }
+        return Err(damaged(offset, "expected a record, found a length of zero with more data behind it").into());
+    };
+    let whole = usize::try_from(length.record + length.padding).ok().and_then(|whole| body.split_at_checked(whole));
+    let Some((frame, after)) = whole else {
+        return Err(short_frame(body, &length, offset));
+    };
+    let (record, padding) = frame.split_at_checked(frame.len() - length.padding as usize).unwrap_or((frame, &[]));
+    match parse_record(record, offset + FRAME_HEAD) {
+        Ok(parsed) if all_zero(padding) => {
+            let next = offset + FRAME_HEAD + frame.len() as u64;
+            Ok(Frame::Record { record: parsed, next, padded: length.padded })
+        }
+        Ok(_) => Err(damaged(offset, "expected zero padding behind a record, found other bytes").into()),
+        Err(error) => Err(unreadable(error, frame, after, &length, offset)),
+    }
+}
+
+/// Whether a record that does not match its checksum looks torn: some whole sector of it was never written, and nothing
+/// but zeros follows it in the segment (FORMATS 4.7).
+pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {
+    let body = offset + FRAME_HEAD;
+    let frame = from(segment, body).get(..(next.saturating_sub(body)) as usize).unwrap_or_default();
+    has_zero_sector(frame, body) && all_zero(from(segment, next))
+}
+
+/// A frame's length field (FORMATS 4.1).
+struct Length {
+    record: u64,
+    padding: u64,
+    padded: bool,
+}
+
+impl Length {
+    /// `None` for zero, which no record has.
+    fn parse(field: u64, offset: u64) -> Result<Option<Length>> {
+        let record = field & 0x00ff_ffff_ffff_ffff;
+        let padding = (8 - record % 8) % 8;
+        let length = match field >> 56 {
+            _ if field == 0 => return Ok(None),
+            // Unpadded, as 2.x writes; or of 3.0 and later with nothing to pad.
+            0 => Length { record, padding: 0, padded: false },
+            flags if padding != 0 && flags == 0x80 | padding => Length { record, padding, padded: true },
+            _ => return Err(damaged(offset, format!("expected the length of a record, found {field:#018x}"))),
+        };
+        Ok(Some(length))
+    }
+}
+
+/// The frame reaches beyond the end of the file. It was cut short there, unless what is left of it says otherwise.
+fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
+    let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
+    let message = format!("expected a record of {} bytes, found the end of the file {missing} bytes early", length.record);
+    let error = damaged(offset, message);
+    if all_zero(body) || head_agrees(body, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
+}
+
+/// The frame is there, but holds no record.
+fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Broken {
+    let torn = has_zero_sector(frame, offset + FRAME_HEAD) && all_zero(after);
+    let head = frame.get(..SECTOR.min(frame.len())).unwrap_or_default();
+    if torn && (all_zero(head) || head_agrees(frame, length.record)) {
+        return Broken::Torn(error.context("a record cut short by a crash"));
+    }
+    Broken::Damaged(error)
+}
+
+/// Whether the beginning of a record, as far as it is there, fits a record of `len` bytes: its fields carry a length of
+/// their own, so a damaged length field is told from a record that was cut short.
+fn head_agrees(head: &[u8], len: u64) -> bool {
+    let head = head.get(..usize::try_from(len).unwrap_or(usize::MAX).min(head.len())).unwrap_or_default();
+    let mut at = 0;
+    for (tag, what) in [(0x08, Head::Type), (0x10, Head::Crc), (0x1a, Head::DataLength)] {
+        let Some(byte) = head.get(at) else {
+            return matches!(what, Head::Type | Head::Crc) || at as u64 != len;
+        };
+        if *byte != tag {
+            return false;
+        }
+        let (value, used) = match varint_prefix(head.get(at + 1..).unwrap_or_default()) {
+            VarintPrefix::Whole(value, used) => (value, used),
+            VarintPrefix::CutShort => return true,
+            VarintPrefix::Bad => return false,
+        };
+        at += 1 + used;
+        match what {
+            Head::Type if !(1..=5).contains(&value) => return false,
+            // A crc record ends here.
+            Head::Type if value == 4 => return len <= 12,
+            Head::DataLength => return (at as u64).checked_add(value) == Some(len),
+            _ => {}
+        }
+    }
+    true
+}
+
+enum Head {
+    Type,
+    Crc,
+    DataLength,
+}
+
+enum VarintPrefix {
+    Whole(u64, usize),
+    CutShort,
+    Bad,
+}
+
+fn varint_prefix(bytes: &[u8]) -> VarintPrefix {
+    let mut value = 0;
+    for (i, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return VarintPrefix::Whole(value, i + 1);
+        }
+    }
+    if bytes.len() < 10 { VarintPrefix::CutShort } else { VarintPrefix::Bad }
+}
+
+/// `walpb.Record`, in the one form that etcd writes: type, checksum, then data where there is any.
+fn parse_record(bytes: &[u8], base: u64) -> Result<Record<'_>> {
+    let mut reader = Reader::new(bytes, base);
+    let (mut kind, mut crc, mut data) = (None, None, None);
+    while let Some(field) = reader.field()? {
+        match (field.number, kind, crc, data) {
+            (1, None, None, None) => kind = Some(record_type(field.varint()?, field.offset)?),
+            (2, Some(_), None, None) => {
+                let value = field.varint()?;
+                let value = u32::try_from(value)
+                    .map_err(|_| damaged(field.offset, format!("expected a 32-bit checksum, found {value}")))?;
+                crc = Some(value);
+            }
+            (3, Some(_), Some(_), None) => data = Some((field.bytes()?, field.value_offset)),
+            (number, ..) => {
+                return Err(damaged(field.offset, format!("expected a field of a record, found field {number}")));
+            }
+        }
+    }
+    let (Some(kind), Some(crc)) = (kind, crc) else {
+        return Err(damaged(base, "expected a record with a type and a checksum, found it without"));
+    };
+    let (data, data_offset) = data.map_or((None, reader.offset()), |(data, offset)| (Some(data), offset));
+    Ok(Record { kind, crc, data, data_offset })
+}
+
+fn record_type(value: u64, offset: u64) -> Result<RecordType> {
+    Ok(match value {
+        1 => RecordType::Metadata,
+        2 => RecordType::Entry,
+        3 => RecordType::State,
+        4 => RecordType::Crc,
+        5 => RecordType::Snapshot,
+        _ => return Err(damaged(offset, format!("expected a record type from 1 to 5, found {value}"))),
+    })
+}
+
+fn has_zero_sector(frame: &[u8], offset: u64) -> bool {
+    let first = SECTOR - (offset % SECTOR as u64) as usize;
+    let (head, rest) = frame.split_at(first.min(frame.len()));
+    (!head.is_empty() && all_zero(head)) || rest.chunks(SECTOR).any(all_zero)
+}
+
+fn from(segment: &[u8], offset: u64) -> &[u8] {
+    usize::try_from(offset).ok().and_then(|at| segment.get(at..)).unwrap_or_default()
+}
+
+/// Whether every byte is zero; true of no bytes.
+pub fn all_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
+}
+
+fn damaged(offset: u64, message: impl Into<String>) -> Error {
+    Error::new(Reason::Damaged, message).at(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FORMATS appendix A, vector 2: the frames of a new log as 3.0 and later write them.
+    const PADDED: &str = "040000000000008408041000000000000e00000000000082080110a9f6f0ac0c1a04080110020000";
+    const UNPADDED: &str = "0400000000000000080410000e00000000000000080110a9f6f0ac0c1a0408011002";
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn reads_both_forms_of_the_test_vector() {
+        for (text, is_padded, second) in [(PADDED, true, 16), (UNPADDED, false, 12)] {
+            let segment = hex(text);
+            let Frame::Record { record, next, padded } = read_frame(&segment, 0).unwrap() else { panic!() };
+            assert_eq!((record.kind, record.crc, record.data, next, padded), (RecordType::Crc, 0, None, second, is_padded));
+            let Frame::Record { record, next, .. } = read_frame(&segment, second).unwrap() else { panic!() };
+            assert_eq!((record.kind, record.crc), (RecordType::Metadata, 0xc59c_3b29));
+            assert_eq!(record.data, Some(&hex("08011002")[..]));
+            assert_eq!(read_frame(&segment, next).unwrap(), Frame::End);
+        }
+    }
+
+    #[test]
+    fn a_cut_record_is_torn_and_a_damaged_length_is_not() {
+        for text in [PADDED, UNPADDED] {
+            let whole = hex(text);
+            let second = if text == PADDED { 16 } else { 12 };
+            for len in second + 1..whole.len() {
+                let broken = read_frame(&whole[..len], second as u64).unwrap_err();
+                assert!(matches!(broken, Broken::Torn(_)), "cut at {len}");
+            }
+            // Behind each of the first two frames stands the other, so nothing here is the end of a log.
+            for frame in [0, second] {
+                for bit in 0..64 {
+                    let mut bytes = whole.clone();
+                    bytes.extend_from_slice(&whole);
+                    bytes[frame + bit / 8] ^= 1 << (bit % 8);
+                    let broken = read_frame(&bytes, frame as u64).unwrap_err();
+                    assert!(matches!(broken, Broken::Damaged(_)), "frame at {frame}, bit {bit}: {broken:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_zero_length_ends_a_segment_only_before_zeros() {
+        let mut segment = vec![0; 600];
+        assert_eq!(read_frame(&segment, 0).unwrap(), Frame::End);
+        segment[599] = 1;
+        assert!(matches!(read_frame(&segment, 0), Err(Broken::Damaged(_))));
+    }
+}

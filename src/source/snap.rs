@@ -1,0 +1,201 @@
+//! A `.snap` file: the checksummed container and the raft snapshot inside it (FORMATS 2.1, 2.2).
+//!
+//! The v2 store JSON stays where it is in the map; nothing is copied. What the JSON means is `v2store`'s matter.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::{MemberId, RaftIndex, Term};
+use crate::source::map::Map;
+use crate::wire::{Field, Reader, WireError};
+
+/// A raft configuration: who votes, who only learns (FORMATS 2.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Voting members, in the order they were written.
+    pub voters: Vec<MemberId>,
+    /// Learners (3.4 and later).
+    pub learners: Vec<MemberId>,
+}
+
+/// A snapshot whose checksum is right.
+#[derive(Debug)]
+pub struct Snapshot {
+    map: Map,
+    json: Range<usize>,
+    /// Raft index of the last entry the snapshot includes.
+    pub index: RaftIndex,
+    /// Term of that entry.
+    pub term: Term,
+    /// The raft configuration at that entry.
+    pub conf_state: ConfState,
+}
+
+impl Snapshot {
+    /// Opens a `.snap` file and checks its checksum and its raft metadata.
+    ///
+    /// # Errors
+    /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
+    pub fn open(path: &Path) -> Result<Snapshot> {
+        let map = Map::open(path)?;
+        let parsed = parse(map.bytes()).map_err(|e| e.in_file(path))?;
+        let Parsed { json, index, term, conf_state } = parsed;
+        Ok(Snapshot { map, json, index, term, conf_state })
+    }
+
+    /// The v2 store as JSON.
+    pub fn json(&self) -> &[u8] {
+        self.map.bytes().get(self.json.clone()).unwrap_or_default()
+    }
+
+    /// Offset of the JSON's first byte in the file.
+    pub fn json_offset(&self) -> u64 {
+        self.json.start as u64
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        self.map.path()
+    }
+
+    /// Size of the file.
+    pub fn file_len(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+}
+
+/// What a `.snap` file's bytes say.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// Where the v2 store JSON stands in the file.
+    pub json: Range<usize>,
+    /// Raft index of the last entry included.
+    pub index: RaftIndex,
+    /// Its term.
+    pub term: Term,
+    /// The raft configuration.
+    pub conf_state: ConfState,
+}
+
+/// Parses the bytes of a `.snap` file.
+///
+/// # Errors
+/// As [`Snapshot::open`].
+pub fn parse(bytes: &[u8]) -> Result<Parsed> {
+    if bytes.is_empty() {
+        return Err(damaged(0, "expected a snapshot, found an empty file"));
+    }
+    let (mut crc, mut data) = (0, None);
+    let mut reader = Reader::new(bytes, 0);
+    while let Some(field) = reader.field()? {
+        match field.number {
+            1 => crc = field.varint()?,
+            2 => data = Some(field),
+            _ => {}
+        }
+    }
+    let data = data.ok_or_else(|| damaged(0, "expected a snapshot container, found no data field in it"))?;
+    let body = data.bytes()?;
+    if body.is_empty() || crc == 0 {
+        return Err(damaged(data.offset, "expected snapshot data with a checksum, found an empty snapshot"));
+    }
+    let found = crc32c::crc32c(body);
+    if u64::from(found) != crc {
+        let message = format!("expected snapshot data with CRC-32C {crc:08x}, found {found:08x}");
+        return Err(damaged(data.value_offset, message));
+    }
+    raft_snapshot(body, data.value_offset)
+}
+
+fn raft_snapshot(body: &[u8], base: u64) -> Result<Parsed> {
+    let (mut json, mut metadata) = (None, None);
+    let mut reader = Reader::new(body, base);
+    while let Some(field) = reader.field()? {
+        match field.number {
+            1 => json = Some(field),
+            2 => metadata = Some(field),
+            _ => {}
+        }
+    }
+    let metadata = metadata.ok_or_else(|| damaged(base, "expected raft metadata in the snapshot, found none"))?;
+    let mut parsed = parse_metadata(&metadata)?;
+    let json = json.ok_or_else(|| damaged(base, "expected a v2 store in the snapshot, found none"))?;
+    let len = json.bytes()?.len();
+    // The offset lies within a slice of memory, so it fits.
+    let start = usize::try_from(json.value_offset).unwrap_or(usize::MAX);
+    parsed.json = start..start.saturating_add(len);
+    Ok(parsed)
+}
+
+fn parse_metadata(metadata: &Field<'_>) -> Result<Parsed> {
+    let mut parsed = Parsed { json: 0..0, index: RaftIndex(0), term: Term(0), conf_state: ConfState::default() };
+    let mut reader = Reader::new(metadata.bytes()?, metadata.value_offset);
+    while let Some(field) = reader.field()? {
+        match field.number {
+            1 => parsed.conf_state = parse_conf_state(field.bytes()?, field.value_offset)?,
+            2 => parsed.index = RaftIndex(field.varint()?),
+            3 => parsed.term = Term(field.varint()?),
+            _ => {}
+        }
+    }
+    Ok(parsed)
+}
+
+fn parse_conf_state(bytes: &[u8], base: u64) -> Result<ConfState, WireError> {
+    let mut state = ConfState::default();
+    let mut reader = Reader::new(bytes, base);
+    while let Some(field) = reader.field()? {
+        let list = match field.number {
+            1 => &mut state.voters,
+            2 => &mut state.learners,
+            _ => continue,
+        };
+        // etcd writes these unpacked; a packed list is legal protobuf all the same.
+        match field.value {
+            crate::wire::Value::Bytes(packed) => {
+                let mut packed = Reader::new(packed, field.value_offset);
+                while let Some(id) = packed.packed_varint()? {
+                    list.push(MemberId(id));
+                }
+            }
+            _ => list.push(MemberId(field.varint()?)),
+        }
+    }
+    Ok(state)
+}
+
+fn damaged(offset: u64, message: impl Into<String>) -> Error {
+    Error::new(Reason::Damaged, message).at(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FORMATS appendix A, vector 3.
+    const VECTOR: &[u8] = &[
+        0x08, 0x95, 0xe3, 0xba, 0xf5, 0x0b, 0x12, 0x0e, 0x0a, 0x02, 0x7b, 0x7d, 0x12, 0x08, 0x0a, 0x02, 0x08, 0x05, 0x10,
+        0x07, 0x18, 0x02,
+    ];
+
+    #[test]
+    fn reads_the_test_vector() {
+        let parsed = parse(VECTOR).unwrap();
+        assert_eq!((parsed.index, parsed.term), (RaftIndex(7), Term(2)));
+        assert_eq!(parsed.conf_state.voters, [MemberId(5)]);
+        assert_eq!(&VECTOR[parsed.json], b"{}");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_an_error() {
+        for i in 0..VECTOR.len() * 8 {
+            let mut bytes = VECTOR.to_vec();
+            bytes[i / 8] ^= 1 << (i % 8);
+            assert_eq!(parse(&bytes).unwrap_err().reason(), Reason::Damaged, "bit {i}");
+        }
+        for len in 0..VECTOR.len() {
+            assert_eq!(parse(&VECTOR[..len]).unwrap_err().reason(), Reason::Damaged, "cut at {len}");
+        }
+    }
+}
