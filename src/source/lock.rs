@@ -61,7 +61,8 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn locked(path: &Path) -> Error {
-    Error::new(Reason::Locked, "an etcd is running on it (the file is locked); stop it, or convert a copy").in_file(path)
+    Error::new(Reason::Locked, "an etcd is running on it (the file is locked); stop it, or convert a copy")
+        .in_file(path)
 }
 
 fn unknown(path: &Path, e: Errno) -> Error {

@@ -3,8 +3,11 @@
 //! Knows bytes, raft and etcd's file layouts (FORMATS 1, 2, 4 and 5); nothing of the v2 tree and nothing of v3. Every
 //! file is opened read-only and mapped; only `map` holds `unsafe`.
 
+pub mod choose;
+pub mod dir;
 pub mod lock;
 pub mod map;
 pub mod raft;
 pub mod record;
 pub mod snap;
+pub mod wal;

@@ -147,7 +147,8 @@ impl Length {
 /// The frame reaches beyond the end of the file. It was cut short there, unless what is left of it says otherwise.
 fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
     let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
-    let message = format!("expected a record of {} bytes, found the end of the file {missing} bytes early", length.record);
+    let message =
+        format!("expected a record of {} bytes, found the end of the file {missing} bytes early", length.record);
     let error = damaged(offset, message);
     if all_zero(body) || head_agrees(body, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
 }
@@ -288,7 +289,10 @@ mod tests {
         for (text, is_padded, second) in [(PADDED, true, 16), (UNPADDED, false, 12)] {
             let segment = hex(text);
             let Frame::Record { record, next, padded } = read_frame(&segment, 0).unwrap() else { panic!() };
-            assert_eq!((record.kind, record.crc, record.data, next, padded), (RecordType::Crc, 0, None, second, is_padded));
+            assert_eq!(
+                (record.kind, record.crc, record.data, next, padded),
+                (RecordType::Crc, 0, None, second, is_padded)
+            );
             let Frame::Record { record, next, .. } = read_frame(&segment, second).unwrap() else { panic!() };
             assert_eq!((record.kind, record.crc), (RecordType::Metadata, 0xc59c_3b29));
             assert_eq!(record.data, Some(&hex("08011002")[..]));

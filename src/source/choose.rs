@@ -1,0 +1,156 @@
+//! Which snapshot the replay starts from, and whether the log reaches from there to its end without a hole (FORMATS 2.3,
+//! 4.6 to 4.8). Knows files and raft indexes, not what they hold.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, Term};
+use crate::source::dir::SnapName;
+use crate::source::snap::Snapshot;
+use crate::source::wal::Wal;
+
+/// The chosen beginning, and what was passed over on the way to it.
+#[derive(Debug)]
+pub struct Choice {
+    /// The snapshot; `None`: the log from its first entry.
+    pub snapshot: Option<Snapshot>,
+    /// Snapshots that were not used, newest first, and why.
+    pub passed_over: Vec<(PathBuf, String)>,
+}
+
+impl Choice {
+    /// Raft index that the replay starts behind.
+    pub fn index(&self) -> RaftIndex {
+        self.snapshot.as_ref().map_or(RaftIndex(0), |s| s.index)
+    }
+
+    /// Term of that index.
+    pub fn term(&self) -> Term {
+        self.snapshot.as_ref().map_or(Term(0), |s| s.term)
+    }
+}
+
+/// Chooses the newest snapshot that loads and that the log confirms; falls back to an older one, or to the beginning of
+/// the log, only where the log reaches back to it.
+///
+/// # Errors
+/// [`Reason::Gap`] if entries are missing behind every usable beginning, [`Reason::Damaged`] if no snapshot loads and the
+/// log does not begin at its first entry, [`Reason::CommitBeyondLog`] if the log commits more than there is.
+pub fn choose(names: &[SnapName], wal: Option<&Wal>) -> Result<Choice> {
+    let mut passed_over = Vec::new();
+    let mut first_damage = None;
+    let mut first_gap = None;
+    let mut orphans = Vec::new();
+    for name in names.iter().rev() {
+        let snapshot = match open(name) {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                passed_over.push((name.path.clone(), error.to_string()));
+                first_damage.get_or_insert(error);
+                continue;
+            }
+        };
+        let Some(wal) = wal else {
+            return Ok(Choice { snapshot: Some(snapshot), passed_over });
+        };
+        if !confirmed(&snapshot, wal) {
+            passed_over.push((name.path.clone(), "the log has no snapshot record for it".to_string()));
+            orphans.push(snapshot);
+            continue;
+        }
+        match reaches(&snapshot, wal) {
+            Ok(()) => return finish(Some(snapshot), wal, passed_over),
+            Err(error) => {
+                passed_over.push((name.path.clone(), error.to_string()));
+                first_gap.get_or_insert(error);
+            }
+        }
+    }
+    let Some(wal) = wal else {
+        return Err(
+            first_damage.unwrap_or_else(|| Error::new(Reason::SourceEmpty, "expected a .snap file, found none"))
+        );
+    };
+    if wal.after(RaftIndex(0)).is_some() && (names.is_empty() || !wal.entries().is_empty()) {
+        return finish(None, wal, passed_over);
+    }
+    // No confirmed beginning. A snapshot always holds committed state, so one that the log continues is safe all the same.
+    for snapshot in orphans {
+        if continues(&snapshot, wal) {
+            passed_over.retain(|(path, _)| path != snapshot.path());
+            return finish(Some(snapshot), wal, passed_over);
+        }
+    }
+    Err(first_gap.or(first_damage).unwrap_or_else(|| beginning_is_missing(wal)))
+}
+
+fn open(name: &SnapName) -> Result<Snapshot> {
+    let snapshot = Snapshot::open(&name.path)?;
+    if (snapshot.term, snapshot.index) != (name.term, name.index) {
+        let message = format!(
+            "expected the snapshot of term {} and index {} that its name says, found term {} and index {}",
+            name.term, name.index, snapshot.term, snapshot.index
+        );
+        return Err(Error::new(Reason::Damaged, message).in_file(&name.path));
+    }
+    Ok(snapshot)
+}
+
+/// A snapshot record at or below the commit names this snapshot.
+fn confirmed(snapshot: &Snapshot, wal: &Wal) -> bool {
+    snapshot.index <= wal.commit()
+        && wal.snapshots.iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
+}
+
+/// The log goes on behind the snapshot, or does not reach beyond it.
+fn reaches(snapshot: &Snapshot, wal: &Wal) -> Result<()> {
+    if wal.after(snapshot.index).is_some() { Ok(()) } else { Err(gap(snapshot.index, wal)) }
+}
+
+/// The log goes on right behind a snapshot that it has no record of.
+fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
+    match wal.at(snapshot.index) {
+        Some(entry) => entry.term == snapshot.term && snapshot.index <= wal.commit(),
+        None => wal.range().is_none_or(|(first, _)| first.0 == snapshot.index.0 + 1),
+    }
+}
+
+fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<(PathBuf, String)>) -> Result<Choice> {
+    let choice = Choice { snapshot, passed_over };
+    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(choice.index());
+    if wal.commit() > last {
+        let message = format!("expected the log to reach its commit index {}, found it end at {last}", wal.commit());
+        return Err(in_last_segment(Error::new(Reason::CommitBeyondLog, message), wal));
+    }
+    Ok(choice)
+}
+
+fn gap(index: RaftIndex, wal: &Wal) -> Error {
+    let first = wal.range().map_or(RaftIndex(0), |(first, _)| first);
+    let mut message =
+        format!("expected raft entry {} behind the snapshot, found the log begin at {first}", index.0 + 1);
+    if let Some(damage) = wal.damage.last() {
+        message = format!("{message}, because {damage}");
+    }
+    in_last_segment(Error::new(Reason::Gap, message), wal)
+}
+
+fn beginning_is_missing(wal: &Wal) -> Error {
+    if let Some(damage) = wal.damage.last() {
+        return Error::new(Reason::Damaged, format!("the log before the next segment is lost: {damage}"));
+    }
+    match wal.range() {
+        Some((first, _)) => {
+            let message = format!("expected a snapshot below raft entry {first}, where the log begins, found none");
+            in_last_segment(Error::new(Reason::Gap, message), wal)
+        }
+        None => in_last_segment(Error::new(Reason::Gap, "expected a snapshot that the log knows, found none"), wal),
+    }
+}
+
+fn in_last_segment(error: Error, wal: &Wal) -> Error {
+    match wal.files().last() {
+        Some((path, _)) => error.in_file(path),
+        None => error,
+    }
+}
