@@ -1,1 +1,9 @@
-//! v2store
+//! The v2 tree: read from a snapshot's JSON into a flat table, changed by the log in a small overlay, with the exact
+//! effects that etcd's own store has (FORMATS 3 and 6).
+//!
+//! Knows nothing of files, and nothing of v3.
+
+pub mod json;
+
+pub mod table;
+pub mod text;

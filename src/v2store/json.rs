@@ -1,0 +1,630 @@
+//! The snapshot's JSON into the flat table, in one iterative pass (FORMATS 3.1, 3.3).
+//!
+//! Fields may stand in any order and unknown ones are passed over, as Go's decoder has it. What the decoder would merge or
+//! guess (a field twice, a path that contradicts its place) is an error here: such a document is not from etcd. Nothing
+//! recurses; what a document can make this keep is bounded by its own size.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+use jiff::Timestamp;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::limits;
+use crate::v2store::table::{Node, NodeId, Table};
+use crate::v2store::text::{self, Text};
+
+/// Go's zero time, which says "no TTL".
+const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
+
+/// Reads a v2 store.
+///
+/// # Errors
+/// [`Reason::Damaged`] with an offset from the document's first byte, if it is not a whole v2 store.
+pub fn read(document: &[u8]) -> Result<Table<'_>> {
+    let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
+    let mut scanner = Scanner {
+        lexer: Lexer { document, at: 0, valid_utf8 },
+        table: Table { document, nodes: Vec::new(), expiries: Vec::new(), current_index: V2Index(0), duplicates: 0 },
+        open: Vec::new(),
+    };
+    scanner.store()?;
+    let mut table = scanner.table;
+    check_paths(&table)?;
+    drop_duplicates(&mut table)?;
+    Ok(table)
+}
+
+struct Scanner<'m> {
+    lexer: Lexer<'m>,
+    table: Table<'m>,
+    /// Nodes whose object is not closed yet, outermost first.
+    open: Vec<Open>,
+}
+
+/// A node being read.
+struct Open {
+    id: u32,
+    /// Its name: the key it stands under. The root has none.
+    name: Text,
+    name_escaped: bool,
+    seen: u8,
+    /// Whether the scan is inside its `Children` object.
+    in_children: bool,
+}
+
+impl Open {
+    const PATH: u8 = 1;
+    const CREATED: u8 = 2;
+    const MODIFIED: u8 = 4;
+    const EXPIRY: u8 = 8;
+    const VALUE: u8 = 16;
+    const CHILDREN: u8 = 32;
+}
+
+impl Scanner<'_> {
+    fn store(&mut self) -> Result<()> {
+        self.lexer.expect(b'{', "a v2 store, which is a JSON object")?;
+        let (mut root, mut index) = (false, false);
+        let mut first = true;
+        while let Some(key) = self.lexer.next_key(&mut first)? {
+            match self.lexer.raw(&key.text) {
+                b"Root" if !root => {
+                    root = true;
+                    self.tree()?;
+                }
+                b"CurrentIndex" if !index => {
+                    index = true;
+                    self.table.current_index = V2Index(self.lexer.number()?);
+                }
+                b"Root" | b"CurrentIndex" => return Err(bad(key.text.offset, "expected a field once, found it twice")),
+                _ => self.lexer.skip()?,
+            }
+        }
+        self.lexer.end()?;
+        if root { Ok(()) } else { Err(bad(0, "expected a v2 store, found an object without `Root`")) }
+    }
+
+    /// The whole tree. `self.open` stands in for the call stack.
+    fn tree(&mut self) -> Result<()> {
+        self.begin_node(Key::default())?;
+        let mut first = true;
+        while let Some(top) = self.open.last() {
+            let in_children = top.in_children;
+            match self.lexer.next_key(&mut first)? {
+                Some(key) if in_children => {
+                    self.begin_node(key)?;
+                    first = true;
+                }
+                Some(key) => first = self.field(&key)?,
+                None if in_children => self.end_children(),
+                None => self.end_node()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_node(&mut self, name: Key) -> Result<()> {
+        let offset = self.lexer.offset();
+        self.lexer.expect(b'{', "a node, which is a JSON object")?;
+        // The root and its namespaces are no components of a key.
+        if self.open.len() > limits::MAX_PATH_COMPONENTS {
+            return Err(bad(offset, format!("expected at most {} path components", limits::MAX_PATH_COMPONENTS)));
+        }
+        let id = u32::try_from(self.table.nodes.len()).ok().filter(|id| u64::from(*id) < limits::MAX_NODES);
+        let id = id.ok_or_else(|| bad(offset, "expected fewer nodes"))?;
+        self.table.nodes.push(Node::default());
+        self.open.push(Open { id, name: name.text, name_escaped: name.escaped, seen: 0, in_children: false });
+        Ok(())
+    }
+
+    /// One field of the innermost node. Returns whether a new object was entered.
+    fn field(&mut self, key: &Key) -> Result<bool> {
+        let field = match self.lexer.raw(&key.text) {
+            b"Path" => Open::PATH,
+            b"CreatedIndex" => Open::CREATED,
+            b"ModifiedIndex" => Open::MODIFIED,
+            b"ExpireTime" => Open::EXPIRY,
+            b"Value" => Open::VALUE,
+            b"Children" => Open::CHILDREN,
+            _ => return self.lexer.skip().map(|()| false),
+        };
+        let open = self.open.last_mut().ok_or_else(internal)?;
+        if open.seen & field != 0 {
+            return Err(bad(key.text.offset, "expected a field once, found it twice"));
+        }
+        open.seen |= field;
+        let id = open.id as usize;
+        let node = self.table.nodes.get_mut(id).ok_or_else(internal)?;
+        match field {
+            Open::PATH => {
+                let path = self.lexer.string()?;
+                node.path = path.text;
+                node.flags |= flag(path.escaped, Node::PATH_ESCAPED) | flag(path.replaced, Node::PATH_REPLACED);
+            }
+            Open::CREATED => node.created = self.lexer.number()?,
+            Open::MODIFIED => node.modified = self.lexer.number()?,
+            Open::EXPIRY => {
+                if let Some(expiry) = self.lexer.time()? {
+                    self.table.expiries.push(expiry);
+                    node.expiry = u32::try_from(self.table.expiries.len()).map_err(|_| internal())?;
+                }
+            }
+            Open::VALUE => {
+                let value = self.lexer.string()?;
+                node.value = value.text;
+                node.flags |= flag(value.escaped, Node::VALUE_ESCAPED) | flag(value.replaced, Node::VALUE_REPLACED);
+            }
+            _ => {
+                if !self.lexer.null()? {
+                    self.lexer.expect(b'{', "the children of a directory, or null")?;
+                    node.flags |= Node::DIR;
+                    open.in_children = true;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn end_children(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.in_children = false;
+        }
+    }
+
+    fn end_node(&mut self) -> Result<()> {
+        let open = self.open.pop().ok_or_else(internal)?;
+        let end = u32::try_from(self.table.nodes.len()).map_err(|_| internal())?;
+        let document = self.lexer.document;
+        let offset = self.lexer.offset();
+        let is_root = self.open.is_empty();
+        let node = self.table.nodes.get_mut(open.id as usize).ok_or_else(internal)?;
+        node.end = end;
+        node.name_len = open.name.len;
+        if open.seen & Open::PATH == 0 {
+            return Err(bad(offset, "expected a node with a path, found it without"));
+        }
+        let path = raw(document, &node.path);
+        if is_root {
+            if path != b"/" || !node.is_dir() {
+                return Err(bad(node.path.offset, "expected the root directory, found another node"));
+            }
+            return Ok(());
+        }
+        let name = raw(document, &open.name);
+        if name.is_empty() || memchr::memchr(b'/', name).is_some() {
+            return Err(bad(open.name.offset, "expected the name of a node, found an empty one or a path"));
+        }
+        // Both were escaped alike, so the bytes of the document can be compared. Where they differ they may still say the
+        // same.
+        if path.strip_suffix(name).is_some_and(|parent| parent.ends_with(b"/")) {
+            return Ok(());
+        }
+        let path = text::decode(path, node.path.len as usize, node.has(Node::PATH_ESCAPED));
+        let name = text::decode(name, open.name.len as usize, open.name_escaped);
+        if path.strip_suffix(&*name).is_some_and(|parent| parent.ends_with(b"/")) {
+            return Ok(());
+        }
+        Err(bad(node.path.offset, "expected a path that ends in the node's name, found another"))
+    }
+}
+
+fn flag(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
+}
+
+/// Every path must be its parent's path and one name more: what is displayed and what is looked up are the same.
+fn check_paths(table: &Table<'_>) -> Result<()> {
+    let mut parents: Vec<(u32, NodeId)> = Vec::new();
+    for (id, node) in table.nodes.iter().enumerate() {
+        let id = u32::try_from(id).map_err(|_| internal())?;
+        while parents.last().is_some_and(|(end, _)| *end <= id) {
+            parents.pop();
+        }
+        if let Some((_, parent)) = parents.last() {
+            let parent = table.node(*parent);
+            if !is_below(table, node, &parent) {
+                return Err(bad(node.path.offset, "expected a path below that of the node's directory, found another"));
+            }
+        }
+        if node.end > id + 1 {
+            parents.push((node.end, NodeId(id)));
+        }
+    }
+    Ok(())
+}
+
+fn is_below(table: &Table<'_>, node: &Node, parent: &Node) -> bool {
+    let escaped = node.has(Node::PATH_ESCAPED) || parent.has(Node::PATH_ESCAPED);
+    if !escaped {
+        let (path, parent_path) = (table.raw(&node.path), table.raw(&parent.path));
+        return directly_below(path, parent_path, node.name_len);
+    }
+    directly_below(&table.path(node), &table.path(parent), node.name_len)
+}
+
+fn directly_below(path: &[u8], parent: &[u8], name_len: u32) -> bool {
+    let parent = if parent == b"/" { b"" } else { parent };
+    path.len() == parent.len() + 1 + name_len as usize
+        && path.starts_with(parent)
+        && path.get(parent.len()) == Some(&b'/')
+}
+
+/// Of siblings with the same name only the last counts, with its whole subtree (FORMATS 3.1). Go sorts siblings, so names
+/// that ascend throughout cannot repeat, and only directories where they do not need a closer look.
+fn drop_duplicates(table: &mut Table<'_>) -> Result<()> {
+    let mut dead: Vec<(u32, u32)> = Vec::new();
+    for id in 0..table.nodes.len() {
+        let id = NodeId(u32::try_from(id).map_err(|_| internal())?);
+        if table.node(id).is_dir() && !ascending(table, id) {
+            find_duplicates(table, id, &mut dead);
+        }
+    }
+    if dead.is_empty() {
+        return Ok(());
+    }
+    table.duplicates = dead.len() as u64;
+    dead.sort_unstable();
+    remove(table, &dead)
+}
+
+fn ascending(table: &Table<'_>, dir: NodeId) -> bool {
+    let mut previous: Option<Cow<'_, [u8]>> = None;
+    for child in table.children(dir) {
+        let name = table.name(&table.node(child));
+        if previous.is_some_and(|previous| previous >= name) {
+            return false;
+        }
+        previous = Some(name);
+    }
+    true
+}
+
+fn find_duplicates(table: &Table<'_>, dir: NodeId, dead: &mut Vec<(u32, u32)>) {
+    let mut last = HashMap::new();
+    for child in table.children(dir) {
+        if let Some(earlier) = last.insert(table.name(&table.node(child)), child) {
+            dead.push((earlier.0, table.node(earlier).end));
+        }
+    }
+}
+
+/// Takes whole subtrees out of the table. `dead` is sorted by its first nodes; ranges may lie within one another.
+fn remove(table: &mut Table<'_>, dead: &[(u32, u32)]) -> Result<()> {
+    let mut kept = Vec::with_capacity(table.nodes.len());
+    // How many nodes before each one are gone.
+    let mut gone_before = Vec::with_capacity(table.nodes.len() + 1);
+    let mut ranges = dead.iter();
+    let (mut range, mut dead_until, mut gone) = (ranges.next(), 0, 0u32);
+    for (id, node) in table.nodes.iter().enumerate() {
+        let id = u32::try_from(id).map_err(|_| internal())?;
+        gone_before.push(gone);
+        while let Some((start, end)) = range.filter(|(start, _)| *start <= id) {
+            debug_assert!(*start <= id);
+            dead_until = dead_until.max(*end);
+            range = ranges.next();
+        }
+        if id < dead_until {
+            gone += 1;
+        } else {
+            kept.push(*node);
+        }
+    }
+    gone_before.push(gone);
+    for node in &mut kept {
+        node.end -= gone_before.get(node.end as usize).copied().ok_or_else(internal)?;
+    }
+    table.nodes = kept;
+    Ok(())
+}
+
+/// A string, and what its scan found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Key {
+    text: Text,
+    escaped: bool,
+    replaced: bool,
+}
+
+/// Tokens of a JSON document.
+struct Lexer<'m> {
+    document: &'m [u8],
+    at: usize,
+    valid_utf8: bool,
+}
+
+impl<'m> Lexer<'m> {
+    fn offset(&self) -> u64 {
+        self.at as u64
+    }
+
+    fn rest(&self) -> &'m [u8] {
+        self.document.get(self.at..).unwrap_or_default()
+    }
+
+    fn raw(&self, text: &Text) -> &'m [u8] {
+        raw(self.document, text)
+    }
+
+    /// The next byte that is no white space, not taken yet.
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.document.get(self.at) {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                byte => return byte.copied(),
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<()> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(self.expected(what))
+    }
+
+    fn expected(&self, what: &str) -> Error {
+        let found = match self.document.get(self.at) {
+            Some(byte) => format!("`{}`", byte.escape_ascii()),
+            None => "the end of the data".to_string(),
+        };
+        bad(self.offset(), format!("expected {what}, found {found}"))
+    }
+
+    /// The next key of an object and its colon, or `None` at the object's end.
+    fn next_key(&mut self, first: &mut bool) -> Result<Option<Key>> {
+        match self.peek() {
+            Some(b'}') => {
+                self.at += 1;
+                // What follows in the object around it comes behind a value.
+                *first = false;
+                return Ok(None);
+            }
+            Some(b',') if !*first => self.at += 1,
+            Some(b'"') if *first => {}
+            _ => return Err(self.expected("a comma or the end of an object")),
+        }
+        *first = false;
+        let key = self.string()?;
+        self.expect(b':', "a colon")?;
+        Ok(Some(key))
+    }
+
+    fn string(&mut self) -> Result<Key> {
+        self.expect(b'"', "a string")?;
+        let offset = self.offset();
+        let scanned = text::scan(self.rest(), self.valid_utf8)
+            .map_err(|e| bad(offset + e.at as u64, format!("expected {}", e.expected)))?;
+        self.at += scanned.raw_len + 1;
+        let text = Text {
+            offset,
+            raw_len: u32::try_from(scanned.raw_len).map_err(|_| internal())?,
+            len: u32::try_from(scanned.len).map_err(|_| internal())?,
+        };
+        Ok(Key { text, escaped: scanned.escaped, replaced: scanned.replaced > 0 })
+    }
+
+    /// An unsigned number, exactly.
+    fn number(&mut self) -> Result<u64> {
+        self.peek();
+        let digits = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
+        let text = self.rest().get(..digits).unwrap_or_default();
+        let value = text
+            .iter()
+            .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit.wrapping_sub(b'0'))));
+        match value {
+            Some(value) if digits > 0 => {
+                self.at += digits;
+                Ok(value)
+            }
+            _ => Err(self.expected("a number of 64 bits without a sign")),
+        }
+    }
+
+    /// An expiry time; `None` for Go's zero time.
+    fn time(&mut self) -> Result<Option<Timestamp>> {
+        let string = self.string()?;
+        let raw = self.raw(&string.text);
+        if raw == NO_EXPIRY {
+            return Ok(None);
+        }
+        let parsed = std::str::from_utf8(raw).ok().and_then(|text| text.parse::<Timestamp>().ok());
+        parsed.map(Some).ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
+    }
+
+    /// Takes `null` if it stands here.
+    fn null(&mut self) -> Result<bool> {
+        if self.peek() != Some(b'n') {
+            return Ok(false);
+        }
+        if self.rest().starts_with(b"null") {
+            self.at += 4;
+            return Ok(true);
+        }
+        Err(self.expected("null"))
+    }
+
+    /// Passes over one value of any kind.
+    fn skip(&mut self) -> Result<()> {
+        self.peek();
+        let start = self.offset();
+        // One bit a level: whether it is an object.
+        let mut levels: Vec<bool> = Vec::new();
+        loop {
+            match self.peek() {
+                Some(b'"') => self.skip_string()?,
+                Some(open @ (b'{' | b'[')) => {
+                    levels.push(open == b'{');
+                    self.at += 1;
+                    continue;
+                }
+                Some(close @ (b'}' | b']')) => {
+                    if levels.pop() != Some(close == b'}') {
+                        return Err(self.expected("the end of the value that is open"));
+                    }
+                    self.at += 1;
+                }
+                Some(b',' | b':') if !levels.is_empty() => {
+                    self.at += 1;
+                    continue;
+                }
+                Some(b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => self.skip_word(),
+                None => return Err(bad(start, "expected a whole value, found the end of the data in it")),
+                _ => return Err(self.expected("a value")),
+            }
+            if levels.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_string(&mut self) -> Result<()> {
+        self.at += 1;
+        loop {
+            let ahead = self.rest();
+            let Some(run) = memchr::memchr2(b'"', b'\\', ahead) else {
+                self.at = self.document.len();
+                return Err(self.expected("the end of a string"));
+            };
+            let quote = ahead.get(run) == Some(&b'"');
+            self.at += run + if quote { 1 } else { 2 };
+            if quote {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_word(&mut self) {
+        let word = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+        self.at += self.rest().iter().take_while(word).count();
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.peek().is_some() { Err(self.expected("the end of the data")) } else { Ok(()) }
+    }
+}
+
+fn raw<'m>(document: &'m [u8], text: &Text) -> &'m [u8] {
+    let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
+    document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
+}
+
+fn bad(offset: u64, message: impl Into<String>) -> Error {
+    Error::new(Reason::Damaged, message).at(offset)
+}
+
+fn internal() -> Error {
+    Error::new(Reason::Internal, "the node table does not hold what it must")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(path: &str, rest: &str) -> String {
+        format!(r#"{{"Path":"{path}","CreatedIndex":3,"ModifiedIndex":4,"ExpireTime":"0001-01-01T00:00:00Z",{rest}}}"#)
+    }
+
+    fn store(children: &str) -> String {
+        let root = node("/", &format!(r#""Value":"","Children":{{{children}}}"#));
+        format!(
+            r#"{{"Root":{root},"WatcherHub":{{"EventHistory":{{"Queue":{{"Events":[null,{{"a":"]\""}}]}}}}}},"CurrentIndex":9,"CurrentVersion":2}}"#
+        )
+    }
+
+    fn paths(document: &str) -> Vec<String> {
+        let table = read(document.as_bytes()).unwrap();
+        table.nodes.iter().map(|n| String::from_utf8(table.path(n).into_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn reads_a_tree_in_pre_order() {
+        let leaf = node("/1/a/b", r#""Value":"v\u003c","Children":null"#);
+        let dir = node("/1/a", &format!(r#""Value":"","Children":{{"b":{leaf}}}"#));
+        let one = node("/1", &format!(r#""Value":"","Children":{{"a":{dir},"c":{}}}"#, node("/1/c", r#""Value":"x""#)));
+        let text = store(&format!(r#""1":{one}"#));
+        let table = read(text.as_bytes()).unwrap();
+        assert_eq!(paths(&text), ["/", "/1", "/1/a", "/1/a/b", "/1/c"]);
+        assert_eq!(table.nodes.iter().map(|n| n.end).collect::<Vec<_>>(), [5, 5, 4, 4, 5]);
+        assert_eq!(&*table.value(&table.nodes[3]), b"v<");
+        assert_eq!(&*table.name(&table.nodes[3]), b"b");
+        assert_eq!((table.nodes[3].created, table.nodes[3].modified), (3, 4));
+        assert_eq!(table.current_index, V2Index(9));
+    }
+
+    #[test]
+    fn fields_may_stand_in_any_order_with_white_space() {
+        let text = "{ \"CurrentIndex\" : 1 , \"Root\" : { \"Children\" : { \"1\" : { \"Value\":\"x\", \"Path\":\"/1\" } },\n\
+                    \"Path\":\"/\", \"Extra\": [1, {\"Path\": true}] } }";
+        assert_eq!(paths(text), ["/", "/1"]);
+    }
+
+    #[test]
+    fn of_siblings_with_one_name_the_last_subtree_counts() {
+        let leaf = |value: &str| node("/1/\\ufffd/b", &format!(r#""Value":"{value}""#));
+        let dir = |value: &str| node("/1/\\ufffd", &format!(r#""Value":"","Children":{{"b":{}}}"#, leaf(value)));
+        let other = node("/1/a", r#""Value":"o""#);
+        let one =
+            format!(r#""Value":"","Children":{{"\ufffd":{},"a":{other},"\ufffd":{}}}"#, dir("first"), dir("last"));
+        let text = store(&format!(r#""1":{}"#, node("/1", &one)));
+        let table = read(text.as_bytes()).unwrap();
+        assert_eq!(paths(&text), ["/", "/1", "/1/a", "/1/\u{fffd}", "/1/\u{fffd}/b"]);
+        assert_eq!(table.duplicates, 1);
+        assert_eq!(&*table.value(&table.nodes[4]), b"last");
+        assert_eq!(table.nodes.iter().map(|n| n.end).collect::<Vec<_>>(), [5, 5, 3, 5, 5]);
+    }
+
+    #[test]
+    fn expiry_times_have_any_offset_and_up_to_nine_digits() {
+        let text = store(r#""1":{"Path":"/1","ExpireTime":"2016-05-01T12:00:00.123456789+02:00"}"#);
+        let table = read(text.as_bytes()).unwrap();
+        let expected: Timestamp = "2016-05-01T10:00:00.123456789Z".parse().unwrap();
+        assert_eq!(table.expiry(&table.nodes[1]), Some(expected));
+    }
+
+    #[test]
+    fn refuses_what_is_no_store() {
+        let twice = r#""1":{"Path":"/1","Path":"/1"}"#;
+        let elsewhere = r#""1":{"Path":"/1","Children":{"a":{"Path":"/2/a"}}}"#;
+        let misnamed = r#""1":{"Path":"/2"}"#;
+        for children in
+            [twice, elsewhere, misnamed, r#""1":{}"#, r#""":{"Path":"/"}"#, r#""1":{"Path":"/1","CreatedIndex":-1}"#]
+        {
+            let error = read(store(children).as_bytes()).unwrap_err();
+            assert_eq!(error.reason(), Reason::Damaged, "{children}");
+            assert!(error.offset().is_some(), "{children}: {error}");
+        }
+        for text in ["", "null", "[]", "{}", r#"{"Root":null}"#, r#"{"Root":{"Path":"/"}}"#, "{\"Root\":1}"] {
+            assert!(read(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_an_error() {
+        let text = store(r#""1":{"Path":"/1","Children":{"a":{"Path":"/1/a","Value":"\u003c","Children":null}}}"#);
+        assert!(read(text.as_bytes()).is_ok());
+        for len in 0..text.len() {
+            assert!(read(&text.as_bytes()[..len]).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded_and_costs_no_stack() {
+        let deep = |levels: usize| {
+            let mut text = String::new();
+            let mut path = String::new();
+            for _ in 0..levels {
+                path.push_str("/x");
+                text.push_str(&format!(r#""x":{{"Path":"{path}","Children":{{"#));
+            }
+            text.push_str(&"}}".repeat(levels));
+            store(&text)
+        };
+        assert_eq!(read(deep(3000).as_bytes()).unwrap().len(), 3001);
+        let brackets = format!("{{\"a\":{}", "[".repeat(1_000_000));
+        assert!(read(brackets.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! The tree of a snapshot as a flat table: one record a node, in the order of the document, which is pre-order.
+//!
+//! A subtree is a range of numbers. Strings stay in the document; the table holds where. Read-only once built: what the
+//! log changes goes to `overlay`.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use crate::ids::V2Index;
+use crate::v2store::text::{self, Text};
+
+/// The number of a node in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u32);
+
+/// One node, packed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Node {
+    pub(crate) path: Text,
+    pub(crate) value: Text,
+    pub(crate) created: u64,
+    pub(crate) modified: u64,
+    /// Number of the first node behind the subtree.
+    pub(crate) end: u32,
+    /// 1 + its place among the expiry times; 0: none.
+    pub(crate) expiry: u32,
+    /// Bytes of the name at the end of the path, unescaped.
+    pub(crate) name_len: u32,
+    pub(crate) flags: u8,
+}
+
+impl Node {
+    pub(crate) const DIR: u8 = 1;
+    pub(crate) const PATH_ESCAPED: u8 = 2;
+    pub(crate) const VALUE_ESCAPED: u8 = 4;
+    pub(crate) const PATH_REPLACED: u8 = 8;
+    pub(crate) const VALUE_REPLACED: u8 = 16;
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.flags & Node::DIR != 0
+    }
+
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The v2 store as a snapshot holds it (FORMATS 3.1).
+#[derive(Debug)]
+pub struct Table<'m> {
+    pub(crate) document: &'m [u8],
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) expiries: Vec<Timestamp>,
+    /// The store's index when the snapshot was taken.
+    pub current_index: V2Index,
+    /// Siblings that had the same name as a later one, which alone counts (FORMATS 3.1).
+    pub duplicates: u64,
+}
+
+impl<'m> Table<'m> {
+    /// Nodes in the table, the root included.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True for a table without a root.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The node with this number; of none, an empty file.
+    pub fn node(&self, id: NodeId) -> Node {
+        self.nodes.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Its absolute path with the namespace.
+    pub fn path(&self, node: &Node) -> Cow<'m, [u8]> {
+        text::decode(self.raw(&node.path), node.path.len as usize, node.has(Node::PATH_ESCAPED))
+    }
+
+    /// The last component of its path.
+    pub fn name(&self, node: &Node) -> Cow<'m, [u8]> {
+        match self.path(node) {
+            Cow::Borrowed(path) => Cow::Borrowed(tail(path, node.name_len)),
+            Cow::Owned(path) => Cow::Owned(tail(&path, node.name_len).to_vec()),
+        }
+    }
+
+    /// Its value; empty for a directory.
+    pub fn value(&self, node: &Node) -> Cow<'m, [u8]> {
+        text::decode(self.raw(&node.value), node.value.len as usize, node.has(Node::VALUE_ESCAPED))
+    }
+
+    /// When it expires.
+    pub fn expiry(&self, node: &Node) -> Option<Timestamp> {
+        self.expiries.get((node.expiry as usize).checked_sub(1)?).copied()
+    }
+
+    /// The children of a directory, in the order of the document.
+    pub fn children(&self, dir: NodeId) -> Children<'_> {
+        Children { nodes: &self.nodes, next: dir.0.saturating_add(1), end: self.node(dir).end }
+    }
+
+    pub(crate) fn raw(&self, text: &Text) -> &'m [u8] {
+        let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
+        self.document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
+    }
+}
+
+fn tail(path: &[u8], len: u32) -> &[u8] {
+    path.get(path.len().saturating_sub(len as usize)..).unwrap_or_default()
+}
+
+/// The children of one directory.
+#[derive(Debug, Clone)]
+pub struct Children<'t> {
+    nodes: &'t [Node],
+    next: u32,
+    end: u32,
+}
+
+impl Iterator for Children<'_> {
+    type Item = NodeId;
+
+    fn next(&mut self) -> Option<NodeId> {
+        if self.next >= self.end {
+            return None;
+        }
+        let id = self.next;
+        // A subtree ends behind its own node.
+        self.next = self.nodes.get(id as usize)?.end.max(id + 1);
+        Some(NodeId(id))
+    }
+}

@@ -1,0 +1,228 @@
+//! JSON strings as Go's `encoding/json` writes and reads them (FORMATS 3.1): where one ends, how long it is unescaped, and
+//! its bytes.
+//!
+//! Go replaces what is not valid UTF-8 by U+FFFD, both when writing (as the escape `\ufffd`) and when reading.
+
+use std::borrow::Cow;
+
+use crate::limits;
+
+/// A string inside a JSON document, by reference: what stands between its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Text {
+    /// Offset of its first byte in the document.
+    pub offset: u64,
+    /// Bytes in the document.
+    pub raw_len: u32,
+    /// Bytes once unescaped.
+    pub len: u32,
+}
+
+/// What a scan of a string found out about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scanned {
+    /// Bytes up to the closing quote.
+    pub raw_len: usize,
+    /// Bytes once unescaped.
+    pub len: usize,
+    /// It has escapes, or bytes that are not UTF-8: it cannot be taken as it stands.
+    pub escaped: bool,
+    /// Escapes `\ufffd`: each stands for a byte that was not UTF-8 when the snapshot was written.
+    pub replaced: u32,
+}
+
+/// Why a string cannot be read, at an offset from its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadText {
+    /// Bytes into the string.
+    pub at: usize,
+    /// What should have stood there.
+    pub expected: &'static str,
+}
+
+/// Scans a string whose opening quote is already read, up to its closing quote.
+///
+/// `valid_utf8` says that the whole document is, so that only escapes need a look.
+///
+/// # Errors
+/// The string does not end, or holds an escape or a control character that JSON does not allow.
+pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
+    let mut out = Scanned::default();
+    let mut at = 0;
+    loop {
+        let ahead = rest.get(at..).unwrap_or_default();
+        let Some(run) = memchr::memchr2(b'"', b'\\', ahead) else {
+            return Err(BadText { at: rest.len(), expected: "the end of a string" });
+        };
+        let plain = ahead.get(..run).unwrap_or_default();
+        if plain.iter().any(|b| *b < 0x20) {
+            return Err(BadText { at, expected: "a string without control characters" });
+        }
+        if valid_utf8 {
+            out.len += run;
+        } else {
+            let decoded = String::from_utf8_lossy(plain);
+            out.escaped |= matches!(decoded, Cow::Owned(_));
+            out.len += lossy_len(plain);
+        }
+        at += run;
+        if ahead.get(run) == Some(&b'"') {
+            out.raw_len = at;
+            break;
+        }
+        let escape = unescape(rest.get(at..).unwrap_or_default()).map_err(|e| BadText { at: at + e.at, ..e })?;
+        out.escaped = true;
+        out.replaced += u32::from(escape.replacement);
+        out.len += escape.char.len_utf8();
+        at += escape.raw_len;
+    }
+    if out.raw_len as u64 > limits::MAX_STRING || out.len as u64 > limits::MAX_STRING {
+        return Err(BadText { at: 0, expected: "a string below 4 GiB" });
+    }
+    Ok(out)
+}
+
+/// Unescapes what [`scan`] accepted into a buffer of exactly the length it gave. Returns whether it fitted.
+#[must_use]
+pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
+    let mut writer = Fill { rest: out, fits: true };
+    let mut at = 0;
+    while let Some(ahead) = raw.get(at..).filter(|ahead| !ahead.is_empty()) {
+        let run = memchr::memchr(b'\\', ahead).unwrap_or(ahead.len());
+        let plain = ahead.get(..run).unwrap_or_default();
+        for chunk in plain.utf8_chunks() {
+            writer.put(chunk.valid().as_bytes());
+            for _ in chunk.invalid() {
+                writer.put("\u{fffd}".as_bytes());
+            }
+        }
+        at += run;
+        if run < ahead.len() {
+            let Ok(escape) = unescape(raw.get(at..).unwrap_or_default()) else { return false };
+            writer.put(escape.char.encode_utf8(&mut [0; 4]).as_bytes());
+            at += escape.raw_len;
+        }
+    }
+    writer.fits && writer.rest.is_empty()
+}
+
+/// The bytes of a string, borrowed where nothing is escaped in it.
+pub fn decode(raw: &[u8], len: usize, escaped: bool) -> Cow<'_, [u8]> {
+    if !escaped {
+        return Cow::Borrowed(raw);
+    }
+    let mut out = vec![0; len];
+    let fits = decode_into(raw, &mut out);
+    debug_assert!(fits, "a scanned string has the length that the scan gave");
+    Cow::Owned(out)
+}
+
+struct Fill<'a> {
+    rest: &'a mut [u8],
+    fits: bool,
+}
+
+impl Fill<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        match std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
+            Some((head, rest)) => {
+                head.copy_from_slice(bytes);
+                self.rest = rest;
+            }
+            None => self.fits = false,
+        }
+    }
+}
+
+/// Go replaces each byte that is not part of a character, one by one.
+fn lossy_len(bytes: &[u8]) -> usize {
+    bytes.utf8_chunks().map(|chunk| chunk.valid().len() + 3 * chunk.invalid().len()).sum()
+}
+
+struct Escape {
+    char: char,
+    raw_len: usize,
+    replacement: bool,
+}
+
+/// Reads one escape, from its backslash.
+fn unescape(bytes: &[u8]) -> Result<Escape, BadText> {
+    let simple = |char| Ok(Escape { char, raw_len: 2, replacement: false });
+    match bytes.get(1) {
+        Some(b'"') => simple('"'),
+        Some(b'\\') => simple('\\'),
+        Some(b'/') => simple('/'),
+        Some(b'b') => simple('\u{8}'),
+        Some(b'f') => simple('\u{c}'),
+        Some(b'n') => simple('\n'),
+        Some(b'r') => simple('\r'),
+        Some(b't') => simple('\t'),
+        Some(b'u') => unicode_escape(bytes),
+        _ => Err(BadText { at: 0, expected: "an escape that JSON knows" }),
+    }
+}
+
+fn unicode_escape(bytes: &[u8]) -> Result<Escape, BadText> {
+    let first = hex4(bytes.get(2..6)).ok_or(BadText { at: 0, expected: "four hex digits after \\u" })?;
+    if let Some(char) = char::from_u32(first) {
+        return Ok(Escape { char, raw_len: 6, replacement: first == 0xfffd });
+    }
+    // A surrogate: half of a pair, or a replacement character.
+    if (0xd800..0xdc00).contains(&first)
+        && bytes.get(6..8) == Some(b"\\u")
+        && let Some(second @ 0xdc00..0xe000) = hex4(bytes.get(8..12))
+        && let Some(char) = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
+    {
+        return Ok(Escape { char, raw_len: 12, replacement: false });
+    }
+    Ok(Escape { char: '\u{fffd}', raw_len: 6, replacement: true })
+}
+
+fn hex4(digits: Option<&[u8]>) -> Option<u32> {
+    digits?.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &[u8]) -> (Vec<u8>, Scanned) {
+        let valid = std::str::from_utf8(json).is_ok();
+        let scanned = scan(&json[1..], valid).unwrap();
+        let bytes = decode(&json[1..=scanned.raw_len], scanned.len, scanned.escaped).into_owned();
+        assert_eq!(bytes.len(), scanned.len);
+        (bytes, scanned)
+    }
+
+    #[test]
+    fn reads_what_go_writes() {
+        let (bytes, scanned) = read(br#""a\u003c\"\\\n\u0000\u2028\ufffd","#);
+        assert_eq!(bytes, "a<\"\\\n\0\u{2028}\u{fffd}".as_bytes());
+        assert_eq!(scanned.replaced, 1);
+    }
+
+    #[test]
+    fn bytes_and_surrogates_that_are_no_characters_become_replacements_as_in_go() {
+        assert_eq!(read(b"\"a\xff\xe2\x82b\"").0, "a\u{fffd}\u{fffd}\u{fffd}b".as_bytes());
+        assert_eq!(read(br#""\ud83d\ude00""#).0, "\u{1f600}".as_bytes());
+        assert_eq!(read(br#""\ud83dx\udc00""#).0, "\u{fffd}x\u{fffd}".as_bytes());
+        assert_eq!(read(br#""\ud83d\u0041""#).0, "\u{fffd}A".as_bytes());
+    }
+
+    #[test]
+    fn refuses_what_is_no_string() {
+        for bad in [&b"abc"[..], b"a\\", b"\\x\"", b"\\u12g4\"", b"\\u12", b"\n\"", b"a\\\""] {
+            assert!(scan(bad, true).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn reads_as_serde_json_does(text: String) {
+            let json = serde_json::to_string(&text).unwrap();
+            let (bytes, scanned) = read(json.as_bytes());
+            proptest::prop_assert_eq!(bytes, text.into_bytes());
+            proptest::prop_assert_eq!(scanned.raw_len, json.len() - 2);
+        }
+    }
+}
