@@ -4,6 +4,8 @@
 //! Knows nothing of files, and nothing of v3.
 
 pub mod json;
+pub mod overlay;
+pub mod path;
 
 pub mod table;
 pub mod text;

@@ -1,0 +1,175 @@
+//! The overlay against a plain map: whatever the log does, both must hold the same.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::v2store::json;
+
+fn document(paths: &[&str]) -> String {
+    // A directory for every path that is another's parent; a file otherwise.
+    fn node(path: &str, paths: &[&str]) -> String {
+        let prefix = if path == "/" { "/".to_string() } else { format!("{path}/") };
+        let mut names: Vec<&str> =
+            paths.iter().filter_map(|p| p.strip_prefix(&*prefix)).filter_map(|p| p.split('/').next()).collect();
+        names.retain(|n| !n.is_empty());
+        names.sort();
+        names.dedup();
+        let body = if names.is_empty() && path.contains('f') {
+            format!(r#""Value":"{path}","Children":null"#)
+        } else {
+            let children: Vec<_> =
+                names.iter().map(|n| format!(r#""{n}":{}"#, node(&format!("{prefix}{n}"), paths))).collect();
+            format!(r#""Value":"","Children":{{{}}}"#, children.join(","))
+        };
+        format!(r#"{{"Path":"{path}","CreatedIndex":1,"ModifiedIndex":2,{body}}}"#)
+    }
+    format!(r#"{{"Root":{},"CurrentIndex":2}}"#, node("/", paths))
+}
+
+fn listing(tree: &Tree<'_>) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    let mut out = BTreeMap::new();
+    tree.walk::<()>(NodeRef::Over(tree.root), &mut |visit| {
+        let value = (!tree.is_dir(visit.node)).then(|| tree.value(visit.node).into_owned());
+        assert!(out.insert(tree.path(visit.node).into_owned(), value).is_none(), "a path twice");
+        Ok(())
+    })
+    .unwrap();
+    out
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(String),
+    PutDir(String),
+    Update(String),
+    Remove(String),
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c"]), 1..4)
+        .prop_map(|p| format!("/1/{}", p.join("/")))
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        path().prop_map(Op::Put),
+        path().prop_map(Op::PutDir),
+        path().prop_map(Op::Update),
+        path().prop_map(Op::Remove)
+    ]
+}
+
+proptest! {
+    #[test]
+    fn holds_what_a_plain_map_holds(base in prop::collection::vec(path(), 0..12), ops in prop::collection::vec(op(), 0..40)) {
+        let base: Vec<&str> = base.iter().map(String::as_str).chain(["/0", "/1"]).collect();
+        let text = document(&base);
+        let table = json::read(text.as_bytes()).unwrap();
+        let mut tree = Tree::new(&table);
+        let mut model = listing(&tree);
+        for (i, op) in ops.iter().enumerate() {
+            let index = V2Index(i as u64 + 3);
+            match op {
+                Op::Put(path) | Op::PutDir(path) => {
+                    let parents: Vec<String> =
+                        path.match_indices('/').skip(1).map(|(at, _)| path[..at].to_string()).collect();
+                    let blocked = parents.iter().any(|p| matches!(model.get(p.as_bytes()), Some(Some(_))));
+                    let below = model.keys().any(|k| k.starts_with(format!("{path}/").as_bytes()));
+                    if below { continue; }
+                    let value = matches!(op, Op::Put(_)).then(|| format!("v{i}").into_bytes());
+                    let node = NewNode { index, expiry: None, value: value.clone().map(Cow::Owned) };
+                    prop_assert_eq!(tree.put(path.as_bytes(), node).is_err(), blocked);
+                    if !blocked {
+                        for parent in parents { model.entry(parent.into_bytes()).or_insert(None); }
+                        model.insert(path.clone().into_bytes(), value);
+                    }
+                }
+                Op::Update(path) => {
+                    if let Some(Some(value)) = model.get_mut(path.as_bytes()) {
+                        *value = format!("u{i}").into_bytes();
+                        tree.update(path.as_bytes(), Some(Cow::Owned(value.clone())), index, None);
+                        let node = tree.lookup(path.as_bytes()).unwrap();
+                        prop_assert_eq!(tree.modified(node), index);
+                    }
+                }
+                Op::Remove(path) => {
+                    let there = model.contains_key(path.as_bytes());
+                    prop_assert_eq!(tree.remove(path.as_bytes()), there);
+                    let prefix = format!("{path}/").into_bytes();
+                    model.retain(|k, _| k != path.as_bytes() && !k.starts_with(&prefix));
+                }
+            }
+            prop_assert_eq!(&listing(&tree), &model);
+            for (path, value) in &model {
+                let node = tree.lookup(path).unwrap();
+                prop_assert_eq!(tree.is_dir(node), value.is_none());
+                let prefix = if path == b"/" { path.clone() } else { [path, &b"/"[..]].concat() };
+                let children = model.keys().any(|k| k != path && k.starts_with(&prefix));
+                prop_assert_eq!(value.is_none() && tree.has_children(node), children);
+            }
+        }
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn put(tree: &mut Tree<'_>, path: &str, expiry: Option<i64>) {
+    tree.current_index.0 += 1;
+    let node = NewNode { index: tree.current_index, expiry: expiry.map(at), value: Some(Cow::Borrowed(b"v")) };
+    tree.put(path.as_bytes(), node).unwrap();
+}
+
+#[test]
+fn expires_whole_subtrees_for_one_index_each() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "d":{"Path":"/1/d","ExpireTime":"1970-01-01T00:00:10Z","Children":{"x":{"Path":"/1/d/x","Value":"1"}}},
+        "k":{"Path":"/1/k","ExpireTime":"1970-01-01T00:00:20Z","Value":"2"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    put(&mut tree, "/1/d/y", None);
+    put(&mut tree, "/1/k", Some(30));
+    assert_eq!(tree.expire(at(9)), (0, false));
+    assert_eq!(tree.expire(at(29)), (1, false), "the directory; the key lives longer now");
+    assert!(tree.lookup(b"/1/d").is_err());
+    assert_eq!(tree.expire(at(30)), (1, false));
+    assert_eq!((tree.current_index, listing(&tree).len()), (V2Index(11), 3));
+}
+
+#[test]
+fn says_when_a_directory_and_its_child_expire_together() {
+    let table = json::read(br#"{"Root":{"Path":"/","Children":{}},"CurrentIndex":0}"#).unwrap();
+    let mut tree = Tree::new(&table);
+    let dir = NewNode { index: V2Index(1), expiry: Some(at(5)), value: None };
+    tree.put(b"/1/d", dir).unwrap();
+    put(&mut tree, "/1/d/x", Some(5));
+    assert_eq!(tree.expire(at(5)), (1, true));
+}
+
+#[test]
+fn a_walk_gives_the_earliest_expiry_above() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "d":{"Path":"/1/d","ExpireTime":"1970-01-01T00:00:10Z","Children":{
+            "x":{"Path":"/1/d/x","Value":"1"},"y":{"Path":"/1/d/y","ExpireTime":"1970-01-01T00:00:05Z","Value":"1"}}},
+        "k":{"Path":"/1/k","Value":"2"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    put(&mut tree, "/1/d/z", Some(50));
+    let mut seen = BTreeMap::new();
+    tree.walk::<()>(NodeRef::Over(tree.root), &mut |visit| {
+        seen.insert(
+            String::from_utf8(tree.path(visit.node).into_owned()).unwrap(),
+            visit.expiry.map(|t| t.as_second()),
+        );
+        Ok(())
+    })
+    .unwrap();
+    let expected =
+        [("/1/d", Some(10)), ("/1/d/x", Some(10)), ("/1/d/y", Some(5)), ("/1/d/z", Some(10)), ("/1/k", None)];
+    for (path, expiry) in expected {
+        assert_eq!(seen[path], expiry, "{path}");
+    }
+}

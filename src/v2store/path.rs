@@ -1,0 +1,81 @@
+//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (FORMATS 6, 6.7). Paths are bytes, not text.
+
+use std::borrow::Cow;
+
+/// What `path.Clean("/" + path)` gives in Go: rooted, without empty, `.` and `..` components.
+pub fn clean(path: &[u8]) -> Cow<'_, [u8]> {
+    if is_clean(path) {
+        return Cow::Borrowed(path);
+    }
+    let mut components: Vec<&[u8]> = Vec::new();
+    for component in path.split(|b| *b == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(components.pop()),
+            name => components.push(name),
+        }
+    }
+    let mut out = Vec::with_capacity(path.len() + 1);
+    for component in components {
+        out.push(b'/');
+        out.extend_from_slice(component);
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    Cow::Owned(out)
+}
+
+fn is_clean(path: &[u8]) -> bool {
+    if path == b"/" {
+        return true;
+    }
+    let Some(rest) = path.strip_prefix(b"/") else { return false };
+    rest.split(|b| *b == b'/').all(|component| !matches!(component, b"" | b"." | b".."))
+}
+
+/// The components of a clean path; none for the root.
+pub fn components(clean: &[u8]) -> impl Iterator<Item = &[u8]> {
+    clean.split(|b| *b == b'/').filter(|component| !component.is_empty())
+}
+
+/// The directory and the name of a clean path other than the root.
+pub fn split(clean: &[u8]) -> (&[u8], &[u8]) {
+    let at = memchr::memrchr(b'/', clean).unwrap_or(0);
+    let (dir, name) = clean.split_at_checked(at).unwrap_or_default();
+    (if dir.is_empty() { b"/" } else { dir }, name.get(1..).unwrap_or_default())
+}
+
+/// Whether some component starts with `_`: etcd leaves such nodes out of listings, and a migration must not.
+pub fn is_hidden(path: &[u8]) -> bool {
+    memchr::memmem::find(path, b"/_").is_some()
+}
+
+/// A client key: the store path without its namespace `/1`.
+pub fn user_key(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/1").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_as_go_does() {
+        for (path, expected) in [
+            ("", "/"),
+            ("/", "/"),
+            ("a", "/a"),
+            ("/1//a/./b/", "/1/a/b"),
+            ("/1/../../x", "/x"),
+            ("/1/a/..", "/1"),
+            ("/1/...", "/1/..."),
+        ] {
+            assert_eq!(&*clean(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
+        assert_eq!(split(b"/a"), (&b"/"[..], &b"a"[..]));
+        assert_eq!(split(b"/a/b"), (&b"/a"[..], &b"b"[..]));
+        assert_eq!(components(b"/1/a").collect::<Vec<_>>(), [b"1", b"a"]);
+        assert!(is_hidden(b"/1/a/_b/c") && !is_hidden(b"/1/a_/b"));
+    }
+}
