@@ -156,6 +156,13 @@ impl Error {
         self
     }
 
+    /// Counts the byte offset from `start` instead of from where the reader of a part of the file counted it.
+    #[must_use]
+    pub fn from_offset(mut self, start: u64) -> Self {
+        self.0.offset = self.0.offset.map(|offset| offset.saturating_add(start));
+        self
+    }
+
     /// Puts what was being done before the message: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {

@@ -7,6 +7,7 @@ pub mod choose;
 pub mod dir;
 pub mod lock;
 pub mod map;
+pub mod open;
 pub mod raft;
 pub mod record;
 pub mod snap;

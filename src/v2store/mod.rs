@@ -3,9 +3,12 @@
 //!
 //! Knows nothing of files, and nothing of v3.
 
+pub mod apply;
 pub mod json;
+pub mod membership;
 pub mod overlay;
 pub mod path;
+pub mod recover;
 
 pub mod table;
 pub mod text;

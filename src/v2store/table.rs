@@ -60,6 +60,11 @@ pub struct Table<'m> {
 }
 
 impl<'m> Table<'m> {
+    /// The store of a server that has not written anything.
+    pub fn empty() -> Table<'m> {
+        Table { document: &[], nodes: Vec::new(), expiries: Vec::new(), current_index: V2Index(0), duplicates: 0 }
+    }
+
     /// Nodes in the table, the root included.
     pub fn len(&self) -> usize {
         self.nodes.len()

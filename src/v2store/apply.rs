@@ -1,0 +1,465 @@
+//! The log onto the tree: what each entry does, exactly as the server that ran last on the log would do it (FORMATS 6).
+//!
+//! Failed requests change nothing and cost no index, as in etcd. Knows requests and configuration changes; not where they
+//! were read from.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, V2Index};
+use crate::proto::etcd::ClusterMemberAttrSet;
+use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::v2store::membership::{self, Attributes, Voters};
+use crate::v2store::overlay::{Missing, NewNode, Tree};
+use crate::v2store::path;
+
+/// A server's version, as far as the effects of requests depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerVersion {
+    /// 2 or 3.
+    pub major: u32,
+    /// Minor.
+    pub minor: u32,
+}
+
+impl ServerVersion {
+    /// The oldest version with this data: no `/0/version` was ever written (FORMATS 6.4).
+    pub const OLDEST: ServerVersion = ServerVersion { major: 2, minor: 0 };
+    /// Padded frames prove at least this.
+    pub const PADDED_FRAMES: ServerVersion = ServerVersion { major: 3, minor: 0 };
+
+    const fn new(major: u32, minor: u32) -> ServerVersion {
+        ServerVersion { major, minor }
+    }
+
+    /// Reads `MAJOR.MINOR.PATCH`.
+    pub fn parse(text: &[u8]) -> Option<ServerVersion> {
+        let mut parts = std::str::from_utf8(text).ok()?.split('.');
+        let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(ServerVersion { major, minor })
+    }
+
+    /// The version that an entry makes the cluster's.
+    pub fn set_by(entry: &Entry<'_>) -> Option<ServerVersion> {
+        if entry.kind != EntryKind::Normal {
+            return None;
+        }
+        match parse_proposal(entry.data, entry.data_offset).ok()? {
+            Proposal::V2(request) if request.method == b"PUT" && request.path == b"/0/version" => {
+                ServerVersion::parse(request.val)
+            }
+            Proposal::ClusterVersionSet(message) => ServerVersion::parse(version_in(message).ok()?),
+            _ => None,
+        }
+    }
+
+    fn pads_in_order_names(self) -> bool {
+        self >= ServerVersion::new(2, 2)
+    }
+
+    fn refuses_directory_updates(self) -> bool {
+        self >= ServerVersion::new(3, 5)
+    }
+
+    fn re_encodes_attributes(self) -> bool {
+        self >= ServerVersion::new(3, 0)
+    }
+
+    fn ignores_attributes_of_removed(self) -> bool {
+        self >= ServerVersion::new(2, 3)
+    }
+
+    fn knows_refresh(self) -> bool {
+        self >= ServerVersion::new(2, 3)
+    }
+
+    fn allows_one_learner(self) -> bool {
+        self >= ServerVersion::new(3, 4)
+    }
+}
+
+impl std::fmt::Display for ServerVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What an entry did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It changed the tree, or what the index counts.
+    Changed,
+    /// etcd refused it, with this error code of the v2 API.
+    Refused(u16),
+    /// Nothing to do: a no-op, a read, a v3 request.
+    None,
+}
+
+const KEY_NOT_FOUND: u16 = 100;
+const TEST_FAILED: u16 = 101;
+const NOT_FILE: u16 = 102;
+const NOT_DIR: u16 = 104;
+const NODE_EXIST: u16 = 105;
+const ROOT_READ_ONLY: u16 = 107;
+const DIR_NOT_EMPTY: u16 = 108;
+/// A configuration change that does not fit the members there are.
+const CONF_CHANGE_REJECTED: u16 = 400;
+
+/// Applies entries to a tree.
+#[derive(Debug)]
+pub struct Replay<'m> {
+    /// The tree as it stands.
+    pub tree: Tree<'m>,
+    /// The raft configuration as it stands.
+    pub voters: Voters,
+    /// Whose rules hold.
+    pub version: ServerVersion,
+    /// The last entry applied.
+    pub applied: RaftIndex,
+    /// Time of the latest SYNC entry: the cluster's clock at the end of the log.
+    pub last_sync: Option<Timestamp>,
+    /// Entries where a directory and a node below it expired at the same instant (FORMATS 6.6).
+    pub ambiguous_expiries: Vec<RaftIndex>,
+    /// Attribute writes for members that the store does not know.
+    pub unknown_members: u64,
+    /// Entries that wrote v3 keys, leases, users or roles; a v3 backend may or may not hold them.
+    pub v3_writes: Vec<RaftIndex>,
+}
+
+impl<'m> Replay<'m> {
+    /// A replay that begins with this tree and configuration.
+    pub fn new(tree: Tree<'m>, voters: Voters, version: ServerVersion, applied: RaftIndex) -> Replay<'m> {
+        Replay {
+            tree,
+            voters,
+            version,
+            applied,
+            last_sync: None,
+            ambiguous_expiries: Vec::new(),
+            unknown_members: 0,
+            v3_writes: Vec::new(),
+        }
+    }
+
+    /// Applies the next entry.
+    ///
+    /// # Errors
+    /// [`Reason::Damaged`] naming the raft index, if the entry's data cannot be read: etcd itself would stop there.
+    pub fn apply(&mut self, entry: &Entry<'m>) -> Result<Effect> {
+        let effect = self.entry(entry).map_err(|e| e.context(format!("raft entry {}", entry.index)))?;
+        self.applied = entry.index;
+        Ok(effect)
+    }
+
+    fn entry(&mut self, entry: &Entry<'m>) -> Result<Effect> {
+        match entry.kind {
+            EntryKind::Normal => {}
+            EntryKind::ConfChange => {
+                let change = parse_conf_change(entry.data, entry.data_offset)?;
+                let one_learner = self.version.allows_one_learner();
+                let accepted = membership::apply_conf_change(&mut self.tree, &mut self.voters, &change, one_learner)?;
+                return Ok(if accepted { Effect::Changed } else { Effect::Refused(CONF_CHANGE_REJECTED) });
+            }
+            EntryKind::ConfChangeV2 => {
+                let message = "expected no joint configuration change, which no etcd proposes";
+                return Err(Error::new(Reason::Damaged, message).at(entry.data_offset));
+            }
+        }
+        match parse_proposal(entry.data, entry.data_offset)? {
+            Proposal::Empty => Ok(Effect::None),
+            Proposal::V3 { field } => {
+                if writes_v3(field) {
+                    self.v3_writes.push(entry.index);
+                }
+                Ok(Effect::None)
+            }
+            Proposal::V2(request) => self.request(&request, entry),
+            Proposal::ClusterVersionSet(message) => {
+                let version = version_in(message)?.to_vec();
+                membership::put(&mut self.tree, "/0/version", version);
+                Ok(Effect::Changed)
+            }
+            Proposal::MemberAttributesSet(message) => self.attributes_message(message),
+        }
+    }
+
+    fn request(&mut self, request: &Request<'m>, entry: &Entry<'m>) -> Result<Effect> {
+        let request = Prepared {
+            path: path::clean(request.path),
+            expiry: instant(request.expiration),
+            refresh: request.refresh && self.version.knows_refresh(),
+            request,
+        };
+        let compares = request.request.prev_index > 0 || !request.request.prev_value.is_empty();
+        let outcome = match (request.request.method, request.request.prev_exist) {
+            (b"POST", _) => self.create(&request, true),
+            (b"PUT", Some(true)) if !compares => self.update(&request),
+            (b"PUT", Some(false)) => self.create(&request, false),
+            (b"PUT", _) if compares => self.compare_and_swap(&request),
+            (b"PUT", _) => return self.plain_put(&request),
+            (b"DELETE", _) if compares => self.compare_and_delete(&request),
+            (b"DELETE", _) => self.delete(&request),
+            (b"SYNC", _) => {
+                self.sync(request.request.time, entry.index);
+                return Ok(Effect::None);
+            }
+            _ => return Ok(Effect::None),
+        };
+        Ok(match outcome {
+            Ok(()) => Effect::Changed,
+            Err(code) => Effect::Refused(code),
+        })
+    }
+
+    /// The plain PUT, of which some are the server's own (FORMATS 6.8).
+    fn plain_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
+        let raw = request.request.path;
+        if is_attributes_path(raw) && self.version.ignores_attributes_of_removed() {
+            return self.attributes_put(request);
+        }
+        let outcome = if raw == b"/0/version" && self.version.re_encodes_attributes() {
+            let value = request.request.val.to_vec();
+            membership::put(&mut self.tree, "/0/version", value);
+            Ok(())
+        } else {
+            self.set(request)
+        };
+        Ok(match outcome {
+            Ok(()) => Effect::Changed,
+            Err(code) => Effect::Refused(code),
+        })
+    }
+
+    fn attributes_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
+        let (dir, _) = path::split(&request.path);
+        let Some(id) = membership::parse_id(path::split(dir).1) else {
+            return Err(damaged("expected a member's id in the path of its attributes"));
+        };
+        if membership::was_removed(&mut self.tree, id) {
+            return Ok(Effect::None);
+        }
+        if !membership::member_ids(&mut self.tree).contains(&id) {
+            self.unknown_members += 1;
+        }
+        if !self.version.re_encodes_attributes() {
+            return Ok(self.set(request).map_or_else(Effect::Refused, |()| Effect::Changed));
+        }
+        let attributes: Attributes = serde_json::from_slice(request.request.val)
+            .map_err(|e| damaged(format!("expected a member's attributes as JSON: {e}")))?;
+        self.put_attributes(id, &attributes);
+        Ok(Effect::Changed)
+    }
+
+    fn attributes_message(&mut self, message: &[u8]) -> Result<Effect> {
+        use protobuf::Message;
+        let message = ClusterMemberAttrSet::parse_from_bytes(message)
+            .map_err(|e| damaged(format!("expected a member's attributes: {e}")))?;
+        let id = crate::ids::MemberId(message.member_id());
+        if membership::was_removed(&mut self.tree, id) {
+            return Ok(Effect::None);
+        }
+        let attributes = Attributes {
+            name: message.member_attributes.name().to_string(),
+            client_urls: message.member_attributes.client_urls.clone(),
+        };
+        self.put_attributes(id, &attributes);
+        Ok(Effect::Changed)
+    }
+
+    fn put_attributes(&mut self, id: crate::ids::MemberId, attributes: &Attributes) {
+        let json = serde_json::to_vec(attributes).unwrap_or_default();
+        membership::put(&mut self.tree, &membership::attributes_path(id), json);
+    }
+
+    fn sync(&mut self, time: i64, index: RaftIndex) {
+        let Some(now) = timestamp(time) else { return };
+        self.last_sync = self.last_sync.max(Some(now));
+        let (_, ambiguous) = self.tree.expire(now);
+        if ambiguous {
+            self.ambiguous_expiries.push(index);
+        }
+    }
+}
+
+/// A request with what every operation needs of it.
+struct Prepared<'r, 'm> {
+    request: &'r Request<'m>,
+    path: Cow<'m, [u8]>,
+    expiry: Option<Timestamp>,
+    refresh: bool,
+}
+
+/// The operations of the store (FORMATS 6.2). `Err` is etcd's error code; nothing is changed then.
+impl<'m> Replay<'m> {
+    fn create(&mut self, request: &Prepared<'_, 'm>, unique: bool) -> Result<(), u16> {
+        let mut path = request.path.clone();
+        if unique {
+            let next = self.tree.current_index.0 + 1;
+            let name = if self.version.pads_in_order_names() { format!("{next:020}") } else { next.to_string() };
+            let path = path.to_mut();
+            path.push(b'/');
+            path.extend_from_slice(name.as_bytes());
+        }
+        let path = path::clean(&path);
+        self.writable(&path)?;
+        match self.tree.lookup(&path) {
+            Ok(_) => return Err(NODE_EXIST),
+            Err(Missing::NotDir) => return Err(NOT_DIR),
+            Err(Missing::NotFound) => {}
+        }
+        self.put_new(&path, request, Cow::Borrowed(request.request.val))
+    }
+
+    fn set(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        let found = match self.tree.lookup(&request.path) {
+            Ok(node) => Some(node),
+            Err(Missing::NotDir) => return Err(NOT_DIR),
+            Err(Missing::NotFound) => None,
+        };
+        let value = match found {
+            Some(node) if request.refresh => self.tree.value(node),
+            None if request.refresh => return Err(KEY_NOT_FOUND),
+            _ => Cow::Borrowed(request.request.val),
+        };
+        self.writable(&request.path)?;
+        if found.is_some_and(|node| self.tree.is_dir(node)) {
+            return Err(NOT_FILE);
+        }
+        self.put_new(&request.path, request, value)
+    }
+
+    fn put_new(&mut self, path: &[u8], request: &Prepared<'_, 'm>, value: Cow<'m, [u8]>) -> Result<(), u16> {
+        let index = self.next();
+        let node = NewNode {
+            index,
+            expiry: request.expiry.filter(|at| *at >= YEAR_2000),
+            value: if request.request.dir { None } else { Some(value) },
+        };
+        self.tree.put(path, node).map_err(code)?;
+        self.tree.current_index = index;
+        Ok(())
+    }
+
+    fn update(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        self.writable(&request.path)?;
+        let node = self.tree.lookup(&request.path).map_err(code)?;
+        if self.tree.is_dir(node) && (!request.request.val.is_empty() || self.version.refuses_directory_updates()) {
+            return Err(NOT_FILE);
+        }
+        self.change(request);
+        Ok(())
+    }
+
+    fn compare_and_swap(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        self.writable(&request.path)?;
+        self.compare(request)?;
+        self.change(request);
+        Ok(())
+    }
+
+    fn compare(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        let node = self.tree.lookup(&request.path).map_err(code)?;
+        if self.tree.is_dir(node) {
+            return Err(NOT_FILE);
+        }
+        let Request { prev_value, prev_index, .. } = request.request;
+        let value_matches = prev_value.is_empty() || *self.tree.value(node) == **prev_value;
+        let index_matches = *prev_index == 0 || self.tree.modified(node) == V2Index(*prev_index);
+        if value_matches && index_matches { Ok(()) } else { Err(TEST_FAILED) }
+    }
+
+    /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
+    fn change(&mut self, request: &Prepared<'_, 'm>) {
+        let index = self.next();
+        let value = if request.refresh { None } else { Some(Cow::Borrowed(request.request.val)) };
+        self.tree.update(&request.path, value, index, request.expiry);
+        self.tree.current_index = index;
+    }
+
+    fn delete(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        self.writable(&request.path)?;
+        let node = self.tree.lookup(&request.path).map_err(code)?;
+        if self.tree.is_dir(node) {
+            if !request.request.dir && !request.request.recursive {
+                return Err(NOT_FILE);
+            }
+            if self.tree.has_children(node) && !request.request.recursive {
+                return Err(DIR_NOT_EMPTY);
+            }
+        }
+        self.remove(request)
+    }
+
+    fn compare_and_delete(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        self.compare(request)?;
+        self.remove(request)
+    }
+
+    fn remove(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
+        if !self.tree.remove(&request.path) {
+            return Err(KEY_NOT_FOUND);
+        }
+        self.tree.current_index = self.next();
+        Ok(())
+    }
+
+    fn writable(&self, path: &[u8]) -> Result<(), u16> {
+        if matches!(path, b"/" | b"/0" | b"/1") { Err(ROOT_READ_ONLY) } else { Ok(()) }
+    }
+
+    fn next(&self) -> V2Index {
+        V2Index(self.tree.current_index.0 + 1)
+    }
+}
+
+/// 2000-01-01T00:00:00Z: a new node's TTL before that is none (FORMATS 6.2).
+const YEAR_2000: Timestamp = Timestamp::constant(946_684_800, 0);
+
+fn instant(nanoseconds: i64) -> Option<Timestamp> {
+    if nanoseconds == 0 { None } else { timestamp(nanoseconds) }
+}
+
+/// Every `i64` of nanoseconds is within jiff's range.
+fn timestamp(nanoseconds: i64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
+}
+
+fn code(missing: Missing) -> u16 {
+    match missing {
+        Missing::NotFound => KEY_NOT_FOUND,
+        Missing::NotDir => NOT_DIR,
+    }
+}
+
+/// Whether a path holds `/0/members/HEX/attributes` anywhere: etcd's pattern has no anchors (FORMATS 6.8).
+fn is_attributes_path(path: &[u8]) -> bool {
+    const MEMBERS: &[u8] = b"/0/members/";
+    memchr::memmem::find_iter(path, MEMBERS).any(|at| {
+        let rest = path.get(at + MEMBERS.len()..).unwrap_or_default();
+        let digits = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+        (1..=16).contains(&digits) && rest.get(digits..).is_some_and(|rest| rest.starts_with(b"/attributes"))
+    })
+}
+
+/// `ClusterVersionSetRequest`: its only field is the version.
+fn version_in(message: &[u8]) -> Result<&[u8]> {
+    let mut reader = crate::wire::Reader::new(message, 0);
+    match reader.field()? {
+        Some(field) if field.number == 1 => Ok(field.bytes()?),
+        _ => Err(damaged("expected a cluster version")),
+    }
+}
+
+/// Whether this v3 request adds content: put, txn, lease_grant, auth_user_add, auth_role_add (FORMATS 5.4).
+fn writes_v3(field: u32) -> bool {
+    matches!(field, 4 | 6 | 8 | 1100 | 1200)
+}
+
+fn damaged(message: impl Into<String>) -> Error {
+    Error::new(Reason::Damaged, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Each operation's exact effects, one request at a time.
+
+use super::*;
+use crate::v2store::overlay::NodeRef;
+use crate::v2store::table::Table;
+
+struct Store {
+    replay: Replay<'static>,
+}
+
+fn store(version: (u32, u32)) -> Store {
+    let table: &'static Table<'static> = Box::leak(Box::new(Table::empty()));
+    let version = ServerVersion::new(version.0, version.1);
+    Store { replay: Replay::new(Tree::new(table), Voters::default(), version, RaftIndex(0)) }
+}
+
+impl Store {
+    fn run(&mut self, request: Request<'static>) -> Effect {
+        let entry = Entry {
+            kind: EntryKind::Normal,
+            term: crate::ids::Term(1),
+            index: RaftIndex(self.replay.applied.0 + 1),
+            data: &[],
+            data_offset: 0,
+        };
+        self.replay.request(&request, &entry).unwrap()
+    }
+
+    fn put(&mut self, path: &'static str, val: &'static str) -> Effect {
+        self.run(Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() })
+    }
+
+    fn node(&mut self, path: &str) -> Option<(String, u64, u64)> {
+        let node: NodeRef = self.replay.tree.lookup(path.as_bytes()).ok()?;
+        let tree = &self.replay.tree;
+        let value = String::from_utf8(tree.value(node).into_owned()).unwrap();
+        Some((value, tree.created(node).0, tree.modified(node).0))
+    }
+
+    fn index(&self) -> u64 {
+        self.replay.tree.current_index.0
+    }
+}
+
+fn put(path: &'static str, val: &'static str) -> Request<'static> {
+    Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() }
+}
+
+#[test]
+fn set_resets_the_created_index_and_update_keeps_it() {
+    let mut s = store((2, 3));
+    assert_eq!(s.put("/1/a/b", "x"), Effect::Changed);
+    assert_eq!(s.put("/1/a/b", "y"), Effect::Changed);
+    assert_eq!(s.node("/1/a/b"), Some(("y".into(), 2, 2)));
+    assert_eq!(s.node("/1/a"), Some(("".into(), 1, 1)));
+    s.run(Request { prev_exist: Some(true), ..put("/1/a/b", "z") });
+    assert_eq!(s.node("/1/a/b"), Some(("z".into(), 2, 3)));
+    assert_eq!(s.put("/1/a", "z"), Effect::Refused(NOT_FILE));
+    assert_eq!(s.put("/1/a/b/c", "z"), Effect::Refused(NOT_DIR));
+    assert_eq!(s.put("/1", "z"), Effect::Refused(ROOT_READ_ONLY));
+    assert_eq!(s.run(Request { prev_exist: Some(false), ..put("/1/a/b", "z") }), Effect::Refused(NODE_EXIST));
+    assert_eq!(s.index(), 3);
+}
+
+#[test]
+fn compares_value_and_index() {
+    let mut s = store((2, 3));
+    s.put("/1/a", "x");
+    let swap =
+        |value: &'static str, index| Request { prev_value: value.as_bytes(), prev_index: index, ..put("/1/a", "n") };
+    assert_eq!(s.run(swap("y", 0)), Effect::Refused(TEST_FAILED));
+    assert_eq!(s.run(swap("x", 9)), Effect::Refused(TEST_FAILED));
+    assert_eq!(s.run(swap("x", 1)), Effect::Changed);
+    assert_eq!(s.node("/1/a"), Some(("n".into(), 1, 2)));
+    assert_eq!(s.run(Request { method: b"DELETE", ..swap("n", 1) }), Effect::Refused(TEST_FAILED));
+    assert_eq!(s.run(Request { method: b"DELETE", ..swap("n", 2) }), Effect::Changed);
+    assert_eq!((s.node("/1/a"), s.index()), (None, 3));
+}
+
+#[test]
+fn in_order_names_follow_the_server_that_ran_last() {
+    let post = Request { method: b"POST", path: b"/1/q", val: b"x", ..Request::default() };
+    let mut old = store((2, 1));
+    old.run(post);
+    assert_eq!(old.node("/1/q/1"), Some(("x".into(), 1, 1)));
+    let mut new = store((2, 2));
+    new.run(post);
+    assert_eq!(new.node("/1/q/00000000000000000001"), Some(("x".into(), 1, 1)));
+}
+
+#[test]
+fn deletes_directories_only_when_asked_to() {
+    let mut s = store((3, 4));
+    s.put("/1/d/x", "1");
+    let delete = Request { method: b"DELETE", path: b"/1/d", ..Request::default() };
+    assert_eq!(s.run(delete), Effect::Refused(NOT_FILE));
+    assert_eq!(s.run(Request { dir: true, ..delete }), Effect::Refused(DIR_NOT_EMPTY));
+    assert_eq!(s.run(Request { recursive: true, ..delete }), Effect::Changed);
+    assert_eq!((s.node("/1/d"), s.index()), (None, 2));
+    assert_eq!(s.run(delete), Effect::Refused(KEY_NOT_FOUND));
+}
+
+#[test]
+fn a_directory_s_ttl_can_be_updated_before_3_5_only() {
+    const AT: i64 = 2_000_000_000_000_000_000;
+    for (version, effect, index) in [((3, 4), Effect::Changed, 2), ((3, 5), Effect::Refused(NOT_FILE), 1)] {
+        let mut s = store(version);
+        s.run(Request { dir: true, ..put("/1/d", "") });
+        assert_eq!(s.run(Request { prev_exist: Some(true), expiration: AT, ..put("/1/d", "") }), effect);
+        assert_eq!((s.index(), s.node("/1/d")), (index, Some(("".into(), 1, 1))));
+    }
+}
+
+#[test]
+fn a_ttl_before_2000_is_none_for_a_new_node_and_kept_by_an_update() {
+    let mut s = store((3, 4));
+    s.run(Request { expiration: -5, ..put("/1/a", "x") });
+    s.run(Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() });
+    assert!(s.node("/1/a").is_some());
+    s.run(Request { expiration: -5, prev_exist: Some(true), ..put("/1/a", "y") });
+    s.run(Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() });
+    assert_eq!((s.node("/1/a"), s.index()), (None, 3));
+}
+
+#[test]
+fn refresh_keeps_the_value() {
+    let mut s = store((3, 4));
+    s.put("/1/a", "x");
+    let refresh = |request| Request { refresh: true, expiration: 2_000_000_000_000_000_000, ..request };
+    assert_eq!(s.run(refresh(put("/1/none", ""))), Effect::Refused(KEY_NOT_FOUND));
+    s.run(refresh(Request { prev_exist: Some(true), ..put("/1/a", "") }));
+    assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 2)));
+    s.run(refresh(Request { prev_value: b"x", ..put("/1/a", "") }));
+    assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 3)));
+    s.run(refresh(put("/1/a", "")));
+    assert_eq!(s.node("/1/a"), Some(("x".into(), 4, 4)));
+}
+
+#[test]
+fn knows_attribute_paths_as_etcd_does() {
+    assert!(is_attributes_path(b"/0/members/8e9e05c52164694d/attributes"));
+    assert!(is_attributes_path(b"/1/0/members/ab/attributes/x"));
+    assert!(!is_attributes_path(b"/0/members/8e9e05c52164694d0/attributes"));
+    assert!(!is_attributes_path(b"/0/members//attributes"));
+    assert!(!is_attributes_path(b"/0/members/xyz/attributes"));
+}

@@ -1,0 +1,209 @@
+//! What configuration changes and member writes do to the store, and who votes in the end (FORMATS 6.8, 6.9).
+//!
+//! Member nodes are ordinary store content under `/0`, and each change costs indexes: they must be replayed for the user's
+//! indexes to come out right.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::{MemberId, V2Index};
+use crate::source::raft::{ConfChange, ConfChangeKind};
+use crate::source::snap::ConfState;
+use crate::v2store::overlay::{NewNode, Tree};
+
+/// The raft configuration: who votes, who only learns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Voters {
+    /// Voting members.
+    pub voters: BTreeSet<MemberId>,
+    /// Learners.
+    pub learners: BTreeSet<MemberId>,
+}
+
+impl From<&ConfState> for Voters {
+    fn from(state: &ConfState) -> Voters {
+        Voters { voters: state.voters.iter().copied().collect(), learners: state.learners.iter().copied().collect() }
+    }
+}
+
+/// A member as configuration changes carry it (FORMATS 5.2).
+#[derive(Debug, Deserialize)]
+struct Member {
+    #[serde(default)]
+    id: u64,
+    #[serde(default, rename = "peerURLs")]
+    peer_urls: Option<Vec<String>>,
+    #[serde(default, rename = "isLearner")]
+    is_learner: bool,
+    #[serde(default, rename = "isPromote")]
+    is_promote: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RaftAttributes {
+    #[serde(default, rename = "peerURLs")]
+    peer_urls: Option<Vec<String>>,
+    #[serde(default, rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
+    is_learner: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Attributes {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(rename = "clientURLs", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub(crate) client_urls: Vec<String>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Applies a configuration change to the store and to the voters. Returns whether it was accepted; a rejected one changes
+/// nothing, and neither does raft then.
+///
+/// `one_learner` is the rule of 3.4 and later that there may be at most one learner.
+///
+/// # Errors
+/// [`Reason::Damaged`] if the member in it cannot be read.
+pub fn apply_conf_change(
+    tree: &mut Tree<'_>,
+    voters: &mut Voters,
+    change: &ConfChange<'_>,
+    one_learner: bool,
+) -> Result<bool> {
+    let id = change.node_id;
+    if tree.lookup(removed_path(id).as_bytes()).is_ok() {
+        return Ok(false);
+    }
+    let members = members(tree);
+    let known = members.iter().find(|(member, _)| *member == id).map(|(_, attributes)| attributes);
+    if change.kind == ConfChangeKind::RemoveNode {
+        if known.is_none() {
+            return Ok(false);
+        }
+        remove_member(tree, id);
+        voters.voters.remove(&id);
+        voters.learners.remove(&id);
+        return Ok(true);
+    }
+    let member: Member = serde_json::from_slice(change.context).map_err(|e| {
+        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change: {e}"))
+    })?;
+    let id = if member.id == 0 { id } else { MemberId(member.id) };
+    let urls = member.peer_urls.clone().unwrap_or_default();
+    let taken = members
+        .iter()
+        .any(|(other, attributes)| *other != id && attributes.peer_urls.iter().flatten().any(|url| urls.contains(url)));
+    let learner = member.is_learner || change.kind == ConfChangeKind::AddLearnerNode;
+    let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
+    match (change.kind, known) {
+        (ConfChangeKind::UpdateNode, Some(old)) if !taken => {
+            write_raft_attributes(tree, id, &attributes(old.is_learner))
+        }
+        (ConfChangeKind::UpdateNode, _) => return Ok(false),
+        (_, Some(old)) if member.is_promote => {
+            if !old.is_learner {
+                return Ok(false);
+            }
+            let promoted = RaftAttributes { peer_urls: old.peer_urls.clone(), is_learner: false };
+            write_raft_attributes(tree, id, &promoted);
+            voters.learners.remove(&id);
+            voters.voters.insert(id);
+        }
+        (_, None) if !member.is_promote && !taken => {
+            if learner && one_learner && members.iter().any(|(_, attributes)| attributes.is_learner) {
+                return Ok(false);
+            }
+            write_raft_attributes(tree, id, &attributes(learner));
+            let list = if learner { &mut voters.learners } else { &mut voters.voters };
+            list.insert(id);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Members in the store with what is known of them; a child without raft attributes is not one (FORMATS 3.4).
+fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
+    let Ok(dir) = tree.lookup(b"/0/members") else { return Vec::new() };
+    let mut members = Vec::new();
+    for (name, _) in tree.children(dir) {
+        let Some(id) = parse_id(&name) else { continue };
+        if let Ok(node) = tree.lookup(raft_attributes_path(id).as_bytes())
+            && let Ok(attributes) = serde_json::from_slice(&tree.value(node))
+        {
+            members.push((id, attributes));
+        }
+    }
+    members
+}
+
+/// Ids of the members that the store lists.
+pub fn member_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
+    members(tree).into_iter().map(|(id, _)| id).collect()
+}
+
+/// Whether the store says that this member was removed from the cluster.
+pub fn was_removed(tree: &mut Tree<'_>, id: MemberId) -> bool {
+    tree.lookup(removed_path(id).as_bytes()).is_ok()
+}
+
+/// The cluster's version as the store has it: `MAJOR.MINOR.PATCH` (2.1 and later).
+pub fn cluster_version(tree: &mut Tree<'_>) -> Option<String> {
+    let node = tree.lookup(b"/0/version").ok()?;
+    String::from_utf8(tree.value(node).into_owned()).ok()
+}
+
+/// A member's name, where it has published one.
+pub fn member_name(tree: &mut Tree<'_>, id: MemberId) -> Option<String> {
+    let node = tree.lookup(attributes_path(id).as_bytes()).ok()?;
+    let attributes: Attributes = serde_json::from_slice(&tree.value(node)).ok()?;
+    Some(attributes.name).filter(|name| !name.is_empty())
+}
+
+/// Hex digits as Go's `ParseUint(s, 16, 64)` takes them.
+pub(crate) fn parse_id(name: &[u8]) -> Option<MemberId> {
+    let text = std::str::from_utf8(name).ok()?;
+    if text.starts_with('+') {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok().map(MemberId)
+}
+
+pub(crate) fn attributes_path(id: MemberId) -> String {
+    format!("/0/members/{id}/attributes")
+}
+
+fn raft_attributes_path(id: MemberId) -> String {
+    format!("/0/members/{id}/raftAttributes")
+}
+
+fn removed_path(id: MemberId) -> String {
+    format!("/0/removed_members/{id}")
+}
+
+fn write_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
+    let json = serde_json::to_vec(attributes).unwrap_or_default();
+    put(tree, &raft_attributes_path(id), json);
+}
+
+fn remove_member(tree: &mut Tree<'_>, id: MemberId) {
+    if tree.remove(format!("/0/members/{id}").as_bytes()) {
+        tree.current_index.0 += 1;
+    }
+    put(tree, &removed_path(id), Vec::new());
+}
+
+/// One write of the server's own, which takes one index.
+pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
+    let index = V2Index(tree.current_index.0 + 1);
+    let node = NewNode { index, expiry: None, value: Some(Cow::Owned(value)) };
+    if tree.put(path.as_bytes(), node).is_ok() {
+        tree.current_index = index;
+    }
+}
