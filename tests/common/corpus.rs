@@ -1,0 +1,145 @@
+//! The corpus of real v2 data directories: where it lies, and its archives
+//! unpacked, each once for a test process.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::scratch;
+use super::skip::{Need, skip};
+use super::truth::Truth;
+
+/// One unpacked archive.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Like `v3.4.23-a`.
+    pub name: String,
+    /// Holds `truth.json` and the data directories.
+    pub dir: PathBuf,
+    pub truth: Truth,
+}
+
+impl Scenario {
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The names of its data directories, without removed members.
+    pub fn live(&self) -> Vec<&str> {
+        let dirs = self.truth.data_dirs.iter();
+        let live = dirs.filter(|(_, dir)| !dir.is_removed());
+        live.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Like `a` or `gtorn`.
+    pub fn kind(&self) -> &str {
+        kind(&self.name)
+    }
+
+    /// Like `[3, 4, 23]`.
+    pub fn version(&self) -> Vec<u32> {
+        let version = self.name.trim_start_matches('v').split('-').next();
+        version.unwrap().split('.').map(|n| n.parse().unwrap()).collect()
+    }
+}
+
+/// All scenarios of the given kinds, or `None` after a note that `test` skips.
+pub fn of_kinds(test: &str, kinds: &[&str]) -> Option<Vec<Arc<Scenario>>> {
+    let dir = require(test)?;
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".tar.zst").map(str::to_owned))
+        .filter(|name| kinds.contains(&kind(name)))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "no scenario of {kinds:?} in the corpus");
+    Some(names.iter().map(|name| load(dir, name)).collect())
+}
+
+/// One scenario, or `None` after a note that `test` skips.
+pub fn scenario(test: &str, name: &str) -> Option<Arc<Scenario>> {
+    Some(load(require(test)?, name))
+}
+
+/// The folder of real files from public repositories.
+pub fn public(test: &str) -> Option<PathBuf> {
+    Some(require(test)?.join("public"))
+}
+
+fn require(test: &str) -> Option<&'static Path> {
+    static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let dir = DIR.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+        dir.canonicalize().ok()
+    });
+    if dir.is_none() {
+        skip(test, Need::Corpus, "the corpus is not at ../shared/corpus");
+    }
+    dir.as_deref()
+}
+
+fn kind(name: &str) -> &str {
+    name.rsplit('-').next().unwrap()
+}
+
+fn load(dir: &Path, name: &str) -> Arc<Scenario> {
+    type Slot = Arc<OnceLock<Arc<Scenario>>>;
+    static LOADED: Mutex<BTreeMap<String, Slot>> = Mutex::new(BTreeMap::new());
+    let slot = {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.entry(name.to_owned()).or_default().clone()
+    };
+    let scenario = slot.get_or_init(|| {
+        let to = scratch::dir().join("corpus");
+        unpack(&dir.join(format!("{name}.tar.zst")), &to);
+        let dir = to.join(name);
+        let truth = fs::read(dir.join("truth.json")).unwrap();
+        let truth = serde_json::from_slice(&truth).unwrap_or_else(|error| panic!("truth.json of {name}: {error}"));
+        let name = name.to_owned();
+        Arc::new(Scenario { name, dir, truth })
+    });
+    scenario.clone()
+}
+
+/// Unpacks an archive. Runs of zeros become holes: a WAL segment is 64 MB,
+/// nearly all of them preallocated zeros.
+fn unpack(archive: &Path, to: &Path) {
+    let file = File::open(archive).unwrap_or_else(|error| panic!("{archive:?}: {error}"));
+    let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = to.join(entry.path().unwrap());
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => fs::create_dir_all(path).unwrap(),
+            // Reading a sparse file from the archive gives its zeros too.
+            tar::EntryType::Regular | tar::EntryType::GNUSparse => {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                write_sparse(&mut entry, &path).unwrap();
+            }
+            other => panic!("{path:?} is a {other:?}"),
+        }
+    }
+}
+
+fn write_sparse(from: &mut impl Read, path: &Path) -> io::Result<()> {
+    const CHUNK: usize = 1 << 16;
+    static ZEROS: [u8; CHUNK] = [0; CHUNK];
+    let mut to = File::create(path)?;
+    let mut chunk = Vec::with_capacity(CHUNK);
+    loop {
+        chunk.clear();
+        let read = from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+        if read == 0 {
+            let length = to.stream_position()?;
+            return to.set_len(length);
+        }
+        if chunk == ZEROS[..read] {
+            to.seek(SeekFrom::Current(read as i64))?;
+        } else {
+            to.write_all(&chunk)?;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! etcdctl against one running server: the calls that tests make, with JSON
+//! answers.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::peers::Peers;
+use super::rows::Row;
+use super::run::{Output, bounded, run};
+use super::server::Server;
+
+const SECONDS: u32 = 60;
+
+#[derive(Debug)]
+pub struct Etcdctl {
+    program: PathBuf,
+    endpoint: String,
+}
+
+impl Etcdctl {
+    pub fn new(peers: &Peers, server: &Server) -> Self {
+        Self { program: peers.etcdctl(), endpoint: format!("http://{}", server.client_address()) }
+    }
+
+    /// Every key, with the revision that the server is at.
+    pub fn all(&self) -> (Vec<Row>, u64) {
+        let answer = self.json(&["get", "--prefix", ""]);
+        let rows = match answer["kvs"].as_array() {
+            Some(pairs) => pairs.iter().map(row).collect(),
+            None => Vec::new(),
+        };
+        (rows, revision(&answer))
+    }
+
+    /// Writes a key and returns its revision.
+    pub fn put(&self, key: &str, value: &str) -> u64 {
+        revision(&self.json(&["put", "--", key, value]))
+    }
+
+    /// Deletes a key and returns the revision and how many there were.
+    pub fn del(&self, key: &str) -> (u64, u64) {
+        let answer = self.json(&["del", "--", key]);
+        (revision(&answer), answer["deleted"].as_u64().unwrap_or(0))
+    }
+
+    /// Compacts, and waits until what is gone is gone from the file.
+    pub fn compaction(&self, revision: u64) {
+        let revision = revision.to_string();
+        self.run(&["compaction", "--physical", &revision], SECONDS).success();
+    }
+
+    pub fn defrag(&self) {
+        self.run(&["defrag"], SECONDS).success();
+    }
+
+    /// The `Status` of the server.
+    pub fn status(&self) -> Value {
+        self.json(&["endpoint", "status"])[0]["Status"].clone()
+    }
+
+    /// The consistency hash at the current revision.
+    pub fn hash_kv(&self) -> u64 {
+        let answer = self.json(&["endpoint", "hashkv"]);
+        answer[0]["HashKV"]["hash"].as_u64().unwrap()
+    }
+
+    /// Watches all keys from a revision, for a few seconds or until the
+    /// server ends the watch.
+    pub fn watch_from(&self, revision: u64, seconds: u32) -> Output {
+        let revision = format!("--rev={revision}");
+        self.run(&["watch", "--prefix", "", &revision], seconds)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        self.run(args, SECONDS).success().json()
+    }
+
+    fn run(&self, args: &[&str], seconds: u32) -> Output {
+        let mut command = bounded(&self.program, seconds);
+        command.env("ETCDCTL_API", "3");
+        command.args(["--endpoints", &self.endpoint, "-w", "json"]);
+        command.args(["--command-timeout=30s", "--dial-timeout=10s"]);
+        run(command.args(args))
+    }
+}
+
+fn revision(answer: &Value) -> u64 {
+    match answer["header"]["revision"].as_u64() {
+        Some(revision) => revision,
+        None => panic!("no revision in {answer}"),
+    }
+}
+
+fn row(pair: &Value) -> Row {
+    let bytes = |name: &str| match pair[name].as_str() {
+        Some(text) => STANDARD.decode(text).unwrap(),
+        None => Vec::new(),
+    };
+    let number = |name: &str| pair[name].as_i64().unwrap_or(0);
+    Row {
+        key: bytes("key"),
+        value: bytes("value"),
+        create: number("create_revision"),
+        modified: number("mod_revision"),
+        version: number("version"),
+        lease: number("lease"),
+    }
+}

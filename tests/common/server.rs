@@ -1,0 +1,194 @@
+//! A real etcd server on a data directory, on this machine alone, for a
+//! bounded time.
+//!
+//! At most two run at once in a process; starting a third waits. A server is
+//! stopped when its value is dropped, and by a watchdog of its own if the
+//! test process is killed.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::http;
+use super::peers::{Peers, Version};
+use super::run::bounded;
+use super::scratch;
+
+const LIFE_SECONDS: u32 = 150;
+const START_SECONDS: u64 = 60;
+const STOP_SECONDS: u64 = 20;
+
+/// How to start one.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub etcd: PathBuf,
+    pub data_dir: PathBuf,
+    /// 3.4 and 3.5.
+    pub enable_v2: bool,
+    pub force_new_cluster: bool,
+}
+
+impl Boot {
+    pub fn new(peers: &Peers, version: Version, data_dir: &Path) -> Self {
+        Self { etcd: peers.etcd(version), data_dir: data_dir.to_owned(), enable_v2: false, force_new_cluster: false }
+    }
+
+    fn command(&self, client: SocketAddr, peer: SocketAddr) -> Command {
+        let mut command = bounded(&self.etcd, LIFE_SECONDS);
+        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        command.arg("--data-dir").arg(&self.data_dir);
+        command.args(["--name", "default"]);
+        command.args(["--listen-client-urls", &client]);
+        command.args(["--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer]);
+        command.args(["--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("default={peer}")]);
+        if self.enable_v2 {
+            command.arg("--enable-v2");
+        }
+        if self.force_new_cluster {
+            command.arg("--force-new-cluster");
+        }
+        command
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    client: SocketAddr,
+    log: PathBuf,
+    // After the child: fields are dropped in this order.
+    _temp: TempDir,
+    _slot: Slot,
+}
+
+impl Server {
+    /// Starts a server and waits until it says that it is healthy.
+    ///
+    /// # Panics
+    /// With the end of its log, if it never does.
+    pub fn start(boot: &Boot) -> Self {
+        let slot = Slot::take();
+        let temp = scratch::temp();
+        let log = temp.path().join("log");
+        // Another process may take a free port before the server does.
+        for attempt in 1.. {
+            let (mut child, client) = spawn(boot, &log);
+            let failure = match wait_until_healthy(&mut child, client) {
+                Ok(()) => {
+                    return Self { child, client, log, _temp: temp, _slot: slot };
+                }
+                Err(failure) => failure,
+            };
+            end(&mut child);
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if attempt == 3 || !text.contains("address already in use") {
+                panic!("{boot:?}: {failure}\n{}", tail(&text));
+            }
+        }
+        unreachable!("the third attempt ends the loop");
+    }
+
+    pub fn client_address(&self) -> SocketAddr {
+        self.client
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Stops it as an operator would.
+    pub fn stop(self) {}
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn spawn(boot: &Boot, log: &Path) -> (Child, SocketAddr) {
+    let (client, peer) = free_addresses();
+    let log = File::create(log).unwrap();
+    let child =
+        boot.command(client, peer).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    (child, client)
+}
+
+/// Two, bound at the same time so that they differ.
+fn free_addresses() -> (SocketAddr, SocketAddr) {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (one, two) = (bind(), bind());
+    (one.local_addr().unwrap(), two.local_addr().unwrap())
+}
+
+fn wait_until_healthy(child: &mut Child, client: SocketAddr) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Err(format!("it ended with {status}"));
+        }
+        let healthy = http::get(client, "/health").is_ok_and(|response| {
+            let body = String::from_utf8_lossy(&response.body).replace(' ', "");
+            response.status == 200 && body.contains("\"health\":\"true\"")
+        });
+        if healthy {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("not healthy after {START_SECONDS} s"))
+}
+
+/// Asks it to end. The child is the watchdog: it passes the signal on, and
+/// kills the server if that does not end it within five seconds.
+fn end(child: &mut Child) {
+    let kill = ["-c", "kill -TERM \"$1\" 2>/dev/null", "sh"];
+    if matches!(child.try_wait(), Ok(None)) {
+        let pid = child.id().to_string();
+        let _ = Command::new("sh").args(kill).arg(pid).status();
+    }
+    let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// The right to run a server.
+#[derive(Debug)]
+struct Slot;
+
+static FREE: Mutex<u32> = Mutex::new(2);
+static FREED: Condvar = Condvar::new();
+
+impl Slot {
+    fn take() -> Self {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = FREED.wait_while(free, |free| *free == 0);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        FREED.notify_one();
+    }
+}
