@@ -1,1 +1,7 @@
-//! transform
+//! From the v2 tree to what stands in v3: which nodes become keys, at which revisions, and what is counted on the way.
+//!
+//! Knows policies and numbers; not how a pair is encoded, nor any page.
+
+pub mod auth;
+pub mod order;
+pub mod plan;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::ids::V2Index;
 use crate::v2store::path;
-use crate::v2store::table::{NodeId, Table};
+use crate::v2store::table::{Node, NodeId, Table, copy};
 
 /// A node, in the table or above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +176,54 @@ impl<'m> Tree<'m> {
         match node {
             NodeRef::Base(id) => self.table.path(&self.table.node(id)),
             NodeRef::Over(id) => Cow::Borrowed(self.over(id).map_or(&[], |n| &n.path)),
+        }
+    }
+
+    /// Bytes of the path.
+    pub fn path_len(&self, node: NodeRef) -> usize {
+        match node {
+            NodeRef::Base(id) => self.table.node(id).path.len as usize,
+            NodeRef::Over(id) => self.over(id).map_or(0, |n| n.path.len()),
+        }
+    }
+
+    /// Bytes of the value.
+    pub fn value_len(&self, node: NodeRef) -> usize {
+        match node {
+            NodeRef::Base(id) => self.table.node(id).value.len as usize,
+            NodeRef::Over(id) => match self.over(id).map(|n| &n.body) {
+                Some(Body::File(value)) => value.len(),
+                _ => 0,
+            },
+        }
+    }
+
+    /// Copies the end of the path, from byte `skip` on, into a buffer of exactly that length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_path(&self, node: NodeRef, skip: usize, out: &mut [u8]) -> bool {
+        match node {
+            NodeRef::Base(id) => self.table.copy_path(&self.table.node(id), skip, out),
+            NodeRef::Over(_) => copy(self.path(node).get(skip..).unwrap_or_default(), out),
+        }
+    }
+
+    /// Copies the value into a buffer of exactly its length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_value(&self, node: NodeRef, out: &mut [u8]) -> bool {
+        match node {
+            NodeRef::Base(id) => self.table.copy_value(&self.table.node(id), out),
+            NodeRef::Over(_) => copy(&self.value(node), out),
+        }
+    }
+
+    /// Whether the path, and whether the value, holds U+FFFD in place of bytes that an earlier snapshot could not keep.
+    pub fn replaced(&self, node: NodeRef) -> (bool, bool) {
+        match node {
+            NodeRef::Base(id) => {
+                let node = self.table.node(id);
+                (node.has(Node::PATH_REPLACED), node.has(Node::VALUE_REPLACED))
+            }
+            NodeRef::Over(_) => (false, false),
         }
     }
 

@@ -98,6 +98,23 @@ impl<'m> Table<'m> {
         text::decode(self.raw(&node.value), node.value.len as usize, node.has(Node::VALUE_ESCAPED))
     }
 
+    /// Copies the end of a node's path, from byte `skip` on, into a buffer of exactly that length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_path(&self, node: &Node, skip: usize, out: &mut [u8]) -> bool {
+        let raw = self.raw(&node.path);
+        if !node.has(Node::PATH_ESCAPED) {
+            return copy(raw.get(skip..).unwrap_or_default(), out);
+        }
+        copy(self.path(node).get(skip..).unwrap_or_default(), out)
+    }
+
+    /// Copies a node's value into a buffer of exactly its length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_value(&self, node: &Node, out: &mut [u8]) -> bool {
+        let raw = self.raw(&node.value);
+        if node.has(Node::VALUE_ESCAPED) { text::decode_into(raw, out) } else { copy(raw, out) }
+    }
+
     /// When it expires.
     pub fn expiry(&self, node: &Node) -> Option<Timestamp> {
         self.expiries.get((node.expiry as usize).checked_sub(1)?).copied()
@@ -112,6 +129,14 @@ impl<'m> Table<'m> {
         let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
         self.document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
     }
+}
+
+pub(crate) fn copy(from: &[u8], to: &mut [u8]) -> bool {
+    let fits = from.len() == to.len();
+    if fits {
+        to.copy_from_slice(from);
+    }
+    fits
 }
 
 fn tail(path: &[u8], len: u32) -> &[u8] {
