@@ -1,1 +1,3 @@
-//! bolt
+//! bbolt files. Knows nothing of etcd.
+
+pub mod format;
