@@ -5,6 +5,7 @@ pub mod error;
 pub mod ids;
 pub mod limits;
 pub mod mvcc;
+pub mod options;
 pub mod output;
 mod proto;
 pub mod source;
