@@ -8,6 +8,7 @@ pub mod mvcc;
 pub mod options;
 pub mod output;
 mod proto;
+pub mod report;
 pub mod source;
 pub mod transform;
 pub mod v2store;
