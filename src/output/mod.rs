@@ -1,1 +1,9 @@
-//! output
+//! Output files: the checked, atomic writer, and the form of a snapshot file.
+//!
+//! Knows bytes, offsets and checksums; nothing of pages, keys or etcd beyond the sha256 trailer.
+
+pub mod sink;
+pub mod snapshot;
+
+pub use sink::{Sink, SinkOptions};
+pub use snapshot::{Digest, Digested};

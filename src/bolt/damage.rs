@@ -1,0 +1,44 @@
+//! Bytes of a bbolt file that contradict its format: where, and what was expected there.
+//!
+//! Corruption is a value here, never a panic: reading returns it, checking collects it. Must not know what it means for
+//! the run; turned into the crate's [`Error`] it is damage of the source.
+
+use std::fmt;
+
+use crate::error::{Error, Reason};
+
+/// What is wrong at one place of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Offset in the file.
+    pub offset: u64,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+impl Damage {
+    /// Damage at `offset`.
+    pub fn new(offset: u64, message: impl Into<String>) -> Self {
+        Damage { offset, message: message.into() }
+    }
+
+    /// The same as an error of the crate, for the reason given.
+    #[must_use]
+    pub fn into_error(self, reason: Reason) -> Error {
+        Error::new(reason, self.message).at(self.offset)
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}: {}", self.offset, self.message)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+impl From<Damage> for Error {
+    fn from(damage: Damage) -> Error {
+        damage.into_error(Reason::Damaged)
+    }
+}

@@ -1,0 +1,268 @@
+//! Phase two of the two-phase writer: encodes any range of the pages that `layout` placed.
+//!
+//! FORMATS sections 8.1, 8.2, 8.4, 8.5 and 8.7. Must not know threads or files: an extent depends on nothing but the
+//! layout and the rows, so extents can be encoded at the same time and in any order, and the bytes are the same. The meta
+//! pages are made apart, for a file is whole only once they are written: last.
+
+use super::format::{
+    BranchElement, BucketHeader, FLAG_BRANCH, FLAG_LEAF, FLAG_META, FREELIST_ABSENT, LeafElement, MAGIC, MAX_COUNT,
+    Meta, PAGE_SIZE, PageHeader, VERSION,
+};
+use super::layout::{Layout, Node, RootRows, Tree, wrong_rows};
+use super::rows::{Bucket, Rows};
+use crate::error::{Error, Reason, Result};
+use crate::ids::PageId;
+
+/// Bytes of both meta pages.
+pub const META_PAGES_LEN: usize = 2 * PAGE_SIZE as usize;
+
+/// A range of pages that is encoded as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Its first page.
+    pub first: PageId,
+    /// How many pages it has.
+    pub pages: u64,
+}
+
+impl Extent {
+    /// Where it starts in the file.
+    pub fn offset(&self) -> u64 {
+        self.first.0 * u64::from(PAGE_SIZE)
+    }
+
+    /// Its bytes.
+    pub fn byte_len(&self) -> u64 {
+        self.pages * u64::from(PAGE_SIZE)
+    }
+}
+
+impl Layout {
+    /// Cuts everything behind the meta pages into extents of about `target_bytes`, in file order and without gaps. One
+    /// is longer than that only where a single value is.
+    pub fn extents(&self, target_bytes: u64) -> Vec<Extent> {
+        let target = (target_bytes / u64::from(PAGE_SIZE)).max(1);
+        let mut extents: Vec<Extent> = Vec::new();
+        let nodes = self.levels().flat_map(|(_, tree, level)| tree.level(level));
+        for node in nodes {
+            match extents.last_mut().filter(|extent| extent.pages + node.pages() <= target) {
+                Some(extent) => extent.pages += node.pages(),
+                None => extents.push(Extent { first: node.page, pages: node.pages() }),
+            }
+        }
+        extents
+    }
+}
+
+/// Encodes the pages of `extent` into `out`, which is [`Extent::byte_len`] long; every byte of it is written.
+///
+/// `layout` was made for these `buckets`, and `extent` by [`Layout::extents`].
+///
+/// # Errors
+/// The rows are not those of the layout, or not in strictly ascending order ([`Reason::Internal`]), or cannot be encoded.
+pub fn emit(layout: &Layout, buckets: &[Bucket<'_>], extent: &Extent, out: &mut [u8]) -> Result<()> {
+    if out.len() as u64 != extent.byte_len() || buckets.len() != layout.buckets.len() {
+        return Err(wrong_rows());
+    }
+    let root_rows = RootRows { buckets, placements: &layout.buckets };
+    let end = extent.first.0 + extent.pages;
+    let mut next = extent.first.0;
+    let mut out = out;
+    for (owner, tree, level) in layout.levels() {
+        let nodes = tree.level(level);
+        let behind = nodes.last().map_or(0, |node| node.page.0 + node.pages());
+        if next >= behind || next >= end {
+            continue;
+        }
+        let (rows, flags): (&dyn Rows, u32) = match owner {
+            Some(bucket) => (buckets.get(bucket).ok_or_else(wrong_rows)?.rows, 0),
+            None => (&root_rows, RootRows::FLAGS),
+        };
+        if rows.len() != tree.rows() {
+            return Err(wrong_rows());
+        }
+        let first = nodes.partition_point(|node| node.page.0 < next);
+        let run = Run { tree, level, rows, flags };
+        (next, out) = run.encode(first, next, end, out)?;
+    }
+    if next == end { Ok(()) } else { Err(wrong_rows()) }
+}
+
+/// Both meta pages: page 0 with transaction 0, page 1 with transaction 1, alike in all else.
+pub fn meta_pages(layout: &Layout) -> [u8; META_PAGES_LEN] {
+    let mut pages = [0; META_PAGES_LEN];
+    for (page, id) in pages.as_chunks_mut::<{ PAGE_SIZE as usize }>().0.iter_mut().zip(0..) {
+        let header = PageHeader { id: PageId(id), flags: FLAG_META, count: 0, overflow: 0 };
+        let meta = Meta {
+            magic: MAGIC,
+            version: VERSION,
+            page_size: PAGE_SIZE,
+            flags: 0,
+            root: BucketHeader { root: layout.root(), sequence: 0 },
+            freelist: FREELIST_ABSENT,
+            hwm: layout.hwm(),
+            txid: id,
+        };
+        let bytes = header.encode().into_iter().chain(meta.encode());
+        page.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    }
+    pages
+}
+
+/// The whole file in memory, for small databases and tests.
+///
+/// # Errors
+/// As [`super::layout()`] and [`emit`].
+pub fn image(buckets: &[Bucket<'_>]) -> Result<Vec<u8>> {
+    let layout = super::layout(buckets)?;
+    let mut file = meta_pages(&layout).to_vec();
+    for extent in layout.extents(u64::MAX) {
+        let start = file.len();
+        let len = usize::try_from(extent.byte_len()).map_err(|_| wrong_rows())?;
+        file.resize(start + len, 0);
+        emit(&layout, buckets, &extent, file.get_mut(start..).ok_or_else(wrong_rows)?)?;
+    }
+    Ok(file)
+}
+
+/// The leaf page of an inline bucket; `page` has exactly its size.
+pub(super) fn inline_page(rows: &dyn Rows, page: &mut [u8]) -> Result<()> {
+    let header = PageHeader { id: PageId(0), flags: FLAG_LEAF, count: 0, overflow: 0 };
+    leaf_page(page, header, rows, 0..rows.len(), 0, None)?;
+    Ok(())
+}
+
+/// Consecutive pages of one level of one tree.
+struct Run<'r> {
+    tree: &'r Tree,
+    level: usize,
+    rows: &'r dyn Rows,
+    flags: u32,
+}
+
+impl Run<'_> {
+    /// Encodes nodes from number `first` on, which stands at page `next`, until the level or the extent (`end`) ends.
+    fn encode<'o>(&self, first: usize, mut next: u64, end: u64, mut out: &'o mut [u8]) -> Result<(u64, &'o mut [u8])> {
+        let mut last_key = LastKey::None;
+        for (number, node) in self.tree.level(self.level).iter().enumerate().skip(first) {
+            if next >= end {
+                break;
+            }
+            let len = usize::try_from(node.pages() * u64::from(PAGE_SIZE)).map_err(|_| wrong_rows())?;
+            let (page, rest) = std::mem::take(&mut out).split_at_mut_checked(len).ok_or_else(wrong_rows)?;
+            if node.page.0 != next {
+                return Err(wrong_rows());
+            }
+            if self.level == 0 {
+                if number == first {
+                    last_key = self.key_before(number)?;
+                }
+                last_key = self.leaf(number, node, page, last_key.bytes())?;
+            } else {
+                self.branch(number, node, page)?;
+            }
+            next += node.pages();
+            out = rest;
+        }
+        Ok((next, out))
+    }
+
+    /// The last key of the leaf before leaf `number`, which an extent does not hold.
+    fn key_before(&self, number: usize) -> Result<LastKey<'static>> {
+        match self.tree.holds(0, number).start.checked_sub(1) {
+            None => Ok(LastKey::None),
+            Some(row) => {
+                let mut key = vec![0; len(self.rows.key_len(row))?];
+                self.rows.encode_key(row, &mut key)?;
+                Ok(LastKey::Owned(key))
+            }
+        }
+    }
+
+    fn leaf<'o>(&self, number: usize, node: &Node, page: &'o mut [u8], before: Option<&[u8]>) -> Result<LastKey<'o>> {
+        let header = PageHeader { id: node.page, flags: FLAG_LEAF, count: 0, overflow: node.overflow };
+        let last = leaf_page(page, header, self.rows, self.tree.holds(0, number), self.flags, before)?;
+        Ok(last.map_or(LastKey::None, LastKey::Borrowed))
+    }
+
+    fn branch(&self, number: usize, node: &Node, page: &mut [u8]) -> Result<()> {
+        let children = self.tree.holds(self.level, number);
+        let count = element_count(&children)?;
+        let (header, body) = page.split_first_chunk_mut::<16>().ok_or_else(wrong_rows)?;
+        *header = PageHeader { id: node.page, flags: FLAG_BRANCH, count, overflow: node.overflow }.encode();
+        let (elements, mut keys) = body.split_at_mut_checked(usize::from(count) * 16).ok_or_else(wrong_rows)?;
+        let mut pos = u32::from(count) * 16;
+        for (element, child) in elements.as_chunks_mut::<16>().0.iter_mut().zip(children) {
+            let row = self.tree.first_row(self.level - 1, child);
+            let below = self.tree.level(self.level - 1);
+            let child = usize::try_from(child).ok().and_then(|child| below.get(child)).ok_or_else(wrong_rows)?;
+            let key_len = self.rows.key_len(row);
+            let (key, rest) = std::mem::take(&mut keys).split_at_mut_checked(len(key_len)?).ok_or_else(wrong_rows)?;
+            self.rows.encode_key(row, key)?;
+            *element = BranchElement { pos, key_len, page: child.page }.encode();
+            pos = (pos + key_len).saturating_sub(16);
+            keys = rest;
+        }
+        keys.fill(0);
+        Ok(())
+    }
+}
+
+/// The last key written, to hold the next one against.
+enum LastKey<'a> {
+    None,
+    Owned(Vec<u8>),
+    Borrowed(&'a [u8]),
+}
+
+impl LastKey<'_> {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            LastKey::None => None,
+            LastKey::Owned(key) => Some(key),
+            LastKey::Borrowed(key) => Some(key),
+        }
+    }
+}
+
+/// Encodes `range` of `rows` as a leaf page that fills `page`; returns the last key. `header.count` is set here.
+fn leaf_page<'o>(
+    page: &'o mut [u8],
+    header: PageHeader,
+    rows: &dyn Rows,
+    range: std::ops::Range<u64>,
+    flags: u32,
+    before: Option<&[u8]>,
+) -> Result<Option<&'o [u8]>> {
+    let count = element_count(&range)?;
+    let (head, body) = page.split_first_chunk_mut::<16>().ok_or_else(wrong_rows)?;
+    *head = PageHeader { count, ..header }.encode();
+    let (elements, mut data) = body.split_at_mut_checked(usize::from(count) * 16).ok_or_else(wrong_rows)?;
+    let mut pos = u32::from(count) * 16;
+    let mut last: Option<&'o [u8]> = None;
+    for (element, row) in elements.as_chunks_mut::<16>().0.iter_mut().zip(range) {
+        let (key_len, value_len) = (rows.key_len(row), rows.value_len(row));
+        let (key, rest) = std::mem::take(&mut data).split_at_mut_checked(len(key_len)?).ok_or_else(wrong_rows)?;
+        let (value, rest) = rest.split_at_mut_checked(len(value_len)?).ok_or_else(wrong_rows)?;
+        rows.encode(row, key, value)?;
+        if last.or(before).is_some_and(|last| last >= &*key) {
+            return Err(Error::new(Reason::Internal, format!("row {row}: the keys do not ascend")));
+        }
+        *element = LeafElement { flags, pos, key_len, value_len }.encode();
+        pos =
+            pos.checked_add(key_len).and_then(|p| p.checked_add(value_len)).ok_or_else(wrong_rows)?.saturating_sub(16);
+        last = Some(key);
+        data = rest;
+    }
+    data.fill(0);
+    Ok(last)
+}
+
+fn element_count(range: &std::ops::Range<u64>) -> Result<u16> {
+    let count = range.end.saturating_sub(range.start);
+    u16::try_from(count).ok().filter(|_| count < MAX_COUNT).ok_or_else(wrong_rows)
+}
+
+fn len(len: u32) -> Result<usize> {
+    usize::try_from(len).map_err(|_| wrong_rows())
+}

@@ -1,0 +1,513 @@
+//! Reads a bbolt file that lies in memory: opens it, finds buckets, walks pairs in order.
+//!
+//! FORMATS sections 8.1 to 8.5, 8.7 and 8.8, and the trailer of 10.4. The bytes are hostile until shown otherwise: every
+//! offset and length is checked, walks are iterative and bounded by depth and by the number of pages, so that cycles end,
+//! and the pairs of a page must follow one another, so that no walk yields more bytes than the file has. Must not know etcd. What
+//! else makes a file whole (order of keys, branch keys, unreachable pages) is `check`'s business.
+
+use super::damage::Damage;
+use super::format::{
+    BUCKET_LEN, BranchElement, BucketHeader, ELEMENT_BUCKET, ELEMENT_LEN, FLAG_BRANCH, FLAG_LEAF, HEADER_LEN,
+    LeafElement, MAGIC, META_LEN, Meta, PageHeader, VERSION,
+};
+use crate::ids::PageId;
+use crate::limits::MAX_BOLT_DEPTH;
+
+/// A snapshot file ends in this many bytes of SHA-256.
+const TRAILER_LEN: usize = 32;
+
+/// Page sizes from 1 KiB to 16 MiB are looked for, as bbolt does.
+const PAGE_SIZES: std::ops::RangeInclusive<u32> = 10..=24;
+
+/// An open database: the file's bytes and the meta page that counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Db<'a> {
+    body: &'a [u8],
+    trailer: Option<&'a [u8; TRAILER_LEN]>,
+    meta: Meta,
+    metas: [Option<Meta>; 2],
+}
+
+impl<'a> Db<'a> {
+    /// Opens the bytes of a database file, or of a snapshot file (FORMATS 10.4), of any page size.
+    ///
+    /// # Errors
+    /// Neither meta page is valid, or the file is shorter than the valid one says.
+    pub fn open(file: &'a [u8]) -> Result<Db<'a>, Damage> {
+        let (body, trailer) = match file.split_last_chunk::<TRAILER_LEN>() {
+            Some((body, trailer)) if body.len() % 512 == 0 => (body, Some(trailer)),
+            _ => (file, None),
+        };
+        let first = meta_at(body, 0, None);
+        let second = match first {
+            Ok(meta) => meta_at(body, meta.page_size, Some(meta.page_size)),
+            Err(_) => PAGE_SIZES
+                .map(|bits| 1 << bits)
+                .find_map(|size| meta_at(body, size, Some(size)).ok())
+                .ok_or_else(|| Damage::new(0, "expected a second meta page, found none")),
+        };
+        let metas = [first.as_ref().ok().copied(), second.ok()];
+        let meta = match (first, metas) {
+            (_, [Some(a), Some(b)]) => {
+                if b.txid > a.txid {
+                    b
+                } else {
+                    a
+                }
+            }
+            (_, [Some(meta), None] | [None, Some(meta)]) => meta,
+            (Err(damage), _) => return Err(damage),
+            (Ok(meta), _) => meta,
+        };
+        let db = Db { body, trailer, meta, metas };
+        if db.len().is_none_or(|len| len > body.len() as u64) {
+            let message = format!(
+                "expected {} pages of {} bytes, found a file of {} bytes",
+                meta.hwm,
+                meta.page_size,
+                body.len()
+            );
+            return Err(Damage::new(body.len() as u64, message));
+        }
+        Ok(db)
+    }
+
+    /// The meta page that counts.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Both meta pages, where they are valid.
+    pub fn metas(&self) -> &[Option<Meta>; 2] {
+        &self.metas
+    }
+
+    /// The file without a snapshot's trailer.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The SHA-256 that a snapshot file ends in.
+    pub fn trailer(&self) -> Option<&'a [u8; TRAILER_LEN]> {
+        self.trailer
+    }
+
+    /// Bytes of all pages up to the high-water mark. The file may be longer.
+    pub fn size(&self) -> u64 {
+        self.len().unwrap_or(u64::MAX)
+    }
+
+    /// The root bucket, whose pairs are the top-level buckets.
+    pub fn root(&self) -> Tree<'a> {
+        Tree { db: *self, root: Root::Page(self.meta.root.root), sequence: self.meta.root.sequence }
+    }
+
+    /// A top-level bucket by name.
+    ///
+    /// # Errors
+    /// The way to it is damaged, or it is no bucket.
+    pub fn bucket(&self, name: &[u8]) -> Result<Option<Tree<'a>>, Damage> {
+        self.root().get(name)?.map(|pair| self.open_bucket(&pair)).transpose()
+    }
+
+    /// The bucket that is a pair's value.
+    ///
+    /// # Errors
+    /// The pair is no bucket, or its value is not one.
+    pub fn open_bucket(&self, pair: &Pair<'a>) -> Result<Tree<'a>, Damage> {
+        if !pair.is_bucket {
+            return Err(Damage::new(pair.offset, "expected a bucket, found a plain value"));
+        }
+        let offset = pair.value_offset();
+        let Some((header, inline)) = pair.value.split_first_chunk::<16>() else {
+            return Err(Damage::new(offset, "expected a bucket of 16 bytes or more"));
+        };
+        let header = BucketHeader::decode(header);
+        let root = match header.root {
+            PageId(0) => Root::Inline(Page::new(inline, offset + u64::from(BUCKET_LEN))?),
+            page => Root::Page(page),
+        };
+        Ok(Tree { db: *self, root, sequence: header.sequence })
+    }
+
+    /// A leaf or branch page by number.
+    ///
+    /// # Errors
+    /// The number is no page's, or what stands there is not this page, whole.
+    pub(super) fn page(&self, id: PageId) -> Result<Page<'a>, Damage> {
+        let (_, bytes, offset) = self.run(id)?;
+        Page::new(bytes, offset)
+    }
+
+    /// The bytes of a page of any kind with its overflow pages, from its header on, and their offset.
+    ///
+    /// # Errors
+    /// The number is no page's, or what stands there is not this page, whole.
+    pub(super) fn run(&self, id: PageId) -> Result<(PageHeader, &'a [u8], u64), Damage> {
+        let page_size = u64::from(self.meta.page_size);
+        let offset = id.0.saturating_mul(page_size);
+        if id.0 >= self.meta.hwm.0 {
+            let message = format!("page {id} is not below the high-water mark {}", self.meta.hwm);
+            return Err(Damage::new(offset.min(self.body.len() as u64), message));
+        }
+        let rest = cut(self.body, offset, u64::MAX).unwrap_or_default();
+        let Some(header) = rest.first_chunk::<16>().map(PageHeader::decode) else {
+            return Err(Damage::new(offset, "expected a page, found the end of the file"));
+        };
+        if header.id != id {
+            return Err(Damage::new(offset, format!("expected page {id}, found page {}", header.id)));
+        }
+        let pages = u64::from(header.overflow) + 1;
+        if pages > self.meta.hwm.0 - id.0 {
+            let message = format!("page {id} has {} overflow pages, beyond the high-water mark", header.overflow);
+            return Err(Damage::new(offset + 12, message));
+        }
+        Ok((header, cut(rest, 0, pages.saturating_mul(page_size)).unwrap_or_default(), offset))
+    }
+
+    /// At most `len` bytes of the file from `offset` on.
+    pub(super) fn bytes(&self, offset: u64, len: u64) -> &'a [u8] {
+        cut(self.body, offset, len).unwrap_or_default()
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.meta.hwm.0.checked_mul(u64::from(self.meta.page_size))
+    }
+}
+
+fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Damage> {
+    let wrong = |message: String| Damage::new(u64::from(offset), message);
+    // As bbolt does it, the page header has no say here: otherwise one wrong bit in it would bring back an older state.
+    let page = cut(body, u64::from(offset), u64::from(HEADER_LEN + META_LEN)).unwrap_or_default();
+    let page = if page.len() as u64 == u64::from(HEADER_LEN + META_LEN) { page } else { &[] };
+    let bytes = page.last_chunk::<64>().ok_or_else(|| wrong("expected a meta page, found the end".into()))?;
+    let (meta, sound) = Meta::decode(bytes);
+    if meta.magic != MAGIC {
+        return Err(wrong(format!("expected a bbolt meta page (magic {MAGIC:#010x}), found {:#010x}", meta.magic)));
+    }
+    if meta.version != VERSION {
+        return Err(wrong(format!("expected bbolt version {VERSION}, found {}", meta.version)));
+    }
+    if !sound {
+        return Err(wrong("the checksum of the meta page is wrong".into()));
+    }
+    let bits = meta.page_size.trailing_zeros();
+    if !meta.page_size.is_power_of_two()
+        || !PAGE_SIZES.contains(&bits)
+        || page_size.is_some_and(|s| s != meta.page_size)
+    {
+        return Err(wrong(format!("{} cannot be the page size", meta.page_size)));
+    }
+    Ok(meta)
+}
+
+/// At most `len` bytes from `offset` on; `None` if that is behind the end.
+fn cut(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+    let rest = bytes.get(usize::try_from(offset).ok()?..)?;
+    let len = usize::try_from(len).map_or(rest.len(), |len| len.min(rest.len()));
+    rest.get(..len)
+}
+
+/// A bucket: the pairs below one root page.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree<'a> {
+    db: Db<'a>,
+    root: Root<'a>,
+    sequence: u64,
+}
+
+/// Where a bucket's root page is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Root<'a> {
+    Page(PageId),
+    Inline(Page<'a>),
+}
+
+impl<'a> Tree<'a> {
+    /// The bucket's counter.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Its pairs in the order of the file, which is that of the keys in a file that passes the check.
+    pub fn iter(&self) -> Cursor<'a> {
+        Cursor { db: self.db, start: Some(self.root), stack: Vec::new(), budget: self.db.meta.hwm.0 }
+    }
+
+    /// The pair with this key.
+    ///
+    /// # Errors
+    /// The way to it is damaged.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Pair<'a>>, Damage> {
+        let mut page = self.root_page()?;
+        for _ in 0..MAX_BOLT_DEPTH {
+            match page.kind {
+                Kind::Leaf => {
+                    let row = page.lower_bound(key)?;
+                    let pair = if row < page.count() { Some(page.pair(row)?) } else { None };
+                    return Ok(pair.filter(|pair| pair.key == key));
+                }
+                Kind::Branch => {
+                    let child = page.child_for(key)?;
+                    page = self.db.page(page.child(child)?.page)?;
+                }
+            }
+        }
+        Err(Damage::new(page.offset, format!("the tree has more than {MAX_BOLT_DEPTH} levels")))
+    }
+
+    pub(super) fn root_page(&self) -> Result<Page<'a>, Damage> {
+        match self.root {
+            Root::Page(id) => self.db.page(id),
+            Root::Inline(page) if page.kind == Kind::Leaf => Ok(page),
+            Root::Inline(page) => Err(Damage::new(page.offset, "expected a leaf page in an inline bucket")),
+        }
+    }
+
+    pub(super) fn root_place(&self) -> &Root<'a> {
+        &self.root
+    }
+}
+
+impl<'a> IntoIterator for &Tree<'a> {
+    type Item = Result<Pair<'a>, Damage>;
+    type IntoIter = Cursor<'a>;
+
+    fn into_iter(self) -> Cursor<'a> {
+        self.iter()
+    }
+}
+
+/// One pair of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// Key and value together, as they stand in the file.
+    pub record: &'a [u8],
+    /// Whether the value is a bucket.
+    pub is_bucket: bool,
+    /// Offset of the key's first byte in the file.
+    pub offset: u64,
+}
+
+impl Pair<'_> {
+    /// Offset of the value's first byte in the file.
+    pub fn value_offset(&self) -> u64 {
+        self.offset + self.key.len() as u64
+    }
+}
+
+/// Walks the pairs of a bucket in order. Ends after the first damage.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    db: Db<'a>,
+    start: Option<Root<'a>>,
+    stack: Vec<Frame<'a>>,
+    /// Pages that may still be visited: a tree has no more of them than the file, a cycle would.
+    budget: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Frame<'a> {
+    page: Page<'a>,
+    next: u32,
+    /// Where the next element's data must start.
+    data: u64,
+}
+
+impl Frame<'_> {
+    /// Data stand in the order of their elements, without gaps: so neither does one byte belong to two, nor can a wrong
+    /// number of elements pass.
+    fn follows(&mut self, start: u64, len: usize) -> Result<(), Damage> {
+        if start != self.data {
+            return Err(Damage::new(start, "the data of an element do not start where those before them end"));
+        }
+        self.data = start + len as u64;
+        Ok(())
+    }
+}
+
+impl<'a> Cursor<'a> {
+    fn advance(&mut self) -> Result<Option<Pair<'a>>, Damage> {
+        if let Some(root) = self.start.take() {
+            let page = Tree { db: self.db, root, sequence: 0 }.root_page()?;
+            self.descend(page)?;
+        }
+        while let Some(frame) = self.stack.last_mut() {
+            if frame.next >= frame.page.count() {
+                self.stack.pop();
+                continue;
+            }
+            let number = frame.next;
+            frame.next += 1;
+            match frame.page.kind {
+                Kind::Leaf => {
+                    let pair = frame.page.pair(number)?;
+                    frame.follows(pair.offset, pair.record.len())?;
+                    return Ok(Some(pair));
+                }
+                Kind::Branch => {
+                    let child = frame.page.child(number)?;
+                    frame.follows(child.offset, child.key.len())?;
+                    let page = self.db.page(child.page)?;
+                    self.descend(page)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn descend(&mut self, page: Page<'a>) -> Result<(), Damage> {
+        let pages = u64::from(page.header.overflow) + 1;
+        if self.stack.len() >= MAX_BOLT_DEPTH {
+            return Err(Damage::new(page.offset, format!("the tree has more than {MAX_BOLT_DEPTH} levels")));
+        }
+        if page.header.id.0 != 0 {
+            self.budget = self.budget.checked_sub(pages).ok_or_else(|| {
+                Damage::new(page.offset, "the tree has more pages than the file: a page is reached twice")
+            })?;
+        }
+        self.stack.push(Frame { page, next: 0, data: page.offset + page.elements_end() });
+        Ok(())
+    }
+}
+
+impl<'a> Iterator for Cursor<'a> {
+    type Item = Result<Pair<'a>, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance().transpose();
+        if let Some(Err(_)) = next {
+            self.stack.clear();
+        }
+        next
+    }
+}
+
+/// A page that is whole: its header is a leaf's or a branch page's, its elements are inside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page<'a> {
+    pub(super) header: PageHeader,
+    pub(super) kind: Kind,
+    /// The page from its header on, with its overflow pages.
+    pub(super) bytes: &'a [u8],
+    /// Where it starts in the file.
+    pub(super) offset: u64,
+    elements: &'a [[u8; 16]],
+}
+
+/// What a page of a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Leaf,
+    Branch,
+}
+
+/// An element of a branch page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Child<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) page: PageId,
+    /// Offset of the key in the file.
+    pub(super) offset: u64,
+}
+
+impl<'a> Page<'a> {
+    fn new(bytes: &'a [u8], offset: u64) -> Result<Self, Damage> {
+        let Some((header, body)) = bytes.split_first_chunk::<16>() else {
+            return Err(Damage::new(offset, "expected a page header, found the end of the bucket"));
+        };
+        let header = PageHeader::decode(header);
+        let kind = match header.flags {
+            FLAG_LEAF => Kind::Leaf,
+            FLAG_BRANCH => Kind::Branch,
+            flags => {
+                return Err(Damage::new(
+                    offset + 8,
+                    format!("expected a leaf or branch page, found flags {flags:#06x}"),
+                ));
+            }
+        };
+        let elements = body.as_chunks::<16>().0.get(..usize::from(header.count));
+        let Some(elements) = elements else {
+            return Err(Damage::new(offset + 10, format!("{} elements do not fit into the page", header.count)));
+        };
+        Ok(Page { header, kind, bytes, offset, elements })
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        u32::from(self.header.count)
+    }
+
+    /// Where the element area ends, counted from the page's start.
+    pub(super) fn elements_end(&self) -> u64 {
+        u64::from(HEADER_LEN) + u64::from(self.count()) * u64::from(ELEMENT_LEN)
+    }
+
+    /// An element of a leaf page, below `count`.
+    pub(super) fn pair(&self, number: u32) -> Result<Pair<'a>, Damage> {
+        let element = LeafElement::decode(self.element(number)?);
+        let (start, record) =
+            self.data(number, element.pos, u64::from(element.key_len) + u64::from(element.value_len))?;
+        let key_len = usize::try_from(element.key_len).unwrap_or(usize::MAX);
+        let (key, value) = record.split_at_checked(key_len).unwrap_or((record, &[]));
+        let is_bucket = element.flags & ELEMENT_BUCKET != 0;
+        Ok(Pair { key, value, record, is_bucket, offset: self.offset + start })
+    }
+
+    /// The flags of a leaf element.
+    pub(super) fn element_flags(&self, number: u32) -> u32 {
+        self.element(number).map_or(0, |element| LeafElement::decode(element).flags)
+    }
+
+    /// An element of a branch page, below `count`.
+    pub(super) fn child(&self, number: u32) -> Result<Child<'a>, Damage> {
+        let element = BranchElement::decode(self.element(number)?);
+        let (start, key) = self.data(number, element.pos, u64::from(element.key_len))?;
+        Ok(Child { key, page: element.page, offset: self.offset + start })
+    }
+
+    /// The key of an element of either kind.
+    pub(super) fn key(&self, number: u32) -> Result<&'a [u8], Damage> {
+        match self.kind {
+            Kind::Leaf => self.pair(number).map(|pair| pair.key),
+            Kind::Branch => self.child(number).map(|child| child.key),
+        }
+    }
+
+    fn element(&self, number: u32) -> Result<&'a [u8; 16], Damage> {
+        let element = usize::try_from(number).ok().and_then(|number| self.elements.get(number));
+        element.ok_or_else(|| Damage::new(self.offset, format!("the page has no element {number}")))
+    }
+
+    fn data(&self, number: u32, pos: u32, len: u64) -> Result<(u64, &'a [u8]), Damage> {
+        let element = u64::from(HEADER_LEN) + u64::from(number) * u64::from(ELEMENT_LEN);
+        let start = element + u64::from(pos);
+        let inside = start >= self.elements_end() && start + len <= self.bytes.len() as u64;
+        match cut(self.bytes, start, len).filter(|_| inside) {
+            Some(data) => Ok((start, data)),
+            None => {
+                Err(Damage::new(self.offset + element, format!("the data of element {number} are not inside the page")))
+            }
+        }
+    }
+
+    /// The first element whose key is not below `key`.
+    fn lower_bound(&self, key: &[u8]) -> Result<u32, Damage> {
+        let (mut low, mut high) = (0, self.count());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key(middle)? < key { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
+    }
+
+    /// The last element of a branch page whose key is not above `key`, or the first.
+    fn child_for(&self, key: &[u8]) -> Result<u32, Damage> {
+        let bound = self.lower_bound(key)?;
+        if bound < self.count() && self.key(bound)? == key { Ok(bound) } else { Ok(bound.saturating_sub(1)) }
+    }
+}

@@ -1,0 +1,332 @@
+//! What a run is asked to do, as resolved values: the paved path of the library takes these, the command line makes them.
+//!
+//! Plain data that serialises, because the report names the effective options. Knows nothing of how an option was typed
+//! beyond the words of its values (CLI.md), and nothing of what the options make the stages do.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Everything `convert` can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvertOptions {
+    /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup.
+    #[serde(serialize_with = "lossy")]
+    pub source: PathBuf,
+    /// The file to make.
+    #[serde(serialize_with = "lossy")]
+    pub output: PathBuf,
+    /// The form of the output.
+    pub to: To,
+    /// Where the write-ahead log is, when not below the source.
+    pub wal_dir: Option<WalDir>,
+    /// The etcd minor version that will open the output.
+    pub target: Target,
+    /// The instant against which TTLs are counted.
+    pub as_of: AsOf,
+    /// Keys with a path element that starts with `_`.
+    pub hidden: Keep,
+    /// Empty directories.
+    pub dirs: Dirs,
+    /// How v3 revisions are numbered.
+    pub revisions: Revisions,
+    /// How much to raise the current revision by.
+    pub bump_revision: u64,
+    /// Replace an existing regular file.
+    pub overwrite: bool,
+    /// Leave an output alone that an equal run made.
+    pub skip_existing: bool,
+    /// Write an empty database instead of ending with status 4.
+    pub allow_empty: bool,
+    /// Do all but the write.
+    pub dry_run: bool,
+    /// Threads; at least 1.
+    pub jobs: usize,
+    /// Refuse what would otherwise be a warning.
+    pub strict: bool,
+    /// Read the output back and check it before it gets its name.
+    pub verify: bool,
+    /// Where the report goes, when it goes to a file.
+    #[serde(serialize_with = "lossy_option")]
+    pub report: Option<PathBuf>,
+}
+
+impl ConvertOptions {
+    /// Options with every default of CLI.md, for one source and one output.
+    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        ConvertOptions {
+            source: source.into(),
+            output: output.into(),
+            to: To::default(),
+            wal_dir: None,
+            target: Target::default(),
+            as_of: AsOf::default(),
+            hidden: Keep::default(),
+            dirs: Dirs::default(),
+            revisions: Revisions::default(),
+            bump_revision: 0,
+            overwrite: false,
+            skip_existing: false,
+            allow_empty: false,
+            dry_run: false,
+            jobs: all_cores(),
+            strict: false,
+            verify: true,
+            report: None,
+        }
+    }
+
+    /// Whether a run with `other` promises the same output for the same source files: where files are and how many
+    /// threads work on them is left out of the comparison.
+    pub fn same_effect(&self, other: &ConvertOptions) -> bool {
+        let effect = |options: &ConvertOptions| ConvertOptions {
+            source: PathBuf::new(),
+            output: PathBuf::new(),
+            wal_dir: None,
+            overwrite: false,
+            skip_existing: false,
+            dry_run: false,
+            jobs: 1,
+            report: None,
+            ..options.clone()
+        };
+        let no_wal = |options: &ConvertOptions| options.wal_dir == Some(WalDir::None);
+        effect(self) == effect(other) && no_wal(self) == no_wal(other)
+    }
+}
+
+/// Everything `inspect` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectOptions {
+    /// The file or directory to look at.
+    pub source: PathBuf,
+    /// Where the write-ahead log is, when not below the source.
+    pub wal_dir: Option<WalDir>,
+    /// List every key.
+    pub keys: bool,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum To {
+    /// One .db file with a sha256 trailer, for `etcdutl snapshot restore`
+    #[default]
+    Snapshot,
+    /// The bare bbolt file, as member/snap/db
+    Backend,
+}
+
+/// The etcd minor version that will open the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, ValueEnum, Serialize, Deserialize)]
+pub enum Target {
+    /// etcd 3.4
+    #[value(name = "3.4")]
+    #[serde(rename = "3.4")]
+    V3_4,
+    /// etcd 3.5
+    #[value(name = "3.5")]
+    #[serde(rename = "3.5")]
+    V3_5,
+    /// etcd 3.6
+    #[value(name = "3.6")]
+    #[serde(rename = "3.6")]
+    V3_6,
+    /// etcd 3.7
+    #[default]
+    #[value(name = "3.7")]
+    #[serde(rename = "3.7")]
+    V3_7,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::V3_4 => "3.4",
+            Target::V3_5 => "3.5",
+            Target::V3_6 => "3.6",
+            Target::V3_7 => "3.7",
+        })
+    }
+}
+
+/// What to do with hidden keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Write them like any other key
+    #[default]
+    Keep,
+    /// Leave them out and count them
+    Drop,
+}
+
+/// What to do with empty directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dirs {
+    /// Count them
+    #[default]
+    Drop,
+    /// Write an empty-valued key `PATH/` for each
+    Marker,
+}
+
+/// How v3 revisions are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Revisions {
+    /// v3 revision = v2 modified index, current revision = v2 index
+    #[default]
+    Keep,
+    /// 2 to n+1 by (modified index, key), create = mod
+    Dense,
+}
+
+/// The instant against which TTLs are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum AsOf {
+    /// When the run starts.
+    #[default]
+    Now,
+    /// The instant given.
+    At(Timestamp),
+}
+
+impl AsOf {
+    /// The instant meant, where `now` is when the run started.
+    pub fn instant(self, now: Timestamp) -> Timestamp {
+        match self {
+            AsOf::Now => now,
+            AsOf::At(instant) => instant,
+        }
+    }
+}
+
+impl fmt::Display for AsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AsOf::Now => f.write_str("now"),
+            AsOf::At(instant) => instant.fmt(f),
+        }
+    }
+}
+
+impl FromStr for AsOf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "now" {
+            return Ok(AsOf::Now);
+        }
+        let instant: Result<Timestamp, _> = text.parse();
+        instant.map(AsOf::At).map_err(|_| "expected `now` or RFC 3339 with an offset, like 2016-05-04T12:00:00Z".into())
+    }
+}
+
+impl From<AsOf> for String {
+    fn from(as_of: AsOf) -> String {
+        as_of.to_string()
+    }
+}
+
+impl TryFrom<String> for AsOf {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Where the write-ahead log of the source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+pub enum WalDir {
+    /// There is none: take the newest snapshot alone. Typed `none`; a directory of that name is `./none`.
+    None,
+    /// In this directory.
+    Dir(PathBuf),
+}
+
+impl From<WalDir> for String {
+    fn from(wal_dir: WalDir) -> String {
+        match wal_dir {
+            WalDir::None => "none".into(),
+            WalDir::Dir(dir) => dir.display().to_string(),
+        }
+    }
+}
+
+impl From<String> for WalDir {
+    fn from(text: String) -> Self {
+        WalDir::from(Path::new(&text))
+    }
+}
+
+impl From<&Path> for WalDir {
+    fn from(path: &Path) -> Self {
+        if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
+    }
+}
+
+/// As many threads as the machine has cores for this process.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// serde refuses paths that are no UTF-8; a report is written whatever a path is called.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+fn lossy_option<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => lossy(path, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_json() {
+        let mut options = ConvertOptions::new("a", "b");
+        options.as_of = "2016-05-04T12:00:00+02:00".parse().unwrap();
+        options.wal_dir = Some(WalDir::Dir("w".into()));
+        options.report = Some("r.json".into());
+        let json = serde_json::to_value(&options).unwrap();
+        assert_eq!(json["as_of"], "2016-05-04T10:00:00Z");
+        assert_eq!(json["target"], "3.7");
+        assert_eq!(json["wal_dir"], "w");
+        assert_eq!(serde_json::from_value::<ConvertOptions>(json).unwrap(), options);
+    }
+
+    #[test]
+    fn a_path_that_is_no_utf8_serialises() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff"));
+        let json = serde_json::to_value(ConvertOptions::new(path, "b")).unwrap();
+        assert_eq!(json["source"], "a\u{fffd}");
+    }
+
+    #[test]
+    fn places_and_threads_have_no_effect_but_policies_do() {
+        let one = ConvertOptions::new("a", "b");
+        let mut two = ConvertOptions::new("c", "d");
+        two.jobs = one.jobs + 1;
+        two.wal_dir = Some(WalDir::Dir("w".into()));
+        assert!(one.same_effect(&two));
+        two.hidden = Keep::Drop;
+        assert!(!one.same_effect(&two));
+        two.hidden = Keep::Keep;
+        two.wal_dir = Some(WalDir::None);
+        assert!(!one.same_effect(&two));
+    }
+}

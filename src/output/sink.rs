@@ -1,0 +1,492 @@
+//! The writer of one output file: it gets its name only when it is whole, checked and on disk.
+//!
+//! A temporary file in the output's directory takes the body, is synced, takes the meta pages, is synced again, is read
+//! back against the CRC-32 of every extent as it was encoded, and is then renamed; the directory is synced last. Whatever
+//! goes wrong before the rename, the temporary file is removed and an existing output stands untouched. A dry run makes
+//! the same checks and writes nothing. Must not know what the bytes mean.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Reason, Result};
+
+/// How an output file is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkOptions {
+    /// Replace an existing regular file.
+    pub overwrite: bool,
+    /// The size that the file will have, trailer included.
+    pub len: u64,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+}
+
+/// An output file in the making.
+#[derive(Debug)]
+pub struct Sink {
+    out: PathBuf,
+    options: SinkOptions,
+    /// Absent in a dry run.
+    temp: Option<NamedTempFile>,
+    extents: Vec<Extent>,
+}
+
+/// A run of bytes that was written, with the checksum that its encoder took.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    offset: u64,
+    len: u64,
+    crc32: u32,
+}
+
+/// Bytes that are read back at a time.
+const READ_BACK_CHUNK: usize = 1 << 20;
+
+impl Sink {
+    /// Makes room for a file of `options.len` bytes that will be called `path`.
+    ///
+    /// # Errors
+    /// The output exists ([`Reason::OutputExists`]), the file system has no room ([`Reason::NoRoom`]), or its directory
+    /// cannot be written ([`Reason::OutputFailed`]).
+    pub fn create(path: &Path, options: SinkOptions) -> Result<Sink> {
+        refuse_existing(path, options.overwrite)?;
+        let directory = directory_of(path);
+        check_room(path, directory, options.len)?;
+        let mut sink = Sink { out: path.to_path_buf(), options, temp: None, extents: Vec::new() };
+        if options.dry_run {
+            sink.os("write to the directory", || {
+                access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
+            })?;
+            return Ok(sink);
+        }
+        let temp = sink.os("create a temporary file beside it", || {
+            tempfile::Builder::new().prefix(".etcdlift-").suffix(".tmp").tempfile_in(directory)
+        })?;
+        reserve(path, temp.as_file(), options.len)?;
+        sink.temp = Some(temp);
+        Ok(sink)
+    }
+
+    /// Writes `bytes` at `offset`; `crc32` is their CRC-32 (IEEE) as the encoder took it.
+    ///
+    /// # Errors
+    /// The operating system fails, or the extent reaches beyond the size that was announced.
+    pub fn write_extent(&mut self, offset: u64, bytes: &[u8], crc32: u32) -> Result<()> {
+        let len = bytes.len() as u64;
+        if offset.checked_add(len).is_none_or(|end| end > self.options.len) {
+            let message = format!("{len} bytes at {offset} do not fit in an output of {} bytes", self.options.len);
+            return Err(Error::new(Reason::Internal, message).in_file(&self.out));
+        }
+        if let Some(temp) = &self.temp {
+            self.os("write", || temp.as_file().write_all_at(bytes, offset))?;
+        }
+        self.extents.push(Extent { offset, len, crc32 });
+        Ok(())
+    }
+
+    /// Ends the body: all of it is on disk before the meta pages make it a database.
+    ///
+    /// # Errors
+    /// The operating system fails.
+    pub fn finish_body(&mut self) -> Result<()> {
+        self.sync()
+    }
+
+    /// Writes the meta pages at offset 0 and syncs the file: the last write.
+    ///
+    /// # Errors
+    /// The operating system fails, or the extents do not cover the file exactly once.
+    pub fn write_meta(&mut self, bytes: &[u8], crc32: u32) -> Result<()> {
+        self.write_extent(0, bytes, crc32)?;
+        self.extents.sort_unstable_by_key(|extent| extent.offset);
+        self.check_coverage()?;
+        self.sync()
+    }
+
+    /// Reads the file back from disk and compares the CRC-32 of every extent. `interrupted` is asked now and then.
+    ///
+    /// # Errors
+    /// An extent differs ([`Reason::VerifyFailed`], with its byte offset), or cannot be read.
+    pub fn read_back(&self, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
+        let Some(temp) = &self.temp else { return Ok(()) };
+        let file = temp.as_file();
+        // Advice: where the file system does not take it, the cache is compared, which is still a check of our writes.
+        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let mut buffer = vec![0; READ_BACK_CHUNK];
+        for extent in &self.extents {
+            interrupted()?;
+            let found = self.crc_on_disk(file, *extent, &mut buffer)?;
+            if found != extent.crc32 {
+                let message = format!(
+                    "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
+                    extent.crc32, extent.len
+                );
+                return Err(Error::new(Reason::VerifyFailed, message).in_file(&self.out).at(extent.offset));
+            }
+        }
+        Ok(())
+    }
+
+    /// The temporary file, for a check of its structure; none in a dry run.
+    pub fn file(&self) -> Option<&File> {
+        self.temp.as_ref().map(NamedTempFile::as_file)
+    }
+
+    /// The path of the temporary file; none in a dry run.
+    pub fn temp_path(&self) -> Option<&Path> {
+        self.temp.as_ref().map(NamedTempFile::path)
+    }
+
+    /// Gives the file its name and syncs the directory.
+    ///
+    /// # Errors
+    /// Another file has that name by now ([`Reason::OutputExists`]), the file is not whole, or the operating system
+    /// fails. A new output is removed again when its directory cannot be synced.
+    pub fn commit(mut self) -> Result<()> {
+        self.check_coverage()?;
+        refuse_existing(&self.out, self.options.overwrite)?;
+        let Some(temp) = self.temp.take() else { return Ok(()) };
+        if self.options.overwrite {
+            self.os("rename", || temp.persist(&self.out).map_err(|e| e.error))?;
+        } else {
+            match self.step().and_then(|()| temp.persist_noclobber(&self.out).map_err(|e| e.error)) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.out)),
+                renamed => renamed.map_err(|e| self.failed("rename", e))?,
+            };
+        }
+        self.sync_directory().inspect_err(|_| {
+            if !self.options.overwrite {
+                let _ = fs::remove_file(&self.out);
+            }
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        match &self.temp {
+            Some(temp) => self.os("sync", || temp.as_file().sync_all()),
+            None => Ok(()),
+        }
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        let directory = directory_of(&self.out);
+        self.os("sync the directory", || match File::open(directory)?.sync_all() {
+            // Some network file systems have no sync of a directory.
+            Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
+            synced => synced,
+        })
+    }
+
+    /// Every byte was written, and once: what was never encoded cannot be compared.
+    fn check_coverage(&self) -> Result<()> {
+        let mut end = 0;
+        for extent in &self.extents {
+            if extent.offset != end {
+                let message = format!("the next extent of the output starts at {}", extent.offset);
+                return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
+            }
+            end += extent.len;
+        }
+        if end != self.options.len {
+            let message = format!("the output ends here, not at {}", self.options.len);
+            return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
+        }
+        Ok(())
+    }
+
+    fn crc_on_disk(&self, file: &File, extent: Extent, buffer: &mut [u8]) -> Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let (mut offset, mut rest) = (extent.offset, extent.len);
+        while rest > 0 {
+            let len = usize::try_from(rest).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+            let chunk = buffer.get_mut(..len).unwrap_or_default();
+            self.os("read back", || file.read_exact_at(chunk, offset))?;
+            hasher.update(chunk);
+            offset += len as u64;
+            rest -= len as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Every call to the operating system goes through here: one place that names the output, and where tests fail it.
+    fn os<T>(&self, action: &str, call: impl FnOnce() -> io::Result<T>) -> Result<T> {
+        self.step().and_then(|()| call()).map_err(|e| self.failed(action, e))
+    }
+
+    fn failed(&self, action: &str, e: io::Error) -> Error {
+        Error::io(Reason::OutputFailed, &self.out, action, e)
+    }
+
+    #[cfg(not(test))]
+    fn step(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn step(&self) -> io::Result<()> {
+        tests::fault()
+    }
+}
+
+/// Checks that an output may be called `path`: nothing is there, or a regular file that may be replaced.
+///
+/// # Errors
+/// Something is there ([`Reason::OutputExists`]), or its directory cannot be looked at ([`Reason::OutputFailed`]).
+pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(Reason::OutputFailed, path, "look for an existing output", e)),
+        Ok(meta) if overwrite && meta.is_file() => Ok(()),
+        Ok(_) if overwrite => {
+            Err(Error::new(Reason::OutputExists, "the output exists and is no regular file").in_file(path))
+        }
+        Ok(_) => Err(exists(path)),
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(Reason::OutputExists, "the output exists; give --overwrite to replace it").in_file(path)
+}
+
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn check_room(path: &Path, directory: &Path, len: u64) -> Result<()> {
+    let room = statvfs(directory).map_err(|e| Error::io(Reason::OutputFailed, path, "use its directory", e.into()))?;
+    let free = room.blocks_available().saturating_mul(room.fragment_size());
+    // A file system that counts no blocks at all says nothing.
+    if room.blocks() > 0 && free < len { Err(no_room(path, len).context(format!("{free} bytes free"))) } else { Ok(()) }
+}
+
+fn reserve(path: &Path, file: &File, len: u64) -> Result<()> {
+    let size = i64::try_from(len).map_err(|_| no_room(path, len))?;
+    if size == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOSPC | Errno::EDQUOT) => Err(no_room(path, len)),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
+            file.set_len(len).map_err(|e| Error::io(Reason::OutputFailed, path, "set its size", e))
+        }
+        Err(e) => Err(Error::io(Reason::OutputFailed, path, "reserve its size", e.into())),
+    }
+}
+
+fn no_room(path: &Path, len: u64) -> Error {
+    Error::new(Reason::NoRoom, format!("no room for the output of {len} bytes")).in_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::os::unix::fs::PermissionsExt;
+
+    thread_local! {
+        /// Calls to the operating system that still succeed.
+        static CALLS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn fault() -> io::Result<()> {
+        CALLS_LEFT.with(|left| match left.get() {
+            Some(0) => Err(io::Error::from_raw_os_error(Errno::EIO as i32)),
+            Some(n) => {
+                left.set(Some(n - 1));
+                Ok(())
+            }
+            None => Ok(()),
+        })
+    }
+
+    const BODY: &[u8] = &[7; 3 << 20];
+    const META: &[u8] = &[9; 8192];
+
+    fn options(overwrite: bool) -> SinkOptions {
+        SinkOptions { overwrite, len: (META.len() + BODY.len()) as u64, dry_run: false }
+    }
+
+    fn fill(path: &Path, options: SinkOptions) -> Result<Sink> {
+        let mut sink = Sink::create(path, options)?;
+        let (one, two) = BODY.split_at(1 << 20);
+        let start = META.len() as u64;
+        sink.write_extent(start + one.len() as u64, two, crc32fast::hash(two))?;
+        sink.write_extent(start, one, crc32fast::hash(one))?;
+        sink.finish_body()?;
+        sink.write_meta(META, crc32fast::hash(META))?;
+        Ok(sink)
+    }
+
+    fn make(path: &Path, options: SinkOptions) -> Result<()> {
+        let sink = fill(path, options)?;
+        sink.read_back(&|| Ok(()))?;
+        sink.commit()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_whole_file_is_private_and_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.db");
+        make(&out, options(false)).unwrap();
+        assert_eq!(fs::read(&out).unwrap(), [META, BODY].concat());
+        assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(dir.path()), ["out.db"]);
+    }
+
+    #[test]
+    fn a_failure_at_any_call_leaves_nothing() {
+        for calls in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out.db");
+            CALLS_LEFT.set(Some(calls));
+            let made = make(&out, options(false));
+            CALLS_LEFT.set(None);
+            match made {
+                Ok(()) => {
+                    assert!(calls > 8, "only {calls} calls were failed");
+                    return;
+                }
+                Err(e) => assert_eq!((e.reason(), e.file()), (Reason::OutputFailed, Some(out.as_path()))),
+            }
+            assert_eq!(names(dir.path()), Vec::<String>::new(), "after {calls} calls");
+        }
+    }
+
+    #[test]
+    fn a_failure_before_the_rename_keeps_what_is_overwritten() {
+        for calls in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out.db");
+            fs::write(&out, "old").unwrap();
+            CALLS_LEFT.set(Some(calls));
+            let made = make(&out, options(true));
+            CALLS_LEFT.set(None);
+            assert_eq!(names(dir.path()), ["out.db"]);
+            let renamed = fs::read(&out).unwrap() != b"old";
+            assert!(!renamed || fs::read(&out).unwrap() == [META, BODY].concat());
+            if made.is_ok() {
+                assert!(renamed);
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn an_existing_output_is_refused_and_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.db");
+        fs::write(&out, "mine").unwrap();
+        assert_eq!(make(&out, options(false)).unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!(fs::read(&out).unwrap(), b"mine");
+        make(&out, options(true)).unwrap();
+        assert_eq!(fs::metadata(&out).unwrap().len(), options(true).len);
+    }
+
+    #[test]
+    fn only_a_regular_file_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (directory, link) = (dir.path().join("d"), dir.path().join("l"));
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for out in [&directory, &link] {
+            assert_eq!(make(out, options(true)).unwrap_err().reason(), Reason::OutputExists);
+        }
+    }
+
+    #[test]
+    fn an_output_that_appears_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.db");
+        let sink = fill(&out, options(false)).unwrap();
+        fs::write(&out, "theirs").unwrap();
+        assert_eq!(sink.commit().unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!(fs::read(&out).unwrap(), b"theirs");
+        assert_eq!(names(dir.path()), ["out.db"]);
+    }
+
+    #[test]
+    fn a_flipped_byte_is_found_at_its_extent() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
+        let error = sink.read_back(&|| Ok(())).unwrap_err();
+        assert_eq!(error.reason(), Reason::VerifyFailed);
+        assert_eq!(error.offset(), Some(8192 + (1 << 20)));
+    }
+
+    #[test]
+    fn a_read_back_stops_when_interrupted() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        let error = sink.read_back(&|| Err(Error::new(Reason::Interrupted(2), "stop"))).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 130);
+    }
+
+    #[test]
+    fn dropping_it_removes_the_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        assert!(sink.temp_path().unwrap().exists());
+        drop(sink);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn holes_and_overlaps_are_internal_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink =
+            Sink::create(&dir.path().join("o"), SinkOptions { overwrite: false, len: 10, dry_run: false }).unwrap();
+        sink.write_extent(5, b"world", 0).unwrap();
+        assert_eq!(sink.write_extent(6, b"world", 0).unwrap_err().reason(), Reason::Internal);
+        assert_eq!(sink.write_meta(b"hell", 0).unwrap_err().offset(), Some(4));
+        assert_eq!(sink.commit().unwrap_err().reason(), Reason::Internal);
+    }
+
+    #[test]
+    fn a_dry_run_makes_the_same_checks_and_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.db");
+        let dry = SinkOptions { dry_run: true, ..options(false) };
+        make(&out, dry).unwrap();
+        assert!(names(dir.path()).is_empty());
+        assert_eq!(make(&dir.path().join("no/out"), dry).unwrap_err().reason(), Reason::OutputFailed);
+        fs::write(&out, "mine").unwrap();
+        assert_eq!(make(&out, dry).unwrap_err().reason(), Reason::OutputExists);
+    }
+
+    #[test]
+    fn no_room_is_known_before_the_first_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        for dry_run in [false, true] {
+            let huge = SinkOptions { overwrite: false, len: 1 << 60, dry_run };
+            let error = Sink::create(&dir.path().join("out.db"), huge).unwrap_err();
+            assert_eq!(error.reason(), Reason::NoRoom);
+        }
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_missing_directory_or_a_file_for_one_is_an_output_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        for out in ["missing/out.db", "file/out.db"] {
+            assert_eq!(make(&dir.path().join(out), options(false)).unwrap_err().reason(), Reason::OutputFailed);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The form of a snapshot file: the database, then its sha256 as 32 raw bytes (FORMATS 10.4).
+//!
+//! The hash runs over the file in order, meta pages first, while the file itself is written meta pages last: both are
+//! known before the body. Must not know what stands in the pages.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Reason, Result};
+
+/// Bytes of the trailer.
+pub const TRAILER_LEN: u64 = 32;
+
+/// A database is a multiple of this, so that 32 bytes more are known to be a trailer.
+const UNIT: u64 = 512;
+
+/// The running sha256 of an output file.
+#[derive(Debug, Clone)]
+pub struct Digest {
+    sha256: Sha256,
+    bytes: u64,
+}
+
+/// The hashes of a whole output file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digested {
+    /// sha256 of the database: a snapshot's trailer.
+    pub db_sha256: [u8; 32],
+    /// Bytes of the database.
+    pub db_bytes: u64,
+    /// sha256 of the file, trailer included.
+    pub sha256: [u8; 32],
+    /// Bytes of the file, trailer included.
+    pub bytes: u64,
+}
+
+impl Digest {
+    /// Starts with the meta pages.
+    pub fn new(meta: &[u8]) -> Self {
+        let mut digest = Digest { sha256: Sha256::new(), bytes: 0 };
+        digest.update(meta);
+        digest
+    }
+
+    /// Takes the next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Ends the database; with `trailer`, the file's hash covers the trailer as well.
+    ///
+    /// # Errors
+    /// The database is no multiple of 512 bytes, so etcd could not tell that it has a trailer.
+    pub fn finish(mut self, trailer: bool) -> Result<Digested> {
+        let db_bytes = self.bytes;
+        if !db_bytes.is_multiple_of(UNIT) {
+            let message = format!("a database of {db_bytes} bytes is no multiple of {UNIT}");
+            return Err(Error::new(Reason::Internal, message));
+        }
+        let db_sha256: [u8; 32] = self.sha256.clone().finalize().into();
+        if trailer {
+            self.update(&db_sha256);
+        }
+        Ok(Digested { db_sha256, db_bytes, sha256: self.sha256.finalize().into(), bytes: self.bytes })
+    }
+}
+
+/// Splits a database file into the database and the trailer, where its length says that there is one.
+pub fn split_trailer(file: &[u8]) -> (&[u8], Option<&[u8; 32]>) {
+    match file.split_last_chunk::<32>() {
+        Some((db, trailer)) if (db.len() as u64).is_multiple_of(UNIT) && !db.is_empty() => (db, Some(trailer)),
+        _ => (file, None),
+    }
+}
+
+/// Lower-case hex, as `sha256sum` prints it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_what_sha256sum_hashes() {
+        // head -c 1024 /dev/zero | sha256sum
+        let db = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+        let mut digest = Digest::new(&[0; 512]);
+        digest.update(&[0; 512]);
+        let bare = digest.clone().finish(false).unwrap();
+        assert_eq!((hex(&bare.sha256).as_str(), bare.bytes), (db, 1024));
+        assert_eq!(bare.db_sha256, bare.sha256);
+        let snapshot = digest.finish(true).unwrap();
+        assert_eq!((snapshot.db_sha256, snapshot.db_bytes, snapshot.bytes), (bare.sha256, 1024, 1056));
+        let file = [&[0; 1024][..], &snapshot.db_sha256].concat();
+        assert_eq!(hex(&snapshot.sha256), hex(&Sha256::digest(&file)));
+        assert_eq!(split_trailer(&file), (&[0; 1024][..], Some(&snapshot.db_sha256)));
+    }
+
+    #[test]
+    fn a_database_of_odd_length_has_no_form() {
+        assert_eq!(Digest::new(&[0; 100]).finish(true).unwrap_err().reason(), Reason::Internal);
+        for len in [0, 31, 32, 512, 545, 1000] {
+            assert_eq!(split_trailer(&vec![0; len]).1, None, "{len}");
+        }
+    }
+}

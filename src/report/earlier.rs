@@ -1,0 +1,156 @@
+//! `--skip-existing`: is the output that stands there what this run would make?
+//!
+//! It is when the report of an earlier run names the same source files by hash, the same options, and the hash that the
+//! output has now. Reads that report and the output; must not know how either is made.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::model::Report;
+use crate::error::{Error, Reason, Result};
+use crate::output::snapshot::hex;
+
+/// Compares an existing output with what the run described by `now` (options and source files filled in) would make.
+/// `None`: there is no output yet. `Some`: the report to take over, its run's output is what this one would make.
+///
+/// # Errors
+/// There is an output and it is not shown to be the same ([`Reason::OutputExists`], with what differs), or it cannot be
+/// read.
+pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option<Report>> {
+    let output = &now.options.output;
+    match fs::symlink_metadata(output) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(Reason::OutputFailed, output, "look for an existing output", e)),
+        Ok(_) => {}
+    }
+    let differs = |what: &str| {
+        let message = format!("the output exists, and {what}; --skip-existing leaves only an equal one alone");
+        Err(Error::new(Reason::OutputExists, message).in_file(output))
+    };
+    let Some(path) = &now.options.report else { return differs("no report is named to compare it with") };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return differs("there is no report of it"),
+        Err(e) => return Err(Error::io(Reason::OutputExists, path, "read the report of the existing output", e)),
+    };
+    let Ok(earlier) = serde_json::from_slice::<Report>(&text) else {
+        return differs("its report cannot be read by this version");
+    };
+    if let Some(what) = difference(&earlier, now) {
+        return differs(what);
+    }
+    let Some(facts) = &earlier.output else { return differs("its report tells of no output") };
+    let (bytes, sha256) =
+        sha256_of(output, interrupted)?;
+    if bytes != facts.bytes || sha256 != facts.sha256 {
+        return differs("it is not the file that its report tells of");
+    }
+    Ok(Some(Report { skipped: true, stages: Vec::new(), started: now.started.clone(), ..earlier }))
+}
+
+fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
+    let hashes = |report: &Report| -> Vec<(u64, String)> {
+        report.source_files.iter().map(|file| (file.bytes, file.sha256.clone())).collect()
+    };
+    if earlier.schema != now.schema || earlier.etcdlift != now.etcdlift {
+        Some("its report is of another version of etcdlift")
+    } else if !earlier.options.same_effect(&now.options) {
+        Some("it was made with other options")
+    } else if hashes(earlier) != hashes(now) {
+        Some("it was made from other source files")
+    } else {
+        None
+    }
+}
+
+/// Size and sha256 of a file, read in pieces; `interrupted` is asked now and then.
+///
+/// # Errors
+/// The file cannot be read ([`Reason::OutputExists`]: it is an output that cannot be compared).
+fn sha256_of(path: &Path, interrupted: &dyn Fn() -> Result<()>) -> Result<(u64, String)> {
+    let failed = |e| Error::io(Reason::OutputExists, path, "read the existing output", e);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0u64;
+    loop {
+        interrupted()?;
+        let len = match file.read(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(failed)?,
+        };
+        if len == 0 {
+            return Ok((bytes, hex(&sha256.finalize())));
+        }
+        sha256.update(buffer.get(..len).unwrap_or_default());
+        bytes += len as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{ConvertOptions, Keep};
+    use crate::report::facts::SourceFile;
+    use crate::report::file;
+    use crate::report::model::OutputFacts;
+
+    /// An output of 3 bytes with the report of the run that made it, and the report of a run that begins now.
+    fn existing(dir: &Path) -> Report {
+        let mut options = ConvertOptions::new("src", dir.join("out.db"));
+        options.report = Some(dir.join("r.json"));
+        options.skip_existing = true;
+        let mut now = Report::new(&options);
+        now.source_files.push(SourceFile { path: "src".into(), bytes: 1, sha256: "ab".into() });
+        fs::write(&options.output, "abc").unwrap();
+        let mut earlier = now.clone();
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into();
+        earlier.output = Some(OutputFacts { bytes: 3, sha256, ..Default::default() });
+        file::write(&dir.join("r.json"), &file::to_json(&earlier).unwrap()).unwrap();
+        now
+    }
+
+    fn refusal(now: &Report) -> String {
+        let error = find(now, &|| Ok(())).unwrap_err();
+        assert_eq!(error.reason(), Reason::OutputExists);
+        error.to_string()
+    }
+
+    #[test]
+    fn an_equal_output_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = existing(dir.path());
+        let found = find(&now, &|| Ok(())).unwrap().unwrap();
+        assert!(found.skipped);
+        assert_eq!(found.output.unwrap().bytes, 3);
+    }
+
+    #[test]
+    fn without_an_output_there_is_nothing_to_skip() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = existing(dir.path());
+        fs::remove_file(&now.options.output).unwrap();
+        assert!(find(&now, &|| Ok(())).unwrap().is_none());
+    }
+
+    #[test]
+    fn any_difference_refuses_and_says_which() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = existing(dir.path());
+        let mut other = now.clone();
+        other.options.hidden = Keep::Drop;
+        assert!(refusal(&other).contains("other options"));
+        let mut other = now.clone();
+        other.source_files.clear();
+        assert!(refusal(&other).contains("other source files"));
+        fs::write(&now.options.output, "abd").unwrap();
+        assert!(refusal(&now).contains("not the file"));
+        fs::write(dir.path().join("r.json"), "{").unwrap();
+        assert!(refusal(&now).contains("cannot be read"));
+        fs::remove_file(dir.path().join("r.json")).unwrap();
+        assert!(refusal(&now).contains("no report"));
+    }
+}

@@ -1,0 +1,177 @@
+//! What a source is and what it holds: shared by the report of a conversion and by `inspect`.
+//!
+//! Plain data. Optional fields are facts that this kind of source does not have. Knows nothing of how they are found.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceFile {
+    /// Its path as it was opened.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// sha256 of it, in lower-case hex.
+    pub sha256: String,
+}
+
+/// What kind of source it is, and where in the cluster's history it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceFacts {
+    /// `snap-file`, `data-dir`, `member-dir`, `backup`, `wal-only`, …
+    pub kind: String,
+    /// Which layout the directory has (FORMATS 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
+    /// The cluster version that the store names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_version: Option<String>,
+    /// The snapshot that the state starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_file: Option<String>,
+    /// Raft term of that snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_term: Option<u64>,
+    /// Raft index of that snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_index: Option<u64>,
+    /// Segments of the write-ahead log that were read.
+    pub segments: u64,
+    /// Raft index of the first entry in them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_entry: Option<u64>,
+    /// Raft index of the last entry in them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_entry: Option<u64>,
+    /// The commit index that the last HardState names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<u64>,
+    /// The raft index up to which entries count as committed (FORMATS 4.9).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effective_commit: Option<u64>,
+    /// How that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_evidence: Option<String>,
+    /// The raft index of the last entry in the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raft_index: Option<u64>,
+    /// The v2 index of the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v2_index: Option<u64>,
+    /// The time in the last SYNC entry: how old the copy is at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sync: Option<String>,
+    /// Offset of a torn tail in the last segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub torn_tail: Option<u64>,
+    /// Cluster id in lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// Id of the member whose files these are, in lower-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member_id: Option<String>,
+    /// Ids of the voters, in lower-case hex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub voters: Vec<String>,
+    /// The members as the store describes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+}
+
+/// One member of the cluster, as the store describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Member {
+    /// Its id, in lower-case hex.
+    pub id: String,
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+}
+
+/// What the v2 tree holds, without etcd's own nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Contents {
+    /// Keys: file nodes.
+    pub keys: u64,
+    /// Bytes of their names and values.
+    pub bytes: u64,
+    /// Directories, without the root.
+    pub directories: u64,
+    /// Directories without a node in them.
+    pub empty_directories: u64,
+    /// Keys with a path element that starts with `_`.
+    pub hidden: Count,
+    /// Keys with a TTL of their own or of a directory above.
+    pub ttl: Count,
+    /// Keys of these that have expired at the report's `as_of`.
+    pub expired: Count,
+    /// Nodes whose name or value holds U+FFFD: JSON has lost the bytes that stood there.
+    pub replacements: u64,
+    /// Keys that a v3 client could not write again with etcd's default request limit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub oversized: Vec<Oversized>,
+    /// Whether v2 auth is on, where the tree says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_enabled: Option<bool>,
+    /// Names of the v2 users.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<String>,
+    /// Names of the v2 roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Keys by the first element of their path.
+    pub first_elements: BTreeMap<String, Count>,
+}
+
+/// Keys, and the bytes of their names and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Count {
+    /// How many keys.
+    pub keys: u64,
+    /// Bytes of their names and values.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// Counts one more key.
+    pub fn add(&mut self, bytes: u64) {
+        self.keys = self.keys.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Both counts together.
+    #[must_use]
+    pub fn plus(self, other: Count) -> Count {
+        Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+}
+
+/// A key that is too large for a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Oversized {
+    /// The v2 key.
+    pub key: String,
+    /// Bytes of its name and value.
+    pub bytes: u64,
+}
+
+/// Entries of the log that are not in the state, because nothing proves them committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tail {
+    /// Entries above the effective commit.
+    pub entries: u64,
+    /// Those of them that are v2 writes.
+    pub v2_writes: u64,
+}

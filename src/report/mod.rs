@@ -1,0 +1,16 @@
+//! What happened in a run, as data and as text: the report of a conversion, the facts of an inspection.
+//!
+//! The outer surface of the crate: plain numbers and strings, stable names (CLI.md). Key names may stand in it, values
+//! and password hashes never.
+
+pub mod earlier;
+pub mod facts;
+pub mod file;
+pub mod inspection;
+pub mod model;
+pub mod table;
+pub mod text;
+
+pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
+pub use inspection::Inspection;
+pub use model::{Balance, Notice, OutputFacts, Report, Stage};

@@ -1,0 +1,250 @@
+//! The report of one conversion: everything that scripts, runbooks and the closing summary read.
+//!
+//! Schema 1 of CLI.md, "The report is written on every exit but 2". Filled stage by stage, so that a failed run reports as
+//! much as it knew. Knows neither how it is printed (`text`) nor where it is written (`file`).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Contents, Count, SourceFacts, SourceFile, Tail};
+use crate::error::Error;
+use crate::options::ConvertOptions;
+
+/// The number of the schema that this version writes.
+pub const SCHEMA: u32 = 1;
+
+/// What happened in one conversion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Number of the schema: [`SCHEMA`].
+    pub schema: u32,
+    /// The version of etcdlift that wrote it.
+    pub etcdlift: String,
+    /// When the run started, RFC 3339.
+    pub started: String,
+    /// The status that the process ended with.
+    pub exit_status: u8,
+    /// Why it is not 0, as a stable word.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The error message, where there was one.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The output of an earlier, equal run was found and left alone.
+    #[serde(default)]
+    pub skipped: bool,
+    /// The options in effect.
+    pub options: ConvertOptions,
+    /// The instant against which TTLs were counted, RFC 3339.
+    pub as_of: String,
+    /// Every file that was read.
+    #[serde(default)]
+    pub source_files: Vec<SourceFile>,
+    /// What the source is.
+    #[serde(default)]
+    pub source: SourceFacts,
+    /// What the source holds.
+    #[serde(default)]
+    pub contents: Contents,
+    /// Where each source key went.
+    #[serde(default)]
+    pub balance: Balance,
+    /// What the log holds beyond the state.
+    #[serde(default)]
+    pub tail: Tail,
+    /// What was made.
+    #[serde(default)]
+    pub output: Option<OutputFacts>,
+    /// Time of each stage, in the order they ran.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// What the output may lack of what the cluster held (exit 8).
+    #[serde(default)]
+    pub losses: Vec<Notice>,
+    /// What an operator should know.
+    #[serde(default)]
+    pub warnings: Vec<Notice>,
+}
+
+impl Report {
+    /// The report of a run that starts now.
+    pub fn new(options: &ConvertOptions) -> Self {
+        Self::started_at(options, Timestamp::now())
+    }
+
+    /// The report of a run that started at `now`.
+    pub fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
+        Report {
+            schema: SCHEMA,
+            etcdlift: env!("CARGO_PKG_VERSION").into(),
+            started: now.to_string(),
+            exit_status: 0,
+            reason: None,
+            error: None,
+            skipped: false,
+            options: options.clone(),
+            as_of: options.as_of.instant(now).to_string(),
+            source_files: Vec::new(),
+            source: SourceFacts::default(),
+            contents: Contents::default(),
+            balance: Balance::default(),
+            tail: Tail::default(),
+            output: None,
+            stages: Vec::new(),
+            losses: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Adds a warning: it does not change the exit status.
+    pub fn warn(&mut self, code: &str, message: impl Into<String>) {
+        self.warnings.push(Notice { code: code.into(), message: message.into() });
+    }
+
+    /// Adds something that the output may lack of what the cluster held: the run ends with status 8.
+    pub fn lose(&mut self, code: &str, message: impl Into<String>) {
+        self.losses.push(Notice { code: code.into(), message: message.into() });
+    }
+
+    /// Adds the time that a stage took.
+    pub fn stage(&mut self, name: &str, took: std::time::Duration) {
+        self.stages.push(Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
+    }
+
+    /// Notes how the run ended. A partial run (status 8) takes its reason from the first loss.
+    pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
+        self.exit_status = exit_status;
+        self.error = error.map(ToString::to_string);
+        self.reason = match (error, self.losses.first()) {
+            (Some(error), _) => Some(error.reason().word().into()),
+            (None, Some(loss)) if exit_status != 0 => Some(loss.code.clone()),
+            _ => None,
+        };
+        if error.is_some() {
+            // Whatever was about to be made, there is none of it.
+            self.output = None;
+        }
+    }
+
+    /// What `--strict` refuses, one phrase for each; empty when there is nothing.
+    pub fn strict_objections(&self) -> Vec<String> {
+        let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
+        let mut object = |count: u64, what: &str| {
+            if count > 0 {
+                found.push(format!("{count} {what}"));
+            }
+        };
+        object(self.contents.replacements, "nodes with U+FFFD in name or value");
+        object(self.contents.oversized.len() as u64, "oversized keys");
+        object(self.contents.expired.keys, "expired keys");
+        found
+    }
+}
+
+/// Where each source key went: what is on the right adds up to what is on the left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Balance {
+    /// Keys of the source.
+    pub source: Count,
+    /// Written to the output.
+    pub written: Count,
+    /// Left out because they have expired.
+    pub expired: Count,
+    /// Left out by a rule.
+    pub excluded: Count,
+    /// Left out by a policy, like `--hidden drop`.
+    pub dropped: Count,
+}
+
+impl Balance {
+    /// Whether every source key is accounted for, in keys and in bytes.
+    pub fn holds(&self) -> bool {
+        self.source == self.written.plus(self.expired).plus(self.excluded).plus(self.dropped)
+    }
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutputFacts {
+    /// Size of the file.
+    pub bytes: u64,
+    /// sha256 of the whole file in lower-case hex: what `sha256sum` prints.
+    pub sha256: String,
+    /// Size of the database, without a snapshot's trailer.
+    pub db_bytes: u64,
+    /// sha256 of the database: what a snapshot's trailer holds.
+    pub db_sha256: String,
+    /// The v2 index that the state stands at.
+    pub v2_index: u64,
+    /// The current v3 revision after a boot.
+    pub revision: u64,
+    /// The revision up to which history counts as compacted.
+    pub compact_revision: u64,
+    /// HashKV at `revision`, as `etcdctl endpoint hashkv` prints it.
+    pub hash_kv: u32,
+    /// The hash that `etcdutl snapshot status` prints.
+    pub status_hash: u32,
+    /// Leases in it.
+    pub leases: u64,
+    /// It was read back and its structure checked.
+    pub verified: bool,
+}
+
+/// Time of one stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// Milliseconds by the clock on the wall.
+    pub ms: u64,
+}
+
+/// A warning or a loss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// A stable word for scripts.
+    pub code: String,
+    /// One line for people.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+
+    #[test]
+    fn the_end_names_its_reason() {
+        let mut report = Report::new(&ConvertOptions::new("a", "b"));
+        report.output = Some(OutputFacts::default());
+        report.end(0, None);
+        assert_eq!((report.reason.as_deref(), report.output.is_some()), (None, true));
+        report.lose("tail-left-out", "3 writes");
+        report.end(8, None);
+        assert_eq!((report.reason.as_deref(), report.output.is_some()), (Some("tail-left-out"), true));
+        report.end(5, Some(&Error::new(Reason::Locked, "etcd runs")));
+        assert_eq!((report.reason.as_deref(), report.error.as_deref()), (Some("locked"), Some("etcd runs")));
+        assert_eq!(report.output, None);
+    }
+
+    #[test]
+    fn the_books_balance_in_keys_and_bytes() {
+        let count = |keys, bytes| Count { keys, bytes };
+        let mut balance =
+            Balance { source: count(3, 30), written: count(2, 20), dropped: count(1, 10), ..Default::default() };
+        assert!(balance.holds());
+        balance.dropped.bytes = 9;
+        assert!(!balance.holds());
+    }
+
+    #[test]
+    fn strict_names_losses_and_findings() {
+        let mut report = Report::new(&ConvertOptions::new("a", "b"));
+        assert!(report.strict_objections().is_empty());
+        report.lose("tail-left-out", "2 writes left out");
+        report.contents.replacements = 4;
+        assert_eq!(report.strict_objections(), ["2 writes left out", "4 nodes with U+FFFD in name or value"]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Databases that real etcd servers wrote pass the check and read as what they are.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+
+use etcdlift::bolt::{Db, Strictness, check};
+
+/// Every `member/snap/db` of the corpora that are there.
+fn databases() -> Vec<PathBuf> {
+    let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/public");
+    let mut found = Vec::new();
+    for root in [Some(public), std::env::var_os("ETCDLIFT_CORPUS").map(PathBuf::from)].into_iter().flatten() {
+        if !root.is_dir() {
+            eprintln!("SKIPPED: {}: not there", root.display());
+        }
+        find(&root, 0, &mut found);
+    }
+    found.sort();
+    found
+}
+
+fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.ends_with("snap/db") {
+            found.push(path);
+        } else if depth < 8 && path.is_dir() {
+            find(&path, depth + 1, found);
+        }
+    }
+}
+
+#[test]
+fn real_databases_are_sound() {
+    for path in databases() {
+        let file = std::fs::read(&path).unwrap();
+        let db = Db::open(&file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let found = check(&db, Strictness::Any);
+        assert!(found.is_sound(), "{}: {:?}", path.display(), found.findings);
+        let mut pairs = 0;
+        for bucket in &db.root() {
+            let bucket = bucket.unwrap();
+            pairs += 1;
+            for pair in &db.open_bucket(&bucket).unwrap() {
+                let pair = pair.unwrap();
+                assert_eq!(db.bucket(bucket.key).unwrap().unwrap().get(pair.key).unwrap(), Some(pair));
+                pairs += 1;
+            }
+        }
+        assert_eq!(found.pairs, pairs, "{}", path.display());
+    }
+}
