@@ -1,6 +1,7 @@
 //! etcdlift takes etcd v2 data and writes a verified etcd v3 backend, offline.
 
 pub mod bolt;
+pub mod cli;
 pub mod error;
 pub mod ids;
 pub mod limits;

@@ -43,8 +43,7 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
         return differs(what);
     }
     let Some(facts) = &earlier.output else { return differs("its report tells of no output") };
-    let (bytes, sha256) =
-        sha256_of(output, interrupted)?;
+    let (bytes, sha256) = sha256_of(output, interrupted)?;
     if bytes != facts.bytes || sha256 != facts.sha256 {
         return differs("it is not the file that its report tells of");
     }

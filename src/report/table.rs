@@ -71,6 +71,11 @@ pub fn size(bytes: u64) -> String {
     if unit == "bytes" { format!("{bytes} bytes") } else { format!("{bytes} bytes ({value:.1} {unit})") }
 }
 
+/// A number and what is counted: `1 key`, `2 keys`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::facts::{Contents, Count, SourceFacts};
 use super::inspection::{Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report};
-use super::table::{Table, printable, size};
+use super::table::{Table, counted, printable, size};
 use crate::options::{Target, To};
 
 /// The quota that etcd starts with unless told otherwise.
@@ -26,7 +26,8 @@ pub fn summary(report: &Report) -> String {
     balance_lines(&mut table, report);
     content_lines(&mut table, &report.contents, &report.as_of);
     if report.tail.entries > 0 {
-        let tail = format!("{} entries left out, {} of them v2 writes", report.tail.entries, report.tail.v2_writes);
+        let tail =
+            format!("{} left out, {} among them", entries(report.tail.entries), v2_writes(report.tail.v2_writes));
         table.line("log tail", tail);
     }
     if let Some(output) = &report.output {
@@ -65,7 +66,7 @@ pub fn inspection(found: &Inspection) -> String {
             table.line("directories", facts.contents.directories);
             content_lines(&mut table, &facts.contents, "now");
             if facts.tail.entries > 0 {
-                let tail = format!("{} entries, {} of them v2 writes", facts.tail.entries, facts.tail.v2_writes);
+                let tail = format!("{}, {} among them", entries(facts.tail.entries), v2_writes(facts.tail.v2_writes));
                 table.line("log tail", tail);
             }
             if let Some(db) = &facts.db {
@@ -89,7 +90,11 @@ pub fn inspection(found: &Inspection) -> String {
     for key in found.key_list.iter().flatten() {
         let expiration = key.expiration.as_ref().map(|at| format!("  expires {at}")).unwrap_or_default();
         let (created, modified) = (key.created, key.modified);
-        let line = format!("{}  created {created}  modified {modified}  {} bytes{expiration}\n", printable(&key.key), key.value_bytes);
+        let line = format!(
+            "{}  created {created}  modified {modified}  {} bytes{expiration}\n",
+            printable(&key.key),
+            key.value_bytes
+        );
         text.push_str(&line);
     }
     text
@@ -107,9 +112,9 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
         table.line("snapshot", format!("{file}, term {term}, raft index {index}"));
     }
     if let (Some(first), Some(last)) = (source.first_entry, source.last_entry) {
-        table.line("log", format!("{} segments, entries {first} to {last}", source.segments));
+        table.line("log", format!("{}, entries {first} to {last}", segments(source.segments)));
     } else if source.segments > 0 {
-        table.line("log", format!("{} segments, no entries", source.segments));
+        table.line("log", format!("{}, no entries", segments(source.segments)));
     }
     table.maybe("commit", source.commit);
     if let Some(commit) = source.effective_commit {
@@ -248,5 +253,174 @@ fn quoted(path: &Path) -> String {
 }
 
 fn keys_and_size(count: Count) -> String {
-    format!("{} keys, {}", count.keys, size(count.bytes))
+    format!("{}, {}", counted(count.keys, "key", "keys"), size(count.bytes))
+}
+
+fn entries(count: u64) -> String {
+    counted(count, "entry", "entries")
+}
+
+fn v2_writes(count: u64) -> String {
+    counted(count, "v2 write", "v2 writes")
+}
+
+fn segments(count: u64) -> String {
+    counted(count, "segment", "segments")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::ConvertOptions;
+    use crate::report::inspection::{KeyLine, V2Facts};
+    use crate::report::model::Notice;
+
+    /// A conversion with a bit of everything.
+    fn converted() -> Report {
+        let mut report = Report::new(&ConvertOptions::new("default.etcd", "/tmp/demo.db"));
+        report.as_of = "2016-05-04T12:00:00Z".into();
+        report.source = SourceFacts {
+            kind: "data-dir".into(),
+            layout: Some("member".into()),
+            snapshot_file: Some("0-1.snap".into()),
+            snapshot_term: Some(2),
+            snapshot_index: Some(10),
+            segments: 1,
+            first_entry: Some(11),
+            last_entry: Some(20),
+            effective_commit: Some(19),
+            commit_evidence: Some("HardState".into()),
+            v2_index: Some(7),
+            ..Default::default()
+        };
+        report.contents.ttl = Count { keys: 2, bytes: 20 };
+        report.contents.expired = Count { keys: 1, bytes: 10 };
+        report.contents.users = vec!["root".into(), "b\x1bob".into()];
+        report.contents.first_elements.insert("a".into(), Count { keys: 1, bytes: 8 });
+        report.contents.first_elements.insert("b".into(), Count { keys: 3, bytes: 4096 });
+        report.balance.source = Count { keys: 4, bytes: 4104 };
+        report.balance.written = Count { keys: 3, bytes: 4096 };
+        report.balance.dropped = Count { keys: 1, bytes: 8 };
+        report.tail.entries = 1;
+        report.tail.v2_writes = 1;
+        report.output = Some(OutputFacts {
+            bytes: 65568,
+            db_bytes: 65536,
+            sha256: "00ff".into(),
+            v2_index: 7,
+            revision: 7,
+            hash_kv: 123,
+            status_hash: 0xabc,
+            verified: true,
+            ..Default::default()
+        });
+        report.stage("read", std::time::Duration::from_millis(12));
+        report.warn("auth-not-carried", "2 users are not carried");
+        report.lose("tail-left-out", "1 write left out");
+        report
+    }
+
+    #[test]
+    fn the_summary_says_what_happened_and_what_is_next() {
+        let expected = "\
+kind:              data-dir (member)
+snapshot:          0-1.snap, term 2, raft index 10
+log:               1 segment, entries 11 to 20
+effective commit:  19 (HardState)
+v2 index:          7
+source keys:       4 keys, 4104 bytes (4.0 KiB)
+written:           3 keys, 4096 bytes (4.0 KiB)
+dropped:           1 key, 8 bytes
+TTL keys:          2, 1 expired as of 2016-05-04T12:00:00Z
+users:             2 (root, b\\u{1b}ob)
+first elements:    b  3 keys, 4096 bytes (4.0 KiB)
+                   a  1 key, 8 bytes
+log tail:          1 entry left out, 1 v2 write among them
+revisions:         v2 index 7 -> v3 revision 7
+HashKV:            123
+status hash:       abc
+output:            65568 bytes (64.0 KiB)
+sha256:            00ff
+time:              read 12 ms
+warning: 2 users are not carried
+perhaps not all: 1 write left out
+done, verified: /tmp/demo.db
+next, on every member:
+  etcdutl snapshot restore /tmp/demo.db --data-dir NEW_DATA_DIR --name NAME --initial-cluster NAME=PEER_URL,... \
+--initial-advertise-peer-urls PEER_URL
+then: `etcdctl endpoint hashkv --cluster --rev 7` must print 123
+";
+        assert_eq!(summary(&converted()), expected);
+    }
+
+    #[test]
+    fn the_next_step_suits_target_form_and_name() {
+        let mut report = converted();
+        report.options.target = Target::V3_4;
+        report.options.output = "-my file's.db".into();
+        let text = summary(&report);
+        assert!(text.contains(r"  ETCDCTL_API=3 etcdctl snapshot restore './-my file'\''s.db' --data-dir"), "{text}");
+        report.options.to = To::Backend;
+        assert!(summary(&report).contains(r"file'\''s.db' --skip-hash-check --data-dir"));
+    }
+
+    #[test]
+    fn the_quota_is_named_above_two_gib_only() {
+        let mut report = converted();
+        let mut with = |bytes| {
+            report.output.as_mut().unwrap().db_bytes = bytes;
+            summary(&report)
+        };
+        assert!(!with(2 << 30).contains("quota"));
+        assert!(with((2 << 30) + 4096).contains("--quota-backend-bytes=4294967296"));
+    }
+
+    #[test]
+    fn a_run_without_a_write_does_not_claim_one() {
+        let mut report = converted();
+        report.options.dry_run = true;
+        assert!(summary(&report).ends_with("dry run: /tmp/demo.db was not written\n"));
+        report.options.dry_run = false;
+        report.skipped = true;
+        assert!(summary(&report).contains("left alone: /tmp/demo.db"));
+        report.skipped = false;
+        report.output.as_mut().unwrap().verified = false;
+        assert!(summary(&report).contains("NOT verified"));
+    }
+
+    #[test]
+    fn an_inspection_has_the_names_that_scripts_rely_on() {
+        let v3 = V3Facts { kind: "v3-snapshot".into(), revision: 7, sha256: Sha256Check::Good, ..Default::default() };
+        let found = |facts| Inspection {
+            path: "x".into(),
+            facts,
+            source_files: Vec::new(),
+            key_list: Some(vec![KeyLine { key: "/a\n".into(), created: 1, modified: 2, ..Default::default() }]),
+            warnings: vec![Notice { code: "w".into(), message: "mind".into() }],
+        };
+        let json = serde_json::to_value(found(Facts::V3(v3))).unwrap();
+        for name in ["kind", "revision", "keys", "leases", "hash_kv", "status_hash", "sha256"] {
+            assert!(json.get(name).is_some(), "{name}: {json}");
+        }
+        assert_eq!((&json["sha256"], &json["revision"]), (&"good".into(), &7.into()));
+
+        let facts = V2Facts {
+            source: SourceFacts { kind: "snap-file".into(), ..Default::default() },
+            contents: Contents { keys: 5, ..Default::default() },
+            ..Default::default()
+        };
+        let v2 = found(Facts::V2(Box::new(facts)));
+        let json = serde_json::to_value(&v2).unwrap();
+        assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
+        let text = inspection(&v2);
+        assert!(text.contains("keys:         5\n"), "{text}");
+        assert!(text.ends_with("warning: mind\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+    }
+
+    #[test]
+    fn a_report_reads_back_as_it_was_written() {
+        let report = converted();
+        let json = crate::report::file::to_json(&report).unwrap();
+        assert_eq!(serde_json::from_slice::<Report>(&json).unwrap(), report);
+    }
 }

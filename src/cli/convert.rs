@@ -1,0 +1,308 @@
+//! `etcdlift convert`: its options as typed, what they resolve to, and its run.
+//!
+//! Refuses options that do not go together, calls the library, and sees to it that the report is written and the summary
+//! printed however the run ends. Must not know how anything is converted.
+
+use std::path::{Path, PathBuf};
+
+use super::{exit, print, signals::Signals};
+use crate::error::{Error, Reason, Result};
+use crate::options::{AsOf, ConvertOptions, Dirs, Keep, Revisions, Target, To, WalDir, all_cores};
+use crate::pipeline::{self, Outcome};
+use crate::report::{Report, file, text};
+
+/// Options of `convert`, as typed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A .snap file, a data directory, its member folder, or a backup
+    ///
+    /// Its kind is found out, not declared. It is opened read-only and never changed.
+    source: PathBuf,
+
+    /// The file to make; it must not exist
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    /// The form of the output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    to: To,
+
+    /// Where the write-ahead log is when it lives elsewhere; `none` to take the newest snapshot alone
+    ///
+    /// A directory with .snap files but no log is refused without this option: forgetting the log would yield old data.
+    #[arg(long, value_name = "DIR|none")]
+    wal_dir: Option<PathBuf>,
+
+    /// The etcd minor version that will open the output
+    ///
+    /// The bytes of the output do not depend on it; the next step that the summary names does.
+    #[arg(long, alias = "target", value_enum, value_name = "VERSION", default_value_t)]
+    target_version: Target,
+
+    /// The instant against which TTLs are counted: `now` or RFC 3339
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    as_of: AsOf,
+
+    /// Keys with a path element that starts with `_`
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    hidden: Keep,
+
+    /// Empty directories, which v3 does not have
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    dirs: Dirs,
+
+    /// How v3 revisions are numbered
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    revisions: Revisions,
+
+    /// Raise the current revision by N and mark all below it compacted
+    ///
+    /// For clients that have seen a higher index than this copy holds.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    bump_revision: u64,
+
+    /// Replace OUT if it is a regular file
+    #[arg(long, conflicts_with = "skip_existing")]
+    overwrite: bool,
+
+    /// Exit 0 if OUT is what this run would make
+    ///
+    /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256.
+    #[arg(long, requires = "report")]
+    skip_existing: bool,
+
+    /// Write an empty database instead of exit status 4
+    #[arg(long)]
+    allow_empty: bool,
+
+    /// Do all but the write, with the same exit status and hashes
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Threads to use [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+
+    /// Write what happened as JSON to FILE; `-` is standard output
+    ///
+    /// On every exit status but 2. Key names may stand in it, values and password hashes never.
+    #[arg(long, value_name = "FILE|-")]
+    report: Option<PathBuf>,
+
+    /// Exit 5 on what would otherwise be exit 8 or a warning about data
+    ///
+    /// Also on U+FFFD replacements, oversized values and expired keys.
+    #[arg(long)]
+    strict: bool,
+
+    /// Do not read the output back and check it
+    #[arg(long)]
+    no_verify: bool,
+}
+
+/// Where a report goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Destination {
+    File(PathBuf),
+    StandardOutput,
+}
+
+/// Converts, reports, and tells the status to exit with.
+///
+/// # Errors
+/// The options do not go together, or the report cannot be written. Errors of the conversion itself are printed.
+pub fn run(args: &Args) -> Result<u8> {
+    let options = resolve(args)?;
+    let destination = destination(args);
+    if let Some(Destination::File(path)) = &destination {
+        file::probe(path)?;
+    }
+    let signals = Signals::install()?;
+    let mut report = Report::new(&options);
+    let result = exit::guard(|| pipeline::convert(&options, &mut report, &|| signals.check()));
+    let status = exit::status(&result);
+    report.end(status, result.as_ref().err());
+    let reported = deliver(&report, destination.as_ref());
+    conclude(&report, result, reported)
+}
+
+/// Says how it ended; a failed conversion outweighs a report that could not be written.
+fn conclude(report: &Report, result: Result<Outcome>, reported: Result<()>) -> Result<u8> {
+    match (result, reported) {
+        (Ok(outcome), reported) => {
+            exit::say(&text::summary(report));
+            let about = "the conversion is done, but its report is not";
+            reported.map_err(|e| e.context(about)).map(|()| exit::status(&Ok(outcome)))
+        }
+        (Err(error), reported) => {
+            let status = exit::fail(&error);
+            if let Err(e) = reported {
+                exit::fail(&e);
+            }
+            Ok(status)
+        }
+    }
+}
+
+fn deliver(report: &Report, destination: Option<&Destination>) -> Result<()> {
+    match destination {
+        None => Ok(()),
+        Some(Destination::StandardOutput) => print(&file::to_json(report)?),
+        Some(Destination::File(path)) => file::write(path, &file::to_json(report)?),
+    }
+}
+
+fn destination(args: &Args) -> Option<Destination> {
+    let path = args.report.as_ref()?;
+    Some(if path == Path::new("-") { Destination::StandardOutput } else { Destination::File(path.clone()) })
+}
+
+/// What was typed, as the library takes it.
+fn resolve(args: &Args) -> Result<ConvertOptions> {
+    let report = match destination(args) {
+        Some(Destination::File(path)) => Some(path),
+        Some(Destination::StandardOutput) | None => None,
+    };
+    if args.skip_existing && report.is_none() {
+        return Err(usage("--skip-existing needs the earlier run's --report in a file"));
+    }
+    let wal_dir = args.wal_dir.as_deref().map(WalDir::from);
+    keep_source_untouched(args, wal_dir.as_ref(), report.as_deref())?;
+    Ok(ConvertOptions {
+        source: args.source.clone(),
+        output: args.output.clone(),
+        to: args.to,
+        wal_dir,
+        target: args.target_version,
+        as_of: args.as_of,
+        hidden: args.hidden,
+        dirs: args.dirs,
+        revisions: args.revisions,
+        bump_revision: args.bump_revision,
+        overwrite: args.overwrite,
+        skip_existing: args.skip_existing,
+        allow_empty: args.allow_empty,
+        dry_run: args.dry_run,
+        jobs: args.jobs.map_or_else(all_cores, usize::from),
+        strict: args.strict,
+        verify: !args.no_verify,
+        report,
+    })
+}
+
+/// Nothing is written into a source, and the report does not replace the output.
+fn keep_source_untouched(args: &Args, wal_dir: Option<&WalDir>, report: Option<&Path>) -> Result<()> {
+    let wal_dir = match wal_dir {
+        Some(WalDir::Dir(dir)) => Some(dir.as_path()),
+        Some(WalDir::None) | None => None,
+    };
+    let output = real(&args.output);
+    let report = report.map(real);
+    if report.as_ref() == Some(&output) {
+        return Err(usage("the output and the report are the same file"));
+    }
+    for source in [Some(args.source.as_path()), wal_dir].into_iter().flatten() {
+        let source = real(source);
+        for (what, path) in [("output", Some(&output)), ("report", report.as_ref())] {
+            if path.is_some_and(|path| path.starts_with(&source)) {
+                let message = format!("the {what} would be written into the source, which is never changed");
+                return Err(usage(&message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path without links; of a file that does not exist yet, its directory's.
+fn real(path: &Path) -> PathBuf {
+    let parent = crate::output::sink::directory_of(path);
+    path.canonicalize()
+        .or_else(|_| parent.canonicalize().map(|parent| parent.join(path.file_name().unwrap_or_default())))
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn usage(message: &str) -> Error {
+    Error::new(Reason::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn parse(words: &[&str]) -> Result<ConvertOptions, String> {
+        let words = ["etcdlift", "convert"].iter().chain(words);
+        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
+            Command::Convert(args) => resolve(&args).map_err(|e| e.to_string()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    #[test]
+    fn nothing_typed_is_every_default() {
+        assert_eq!(parse(&["src", "-o", "out"]).unwrap(), ConvertOptions::new("src", "out"));
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
+                     --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
+                     --report r.json --strict --no-verify";
+        let options = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let expected = ConvertOptions {
+            to: To::Backend,
+            wal_dir: Some(WalDir::None),
+            target: Target::V3_4,
+            as_of: "2016-05-04T12:00:00Z".parse().unwrap(),
+            hidden: Keep::Drop,
+            dirs: Dirs::Marker,
+            revisions: Revisions::Dense,
+            bump_revision: 7,
+            overwrite: true,
+            allow_empty: true,
+            dry_run: true,
+            jobs: 3,
+            report: Some("r.json".into()),
+            strict: true,
+            verify: false,
+            ..ConvertOptions::new("src", "out")
+        };
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for words in [
+            &["src"][..],
+            &["-o", "out"],
+            &["src", "src2", "-o", "out"],
+            &["src", "-o", "out", "--overwrite", "--skip-existing", "--report", "r"],
+            &["src", "-o", "out", "--skip-existing"],
+            &["src", "-o", "out", "--skip-existing", "--report", "-"],
+            &["src", "-o", "out", "--report", "./out"],
+            &["src", "-o", "src/out"],
+            &["src", "-o", "out", "--report", "src/r.json"],
+            &["src", "-o", "w/out", "--wal-dir", "w"],
+            &["src", "-o", "src", "--overwrite"],
+            &["src", "-o", "out", "--as-of", "yesterday"],
+            &["src", "-o", "out", "--as-of", "2016-05-04T12:00:00"],
+            &["src", "-o", "out", "--jobs", "0"],
+            &["src", "-o", "out", "--target-version", "2.3"],
+            &["src", "-o", "out", "--bump-revision", "-1"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_that_fails_does_not_hide_a_failed_conversion() {
+        let report = Report::new(&ConvertOptions::new("a", "b"));
+        let failed = |reason| Error::new(reason, "test");
+        let both = conclude(&report, Err(failed(Reason::Damaged)), Err(failed(Reason::OutputFailed)));
+        assert_eq!(both.unwrap(), 3);
+        let one = conclude(&report, Ok(Outcome::Complete), Err(failed(Reason::OutputFailed)));
+        assert_eq!(one.unwrap_err().kind().exit_code(), 6);
+    }
+}

@@ -1,0 +1,87 @@
+//! The one exit policy: which status a run ends with, and what it says on standard error.
+//!
+//! The status follows from the kind of the error alone (CLI.md, "Exit status"); a run that is done but may lack something
+//! is 8. Knows nothing of subcommands.
+
+use std::any::Any;
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+
+use crate::error::{Error, Reason, Result};
+use crate::pipeline::Outcome;
+
+/// Done and verified, but perhaps not all that the cluster held.
+pub const PARTIAL: u8 = 8;
+
+/// The status that a conversion ends with.
+pub fn status(result: &Result<Outcome>) -> u8 {
+    match result {
+        Ok(Outcome::Complete) => 0,
+        Ok(Outcome::Partial) => PARTIAL,
+        Err(error) => error.kind().exit_code(),
+    }
+}
+
+/// Prints the one line that an error is worth, and tells its status.
+pub fn fail(error: &Error) -> u8 {
+    say(&format!("etcdlift: {error}\n"));
+    error.kind().exit_code()
+}
+
+/// Writes to standard error; when that fails there is nobody left to tell.
+pub fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Runs `work` so that a panic is an internal error (exit 1) like any other: one line, and temporary files are removed.
+///
+/// # Errors
+/// Those of `work`, and [`Reason::Internal`] for a panic.
+pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(panicked(payload.as_ref())))
+}
+
+/// Lets a panic say where it happened on one line; [`guard`] says the rest.
+pub fn quiet_panics() {
+    panic::set_hook(Box::new(|info| {
+        if let Some(place) = info.location() {
+            say(&format!("etcdlift: a fault of its own at {}:{}; please report it\n", place.file(), place.line()));
+        }
+    }));
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Error {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
+    Error::new(Reason::Internal, format!("internal fault: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_status() {
+        assert_eq!(status(&Ok(Outcome::Complete)), 0);
+        assert_eq!(status(&Ok(Outcome::Partial)), 8);
+        for (reason, code) in [
+            (Reason::Internal, 1),
+            (Reason::Usage, 2),
+            (Reason::Damaged, 3),
+            (Reason::NothingToConvert, 4),
+            (Reason::Locked, 5),
+            (Reason::OutputFailed, 6),
+            (Reason::VerifyFailed, 7),
+            (Reason::Interrupted(2), 130),
+            (Reason::Interrupted(15), 143),
+        ] {
+            assert_eq!(status(&Err(Error::new(reason, ""))), code);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_internal_error() {
+        let error = guard(|| -> Result<()> { panic!("index {}", 7) }).unwrap_err();
+        assert_eq!((error.reason(), error.to_string().as_str()), (Reason::Internal, "internal fault: index 7"));
+    }
+}

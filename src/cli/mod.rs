@@ -1,0 +1,105 @@
+//! The command line: one file per subcommand (its options as typed, and its run), the exit policy, the signals.
+//!
+//! Options are typed into the `Args` of a subcommand and resolved into the library's `options`; nothing below this folder
+//! knows clap's types, prints, or ends the process.
+
+pub mod convert;
+pub mod exit;
+pub mod inspect;
+pub mod shell;
+pub mod signals;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Reason, Result};
+
+/// The whole command line, as typed.
+#[derive(Debug, Parser)]
+#[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = EXIT_STATUS)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const LONG_ABOUT: &str = "Offline converter of etcd v2 data into verified etcd v3 snapshots.
+
+Reads a .snap file, a copied data directory with its write-ahead log, or a backup made by `etcdctl backup`, and writes a \
+database that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.";
+
+const EXIT_STATUS: &str = "Exit status:
+  0    done, verified
+  1    a fault of etcdlift's own
+  2    the command line is wrong
+  3    the source is damaged or cannot be read to its end
+  4    nothing to convert
+  5    refused: a precondition or a policy says no
+  6    the output could not be written; nothing is left behind
+  7    verification failed
+  8    done and verified, but perhaps not all that the cluster held
+  130  interrupted (143: terminated); nothing is left behind";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert v2 data into a v3 snapshot or database
+    Convert(Box<convert::Args>),
+    /// Show what is in a .snap file, a data directory, a v3 database or snapshot
+    Inspect(inspect::Args),
+    /// Print completions for a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page of etcdlift, or of one of its commands
+    Man(shell::ManArgs),
+}
+
+impl Cli {
+    /// Runs the command and tells the status to exit with. Errors are printed by then.
+    pub fn run(self) -> u8 {
+        let result = exit::guard(|| match self.command {
+            Command::Convert(args) => convert::run(&args),
+            Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+            Command::Completions(args) => shell::completions(&args).map(|()| 0),
+            Command::Man(args) => shell::man(&args).map(|()| 0),
+        });
+        result.unwrap_or_else(|error| exit::fail(&error))
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+///
+/// # Errors
+/// Standard output cannot be written.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io(Reason::OutputFailed, Path::new("standard output"), "write", e))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        for name in ["convert", "inspect", "completions", "man"] {
+            let mut root = Cli::command().term_width(80);
+            root.build();
+            let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        }
+    }
+}
