@@ -14,8 +14,25 @@ use crate::source::wal::Wal;
 pub struct Choice {
     /// The snapshot; `None`: the log from its first entry.
     pub snapshot: Option<Snapshot>,
-    /// Snapshots that were not used, newest first, and why.
-    pub passed_over: Vec<(PathBuf, String)>,
+    /// Newer snapshots that were not used, newest first.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A snapshot that was not used.
+#[derive(Debug)]
+pub struct PassedOver {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The raft index that its name says. Every snapshot holds committed state, so the cluster held at least this.
+    pub index: RaftIndex,
+    /// Why it was not used.
+    pub why: String,
+}
+
+impl PassedOver {
+    fn new(name: &SnapName, why: impl ToString) -> PassedOver {
+        PassedOver { path: name.path.clone(), index: name.index, why: why.to_string() }
+    }
 }
 
 impl Choice {
@@ -45,7 +62,7 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>) -> Result<Choice> {
         let snapshot = match open(name) {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                passed_over.push((name.path.clone(), error.to_string()));
+                passed_over.push(PassedOver::new(name, &error));
                 first_damage.get_or_insert(error);
                 continue;
             }
@@ -54,14 +71,14 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>) -> Result<Choice> {
             return Ok(Choice { snapshot: Some(snapshot), passed_over });
         };
         if !confirmed(&snapshot, wal) {
-            passed_over.push((name.path.clone(), "the log has no snapshot record for it".to_string()));
+            passed_over.push(PassedOver::new(name, "the log has no snapshot record for it"));
             orphans.push(snapshot);
             continue;
         }
         match reaches(&snapshot, wal) {
             Ok(()) => return finish(Some(snapshot), wal, passed_over),
             Err(error) => {
-                passed_over.push((name.path.clone(), error.to_string()));
+                passed_over.push(PassedOver::new(name, &error));
                 first_gap.get_or_insert(error);
             }
         }
@@ -77,7 +94,7 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>) -> Result<Choice> {
     // No confirmed beginning. A snapshot always holds committed state, so one that the log continues is safe all the same.
     for snapshot in orphans {
         if continues(&snapshot, wal) {
-            passed_over.retain(|(path, _)| path != snapshot.path());
+            passed_over.retain(|passed| passed.index > snapshot.index);
             return finish(Some(snapshot), wal, passed_over);
         }
     }
@@ -115,7 +132,7 @@ fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
     }
 }
 
-fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<(PathBuf, String)>) -> Result<Choice> {
+fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<PassedOver>) -> Result<Choice> {
     let choice = Choice { snapshot, passed_over };
     let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(choice.index());
     if wal.commit() > last {

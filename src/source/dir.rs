@@ -17,7 +17,9 @@ pub enum Source {
     /// A data directory.
     Directory(DataDir),
     /// A v3 bbolt file or snapshot file: only `inspect` takes it.
-    V3(PathBuf),
+    V3File(PathBuf),
+    /// The v3 backend of a data directory that has neither `.snap` files nor a WAL.
+    V3Only(PathBuf),
 }
 
 /// How a data directory is laid out (FORMATS 1.1).
@@ -82,7 +84,7 @@ pub enum WalDir {
 ///
 /// # Errors
 /// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
-/// [`Reason::WalMissing`]) that says what it found instead, or [`Reason::NothingToConvert`] where only v3 data is there.
+/// [`Reason::WalMissing`]) that says what it found instead.
 pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -109,7 +111,7 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
         return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
     }
     if is_bolt(path)? {
-        return Ok(Source::V3(path.to_path_buf()));
+        return Ok(Source::V3File(path.to_path_buf()));
     }
     if name.ends_with(".wal") {
         let message =
@@ -206,10 +208,8 @@ fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
             "found .snap files but no WAL: give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
         return Err(refuse(Reason::WalMissing, root, message));
     }
-    if dir.db.is_some() || !dir.received_dbs.is_empty() {
-        let message = "nothing to convert: no .snap file and no WAL, only a v3 database (if the WAL lives elsewhere, give \
-                       --wal-dir DIR)";
-        return Err(refuse(Reason::NothingToConvert, root, message));
+    if let Some(db) = dir.db {
+        return Ok(Source::V3Only(db));
     }
     Err(refuse(Reason::SourceEmpty, root, "expected .snap files or WAL segments, found neither"))
 }
@@ -306,7 +306,6 @@ mod tests {
         assert_eq!(reason_of(&["cmdlog"]), Reason::NotEtcd);
         assert_eq!(reason_of(&["0000000000000000-0000000000000000.wal"]), Reason::NotEtcd);
         assert_eq!(reason_of(&["member/snap/0000000000000001-0000000000000002.snap"]), Reason::WalMissing);
-        assert_eq!(reason_of(&["member/snap/db"]), Reason::NothingToConvert);
         assert_eq!(reason_of(&["member/wal/0.tmp"]), Reason::SourceEmpty);
     }
 

@@ -44,7 +44,9 @@ pub enum Found {
     /// v2 data.
     V2(Box<Opened>),
     /// A v3 backend or snapshot file.
-    V3(Map),
+    V3File(Map),
+    /// The v3 backend of a directory without v2 data.
+    V3Only(Map),
 }
 
 /// Opens a source.
@@ -53,7 +55,8 @@ pub enum Found {
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
 pub fn open(path: &Path, wal_dir: &WalDir) -> Result<Found> {
     match detect(path, wal_dir)? {
-        Source::V3(path) => Map::open(&path).map(Found::V3),
+        Source::V3File(path) => Map::open(&path).map(Found::V3File),
+        Source::V3Only(path) => Map::open(&path).map(Found::V3Only),
         Source::Snapshot(path) => lone_snapshot(path).map(|opened| Found::V2(Box::new(opened))),
         Source::Directory(dir) => directory(dir).map(|opened| Found::V2(Box::new(opened))),
     }
@@ -98,11 +101,11 @@ fn directory(dir: DataDir) -> Result<Opened> {
 
 impl Opened {
     /// The files that the result depends on, with their bytes: the chosen snapshot, the segments, the v3 backends.
-    pub fn files(&self) -> Vec<(&Path, u64)> {
-        let snapshot = self.choice.snapshot.iter().map(|s| (s.path(), s.file_len()));
+    pub fn files(&self) -> Vec<(&Path, &[u8])> {
+        let snapshot = self.choice.snapshot.iter().map(|s| (s.path(), s.file()));
         let segments = self.wal.iter().flat_map(Wal::files);
         let dbs = [&self.dbs.db, &self.dbs.received].into_iter().flatten();
-        let dbs = dbs.map(|map| (map.path(), map.bytes().len() as u64));
+        let dbs = dbs.map(|map| (map.path(), map.bytes()));
         snapshot.chain(segments).chain(dbs).collect()
     }
 }

@@ -59,9 +59,9 @@ impl Snapshot {
         self.map.path()
     }
 
-    /// Size of the file.
-    pub fn file_len(&self) -> u64 {
-        self.map.bytes().len() as u64
+    /// The whole file.
+    pub fn file(&self) -> &[u8] {
+        self.map.bytes()
     }
 }
 

@@ -133,9 +133,9 @@ impl Wal {
         self.segments.get(entry.segment as usize).map_or(Path::new(""), |segment| &segment.name.path)
     }
 
-    /// The segments' files and sizes, in order.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
-        self.segments.iter().map(|segment| (segment.name.path.as_path(), segment.map.bytes().len() as u64))
+    /// The segments and their bytes, in order.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.segments.iter().map(|segment| (segment.name.path.as_path(), segment.map.bytes()))
     }
 
     /// Index of the first and last entry.

@@ -148,6 +148,36 @@ pub fn member_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
     members(tree).into_iter().map(|(id, _)| id).collect()
 }
 
+/// A member as the store describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+}
+
+/// The members that the store lists, by id.
+pub fn list(tree: &mut Tree<'_>) -> Vec<MemberFacts> {
+    let members = members(tree);
+    members
+        .into_iter()
+        .map(|(id, raft)| {
+            let published = published_attributes(tree, id).unwrap_or_default();
+            MemberFacts {
+                id,
+                name: published.name,
+                peer_urls: raft.peer_urls.unwrap_or_default(),
+                client_urls: published.client_urls,
+            }
+        })
+        .collect()
+}
+
 /// Whether the store says that this member was removed from the cluster.
 pub fn was_removed(tree: &mut Tree<'_>, id: MemberId) -> bool {
     tree.lookup(removed_path(id).as_bytes()).is_ok()
@@ -159,11 +189,9 @@ pub fn cluster_version(tree: &mut Tree<'_>) -> Option<String> {
     String::from_utf8(tree.value(node).into_owned()).ok()
 }
 
-/// A member's name, where it has published one.
-pub fn member_name(tree: &mut Tree<'_>, id: MemberId) -> Option<String> {
+fn published_attributes(tree: &mut Tree<'_>, id: MemberId) -> Option<Attributes> {
     let node = tree.lookup(attributes_path(id).as_bytes()).ok()?;
-    let attributes: Attributes = serde_json::from_slice(&tree.value(node)).ok()?;
-    Some(attributes.name).filter(|name| !name.is_empty())
+    serde_json::from_slice(&tree.value(node)).ok()
 }
 
 /// Hex digits as Go's `ParseUint(s, 16, 64)` takes them.
