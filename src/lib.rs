@@ -10,4 +10,5 @@ mod proto;
 pub mod source;
 pub mod transform;
 pub mod v2store;
+pub mod verify;
 pub mod wire;

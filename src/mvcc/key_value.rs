@@ -27,7 +27,14 @@ pub struct KeyValue<'a> {
 impl<'a> KeyValue<'a> {
     /// Bytes of its encoding.
     pub fn encoded_len(&self) -> usize {
-        encoded_len(self.key.len(), self.value.len(), self.create_revision, self.mod_revision, self.version, self.lease)
+        key_value_len(
+            self.key.len(),
+            self.value.len(),
+            self.create_revision,
+            self.mod_revision,
+            self.version,
+            self.lease,
+        )
     }
 
     /// Encodes into a buffer of exactly [`KeyValue::encoded_len`] bytes.
@@ -68,7 +75,7 @@ impl<'a> KeyValue<'a> {
 }
 
 /// Bytes that a [`KeyValue`] with a key and a value of these lengths takes.
-pub fn encoded_len(
+pub fn key_value_len(
     key_len: usize,
     value_len: usize,
     create_revision: Revision,

@@ -7,6 +7,6 @@ mod revision;
 pub mod schema;
 
 pub use hash::{HashKv, StatusHash, is_hashed};
-pub use key_value::{KeyValue, encoded_len};
+pub use key_value::{KeyValue, key_value_len};
 pub use lease::Lease;
 pub use revision::{REVISION_LEN, RevisionKey};
