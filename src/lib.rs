@@ -13,4 +13,5 @@ pub mod report;
 pub mod source;
 pub mod transform;
 pub mod v2store;
+pub mod verify;
 pub mod wire;

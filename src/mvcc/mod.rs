@@ -1,1 +1,12 @@
-//! mvcc
+//! What an etcd v3 backend stores in its buckets, and the checksums over it. Knows no pages.
+
+mod hash;
+mod key_value;
+mod lease;
+mod revision;
+pub mod schema;
+
+pub use hash::{HashKv, StatusHash, is_hashed};
+pub use key_value::{KeyValue, key_value_len};
+pub use lease::Lease;
+pub use revision::{REVISION_LEN, RevisionKey};

@@ -1,0 +1,67 @@
+//! Does a database hold v3 data? A v2 source that does must not be converted over it.
+//!
+//! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
+
+use super::keys::{self, Findings};
+use crate::bolt::{Damage, Db};
+use crate::ids::RaftIndex;
+use crate::mvcc::schema;
+
+/// How much v3 data a database holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct V3Content {
+    /// Keys that are not deleted.
+    pub keys: u64,
+    /// Changes of keys, deletions included, that are still there.
+    pub changes: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Users.
+    pub users: u64,
+    /// Roles.
+    pub roles: u64,
+    /// Raft index of the last entry applied to it, if it says so.
+    pub consistent_index: Option<RaftIndex>,
+}
+
+impl V3Content {
+    /// Whether there is no key, lease, user or role. Changes that leave no key do not count.
+    pub fn is_empty(&self) -> bool {
+        self.keys + self.leases + self.users + self.roles == 0
+    }
+}
+
+/// Counts the v3 data of a database; a bucket that does not exist is empty.
+///
+/// # Errors
+/// The file is damaged.
+pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
+    let (keys, changes) = match db.bucket(schema::KEY)? {
+        Some(bucket) => {
+            let keys = keys::read(db, &bucket, &mut Findings::default())?;
+            (keys.live(), keys.pairs)
+        }
+        None => (0, 0),
+    };
+    Ok(V3Content {
+        keys,
+        changes,
+        leases: count(db, schema::LEASE)?,
+        users: count(db, schema::AUTH_USERS)?,
+        roles: count(db, schema::AUTH_ROLES)?,
+        consistent_index: meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex),
+    })
+}
+
+/// Pairs of a bucket; none if it does not exist.
+pub(super) fn count(db: &Db<'_>, bucket: &[u8]) -> Result<u64, Damage> {
+    let Some(bucket) = db.bucket(bucket)? else { return Ok(0) };
+    bucket.iter().try_fold(0, |count, pair| pair.map(|_| count + 1))
+}
+
+/// A big-endian number of the `meta` bucket.
+pub(super) fn meta_number(db: &Db<'_>, key: &[u8]) -> Result<Option<u64>, Damage> {
+    let Some(meta) = db.bucket(schema::META)? else { return Ok(None) };
+    let pair = meta.get(key)?;
+    Ok(pair.and_then(|pair| <[u8; 8]>::try_from(pair.value).ok()).map(u64::from_be_bytes))
+}

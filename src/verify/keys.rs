@@ -1,0 +1,182 @@
+//! The `key` bucket read as etcd reads it at boot, with every invariant of the changes in it.
+//!
+//! FORMATS sections 9.2, 9.8 and 10.1. One pass over the bucket; a second one for HashKV only if a compaction has taken
+//! changes away that are still in the file. Must not know other buckets.
+
+use super::index::{Change, KeyIndex};
+use crate::bolt::{Damage, Db, Pair, Tree};
+use crate::ids::{LeaseId, Revision};
+use crate::mvcc::{HashKv, KeyValue, RevisionKey, is_hashed};
+
+/// Findings that are kept; of more, only the number is.
+const MAX_FINDINGS: usize = 100;
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Damage>,
+    pub(super) more: u64,
+}
+
+impl Findings {
+    pub(super) fn push(&mut self, offset: u64, message: impl Into<String>) {
+        self.add(Damage::new(offset, message));
+    }
+
+    pub(super) fn add(&mut self, damage: Damage) {
+        if self.list.len() < MAX_FINDINGS { self.list.push(damage) } else { self.more += 1 }
+    }
+}
+
+/// What the `key` bucket holds.
+pub(super) struct Keys<'a> {
+    /// All pairs.
+    pub(super) pairs: u64,
+    /// Pairs that are deletions.
+    pub(super) tombstones: u64,
+    /// Main revision of the last pair; 0 without pairs.
+    pub(super) last: Revision,
+    /// Over all pairs.
+    pub(super) hash: HashKv,
+    /// Changes of a key that are not its last, or deletions.
+    superseded: u64,
+    index: KeyIndex<'a>,
+}
+
+/// Reads the `key` bucket.
+pub(super) fn read<'a>(db: &Db<'a>, bucket: &Tree<'a>, findings: &mut Findings) -> Result<Keys<'a>, Damage> {
+    let mut keys = Keys {
+        pairs: 0,
+        tombstones: 0,
+        last: Revision(0),
+        hash: HashKv::new(),
+        superseded: 0,
+        index: KeyIndex::new(db.body()),
+    };
+    let mut last = None;
+    for pair in bucket {
+        let pair = pair?;
+        keys.pairs += 1;
+        keys.hash.record(pair.record);
+        let Some((key, kv)) = decode(&pair, findings) else { continue };
+        if last.is_some_and(|last| last >= (key.main, key.sub)) {
+            findings.push(pair.offset, "a revision that is not above the one before it");
+        }
+        last = Some((key.main, key.sub));
+        keys.last = key.main;
+        keys.tombstones += u64::from(key.tombstone);
+        check_change(key, &kv, pair.offset, findings);
+        if key.main == Revision(0) {
+            findings.push(pair.offset, "a pair at revision 0, which etcd does not see");
+            keys.superseded += 1;
+            continue;
+        }
+        let change = Change { tombstone: key.tombstone, kv, offset: pair.value_offset() };
+        let before = keys.index.note(&change, pair.value.len());
+        keys.superseded +=
+            u64::from(before.as_ref().is_some_and(|before| !before.tombstone)) + u64::from(key.tombstone);
+        if let Some(before) = before {
+            check_succession(key, &kv, &before, pair.offset, findings);
+        }
+    }
+    Ok(keys)
+}
+
+impl<'a> Keys<'a> {
+    /// Keys that are not deleted.
+    pub(super) fn live(&self) -> u64 {
+        self.index.live()
+    }
+
+    /// HashKV at the current revision of a store compacted at `compacted`.
+    pub(super) fn hash_kv(&self, bucket: &Tree<'a>, compacted: Option<Revision>) -> Result<u32, Damage> {
+        if compacted.is_none() || self.superseded == 0 {
+            return Ok(self.hash.finish());
+        }
+        let all = self.live() == 0;
+        let mut hash = HashKv::new();
+        for pair in bucket {
+            let pair = pair?;
+            let Some((key, kv)) = decode(&pair, &mut Findings::default()) else {
+                hash.record(pair.record);
+                continue;
+            };
+            if is_hashed(key, compacted, || all || self.index.is_kept(kv.key, pair.value_offset())) {
+                hash.record(pair.record);
+            }
+        }
+        Ok(hash.finish())
+    }
+
+    /// The keys attached to a lease that does not exist.
+    pub(super) fn dangling(&self, exists: impl Fn(LeaseId) -> bool, findings: &mut Findings) {
+        for change in self.index.leased() {
+            if !exists(change.kv.lease) {
+                let message = format!("key {}: its lease {:x} does not exist", name(change.kv.key), change.kv.lease.0);
+                findings.push(change.offset, message);
+            }
+        }
+    }
+}
+
+fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, KeyValue<'a>)> {
+    let Some(key) = RevisionKey::decode(pair.key).filter(|_| !pair.is_bucket) else {
+        findings.push(pair.offset, "a key that is no revision");
+        return None;
+    };
+    match KeyValue::decode(pair.value, pair.value_offset()) {
+        Ok(kv) => Some((key, kv)),
+        Err(e) => {
+            findings.push(e.offset, format!("revision {}: expected {} in its value", key.main, e.expected));
+            None
+        }
+    }
+}
+
+/// The invariants of one change by itself.
+fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut Findings) {
+    let mut find = |what: &str| findings.push(offset, format!("revision {}, key {}: {what}", key.main, name(kv.key)));
+    if kv.key.is_empty() {
+        find("the key is empty");
+    }
+    if key.tombstone {
+        if *kv != (KeyValue { key: kv.key, ..KeyValue::default() }) {
+            find("a deletion that holds more than the key");
+        }
+        return;
+    }
+    if kv.mod_revision != key.main {
+        find(&format!("its modification revision is {}", kv.mod_revision));
+    }
+    if kv.create_revision.0 < 1 || kv.create_revision > kv.mod_revision {
+        find(&format!("its creation revision is {}", kv.create_revision));
+    }
+    if kv.version < 1 {
+        find(&format!("its version is {}", kv.version));
+    }
+    if kv.lease.0 < 0 {
+        find("its lease is negative");
+    }
+}
+
+/// The invariants between two changes of one key.
+fn check_succession(key: RevisionKey, kv: &KeyValue<'_>, before: &Change<'_>, offset: u64, findings: &mut Findings) {
+    let wrong = if key.tombstone {
+        before.tombstone
+    } else if before.tombstone {
+        kv.version != 1 || kv.create_revision != key.main
+    } else {
+        kv.version != before.kv.version.wrapping_add(1) || kv.create_revision != before.kv.create_revision
+    };
+    if wrong {
+        let message = format!("revision {}, key {}: it does not follow the change before it", key.main, name(kv.key));
+        findings.push(offset, message);
+    }
+}
+
+/// A key for a message: escaped, and not longer than a line.
+fn name(key: &[u8]) -> String {
+    let shown = key.get(..120).unwrap_or(key);
+    let dots = if shown.len() < key.len() { "..." } else { "" };
+    format!("{}{dots}", shown.escape_ascii())
+}

@@ -1,0 +1,11 @@
+//! Is this file what it should be? The structure of the bbolt file, the invariants of the mvcc store in it, and a summary
+//! of what a v3 database holds.
+
+mod content;
+mod index;
+mod keys;
+mod store;
+mod summary;
+
+pub use content::{V3Content, v3_content};
+pub use summary::{Member, Sha256State, V3Summary, digest, store, structure, summarize, verify};
