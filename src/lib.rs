@@ -8,6 +8,7 @@ pub mod limits;
 pub mod mvcc;
 pub mod options;
 pub mod output;
+pub mod pipeline;
 mod proto;
 pub mod report;
 pub mod source;

@@ -42,6 +42,9 @@ pub struct ConvertOptions {
     pub skip_existing: bool,
     /// Write an empty database instead of ending with status 4.
     pub allow_empty: bool,
+    /// Take what a member last knew that was removed from its cluster.
+    #[serde(default)]
+    pub allow_removed: bool,
     /// Do all but the write.
     pub dry_run: bool,
     /// Threads; at least 1.
@@ -72,6 +75,7 @@ impl ConvertOptions {
             overwrite: false,
             skip_existing: false,
             allow_empty: false,
+            allow_removed: false,
             dry_run: false,
             jobs: all_cores(),
             strict: false,

@@ -75,6 +75,10 @@ pub struct Args {
     #[arg(long)]
     allow_empty: bool,
 
+    /// Take what a member last knew that was removed from its cluster
+    #[arg(long)]
+    allow_removed: bool,
+
     /// Do all but the write, with the same exit status and hashes
     #[arg(long)]
     dry_run: bool,
@@ -182,6 +186,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         overwrite: args.overwrite,
         skip_existing: args.skip_existing,
         allow_empty: args.allow_empty,
+        allow_removed: args.allow_removed,
         dry_run: args.dry_run,
         jobs: args.jobs.map_or_else(all_cores, usize::from),
         strict: args.strict,

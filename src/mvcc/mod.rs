@@ -4,9 +4,11 @@ mod hash;
 mod key_value;
 mod lease;
 mod revision;
+mod rows;
 pub mod schema;
 
 pub use hash::{HashKv, StatusHash, is_hashed};
 pub use key_value::{KeyValue, key_value_len};
 pub use lease::Lease;
 pub use revision::{REVISION_LEN, RevisionKey};
+pub use rows::KeyRows;

@@ -30,6 +30,9 @@ pub struct SourceFacts {
     /// The cluster version that the store names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_version: Option<String>,
+    /// The server version by whose rules the log was replayed: `MAJOR.MINOR`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_rules: Option<String>,
     /// The snapshot that the state starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_file: Option<String>,

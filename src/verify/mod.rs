@@ -4,8 +4,10 @@
 mod content;
 mod index;
 mod keys;
+mod source;
 mod store;
 mod summary;
 
 pub use content::{V3Content, v3_content};
+pub use source::compare;
 pub use summary::{Member, Sha256State, V3Summary, digest, store, structure, summarize, verify};

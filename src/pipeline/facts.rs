@@ -1,0 +1,255 @@
+//! What the stages found, in the words of the report: facts, warnings, losses. Decides nothing.
+
+use std::collections::BTreeMap;
+
+use crate::ids::RaftIndex;
+use crate::report::facts::Oversized;
+use crate::report::{Count, Member, Report, SourceFacts, Tail};
+use crate::source::open::Opened;
+use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::source::wal::{End, Wal};
+use crate::transform::auth::AuthNames;
+use crate::transform::order::Ordered;
+use crate::transform::plan::{self, Plan};
+use crate::v2store::membership;
+use crate::v2store::recover::Recovered;
+
+/// The source, how the state was found, and what may be missing from it.
+pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) {
+    report.source = source_facts(opened, recovered);
+    report.tail = Tail { entries: recovered.tail.entries, v2_writes: recovered.tail.v2_writes };
+    passed_over(report, opened, recovered.replay.applied);
+    log_state(report, opened, recovered);
+    backup(report, opened, recovered);
+    let index = recovered.replay.applied;
+    let v2_index = recovered.v2_index();
+    if opened.wal.is_none() {
+        let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
+        report.warn("snapshot-only", message);
+    }
+    let voters = recovered.replay.voters.voters.len();
+    if opened.wal.is_some() && voters > 1 && !recovered.backup {
+        let message = format!("this is one of {voters} voters: it may be behind the others (raft index {index})");
+        report.warn("one-of-several-voters", message);
+    }
+    if !recovered.replay.ambiguous_expiries.is_empty() {
+        let message = format!(
+            "{} times a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, \
+             so later indexes may differ by one each",
+            recovered.replay.ambiguous_expiries.len()
+        );
+        report.warn("ambiguous-expiry", message);
+    }
+}
+
+pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
+    let snapshot = opened.choice.snapshot.as_ref();
+    let wal = opened.wal.as_ref();
+    let range = wal.and_then(Wal::range);
+    let metadata = wal.and_then(|wal| wal.metadata);
+    let replay = &mut recovered.replay;
+    let kind = match (opened.layout, wal, snapshot, recovered.backup) {
+        (None, ..) => "snap-file",
+        (.., true) => "backup",
+        (_, Some(_), None, _) => "wal-only",
+        _ => "data-dir",
+    };
+    SourceFacts {
+        kind: kind.to_string(),
+        layout: opened.layout.map(|layout| layout.word().to_string()),
+        cluster_version: membership::cluster_version(&mut replay.tree),
+        replay_rules: Some(replay.version.to_string()),
+        snapshot_file: snapshot.map(|s| s.path().display().to_string()),
+        snapshot_term: snapshot.map(|s| s.term.0),
+        snapshot_index: snapshot.map(|s| s.index.0),
+        segments: wal.map_or(0, |wal| wal.files().count() as u64),
+        first_entry: range.map(|(first, _)| first.0),
+        last_entry: range.map(|(_, last)| last.0),
+        commit: wal.and_then(|wal| wal.hard_state).map(|state| state.commit.0),
+        effective_commit: Some(replay.applied.0),
+        commit_evidence: Some(recovered.commit_by.phrase().to_string()),
+        raft_index: Some(replay.applied.0),
+        v2_index: Some(replay.tree.current_index.0),
+        last_sync: replay.last_sync.map(|at| at.to_string()),
+        torn_tail: wal.and_then(|wal| match &wal.end {
+            End::Torn { offset, .. } => Some(*offset),
+            End::Clean => None,
+        }),
+        cluster_id: metadata.map(|m| m.cluster_id.to_string()),
+        member_id: metadata.map(|m| m.node_id.to_string()),
+        voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
+        members: members(recovered),
+    }
+}
+
+fn members(recovered: &mut Recovered<'_>) -> Vec<Member> {
+    let members = membership::list(&mut recovered.replay.tree);
+    let member = |m: membership::MemberFacts| Member {
+        id: m.id.to_string(),
+        name: m.name,
+        peer_urls: m.peer_urls,
+        client_urls: m.client_urls,
+    };
+    members.into_iter().map(member).collect()
+}
+
+/// Snapshots that were not used. One beyond what was applied held more than there is now.
+fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
+    for passed in &opened.choice.passed_over {
+        let message = format!("{} was not used: {}", passed.path.display(), passed.why);
+        if passed.index > applied {
+            let message =
+                format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
+            report.lose("older-snapshot", message);
+        } else {
+            report.warn("snapshot-passed-over", message);
+        }
+    }
+}
+
+fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
+    let Some(wal) = &opened.wal else { return };
+    for damage in &wal.damage {
+        report.warn(
+            "segment-not-needed",
+            format!("the log before the next segment is damaged and was not needed: {damage}"),
+        );
+    }
+    if let End::Torn { segment, offset } = &wal.end {
+        let message = format!(
+            "{}: byte {offset}: the last record was cut short by a crash and does not count",
+            segment.display()
+        );
+        report.warn("torn-tail", message);
+    }
+    if recovered.tail.v2_writes > 0 {
+        let message = format!(
+            "{} v2 writes in the log above raft index {} are not known to be committed and were left out",
+            recovered.tail.v2_writes, recovered.replay.applied
+        );
+        report.lose("tail-left-out", message);
+    }
+    if recovered.replay.unknown_members > 0 {
+        let message = format!(
+            "{} attribute writes were for members that the store does not know, where etcd itself would stop",
+            recovered.replay.unknown_members
+        );
+        report.warn("unknown-member", message);
+    }
+}
+
+/// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
+/// what the cluster served (FORMATS 1.4 d).
+fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
+    let Some(wal) = opened.wal.as_ref().filter(|_| recovered.backup) else { return };
+    report.warn("backup", "made by `etcdctl backup`: writes after it was made are not in it");
+    if opened.dbs.db.is_none() {
+        return;
+    }
+    let (mut writes, mut affected) = (0u64, 0u64);
+    for reference in wal.after(opened.choice.index()).unwrap_or_default() {
+        let Ok(entry) = wal.entry(reference) else { continue };
+        if entry.kind != EntryKind::Normal || entry.index > recovered.replay.applied {
+            continue;
+        }
+        if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
+            && matches!(request.method, b"PUT" | b"POST" | b"DELETE")
+        {
+            writes += 1;
+            affected += u64::from(request.method == b"POST" || request.prev_index > 0);
+        }
+    }
+    if writes > 0 {
+        let message = format!(
+            "this backup was made by etcdctl 3.3 or later and has {writes} v2 writes after its snapshot, {affected} of them \
+             in-order keys or index compares: it holds what a server started on it would serve, which may differ from what \
+             the cluster served; convert the data directory it was made from, if you still have it"
+        );
+        report.lose("backup-renumbered", message);
+    }
+}
+
+/// Names of users and roles, which are not carried over.
+pub(super) fn auth(report: &mut Report, auth: &AuthNames) {
+    report.contents.auth_enabled = auth.enabled;
+    report.contents.users.clone_from(&auth.users);
+    report.contents.roles.clone_from(&auth.roles);
+    if auth.users.is_empty() && auth.roles.is_empty() {
+        return;
+    }
+    let enabled = if auth.enabled == Some(true) { "; authentication is on in v2 and will be off in v3" } else { "" };
+    let message = format!(
+        "{} v2 users ({}) and {} roles ({}) are not carried over{enabled}",
+        auth.users.len(),
+        auth.users.join(", "),
+        auth.roles.len(),
+        auth.roles.join(", ")
+    );
+    report.warn("auth-not-carried", message);
+}
+
+/// What the tree holds.
+pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
+    let inventory = &plan.inventory;
+    let contents = &mut report.contents;
+    contents.keys = inventory.keys.keys;
+    contents.bytes = inventory.keys.bytes;
+    contents.directories = inventory.directories;
+    contents.empty_directories = inventory.empty_directories;
+    contents.hidden = count(inventory.hidden);
+    contents.ttl = count(inventory.ttl);
+    contents.expired = count(inventory.expired);
+    contents.replacements = inventory.replaced;
+    contents.oversized =
+        inventory.oversized.iter().map(|(key, bytes)| Oversized { key: text(key), bytes: *bytes }).collect();
+    contents.first_elements = first_elements(&inventory.first_elements);
+    if inventory.ttl.keys > 0 {
+        let message = format!(
+            "{} keys have a TTL ({} of them run out by {}): they are written without a lease and will not expire",
+            inventory.ttl.keys, inventory.expired.keys, report.as_of
+        );
+        report.warn("ttl-not-carried", message);
+    }
+    if duplicates > 0 {
+        let message = format!(
+            "{duplicates} times siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd \
+             keeps the last one, and so does this"
+        );
+        report.warn("duplicate-names", message);
+    }
+}
+
+fn first_elements(elements: &BTreeMap<Vec<u8>, plan::Count>) -> BTreeMap<String, Count> {
+    let mut out: BTreeMap<String, Count> = BTreeMap::new();
+    for (name, counted) in elements {
+        let entry = out.entry(text(name)).or_default();
+        *entry = entry.plus(count(*counted));
+    }
+    out
+}
+
+/// What the order of rows showed.
+pub(super) fn order(report: &mut Report, ordered: &Ordered) {
+    if ordered.shared > 0 {
+        let message = format!(
+            "{} keys share their modified index with another: they share its revision and differ in the sub revision",
+            ordered.shared
+        );
+        report.warn("shared-index", message);
+    }
+    if ordered.created_after_modified > 0 {
+        let message = format!(
+            "{} keys have a created index above their modified index; the modified one is written for both",
+            ordered.created_after_modified
+        );
+        report.warn("created-after-modified", message);
+    }
+}
+
+pub(super) fn count(count: plan::Count) -> Count {
+    Count { keys: count.keys, bytes: count.bytes }
+}
+
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

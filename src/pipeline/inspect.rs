@@ -1,0 +1,138 @@
+//! `inspect`: what is in a source or in a v3 file. Reads all of it, writes nothing.
+
+use jiff::Timestamp;
+
+use super::load::{backend, read_and_hash, wal_dir};
+use super::{Interrupted, facts};
+use crate::bolt::Db;
+use crate::error::{Error, Reason, Result};
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::options::{ConvertOptions, InspectOptions};
+use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
+use crate::report::{Inspection, Report, SourceFile};
+use crate::source::map::Map;
+use crate::source::open::{Found, Opened, open};
+use crate::transform::auth;
+use crate::transform::plan::{Policy, plan};
+use crate::v2store::overlay::Tree;
+use crate::v2store::path;
+use crate::v2store::recover::recover;
+use crate::verify::{Sha256State, V3Summary, summarize};
+
+/// Looks into a source.
+///
+/// # Errors
+/// It is no etcd data, or damaged.
+pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
+    match open(&options.source, &wal_dir(options.wal_dir.as_ref()))? {
+        Found::V2(opened) => inspect_v2(&opened, options, interrupted),
+        Found::V3File(map) | Found::V3Only(map) => inspect_v3(&map, options, interrupted),
+    }
+}
+
+fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
+    let (table, source_files) = read_and_hash(opened, interrupted)?;
+    let backend = backend(opened)?;
+    let mut recovered = recover(opened, &table, backend.consistent_index)?;
+    // The report's words serve here too; what a conversion would do about them does not.
+    let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
+    facts::source(&mut report, opened, &mut recovered);
+    facts::auth(&mut report, &auth::names(&mut recovered.replay.tree));
+    let policy = Policy { drop_hidden: false, mark_empty_dirs: false, as_of: Timestamp::now() };
+    let plan = plan(&mut recovered.replay.tree, &policy, &|| interrupted())?;
+    facts::contents(&mut report, &plan, table.duplicates);
+    report.warnings.retain(|warning| !matches!(warning.code.as_str(), "auth-not-carried" | "ttl-not-carried"));
+    let db = opened.dbs.db.as_ref().map(v3_facts).transpose()?;
+    let tree = &recovered.replay.tree;
+    let key_list = options.keys.then(|| {
+        let mut lines: Vec<_> = plan.rows.iter().map(|row| v2_line(tree, row.node)).collect();
+        lines.sort_by(|a, b| a.key.cmp(&b.key));
+        lines
+    });
+    let losses = report.losses.into_iter();
+    Ok(Inspection {
+        path: options.source.display().to_string(),
+        facts: Facts::V2(Box::new(V2Facts { source: report.source, contents: report.contents, tail: report.tail, db })),
+        source_files,
+        key_list,
+        warnings: losses.chain(report.warnings).collect(),
+    })
+}
+
+fn v2_line(tree: &Tree<'_>, node: crate::v2store::overlay::NodeRef) -> KeyLine {
+    KeyLine {
+        key: facts::text(path::user_key(&tree.path(node))),
+        created: tree.created(node).0,
+        modified: tree.modified(node).0,
+        value_bytes: tree.value_len(node) as u64,
+        expiration: tree.expiry(node).map(|at| at.to_string()),
+    }
+}
+
+fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
+    interrupted()?;
+    let facts = v3_facts(map)?;
+    let file = SourceFile {
+        path: map.path().display().to_string(),
+        bytes: map.bytes().len() as u64,
+        sha256: super::load::hash(map.bytes(), interrupted)?,
+    };
+    let key_list = if options.keys { Some(v3_lines(map)?) } else { None };
+    Ok(Inspection {
+        path: options.source.display().to_string(),
+        facts: Facts::V3(facts),
+        source_files: vec![file],
+        key_list,
+        warnings: Vec::new(),
+    })
+}
+
+/// The facts of a v3 file: a summary of all that is in it.
+fn v3_facts(map: &Map) -> Result<V3Facts> {
+    let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
+    let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
+    let V3Summary { hash_kv, status_hash, leases, users, roles, keys, .. } = summary;
+    let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
+    Ok(V3Facts {
+        kind: if summary.sha256.is_some() { "v3-snapshot" } else { "v3-db" }.to_string(),
+        bytes: map.bytes().len() as u64,
+        db_bytes: summary.total_size,
+        page_size: u64::from(db.meta().page_size),
+        storage_version: summary.storage_version,
+        consistent_index: summary.consistent_index.map(|index| index.0),
+        revision: unsigned(summary.revision),
+        compact_revision: summary.compacted.map(unsigned),
+        keys,
+        leases,
+        users,
+        roles,
+        hash_kv,
+        status_hash,
+        sha256: match summary.sha256 {
+            Some(Sha256State::Good) => Sha256Check::Good,
+            Some(Sha256State::Bad) => Sha256Check::Bad,
+            _ => Sha256Check::None,
+        },
+    })
+}
+
+/// Every change of every key, in the order of revisions.
+fn v3_lines(map: &Map) -> Result<Vec<KeyLine>> {
+    let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).in_file(map.path());
+    let db = Db::open(map.bytes()).map_err(failed)?;
+    let Some(bucket) = db.bucket(schema::KEY).map_err(failed)? else { return Ok(Vec::new()) };
+    let mut lines = Vec::new();
+    for pair in bucket.iter() {
+        let pair = pair.map_err(failed)?;
+        let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| Error::from(e).in_file(map.path()))?;
+        let main = RevisionKey::decode(pair.key).map_or(0, |key| key.main.0);
+        lines.push(KeyLine {
+            key: facts::text(kv.key),
+            created: u64::try_from(kv.create_revision.0).unwrap_or(0),
+            modified: u64::try_from(main).unwrap_or(0),
+            value_bytes: kv.value.len() as u64,
+            expiration: None,
+        });
+    }
+    Ok(lines)
+}

@@ -1,0 +1,18 @@
+//! The paved path: the stages in their order, and the threads they run on. Only this folder knows threads.
+//!
+//! `load` reads a source into a tree, `write` turns a plan into a file, `facts` says it in the report's words; `convert` and
+//! `inspect` put them together.
+
+mod convert;
+mod facts;
+mod inspect;
+mod load;
+mod write;
+
+pub use convert::{Outcome, convert};
+pub use inspect::inspect;
+
+use crate::error::Result;
+
+/// Asked now and then by everything that takes long: an error ends the run. Any thread may ask.
+pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);

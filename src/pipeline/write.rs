@@ -1,0 +1,213 @@
+//! From a plan to a file: pages laid out, encoded in waves on all threads, written and hashed in file order, read back and
+//! checked, and only then given their name.
+//!
+//! While one wave is written the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::Interrupted;
+use crate::bolt::{self, Bucket, Extent, Layout, OwnedRows, Rows};
+use crate::error::{Error, Reason, Result};
+use crate::ids::Revision;
+use crate::mvcc::schema::{self, BUCKETS};
+use crate::mvcc::{HashKv, KeyRows, StatusHash};
+use crate::options::{ConvertOptions, To};
+use crate::output::sink::{Sink, SinkOptions};
+use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
+use crate::report::Report;
+use crate::source::map::Map;
+use crate::transform::order::Ordered;
+use crate::v2store::overlay::Tree;
+use crate::verify;
+
+/// Bytes encoded as one; a multiple of what the disk likes.
+const EXTENT_BYTES: u64 = 4 << 20;
+
+/// What is to be written.
+pub(super) struct Image<'t, 'm> {
+    /// Where the rows come from.
+    pub(super) tree: &'t Tree<'m>,
+    /// The pairs of the `key` bucket.
+    pub(super) ordered: &'t Ordered,
+    /// The `meta` bucket.
+    pub(super) meta: schema::Meta,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) digested: Digested,
+    pub(super) hash_kv: u32,
+    pub(super) status_hash: u32,
+    /// The revision that etcd counts on from.
+    pub(super) revision: Revision,
+}
+
+/// Writes the output, or goes through all of it but the writing.
+pub(super) fn write(
+    image: &Image<'_, '_>,
+    options: &ConvertOptions,
+    report: &mut Report,
+    interrupted: Interrupted<'_>,
+) -> Result<Written> {
+    let started = Instant::now();
+    let keys = KeyRows::new(image.tree, image.ordered);
+    let meta = OwnedRows::new(image.meta.pairs());
+    let empty = OwnedRows::default();
+    let buckets = BUCKETS.map(|name| {
+        let rows: &dyn Rows = match name {
+            schema::KEY => &keys,
+            schema::META => &meta,
+            _ => &empty,
+        };
+        Bucket { name, rows }
+    });
+    let layout = bolt::layout(&buckets)?;
+    let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
+    let len = layout.file_len() + trailer;
+    let mut sink =
+        Sink::create(&options.output, SinkOptions { overwrite: options.overwrite, len, dry_run: options.dry_run })?;
+    report.stage("layout", started.elapsed());
+
+    let started = Instant::now();
+    let pages = Pages { layout: &layout, buckets: &buckets };
+    let meta_pages = bolt::meta_pages(&layout);
+    let mut digest = Digest::new(&meta_pages);
+    pages.write_waves(&mut sink, &mut digest, interrupted)?;
+    let digested = digest.finish(options.to == To::Snapshot)?;
+    if options.to == To::Snapshot {
+        sink.write_extent(digested.db_bytes, &digested.db_sha256, crc32fast::hash(&digested.db_sha256))?;
+    }
+    sink.finish_body()?;
+    sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
+    report.stage("write", started.elapsed());
+
+    let (hash_kv, status_hash) = if options.verify && !options.dry_run {
+        let started = Instant::now();
+        let hashes = check(&sink, image, options, interrupted)?;
+        report.stage("verify", started.elapsed());
+        hashes
+    } else {
+        hashes(&buckets, interrupted)?
+    };
+    interrupted()?;
+    sink.commit()?;
+    let revision = image.meta.finished_compact.unwrap_or(Revision(1));
+    Ok(Written { digested, hash_kv, status_hash, revision })
+}
+
+struct Pages<'a> {
+    layout: &'a Layout,
+    buckets: &'a [Bucket<'a>],
+}
+
+/// An extent as it was encoded, in a buffer that is used again.
+#[derive(Default)]
+struct Encoded {
+    offset: u64,
+    bytes: Vec<u8>,
+    crc32: u32,
+}
+
+impl Pages<'_> {
+    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, interrupted: Interrupted<'_>) -> Result<()> {
+        let extents = self.layout.extents(EXTENT_BYTES);
+        let width = rayon::current_num_threads().max(1);
+        let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
+        let (mut ready, mut spare) = (fresh(), fresh());
+        let mut ready_len = 0;
+        for wave in extents.chunks(width) {
+            let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
+            let behind = ready.get(..ready_len).unwrap_or_default();
+            let (encoded, written) =
+                rayon::join(|| self.encode(wave, ahead, interrupted), || write_in_order(behind, sink, digest));
+            encoded?;
+            written?;
+            std::mem::swap(&mut ready, &mut spare);
+            ready_len = wave.len();
+        }
+        write_in_order(ready.get(..ready_len).unwrap_or_default(), sink, digest)
+    }
+
+    fn encode(&self, wave: &[Extent], out: &mut [Encoded], interrupted: Interrupted<'_>) -> Result<()> {
+        wave.par_iter().zip(out).try_for_each(|(extent, out)| {
+            interrupted()?;
+            let len = usize::try_from(extent.byte_len())
+                .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
+            out.offset = extent.offset();
+            out.bytes.resize(len, 0);
+            bolt::emit(self.layout, self.buckets, extent, &mut out.bytes)?;
+            out.crc32 = crc32fast::hash(&out.bytes);
+            Ok(())
+        })
+    }
+}
+
+fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Result<()> {
+    for extent in wave {
+        sink.write_extent(extent.offset, &extent.bytes, extent.crc32)?;
+        digest.update(&extent.bytes);
+    }
+    Ok(())
+}
+
+/// Reads the file back, checks it as a database, and holds it against the tree.
+fn check(
+    sink: &Sink,
+    image: &Image<'_, '_>,
+    options: &ConvertOptions,
+    interrupted: Interrupted<'_>,
+) -> Result<(u32, u32)> {
+    sink.read_back(&|| interrupted())?;
+    let Some(path) = sink.temp_path() else {
+        return Err(Error::new(Reason::Internal, "there is no file to check"));
+    };
+    let failed = |e: Error| e.in_file(&options.output);
+    let map = Map::open(path)?;
+    let (summary, compared) = rayon::join(
+        || verify::verify(map.bytes()),
+        || verify::compare(map.bytes(), image.tree, image.ordered, interrupted),
+    );
+    compared.map_err(failed)?;
+    let summary = summary.map_err(failed)?;
+    Ok((summary.hash_kv, summary.status_hash))
+}
+
+/// Rows hashed as one.
+const HASH_ROWS: u64 = 1 << 14;
+
+/// The two hashes, where nothing was read back that gives them.
+fn hashes(buckets: &[Bucket<'_>], interrupted: Interrupted<'_>) -> Result<(u32, u32)> {
+    let mut status = StatusHash::new();
+    let mut hash_kv = HashKv::new();
+    for bucket in buckets {
+        let mut hash = HashKv::of_bucket(bucket.name);
+        let parts: Vec<HashKv> = (0..bucket.rows.len().div_ceil(HASH_ROWS))
+            .into_par_iter()
+            .map(|part| {
+                interrupted()?;
+                hash_part(bucket.rows, part * HASH_ROWS)
+            })
+            .collect::<Result<_>>()?;
+        parts.iter().for_each(|part| hash.join(part));
+        if bucket.name == schema::KEY {
+            hash_kv = hash;
+        }
+        status.join(&hash);
+    }
+    Ok((hash_kv.finish(), status.finish()))
+}
+
+fn hash_part(rows: &dyn Rows, first: u64) -> Result<HashKv> {
+    let mut hash = HashKv::part();
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for row in first..rows.len().min(first + HASH_ROWS) {
+        key.resize(rows.key_len(row) as usize, 0);
+        value.resize(rows.value_len(row) as usize, 0);
+        rows.encode(row, &mut key, &mut value)?;
+        hash.update(&key, &value);
+    }
+    Ok(hash)
+}
