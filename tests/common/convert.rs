@@ -101,16 +101,10 @@ pub fn convert_to<A: Into<OsString>>(source: &Path, folder: &Path, options: impl
     Converted { output: etcdlift(args), snapshot, report, touched: Vec::new() }
 }
 
-/// TTLs depend on the clock, so they are counted at the instant of capture,
-/// when every node of the truth was alive, and the keys stay without a lease.
-/// The guest role of the scenarios with auth has rights that v3 does not
-/// know; here only the keys matter, and the new cluster must be open.
+/// TTLs are counted at the instant of capture, when every node of the truth
+/// was alive.
 pub fn options(truth: &Truth) -> Vec<String> {
-    let mut options = vec!["--ttl", "permanent", "--as-of", &truth.captured_at];
-    if truth.auth_enabled() {
-        options.extend(["--auth", "ignore"]);
-    }
-    options.into_iter().map(str::to_owned).collect()
+    vec!["--as-of".into(), truth.captured_at.clone()]
 }
 
 /// Length and time of the last change of every file and folder below one.
