@@ -1,6 +1,6 @@
 //! The little that tests must know of v2 files themselves: what the newest
-//! `.snap` of a directory stands for, and how to write the smallest WAL that
-//! lets a real etcd start from a `.snap` alone.
+//! `.snap` of a directory stands for, and how to write a `.snap` and a WAL
+//! that a real etcd starts from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,11 +70,24 @@ fn current_index(json: &[u8]) -> u64 {
 /// Writes a WAL that holds no entry, only the mark of a snapshot, as a server
 /// with these ids would have left it.
 pub fn write_minimal_wal(data_dir: &Path, snapshot: &Snapshot, node_id: u64, cluster_id: u64) {
+    write_wal(data_dir, snapshot, node_id, cluster_id, std::iter::empty());
+}
+
+/// Writes a WAL with the mark of a snapshot and, behind it, one committed
+/// entry for each request.
+pub fn write_wal(
+    data_dir: &Path,
+    snapshot: &Snapshot,
+    node_id: u64,
+    cluster_id: u64,
+    requests: impl Iterator<Item = Vec<u8>>,
+) {
     const METADATA: u64 = 1;
+    const ENTRY: u64 = 2;
     const STATE: u64 = 3;
     const CRC: u64 = 4;
     const SNAPSHOT: u64 = 5;
-    let (index, term) = (snapshot.index, snapshot.term);
+    let (mut index, term) = (snapshot.index, snapshot.term);
     let mut wal = Wal::default();
     wal.record(CRC, None);
     wal.record(METADATA, Some(&numbers(&[node_id, cluster_id])));
@@ -82,10 +95,58 @@ pub fn write_minimal_wal(data_dir: &Path, snapshot: &Snapshot, node_id: u64, clu
     // Term, vote, commit.
     wal.record(STATE, Some(&numbers(&[term, node_id, index])));
     wal.record(SNAPSHOT, Some(&numbers(&[index, term])));
+    for request in requests {
+        index += 1;
+        let mut entry = numbers(&[0, term, index]);
+        put_bytes(&mut entry, 4, &request);
+        wal.record(ENTRY, Some(&entry));
+        wal.record(STATE, Some(&numbers(&[term, node_id, index])));
+    }
     let dir = data_dir.join("member/wal");
     fs::create_dir_all(&dir).unwrap();
     let name = format!("{:016x}-{:016x}.wal", 0, 0);
     fs::write(dir.join(name), wal.bytes).unwrap();
+}
+
+/// A plain v2 PUT as a server logs it.
+pub fn put_request(id: u64, path: &str, value: &[u8]) -> Vec<u8> {
+    let mut request = numbers(&[id]);
+    put_bytes(&mut request, 2, b"PUT");
+    put_bytes(&mut request, 3, path.as_bytes());
+    put_bytes(&mut request, 4, value);
+    request
+}
+
+/// Writes a `.snap` file around a v2 store in JSON.
+pub fn write_snapshot(data_dir: &Path, store: Vec<u8>, index: u64, term: u64, voter: u64, v2_index: u64) -> Snapshot {
+    let mut conf_state = Vec::new();
+    put_varint(&mut conf_state, 1 << 3);
+    put_varint(&mut conf_state, voter);
+    let mut metadata = Vec::new();
+    put_bytes(&mut metadata, 1, &conf_state);
+    for (field, number) in [(2, index), (3, term)] {
+        put_varint(&mut metadata, field << 3);
+        put_varint(&mut metadata, number);
+    }
+    let mut raft = Vec::with_capacity(store.len() + 64);
+    put_bytes(&mut raft, 1, &store);
+    drop(store);
+    put_bytes(&mut raft, 2, &metadata);
+    let mut file = Vec::with_capacity(raft.len() + 16);
+    put_varint(&mut file, 1 << 3);
+    put_varint(&mut file, u64::from(crc32c::crc32c(&raft)));
+    put_bytes(&mut file, 2, &raft);
+    let dir = data_dir.join("member/snap");
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("{term:016x}-{index:016x}.snap"));
+    fs::write(&path, file).unwrap();
+    Snapshot { path, index, term, voters: vec![voter], v2_index }
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 #[derive(Default)]
@@ -100,9 +161,7 @@ impl Wal {
         self.crc = crc32c::crc32c_append(self.crc, data.unwrap_or_default());
         let mut record = numbers(&[kind, u64::from(self.crc)]);
         if let Some(data) = data {
-            record.push(3 << 3 | 2);
-            put_varint(&mut record, data.len() as u64);
-            record.extend_from_slice(data);
+            put_bytes(&mut record, 3, data);
         }
         let padding = record.len().wrapping_neg() % 8;
         let mut length = record.len() as u64;
