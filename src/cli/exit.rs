@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Mutex;
 
 use crate::error::{Error, Reason, Result};
 use crate::pipeline::Outcome;
@@ -41,19 +42,23 @@ pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(panicked(payload.as_ref())))
 }
 
-/// Lets a panic say where it happened on one line; [`guard`] says the rest.
+/// Keeps panics from printing by themselves: where one happened is kept for [`guard`], which says it on one line.
 pub fn quiet_panics() {
     panic::set_hook(Box::new(|info| {
-        if let Some(place) = info.location() {
-            say(&format!("etcdlift: a fault of its own at {}:{}; please report it\n", place.file(), place.line()));
+        if let (Some(place), Ok(mut kept)) = (info.location(), PLACE.lock()) {
+            *kept = format!(" at {}:{}", place.file(), place.line());
         }
     }));
 }
 
+/// Where the last panic happened, on whichever thread.
+static PLACE: Mutex<String> = Mutex::new(String::new());
+
 fn panicked(payload: &(dyn Any + Send)) -> Error {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
-    Error::new(Reason::Internal, format!("internal fault: {text}"))
+    let place = PLACE.lock().map(|kept| kept.clone()).unwrap_or_default();
+    Error::new(Reason::Internal, format!("a fault of etcdlift's own{place}: {text}"))
 }
 
 #[cfg(test)]
@@ -82,6 +87,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_internal_error() {
         let error = guard(|| -> Result<()> { panic!("index {}", 7) }).unwrap_err();
-        assert_eq!((error.reason(), error.to_string().as_str()), (Reason::Internal, "internal fault: index 7"));
+        assert_eq!(error.reason(), Reason::Internal);
+        assert_eq!(error.to_string(), "a fault of etcdlift's own: index 7");
     }
 }

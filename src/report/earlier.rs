@@ -47,7 +47,15 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
     if bytes != facts.bytes || sha256 != facts.sha256 {
         return differs("it is not the file that its report tells of");
     }
-    Ok(Some(Report { skipped: true, stages: Vec::new(), started: now.started.clone(), ..earlier }))
+    // What is taken over is what was made and from what; when, how and by which paths is this run's own.
+    Ok(Some(Report {
+        skipped: true,
+        started: now.started.clone(),
+        options: now.options.clone(),
+        source_files: now.source_files.clone(),
+        stages: now.stages.clone(),
+        ..earlier
+    }))
 }
 
 fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
@@ -106,6 +114,7 @@ mod tests {
         now.source_files.push(SourceFile { path: "src".into(), bytes: 1, sha256: "ab".into() });
         fs::write(&options.output, "abc").unwrap();
         let mut earlier = now.clone();
+        earlier.options.source = "elsewhere".into();
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into();
         earlier.output = Some(OutputFacts { bytes: 3, sha256, ..Default::default() });
         file::write(&dir.join("r.json"), &file::to_json(&earlier).unwrap()).unwrap();
@@ -124,6 +133,7 @@ mod tests {
         let now = existing(dir.path());
         let found = find(&now, &|| Ok(())).unwrap().unwrap();
         assert!(found.skipped);
+        assert_eq!(found.options, now.options);
         assert_eq!(found.output.unwrap().bytes, 3);
     }
 
