@@ -118,10 +118,10 @@ enum Destination {
 pub fn run(args: &Args) -> Result<u8> {
     let options = resolve(args)?;
     let destination = destination(args);
+    let signals = Signals::install()?;
     if let Some(Destination::File(path)) = &destination {
         file::probe(path)?;
     }
-    let signals = Signals::install()?;
     let mut report = Report::new(&options);
     let result = exit::guard(|| pipeline::convert(&options, &mut report, &|| signals.check()));
     let status = exit::status(&result);
