@@ -126,6 +126,45 @@ pub struct InspectOptions {
     pub keys: bool,
 }
 
+/// Everything `inspect --wal` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalOptions {
+    /// The directory to look at.
+    pub source: PathBuf,
+    /// Where the write-ahead log is, when not below the source.
+    pub wal_dir: Option<WalDir>,
+    /// Only entries of these kinds; all where none is named.
+    pub kinds: Vec<EntryFilter>,
+    /// Only entries from this raft index on.
+    pub from_index: u64,
+    /// Only entries up to this raft index.
+    pub to_index: u64,
+}
+
+/// A kind of log entry, as `inspect --wal` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryFilter {
+    /// v2 writes of any method
+    Write,
+    /// v2 PUT
+    Put,
+    /// v2 POST
+    Post,
+    /// v2 DELETE
+    Delete,
+    /// The leader's clock, which expires keys
+    Sync,
+    /// Quorum reads
+    Qget,
+    /// Changes of the raft configuration
+    ConfChange,
+    /// v3 requests
+    V3,
+    /// Entries without a request: the first of a new leader
+    Empty,
+}
+
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,9 +6,9 @@
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term, V2Index};
 use crate::source::open::Opened;
-use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{EntryRef, Wal};
-use crate::v2store::apply::{Replay, ServerVersion};
+use crate::v2store::apply::{Effect, Replay, ServerVersion};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
 use crate::v2store::overlay::Tree;
@@ -56,6 +56,9 @@ pub struct Recovered<'m> {
     /// True for what `etcdctl backup` made (FORMATS 1.4).
     pub backup: bool,
 }
+
+/// Sees each entry as it is applied; its error ends the replay.
+pub type Observe<'a> = &'a mut dyn FnMut(&Applied<'_>) -> Result<()>;
 
 /// What of the log is replayed, and how.
 #[derive(Debug, Clone, Copy, Default)]
@@ -126,6 +129,33 @@ pub fn recover<'m>(
     backend_index: Option<RaftIndex>,
     options: &ReplayOptions,
 ) -> Result<Recovered<'m>> {
+    recover_observed(opened, table, backend_index, options, &mut |_| Ok(()))
+}
+
+/// An entry that was applied.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    /// Where it stands.
+    pub reference: &'a EntryRef,
+    /// What it says.
+    pub entry: &'a Entry<'a>,
+    /// What it did.
+    pub effect: Effect,
+    /// The store's index behind it.
+    pub v2_index: V2Index,
+}
+
+/// As [`recover`]; each entry is shown once it is applied.
+///
+/// # Errors
+/// As [`recover`], and what `observe` returned.
+pub fn recover_observed<'m>(
+    opened: &'m Opened,
+    table: &'m Table<'m>,
+    backend_index: Option<RaftIndex>,
+    options: &ReplayOptions,
+    observe: Observe<'_>,
+) -> Result<Recovered<'m>> {
     let start = opened.choice.index();
     let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
     let mut tree = Tree::new(table);
@@ -152,7 +182,7 @@ pub fn recover<'m>(
         recovered.replay.padded_names = padded;
     }
     if let Some(wal) = &opened.wal {
-        recovered.replay(wal, committed, tail, options)?;
+        recovered.replay(wal, committed, tail, options, observe)?;
     }
     match options.up_to {
         Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
@@ -184,9 +214,10 @@ impl<'m> Recovered<'m> {
         committed: &[EntryRef],
         tail: &[EntryRef],
         options: &ReplayOptions,
+        observe: Observe<'_>,
     ) -> Result<()> {
         let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
-        self.apply(wal, split(committed, up_to).0)?;
+        self.apply(wal, split(committed, up_to).0, observe)?;
         let node_id = wal.metadata.map(|metadata| metadata.node_id);
         self.backup = self.is_backup(wal, node_id);
         let (tail, _) = split(tail, up_to);
@@ -196,7 +227,7 @@ impl<'m> Recovered<'m> {
             TailRule::Committed | TailRule::Fail => false,
         };
         if take && !tail.is_empty() {
-            self.apply(wal, tail)?;
+            self.apply(wal, tail, observe)?;
             self.commit_by = if options.tail == TailRule::All { CommitBy::Asked } else { CommitBy::OnlyVoter };
             return Ok(());
         }
@@ -215,11 +246,13 @@ impl<'m> Recovered<'m> {
         }
     }
 
-    fn apply(&mut self, wal: &'m Wal, entries: &[EntryRef]) -> Result<()> {
+    fn apply(&mut self, wal: &'m Wal, entries: &[EntryRef], observe: Observe<'_>) -> Result<()> {
         for reference in entries {
             let entry = wal.entry(reference)?;
-            self.replay.apply(&entry).map_err(|e| e.at(entry.data_offset).in_file(wal.segment_path(reference)))?;
+            let failed = |e: Error| e.at(entry.data_offset).in_file(wal.segment_path(reference));
+            let effect = self.replay.apply(&entry).map_err(failed)?;
             self.applied_entries += 1;
+            observe(&Applied { reference, entry: &entry, effect, v2_index: self.v2_index() })?;
         }
         Ok(())
     }
