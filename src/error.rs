@@ -108,6 +108,10 @@ reasons! {
     IndexRange = "index-range", Kind::Refused;
     /// The source's own log removes this member from the cluster.
     MemberRemoved = "member-removed", Kind::Refused;
+    /// `--tail fail` and v2 writes after the commit index.
+    TailPresent = "tail-present", Kind::Refused;
+    /// `--up-to-index` names an index that the source does not reach.
+    IndexNotReached = "index-not-reached", Kind::Refused;
     /// `--strict` turned a warning into a refusal.
     Strict = "strict", Kind::Refused;
     /// The output could not be written.

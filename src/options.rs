@@ -26,6 +26,15 @@ pub struct ConvertOptions {
     pub wal_dir: Option<WalDir>,
     /// The etcd minor version that will open the output.
     pub target: Target,
+    /// Log entries after the commit index.
+    #[serde(default)]
+    pub tail: TailPolicy,
+    /// Stop the replay at this raft index.
+    #[serde(default)]
+    pub up_to_index: Option<u64>,
+    /// How POST names were written by the server that last ran.
+    #[serde(default)]
+    pub in_order_names: InOrderNames,
     /// The instant against which TTLs are counted.
     pub as_of: AsOf,
     /// Keys with a path element that starts with `_`.
@@ -67,6 +76,9 @@ impl ConvertOptions {
             to: To::default(),
             wal_dir: None,
             target: Target::default(),
+            tail: TailPolicy::default(),
+            up_to_index: None,
+            in_order_names: InOrderNames::default(),
             as_of: AsOf::default(),
             hidden: Keep::default(),
             dirs: Dirs::default(),
@@ -112,6 +124,45 @@ pub struct InspectOptions {
     pub wal_dir: Option<WalDir>,
     /// List every key.
     pub keys: bool,
+}
+
+/// Everything `inspect --wal` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalOptions {
+    /// The directory to look at.
+    pub source: PathBuf,
+    /// Where the write-ahead log is, when not below the source.
+    pub wal_dir: Option<WalDir>,
+    /// Only entries of these kinds; all where none is named.
+    pub kinds: Vec<EntryFilter>,
+    /// Only entries from this raft index on.
+    pub from_index: u64,
+    /// Only entries up to this raft index.
+    pub to_index: u64,
+}
+
+/// A kind of log entry, as `inspect --wal` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryFilter {
+    /// v2 writes of any method
+    Write,
+    /// v2 PUT
+    Put,
+    /// v2 POST
+    Post,
+    /// v2 DELETE
+    Delete,
+    /// The leader's clock, which expires keys
+    Sync,
+    /// Quorum reads
+    Qget,
+    /// Changes of the raft configuration
+    ConfChange,
+    /// v3 requests
+    V3,
+    /// Entries without a request: the first of a new leader
+    Empty,
 }
 
 /// The form of the output.
@@ -178,6 +229,34 @@ pub enum Dirs {
     Drop,
     /// Write an empty-valued key `PATH/` for each
     Marker,
+}
+
+/// What to do with log entries after the commit index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TailPolicy {
+    /// Take them in a cluster with one voter, else leave them out and list v2 writes
+    #[default]
+    Auto,
+    /// Leave them out and list v2 writes
+    Committed,
+    /// Take them
+    All,
+    /// Refuse if there are v2 writes among them
+    Fail,
+}
+
+/// How names of in-order keys (POST) were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InOrderNames {
+    /// As the server that ran last on the log writes them
+    #[default]
+    Auto,
+    /// `/queue/17`, as servers before 2.2
+    Plain,
+    /// `/queue/00000000000000000017`, as 2.2 and later
+    Padded,
 }
 
 /// How v3 revisions are numbered.

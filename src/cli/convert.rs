@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{exit, print, signals::Signals};
 use crate::error::{Error, Reason, Result};
-use crate::options::{AsOf, ConvertOptions, Dirs, Keep, Revisions, Target, To, WalDir, all_cores};
+use crate::options::{
+    AsOf, ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, Target, To, WalDir, all_cores,
+};
 use crate::pipeline::{self, Outcome};
 use crate::report::{Report, file, text};
 
@@ -38,6 +40,21 @@ pub struct Args {
     /// The bytes of the output do not depend on it; the next step that the summary names does.
     #[arg(long, alias = "target", value_enum, value_name = "VERSION", default_value_t)]
     target_version: Target,
+
+    /// Log entries after the commit index
+    ///
+    /// They may or may not have been acknowledged. v2 writes that are left out are listed in the report, and the exit status
+    /// is 8 then.
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    tail: TailPolicy,
+
+    /// Stop the replay at raft index N: the state at that point in time
+    #[arg(long, value_name = "N")]
+    up_to_index: Option<u64>,
+
+    /// How names of in-order keys (POST) were written by the server that last ran
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    in_order_names: InOrderNames,
 
     /// The instant against which TTLs are counted: `now` or RFC 3339
     #[arg(long, value_name = "TIME", default_value = "now")]
@@ -178,6 +195,9 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         to: args.to,
         wal_dir,
         target: args.target_version,
+        tail: args.tail,
+        up_to_index: args.up_to_index,
+        in_order_names: args.in_order_names,
         as_of: args.as_of,
         hidden: args.hidden,
         dirs: args.dirs,
@@ -254,9 +274,13 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify";
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed";
         let options = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = ConvertOptions {
+            tail: TailPolicy::Committed,
+            up_to_index: Some(9),
+            in_order_names: InOrderNames::Plain,
+            allow_removed: true,
             to: To::Backend,
             wal_dir: Some(WalDir::None),
             target: Target::V3_4,

@@ -10,7 +10,7 @@ use super::{Interrupted, facts};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::mvcc::schema;
-use crate::options::{ConvertOptions, Dirs, Keep, Revisions, To};
+use crate::options::{ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
 use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
 use crate::report::{Balance, Count, OutputFacts, Report, earlier};
@@ -19,7 +19,7 @@ use crate::transform::auth;
 use crate::transform::order::{Numbering, Ordered, order};
 use crate::transform::plan::{Plan, Policy, plan};
 use crate::v2store::membership;
-use crate::v2store::recover::{Recovered, recover};
+use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
 
 /// How a conversion ended that has made an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,8 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
 
     let started = Instant::now();
     let backend = backend(&opened)?;
-    let mut recovered = recover(&opened, &table, backend.consistent_index)?;
+    let mut recovered = recover(&opened, &table, backend.consistent_index, &replay_options(options))
+        .map_err(|e| e.in_file(&opened.path))?;
     facts::source(report, &opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(&opened, &mut recovered, options)?;
@@ -103,7 +104,7 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
 }
 
 fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()))? {
+    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), options.up_to_index.map(RaftIndex))? {
         Found::V2(opened) => Ok(opened),
         Found::V3File(map) => {
             let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
@@ -114,6 +115,23 @@ fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
                            give --wal-dir DIR)";
             Err(Error::new(Reason::NothingToConvert, message).in_file(&options.source))
         }
+    }
+}
+
+fn replay_options(options: &ConvertOptions) -> ReplayOptions {
+    ReplayOptions {
+        tail: match options.tail {
+            TailPolicy::Auto => TailRule::Auto,
+            TailPolicy::Committed => TailRule::Committed,
+            TailPolicy::All => TailRule::All,
+            TailPolicy::Fail => TailRule::Fail,
+        },
+        up_to: options.up_to_index.map(RaftIndex),
+        padded_names: match options.in_order_names {
+            InOrderNames::Auto => None,
+            InOrderNames::Plain => Some(false),
+            InOrderNames::Padded => Some(true),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::RaftIndex;
-use crate::report::facts::Oversized;
+use crate::report::facts::{Oversized, TailWrite};
 use crate::report::{Count, Member, Report, SourceFacts, Tail};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
@@ -12,12 +12,12 @@ use crate::transform::auth::AuthNames;
 use crate::transform::order::Ordered;
 use crate::transform::plan::{self, Plan};
 use crate::v2store::membership;
-use crate::v2store::recover::Recovered;
+use crate::v2store::recover::{self, Recovered};
 
 /// The source, how the state was found, and what may be missing from it.
 pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) {
     report.source = source_facts(opened, recovered);
-    report.tail = Tail { entries: recovered.tail.entries, v2_writes: recovered.tail.v2_writes };
+    report.tail = tail(&recovered.tail);
     passed_over(report, opened, recovered.replay.applied);
     log_state(report, opened, recovered);
     backup(report, opened, recovered);
@@ -122,10 +122,11 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         );
         report.warn("torn-tail", message);
     }
-    if recovered.tail.v2_writes > 0 {
+    if let Some(first) = report.tail.writes.first() {
         let message = format!(
-            "{} v2 writes in the log above raft index {} are not known to be committed and were left out",
-            recovered.tail.v2_writes, recovered.replay.applied
+            "{} v2 writes in the log above raft index {} were left out, because nothing here proves them committed (the \
+             first: {} {}); if a client was told that they succeeded, convert with --tail all",
+            report.tail.v2_writes, recovered.replay.applied, first.method, first.key
         );
         report.lose("tail-left-out", message);
     }
@@ -136,6 +137,17 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         );
         report.warn("unknown-member", message);
     }
+}
+
+fn tail(tail: &recover::Tail) -> Tail {
+    let write = |write: &recover::TailWrite| TailWrite {
+        raft_index: write.index.0,
+        term: write.term.0,
+        method: text(&write.method),
+        key: text(write.path.strip_prefix(plan::NAMESPACE).unwrap_or(&write.path)),
+        value_bytes: write.value_len as u64,
+    };
+    Tail { entries: tail.entries, v2_writes: tail.writes.len() as u64, writes: tail.writes.iter().map(write).collect() }
 }
 
 /// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
@@ -153,7 +165,7 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
             continue;
         }
         if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
-            && matches!(request.method, b"PUT" | b"POST" | b"DELETE")
+            && request.is_write()
         {
             writes += 1;
             affected += u64::from(request.method == b"POST" || request.prev_index > 0);

@@ -16,7 +16,7 @@ use crate::transform::auth;
 use crate::transform::plan::{Policy, plan};
 use crate::v2store::overlay::Tree;
 use crate::v2store::path;
-use crate::v2store::recover::recover;
+use crate::v2store::recover::{ReplayOptions, recover};
 use crate::verify::{Sha256State, V3Summary, summarize};
 
 /// Looks into a source.
@@ -24,7 +24,7 @@ use crate::verify::{Sha256State, V3Summary, summarize};
 /// # Errors
 /// It is no etcd data, or damaged.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()))? {
+    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), None)? {
         Found::V2(opened) => inspect_v2(&opened, options, interrupted),
         Found::V3File(map) | Found::V3Only(map) => inspect_v3(&map, options, interrupted),
     }
@@ -33,7 +33,7 @@ pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let (table, source_files) = read_and_hash(opened, interrupted)?;
     let backend = backend(opened)?;
-    let mut recovered = recover(opened, &table, backend.consistent_index)?;
+    let mut recovered = recover(opened, &table, backend.consistent_index, &ReplayOptions::default())?;
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
     facts::source(&mut report, opened, &mut recovered);

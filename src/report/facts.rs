@@ -170,11 +170,30 @@ pub struct Oversized {
 }
 
 /// Entries of the log that are not in the state, because nothing proves them committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tail {
     /// Entries above the effective commit.
     pub entries: u64,
     /// Those of them that are v2 writes.
     pub v2_writes: u64,
+    /// Each of these writes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<TailWrite>,
+}
+
+/// A v2 write that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TailWrite {
+    /// Its raft index.
+    pub raft_index: u64,
+    /// Its term.
+    pub term: u64,
+    /// POST, PUT or DELETE.
+    pub method: String,
+    /// The v2 key, or the store path outside the keys.
+    pub key: String,
+    /// Bytes of its value.
+    pub value_bytes: u64,
 }

@@ -48,17 +48,18 @@ impl Choice {
 }
 
 /// Chooses the newest snapshot that loads and that the log confirms; falls back to an older one, or to the beginning of
-/// the log, only where the log reaches back to it.
+/// the log, only where the log reaches back to it. With `up_to`, snapshots beyond that index are not looked at.
 ///
 /// # Errors
 /// [`Reason::Gap`] if entries are missing behind every usable beginning, [`Reason::Damaged`] if no snapshot loads and the
 /// log does not begin at its first entry, [`Reason::CommitBeyondLog`] if the log commits more than there is.
-pub fn choose(names: &[SnapName], wal: Option<&Wal>) -> Result<Choice> {
+pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -> Result<Choice> {
     let mut passed_over = Vec::new();
     let mut first_damage = None;
     let mut first_gap = None;
     let mut orphans = Vec::new();
-    for name in names.iter().rev() {
+    let wanted = |name: &&SnapName| up_to.is_none_or(|up_to| name.index <= up_to);
+    for name in names.iter().rev().filter(wanted) {
         let snapshot = match open(name) {
             Ok(snapshot) => snapshot,
             Err(error) => {

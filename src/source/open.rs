@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
+use crate::ids::RaftIndex;
 use crate::source::choose::{Choice, choose};
 use crate::source::dir::{DataDir, Layout, Source, WalDir, detect};
 use crate::source::lock;
@@ -49,16 +50,16 @@ pub enum Found {
     V3Only(Map),
 }
 
-/// Opens a source.
+/// Opens a source. With `up_to`, the replay starts from a snapshot at or below that raft index.
 ///
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
-pub fn open(path: &Path, wal_dir: &WalDir) -> Result<Found> {
+pub fn open(path: &Path, wal_dir: &WalDir, up_to: Option<RaftIndex>) -> Result<Found> {
     match detect(path, wal_dir)? {
         Source::V3File(path) => Map::open(&path).map(Found::V3File),
         Source::V3Only(path) => Map::open(&path).map(Found::V3Only),
         Source::Snapshot(path) => lone_snapshot(path).map(|opened| Found::V2(Box::new(opened))),
-        Source::Directory(dir) => directory(dir).map(|opened| Found::V2(Box::new(opened))),
+        Source::Directory(dir) => directory(dir, up_to).map(|opened| Found::V2(Box::new(opened))),
     }
 }
 
@@ -68,7 +69,7 @@ fn lone_snapshot(path: PathBuf) -> Result<Opened> {
     Ok(Opened { snapshots: vec![path.clone()], path, layout: None, choice, wal: None, dbs: Dbs::default() })
 }
 
-fn directory(dir: DataDir) -> Result<Opened> {
+fn directory(dir: DataDir, up_to: Option<RaftIndex>) -> Result<Opened> {
     for segment in dir.segments.iter().flatten() {
         lock::check_segment(&segment.path)?;
     }
@@ -83,7 +84,7 @@ fn directory(dir: DataDir) -> Result<Opened> {
                        backup that etcdctl 2.0 made of a running server";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&dir.root));
     }
-    let choice = choose(&dir.snapshots, wal.as_ref())?;
+    let choice = choose(&dir.snapshots, wal.as_ref(), up_to)?;
     let received = dir.received_dbs.iter().find(|(index, _)| *index == choice.index()).map(|(_, path)| path);
     let dbs = Dbs {
         db: dir.db.as_deref().map(Map::open).transpose()?,

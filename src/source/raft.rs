@@ -200,6 +200,13 @@ pub struct Request<'a> {
     pub refresh: bool,
 }
 
+impl Request<'_> {
+    /// Whether it may change a v2 key.
+    pub fn is_write(&self) -> bool {
+        matches!(self.method, b"PUT" | b"POST" | b"DELETE")
+    }
+}
+
 /// What the data of a normal entry is (FORMATS 5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proposal<'a> {

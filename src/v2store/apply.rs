@@ -116,6 +116,8 @@ pub struct Replay<'m> {
     pub voters: Voters,
     /// Whose rules hold.
     pub version: ServerVersion,
+    /// Whether names of in-order keys are padded to 20 digits.
+    pub padded_names: bool,
     /// The last entry applied.
     pub applied: RaftIndex,
     /// Time of the latest SYNC entry: the cluster's clock at the end of the log.
@@ -135,6 +137,7 @@ impl<'m> Replay<'m> {
             tree,
             voters,
             version,
+            padded_names: version.pads_in_order_names(),
             applied,
             last_sync: None,
             ambiguous_expiries: Vec::new(),
@@ -297,7 +300,7 @@ impl<'m> Replay<'m> {
         let mut path = request.path.clone();
         if unique {
             let next = self.tree.current_index.0 + 1;
-            let name = if self.version.pads_in_order_names() { format!("{next:020}") } else { next.to_string() };
+            let name = if self.padded_names { format!("{next:020}") } else { next.to_string() };
             let path = path.to_mut();
             path.push(b'/');
             path.extend_from_slice(name.as_bytes());

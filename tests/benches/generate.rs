@@ -3,7 +3,13 @@
 //! `cargo bench --bench generate -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]`; a million keys of 256 bytes and no entries where
 //! nothing is said. The same arguments make the same bytes. A real etcd 3.4 and `etcdctl migrate` read it too.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a tool for tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a tool for tests"
+)]
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use more of it")]
 #[path = "../common/v2files.rs"]
