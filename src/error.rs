@@ -108,6 +108,10 @@ reasons! {
     IndexRange = "index-range", Kind::Refused;
     /// The source's own log removes this member from the cluster.
     MemberRemoved = "member-removed", Kind::Refused;
+    /// Sources that are not different members of one cluster.
+    NotOneCluster = "not-one-cluster", Kind::Refused;
+    /// The given members together do not hold all that is committed.
+    NotReached = "not-reached", Kind::Refused;
     /// `--tail fail` and v2 writes after the commit index.
     TailPresent = "tail-present", Kind::Refused;
     /// `--up-to-index` names an index that the source does not reach.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::ids::RaftIndex;
 use crate::report::facts::{Oversized, TailWrite};
-use crate::report::{Count, Member, Report, SourceFacts, Tail};
-use crate::source::open::Opened;
+use crate::report::{self, Count, Report, SourceFacts, Tail};
+use crate::source::open::{Member, Opened};
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::AuthNames;
@@ -23,13 +23,13 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     backup(report, opened, recovered);
     let index = recovered.replay.applied;
     let v2_index = recovered.v2_index();
-    if opened.wal.is_none() {
+    if opened.wal().is_none() {
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
         report.warn("snapshot-only", message);
     }
     let voters = recovered.replay.voters.voters.len();
-    if opened.wal.is_some() && voters > 1 && !recovered.backup {
-        let message = format!("this is one of {voters} voters: it may be behind the others (raft index {index})");
+    if opened.wal().is_some() && opened.members.len() == 1 && voters > 1 && !recovered.backup {
+        let message = format!("one of {voters} voters: it may be behind; give the others too (raft index {index})");
         report.warn("one-of-several-voters", message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
@@ -44,11 +44,12 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
 
 pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
     let snapshot = opened.choice.snapshot.as_ref();
-    let wal = opened.wal.as_ref();
+    let wal = opened.wal();
     let range = wal.and_then(Wal::range);
-    let metadata = wal.and_then(|wal| wal.metadata);
+    let metadata = wal.and_then(Wal::metadata);
+    let layout = opened.start().and_then(|member| member.layout);
     let replay = &mut recovered.replay;
-    let kind = match (opened.layout, wal, snapshot, recovered.backup) {
+    let kind = match (layout, wal, snapshot, recovered.backup) {
         (None, ..) => "snap-file",
         (.., true) => "backup",
         (_, Some(_), None, _) => "wal-only",
@@ -56,7 +57,7 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
     };
     SourceFacts {
         kind: kind.to_string(),
-        layout: opened.layout.map(|layout| layout.word().to_string()),
+        layout: layout.map(|layout| layout.word().to_string()),
         cluster_version: membership::cluster_version(&mut replay.tree),
         replay_rules: Some(replay.version.to_string()),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
@@ -65,15 +66,15 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         segments: wal.map_or(0, |wal| wal.files().count() as u64),
         first_entry: range.map(|(first, _)| first.0),
         last_entry: range.map(|(_, last)| last.0),
-        commit: wal.and_then(|wal| wal.hard_state).map(|state| state.commit.0),
+        commit: wal.and_then(Wal::hard_state).map(|state| state.commit.0),
         effective_commit: Some(replay.applied.0),
         commit_evidence: Some(recovered.commit_by.phrase().to_string()),
         raft_index: Some(replay.applied.0),
         v2_index: Some(replay.tree.current_index.0),
         last_sync: replay.last_sync.map(|at| at.to_string()),
-        torn_tail: wal.and_then(|wal| match &wal.end {
+        torn_tail: wal.and_then(|wal| match wal.end() {
             End::Torn { offset, .. } => Some(*offset),
-            End::Clean => None,
+            End::Clean | End::Damaged(_) => None,
         }),
         cluster_id: metadata.map(|m| m.cluster_id.to_string()),
         member_id: metadata.map(|m| m.node_id.to_string()),
@@ -82,9 +83,9 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
     }
 }
 
-fn members(recovered: &mut Recovered<'_>) -> Vec<Member> {
+fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
     let members = membership::list(&mut recovered.replay.tree);
-    let member = |m: membership::MemberFacts| Member {
+    let member = |m: membership::MemberFacts| report::Member {
         id: m.id.to_string(),
         name: m.name,
         peer_urls: m.peer_urls,
@@ -108,19 +109,15 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
 }
 
 fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    let Some(wal) = &opened.wal else { return };
-    for damage in &wal.damage {
-        report.warn(
-            "segment-not-needed",
-            format!("the log before the next segment is damaged and was not needed: {damage}"),
-        );
+    for member in &opened.members {
+        if let Some(wal) = &member.wal {
+            log_end(report, wal);
+            cut_copy(report, member, wal);
+        }
     }
-    if let End::Torn { segment, offset } = &wal.end {
-        let message = format!(
-            "{}: byte {offset}: the last record was cut short by a crash and does not count",
-            segment.display()
-        );
-        report.warn("torn-tail", message);
+    for damage in &opened.salvaged {
+        let message = format!("went on past damage, with nothing that stands behind it in the log: {damage}");
+        report.lose("salvaged", message);
     }
     if let Some(first) = report.tail.writes.first() {
         let message = format!(
@@ -139,6 +136,55 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
 }
 
+fn log_end(report: &mut Report, wal: &Wal) {
+    for damage in wal.damage() {
+        report.warn(
+            "damage-not-needed",
+            format!("the log up to the next segment is damaged and was not needed: {damage}"),
+        );
+    }
+    match wal.end() {
+        End::Clean => {}
+        End::Torn { segment, offset } => {
+            let message = format!(
+                "{}: byte {offset}: the last record was cut short by a crash and does not count",
+                segment.display()
+            );
+            report.warn("torn-tail", message);
+        }
+        End::Damaged(damage) => {
+            report.warn("damage-filled", format!("what this log lacks was taken from another member: {damage}"));
+        }
+    }
+}
+
+/// Bytes that a server of 3.0 or later makes a segment before it writes to it (FORMATS 4.1).
+const PREALLOCATED: u64 = 64_000_000;
+
+/// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
+fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
+    if let (End::Clean, Some((path, len))) = (wal.end(), wal.last_segment())
+        && wal.last_is_preallocated()
+        && len < PREALLOCATED
+    {
+        let message = format!(
+            "{}: byte {len}: the last segment ends here, where a server preallocates {PREALLOCATED} bytes: the copy may have \
+             been cut short",
+            path.display()
+        );
+        report.lose("cut-copy", message);
+    }
+    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
+    if let Some(name) = member.snapshots.last().filter(|name| name.index > last && !wal.snapshots().is_empty()) {
+        let message = format!(
+            "{}: the snapshot is at raft index {}, and the log ends at {last}: a part of the log may be missing",
+            name.path.display(),
+            name.index
+        );
+        report.lose("cut-copy", message);
+    }
+}
+
 fn tail(tail: &recover::Tail) -> Tail {
     let write = |write: &recover::TailWrite| TailWrite {
         raft_index: write.index.0,
@@ -153,9 +199,9 @@ fn tail(tail: &recover::Tail) -> Tail {
 /// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
 /// what the cluster served (FORMATS 1.4 d).
 fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    let Some(wal) = opened.wal.as_ref().filter(|_| recovered.backup) else { return };
+    let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
     report.warn("backup", "made by `etcdctl backup`: writes after it was made are not in it");
-    if opened.dbs.db.is_none() {
+    if opened.start().is_none_or(|member| member.db.is_none()) {
         return;
     }
     let (mut writes, mut affected) = (0u64, 0u64);

@@ -12,7 +12,7 @@ use crate::output::snapshot::hex;
 use crate::report::SourceFile;
 use crate::source::dir;
 use crate::source::map::Map;
-use crate::source::open::{Dbs, Opened};
+use crate::source::open::Opened;
 use crate::v2store::recover::read_table;
 use crate::v2store::table::Table;
 use crate::verify::{V3Content, v3_content};
@@ -71,11 +71,12 @@ pub(super) struct Backend {
 /// Looks into the v3 backend of a data directory: the one that came with the chosen snapshot, if that is newer than `db`
 /// (FORMATS 2.4).
 pub(super) fn backend(opened: &Opened) -> Result<Backend> {
-    let Dbs { db, received } = &opened.dbs;
-    let own = db.as_ref().map(content).transpose()?.unwrap_or_default();
+    let Some(member) = opened.start() else { return Ok(Backend::default()) };
+    let own = member.db.as_ref().map(content).transpose()?.unwrap_or_default();
     let behind = own.consistent_index.is_none_or(|index| index < opened.choice.index());
-    match received.as_ref().filter(|_| behind) {
-        Some(received) => content(received),
+    let received = member.received_dbs.iter().find(|(index, _)| *index == opened.choice.index());
+    match received.filter(|_| behind) {
+        Some((_, received)) => content(received),
         None => Ok(own),
     }
 }
@@ -113,6 +114,6 @@ impl Backend {
             return Ok(());
         }
         let message = format!("the source holds v3 data too ({found}), which this version cannot carry over");
-        Err(Error::new(Reason::V3Present, message).in_file(&opened.path))
+        Err(Error::new(Reason::V3Present, message).in_file(opened.path()))
     }
 }

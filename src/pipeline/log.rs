@@ -8,7 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
-use crate::source::open::{Found, Opened, open};
+use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::wal::{EntryRef, Wal};
 use crate::transform::plan::NAMESPACE;
@@ -24,12 +24,12 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let Found::V2(opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), None)? else {
+    let Found::V2(opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), OpenOptions::default())? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
         );
     };
-    let Some(wal) = &opened.wal else {
+    let Some(wal) = opened.wal() else {
         return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
     };
     let effects = effects(&opened, interrupted)?;

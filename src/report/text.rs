@@ -271,7 +271,7 @@ fn segments(count: u64) -> String {
 /// One entry of the log in one line.
 pub fn entry(line: &EntryLine) -> String {
     let key = line.key.as_ref().map(|key| format!(" {key:?}")).unwrap_or_default();
-    let value = line.value_bytes.map(|bytes| format!(" value={bytes}")).unwrap_or_default();
+    let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();
     let detail: String = line.detail.iter().map(|detail| format!(" {detail}")).collect();
     let index = line.v2_index.map(|index| format!(" (v2 index {index})")).unwrap_or_default();
     format!("{:>8} {:>4} {:<11}{key}{value}{detail}: {}{index}", line.raft_index, line.term, line.kind, line.effect)
