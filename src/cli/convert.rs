@@ -187,6 +187,9 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
     if args.skip_existing && report.is_none() {
         return Err(usage("--skip-existing needs the earlier run's --report in a file"));
     }
+    if args.output.as_os_str().as_encoded_bytes().ends_with(b"/") && !args.output.is_dir() {
+        return Err(usage("the output is one file, but --output names a directory"));
+    }
     let wal_dir = args.wal_dir.as_deref().map(WalDir::from);
     keep_source_untouched(args, wal_dir.as_ref(), report.as_deref())?;
     Ok(ConvertOptions {
@@ -312,6 +315,7 @@ mod tests {
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
             &["src", "-o", "out", "--report", "./out"],
             &["src", "-o", "src/out"],
+            &["src", "-o", "missing/"],
             &["src", "-o", "out", "--report", "src/r.json"],
             &["src", "-o", "w/out", "--wal-dir", "w"],
             &["src", "-o", "src", "--overwrite"],
