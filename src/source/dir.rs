@@ -97,7 +97,8 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
         return directory(path, wal_dir);
     }
     if matches!(wal_dir, WalDir::At(_)) {
-        let message = "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
+        let message =
+            "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
         return Err(refuse(Reason::UnsupportedFormat, path, message));
     }
     if !metadata.is_file() {
