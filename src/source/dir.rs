@@ -108,12 +108,12 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
 }
 
 fn lone_file(path: &Path, len: u64) -> Result<Source> {
+    if len == 0 {
+        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
+    }
     let name = file_name(path);
     if name.ends_with(".snap") || name.ends_with(".snap.broken") {
         return Ok(Source::Snapshot(path.to_path_buf()));
-    }
-    if len == 0 {
-        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
     }
     if is_bolt(path)? {
         return Ok(Source::V3File(path.to_path_buf()));
@@ -221,8 +221,14 @@ fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
 
 /// The segments in the directory that `--wal-dir` names, at least one.
 fn segments_elsewhere(at: &Path) -> Result<Vec<SegmentName>> {
-    if fs::metadata(at).is_err_and(|e| is_absent(&e)) {
-        return Err(refuse(Reason::SourceMissing, at, "expected the directory of the write-ahead log, found nothing"));
+    match fs::metadata(at) {
+        Err(e) if is_absent(&e) => {
+            return Err(refuse(Reason::SourceMissing, at, "expected the directory of --wal-dir, found nothing"));
+        }
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(refuse(Reason::NotEtcd, at, "expected the directory of --wal-dir, found a file"));
+        }
+        _ => {}
     }
     let found = segments(at, list(at)?);
     if found.is_empty() {
