@@ -97,7 +97,10 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<Member> {
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
 fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
     for passed in &opened.choice.passed_over {
-        let message = format!("{} was not used: {}", passed.path.display(), passed.why);
+        let path = passed.path.display().to_string();
+        // An error about the file names it, too.
+        let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
+        let message = format!("{path} was not used: {why}");
         if passed.index > applied {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
