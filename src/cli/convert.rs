@@ -194,6 +194,9 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
     if args.skip_existing && report.is_none() {
         return Err(usage("--skip-existing needs the earlier run's --report in a file"));
     }
+    if args.output.as_os_str().as_encoded_bytes().ends_with(b"/") && !args.output.is_dir() {
+        return Err(usage("the output is one file, but --output names a directory"));
+    }
     let wal_dirs: Vec<WalDir> = args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect();
     if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
         return Err(usage("--wal-dir is given once for each source, in their order"));
@@ -325,6 +328,7 @@ mod tests {
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
             &["src", "-o", "out", "--report", "./out"],
             &["src", "-o", "src/out"],
+            &["src", "-o", "missing/"],
             &["src", "-o", "out", "--report", "src/r.json"],
             &["src", "-o", "w/out", "--wal-dir", "w"],
             &["src", "-o", "src", "--overwrite"],

@@ -14,6 +14,7 @@ use crate::mvcc::schema;
 use crate::options::{ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
 use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
+use crate::report::table::counted;
 use crate::report::{Balance, Count, OutputFacts, Report, earlier};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::wal::Wal;
@@ -171,10 +172,8 @@ fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Res
     let message = if plan.inventory.keys.keys == 0 {
         "nothing to convert: the source holds no v2 key (--allow-empty writes an empty database)".to_string()
     } else {
-        let keys = plan.inventory.keys.keys;
-        format!(
-            "nothing to convert: none of the {keys} v2 keys is left by the options (--allow-empty writes an empty database)"
-        )
+        let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
+        format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
     };
     Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }

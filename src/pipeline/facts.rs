@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::RaftIndex;
 use crate::report::facts::{Oversized, TailWrite};
+use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::open::{Member, Opened};
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
@@ -34,9 +35,9 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
         let message = format!(
-            "{} times a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, \
-             so later indexes may differ by one each",
-            recovered.replay.ambiguous_expiries.len()
+            "{} a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, so \
+             later indexes may differ by one each",
+            counted(recovered.replay.ambiguous_expiries.len() as u64, "time", "times")
         );
         report.warn("ambiguous-expiry", message);
     }
@@ -97,7 +98,10 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
 fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
     for passed in &opened.choice.passed_over {
-        let message = format!("{} was not used: {}", passed.path.display(), passed.why);
+        let path = passed.path.display().to_string();
+        // An error about the file names it, too.
+        let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
+        let message = format!("{path} was not used: {why}");
         if passed.index > applied {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
@@ -121,16 +125,19 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
     if let Some(first) = report.tail.writes.first() {
         let message = format!(
-            "{} v2 writes in the log above raft index {} were left out, because nothing here proves them committed (the \
-             first: {} {}); if a client was told that they succeeded, convert with --tail all",
-            report.tail.v2_writes, recovered.replay.applied, first.method, first.key
+            "{} in the log above raft index {} left out, because nothing here proves a commit (the first: {} {}); if a client \
+             was told of success, convert with --tail all",
+            counted(report.tail.v2_writes, "v2 write", "v2 writes"),
+            recovered.replay.applied,
+            first.method,
+            short(&first.key)
         );
         report.lose("tail-left-out", message);
     }
     if recovered.replay.unknown_members > 0 {
         let message = format!(
-            "{} attribute writes were for members that the store does not know, where etcd itself would stop",
-            recovered.replay.unknown_members
+            "{} for members that the store does not know, where etcd itself would stop",
+            counted(recovered.replay.unknown_members, "attribute write", "attribute writes")
         );
         report.warn("unknown-member", message);
     }
@@ -219,9 +226,10 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
     if writes > 0 {
         let message = format!(
-            "this backup was made by etcdctl 3.3 or later and has {writes} v2 writes after its snapshot, {affected} of them \
+            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {affected} of them \
              in-order keys or index compares: it holds what a server started on it would serve, which may differ from what \
-             the cluster served; convert the data directory it was made from, if you still have it"
+             the cluster served; convert the data directory it was made from, if you still have it",
+            counted(writes, "v2 write", "v2 writes")
         );
         report.lose("backup-renumbered", message);
     }
@@ -237,11 +245,11 @@ pub(super) fn auth(report: &mut Report, auth: &AuthNames) {
     }
     let enabled = if auth.enabled == Some(true) { "; authentication is on in v2 and will be off in v3" } else { "" };
     let message = format!(
-        "{} v2 users ({}) and {} roles ({}) are not carried over{enabled}",
-        auth.users.len(),
-        auth.users.join(", "),
-        auth.roles.len(),
-        auth.roles.join(", ")
+        "{} ({}) and {} ({}) are not carried over{enabled}",
+        counted(auth.users.len() as u64, "v2 user", "v2 users"),
+        first_of(&auth.users),
+        counted(auth.roles.len() as u64, "role", "roles"),
+        first_of(&auth.roles)
     );
     report.warn("auth-not-carried", message);
 }
@@ -263,15 +271,18 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
     contents.first_elements = first_elements(&inventory.first_elements);
     if inventory.ttl.keys > 0 {
         let message = format!(
-            "{} keys have a TTL ({} of them run out by {}): they are written without a lease and will not expire",
-            inventory.ttl.keys, inventory.expired.keys, report.as_of
+            "{} with a TTL ({} expired as of {}): written without a lease, so that nothing expires in v3",
+            counted(inventory.ttl.keys, "key", "keys"),
+            inventory.expired.keys,
+            report.as_of
         );
         report.warn("ttl-not-carried", message);
     }
     if duplicates > 0 {
         let message = format!(
-            "{duplicates} times siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd \
-             keeps the last one, and so does this"
+            "{} siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd keeps the last \
+             one, and so does this",
+            counted(duplicates, "time", "times")
         );
         report.warn("duplicate-names", message);
     }
@@ -290,15 +301,15 @@ fn first_elements(elements: &BTreeMap<Vec<u8>, plan::Count>) -> BTreeMap<String,
 pub(super) fn order(report: &mut Report, ordered: &Ordered) {
     if ordered.shared > 0 {
         let message = format!(
-            "{} keys share their modified index with another: they share its revision and differ in the sub revision",
-            ordered.shared
+            "{} with the modified index of another: one revision, told apart by the sub revision",
+            counted(ordered.shared, "key", "keys")
         );
         report.warn("shared-index", message);
     }
     if ordered.created_after_modified > 0 {
         let message = format!(
-            "{} keys have a created index above their modified index; the modified one is written for both",
-            ordered.created_after_modified
+            "{} with a created index above the modified one, which is written for both",
+            counted(ordered.created_after_modified, "key", "keys")
         );
         report.warn("created-after-modified", message);
     }

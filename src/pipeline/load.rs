@@ -10,6 +10,7 @@ use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::SourceFile;
+use crate::report::table::counted;
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::Opened;
@@ -93,10 +94,12 @@ impl Backend {
     /// What of v3 data there is, in words; `None` where there is none.
     pub(super) fn describe(&self) -> Option<String> {
         let V3Content { keys, leases, users, roles, .. } = self.content;
-        let parts: Vec<String> = [(keys, "keys"), (leases, "leases"), (users, "users"), (roles, "roles")]
+        let found =
+            [(keys, "key", "keys"), (leases, "lease", "leases"), (users, "user", "users"), (roles, "role", "roles")];
+        let parts: Vec<String> = found
             .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| counted(*count, one, many))
             .collect();
         if parts.is_empty() { None } else { Some(parts.join(", ")) }
     }
@@ -108,7 +111,7 @@ impl Backend {
         let mut found = self.describe().map(|what| format!("{what} in its v3 backend")).unwrap_or_default();
         if only_in_log > 0 {
             let and = if found.is_empty() { "" } else { " and " };
-            found = format!("{found}{and}{only_in_log} v3 writes in its log");
+            found = format!("{found}{and}{} in its log", counted(only_in_log as u64, "v3 write", "v3 writes"));
         }
         if found.is_empty() {
             return Ok(());
