@@ -108,6 +108,10 @@ reasons! {
     IndexRange = "index-range", Kind::Refused;
     /// The source's own log removes this member from the cluster.
     MemberRemoved = "member-removed", Kind::Refused;
+    /// Sources that are not different members of one cluster.
+    NotOneCluster = "not-one-cluster", Kind::Refused;
+    /// The given members together do not hold all that is committed.
+    NotReached = "not-reached", Kind::Refused;
     /// `--tail fail` and v2 writes after the commit index.
     TailPresent = "tail-present", Kind::Refused;
     /// `--up-to-index` names an index that the source does not reach.
@@ -198,17 +202,22 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
-            write!(f, "{}: ", file.display())?;
+            write_printable(f, &file.display().to_string())?;
+            f.write_str(": ")?;
         }
         if let Some(offset) = self.0.offset {
             write!(f, "byte {offset}: ")?;
         }
-        // One line, whatever a file name or a key inside the message holds.
-        for c in self.0.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        write_printable(f, &self.0.message)
     }
+}
+
+/// One line, whatever a file name or a key inside the message holds.
+fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for c in text.chars() {
+        if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Error {
@@ -229,8 +238,8 @@ mod tests {
 
     #[test]
     fn prints_one_line_with_file_and_offset() {
-        let error = Error::new(Reason::Damaged, "expected a\nrecord").at(17).in_file(Path::new("0.wal")).at(99);
-        assert_eq!(error.to_string(), "0.wal: byte 17: expected a\\nrecord");
+        let error = Error::new(Reason::Damaged, "expected a\nrecord").at(17).in_file(Path::new("a\n0.wal")).at(99);
+        assert_eq!(error.to_string(), "a\\n0.wal: byte 17: expected a\\nrecord");
         assert_eq!(error.kind().exit_code(), 3);
     }
 

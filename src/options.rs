@@ -14,16 +14,18 @@ use serde::{Deserialize, Serialize, Serializer};
 /// Everything `convert` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConvertOptions {
-    /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup.
-    #[serde(serialize_with = "lossy")]
-    pub source: PathBuf,
+    /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup; or the data directories of several
+    /// members of one cluster.
+    #[serde(serialize_with = "lossy_list")]
+    pub sources: Vec<PathBuf>,
     /// The file to make.
     #[serde(serialize_with = "lossy")]
     pub output: PathBuf,
     /// The form of the output.
     pub to: To,
-    /// Where the write-ahead log is, when not below the source.
-    pub wal_dir: Option<WalDir>,
+    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    #[serde(default)]
+    pub wal_dirs: Vec<WalDir>,
     /// The etcd minor version that will open the output.
     pub target: Target,
     /// Log entries after the commit index.
@@ -51,6 +53,9 @@ pub struct ConvertOptions {
     pub skip_existing: bool,
     /// Write an empty database instead of ending with status 4.
     pub allow_empty: bool,
+    /// Go on past damage, to the last sound record before it.
+    #[serde(default)]
+    pub salvage: bool,
     /// Take what a member last knew that was removed from its cluster.
     #[serde(default)]
     pub allow_removed: bool,
@@ -71,10 +76,10 @@ impl ConvertOptions {
     /// Options with every default of CLI.md, for one source and one output.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         ConvertOptions {
-            source: source.into(),
+            sources: vec![source.into()],
             output: output.into(),
             to: To::default(),
-            wal_dir: None,
+            wal_dirs: Vec::new(),
             target: Target::default(),
             tail: TailPolicy::default(),
             up_to_index: None,
@@ -87,6 +92,7 @@ impl ConvertOptions {
             overwrite: false,
             skip_existing: false,
             allow_empty: false,
+            salvage: false,
             allow_removed: false,
             dry_run: false,
             jobs: all_cores(),
@@ -100,9 +106,9 @@ impl ConvertOptions {
     /// threads work on them is left out of the comparison.
     pub fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
-            source: PathBuf::new(),
+            sources: Vec::new(),
             output: PathBuf::new(),
-            wal_dir: None,
+            wal_dirs: Vec::new(),
             overwrite: false,
             skip_existing: false,
             dry_run: false,
@@ -110,7 +116,7 @@ impl ConvertOptions {
             report: None,
             ..options.clone()
         };
-        let no_wal = |options: &ConvertOptions| options.wal_dir == Some(WalDir::None);
+        let no_wal = |options: &ConvertOptions| options.wal_dirs.contains(&WalDir::None);
         effect(self) == effect(other) && no_wal(self) == no_wal(other)
     }
 }
@@ -124,6 +130,45 @@ pub struct InspectOptions {
     pub wal_dir: Option<WalDir>,
     /// List every key.
     pub keys: bool,
+}
+
+/// Everything `inspect --wal` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalOptions {
+    /// The directory to look at.
+    pub source: PathBuf,
+    /// Where the write-ahead log is, when not below the source.
+    pub wal_dir: Option<WalDir>,
+    /// Only entries of these kinds; all where none is named.
+    pub kinds: Vec<EntryFilter>,
+    /// Only entries from this raft index on.
+    pub from_index: u64,
+    /// Only entries up to this raft index.
+    pub to_index: u64,
+}
+
+/// A kind of log entry, as `inspect --wal` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryFilter {
+    /// v2 writes of any method
+    Write,
+    /// v2 PUT
+    Put,
+    /// v2 POST
+    Post,
+    /// v2 DELETE
+    Delete,
+    /// The leader's clock, which expires keys
+    Sync,
+    /// Quorum reads
+    Qget,
+    /// Changes of the raft configuration
+    ConfChange,
+    /// v3 requests
+    V3,
+    /// Entries without a request: the first of a new leader
+    Empty,
 }
 
 /// The form of the output.
@@ -328,6 +373,10 @@ fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
+fn lossy_list<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
+}
+
 fn lossy_option<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => lossy(path, serializer),
@@ -343,12 +392,12 @@ mod tests {
     fn options_survive_json() {
         let mut options = ConvertOptions::new("a", "b");
         options.as_of = "2016-05-04T12:00:00+02:00".parse().unwrap();
-        options.wal_dir = Some(WalDir::Dir("w".into()));
+        options.wal_dirs = vec![WalDir::Dir("w".into())];
         options.report = Some("r.json".into());
         let json = serde_json::to_value(&options).unwrap();
         assert_eq!(json["as_of"], "2016-05-04T10:00:00Z");
         assert_eq!(json["target"], "3.7");
-        assert_eq!(json["wal_dir"], "w");
+        assert_eq!(json["wal_dirs"][0], "w");
         assert_eq!(serde_json::from_value::<ConvertOptions>(json).unwrap(), options);
     }
 
@@ -357,7 +406,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff"));
         let json = serde_json::to_value(ConvertOptions::new(path, "b")).unwrap();
-        assert_eq!(json["source"], "a\u{fffd}");
+        assert_eq!(json["sources"][0], "a\u{fffd}");
     }
 
     #[test]
@@ -365,12 +414,12 @@ mod tests {
         let one = ConvertOptions::new("a", "b");
         let mut two = ConvertOptions::new("c", "d");
         two.jobs = one.jobs + 1;
-        two.wal_dir = Some(WalDir::Dir("w".into()));
+        two.wal_dirs = vec![WalDir::Dir("w".into())];
         assert!(one.same_effect(&two));
         two.hidden = Keep::Drop;
         assert!(!one.same_effect(&two));
         two.hidden = Keep::Keep;
-        two.wal_dir = Some(WalDir::None);
+        two.wal_dirs = vec![WalDir::None];
         assert!(!one.same_effect(&two));
     }
 }

@@ -15,6 +15,9 @@ pub struct WireError {
     pub expected: &'static str,
 }
 
+/// What a length that reaches beyond its message should have been: the mark of a message that was cut short.
+pub const LENGTH_WITHIN: &str = "a length within the message";
+
 impl From<WireError> for Error {
     fn from(e: WireError) -> Error {
         Error::new(Reason::Damaged, format!("expected {}, found other bytes", e.expected)).at(e.offset)
@@ -111,7 +114,7 @@ impl<'a> Reader<'a> {
                 let len_offset = self.offset;
                 let len = self.varint()?;
                 let len = usize::try_from(len).ok().filter(|len| *len <= self.rest.len());
-                let len = len.ok_or(WireError { offset: len_offset, expected: "a length within the message" })?;
+                let len = len.ok_or(WireError { offset: len_offset, expected: LENGTH_WITHIN })?;
                 value_offset = self.offset;
                 Value::Bytes(self.take(len)?)
             }

@@ -16,10 +16,12 @@ use crate::report::{Report, file, text};
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A .snap file, a data directory, its member folder, or a backup
+    /// A .snap file, a data directory, its member folder, or a backup; or data directories of several members
     ///
-    /// Its kind is found out, not declared. It is opened read-only and never changed.
-    source: PathBuf,
+    /// The kind is found out, not declared. Sources are opened read-only and never changed. Several are members of one
+    /// cluster, read as one log: what is committed is what the cluster itself would find after a restart.
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
 
     /// The file to make; it must not exist
     #[arg(short, long, value_name = "OUT")]
@@ -31,9 +33,10 @@ pub struct Args {
 
     /// Where the write-ahead log is when it lives elsewhere; `none` to take the newest snapshot alone
     ///
-    /// A directory with .snap files but no log is refused without this option: forgetting the log would yield old data.
+    /// A directory with .snap files but no log is refused without this option: forgetting the log would yield old data. With
+    /// several sources once for each, in their order.
     #[arg(long, value_name = "DIR|none")]
-    wal_dir: Option<PathBuf>,
+    wal_dir: Vec<PathBuf>,
 
     /// The etcd minor version that will open the output
     ///
@@ -92,6 +95,10 @@ pub struct Args {
     #[arg(long)]
     allow_empty: bool,
 
+    /// Go on past damage, to the last sound record before it, and exit 8 with what was lost
+    #[arg(long)]
+    salvage: bool,
+
     /// Take what a member last knew that was removed from its cluster
     #[arg(long)]
     allow_removed: bool,
@@ -135,10 +142,10 @@ enum Destination {
 pub fn run(args: &Args) -> Result<u8> {
     let options = resolve(args)?;
     let destination = destination(args);
+    let signals = Signals::install()?;
     if let Some(Destination::File(path)) = &destination {
         file::probe(path)?;
     }
-    let signals = Signals::install()?;
     let mut report = Report::new(&options);
     let result = exit::guard(|| pipeline::convert(&options, &mut report, &|| signals.check()));
     let status = exit::status(&result);
@@ -187,13 +194,19 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
     if args.skip_existing && report.is_none() {
         return Err(usage("--skip-existing needs the earlier run's --report in a file"));
     }
-    let wal_dir = args.wal_dir.as_deref().map(WalDir::from);
-    keep_source_untouched(args, wal_dir.as_ref(), report.as_deref())?;
+    if args.output.as_os_str().as_encoded_bytes().ends_with(b"/") && !args.output.is_dir() {
+        return Err(usage("the output is one file, but --output names a directory"));
+    }
+    let wal_dirs: Vec<WalDir> = args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect();
+    if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
+        return Err(usage("--wal-dir is given once for each source, in their order"));
+    }
+    keep_source_untouched(args, &wal_dirs, report.as_deref())?;
     Ok(ConvertOptions {
-        source: args.source.clone(),
+        sources: args.sources.clone(),
         output: args.output.clone(),
         to: args.to,
-        wal_dir,
+        wal_dirs,
         target: args.target_version,
         tail: args.tail,
         up_to_index: args.up_to_index,
@@ -206,6 +219,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         overwrite: args.overwrite,
         skip_existing: args.skip_existing,
         allow_empty: args.allow_empty,
+        salvage: args.salvage,
         allow_removed: args.allow_removed,
         dry_run: args.dry_run,
         jobs: args.jobs.map_or_else(all_cores, usize::from),
@@ -216,17 +230,17 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
 }
 
 /// Nothing is written into a source, and the report does not replace the output.
-fn keep_source_untouched(args: &Args, wal_dir: Option<&WalDir>, report: Option<&Path>) -> Result<()> {
-    let wal_dir = match wal_dir {
-        Some(WalDir::Dir(dir)) => Some(dir.as_path()),
-        Some(WalDir::None) | None => None,
-    };
+fn keep_source_untouched(args: &Args, wal_dirs: &[WalDir], report: Option<&Path>) -> Result<()> {
+    let wal_dirs = wal_dirs.iter().filter_map(|dir| match dir {
+        WalDir::Dir(dir) => Some(dir.as_path()),
+        WalDir::None => None,
+    });
     let output = real(&args.output);
     let report = report.map(real);
     if report.as_ref() == Some(&output) {
         return Err(usage("the output and the report are the same file"));
     }
-    for source in [Some(args.source.as_path()), wal_dir].into_iter().flatten() {
+    for source in args.sources.iter().map(PathBuf::as_path).chain(wal_dirs) {
         let source = real(source);
         for (what, path) in [("output", Some(&output)), ("report", report.as_ref())] {
             if path.is_some_and(|path| path.starts_with(&source)) {
@@ -274,15 +288,16 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed";
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --salvage";
         let options = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = ConvertOptions {
             tail: TailPolicy::Committed,
             up_to_index: Some(9),
             in_order_names: InOrderNames::Plain,
             allow_removed: true,
+            salvage: true,
             to: To::Backend,
-            wal_dir: Some(WalDir::None),
+            wal_dirs: vec![WalDir::None],
             target: Target::V3_4,
             as_of: "2016-05-04T12:00:00Z".parse().unwrap(),
             hidden: Keep::Drop,
@@ -306,12 +321,14 @@ mod tests {
         for words in [
             &["src"][..],
             &["-o", "out"],
-            &["src", "src2", "-o", "out"],
+            &["src", "src2", "-o", "out", "--wal-dir", "w"],
+            &["src", "src2", "-o", "src2/out"],
             &["src", "-o", "out", "--overwrite", "--skip-existing", "--report", "r"],
             &["src", "-o", "out", "--skip-existing"],
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
             &["src", "-o", "out", "--report", "./out"],
             &["src", "-o", "src/out"],
+            &["src", "-o", "missing/"],
             &["src", "-o", "out", "--report", "src/r.json"],
             &["src", "-o", "w/out", "--wal-dir", "w"],
             &["src", "-o", "src", "--overwrite"],

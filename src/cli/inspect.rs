@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::{print, signals::Signals};
-use crate::error::Result;
-use crate::options::{InspectOptions, WalDir};
+use crate::error::{Error, Reason, Result};
+use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};
 use crate::pipeline;
 use crate::report::{file, text};
 
@@ -25,6 +25,22 @@ pub struct Args {
     /// List every key
     #[arg(long)]
     keys: bool,
+
+    /// List the log entry by entry, with what each did; JSON has one line for each
+    #[arg(long, conflicts_with = "keys")]
+    wal: bool,
+
+    /// With --wal: only entries of this kind (may be given several times)
+    #[arg(long, value_enum, value_name = "KIND", requires = "wal")]
+    kind: Vec<EntryFilter>,
+
+    /// With --wal: only entries from raft index N on
+    #[arg(long, value_name = "N", requires = "wal", default_value_t = 0)]
+    from_index: u64,
+
+    /// With --wal: only entries up to raft index N
+    #[arg(long, value_name = "N", requires = "wal", default_value_t = u64::MAX, hide_default_value = true)]
+    to_index: u64,
 
     /// The form of the output
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = WriteOut::Table)]
@@ -50,15 +66,41 @@ enum WriteOut {
 /// Those of the library, and of writing to standard output.
 pub fn run(args: &Args) -> Result<()> {
     let signals = Signals::install()?;
+    let json = args.json || args.write_out == WriteOut::Json;
+    if args.wal {
+        return list_log(args, json, &signals);
+    }
     let options = InspectOptions {
         source: args.source.clone(),
         wal_dir: args.wal_dir.as_deref().map(WalDir::from),
         keys: args.keys,
     };
     let found = pipeline::inspect(&options, &|| signals.check())?;
-    if args.json || args.write_out == WriteOut::Json {
-        print(&file::to_json(&found)?)
-    } else {
-        print(text::inspection(&found).as_bytes())
-    }
+    if json { print(&file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
 }
+
+/// Prints entries as they come: a log may be longer than what fits in memory as text.
+fn list_log(args: &Args, json: bool, signals: &Signals) -> Result<()> {
+    let options = WalOptions {
+        source: args.source.clone(),
+        wal_dir: args.wal_dir.as_deref().map(WalDir::from),
+        kinds: args.kind.clone(),
+        from_index: args.from_index,
+        to_index: args.to_index,
+    };
+    let mut pending = Vec::new();
+    pipeline::inspect_wal(&options, &|| signals.check(), &mut |line| {
+        if json {
+            serde_json::to_writer(&mut pending, line)
+                .map_err(|e| Error::new(Reason::Internal, format!("cannot write JSON: {e}")))?;
+        } else {
+            pending.extend_from_slice(text::entry(line).as_bytes());
+        }
+        pending.push(b'\n');
+        if pending.len() >= FLUSH_BYTES { print(&std::mem::take(&mut pending)) } else { Ok(()) }
+    })?;
+    print(&pending)
+}
+
+/// Bytes of text gathered before they are printed.
+const FLUSH_BYTES: usize = 1 << 16;

@@ -236,20 +236,39 @@ impl Sink {
     }
 }
 
-/// Checks that an output may be called `path`: nothing is there, or a regular file that may be replaced.
+/// Checks that an output may be called `path`: its directory is there, and in it nothing of that name, or a regular file
+/// that may be replaced.
 ///
 /// # Errors
-/// Something is there ([`Reason::OutputExists`]), or its directory cannot be looked at ([`Reason::OutputFailed`]).
+/// Something is there ([`Reason::OutputExists`]), or its directory is not or cannot be looked at
+/// ([`Reason::OutputFailed`]).
 pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(Reason::OutputFailed, path, "look for an existing output", e)),
-        Ok(meta) if overwrite && meta.is_file() => Ok(()),
-        Ok(_) if overwrite => {
-            Err(Error::new(Reason::OutputExists, "the output exists and is no regular file").in_file(path))
-        }
-        Ok(_) => Err(exists(path)),
+    let meta = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return require_directory(path),
+        Err(e) => return Err(Error::io(Reason::OutputFailed, path, "look for an existing output", e)),
+        Ok(meta) => meta,
+    };
+    if meta.is_file() {
+        return if overwrite { Ok(()) } else { Err(exists(path)) };
     }
+    let message = if meta.is_dir() {
+        "the output is a directory: name a file in it"
+    } else {
+        "the output exists and is no regular file: name another one"
+    };
+    Err(Error::new(Reason::OutputExists, message).in_file(path))
+}
+
+/// Said before the work rather than after it.
+fn require_directory(path: &Path) -> Result<()> {
+    let directory = directory_of(path);
+    match fs::metadata(directory) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(Error::new(Reason::OutputFailed, "expected a directory to write the output into, found a file")),
+        Err(e) => Err(Error::new(Reason::OutputFailed, format!("cannot write the output into it: {e}"))),
+    }
+    .map_err(|e| e.in_file(directory))
 }
 
 fn exists(path: &Path) -> Error {
@@ -267,7 +286,11 @@ fn check_room(path: &Path, directory: &Path, len: u64) -> Result<()> {
     let room = statvfs(directory).map_err(|e| Error::io(Reason::OutputFailed, path, "use its directory", e.into()))?;
     let free = room.blocks_available().saturating_mul(room.fragment_size());
     // A file system that counts no blocks at all says nothing.
-    if room.blocks() > 0 && free < len { Err(no_room(path, len).context(format!("{free} bytes free"))) } else { Ok(()) }
+    if room.blocks() > 0 && free < len {
+        let message = format!("no room for the output of {len} bytes, {free} bytes are free");
+        return Err(Error::new(Reason::NoRoom, message).in_file(path));
+    }
+    Ok(())
 }
 
 fn reserve(path: &Path, file: &File, len: u64) -> Result<()> {

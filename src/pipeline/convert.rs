@@ -1,5 +1,6 @@
 //! `convert`: the stages in their order, each with its refusals, and the books that must balance.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -13,8 +14,10 @@ use crate::mvcc::schema;
 use crate::options::{ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
 use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
+use crate::report::table::counted;
 use crate::report::{Balance, Count, OutputFacts, Report, earlier};
-use crate::source::open::{Found, Opened, open};
+use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
+use crate::source::wal::Wal;
 use crate::transform::auth;
 use crate::transform::order::{Numbering, Ordered, order};
 use crate::transform::plan::{Plan, Policy, plan};
@@ -65,7 +68,7 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
     let started = Instant::now();
     let backend = backend(&opened)?;
     let mut recovered = recover(&opened, &table, backend.consistent_index, &replay_options(options))
-        .map_err(|e| e.in_file(&opened.path))?;
+        .map_err(|e| e.in_file(opened.path()))?;
     facts::source(report, &opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(&opened, &mut recovered, options)?;
@@ -87,7 +90,7 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
     let ordered = order(tree, plan.rows, numbering, v2_index, options.bump_revision)?;
     facts::order(report, &ordered);
     report.stage("plan", started.elapsed());
-    refuse_strict(options, report)?;
+    refuse_strict(options, report).map_err(|e| e.in_file(opened.path()))?;
 
     let (consistent_index, term) = raft_position(options, &opened, &recovered, &backend);
     let meta = schema::Meta {
@@ -104,7 +107,13 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
 }
 
 fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), options.up_to_index.map(RaftIndex))? {
+    let open_options = OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage: options.salvage };
+    let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
+    let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
+    let [(source, wal_dir)] = sources.as_slice() else {
+        return open_cluster(&sources, open_options).map(Box::new);
+    };
+    match open(source, wal_dir, open_options)? {
         Found::V2(opened) => Ok(opened),
         Found::V3File(map) => {
             let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
@@ -113,7 +122,7 @@ fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
         Found::V3Only(_) => {
             let message = "nothing to convert: no .snap file and no WAL, only a v3 database (if the WAL lives elsewhere, \
                            give --wal-dir DIR)";
-            Err(Error::new(Reason::NothingToConvert, message).in_file(&options.source))
+            Err(Error::new(Reason::NothingToConvert, message).in_file(source))
         }
     }
 }
@@ -136,15 +145,18 @@ fn replay_options(options: &ConvertOptions) -> ReplayOptions {
 }
 
 fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
-    let Some(metadata) = opened.wal.as_ref().and_then(|wal| wal.metadata) else { return Ok(()) };
-    if options.allow_removed || !membership::was_removed(&mut recovered.replay.tree, metadata.node_id) {
+    let Some(metadata) = opened.wal().and_then(Wal::metadata) else { return Ok(()) };
+    if options.allow_removed
+        || opened.members.len() > 1
+        || !membership::was_removed(&mut recovered.replay.tree, metadata.node_id)
+    {
         return Ok(());
     }
     let message = format!(
         "member {} was removed from its cluster: convert a live member, or give --allow-removed to take what it last knew",
         metadata.node_id
     );
-    Err(Error::new(Reason::MemberRemoved, message).in_file(&opened.path))
+    Err(Error::new(Reason::MemberRemoved, message).in_file(opened.path()))
 }
 
 fn policy(options: &ConvertOptions, report: &Report) -> Result<Policy> {
@@ -160,12 +172,10 @@ fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Res
     let message = if plan.inventory.keys.keys == 0 {
         "nothing to convert: the source holds no v2 key (--allow-empty writes an empty database)".to_string()
     } else {
-        let keys = plan.inventory.keys.keys;
-        format!(
-            "nothing to convert: none of the {keys} v2 keys is left by the options (--allow-empty writes an empty database)"
-        )
+        let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
+        format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
     };
-    Err(Error::new(Reason::NothingToConvert, message).in_file(&opened.path))
+    Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }
 
 fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {
@@ -174,7 +184,7 @@ fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {
         Some(first) if options.strict => {
             let more = objections.len() - 1;
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            Err(Error::new(Reason::Strict, format!("--strict refuses: {first}{more}")).in_file(&options.source))
+            Err(Error::new(Reason::Strict, format!("--strict refuses: {first}{more}")))
         }
         _ => Ok(()),
     }
@@ -217,7 +227,7 @@ fn raft_position(
         return (RaftIndex(1), Term(1));
     }
     let applied = recovered.replay.applied.max(backend.consistent_index.unwrap_or(RaftIndex(0)));
-    let entry = opened.wal.as_ref().and_then(|wal| wal.at(applied));
+    let entry = opened.wal().and_then(|wal| wal.at(applied));
     let term = entry.map_or(opened.choice.term(), |entry| entry.term);
     (applied, term)
 }

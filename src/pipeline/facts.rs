@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::ids::RaftIndex;
 use crate::report::facts::{Oversized, TailWrite};
-use crate::report::{Count, Member, Report, SourceFacts, Tail};
-use crate::source::open::Opened;
+use crate::report::table::{counted, first_of, short};
+use crate::report::{self, Count, Report, SourceFacts, Tail};
+use crate::source::open::{Member, Opened};
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::AuthNames;
@@ -23,20 +24,20 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     backup(report, opened, recovered);
     let index = recovered.replay.applied;
     let v2_index = recovered.v2_index();
-    if opened.wal.is_none() {
+    if opened.wal().is_none() {
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
         report.warn("snapshot-only", message);
     }
     let voters = recovered.replay.voters.voters.len();
-    if opened.wal.is_some() && voters > 1 && !recovered.backup {
-        let message = format!("this is one of {voters} voters: it may be behind the others (raft index {index})");
+    if opened.wal().is_some() && opened.members.len() == 1 && voters > 1 && !recovered.backup {
+        let message = format!("one of {voters} voters: it may be behind; give the others too (raft index {index})");
         report.warn("one-of-several-voters", message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
         let message = format!(
-            "{} times a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, \
-             so later indexes may differ by one each",
-            recovered.replay.ambiguous_expiries.len()
+            "{} a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, so \
+             later indexes may differ by one each",
+            counted(recovered.replay.ambiguous_expiries.len() as u64, "time", "times")
         );
         report.warn("ambiguous-expiry", message);
     }
@@ -44,11 +45,12 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
 
 pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
     let snapshot = opened.choice.snapshot.as_ref();
-    let wal = opened.wal.as_ref();
+    let wal = opened.wal();
     let range = wal.and_then(Wal::range);
-    let metadata = wal.and_then(|wal| wal.metadata);
+    let metadata = wal.and_then(Wal::metadata);
+    let layout = opened.start().and_then(|member| member.layout);
     let replay = &mut recovered.replay;
-    let kind = match (opened.layout, wal, snapshot, recovered.backup) {
+    let kind = match (layout, wal, snapshot, recovered.backup) {
         (None, ..) => "snap-file",
         (.., true) => "backup",
         (_, Some(_), None, _) => "wal-only",
@@ -56,7 +58,7 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
     };
     SourceFacts {
         kind: kind.to_string(),
-        layout: opened.layout.map(|layout| layout.word().to_string()),
+        layout: layout.map(|layout| layout.word().to_string()),
         cluster_version: membership::cluster_version(&mut replay.tree),
         replay_rules: Some(replay.version.to_string()),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
@@ -65,15 +67,15 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         segments: wal.map_or(0, |wal| wal.files().count() as u64),
         first_entry: range.map(|(first, _)| first.0),
         last_entry: range.map(|(_, last)| last.0),
-        commit: wal.and_then(|wal| wal.hard_state).map(|state| state.commit.0),
+        commit: wal.and_then(Wal::hard_state).map(|state| state.commit.0),
         effective_commit: Some(replay.applied.0),
         commit_evidence: Some(recovered.commit_by.phrase().to_string()),
         raft_index: Some(replay.applied.0),
         v2_index: Some(replay.tree.current_index.0),
         last_sync: replay.last_sync.map(|at| at.to_string()),
-        torn_tail: wal.and_then(|wal| match &wal.end {
+        torn_tail: wal.and_then(|wal| match wal.end() {
             End::Torn { offset, .. } => Some(*offset),
-            End::Clean => None,
+            End::Clean | End::Damaged(_) => None,
         }),
         cluster_id: metadata.map(|m| m.cluster_id.to_string()),
         member_id: metadata.map(|m| m.node_id.to_string()),
@@ -82,9 +84,9 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
     }
 }
 
-fn members(recovered: &mut Recovered<'_>) -> Vec<Member> {
+fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
     let members = membership::list(&mut recovered.replay.tree);
-    let member = |m: membership::MemberFacts| Member {
+    let member = |m: membership::MemberFacts| report::Member {
         id: m.id.to_string(),
         name: m.name,
         peer_urls: m.peer_urls,
@@ -96,7 +98,10 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<Member> {
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
 fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
     for passed in &opened.choice.passed_over {
-        let message = format!("{} was not used: {}", passed.path.display(), passed.why);
+        let path = passed.path.display().to_string();
+        // An error about the file names it, too.
+        let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
+        let message = format!("{path} was not used: {why}");
         if passed.index > applied {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
@@ -108,34 +113,82 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
 }
 
 fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    let Some(wal) = &opened.wal else { return };
-    for damage in &wal.damage {
-        report.warn(
-            "segment-not-needed",
-            format!("the log before the next segment is damaged and was not needed: {damage}"),
-        );
+    for member in &opened.members {
+        if let Some(wal) = &member.wal {
+            log_end(report, wal);
+            cut_copy(report, member, wal);
+        }
     }
-    if let End::Torn { segment, offset } = &wal.end {
-        let message = format!(
-            "{}: byte {offset}: the last record was cut short by a crash and does not count",
-            segment.display()
-        );
-        report.warn("torn-tail", message);
+    for damage in &opened.salvaged {
+        let message = format!("went on past damage, with nothing that stands behind it in the log: {damage}");
+        report.lose("salvaged", message);
     }
     if let Some(first) = report.tail.writes.first() {
         let message = format!(
-            "{} v2 writes in the log above raft index {} were left out, because nothing here proves them committed (the \
-             first: {} {}); if a client was told that they succeeded, convert with --tail all",
-            report.tail.v2_writes, recovered.replay.applied, first.method, first.key
+            "{} in the log above raft index {} left out, because nothing here proves a commit (the first: {} {}); if a client \
+             was told of success, convert with --tail all",
+            counted(report.tail.v2_writes, "v2 write", "v2 writes"),
+            recovered.replay.applied,
+            first.method,
+            short(&first.key)
         );
         report.lose("tail-left-out", message);
     }
     if recovered.replay.unknown_members > 0 {
         let message = format!(
-            "{} attribute writes were for members that the store does not know, where etcd itself would stop",
-            recovered.replay.unknown_members
+            "{} for members that the store does not know, where etcd itself would stop",
+            counted(recovered.replay.unknown_members, "attribute write", "attribute writes")
         );
         report.warn("unknown-member", message);
+    }
+}
+
+fn log_end(report: &mut Report, wal: &Wal) {
+    for damage in wal.damage() {
+        report.warn(
+            "damage-not-needed",
+            format!("the log up to the next segment is damaged and was not needed: {damage}"),
+        );
+    }
+    match wal.end() {
+        End::Clean => {}
+        End::Torn { segment, offset } => {
+            let message = format!(
+                "{}: byte {offset}: the last record was cut short by a crash and does not count",
+                segment.display()
+            );
+            report.warn("torn-tail", message);
+        }
+        End::Damaged(damage) => {
+            report.warn("damage-filled", format!("what this log lacks was taken from another member: {damage}"));
+        }
+    }
+}
+
+/// Bytes that a server of 3.0 or later makes a segment before it writes to it (FORMATS 4.1).
+const PREALLOCATED: u64 = 64_000_000;
+
+/// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
+fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
+    if let (End::Clean, Some((path, len))) = (wal.end(), wal.last_segment())
+        && wal.last_is_preallocated()
+        && len < PREALLOCATED
+    {
+        let message = format!(
+            "{}: byte {len}: the last segment ends here, where a server preallocates {PREALLOCATED} bytes: the copy may have \
+             been cut short",
+            path.display()
+        );
+        report.lose("cut-copy", message);
+    }
+    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
+    if let Some(name) = member.snapshots.last().filter(|name| name.index > last && !wal.snapshots().is_empty()) {
+        let message = format!(
+            "{}: the snapshot is at raft index {}, and the log ends at {last}: a part of the log may be missing",
+            name.path.display(),
+            name.index
+        );
+        report.lose("cut-copy", message);
     }
 }
 
@@ -153,9 +206,9 @@ fn tail(tail: &recover::Tail) -> Tail {
 /// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
 /// what the cluster served (FORMATS 1.4 d).
 fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    let Some(wal) = opened.wal.as_ref().filter(|_| recovered.backup) else { return };
+    let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
     report.warn("backup", "made by `etcdctl backup`: writes after it was made are not in it");
-    if opened.dbs.db.is_none() {
+    if opened.start().is_none_or(|member| member.db.is_none()) {
         return;
     }
     let (mut writes, mut affected) = (0u64, 0u64);
@@ -173,9 +226,10 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
     if writes > 0 {
         let message = format!(
-            "this backup was made by etcdctl 3.3 or later and has {writes} v2 writes after its snapshot, {affected} of them \
+            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {affected} of them \
              in-order keys or index compares: it holds what a server started on it would serve, which may differ from what \
-             the cluster served; convert the data directory it was made from, if you still have it"
+             the cluster served; convert the data directory it was made from, if you still have it",
+            counted(writes, "v2 write", "v2 writes")
         );
         report.lose("backup-renumbered", message);
     }
@@ -191,11 +245,11 @@ pub(super) fn auth(report: &mut Report, auth: &AuthNames) {
     }
     let enabled = if auth.enabled == Some(true) { "; authentication is on in v2 and will be off in v3" } else { "" };
     let message = format!(
-        "{} v2 users ({}) and {} roles ({}) are not carried over{enabled}",
-        auth.users.len(),
-        auth.users.join(", "),
-        auth.roles.len(),
-        auth.roles.join(", ")
+        "{} ({}) and {} ({}) are not carried over{enabled}",
+        counted(auth.users.len() as u64, "v2 user", "v2 users"),
+        first_of(&auth.users),
+        counted(auth.roles.len() as u64, "role", "roles"),
+        first_of(&auth.roles)
     );
     report.warn("auth-not-carried", message);
 }
@@ -217,15 +271,18 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
     contents.first_elements = first_elements(&inventory.first_elements);
     if inventory.ttl.keys > 0 {
         let message = format!(
-            "{} keys have a TTL ({} of them run out by {}): they are written without a lease and will not expire",
-            inventory.ttl.keys, inventory.expired.keys, report.as_of
+            "{} with a TTL ({} expired as of {}): written without a lease, so that nothing expires in v3",
+            counted(inventory.ttl.keys, "key", "keys"),
+            inventory.expired.keys,
+            report.as_of
         );
         report.warn("ttl-not-carried", message);
     }
     if duplicates > 0 {
         let message = format!(
-            "{duplicates} times siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd \
-             keeps the last one, and so does this"
+            "{} siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd keeps the last \
+             one, and so does this",
+            counted(duplicates, "time", "times")
         );
         report.warn("duplicate-names", message);
     }
@@ -244,15 +301,15 @@ fn first_elements(elements: &BTreeMap<Vec<u8>, plan::Count>) -> BTreeMap<String,
 pub(super) fn order(report: &mut Report, ordered: &Ordered) {
     if ordered.shared > 0 {
         let message = format!(
-            "{} keys share their modified index with another: they share its revision and differ in the sub revision",
-            ordered.shared
+            "{} with the modified index of another: one revision, told apart by the sub revision",
+            counted(ordered.shared, "key", "keys")
         );
         report.warn("shared-index", message);
     }
     if ordered.created_after_modified > 0 {
         let message = format!(
-            "{} keys have a created index above their modified index; the modified one is written for both",
-            ordered.created_after_modified
+            "{} with a created index above the modified one, which is written for both",
+            counted(ordered.created_after_modified, "key", "keys")
         );
         report.warn("created-after-modified", message);
     }

@@ -11,7 +11,7 @@ use crate::options::{ConvertOptions, InspectOptions};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
 use crate::report::{Inspection, Report, SourceFile};
 use crate::source::map::Map;
-use crate::source::open::{Found, Opened, open};
+use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
 use crate::transform::plan::{Policy, plan};
 use crate::v2store::overlay::Tree;
@@ -24,7 +24,7 @@ use crate::verify::{Sha256State, V3Summary, summarize};
 /// # Errors
 /// It is no etcd data, or damaged.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), None)? {
+    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), OpenOptions::default())? {
         Found::V2(opened) => inspect_v2(&opened, options, interrupted),
         Found::V3File(map) | Found::V3Only(map) => inspect_v3(&map, options, interrupted),
     }
@@ -42,7 +42,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     let plan = plan(&mut recovered.replay.tree, &policy, &|| interrupted())?;
     facts::contents(&mut report, &plan, table.duplicates);
     report.warnings.retain(|warning| !matches!(warning.code.as_str(), "auth-not-carried" | "ttl-not-carried"));
-    let db = opened.dbs.db.as_ref().map(v3_facts).transpose()?;
+    let db = opened.start().and_then(|member| member.db.as_ref()).map(v3_facts).transpose()?;
     let tree = &recovered.replay.tree;
     let key_list = options.keys.then(|| {
         let mut lines: Vec<_> = plan.rows.iter().map(|row| v2_line(tree, row.node)).collect();

@@ -10,9 +10,10 @@ use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::SourceFile;
+use crate::report::table::counted;
 use crate::source::dir;
 use crate::source::map::Map;
-use crate::source::open::{Dbs, Opened};
+use crate::source::open::Opened;
 use crate::v2store::recover::read_table;
 use crate::v2store::table::Table;
 use crate::verify::{V3Content, v3_content};
@@ -71,11 +72,12 @@ pub(super) struct Backend {
 /// Looks into the v3 backend of a data directory: the one that came with the chosen snapshot, if that is newer than `db`
 /// (FORMATS 2.4).
 pub(super) fn backend(opened: &Opened) -> Result<Backend> {
-    let Dbs { db, received } = &opened.dbs;
-    let own = db.as_ref().map(content).transpose()?.unwrap_or_default();
+    let Some(member) = opened.start() else { return Ok(Backend::default()) };
+    let own = member.db.as_ref().map(content).transpose()?.unwrap_or_default();
     let behind = own.consistent_index.is_none_or(|index| index < opened.choice.index());
-    match received.as_ref().filter(|_| behind) {
-        Some(received) => content(received),
+    let received = member.received_dbs.iter().find(|(index, _)| *index == opened.choice.index());
+    match received.filter(|_| behind) {
+        Some((_, received)) => content(received),
         None => Ok(own),
     }
 }
@@ -92,10 +94,12 @@ impl Backend {
     /// What of v3 data there is, in words; `None` where there is none.
     pub(super) fn describe(&self) -> Option<String> {
         let V3Content { keys, leases, users, roles, .. } = self.content;
-        let parts: Vec<String> = [(keys, "keys"), (leases, "leases"), (users, "users"), (roles, "roles")]
+        let found =
+            [(keys, "key", "keys"), (leases, "lease", "leases"), (users, "user", "users"), (roles, "role", "roles")];
+        let parts: Vec<String> = found
             .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| counted(*count, one, many))
             .collect();
         if parts.is_empty() { None } else { Some(parts.join(", ")) }
     }
@@ -107,12 +111,12 @@ impl Backend {
         let mut found = self.describe().map(|what| format!("{what} in its v3 backend")).unwrap_or_default();
         if only_in_log > 0 {
             let and = if found.is_empty() { "" } else { " and " };
-            found = format!("{found}{and}{only_in_log} v3 writes in its log");
+            found = format!("{found}{and}{} in its log", counted(only_in_log as u64, "v3 write", "v3 writes"));
         }
         if found.is_empty() {
             return Ok(());
         }
         let message = format!("the source holds v3 data too ({found}), which this version cannot carry over");
-        Err(Error::new(Reason::V3Present, message).in_file(&opened.path))
+        Err(Error::new(Reason::V3Present, message).in_file(opened.path()))
     }
 }

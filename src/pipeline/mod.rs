@@ -7,10 +7,12 @@ mod convert;
 mod facts;
 mod inspect;
 mod load;
+mod log;
 mod write;
 
 pub use convert::{Outcome, convert};
 pub use inspect::inspect;
+pub use log::inspect_wal;
 
 use crate::error::Result;
 

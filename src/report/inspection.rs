@@ -117,3 +117,34 @@ pub struct KeyLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
 }
+
+/// One entry of the log, as `inspect --wal` shows it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EntryLine {
+    /// Its place in the log.
+    pub raft_index: u64,
+    /// The term it was proposed in.
+    pub term: u64,
+    /// `put`, `post`, `delete`, `sync`, `qget`, `conf-change`, `v3`, `empty`.
+    pub kind: String,
+    /// The v2 key, the store path outside the keys, or the member of a configuration change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The rest of the request in words: conditions, flags, expiration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub detail: Vec<String>,
+    /// Bytes of the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_bytes: Option<u64>,
+    /// Bytes of the entry's data.
+    pub bytes: u64,
+    /// `changed`, `refused CODE`, `none`, `in the snapshot`, `not committed`.
+    pub effect: String,
+    /// The store's index behind it, where it was applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v2_index: Option<u64>,
+    /// The segment it stands in.
+    pub segment: String,
+    /// Offset of its data there.
+    pub offset: u64,
+}

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Contents, Count, SourceFacts, SourceFile, Tail};
+use super::table::counted;
 use crate::error::Error;
 use crate::options::ConvertOptions;
 
@@ -129,14 +130,18 @@ impl Report {
     /// What `--strict` refuses, one phrase for each; empty when there is nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
-        let mut object = |count: u64, what: &str| {
+        let mut object = |count: u64, one: &str, many: &str| {
             if count > 0 {
-                found.push(format!("{count} {what}"));
+                found.push(counted(count, one, many));
             }
         };
-        object(self.contents.replacements, "nodes with U+FFFD in name or value");
-        object(self.contents.oversized.len() as u64, "oversized keys");
-        object(self.contents.expired.keys, "expired keys");
+        object(
+            self.contents.replacements,
+            "node with U+FFFD in its name or value",
+            "nodes with U+FFFD in name or value",
+        );
+        object(self.contents.oversized.len() as u64, "oversized key", "oversized keys");
+        object(self.contents.expired.keys, "expired key", "expired keys");
         found
     }
 }

@@ -76,6 +76,26 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// The first few of a list of names: `a, b and 7 more`.
+pub fn first_of(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names.iter().take(SHOWN).map(|name| short(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A name in a sentence: control characters escaped, and cut where it would fill the screen.
+pub fn short(name: &str) -> String {
+    const SHOWN: usize = 100;
+    let mut text: String = name.chars().take(SHOWN).collect();
+    if text.len() < name.len() {
+        text.push_str(&format!("… ({} bytes)", name.len()));
+    }
+    printable(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +108,20 @@ mod tests {
         table.line("", "a\x1b[2Jb\nc");
         table.maybe("commit", None::<u64>);
         assert_eq!(table.to_string(), "kind:      snap-file\nv2 index:  12\n           a\\u{1b}[2Jb\\nc\n");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names = |n: u32| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        assert_eq!(first_of(&names(2)), "0, 1");
+        assert_eq!(first_of(&names(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        assert_eq!(short("/a\n"), "/a\\n");
+        let long = "é".repeat(101);
+        assert_eq!(short(&long), format!("{}… (202 bytes)", "é".repeat(100)));
     }
 
     #[test]

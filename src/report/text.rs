@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::facts::{Contents, Count, SourceFacts};
-use super::inspection::{Facts, Inspection, Sha256Check, V3Facts};
+use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report};
 use super::table::{Table, counted, printable, size};
 use crate::options::{Target, To};
@@ -266,6 +266,15 @@ fn v2_writes(count: u64) -> String {
 
 fn segments(count: u64) -> String {
     counted(count, "segment", "segments")
+}
+
+/// One entry of the log in one line.
+pub fn entry(line: &EntryLine) -> String {
+    let key = line.key.as_ref().map(|key| format!(" {key:?}")).unwrap_or_default();
+    let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();
+    let detail: String = line.detail.iter().map(|detail| format!(" {detail}")).collect();
+    let index = line.v2_index.map(|index| format!(" (v2 index {index})")).unwrap_or_default();
+    format!("{:>8} {:>4} {:<11}{key}{value}{detail}: {}{index}", line.raft_index, line.term, line.kind, line.effect)
 }
 
 #[cfg(test)]

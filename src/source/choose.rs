@@ -14,6 +14,8 @@ use crate::source::wal::Wal;
 pub struct Choice {
     /// The snapshot; `None`: the log from its first entry.
     pub snapshot: Option<Snapshot>,
+    /// Which of the given members it is from.
+    pub member: usize,
     /// Newer snapshots that were not used, newest first.
     pub passed_over: Vec<PassedOver>,
 }
@@ -30,7 +32,7 @@ pub struct PassedOver {
 }
 
 impl PassedOver {
-    fn new(name: &SnapName, why: impl ToString) -> PassedOver {
+    pub(crate) fn new(name: &SnapName, why: impl ToString) -> PassedOver {
         PassedOver { path: name.path.clone(), index: name.index, why: why.to_string() }
     }
 }
@@ -60,7 +62,7 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
     let mut orphans = Vec::new();
     let wanted = |name: &&SnapName| up_to.is_none_or(|up_to| name.index <= up_to);
     for name in names.iter().rev().filter(wanted) {
-        let snapshot = match open(name) {
+        let snapshot = match load(name) {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 passed_over.push(PassedOver::new(name, &error));
@@ -69,7 +71,7 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
             }
         };
         let Some(wal) = wal else {
-            return Ok(Choice { snapshot: Some(snapshot), passed_over });
+            return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over });
         };
         if !confirmed(&snapshot, wal) {
             passed_over.push(PassedOver::new(name, "the log has no snapshot record for it"));
@@ -102,7 +104,8 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
     Err(first_gap.or(first_damage).unwrap_or_else(|| beginning_is_missing(wal)))
 }
 
-fn open(name: &SnapName) -> Result<Snapshot> {
+/// Opens a snapshot, which must be the one that its name says.
+pub(crate) fn load(name: &SnapName) -> Result<Snapshot> {
     let snapshot = Snapshot::open(&name.path)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
@@ -117,7 +120,7 @@ fn open(name: &SnapName) -> Result<Snapshot> {
 /// A snapshot record at or below the commit names this snapshot.
 fn confirmed(snapshot: &Snapshot, wal: &Wal) -> bool {
     snapshot.index <= wal.commit()
-        && wal.snapshots.iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
+        && wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
 }
 
 /// The log goes on behind the snapshot, or does not reach beyond it.
@@ -134,7 +137,7 @@ fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
 }
 
 fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<PassedOver>) -> Result<Choice> {
-    let choice = Choice { snapshot, passed_over };
+    let choice = Choice { snapshot, member: 0, passed_over };
     let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(choice.index());
     if wal.commit() > last {
         let message = format!("expected the log to reach its commit index {}, found it end at {last}", wal.commit());
@@ -147,14 +150,14 @@ fn gap(index: RaftIndex, wal: &Wal) -> Error {
     let first = wal.range().map_or(RaftIndex(0), |(first, _)| first);
     let mut message =
         format!("expected raft entry {} behind the snapshot, found the log begin at {first}", index.0 + 1);
-    if let Some(damage) = wal.damage.last() {
+    if let Some(damage) = wal.damage().next_back() {
         message = format!("{message}, because {damage}");
     }
     in_last_segment(Error::new(Reason::Gap, message), wal)
 }
 
 fn beginning_is_missing(wal: &Wal) -> Error {
-    if let Some(damage) = wal.damage.last() {
+    if let Some(damage) = wal.damage().next_back() {
         return Error::new(Reason::Damaged, format!("the log before the next segment is lost: {damage}"));
     }
     match wal.range() {

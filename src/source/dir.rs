@@ -2,7 +2,7 @@
 //! (FORMATS 1.1 to 1.3). Reads names and, of a lone file, its first bytes; nothing else.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
@@ -88,13 +88,18 @@ pub enum WalDir {
 pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        Err(e) if is_absent(&e) => {
             return Err(refuse(Reason::SourceMissing, path, "expected a file or directory, found nothing"));
         }
         Err(e) => return Err(Error::io(Reason::Unreadable, path, "read", e)),
     };
     if metadata.is_dir() {
         return directory(path, wal_dir);
+    }
+    if matches!(wal_dir, WalDir::At(_)) {
+        let message =
+            "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
+        return Err(refuse(Reason::UnsupportedFormat, path, message));
     }
     if !metadata.is_file() {
         return Err(refuse(Reason::NotEtcd, path, "expected a file or directory, found neither"));
@@ -103,12 +108,12 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
 }
 
 fn lone_file(path: &Path, len: u64) -> Result<Source> {
+    if len == 0 {
+        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
+    }
     let name = file_name(path);
     if name.ends_with(".snap") || name.ends_with(".snap.broken") {
         return Ok(Source::Snapshot(path.to_path_buf()));
-    }
-    if len == 0 {
-        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
     }
     if is_bolt(path)? {
         return Ok(Source::V3File(path.to_path_buf()));
@@ -183,7 +188,7 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<Source> {
     dir.received_dbs.sort();
     dir.segments = match wal_dir {
         WalDir::None => None,
-        WalDir::At(at) => Some(segments(at, list(at)?)),
+        WalDir::At(at) => Some(segments_elsewhere(at)?),
         WalDir::Default => {
             let at = base.join("wal");
             let names = list_if_there(&at)?;
@@ -212,6 +217,24 @@ fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
         return Ok(Source::V3Only(db));
     }
     Err(refuse(Reason::SourceEmpty, root, "expected .snap files or WAL segments, found neither"))
+}
+
+/// The segments in the directory that `--wal-dir` names, at least one.
+fn segments_elsewhere(at: &Path) -> Result<Vec<SegmentName>> {
+    match fs::metadata(at) {
+        Err(e) if is_absent(&e) => {
+            return Err(refuse(Reason::SourceMissing, at, "expected the directory of --wal-dir, found nothing"));
+        }
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(refuse(Reason::NotEtcd, at, "expected the directory of --wal-dir, found a file"));
+        }
+        _ => {}
+    }
+    let found = segments(at, list(at)?);
+    if found.is_empty() {
+        return Err(refuse(Reason::WalMissing, at, "expected WAL segments in the directory of --wal-dir, found none"));
+    }
+    Ok(found)
 }
 
 fn not_a_data_dir(path: &Path, names: &[String]) -> Error {
@@ -261,7 +284,16 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn list_if_there(path: &Path) -> Result<Vec<String>> {
-    if path.is_dir() { list(path) } else { Ok(Vec::new()) }
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => list(path),
+        Err(e) if !is_absent(&e) => Err(Error::io(Reason::Unreadable, path, "read", e)),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// There is nothing of that name, rather than something that cannot be looked at.
+fn is_absent(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The names in a directory, sorted; names that are not UTF-8 are none of etcd's.

@@ -4,7 +4,7 @@
 //! etcd 2.x holds a flock on each live WAL segment, 3.x an open-file-description lock, and bbolt a flock on `db`; the
 //! two kinds do not see each other. `F_OFD_GETLK` works on a file opened read-only, where setting a write lock would not.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -57,6 +57,11 @@ fn ofd_locked(file: &File) -> nix::Result<bool> {
 }
 
 fn open(path: &Path) -> Result<File> {
+    let meta = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
+    // Asked before opening: opening a FIFO would wait for a writer.
+    if !meta.is_file() {
+        return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
+    }
     File::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "open", e))
 }
 
@@ -83,6 +88,15 @@ mod tests {
         assert_eq!(check_db(file.path()).unwrap_err().reason(), Reason::Locked);
         held.unlock().unwrap();
         check_db(file.path()).unwrap();
+    }
+
+    #[test]
+    fn does_not_wait_for_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(check_segment(&path).unwrap_err().reason(), Reason::Unreadable);
+        assert_eq!(check_db(&path).unwrap_err().reason(), Reason::Unreadable);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! file is opened read-only and mapped; only `map` holds `unsafe`.
 
 pub mod choose;
+pub mod cluster;
 pub mod dir;
 pub mod lock;
 pub mod map;

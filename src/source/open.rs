@@ -1,4 +1,4 @@
-//! A source, opened: every file mapped, no etcd running on it, the log read, the snapshot chosen.
+//! Sources, opened: every file mapped, no etcd running on it, the logs read, the snapshot chosen.
 //!
 //! Ties the other files of this folder together; the v2 tree begins where this ends.
 
@@ -7,36 +7,39 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::source::choose::{Choice, choose};
-use crate::source::dir::{DataDir, Layout, Source, WalDir, detect};
+use crate::source::cluster;
+use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::snap::Snapshot;
-use crate::source::wal::Wal;
+use crate::source::wal::{End, Wal};
 
-/// A convertible source.
+/// A convertible source: one member's data, or several members' of one cluster.
 #[derive(Debug)]
 pub struct Opened {
+    /// The members, as they were named.
+    pub members: Vec<Member>,
+    /// Where the replay starts.
+    pub choice: Choice,
+    /// Damage that was passed over, because that was asked for.
+    pub salvaged: Vec<Error>,
+}
+
+/// One member's data.
+#[derive(Debug)]
+pub struct Member {
     /// The path as it was named.
     pub path: PathBuf,
     /// A directory's layout; `None` for a lone `.snap` file.
     pub layout: Option<Layout>,
-    /// Where the replay starts.
-    pub choice: Choice,
     /// The log; `None` for a lone snapshot.
     pub wal: Option<Wal>,
-    /// The v3 backends in the directory.
-    pub dbs: Dbs,
-    /// Names of all `.snap` files, oldest first.
-    pub snapshots: Vec<PathBuf>,
-}
-
-/// The v3 backends of a directory (FORMATS 2.4).
-#[derive(Debug, Default)]
-pub struct Dbs {
-    /// `snap/db`.
+    /// `.snap` files, oldest first.
+    pub snapshots: Vec<SnapName>,
+    /// The v3 backend, `snap/db`.
     pub db: Option<Map>,
-    /// The backend that came with the chosen snapshot and may not have taken the place of `db` yet.
-    pub received: Option<Map>,
+    /// Backends that came with a snapshot from a leader and may not have taken the place of `db` yet (FORMATS 2.4).
+    pub received_dbs: Vec<(RaftIndex, Map)>,
 }
 
 /// What a path holds.
@@ -50,26 +53,59 @@ pub enum Found {
     V3Only(Map),
 }
 
-/// Opens a source. With `up_to`, the replay starts from a snapshot at or below that raft index.
+/// How to open a source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenOptions {
+    /// Start from a snapshot at or below this raft index.
+    pub up_to: Option<RaftIndex>,
+    /// Go on past damage, to the last sound record before it.
+    pub salvage: bool,
+}
+
+/// Opens a source.
 ///
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
-pub fn open(path: &Path, wal_dir: &WalDir, up_to: Option<RaftIndex>) -> Result<Found> {
-    match detect(path, wal_dir)? {
-        Source::V3File(path) => Map::open(&path).map(Found::V3File),
-        Source::V3Only(path) => Map::open(&path).map(Found::V3Only),
-        Source::Snapshot(path) => lone_snapshot(path).map(|opened| Found::V2(Box::new(opened))),
-        Source::Directory(dir) => directory(dir, up_to).map(|opened| Found::V2(Box::new(opened))),
+pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+    let opened = match detect(path, wal_dir)? {
+        Source::V3File(path) => return Map::open(&path).map(Found::V3File),
+        Source::V3Only(path) => return Map::open(&path).map(Found::V3Only),
+        Source::Snapshot(path) => lone_snapshot(path)?,
+        Source::Directory(dir) => one_member(member(dir)?, options)?,
+    };
+    Ok(Found::V2(Box::new(opened)))
+}
+
+/// Opens several members' data directories as one source.
+///
+/// # Errors
+/// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
+/// their logs together do not reach what is committed.
+pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+    let mut members = Vec::new();
+    for (path, wal_dir) in sources {
+        match detect(path, wal_dir)? {
+            Source::Directory(dir) if dir.segments.is_some() => members.push(member(dir)?),
+            _ => {
+                let message = "several sources must be data directories with a WAL, one of each member";
+                return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
+            }
+        }
     }
+    cluster::check(&members)?;
+    let choice = cluster::choose(&members, options.up_to)?;
+    Ok(Opened { members, choice, salvaged: Vec::new() })
 }
 
 fn lone_snapshot(path: PathBuf) -> Result<Opened> {
     let snapshot = Snapshot::open(&path)?;
-    let choice = Choice { snapshot: Some(snapshot), passed_over: Vec::new() };
-    Ok(Opened { snapshots: vec![path.clone()], path, layout: None, choice, wal: None, dbs: Dbs::default() })
+    let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
+    let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
+    let member = Member { path, layout: None, wal: None, snapshots: vec![name], db: None, received_dbs: Vec::new() };
+    Ok(Opened { members: vec![member], choice, salvaged: Vec::new() })
 }
 
-fn directory(dir: DataDir, up_to: Option<RaftIndex>) -> Result<Opened> {
+fn member(dir: DataDir) -> Result<Member> {
     for segment in dir.segments.iter().flatten() {
         lock::check_segment(&segment.path)?;
     }
@@ -78,35 +114,70 @@ fn directory(dir: DataDir, up_to: Option<RaftIndex>) -> Result<Opened> {
     }
     let wal = dir.segments.as_deref().map(Wal::read).transpose()?;
     if let Some(wal) = &wal
-        && wal.metadata.is_none()
+        && wal.metadata().is_none()
+        && !matches!(wal.end(), End::Damaged(_))
     {
         let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
                        backup that etcdctl 2.0 made of a running server";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&dir.root));
     }
-    let choice = choose(&dir.snapshots, wal.as_ref(), up_to)?;
-    let received = dir.received_dbs.iter().find(|(index, _)| *index == choice.index()).map(|(_, path)| path);
-    let dbs = Dbs {
-        db: dir.db.as_deref().map(Map::open).transpose()?,
-        received: received.map(|path| Map::open(path)).transpose()?,
-    };
-    Ok(Opened {
+    let received = dir.received_dbs.into_iter().map(|(index, path)| Ok((index, Map::open(&path)?)));
+    Ok(Member {
         path: dir.root,
         layout: Some(dir.layout),
-        choice,
         wal,
-        dbs,
-        snapshots: dir.snapshots.into_iter().map(|name| name.path).collect(),
+        snapshots: dir.snapshots,
+        db: dir.db.as_deref().map(Map::open).transpose()?,
+        received_dbs: received.collect::<Result<_>>()?,
     })
 }
 
+/// One member alone: its damage is an error, unless it is to be salvaged.
+fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
+    let mut salvaged = Vec::new();
+    loop {
+        if let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage) {
+            if !options.salvage {
+                return Err(damage);
+            }
+            salvaged.push(damage);
+        }
+        match choose(&member.snapshots, member.wal.as_ref(), options.up_to) {
+            Ok(choice) => return Ok(Opened { members: vec![member], choice, salvaged }),
+            Err(error) => {
+                let fell_back = options.salvage && member.wal.as_mut().is_some_and(Wal::fall_back);
+                if !fell_back {
+                    return Err(error.in_file(&member.path));
+                }
+            }
+        }
+    }
+}
+
 impl Opened {
+    /// The member that the replay starts from; of none, a member without data.
+    pub fn start(&self) -> Option<&Member> {
+        self.members.get(self.choice.member)
+    }
+
+    /// Where the start is, for errors.
+    pub fn path(&self) -> &Path {
+        self.start().map_or(Path::new(""), |member| &member.path)
+    }
+
+    /// The log of the member that the replay starts from.
+    pub fn wal(&self) -> Option<&Wal> {
+        self.start().and_then(|member| member.wal.as_ref())
+    }
+
     /// The files that the result depends on, with their bytes: the chosen snapshot, the segments, the v3 backends.
     pub fn files(&self) -> Vec<(&Path, &[u8])> {
-        let snapshot = self.choice.snapshot.iter().map(|s| (s.path(), s.file()));
-        let segments = self.wal.iter().flat_map(Wal::files);
-        let dbs = [&self.dbs.db, &self.dbs.received].into_iter().flatten();
-        let dbs = dbs.map(|map| (map.path(), map.bytes()));
-        snapshot.chain(segments).chain(dbs).collect()
+        let mut files: Vec<_> = self.choice.snapshot.iter().map(|s| (s.path(), s.file())).collect();
+        for member in &self.members {
+            files.extend(member.wal.iter().flat_map(Wal::files));
+            let received = member.received_dbs.iter().map(|(_, map)| map);
+            files.extend(member.db.iter().chain(received).map(|map| (map.path(), map.bytes())));
+        }
+        files
     }
 }

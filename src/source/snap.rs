@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::source::map::Map;
-use crate::wire::{Field, Reader, WireError};
+use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
 /// A raft configuration: who votes, who only learns (FORMATS 2.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
     }
     let (mut crc, mut data) = (0, None);
     let mut reader = Reader::new(bytes, 0);
-    while let Some(field) = reader.field()? {
+    while let Some(field) = reader.field().map_err(|e| cut_short(e, bytes.len()))? {
         match field.number {
             1 => crc = field.varint()?,
             2 => data = Some(field),
@@ -106,6 +106,13 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
         return Err(damaged(data.value_offset, message));
     }
     raft_snapshot(body, data.value_offset)
+}
+
+fn cut_short(e: WireError, len: usize) -> Error {
+    if e.expected != LENGTH_WITHIN {
+        return e.into();
+    }
+    damaged(e.offset, format!("expected more than the {len} bytes of this file by the length here: it was cut short"))
 }
 
 fn raft_snapshot(body: &[u8], base: u64) -> Result<Parsed> {

@@ -1,8 +1,9 @@
 //! The write-ahead log: segments in order, one chain of checksums, and which entries stand in the end (FORMATS 4).
 //!
-//! One pass over all segments, before anything is chosen: entries are kept as references into the maps. A damaged segment
-//! that has a successor only moves the beginning of what can be used, because a snapshot may make it unnecessary; what
-//! then is missing is found when the snapshot is chosen. Damage in the last segment is an error. Knows no v2 tree.
+//! One pass over all segments, before anything is chosen: entries are kept as references into the maps. Damage ends a run of
+//! sound records, and the next segment begins another: a snapshot may make the earlier ones unnecessary, which is found when
+//! it is chosen. What damage means for the result is the caller's question; here nothing is believed across it. Knows no
+//! v2 tree.
 
 use std::path::{Path, PathBuf};
 
@@ -51,30 +52,23 @@ pub enum End {
         /// Offset of the torn frame.
         offset: u64,
     },
+    /// In damage: what stands behind it is not known.
+    Damaged(Error),
 }
 
-/// A whole log, read.
+/// A log, read: its last run of sound records.
 #[derive(Debug)]
 pub struct Wal {
     segments: Vec<Segment>,
-    entries: Vec<EntryRef>,
-    /// Whose log it is; `None` for a log that ends before it says so.
-    pub metadata: Option<Metadata>,
-    /// The last hard state.
-    pub hard_state: Option<HardState>,
-    /// All snapshot records, in file order.
-    pub snapshots: Vec<SnapRecord>,
-    /// How it ends.
-    pub end: End,
-    /// Damage in segments that have a sound successor: those before it are not used.
-    pub damage: Vec<Error>,
-    /// True if any frame is padded, which proves a server of 3.0 or later.
-    pub padded: bool,
-    /// Entries that later ones replaced.
-    pub overwritten: u64,
-    /// True if the records stand in the order that `etcdctl backup` writes: all entries, then one hard state, then at
-    /// most one more snapshot record (FORMATS 1.4).
-    pub backup_order: bool,
+    run: Run,
+    earlier: Vec<Run>,
+}
+
+/// Records without damage between them.
+#[derive(Debug)]
+struct Run {
+    scan: Scan,
+    end: End,
 }
 
 #[derive(Debug)]
@@ -84,38 +78,103 @@ struct Segment {
 }
 
 impl Wal {
-    /// Reads all segments, which must be sorted by name.
+    /// Reads all segments, which must be sorted by name. Damage is no error here: see [`Wal::end`] and [`Wal::damage`].
     ///
     /// # Errors
-    /// [`Reason::Damaged`] for damage that etcd's format lets one see, except where [`Wal::damage`] keeps it.
+    /// A segment cannot be opened.
     pub fn read(names: &[SegmentName]) -> Result<Wal> {
-        let mut segments = Vec::new();
-        for name in contiguous(names) {
-            segments.push(Segment { name: name.clone(), map: Map::open(&name.path)? });
-        }
+        let open = |name: &SegmentName| Ok(Segment { name: name.clone(), map: Map::open(&name.path)? });
+        Ok(Wal::scan(contiguous(names).iter().map(open).collect::<Result<_>>()?))
+    }
+
+    fn scan(segments: Vec<Segment>) -> Wal {
+        let mut earlier = Vec::new();
         let mut scan = Scan::default();
-        let mut damage = Vec::new();
         let mut end = End::Clean;
         for (number, segment) in segments.iter().enumerate() {
             let last = number + 1 == segments.len();
-            match scan.segment(number, segment, last) {
-                Ok(None) => {}
-                Ok(Some(offset)) => end = End::Torn { segment: segment.name.path.clone(), offset },
-                Err(error) if last => return Err(error.in_file(&segment.name.path)),
-                Err(error) => {
-                    damage.push(error.in_file(&segment.name.path));
-                    scan = Scan::default();
-                }
+            end = match scan.segment(number, segment, last) {
+                Ok(None) => continue,
+                Ok(Some(offset)) => End::Torn { segment: segment.name.path.clone(), offset },
+                Err(error) => End::Damaged(error.in_file(&segment.name.path)),
+            };
+            if !last {
+                let scan = std::mem::take(&mut scan);
+                earlier.push(Run { scan, end: std::mem::replace(&mut end, End::Clean) });
             }
         }
-        let backup_order = scan.order.is_backup();
-        let Scan { entries, metadata, hard_state, snapshots, padded, overwritten, .. } = scan;
-        Ok(Wal { segments, entries, metadata, hard_state, snapshots, end, damage, padded, overwritten, backup_order })
+        Wal { segments, run: Run { scan, end }, earlier }
+    }
+
+    /// Forgets the last run for the one before the last damage, if there is one; what stands between is lost then.
+    pub fn fall_back(&mut self) -> bool {
+        match self.earlier.pop() {
+            Some(run) => {
+                self.run = run;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How the log ends.
+    pub fn end(&self) -> &End {
+        &self.run.end
+    }
+
+    /// The damage that the log ends in, as an error to be returned.
+    pub fn take_damage(&mut self) -> Option<Error> {
+        match std::mem::replace(&mut self.run.end, End::Clean) {
+            End::Damaged(error) => Some(error),
+            end => {
+                self.run.end = end;
+                None
+            }
+        }
+    }
+
+    /// Damage in segments before this run, of which nothing is used.
+    pub fn damage(&self) -> impl DoubleEndedIterator<Item = &Error> {
+        self.earlier.iter().filter_map(|run| match &run.end {
+            End::Damaged(error) => Some(error),
+            End::Clean | End::Torn { .. } => None,
+        })
+    }
+
+    /// Whose log it is; `None` for a log that ends before it says so.
+    pub fn metadata(&self) -> Option<Metadata> {
+        self.run.scan.metadata
+    }
+
+    /// The last hard state.
+    pub fn hard_state(&self) -> Option<HardState> {
+        self.run.scan.hard_state
+    }
+
+    /// All snapshot records, in file order.
+    pub fn snapshots(&self) -> &[SnapRecord] {
+        &self.run.scan.snapshots
+    }
+
+    /// True if any frame is padded, which proves a server of 3.0 or later.
+    pub fn padded(&self) -> bool {
+        self.run.scan.padded
+    }
+
+    /// Entries that later ones replaced.
+    pub fn overwritten(&self) -> u64 {
+        self.run.scan.overwritten
+    }
+
+    /// True if the records stand in the order that `etcdctl backup` writes: all entries, then one hard state, then at most
+    /// one more snapshot record (FORMATS 1.4).
+    pub fn has_backup_order(&self) -> bool {
+        self.run.scan.order.is_backup()
     }
 
     /// The entries in index order, without a gap; those before the last gap are not among them.
     pub fn entries(&self) -> &[EntryRef] {
-        &self.entries
+        &self.run.scan.entries
     }
 
     /// The entry behind a reference.
@@ -138,27 +197,37 @@ impl Wal {
         self.segments.iter().map(|segment| (segment.name.path.as_path(), segment.map.bytes()))
     }
 
+    /// The last segment and its size.
+    pub fn last_segment(&self) -> Option<(&Path, u64)> {
+        self.segments.last().map(|segment| (segment.name.path.as_path(), segment.map.bytes().len() as u64))
+    }
+
+    /// Whether a server made the last segment that preallocates them (3.0 and later).
+    pub fn last_is_preallocated(&self) -> bool {
+        self.run.scan.segment_padded
+    }
+
     /// Index of the first and last entry.
     pub fn range(&self) -> Option<(RaftIndex, RaftIndex)> {
-        Some((self.entries.first()?.index, self.entries.last()?.index))
+        Some((self.entries().first()?.index, self.entries().last()?.index))
     }
 
     /// The entry with this index.
     pub fn at(&self, index: RaftIndex) -> Option<&EntryRef> {
-        let first = self.entries.first()?.index;
-        self.entries.get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
+        let first = self.entries().first()?.index;
+        self.entries().get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
     }
 
     /// The entries with indexes above `index`, or `None` if the first of them is missing.
     pub fn after(&self, index: RaftIndex) -> Option<&[EntryRef]> {
-        let Some(first) = self.entries.first() else { return Some(&[]) };
+        let Some(first) = self.entries().first() else { return Some(&[]) };
         let skip = (index.0 + 1).checked_sub(first.index.0)?;
-        Some(self.entries.get(usize::try_from(skip).ok()?..).unwrap_or_default())
+        Some(self.entries().get(usize::try_from(skip).ok()?..).unwrap_or_default())
     }
 
     /// The highest index known to be committed; 0 without a hard state.
     pub fn commit(&self) -> RaftIndex {
-        self.hard_state.map_or(RaftIndex(0), |state| state.commit)
+        self.hard_state().map_or(RaftIndex(0), |state| state.commit)
     }
 }
 
@@ -181,6 +250,8 @@ struct Scan {
     hard_state: Option<HardState>,
     snapshots: Vec<SnapRecord>,
     padded: bool,
+    /// Whether the last segment begins with a padded frame.
+    segment_padded: bool,
     overwritten: u64,
     order: Order,
 }
@@ -196,6 +267,9 @@ impl Scan {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {
                     self.padded |= padded;
+                    if first {
+                        self.segment_padded = padded;
+                    }
                     (record, next)
                 }
                 Err(Broken::Torn(_)) if last => return Ok(Some(offset)),

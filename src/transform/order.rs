@@ -8,6 +8,7 @@ use rayon::slice::ParallelSliceMut;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{Revision, V2Index};
 use crate::limits;
+use crate::report::table::short;
 use crate::transform::plan::Row;
 use crate::v2store::overlay::{NodeRef, Tree};
 
@@ -119,8 +120,8 @@ fn key<'t>(tree: &'t Tree<'_>, row: &Row) -> std::borrow::Cow<'t, [u8]> {
 fn out_of_range(tree: &Tree<'_>, row: &Row) -> Error {
     let node: NodeRef = row.node;
     let message = format!(
-        "key {:?} has the v2 indexes {} (created) and {} (modified), which cannot be revisions (2 to 2^62): use --revisions dense",
-        String::from_utf8_lossy(crate::v2store::path::user_key(&tree.path(node))),
+        "key {} has the v2 indexes {} (created) and {} (modified), which cannot be revisions (2 to 2^62): use --revisions dense",
+        short(&String::from_utf8_lossy(crate::v2store::path::user_key(&tree.path(node)))),
         tree.created(node),
         tree.modified(node)
     );

@@ -3,12 +3,15 @@
 //! Decides what counts as committed, and by whose rules the log is replayed. Knows nothing of v3, but takes the index that a
 //! v3 backend proves to be applied.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term, V2Index};
-use crate::source::open::Opened;
-use crate::source::raft::{EntryKind, Proposal, parse_proposal};
-use crate::source::wal::{EntryRef, Wal};
-use crate::v2store::apply::{Replay, ServerVersion};
+use crate::source::cluster::{self, Located, Proof};
+use crate::source::open::{Member, Opened};
+use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
+use crate::source::wal::Wal;
+use crate::v2store::apply::{Effect, Replay, ServerVersion};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
 use crate::v2store::overlay::Tree;
@@ -27,6 +30,12 @@ pub enum CommitBy {
     OnlyVoter,
     /// Nothing: the operator asked for all of the log.
     Asked,
+    /// The hard state of another member.
+    OtherMember,
+    /// A majority of the voters holds it (FORMATS 4.9 b).
+    Majority,
+    /// Every log that could win an election holds it (FORMATS 4.9 c).
+    Election,
 }
 
 impl CommitBy {
@@ -37,6 +46,9 @@ impl CommitBy {
             CommitBy::Snapshot => "the snapshot",
             CommitBy::Backend => "the v3 backend's consistent index",
             CommitBy::OnlyVoter => "this member is the only voter",
+            CommitBy::OtherMember => "another member's hard state",
+            CommitBy::Majority => "a majority of the voters holds it",
+            CommitBy::Election => "every log that could win an election holds it",
             CommitBy::Asked => "asked for, though not known to be committed",
         }
     }
@@ -55,7 +67,12 @@ pub struct Recovered<'m> {
     pub applied_entries: u64,
     /// True for what `etcdctl backup` made (FORMATS 1.4).
     pub backup: bool,
+    /// How many of the applied entries were read from each member's log.
+    pub taken_from: Vec<u64>,
 }
+
+/// Sees each entry as it is applied; its error ends the replay.
+pub type Observe<'a> = &'a mut dyn FnMut(&Applied<'_>) -> Result<()>;
 
 /// What of the log is replayed, and how.
 #[derive(Debug, Clone, Copy, Default)]
@@ -126,33 +143,63 @@ pub fn recover<'m>(
     backend_index: Option<RaftIndex>,
     options: &ReplayOptions,
 ) -> Result<Recovered<'m>> {
+    recover_observed(opened, table, backend_index, options, &mut |_| Ok(()))
+}
+
+/// An entry that was applied.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    /// What it says.
+    pub entry: &'a Entry<'a>,
+    /// What it did.
+    pub effect: Effect,
+    /// The store's index behind it.
+    pub v2_index: V2Index,
+}
+
+/// As [`recover`]; each entry is shown once it is applied.
+///
+/// # Errors
+/// As [`recover`], and what `observe` returned.
+pub fn recover_observed<'m>(
+    opened: &'m Opened,
+    table: &'m Table<'m>,
+    backend_index: Option<RaftIndex>,
+    options: &ReplayOptions,
+    observe: Observe<'_>,
+) -> Result<Recovered<'m>> {
     let start = opened.choice.index();
-    let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
+    let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
+    let (commit, commit_by) = commit(opened, start, backend_index)?;
+    let commits = cluster::commits(&opened.members);
+    let nobody = vec![false; opened.members.len()];
+    let everybody = vec![true; opened.members.len()];
+    // Of one member alone, what its backend or its snapshot proves is in its own log too.
+    let right = if opened.members.len() == 1 { everybody } else { nobody };
+    let committed = match opened.wal() {
+        Some(_) => cluster::join(&opened.members, &commits, start, commit, right)?,
+        None => Vec::new(),
+    };
     let mut tree = Tree::new(table);
-    let entries = match &opened.wal {
-        Some(wal) => wal.after(start).ok_or_else(|| Error::new(Reason::Gap, "expected the log behind the snapshot"))?,
-        None => &[],
-    };
-    let (commit, by) = commit(opened, start, entries, backend_index)?;
-    let (committed, tail) = split(entries, commit);
-    let version = match &opened.wal {
-        Some(wal) => last_server(wal, committed, &mut tree)?,
-        None => membership::cluster_version(&mut tree)
-            .and_then(|text| ServerVersion::parse(text.as_bytes()))
-            .unwrap_or(ServerVersion::OLDEST),
-    };
+    let version = last_server(opened, &committed, &mut tree)?;
+    let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
     let mut recovered = Recovered {
         replay: Replay::new(tree, voters, version, start),
-        commit_by: by,
+        commit_by,
         tail: Tail::default(),
         applied_entries: 0,
         backup: false,
+        taken_from: vec![0; opened.members.len()],
     };
     if let Some(padded) = options.padded_names {
         recovered.replay.padded_names = padded;
     }
-    if let Some(wal) = &opened.wal {
-        recovered.replay(wal, committed, tail, options)?;
+    recovered.apply(opened, until(&committed, up_to), observe)?;
+    recovered.backup = recovered.is_backup(opened);
+    if up_to > commit {
+        recovered.go_beyond(opened, commit, options, observe)?;
+        recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
+        refuse_tail(&recovered, options)?;
     }
     match options.up_to {
         Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
@@ -160,8 +207,24 @@ pub fn recover<'m>(
     }
 }
 
-fn split(entries: &[EntryRef], index: RaftIndex) -> (&[EntryRef], &[EntryRef]) {
-    entries.split_at_checked(entries.partition_point(|entry| entry.index <= index)).unwrap_or((entries, &[]))
+fn until(entries: &[Located], index: RaftIndex) -> &[Located] {
+    entries.get(..entries.partition_point(|located| located.entry.index <= index)).unwrap_or(entries)
+}
+
+fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions) -> Result<()> {
+    let writes = &recovered.tail.writes;
+    match writes.first() {
+        Some(first) if options.tail == TailRule::Fail => {
+            let message = format!(
+                "{} v2 writes stand in the log after the commit index {}, the first at raft index {}",
+                writes.len(),
+                recovered.replay.applied,
+                first.index
+            );
+            Err(Error::new(Reason::TailPresent, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn not_reached(opened: &Opened, recovered: &Recovered<'_>, up_to: RaftIndex) -> Error {
@@ -173,66 +236,80 @@ fn not_reached(opened: &Opened, recovered: &Recovered<'_>, up_to: RaftIndex) -> 
     } else {
         format!("cannot go to raft index {up_to}: the source ends at {applied}")
     };
-    Error::new(Reason::IndexNotReached, message).in_file(&opened.path)
+    Error::new(Reason::IndexNotReached, message).in_file(opened.path())
 }
 
 impl<'m> Recovered<'m> {
-    /// The committed entries, then as much of the tail as is to be taken.
-    fn replay(
-        &mut self,
-        wal: &'m Wal,
-        committed: &[EntryRef],
-        tail: &[EntryRef],
-        options: &ReplayOptions,
-    ) -> Result<()> {
-        let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
-        self.apply(wal, split(committed, up_to).0)?;
-        let node_id = wal.metadata.map(|metadata| metadata.node_id);
-        self.backup = self.is_backup(wal, node_id);
-        let (tail, _) = split(tail, up_to);
-        let take = match options.tail {
-            TailRule::Auto => self.is_only_voter(node_id) && !self.backup,
-            TailRule::All => true,
-            TailRule::Committed | TailRule::Fail => false,
-        };
-        if take && !tail.is_empty() {
-            self.apply(wal, tail)?;
-            self.commit_by = if options.tail == TailRule::All { CommitBy::Asked } else { CommitBy::OnlyVoter };
-            return Ok(());
-        }
-        self.tail = left_out(wal, tail)?;
-        match self.tail.writes.first() {
-            Some(first) if options.tail == TailRule::Fail => {
-                let message = format!(
-                    "{} v2 writes stand in the log after the commit index {}, the first at raft index {}",
-                    self.tail.writes.len(),
-                    self.replay.applied,
-                    first.index
-                );
-                Err(Error::new(Reason::TailPresent, message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn apply(&mut self, wal: &'m Wal, entries: &[EntryRef]) -> Result<()> {
-        for reference in entries {
-            let entry = wal.entry(reference)?;
-            self.replay.apply(&entry).map_err(|e| e.at(entry.data_offset).in_file(wal.segment_path(reference)))?;
+    fn apply(&mut self, opened: &'m Opened, entries: &[Located], observe: Observe<'_>) -> Result<()> {
+        for located in entries {
+            let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
+            let entry = wal.entry(&located.entry)?;
+            let failed = |e: Error| e.at(entry.data_offset).in_file(wal.segment_path(&located.entry));
+            let effect = self.replay.apply(&entry).map_err(failed)?;
             self.applied_entries += 1;
+            if let Some(taken) = self.taken_from.get_mut(located.member) {
+                *taken += 1;
+            }
+            observe(&Applied { entry: &entry, effect, v2_index: self.v2_index() })?;
         }
         Ok(())
     }
 
-    fn is_only_voter(&self, node_id: Option<MemberId>) -> bool {
+    /// Entries above every commit on disk: those that the cluster would find committed, or those that are asked for.
+    fn go_beyond(
+        &mut self,
+        opened: &'m Opened,
+        commit: RaftIndex,
+        options: &ReplayOptions,
+        observe: Observe<'_>,
+    ) -> Result<()> {
+        let members = &opened.members;
+        let end = |at: usize| members.get(at)?.wal.as_ref()?.range().map(|(_, last)| last);
+        let only = |at: usize| (0..members.len()).map(|other| other == at).collect();
+        let (to, right, by) = match options.tail {
+            TailRule::Committed | TailRule::Fail => return Ok(()),
+            TailRule::All => {
+                let Some(at) = cluster::furthest(members) else { return Ok(()) };
+                (end(at), only(at), CommitBy::Asked)
+            }
+            TailRule::Auto if self.backup => return Ok(()),
+            TailRule::Auto => match self.only_voter(opened) {
+                Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
+                None if members.len() == 1 => return Ok(()),
+                None => {
+                    let voters = &self.replay.voters.voters;
+                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {
+                        return Ok(());
+                    };
+                    let by = match beyond.proof {
+                        Proof::Majority => CommitBy::Majority,
+                        Proof::Election => CommitBy::Election,
+                    };
+                    (Some(beyond.index), beyond.holders, by)
+                }
+            },
+        };
+        let to = to.unwrap_or(commit).min(options.up_to.unwrap_or(RaftIndex(u64::MAX)));
+        if to > commit {
+            let entries = cluster::join(members, &cluster::commits(members), commit, to, right)?;
+            self.apply(opened, &entries, observe)?;
+            self.commit_by = by;
+        }
+        Ok(())
+    }
+
+    /// The given member that is the cluster's only voter.
+    fn only_voter(&self, opened: &Opened) -> Option<usize> {
         let voters = &self.replay.voters.voters;
-        voters.len() == 1 && voters.first().copied() == node_id
+        let id = voters.first().copied().filter(|_| voters.len() == 1)?;
+        opened.members.iter().position(|member| node_id(member) == Some(id))
     }
 
     /// A backup has its records in an order of its own, and new ids that no member of the store has (FORMATS 1.4).
-    fn is_backup(&mut self, wal: &Wal, node_id: Option<MemberId>) -> bool {
+    fn is_backup(&mut self, opened: &Opened) -> bool {
         let members = membership::member_ids(&mut self.replay.tree);
-        wal.backup_order && node_id.is_some_and(|id| !members.contains(&id))
+        let in_order = opened.wal().is_some_and(Wal::has_backup_order);
+        in_order && opened.start().and_then(node_id).is_some_and(|id| !members.contains(&id))
     }
 
     /// The store's index at the end of the replay.
@@ -241,60 +318,88 @@ impl<'m> Recovered<'m> {
     }
 }
 
-/// The highest index that is proven to be committed (FORMATS 4.9).
-fn commit(
-    opened: &Opened,
-    start: RaftIndex,
-    entries: &[EntryRef],
-    backend_index: Option<RaftIndex>,
-) -> Result<(RaftIndex, CommitBy)> {
-    let mut commit = (start, CommitBy::Snapshot);
-    let Some(wal) = &opened.wal else { return Ok(commit) };
-    if wal.commit() > commit.0 || opened.choice.snapshot.is_none() {
-        commit = (wal.commit().max(start), CommitBy::HardState);
+fn node_id(member: &Member) -> Option<MemberId> {
+    Some(member.wal.as_ref()?.metadata()?.node_id)
+}
+
+/// The highest index that is proven to be committed on disk (FORMATS 4.9).
+fn commit(opened: &Opened, start: RaftIndex, backend_index: Option<RaftIndex>) -> Result<(RaftIndex, CommitBy)> {
+    if opened.wal().is_none() {
+        return Ok((start, CommitBy::Snapshot));
     }
-    let Some(backend) = backend_index.filter(|index| *index > commit.0) else { return Ok(commit) };
-    let last = entries.last().map_or(start, |entry| entry.index);
-    if backend > last {
-        let message = format!(
-            "expected the log to reach raft index {backend}, which the v3 backend has applied, found it \
-                               end at {last}: a part of the log is missing"
-        );
-        let error = Error::new(Reason::CommitBeyondLog, message);
-        return Err(error.in_file(&opened.path));
+    let own = opened.wal().map_or(RaftIndex(0), Wal::commit);
+    let known = cluster::commits(&opened.members).into_iter().max().unwrap_or(own);
+    let mut commit = match known {
+        known if known > own.max(start) => (known, CommitBy::OtherMember),
+        known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
+        _ => (start, CommitBy::Snapshot),
+    };
+    let last = opened.wal().and_then(Wal::range).map_or(start, |(_, last)| last.max(start));
+    if opened.members.len() > 1 {
+        return Ok(commit);
     }
-    Ok((backend, CommitBy::Backend))
+    if let Some(backend) = backend_index.filter(|index| *index > commit.0) {
+        commit = (backend, CommitBy::Backend);
+    }
+    if commit.0 <= last {
+        return Ok(commit);
+    }
+    if !opened.salvaged.is_empty() {
+        return Ok((last, commit.1));
+    }
+    let message = format!(
+        "expected the log to reach raft index {}, which {} proves to be committed, found it end at {last}: a part of the log \
+         is missing",
+        commit.0,
+        commit.1.phrase()
+    );
+    Err(Error::new(Reason::CommitBeyondLog, message).in_file(opened.path()))
 }
 
 /// Whose rules hold: those of the server that ran last on the log, because it replayed all of it by its own (FORMATS 6.4).
-fn last_server(wal: &Wal, entries: &[EntryRef], tree: &mut Tree<'_>) -> Result<ServerVersion> {
+fn last_server(opened: &Opened, entries: &[Located], tree: &mut Tree<'_>) -> Result<ServerVersion> {
     let in_snapshot = membership::cluster_version(tree).and_then(|text| ServerVersion::parse(text.as_bytes()));
     let mut version = in_snapshot.unwrap_or(ServerVersion::OLDEST);
-    if wal.padded {
+    let wals = || opened.members.iter().filter_map(|member| member.wal.as_ref());
+    if wals().any(Wal::padded) {
         version = version.max(ServerVersion::PADDED_FRAMES);
     }
-    for reference in entries {
-        version = version.max(ServerVersion::set_by(&wal.entry(reference)?).unwrap_or(version));
+    for located in entries {
+        let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
+        version = version.max(ServerVersion::set_by(&wal.entry(&located.entry)?).unwrap_or(version));
     }
     Ok(version)
 }
 
-fn left_out(wal: &Wal, tail: &[EntryRef]) -> Result<Tail> {
-    let mut out = Tail { entries: tail.len() as u64, writes: Vec::new() };
-    for reference in tail {
-        let entry = wal.entry(reference)?;
-        if entry.kind == EntryKind::Normal
-            && let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
-            && request.is_write()
-        {
-            out.writes.push(TailWrite {
-                index: entry.index,
-                term: entry.term,
-                method: request.method.to_vec(),
-                path: request.path.to_vec(),
-                value_len: request.val.len(),
-            });
+/// The entries of all logs above what was applied; each once, however many hold it.
+fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex) -> Result<Tail> {
+    let mut out = Tail::default();
+    let mut seen = BTreeSet::new();
+    for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
+        for reference in wal.entries() {
+            let above = reference.index > applied && reference.index <= up_to;
+            if above && seen.insert((reference.index, reference.term)) {
+                out.entries += 1;
+                out.writes.extend(tail_write(&wal.entry(reference)?));
+            }
         }
     }
+    out.writes.sort_by_key(|write| (write.index, write.term));
     Ok(out)
+}
+
+fn tail_write(entry: &Entry<'_>) -> Option<TailWrite> {
+    if entry.kind != EntryKind::Normal {
+        return None;
+    }
+    match parse_proposal(entry.data, entry.data_offset) {
+        Ok(Proposal::V2(request)) if request.is_write() => Some(TailWrite {
+            index: entry.index,
+            term: entry.term,
+            method: request.method.to_vec(),
+            path: request.path.to_vec(),
+            value_len: request.val.len(),
+        }),
+        _ => None,
+    }
 }

@@ -106,7 +106,11 @@ pub fn write_wal(
     let dir = data_dir.join("member/wal");
     fs::create_dir_all(&dir).unwrap();
     let name = format!("{:016x}-{:016x}.wal", 0, 0);
-    fs::write(dir.join(name), wal.bytes).unwrap();
+    let path = dir.join(name);
+    fs::write(&path, wal.bytes).unwrap();
+    // As a server preallocates it; the zeros take no room on disk.
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len().max(64_000_000)).unwrap();
 }
 
 /// A plain v2 PUT as a server logs it.

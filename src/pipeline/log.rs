@@ -1,0 +1,180 @@
+//! `inspect --wal`: the log, entry by entry, with what each did. Shows what `recover` does; decides nothing.
+
+use std::collections::HashMap;
+
+use super::Interrupted;
+use super::load::{backend, wal_dir};
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::options::{EntryFilter, WalOptions};
+use crate::report::inspection::EntryLine;
+use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::wal::{EntryRef, Wal};
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::apply::Effect;
+use crate::v2store::recover::{ReplayOptions, read_table, recover_observed};
+
+/// Shows each entry of the log that the options ask for, in order.
+///
+/// # Errors
+/// As for a conversion's reading; there is no log ([`Reason::WalMissing`]); and what `show` returned.
+pub fn inspect_wal(
+    options: &WalOptions,
+    interrupted: Interrupted<'_>,
+    show: &mut dyn FnMut(&EntryLine) -> Result<()>,
+) -> Result<()> {
+    let Found::V2(opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), OpenOptions::default())? else {
+        return Err(
+            Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
+        );
+    };
+    let Some(wal) = opened.wal() else {
+        return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
+    };
+    let effects = effects(&opened, interrupted)?;
+    for (at, reference) in wal.entries().iter().enumerate() {
+        if at.is_multiple_of(1 << 12) {
+            interrupted()?;
+        }
+        if !(options.from_index..=options.to_index).contains(&reference.index.0) {
+            continue;
+        }
+        let entry = wal.entry(reference)?;
+        let (filter, mut line) = describe(&entry)?;
+        if !options.kinds.is_empty() && !options.kinds.iter().any(|kind| matches(*kind, filter)) {
+            continue;
+        }
+        (line.effect, line.v2_index) = match effects.get(&reference.index.0) {
+            Some((effect, v2_index)) => (effect_word(*effect), Some(v2_index.0)),
+            None if reference.index <= opened.choice.index() => ("in the snapshot".to_string(), None),
+            None => ("not committed".to_string(), None),
+        };
+        place(&mut line, wal, reference, &entry);
+        show(&line)?;
+    }
+    Ok(())
+}
+
+type Effects = HashMap<u64, (Effect, V2Index)>;
+
+fn effects(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
+    let table = read_table(opened)?;
+    let backend = backend(opened)?;
+    let mut effects = HashMap::new();
+    let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
+        effects.insert(applied.entry.index.0, (applied.effect, applied.v2_index));
+        if effects.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
+    };
+    recover_observed(opened, &table, backend.consistent_index, &ReplayOptions::default(), observe)?;
+    Ok(effects)
+}
+
+fn place(line: &mut EntryLine, wal: &Wal, reference: &EntryRef, entry: &Entry<'_>) {
+    line.raft_index = entry.index.0;
+    line.term = entry.term.0;
+    line.bytes = entry.data.len() as u64;
+    line.offset = entry.data_offset;
+    line.segment = wal.segment_path(reference).file_name().unwrap_or_default().to_string_lossy().into_owned();
+}
+
+fn describe(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
+    if entry.kind != EntryKind::Normal {
+        return conf_change(entry);
+    }
+    let (filter, line) = match parse_proposal(entry.data, entry.data_offset)? {
+        Proposal::Empty => (EntryFilter::Empty, EntryLine::default()),
+        Proposal::V2(request) => self::request(&request),
+        Proposal::ClusterVersionSet(_) => (EntryFilter::V3, with_detail("cluster version")),
+        Proposal::MemberAttributesSet(_) => (EntryFilter::V3, with_detail("member attributes")),
+        Proposal::V3 { field } => (EntryFilter::V3, with_detail(&format!("request field {field}"))),
+    };
+    Ok((filter, EntryLine { kind: word(filter), ..line }))
+}
+
+fn with_detail(detail: &str) -> EntryLine {
+    EntryLine { detail: vec![detail.to_string()], ..EntryLine::default() }
+}
+
+fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
+    let change = parse_conf_change(entry.data, entry.data_offset)?;
+    let what = match change.kind {
+        ConfChangeKind::AddNode => "add",
+        ConfChangeKind::RemoveNode => "remove",
+        ConfChangeKind::UpdateNode => "update",
+        ConfChangeKind::AddLearnerNode => "add learner",
+    };
+    let line = EntryLine {
+        kind: word(EntryFilter::ConfChange),
+        key: Some(change.node_id.to_string()),
+        detail: vec![what.to_string()],
+        ..EntryLine::default()
+    };
+    Ok((EntryFilter::ConfChange, line))
+}
+
+fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
+    let filter = match request.method {
+        b"PUT" => EntryFilter::Put,
+        b"POST" => EntryFilter::Post,
+        b"DELETE" => EntryFilter::Delete,
+        b"SYNC" => EntryFilter::Sync,
+        b"QGET" => EntryFilter::Qget,
+        _ => EntryFilter::Empty,
+    };
+    let mut detail = Vec::new();
+    let mut say = |condition: bool, text: String| {
+        if condition {
+            detail.push(text);
+        }
+    };
+    say(request.dir, "dir".into());
+    say(request.recursive, "recursive".into());
+    say(request.refresh, "refresh".into());
+    say(request.prev_exist.is_some(), format!("prevExist={}", request.prev_exist == Some(true)));
+    say(request.prev_index > 0, format!("prevIndex={}", request.prev_index));
+    say(!request.prev_value.is_empty(), format!("prevValue of {} bytes", request.prev_value.len()));
+    say(request.expiration != 0, format!("expires {}", time(request.expiration)));
+    say(filter == EntryFilter::Sync, format!("at {}", time(request.time)));
+    let path = request.path.strip_prefix(NAMESPACE).unwrap_or(request.path);
+    let line = EntryLine {
+        key: (!path.is_empty()).then(|| super::facts::text(path)),
+        value_bytes: request.is_write().then_some(request.val.len() as u64),
+        detail,
+        ..EntryLine::default()
+    };
+    (filter, line)
+}
+
+fn time(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_or_else(|_| nanoseconds.to_string(), |at| at.to_string())
+}
+
+fn matches(wanted: EntryFilter, found: EntryFilter) -> bool {
+    let write = matches!(found, EntryFilter::Put | EntryFilter::Post | EntryFilter::Delete);
+    wanted == found || (wanted == EntryFilter::Write && write)
+}
+
+fn word(filter: EntryFilter) -> String {
+    let word = match filter {
+        EntryFilter::Write => "write",
+        EntryFilter::Put => "put",
+        EntryFilter::Post => "post",
+        EntryFilter::Delete => "delete",
+        EntryFilter::Sync => "sync",
+        EntryFilter::Qget => "qget",
+        EntryFilter::ConfChange => "conf-change",
+        EntryFilter::V3 => "v3",
+        EntryFilter::Empty => "empty",
+    };
+    word.to_string()
+}
+
+fn effect_word(effect: Effect) -> String {
+    match effect {
+        Effect::Changed => "changed".to_string(),
+        Effect::Refused(code) => format!("refused {code}"),
+        Effect::None => "none".to_string(),
+    }
+}
