@@ -20,7 +20,7 @@ use etcdlift::error::Reason;
 use etcdlift::ids::{RaftIndex, V2Index};
 use etcdlift::source::choose::Choice;
 use etcdlift::source::dir::WalDir;
-use etcdlift::source::open::{Found, Opened, open};
+use etcdlift::source::open::{Found, OpenOptions, Opened, open};
 use etcdlift::source::snap::Snapshot;
 use etcdlift::v2store::json;
 use etcdlift::v2store::membership::Voters;
@@ -90,14 +90,15 @@ fn the_whole_log_leads_to_the_snapshot_in_the_fixture() {
 impl Proven {
     /// All pairs of one data directory, as far as its log reaches.
     fn directory(&mut self, path: &Path, wal_dir: &WalDir) {
-        let mut opened = match open(path, wal_dir, None) {
+        let mut opened = match open(path, wal_dir, OpenOptions::default()) {
             Ok(Found::V2(opened)) => *opened,
             Ok(found) => panic!("{}: {found:?}", path.display()),
             // A backup of a running 2.0 server has an empty log.
             Err(error) if error.reason() == Reason::SourceEmpty => return,
             Err(error) => panic!("{error}"),
         };
-        let snapshots = || opened.snapshots.iter().map(|path| Snapshot::open(path).unwrap());
+        let names = &opened.start().unwrap().snapshots;
+        let snapshots = || names.iter().map(|name| Snapshot::open(&name.path).unwrap());
         let newer: Vec<_> = snapshots().map(|snapshot| (snapshot.index, state_of(&snapshot))).collect();
         let older: Vec<_> = snapshots().collect();
         self.from_nothing += self.leads_from(&mut opened, None, &newer);
@@ -108,9 +109,9 @@ impl Proven {
 
     /// Replays from one snapshot to all that are newer. Returns to how many the log reached.
     fn leads_from(&mut self, opened: &mut Opened, older: Option<Snapshot>, newer: &[(RaftIndex, State)]) -> u64 {
-        opened.choice = Choice { snapshot: older, passed_over: Vec::new() };
+        opened.choice = Choice { snapshot: older, member: 0, passed_over: Vec::new() };
         let from = opened.choice.index();
-        let Some(entries) = opened.wal.as_ref().and_then(|wal| wal.after(from)) else { return 0 };
+        let Some(entries) = opened.wal().and_then(|wal| wal.after(from)) else { return 0 };
         let Some(last) = entries.last().map(|entry| entry.index) else { return 0 };
         let table = read_table(opened).unwrap();
         let mut reached = 0;
@@ -119,7 +120,7 @@ impl Proven {
             let recovered = recover(opened, &table, None, &options);
             let mut replay = recovered.unwrap_or_else(|error| panic!("{error}")).replay;
             let found = State::of(&mut replay.tree, replay.voters);
-            let place = format!("{}, raft index {from} to {to}", opened.path.display());
+            let place = format!("{}, raft index {from} to {to}", opened.path().display());
             self.wrong.extend(expected.differences(&found).into_iter().map(|what| format!("{place}: {what}")));
             self.entries += to.0 - from.0;
             self.nodes += expected.nodes.len() as u64;

@@ -43,8 +43,12 @@ pub(super) struct Client {
     pub(super) written: BTreeMap<u64, Written>,
     /// Whether any name or value was not UTF-8.
     pub(super) sent_bad_bytes: bool,
-    /// How many requests the server refused.
-    pub(super) refused: u64,
+    /// What came of the requests: actions of the API, error codes, or else the HTTP status.
+    pub(super) outcomes: BTreeMap<String, u64>,
+    /// Nodes that expired between two requests.
+    pub(super) expired: u64,
+    /// The server's index, since it last started.
+    index: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +77,9 @@ impl Client {
             deleted: Vec::new(),
             written: BTreeMap::new(),
             sent_bad_bytes: false,
-            refused: 0,
+            outcomes: BTreeMap::new(),
+            expired: 0,
+            index: None,
         }
     }
 
@@ -94,8 +100,20 @@ impl Client {
         call
     }
 
+    /// A file or a directory that goes within a second or so.
+    pub(super) fn next_mortal(&mut self) -> Call {
+        let path = self.path();
+        let call = if self.random.chance(70) {
+            Call::new("PUT", &path).with("value", self.value())
+        } else {
+            Call::new("PUT", &path).with("dir", "true").with("prevExist", self.random.pick(&["true", "false"]))
+        };
+        self.touch(&path);
+        call.with("ttl", "1")
+    }
+
     fn touch(&mut self, path: &[u8]) {
-        if self.known.insert(path.to_vec()) {
+        if path != b"/" && self.known.insert(path.to_vec()) {
             self.touched.push(path.to_vec());
         }
     }
@@ -271,8 +289,9 @@ impl Client {
             0 => "0".into(),
             1 => String::new(),
             2 => self.random.pick(&HUGE_TTLS).into(),
-            3..10 => self.random.between(1, 2).to_string(),
-            10..12 => self.random.between(3, 6).to_string(),
+            3..9 => "1".into(),
+            9..12 => "2".into(),
+            12 => self.random.between(3, 6).to_string(),
             _ => self.random.between(600, 400_000_000).to_string(),
         };
         ttl.into_bytes()
@@ -295,7 +314,11 @@ impl Client {
             1 => (0..self.random.between(10, 30)).fold(Vec::new(), |path, _| self.below(&path)),
             2..45 if !self.touched.is_empty() => self.random.pick(&self.touched),
             45..65 if !self.touched.is_empty() => {
-                let path = self.random.pick(&self.touched);
+                let mut path = self.random.pick(&self.touched);
+                // Beside it, most of the time: it may be a file.
+                if self.random.chance(75) {
+                    path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap());
+                }
                 self.below(&path)
             }
             _ => (0..self.random.between(1, 3)).fold(Vec::new(), |path, _| self.below(&path)),
@@ -309,31 +332,36 @@ impl Client {
 }
 
 #[derive(Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Answer {
+    error_code: Option<u64>,
+    action: String,
     node: Node,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
+#[derive(Default)]
 struct Node {
     key: String,
-    #[serde(default)]
     dir: bool,
-    #[serde(default)]
     modified_index: u64,
 }
 
 impl Client {
     /// Remembers what the server made of a request.
     pub(super) fn learn(&mut self, call: &Call, response: &Response) {
-        if response.status >= 300 {
-            self.refused += 1;
-            return;
-        }
-        if call.method == "GET" {
-            return;
-        }
-        let answer: Answer = serde_json::from_slice(&response.body).unwrap();
+        let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
+        let outcome = match &answer {
+            Some(Answer { error_code: Some(code), .. }) => code.to_string(),
+            Some(answer) => answer.action.clone(),
+            None => format!("HTTP {}", response.status),
+        };
+        *self.outcomes.entry(outcome).or_default() += 1;
+        let changed = response.status < 300 && call.method != "GET";
+        self.count_expired(response, changed);
+        let Some(answer) = answer.filter(|_| changed) else { return };
         let mut key = call.path.clone();
         if call.method == "DELETE" {
             self.seen.remove(&key);
@@ -356,5 +384,19 @@ impl Client {
         let now = value.clone().or(before).unwrap_or_default();
         self.seen.insert(key.clone(), Seen { modified, value: now });
         self.written.insert(modified, Written { key, value });
+    }
+
+    /// What the index counts besides the requests.
+    fn count_expired(&mut self, response: &Response, changed: bool) {
+        let index = response.header("X-Etcd-Index").and_then(|index| index.parse::<u64>().ok());
+        // A bad request does not get as far as to the store.
+        let Some(index) = index.filter(|index| *index > 0) else { return };
+        let before = self.index.replace(index);
+        self.expired += before.map_or(0, |before| index - before - u64::from(changed));
+    }
+
+    /// The server writes a little of its own when it starts.
+    pub(super) fn restarted(&mut self) {
+        self.index = None;
     }
 }

@@ -1,6 +1,7 @@
 //! One seed: a server, a client that drives it, restarts on the way, an end, the conversion, the comparison.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +16,20 @@ use super::common::peers::{Peers, Version};
 use super::common::scratch;
 use super::common::server::{Boot, Server};
 use super::compare::Converted;
-use super::connection::Connection;
+use super::connection::{Call, Connection};
 use super::listing::Listing;
 use super::random::Random;
 
 /// What one seed, or several, came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) seeds: u64,
     pub(super) requests: u64,
-    pub(super) refused: u64,
+    /// What came of those that were not for the listing: actions, and error codes.
+    pub(super) outcomes: BTreeMap<String, u64>,
+    /// Nodes that expired while the client was at it.
+    pub(super) expired: u64,
+    /// Nodes in the last listings.
     pub(super) nodes: u64,
     pub(super) restarts: u64,
     pub(super) kills: u64,
@@ -39,11 +44,15 @@ pub(super) struct Tally {
 
 impl Tally {
     #[must_use]
-    pub(super) fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(mut self, other: Self) -> Self {
+        for (outcome, count) in other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += count;
+        }
         Self {
+            outcomes: self.outcomes,
             seeds: self.seeds + other.seeds,
             requests: self.requests + other.requests,
-            refused: self.refused + other.refused,
+            expired: self.expired + other.expired,
             nodes: self.nodes + other.nodes,
             restarts: self.restarts + other.restarts,
             kills: self.kills + other.kills,
@@ -63,6 +72,8 @@ struct Plan {
     restarts: Vec<usize>,
     /// Before which requests the client waits, so that nodes expire.
     pauses: Vec<usize>,
+    /// Requests at the end with a TTL of a second, and a wait after the listing.
+    mortals: Option<usize>,
 }
 
 impl Plan {
@@ -84,6 +95,7 @@ impl Plan {
             requests,
             restarts: (0..restarts).map(|_| random.between(10, requests - 1)).collect(),
             pauses: (0..pauses).map(|_| random.between(10, requests - 1)).collect(),
+            mortals: random.chance(40).then(|| random.between(1, 6)),
         }
     }
 }
@@ -128,9 +140,13 @@ impl<'a> Session<'a> {
         let (server, mut connection) = self.drive(&plan, &mut client, server).map_err(|error| error.to_string())?;
         let listing = Listing::read(&mut connection, &client.touched)?;
         self.tally.requests += connection.asked;
-        self.tally.refused = client.refused;
+        self.tally.outcomes = client.outcomes.clone();
+        self.tally.expired = client.expired;
         self.tally.nodes = listing.nodes.len() as u64;
         self.note(format!("{listing:#?}"));
+        if plan.mortals.is_some() {
+            thread::sleep(Duration::from_millis(self.random.between(0, 1800) as u64));
+        }
         self.end(server);
         self.compare(&plan, &client, &listing, Timestamp::now())
     }
@@ -149,13 +165,23 @@ impl<'a> Session<'a> {
                 self.end(server);
                 server = Server::start(&plan.boot);
                 connection = Connection::open(server.client_address())?;
+                client.restarted();
             }
             let call = client.next();
-            let response = connection.ask(&call)?;
-            self.note(format!("{number} {call:?}\n  {} {}", response.status, String::from_utf8_lossy(&response.body)));
-            client.learn(&call, &response);
+            self.send(client, &mut connection, &call)?;
+        }
+        for _ in 0..plan.mortals.unwrap_or(0) {
+            let call = client.next_mortal();
+            self.send(client, &mut connection, &call)?;
         }
         Ok((server, connection))
+    }
+
+    fn send(&mut self, client: &mut Client, connection: &mut Connection, call: &Call) -> io::Result<()> {
+        let response = connection.ask(call)?;
+        self.note(format!("{call:?}\n  {} {}", response.status, String::from_utf8_lossy(&response.body)));
+        client.learn(call, &response);
+        Ok(())
     }
 
     fn end(&mut self, server: Server) {
