@@ -103,7 +103,7 @@ pub fn apply_conf_change(
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
     match (change.kind, known) {
         (ConfChangeKind::UpdateNode, Some(old)) if !taken => {
-            write_raft_attributes(tree, id, &attributes(old.is_learner))
+            update_raft_attributes(tree, id, &attributes(old.is_learner));
         }
         (ConfChangeKind::UpdateNode, _) => return Ok(false),
         (_, Some(old)) if member.is_promote => {
@@ -111,7 +111,7 @@ pub fn apply_conf_change(
                 return Ok(false);
             }
             let promoted = RaftAttributes { peer_urls: old.peer_urls.clone(), is_learner: false };
-            write_raft_attributes(tree, id, &promoted);
+            update_raft_attributes(tree, id, &promoted);
             voters.learners.remove(&id);
             voters.voters.insert(id);
         }
@@ -119,7 +119,7 @@ pub fn apply_conf_change(
             if learner && one_learner && members.iter().any(|(_, attributes)| attributes.is_learner) {
                 return Ok(false);
             }
-            write_raft_attributes(tree, id, &attributes(learner));
+            create_raft_attributes(tree, id, &attributes(learner));
             let list = if learner { &mut voters.learners } else { &mut voters.voters };
             list.insert(id);
         }
@@ -215,9 +215,16 @@ fn removed_path(id: MemberId) -> String {
     format!("/0/removed_members/{id}")
 }
 
-fn write_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
+fn create_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
     let json = serde_json::to_vec(attributes).unwrap_or_default();
     put(tree, &raft_attributes_path(id), json);
+}
+
+/// Unlike a write, an update keeps the created index (FORMATS 6.9).
+fn update_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
+    let json = serde_json::to_vec(attributes).unwrap_or_default();
+    tree.current_index.0 += 1;
+    tree.update(raft_attributes_path(id).as_bytes(), Some(Cow::Owned(json)), tree.current_index, None);
 }
 
 fn remove_member(tree: &mut Tree<'_>, id: MemberId) {
@@ -233,5 +240,46 @@ pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
     let node = NewNode { index, expiry: None, value: Some(Cow::Owned(value)) };
     if tree.put(path.as_bytes(), node).is_ok() {
         tree.current_index = index;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2store::table::Table;
+
+    /// Value, created and modified index of the member's raft attributes, after each change that was accepted.
+    fn attributes_after(changes: &[(ConfChangeKind, &str)]) -> Vec<(String, u64, u64)> {
+        let table = Table::empty();
+        let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
+        let after = changes.iter().map(|(kind, context)| {
+            let change = ConfChange { kind: *kind, node_id: MemberId(10), context: context.as_bytes() };
+            assert!(apply_conf_change(&mut tree, &mut voters, &change, true).unwrap(), "{context}");
+            let node = tree.lookup(b"/0/members/a/raftAttributes").unwrap();
+            let value = String::from_utf8(tree.value(node).into_owned()).unwrap();
+            (value, tree.created(node).0, tree.modified(node).0)
+        });
+        after.collect()
+    }
+
+    #[test]
+    fn an_update_of_a_member_keeps_the_created_index() {
+        let found = attributes_after(&[
+            (ConfChangeKind::AddNode, r#"{"id":10,"peerURLs":["http://a"]}"#),
+            (ConfChangeKind::UpdateNode, r#"{"id":10,"peerURLs":["http://b"]}"#),
+        ]);
+        let expected = [(r#"{"peerURLs":["http://a"]}"#, 1, 1), (r#"{"peerURLs":["http://b"]}"#, 1, 2)];
+        assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
+    }
+
+    #[test]
+    fn a_promotion_keeps_the_created_index() {
+        let found = attributes_after(&[
+            (ConfChangeKind::AddLearnerNode, r#"{"id":10,"peerURLs":["http://a"],"isLearner":true}"#),
+            (ConfChangeKind::AddNode, r#"{"id":10,"peerURLs":["http://a"],"isPromote":true}"#),
+        ]);
+        let expected =
+            [(r#"{"peerURLs":["http://a"],"isLearner":true}"#, 1, 1), (r#"{"peerURLs":["http://a"]}"#, 1, 2)];
+        assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
     }
 }

@@ -47,15 +47,24 @@ impl Scenario {
 
 /// All scenarios of the given kinds, or `None` after a note that `test` skips.
 pub fn of_kinds(test: &str, kinds: &[&str]) -> Option<Vec<Arc<Scenario>>> {
+    some(test, |name| kinds.contains(&kind(name)))
+}
+
+/// All scenarios, or `None` after a note that `test` skips.
+pub fn all(test: &str) -> Option<Vec<Arc<Scenario>>> {
+    some(test, |_| true)
+}
+
+fn some(test: &str, wanted: impl Fn(&str) -> bool) -> Option<Vec<Arc<Scenario>>> {
     let dir = require(test)?;
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter_map(|name| name.strip_suffix(".tar.zst").map(str::to_owned))
-        .filter(|name| kinds.contains(&kind(name)))
+        .filter(|name| wanted(name))
         .collect();
     names.sort();
-    assert!(!names.is_empty(), "no scenario of {kinds:?} in the corpus");
+    assert!(!names.is_empty(), "no such scenario in the corpus");
     Some(names.iter().map(|name| load(dir, name)).collect())
 }
 

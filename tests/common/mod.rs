@@ -19,6 +19,7 @@ pub mod run;
 pub mod scratch;
 pub mod server;
 pub mod skip;
+pub mod text;
 pub mod truth;
 pub mod v2files;
 pub mod v2keys;

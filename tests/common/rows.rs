@@ -36,6 +36,21 @@ impl Row {
         let (created, modified) = (node.created_index, node.modified_index);
         Self::of_file(node.key.as_bytes(), value.as_bytes(), created, modified)
     }
+
+    /// All of it on one line, the value cut short.
+    pub fn show(&self) -> String {
+        let head = &self.value[..self.value.len().min(40)];
+        format!(
+            "{:?} = {:?} ({} bytes) create {} mod {} version {} lease {}",
+            self.key.escape_ascii().to_string(),
+            head.escape_ascii().to_string(),
+            self.value.len(),
+            self.create,
+            self.modified,
+            self.version,
+            self.lease
+        )
+    }
 }
 
 /// The rows that one data directory of a scenario should give.
@@ -71,15 +86,15 @@ pub fn differences(expected: &[Row], actual: &[Row]) -> Vec<String> {
     let actual = by_key(actual, "actual", &mut found);
     for (key, row) in &expected {
         match actual.get(key) {
-            None => found.push(format!("missing: {}", show(row))),
+            None => found.push(format!("missing: {}", row.show())),
             Some(other) if other != row => {
-                found.push(format!("expected {}\n     got {}", show(row), show(other)));
+                found.push(format!("expected {}\n     got {}", row.show(), other.show()));
             }
             Some(_) => {}
         }
     }
     let extra = actual.iter().filter(|(key, _)| !expected.contains_key(*key));
-    found.extend(extra.map(|(_, row)| format!("extra: {}", show(row))));
+    found.extend(extra.map(|(_, row)| format!("extra: {}", row.show())));
     let more = found.len().saturating_sub(SHOWN);
     if more > 0 {
         found.truncate(SHOWN);
@@ -92,22 +107,8 @@ fn by_key<'a>(rows: &'a [Row], whose: &str, found: &mut Vec<String>) -> BTreeMap
     let mut map = BTreeMap::new();
     for row in rows {
         if map.insert(row.key.as_slice(), row).is_some() {
-            found.push(format!("twice in {whose}: {}", show(row)));
+            found.push(format!("twice in {whose}: {}", row.show()));
         }
     }
     map
-}
-
-fn show(row: &Row) -> String {
-    let head = &row.value[..row.value.len().min(40)];
-    format!(
-        "{:?} = {:?} ({} bytes) create {} mod {} version {} lease {}",
-        row.key.escape_ascii().to_string(),
-        head.escape_ascii().to_string(),
-        row.value.len(),
-        row.create,
-        row.modified,
-        row.version,
-        row.lease
-    )
 }

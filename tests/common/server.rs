@@ -32,11 +32,19 @@ pub struct Boot {
     /// 3.4 and 3.5.
     pub enable_v2: bool,
     pub force_new_cluster: bool,
+    /// Further arguments.
+    pub args: Vec<String>,
 }
 
 impl Boot {
     pub fn new(peers: &Peers, version: Version, data_dir: &Path) -> Self {
-        Self { etcd: peers.etcd(version), data_dir: data_dir.to_owned(), enable_v2: false, force_new_cluster: false }
+        Self {
+            etcd: peers.etcd(version),
+            data_dir: data_dir.to_owned(),
+            enable_v2: false,
+            force_new_cluster: false,
+            args: Vec::new(),
+        }
     }
 
     fn command(&self, client: SocketAddr, peer: SocketAddr) -> Command {
@@ -55,6 +63,7 @@ impl Boot {
         if self.force_new_cluster {
             command.arg("--force-new-cluster");
         }
+        command.args(&self.args);
         command
     }
 }
@@ -107,6 +116,20 @@ impl Server {
 
     /// Stops it as an operator would.
     pub fn stop(self) {}
+
+    /// Ends it as a crash would, without a chance to write anything more.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn kill(mut self) {
+        // The child is the watchdog, and the server its only child.
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let server = children.trim();
+        assert!(server.parse::<u32>().is_ok(), "{pid} has the children {children:?}\n{}", tail(&self.log()));
+        signal("KILL", server);
+        self.child.wait().unwrap();
+    }
 }
 
 impl Drop for Server {
@@ -151,10 +174,8 @@ fn wait_until_healthy(child: &mut Child, client: SocketAddr) -> Result<(), Strin
 /// Asks it to end. The child is the watchdog: it passes the signal on, and
 /// kills the server if that does not end it within five seconds.
 fn end(child: &mut Child) {
-    let kill = ["-c", "kill -TERM \"$1\" 2>/dev/null", "sh"];
     if matches!(child.try_wait(), Ok(None)) {
-        let pid = child.id().to_string();
-        let _ = Command::new("sh").args(kill).arg(pid).status();
+        signal("TERM", &child.id().to_string());
     }
     let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
     while matches!(child.try_wait(), Ok(None)) {
@@ -163,6 +184,11 @@ fn end(child: &mut Child) {
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn signal(name: &str, pid: &str) {
+    let kill = ["-c", "kill -\"$1\" \"$2\" 2>/dev/null", "sh", name, pid];
+    let _ = Command::new("sh").args(kill).status();
 }
 
 fn tail(text: &str) -> String {

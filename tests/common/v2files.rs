@@ -26,7 +26,8 @@ pub fn newest_snapshot(data_dir: &Path) -> Option<Snapshot> {
     Some(read_snapshot(&snaps.max()?))
 }
 
-fn read_snapshot(path: &Path) -> Snapshot {
+/// What a `.snap` file says of itself.
+pub fn read_snapshot(path: &Path) -> Snapshot {
     let file = fs::read(path).unwrap();
     let mut snapshot = Snapshot { path: path.to_owned(), index: 0, term: 0, voters: Vec::new(), v2_index: 0 };
     for field in fields(bytes_of(&fields(&file), 2)) {
