@@ -89,10 +89,22 @@ impl Wal {
     /// # Errors
     /// [`Reason::Damaged`] for damage that etcd's format lets one see, except where [`Wal::damage`] keeps it.
     pub fn read(names: &[SegmentName]) -> Result<Wal> {
-        let mut segments = Vec::new();
-        for name in contiguous(names) {
-            segments.push(Segment { name: name.clone(), map: Map::open(&name.path)? });
-        }
+        let open = |name: &SegmentName| Ok(Segment { name: name.clone(), map: Map::open(&name.path)? });
+        Wal::scan(contiguous(names).iter().map(open).collect::<Result<_>>()?)
+    }
+
+    /// Reads a log that is in memory: the segments' names, which must be sorted, and their bytes.
+    ///
+    /// # Errors
+    /// As [`Wal::read`].
+    pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
+        let names: Vec<SegmentName> = segments.iter().map(|(name, _)| name.clone()).collect();
+        let skip = names.len() - contiguous(&names).len();
+        let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name };
+        Wal::scan(segments.into_iter().skip(skip).map(held).collect())
+    }
+
+    fn scan(segments: Vec<Segment>) -> Result<Wal> {
         let mut scan = Scan::default();
         let mut damage = Vec::new();
         let mut end = End::Clean;
