@@ -5,6 +5,7 @@
 //! recurses; what a document can make this keep is bounded by its own size.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -23,17 +24,27 @@ const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
 /// # Errors
 /// [`Reason::Damaged`] with an offset from the document's first byte, if it is not a whole v2 store.
 pub fn read(document: &[u8]) -> Result<Table<'_>> {
-    let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
-    let mut scanner = Scanner {
-        lexer: Lexer { document, at: 0, valid_utf8 },
-        table: Table { document, nodes: Vec::new(), expiries: Vec::new(), current_index: V2Index(0), duplicates: 0 },
-        open: Vec::new(),
-    };
+    let mut scanner = Scanner::new(document);
     scanner.store()?;
     let mut table = scanner.table;
     check_paths(&table)?;
     drop_duplicates(&mut table)?;
     Ok(table)
+}
+
+/// The document with a zero in place of every value that is passed over: what is left is all that [`read`] looks at.
+#[doc(hidden)]
+pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
+    let mut scanner = Scanner::new(document);
+    scanner.lexer.skipped = Some(Vec::new());
+    scanner.store()?;
+    let mut out = document.to_vec();
+    for range in scanner.lexer.skipped.into_iter().flatten() {
+        let unused = out.get_mut(range).unwrap_or_default();
+        unused.fill(b' ');
+        unused.first_mut().into_iter().for_each(|byte| *byte = b'0');
+    }
+    Ok(out)
 }
 
 struct Scanner<'m> {
@@ -63,7 +74,16 @@ impl Open {
     const CHILDREN: u8 = 32;
 }
 
-impl Scanner<'_> {
+impl<'m> Scanner<'m> {
+    fn new(document: &'m [u8]) -> Scanner<'m> {
+        let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
+        Scanner {
+            lexer: Lexer { document, at: 0, valid_utf8, skipped: None },
+            table: Table { document, ..Table::empty() },
+            open: Vec::new(),
+        }
+    }
+
     fn store(&mut self) -> Result<()> {
         self.lexer.expect(b'{', "a v2 store, which is a JSON object")?;
         let (mut root, mut index) = (false, false);
@@ -333,6 +353,8 @@ struct Lexer<'m> {
     document: &'m [u8],
     at: usize,
     valid_utf8: bool,
+    /// Where the values stand that were passed over, if anyone asks.
+    skipped: Option<Vec<Range<usize>>>,
 }
 
 impl<'m> Lexer<'m> {
@@ -476,6 +498,8 @@ impl<'m> Lexer<'m> {
                 _ => return Err(self.expected("a value")),
             }
             if levels.is_empty() {
+                let skipped = usize::try_from(start).unwrap_or(self.at)..self.at;
+                self.skipped.as_mut().into_iter().for_each(|list| list.push(skipped.clone()));
                 return Ok(());
             }
         }
