@@ -99,7 +99,10 @@ impl<'m> Scanner<'m> {
                     self.table.current_index = V2Index(self.lexer.number()?);
                 }
                 b"Root" | b"CurrentIndex" => return Err(bad(key.text.offset, "expected a field once, found it twice")),
-                _ => self.lexer.skip()?,
+                other => {
+                    unknown(&key, other, &["Root", "CurrentIndex"])?;
+                    self.lexer.skip()?;
+                }
             }
         }
         self.lexer.end()?;
@@ -148,7 +151,10 @@ impl<'m> Scanner<'m> {
             b"ExpireTime" => Open::EXPIRY,
             b"Value" => Open::VALUE,
             b"Children" => Open::CHILDREN,
-            _ => return self.lexer.skip().map(|()| false),
+            other => {
+                unknown(key, other, &["Path", "CreatedIndex", "ModifiedIndex", "ExpireTime", "Value", "Children"])?;
+                return self.lexer.skip().map(|()| false);
+            }
         };
         let open = self.open.last_mut().ok_or_else(internal)?;
         if open.seen & field != 0 {
@@ -229,6 +235,14 @@ impl<'m> Scanner<'m> {
         }
         Err(bad(node.path.offset, "expected a path that ends in the node's name, found another"))
     }
+}
+
+/// A field that is none of those known. Go would take one that is spelled with escapes or in another case for the same.
+fn unknown(key: &Key, raw: &[u8], known: &[&str]) -> Result<()> {
+    if key.escaped || known.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(raw)) {
+        return Err(bad(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
+    }
+    Ok(())
 }
 
 fn flag(set: bool, flag: u8) -> u8 {
@@ -438,7 +452,7 @@ impl<'m> Lexer<'m> {
             .iter()
             .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit.wrapping_sub(b'0'))));
         match value {
-            Some(value) if digits > 0 => {
+            Some(value) if digits == 1 || (digits > 1 && text.first() != Some(&b'0')) => {
                 self.at += digits;
                 Ok(value)
             }
@@ -624,6 +638,26 @@ mod tests {
         for text in ["", "null", "[]", "{}", r#"{"Root":null}"#, r#"{"Root":{"Path":"/"}}"#, "{\"Root\":1}"] {
             assert!(read(text.as_bytes()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_have_no_leading_zeros() {
+        let text = |number: &str| store(&format!(r#""1":{{"Path":"/1","CreatedIndex":{number}}}"#));
+        assert_eq!(read(text("0").as_bytes()).unwrap().nodes[1].created, 0);
+        assert_eq!(read(text("18446744073709551615").as_bytes()).unwrap().nodes[1].created, u64::MAX);
+        for number in ["00", "01", "18446744073709551616", "1.0", "1e3", "+1", "-0", ""] {
+            assert!(read(text(number).as_bytes()).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_field_in_another_spelling_is_not_passed_over() {
+        for field in ["value", "VALUE", r"V\u0061lue", "path", "children"] {
+            let text = store(&format!(r#""1":{{"Path":"/1","{field}":"x"}}"#));
+            assert!(read(text.as_bytes()).is_err(), "{field}");
+        }
+        let text = store("").replace("CurrentIndex", "currentIndex");
+        assert!(read(text.as_bytes()).is_err());
     }
 
     #[test]
