@@ -78,6 +78,7 @@ fn directory(dir: DataDir) -> Result<Opened> {
     let wal = dir.segments.as_deref().map(Wal::read).transpose()?;
     if let Some(wal) = &wal
         && wal.metadata.is_none()
+        && wal.damage.is_empty()
     {
         let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
                        backup that etcdctl 2.0 made of a running server";

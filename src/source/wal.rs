@@ -58,6 +58,8 @@ pub enum End {
 pub struct Wal {
     segments: Vec<Segment>,
     entries: Vec<EntryRef>,
+    /// Where the part of the log begins that is used: by its name, no later than with this entry.
+    pub first_index: RaftIndex,
     /// Whose log it is; `None` for a log that ends before it says so.
     pub metadata: Option<Metadata>,
     /// The last hard state.
@@ -108,8 +110,14 @@ impl Wal {
         let mut scan = Scan::default();
         let mut damage = Vec::new();
         let mut end = End::Clean;
+        let mut first_index = segments.first().map_or(RaftIndex(0), |segment| segment.name.index);
         for (number, segment) in segments.iter().enumerate() {
             let last = number + 1 == segments.len();
+            if let Some(error) = scan.breaks_at(segment) {
+                damage.push(error.in_file(&segment.name.path));
+                scan = Scan::default();
+                first_index = segment.name.index;
+            }
             match scan.segment(number, segment, last) {
                 Ok(None) => {}
                 Ok(Some(offset)) => end = End::Torn { segment: segment.name.path.clone(), offset },
@@ -117,12 +125,25 @@ impl Wal {
                 Err(error) => {
                     damage.push(error.in_file(&segment.name.path));
                     scan = Scan::default();
+                    first_index = segments.get(number + 1).map_or(first_index, |next| next.name.index);
                 }
             }
         }
         let backup_order = scan.order.is_backup();
         let Scan { entries, metadata, hard_state, snapshots, padded, overwritten, .. } = scan;
-        Ok(Wal { segments, entries, metadata, hard_state, snapshots, end, damage, padded, overwritten, backup_order })
+        Ok(Wal {
+            segments,
+            entries,
+            first_index,
+            metadata,
+            hard_state,
+            snapshots,
+            end,
+            damage,
+            padded,
+            overwritten,
+            backup_order,
+        })
     }
 
     /// The entries in index order, without a gap; those before the last gap are not among them.
@@ -162,9 +183,14 @@ impl Wal {
     }
 
     /// The entries with indexes above `index`, or `None` if the first of them is missing.
+    ///
+    /// A log without entries still says by its name how far the log before it reached.
     pub fn after(&self, index: RaftIndex) -> Option<&[EntryRef]> {
-        let Some(first) = self.entries.first() else { return Some(&[]) };
-        let skip = (index.0 + 1).checked_sub(first.index.0)?;
+        let next = index.0.saturating_add(1);
+        let Some(first) = self.entries.first() else {
+            return if next >= self.first_index.0 { Some(&[]) } else { None };
+        };
+        let skip = next.checked_sub(first.index.0)?;
         Some(self.entries.get(usize::try_from(skip).ok()?..).unwrap_or_default())
     }
 
@@ -198,6 +224,20 @@ struct Scan {
 }
 
 impl Scan {
+    /// A segment begins with the checksum of all before it. Where it does not, the end of the one before is damaged or gone,
+    /// and this one may be sound.
+    fn breaks_at(&self, segment: &Segment) -> Option<Error> {
+        match read_frame(segment.map.bytes(), 0) {
+            Ok(Frame::Record { record, .. })
+                if record.kind == RecordType::Crc && self.crc != 0 && self.crc != record.crc =>
+            {
+                let error = wrong_crc(&record, self.crc);
+                Some(error.context("the segment does not continue the one before it"))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads one segment. `Some` is the offset of a torn frame, which only the last one may have.
     fn segment(&mut self, number: usize, segment: &Segment, last: bool) -> Result<Option<u64>> {
         let bytes = segment.map.bytes();
@@ -376,3 +416,6 @@ fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 fn damaged(offset: u64, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
+
+#[cfg(test)]
+mod tests;
