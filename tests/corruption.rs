@@ -10,7 +10,12 @@ mod outcome;
 mod source;
 
 use std::collections::BTreeMap;
+use std::fs;
 
+use etcdlift::error::Reason;
+use etcdlift::fuzzing::log::{self, Dialect, Log};
+use etcdlift::fuzzing::model::Model;
+use etcdlift::source::raft::Request;
 use outcome::{Outcome, Tree, read};
 use source::{Shape, SourceDir, shapes};
 
@@ -148,4 +153,21 @@ fn judge_cut(
         // Of a record of 256 bytes only the length's low byte is left, which is zero.
         None => "whole, as far as can be seen",
     }
+}
+
+/// Such an index once overflowed with the first request of the log.
+#[test]
+fn an_index_that_no_log_can_go_on_from() {
+    let mut model = Model::new((3, 4));
+    model.index = u64::MAX;
+    let mut log = Log::new(Dialect::Padded, 1, 2);
+    log.snapshot(1, 1);
+    log.entry(log::NORMAL, 1, 2, Some(&log::request(&Request { method: b"PUT", path: b"/1/a", ..Request::default() })));
+    log.state(1, 1, 2);
+    let dir = tempfile::tempdir().unwrap();
+    let (snap, wal) = (dir.path().join("member/snap"), dir.path().join("member/wal"));
+    [&snap, &wal].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    fs::write(snap.join(log::snap_file(1, 1)), log::snap(model.json().as_bytes(), 1, 1, &[1])).unwrap();
+    fs::write(wal.join(log::segment_file(0, 0)), &log.segments()[0].bytes).unwrap();
+    assert_eq!(read(dir.path()).unwrap_err().reason(), Reason::IndexRange);
 }

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, V2Index};
+use crate::limits;
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{EntryRef, Wal};
@@ -89,6 +90,10 @@ pub fn recover<'m>(
         Some(wal) => wal.after(start).ok_or_else(|| Error::new(Reason::Gap, "expected the log behind the snapshot"))?,
         None => &[],
     };
+    if table.current_index.0 > limits::MAX_REVISION && !entries.is_empty() {
+        let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
+        return Err(Error::new(Reason::IndexRange, message).in_file(&opened.path));
+    }
     let (commit, by) = commit(opened, start, entries, backend_index)?;
     let committed = entries.partition_point(|entry| entry.index <= commit);
     let (committed, tail) = entries.split_at_checked(committed).unwrap_or((entries, &[]));
