@@ -202,6 +202,41 @@ fn a_torn_record_ends_the_last_segment_and_damages_any_other() {
     }
 }
 
+/// A record over a sector's end, whose second sector never reached the disk: torn wherever the end cuts it, also within its
+/// first fields, and whether or not the file goes on.
+#[test]
+fn a_record_is_torn_wherever_a_sector_ends_in_it() {
+    let mut tried = [0, 0];
+    for (dialect, there) in BOTH.into_iter().flat_map(|d| (1..40).map(move |there| (d, there))) {
+        let Some((start, segment)) = (300..500).find_map(|filler| with_record_at(dialect, filler, 504 - there)) else {
+            continue;
+        };
+        tried[usize::from(dialect == Dialect::Padded)] += 1;
+        for end in [513, 520, 1024, segment.1.len(), segment.1.len() + 512] {
+            let mut bytes = segment.1[..512].to_vec();
+            bytes.resize(end, 0);
+            let wal = Wal::of_bytes(vec![(segment.0.clone(), bytes.clone())]).unwrap();
+            assert!(matches!(wal.end, End::Torn { offset, .. } if offset == start), "{there} bytes, file of {end}");
+            assert_eq!(first_and_last(&wal), Some((1, 1)));
+            bytes.resize(segment.1.len().max(end), 0);
+            bytes.push(1);
+            let error = Wal::of_bytes(vec![(segment.0.clone(), bytes)]).unwrap_err();
+            assert!(error.offset() >= Some(start), "{there} bytes, more behind: {error}");
+        }
+    }
+    // A few places are left out, where the checksum's varint is shorter.
+    assert!(tried[0] >= 30 && tried[1] >= 3, "{tried:?}");
+}
+
+/// A record behind one of `filler` bytes, if its frame begins at `start`; the last one of its segment.
+fn with_record_at(dialect: Dialect, filler: usize, start: usize) -> Option<(u64, (SegmentName, Vec<u8>))> {
+    let mut log = Log::new(dialect, 1, 2);
+    log.entry(NORMAL, 1, 1, Some(&vec![b'x'; filler]));
+    let at = log.segments()[0].bytes.len();
+    log.entry(NORMAL, 1, 2, Some(&[b'y'; 700]));
+    (at == start).then(|| (at as u64, log.named().remove(0)))
+}
+
 #[test]
 fn metadata_of_another_member_is_damage() {
     let mut segments = three(Dialect::Padded).named();
