@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use etcdlift::bolt::{Bucket, OwnedRows, image};
 use etcdlift::fuzzing::model::Model;
 use etcdlift::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::source::raft::Request;
@@ -89,7 +90,7 @@ fn make_seeds() {
         log.entry(log::NORMAL, 3, 9, None);
         log.state(3, 0xa1, 9);
         let segments: Vec<&[u8]> = log.segments().iter().map(|segment| &segment.bytes[..]).collect();
-        write("segment", name, &segments.join(&SEAM[..]));
+        write("segment", name, &segments.join(SEAM));
         write("segment", &format!("{name}-first"), segments[0]);
     }
     let json = model.json();
@@ -100,6 +101,11 @@ fn make_seeds() {
         br#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Value":"\ud83d\ude00\u003c\n"}}}}"#,
     );
     write("snap", "model", &log::snap(json.as_bytes(), 9, 3, &[0xa1]));
+    let pairs = |n: u8| OwnedRows::new((0..n).map(|i| (vec![0, i], vec![b'v'; usize::from(i) * 20])).collect());
+    let (key, meta, none) = (pairs(40), pairs(3), pairs(0));
+    let buckets = [("key", &key), ("lease", &none), ("meta", &meta)];
+    let buckets = buckets.map(|(name, rows)| Bucket { name: name.as_bytes(), rows });
+    write("bolt", "own", &image(&buckets).unwrap());
     let life = |seed: usize| (0..300).map(|i| (((i + 1) * (seed * 2 + 7919)) >> 3) as u8).collect::<Vec<u8>>();
     (0..14).for_each(|seed| write("convert", &format!("life-{seed}"), &life(seed)));
 }

@@ -7,7 +7,8 @@ use super::input::Input;
 use super::log::{self, Dialect, Log};
 use super::model::Model;
 use crate::bolt::{self, Bucket, Db, OwnedRows};
-use crate::ids::{RaftIndex, Term};
+use crate::error::Result;
+use crate::ids::{RaftIndex, Term, V2Index};
 use crate::mvcc::{KeyRows, KeyValue, RevisionKey, schema};
 use crate::source::choose::Choice;
 use crate::source::map::Map;
@@ -17,6 +18,7 @@ use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 use crate::transform::order::{Numbering, order};
 use crate::transform::plan::{Policy, plan};
+use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{read_table, recover};
 use crate::verify;
 
@@ -32,11 +34,17 @@ pub fn convert(data: &[u8]) {
     let mut recovered = recover(&opened, &table, None).unwrap();
     assert_eq!(recovered.replay.applied, RaftIndex(life.applied()));
     assert_eq!(recovered.v2_index().0, expected.index);
-    let policy = Policy { drop_hidden: false, mark_empty_dirs: false, as_of: jiff::Timestamp::UNIX_EPOCH };
-    let plan = plan(&mut recovered.replay.tree, &policy, &|| Ok(())).unwrap();
     let index = recovered.v2_index();
-    let tree = &recovered.replay.tree;
-    let ordered = order(tree, plan.rows, Numbering::Keep, index, 0).unwrap();
+    let file = database(&mut recovered.replay.tree, index).unwrap();
+    compare(&file, &expected);
+}
+
+/// A tree as a database that is verified; an error where its indexes cannot be revisions.
+pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
+    let policy = Policy { drop_hidden: false, mark_empty_dirs: true, as_of: jiff::Timestamp::UNIX_EPOCH };
+    let plan = plan(tree, &policy, &|| Ok(())).unwrap();
+    let tree = &*tree;
+    let ordered = order(tree, plan.rows, Numbering::Keep, index, 0)?;
     let meta = schema::Meta {
         consistent_index: RaftIndex(1),
         term: Term(1),
@@ -52,7 +60,7 @@ pub fn convert(data: &[u8]) {
     let file = bolt::image(&buckets).unwrap();
     verify::verify(&file).unwrap();
     verify::compare(&file, tree, &ordered, &|| Ok(())).unwrap();
-    compare(&file, &expected);
+    Ok(file)
 }
 
 type Row = (Vec<u8>, Vec<u8>, u64, u64);
@@ -62,6 +70,10 @@ fn compare(file: &[u8], expected: &Model) {
     let mut found: Vec<Row> = Vec::new();
     for pair in &db.bucket(schema::KEY).unwrap().unwrap() {
         let pair = pair.unwrap();
+        let marker = KeyValue::decode(pair.value, 0).unwrap().key.ends_with(b"/");
+        if marker {
+            continue;
+        }
         let revision = RevisionKey::decode(pair.key).unwrap();
         let kv = KeyValue::decode(pair.value, 0).unwrap();
         assert_eq!((revision.main, kv.version), (kv.mod_revision, 1));

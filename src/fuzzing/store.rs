@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::convert::database;
 use super::log::container;
+use crate::error::Reason;
 use crate::source::snap::parse;
 use crate::v2store::json::{blank_unused, read};
 use crate::v2store::overlay::Tree;
@@ -61,6 +63,9 @@ pub fn store(data: &[u8]) {
     for (path, ..) in &found {
         // A name of "." or ".." is in no store, and no clean path leads to it.
         assert!(tree.lookup(path).is_ok() || path.is_empty(), "every node is found by its path");
+    }
+    if let Err(error) = database(&mut tree, table.current_index) {
+        assert_eq!(error.reason(), Reason::IndexRange, "{error}");
     }
     let used = blank_unused(data).unwrap();
     let oracle: Store = match serde_json::from_slice(&used) {
