@@ -172,7 +172,7 @@ fn what_may_not_be_read_is_named() {
     for name in ["", "member", "member/snap", DEMO_WAL, "member/snap/db"] {
         let locked = source.join(name);
         let mode = fs::metadata(&locked).unwrap().mode();
-        fs::set_permissions(&locked, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
         let out = temp.path().join("out.db");
         let args = ["convert".as_ref(), source.as_os_str(), "-o".as_ref(), out.as_os_str()];
         let Some(output) = as_nobody(test_name!(), &args) else { return };
