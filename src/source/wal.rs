@@ -244,8 +244,11 @@ impl Wal {
     ///
     /// A log without entries still says by its name how far the log before it reached.
     pub fn after(&self, index: RaftIndex) -> Option<&[EntryRef]> {
-        let Some(first) = self.entries().first() else { return Some(&[]) };
-        let skip = (index.0 + 1).checked_sub(first.index.0)?;
+        let next = index.0.saturating_add(1);
+        let Some(first) = self.entries().first() else {
+            return if next >= self.first_index().0 { Some(&[]) } else { None };
+        };
+        let skip = next.checked_sub(first.index.0)?;
         Some(self.entries().get(usize::try_from(skip).ok()?..).unwrap_or_default())
     }
 
