@@ -188,6 +188,11 @@ impl Error {
         self.0.reason.kind()
     }
 
+    /// What was expected and what was found, without the place.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The file the error is in, where there is one.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()

@@ -3,6 +3,8 @@
 pub mod bolt;
 pub mod cli;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod limits;
 pub mod mvcc;

@@ -132,7 +132,10 @@ fn reaches(snapshot: &Snapshot, wal: &Wal) -> Result<()> {
 fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
     match wal.at(snapshot.index) {
         Some(entry) => entry.term == snapshot.term && snapshot.index <= wal.commit(),
-        None => wal.range().is_none_or(|(first, _)| first.0 == snapshot.index.0 + 1),
+        None => match wal.range() {
+            Some((first, _)) => Some(first.0) == snapshot.index.0.checked_add(1),
+            None => wal.after(snapshot.index).is_some(),
+        },
     }
 }
 
@@ -147,9 +150,9 @@ fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<PassedOver>) -
 }
 
 fn gap(index: RaftIndex, wal: &Wal) -> Error {
-    let first = wal.range().map_or(RaftIndex(0), |(first, _)| first);
-    let mut message =
-        format!("expected raft entry {} behind the snapshot, found the log begin at {first}", index.0 + 1);
+    let first = wal.range().map_or(wal.first_index(), |(first, _)| first);
+    let next = index.0.saturating_add(1);
+    let mut message = format!("expected raft entry {next} behind the snapshot, found the log begin at {first}");
     if let Some(damage) = wal.damage().next_back() {
         message = format!("{message}, because {damage}");
     }
@@ -158,7 +161,16 @@ fn gap(index: RaftIndex, wal: &Wal) -> Error {
 
 fn beginning_is_missing(wal: &Wal) -> Error {
     if let Some(damage) = wal.damage().next_back() {
-        return Error::new(Reason::Damaged, format!("the log before the next segment is lost: {damage}"));
+        let message =
+            format!("{}: the log up to the next segment is lost, and no snapshot makes up for it", damage.message());
+        let mut error = Error::new(Reason::Damaged, message);
+        if let Some(file) = damage.file() {
+            error = error.in_file(file);
+        }
+        return match damage.offset() {
+            Some(offset) => error.at(offset),
+            None => error,
+        };
     }
     match wal.range() {
         Some((first, _)) => {
@@ -175,3 +187,6 @@ fn in_last_segment(error: Error, wal: &Wal) -> Error {
         None => error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! A source file as bytes: opened read-only, mapped into memory. The only file of the crate with `unsafe`.
+//! A source file as bytes: opened read-only, mapped into memory. The only file of the crate with `unsafe`. Bytes that are in
+//! memory already can stand in for a file, so that whatever reads files reads those too.
 //!
 //! The map is private and never written. A file that another process truncates while it is mapped ends this process
 //! with SIGBUS, before any output has its name: a source must be a copy or at rest, which `lock` checks.
@@ -11,11 +12,18 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Reason, Result};
 
-/// A regular file mapped read-only.
+/// A regular file mapped read-only, or bytes in its place.
 #[derive(Debug)]
 pub struct Map {
     path: PathBuf,
-    map: Option<Mmap>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    /// Also an empty file, which cannot be mapped.
+    Held(Vec<u8>),
 }
 
 impl Map {
@@ -31,20 +39,28 @@ impl Map {
         }
         let file = File::open(path).map_err(failed("open"))?;
         let len = file.metadata().map_err(failed("read"))?.len();
-        let map = if len == 0 {
-            None
+        let content = if len == 0 {
+            Content::Held(Vec::new())
         } else {
             // SAFETY: the map is read-only and private to this process. Its bytes are only ever read as `&[u8]`, which
             // any content is valid for. That no other process shrinks the file meanwhile cannot be enforced; the module
             // documentation says what happens then.
-            Some(unsafe { Mmap::map(&file) }.map_err(failed("map"))?)
+            Content::Mapped(unsafe { Mmap::map(&file) }.map_err(failed("map"))?)
         };
-        Ok(Map { path: path.to_path_buf(), map })
+        Ok(Map { path: path.to_path_buf(), content })
+    }
+
+    /// Bytes in memory under the name of a file.
+    pub fn held(path: &Path, bytes: Vec<u8>) -> Map {
+        Map { path: path.to_path_buf(), content: Content::Held(bytes) }
     }
 
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or_default()
+        match &self.content {
+            Content::Mapped(map) => map,
+            Content::Held(bytes) => bytes,
+        }
     }
 
     /// Where the file is, for errors.

@@ -155,6 +155,19 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
 }
 
 impl Opened {
+    /// One member without a directory: its log and its snapshot are in memory.
+    pub fn held(choice: Choice, wal: Wal) -> Opened {
+        let member = Member {
+            path: PathBuf::from("memory"),
+            layout: None,
+            wal: Some(wal),
+            snapshots: Vec::new(),
+            db: None,
+            received_dbs: Vec::new(),
+        };
+        Opened { members: vec![member], choice, salvaged: Vec::new() }
+    }
+
     /// The member that the replay starts from; of none, a member without data.
     pub fn start(&self) -> Option<&Member> {
         self.members.get(self.choice.member)

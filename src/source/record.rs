@@ -118,7 +118,7 @@ pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
 pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {
     let body = offset + FRAME_HEAD;
     let frame = from(segment, body).get(..(next.saturating_sub(body)) as usize).unwrap_or_default();
-    has_zero_sector(frame, body) && all_zero(from(segment, next))
+    before_zero_sector(frame, body).is_some() && all_zero(from(segment, next))
 }
 
 /// A frame's length field (FORMATS 4.1).
@@ -150,17 +150,19 @@ fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
     let message =
         format!("expected a record of {} bytes, found the end of the file {missing} bytes early", length.record);
     let error = damaged(offset, message);
-    if all_zero(body) || head_agrees(body, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
+    let written = before_zero_sector(body, offset + FRAME_HEAD).unwrap_or(body);
+    if head_agrees(written, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
 }
 
 /// The frame is there, but holds no record.
 fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Broken {
-    let torn = has_zero_sector(frame, offset + FRAME_HEAD) && all_zero(after);
-    let head = frame.get(..SECTOR.min(frame.len())).unwrap_or_default();
-    if torn && (all_zero(head) || head_agrees(frame, length.record)) {
-        return Broken::Torn(error.context("a record cut short by a crash"));
+    let written = before_zero_sector(frame, offset + FRAME_HEAD);
+    match written {
+        Some(head) if all_zero(after) && head_agrees(head, length.record) => {
+            Broken::Torn(error.context("a record cut short by a crash"))
+        }
+        _ => Broken::Damaged(error),
     }
-    Broken::Damaged(error)
 }
 
 /// Whether the beginning of a record, as far as it is there, fits a record of `len` bytes: its fields carry a length of
@@ -252,10 +254,18 @@ fn record_type(value: u64, offset: u64) -> Result<RecordType> {
     })
 }
 
-fn has_zero_sector(frame: &[u8], offset: u64) -> bool {
-    let first = SECTOR - (offset % SECTOR as u64) as usize;
-    let (head, rest) = frame.split_at(first.min(frame.len()));
-    (!head.is_empty() && all_zero(head)) || rest.chunks(SECTOR).any(all_zero)
+/// The part of a frame before its first sector of nothing but zeros, where there is one. Sectors count from the beginning
+/// of the file.
+fn before_zero_sector(frame: &[u8], offset: u64) -> Option<&[u8]> {
+    let mut end = SECTOR - (offset % SECTOR as u64) as usize;
+    let mut start = 0;
+    while start < frame.len() {
+        if all_zero(frame.get(start..end.min(frame.len())).unwrap_or_default()) {
+            return frame.get(..start);
+        }
+        (start, end) = (end, end + SECTOR);
+    }
+    None
 }
 
 fn from(segment: &[u8], offset: u64) -> &[u8] {

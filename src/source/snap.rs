@@ -38,8 +38,15 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
     pub fn open(path: &Path) -> Result<Snapshot> {
-        let map = Map::open(path)?;
-        let parsed = parse(map.bytes()).map_err(|e| e.in_file(path))?;
+        Snapshot::of(Map::open(path)?)
+    }
+
+    /// Checks the bytes of a `.snap` file.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn of(map: Map) -> Result<Snapshot> {
+        let parsed = parse(map.bytes()).map_err(|e| e.in_file(map.path()))?;
         let Parsed { json, index, term, conf_state } = parsed;
         Ok(Snapshot { map, json, index, term, conf_state })
     }

@@ -87,20 +87,37 @@ impl Wal {
         Ok(Wal::scan(contiguous(names).iter().map(open).collect::<Result<_>>()?))
     }
 
+    /// Reads a log that is in memory: the segments' names, which must be sorted, and their bytes.
+    ///
+    /// # Errors
+    /// The damage that it ends in.
+    pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
+        let names: Vec<SegmentName> = segments.iter().map(|(name, _)| name.clone()).collect();
+        let skip = names.len() - contiguous(&names).len();
+        let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name };
+        let mut wal = Wal::scan(segments.into_iter().skip(skip).map(held).collect());
+        wal.take_damage().map_or(Ok(wal), Err)
+    }
+
     fn scan(segments: Vec<Segment>) -> Wal {
         let mut earlier = Vec::new();
-        let mut scan = Scan::default();
+        let mut scan = Scan::begin(segments.first());
         let mut end = End::Clean;
         for (number, segment) in segments.iter().enumerate() {
             let last = number + 1 == segments.len();
+            if let Some(error) = scan.breaks_at(segment) {
+                let end = End::Damaged(error.in_file(&segment.name.path));
+                earlier.push(Run { scan: std::mem::replace(&mut scan, Scan::begin(Some(segment))), end });
+            }
             end = match scan.segment(number, segment, last) {
                 Ok(None) => continue,
                 Ok(Some(offset)) => End::Torn { segment: segment.name.path.clone(), offset },
                 Err(error) => End::Damaged(error.in_file(&segment.name.path)),
             };
             if !last {
-                let scan = std::mem::take(&mut scan);
-                earlier.push(Run { scan, end: std::mem::replace(&mut end, End::Clean) });
+                let next = Scan::begin(segments.get(number + 1));
+                let end = std::mem::replace(&mut end, End::Clean);
+                earlier.push(Run { scan: std::mem::replace(&mut scan, next), end });
             }
         }
         Wal { segments, run: Run { scan, end }, earlier }
@@ -139,6 +156,11 @@ impl Wal {
             End::Damaged(error) => Some(error),
             End::Clean | End::Torn { .. } => None,
         })
+    }
+
+    /// Where the log begins: by the name of its first segment, no later than with this entry.
+    pub fn first_index(&self) -> RaftIndex {
+        self.run.scan.first_index
     }
 
     /// Whose log it is; `None` for a log that ends before it says so.
@@ -219,9 +241,14 @@ impl Wal {
     }
 
     /// The entries with indexes above `index`, or `None` if the first of them is missing.
+    ///
+    /// A log without entries still says by its name how far the log before it reached.
     pub fn after(&self, index: RaftIndex) -> Option<&[EntryRef]> {
-        let Some(first) = self.entries().first() else { return Some(&[]) };
-        let skip = (index.0 + 1).checked_sub(first.index.0)?;
+        let next = index.0.saturating_add(1);
+        let Some(first) = self.entries().first() else {
+            return if next >= self.first_index().0 { Some(&[]) } else { None };
+        };
+        let skip = next.checked_sub(first.index.0)?;
         Some(self.entries().get(usize::try_from(skip).ok()?..).unwrap_or_default())
     }
 
@@ -243,6 +270,7 @@ fn contiguous(names: &[SegmentName]) -> &[SegmentName] {
 /// The state of one pass.
 #[derive(Debug, Default)]
 struct Scan {
+    first_index: RaftIndex,
     crc: u32,
     entries: Vec<EntryRef>,
     metadata: Option<Metadata>,
@@ -257,6 +285,24 @@ struct Scan {
 }
 
 impl Scan {
+    fn begin(segment: Option<&Segment>) -> Scan {
+        Scan { first_index: segment.map_or(RaftIndex(0), |segment| segment.name.index), ..Scan::default() }
+    }
+
+    /// A segment begins with the checksum of all before it. Where it does not, the end of the one before is damaged or gone,
+    /// and this one may be sound.
+    fn breaks_at(&self, segment: &Segment) -> Option<Error> {
+        match read_frame(segment.map.bytes(), 0) {
+            Ok(Frame::Record { record, .. })
+                if record.kind == RecordType::Crc && self.crc != 0 && self.crc != record.crc =>
+            {
+                let error = wrong_crc(&record, self.crc);
+                Some(error.context("the segment does not continue the one before it"))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads one segment. `Some` is the offset of a torn frame, which only the last one may have.
     fn segment(&mut self, number: usize, segment: &Segment, last: bool) -> Result<Option<u64>> {
         let bytes = segment.map.bytes();
@@ -438,3 +484,6 @@ fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
 fn damaged(offset: u64, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,12 @@ pub fn order(
     bump: u64,
 ) -> Result<Ordered> {
     for row in &mut rows {
-        row.main = Revision(i64::try_from(tree.modified(row.node).0).map_err(|_| out_of_range(tree, row))?);
+        let modified = tree.modified(row.node).0;
+        row.main = Revision(match numbering {
+            Numbering::Keep => i64::try_from(modified).map_err(|_| out_of_range(tree, row))?,
+            // Only for the order, which is the same for any index.
+            Numbering::Dense => i64::from_le_bytes((modified ^ (1 << 63)).to_le_bytes()),
+        });
     }
     rows.par_sort_unstable_by(|a, b| {
         a.main.cmp(&b.main).then_with(|| key(tree, a).cmp(&key(tree, b))).then(a.marker.cmp(&b.marker))
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn numbers_densely_from_2() {
-        let list = ordered(&[("a", 1, 1), ("b", 0, 0), ("c", 9, 9)], Numbering::Dense, 12).unwrap();
+        let list = ordered(&[("c", 9, u64::MAX), ("a", 1, 1), ("b", 0, 0)], Numbering::Dense, 12).unwrap();
         let row = |name: &str, main, create| (name.to_string(), main, 0, create);
         assert_eq!(list, [row("/1/b", 2, 2), row("/1/a", 3, 3), row("/1/c", 4, 4), row("current", 4, 0)]);
     }

@@ -5,6 +5,7 @@
 //! recurses; what a document can make this keep is bounded by its own size.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -23,17 +24,27 @@ const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
 /// # Errors
 /// [`Reason::Damaged`] with an offset from the document's first byte, if it is not a whole v2 store.
 pub fn read(document: &[u8]) -> Result<Table<'_>> {
-    let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
-    let mut scanner = Scanner {
-        lexer: Lexer { document, at: 0, valid_utf8 },
-        table: Table { document, nodes: Vec::new(), expiries: Vec::new(), current_index: V2Index(0), duplicates: 0 },
-        open: Vec::new(),
-    };
+    let mut scanner = Scanner::new(document);
     scanner.store()?;
     let mut table = scanner.table;
     check_paths(&table)?;
     drop_duplicates(&mut table)?;
     Ok(table)
+}
+
+/// The document with a zero in place of every value that is passed over: what is left is all that [`read`] looks at.
+#[doc(hidden)]
+pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
+    let mut scanner = Scanner::new(document);
+    scanner.lexer.skipped = Some(Vec::new());
+    scanner.store()?;
+    let mut out = document.to_vec();
+    for range in scanner.lexer.skipped.into_iter().flatten() {
+        let unused = out.get_mut(range).unwrap_or_default();
+        unused.fill(b' ');
+        unused.first_mut().into_iter().for_each(|byte| *byte = b'0');
+    }
+    Ok(out)
 }
 
 struct Scanner<'m> {
@@ -63,7 +74,16 @@ impl Open {
     const CHILDREN: u8 = 32;
 }
 
-impl Scanner<'_> {
+impl<'m> Scanner<'m> {
+    fn new(document: &'m [u8]) -> Scanner<'m> {
+        let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
+        Scanner {
+            lexer: Lexer { document, at: 0, valid_utf8, skipped: None },
+            table: Table { document, ..Table::empty() },
+            open: Vec::new(),
+        }
+    }
+
     fn store(&mut self) -> Result<()> {
         self.lexer.expect(b'{', "a v2 store, which is a JSON object")?;
         let (mut root, mut index) = (false, false);
@@ -79,7 +99,10 @@ impl Scanner<'_> {
                     self.table.current_index = V2Index(self.lexer.number()?);
                 }
                 b"Root" | b"CurrentIndex" => return Err(bad(key.text.offset, "expected a field once, found it twice")),
-                _ => self.lexer.skip()?,
+                other => {
+                    unknown(&key, other, &["Root", "CurrentIndex"])?;
+                    self.lexer.skip()?;
+                }
             }
         }
         self.lexer.end()?;
@@ -128,7 +151,10 @@ impl Scanner<'_> {
             b"ExpireTime" => Open::EXPIRY,
             b"Value" => Open::VALUE,
             b"Children" => Open::CHILDREN,
-            _ => return self.lexer.skip().map(|()| false),
+            other => {
+                unknown(key, other, &["Path", "CreatedIndex", "ModifiedIndex", "ExpireTime", "Value", "Children"])?;
+                return self.lexer.skip().map(|()| false);
+            }
         };
         let open = self.open.last_mut().ok_or_else(internal)?;
         if open.seen & field != 0 {
@@ -209,6 +235,14 @@ impl Scanner<'_> {
         }
         Err(bad(node.path.offset, "expected a path that ends in the node's name, found another"))
     }
+}
+
+/// A field that is none of those known. Go would take one that is spelled with escapes or in another case for the same.
+fn unknown(key: &Key, raw: &[u8], known: &[&str]) -> Result<()> {
+    if key.escaped || known.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(raw)) {
+        return Err(bad(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
+    }
+    Ok(())
 }
 
 fn flag(set: bool, flag: u8) -> u8 {
@@ -333,6 +367,8 @@ struct Lexer<'m> {
     document: &'m [u8],
     at: usize,
     valid_utf8: bool,
+    /// Where the values stand that were passed over, if anyone asks.
+    skipped: Option<Vec<Range<usize>>>,
 }
 
 impl<'m> Lexer<'m> {
@@ -416,7 +452,7 @@ impl<'m> Lexer<'m> {
             .iter()
             .try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit.wrapping_sub(b'0'))));
         match value {
-            Some(value) if digits > 0 => {
+            Some(value) if digits == 1 || (digits > 1 && text.first() != Some(&b'0')) => {
                 self.at += digits;
                 Ok(value)
             }
@@ -476,6 +512,8 @@ impl<'m> Lexer<'m> {
                 _ => return Err(self.expected("a value")),
             }
             if levels.is_empty() {
+                let skipped = usize::try_from(start).unwrap_or(self.at)..self.at;
+                self.skipped.as_mut().into_iter().for_each(|list| list.push(skipped.clone()));
                 return Ok(());
             }
         }
@@ -600,6 +638,26 @@ mod tests {
         for text in ["", "null", "[]", "{}", r#"{"Root":null}"#, r#"{"Root":{"Path":"/"}}"#, "{\"Root\":1}"] {
             assert!(read(text.as_bytes()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_have_no_leading_zeros() {
+        let text = |number: &str| store(&format!(r#""1":{{"Path":"/1","CreatedIndex":{number}}}"#));
+        assert_eq!(read(text("0").as_bytes()).unwrap().nodes[1].created, 0);
+        assert_eq!(read(text("18446744073709551615").as_bytes()).unwrap().nodes[1].created, u64::MAX);
+        for number in ["00", "01", "18446744073709551616", "1.0", "1e3", "+1", "-0", ""] {
+            assert!(read(text(number).as_bytes()).is_err(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_field_in_another_spelling_is_not_passed_over() {
+        for field in ["value", "VALUE", r"V\u0061lue", "path", "children"] {
+            let text = store(&format!(r#""1":{{"Path":"/1","{field}":"x"}}"#));
+            assert!(read(text.as_bytes()).is_err(), "{field}");
+        }
+        let text = store("").replace("CurrentIndex", "currentIndex");
+        assert!(read(text.as_bytes()).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term, V2Index};
+use crate::limits;
 use crate::source::cluster::{self, Located, Proof};
 use crate::source::open::{Member, Opened};
 use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
@@ -170,6 +171,10 @@ pub fn recover_observed<'m>(
 ) -> Result<Recovered<'m>> {
     let start = opened.choice.index();
     let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
+    if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
+        let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
+        return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
+    }
     let (commit, commit_by) = commit(opened, start, backend_index)?;
     let commits = cluster::commits(&opened.members);
     let nobody = vec![false; opened.members.len()];

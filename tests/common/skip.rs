@@ -3,7 +3,8 @@
 //! `SKIPPED: <test>: <what is missing>` goes to standard error and, where
 //! `ETCDLIFT_SKIP_LOG` names a file, into that file too.
 //! `ETCDLIFT_REQUIRE_PEERS=1` and `ETCDLIFT_REQUIRE_CORPUS=1` turn a skip for
-//! want of peers, or of the corpus, into a failure.
+//! want of peers, or of the corpus, into a failure. What the machine itself forbids
+//! (mounting, another user) is said on standard error alone.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -14,6 +15,8 @@ use std::io::Write;
 pub enum Need {
     Peers,
     Corpus,
+    /// Something that this machine does not let a test do, whatever is installed.
+    Machine,
 }
 
 /// Notes that `test` does not run because `what` is missing.
@@ -24,6 +27,7 @@ pub fn skip(test: &str, need: Need, what: &str) {
     let variable = match need {
         Need::Peers => "ETCDLIFT_REQUIRE_PEERS",
         Need::Corpus => "ETCDLIFT_REQUIRE_CORPUS",
+        Need::Machine => "ETCDLIFT_REQUIRE_MACHINE",
     };
     if env::var_os(variable).is_some_and(|value| value == "1") {
         panic!("{test}: {what} ({variable}=1)");
@@ -31,7 +35,8 @@ pub fn skip(test: &str, need: Need, what: &str) {
     let line = format!("SKIPPED: {test}: {what}\n");
     // Not `eprintln!`: the test harness hides that of a test which passes.
     let _ = std::io::stderr().write_all(line.as_bytes());
-    if let Some(path) = env::var_os("ETCDLIFT_SKIP_LOG") {
+    // Nobody can help what a machine forbids.
+    if let (Need::Peers | Need::Corpus, Some(path)) = (need, env::var_os("ETCDLIFT_SKIP_LOG")) {
         let mut log = OpenOptions::new().create(true).append(true).open(path).unwrap();
         log.write_all(line.as_bytes()).unwrap();
     }

@@ -12,8 +12,10 @@ use super::words::Words;
 /// Seconds whose nanoseconds do not fit an `i64`, or only just.
 const HUGE_TTLS: [&str; 5] = ["9223372036", "9223372037", "10000000000", "100000000000", "18446744073709551615"];
 
-/// Each kind of request, and how often it comes.
-const KINDS: [(usize, fn(&mut Client) -> Call); 13] = [
+/// How often a kind of request is drawn, and what makes one.
+type Kind = (usize, fn(&mut Client) -> Call);
+
+const KINDS: [Kind; 13] = [
     (22, Client::set),
     (9, Client::create),
     (9, Client::update),

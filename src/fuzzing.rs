@@ -1,0 +1,78 @@
+//! Entry points of the fuzz targets, and what they build their inputs with. Not part of the library's interface.
+//!
+//! Each takes any bytes and fails only by a panic: because the reader panicked, or because an oracle of another make
+//! (serde_json, generated protobuf code, a plain map) disagrees with it. `tests/fuzz_corpus.rs` runs the same functions over
+//! the seeds; the tests of the log use the same writer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "test code: a panic is how a fuzz target fails"
+)]
+
+mod convert;
+mod input;
+pub mod log;
+mod messages;
+pub mod model;
+mod segment;
+mod store;
+
+pub use convert::convert;
+pub use messages::entry;
+pub use segment::{SEAM, segment};
+pub use store::{snap, store};
+
+use crate::bolt::{Db, Strictness, check, format};
+use crate::verify::{summarize, v3_content};
+
+/// A target takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, for whoever replays seeds.
+pub const TARGETS: [(&str, Target); 6] =
+    [("snap", snap), ("store", store), ("segment", segment), ("entry", entry), ("bolt", bolt), ("convert", convert)];
+
+/// Any bytes as a bbolt file: once as they are, once with the checksums of both meta pages put right.
+pub fn bolt(data: &[u8]) {
+    read_bolt(data);
+    let mut mended = data.to_vec();
+    for page_size in [1024, 4096] {
+        for page in [0, page_size] {
+            let start = page + format::HEADER_LEN as usize;
+            let Some(meta) = mended.get_mut(start..start + format::META_LEN as usize) else { continue };
+            let (meta_of, _) = format::Meta::decode((&*meta).try_into().unwrap());
+            if meta_of.page_size as usize == page_size {
+                meta.copy_from_slice(&meta_of.encode());
+            }
+        }
+    }
+    read_bolt(&mended);
+}
+
+fn read_bolt(file: &[u8]) {
+    let Ok(db) = Db::open(file) else { return };
+    let (any, own) = (check(&db, Strictness::Any), check(&db, Strictness::Own));
+    assert!(any.is_sound() || !own.is_sound(), "what is wrong for any file is wrong for an own one");
+    let mut bytes = 0;
+    for pair in &db.root() {
+        let Ok(pair) = pair else { break };
+        if let Ok(bucket) = db.open_bucket(&pair) {
+            for pair in &bucket {
+                let Ok(pair) = pair else { break };
+                bytes += pair.record.len();
+                if any.is_sound() {
+                    assert_eq!(bucket.get(pair.key).unwrap(), Some(pair), "what a walk shows is found by its key");
+                }
+            }
+            assert!(bytes <= 64 * file.len(), "a walk yields much more than the file has");
+        }
+    }
+    let (summary, content) = (summarize(file), v3_content(&db));
+    if let (Ok(summary), Ok(content)) = (&summary, &content) {
+        assert_eq!((summary.keys, summary.pairs, summary.leases), (content.keys, content.changes, content.leases));
+    }
+    assert!(summary.is_ok() || !any.is_sound() || content.is_err() || !own.is_sound());
+}

@@ -1,0 +1,269 @@
+//! A whole conversion in memory: choices become requests, the requests a log (and perhaps a snapshot), that goes through
+//! every stage, and what comes out is held against a plain map.
+
+use std::path::Path;
+
+use super::input::Input;
+use super::log::{self, Dialect, Log};
+use super::model::Model;
+use crate::bolt::{self, Bucket, Db, OwnedRows};
+use crate::error::Result;
+use crate::ids::{RaftIndex, Term, V2Index};
+use crate::mvcc::{KeyRows, KeyValue, RevisionKey, schema};
+use crate::source::choose::Choice;
+use crate::source::map::Map;
+use crate::source::open::Opened;
+use crate::source::raft::Request;
+use crate::source::snap::Snapshot;
+use crate::source::wal::Wal;
+use crate::transform::order::{Numbering, order};
+use crate::transform::plan::{Policy, plan};
+use crate::v2store::overlay::Tree;
+use crate::v2store::recover::{ReplayOptions, read_table, recover};
+use crate::verify;
+
+const NODE: u64 = 0xa1;
+const OTHER: u64 = 0xb2;
+const VERSIONS: [&str; 7] = ["", "2.0.0", "2.1.0", "2.2.0", "2.3.0", "3.4.0", "3.5.0"];
+
+/// Any bytes as the life of a cluster.
+pub fn convert(data: &[u8]) {
+    let life = Life::live(Input(data));
+    let (expected, opened) = (life.expected(), life.opened());
+    let table = read_table(&opened).unwrap();
+    let mut recovered = recover(&opened, &table, None, &ReplayOptions::default()).unwrap();
+    assert_eq!(recovered.replay.applied, RaftIndex(life.applied()));
+    assert_eq!(recovered.v2_index().0, expected.index);
+    let index = recovered.v2_index();
+    let file = database(&mut recovered.replay.tree, index).unwrap();
+    compare(&file, &expected);
+}
+
+/// A tree as a database that is verified; an error where its indexes cannot be revisions.
+pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
+    let policy = Policy { drop_hidden: false, mark_empty_dirs: true, as_of: jiff::Timestamp::UNIX_EPOCH };
+    let plan = plan(tree, &policy, &|| Ok(())).unwrap();
+    let tree = &*tree;
+    let ordered = order(tree, plan.rows, Numbering::Keep, index, 0)?;
+    let meta = schema::Meta {
+        consistent_index: RaftIndex(1),
+        term: Term(1),
+        scheduled_compact: Some(ordered.current),
+        finished_compact: Some(ordered.current),
+    };
+    let (keys, meta, none) = (KeyRows::new(tree, &ordered), OwnedRows::new(meta.pairs()), OwnedRows::default());
+    let buckets = schema::BUCKETS.map(|name| match name {
+        schema::KEY => Bucket { name, rows: &keys },
+        schema::META => Bucket { name, rows: &meta },
+        _ => Bucket { name, rows: &none },
+    });
+    let file = bolt::image(&buckets).unwrap();
+    verify::verify(&file).unwrap();
+    verify::compare(&file, tree, &ordered, &|| Ok(())).unwrap();
+    Ok(file)
+}
+
+type Row = (Vec<u8>, Vec<u8>, u64, u64);
+
+fn compare(file: &[u8], expected: &Model) {
+    let db = Db::open(file).unwrap();
+    let mut found: Vec<Row> = Vec::new();
+    for pair in &db.bucket(schema::KEY).unwrap().unwrap() {
+        let pair = pair.unwrap();
+        let marker = KeyValue::decode(pair.value, 0).unwrap().key.ends_with(b"/");
+        if marker {
+            continue;
+        }
+        let revision = RevisionKey::decode(pair.key).unwrap();
+        let kv = KeyValue::decode(pair.value, 0).unwrap();
+        assert_eq!((revision.main, kv.version), (kv.mod_revision, 1));
+        let (create, modify) = (kv.create_revision.0.cast_unsigned(), kv.mod_revision.0.cast_unsigned());
+        found.push((kv.key.to_vec(), kv.value.to_vec(), create, modify));
+    }
+    found.sort();
+    let files = expected.nodes.iter().filter_map(|(path, node)| {
+        let key = path.strip_prefix(b"/1").filter(|key| key.starts_with(b"/"))?;
+        Some((key.to_vec(), node.value.clone()?, node.created, node.modified))
+    });
+    let mut files: Vec<Row> = files.collect();
+    files.sort();
+    assert_eq!(found, files);
+}
+
+/// What a cluster went through, as its log has it.
+struct Life {
+    version: (u32, u32),
+    log: Log,
+    /// Entry `i` is at raft index `first + i`; those before are the members' and the version's.
+    requests: Vec<Write>,
+    first: u64,
+    commit: u64,
+    only_voter: bool,
+    version_text: &'static str,
+    /// How many requests the snapshot includes.
+    snapshot: Option<usize>,
+    term: u64,
+}
+
+impl Life {
+    fn live(mut input: Input<'_>) -> Life {
+        let dialect = input.pick(&[Dialect::Padded, Dialect::Unpadded]);
+        let version_text = input.pick(&VERSIONS);
+        let only_voter = !input.one_in(3);
+        let floor = if dialect == Dialect::Padded { (3, 0) } else { (2, 0) };
+        let number = |at: usize| version_text.split('.').nth(at).and_then(|n| n.parse().ok());
+        let version = number(0).zip(number(1)).unwrap_or(floor).max(floor);
+        let mut log = Log::new(dialect, NODE, 2);
+        let mut first = 1;
+        for node in [NODE, OTHER].into_iter().take(if only_voter { 1 } else { 2 }) {
+            let change = log::conf_change(0, node, &log::member_json(node, node as u16));
+            log.entry(log::CONF_CHANGE, 1, first, Some(&change));
+            first += 1;
+        }
+        log.state(1, 0, first - 1);
+        if !version_text.is_empty() {
+            log.entry(log::NORMAL, 1, first, Some(&log::request(&version_put(version_text))));
+            first += 1;
+        }
+        log.state(1, NODE, first - 1);
+        let mut life = Life {
+            version,
+            log,
+            requests: Vec::new(),
+            first,
+            commit: first - 1,
+            only_voter,
+            version_text,
+            snapshot: None,
+            term: 1,
+        };
+        while !input.is_empty() && life.requests.len() < 200 {
+            life.step(&mut input);
+        }
+        life
+    }
+
+    fn last(&self) -> u64 {
+        self.first + self.requests.len() as u64 - 1
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        match input.byte() {
+            0..=9 => {
+                self.commit = self.last();
+                self.log.state(self.term, NODE, self.commit);
+            }
+            10..=13 => self.log.cut(self.last() + 1, Some([self.term, NODE, self.commit])),
+            14..=17 => {
+                // A new leader overwrites what is not committed, with its first entry.
+                self.term += 1;
+                let keep = self.commit + u64::from(input.byte()) % (self.last() - self.commit + 1);
+                self.requests.truncate((keep + 1 - self.first) as usize);
+                self.write(input);
+            }
+            18..=19 if self.snapshot.is_none() => {
+                self.commit = self.last();
+                self.log.state(self.term, NODE, self.commit);
+                self.snapshot = Some(self.requests.len());
+                self.log.snapshot(self.commit, self.term);
+            }
+            _ => self.write(input),
+        }
+    }
+
+    fn write(&mut self, input: &mut Input<'_>) {
+        let write = write(input);
+        let bytes = log::request(&write.request());
+        self.requests.push(write);
+        self.log.entry(log::NORMAL, self.term, self.last(), Some(&bytes));
+    }
+
+    /// Only in a cluster of one is the end of the log committed without saying so.
+    fn applied(&self) -> u64 {
+        if self.only_voter { self.last() } else { self.commit }
+    }
+
+    fn begun(&self) -> Model {
+        let mut model = Model::new(self.version);
+        for node in [NODE, OTHER].into_iter().take(if self.only_voter { 1 } else { 2 }) {
+            model.add_member(node, &format!("{{\"peerURLs\":[\"http://localhost:{node}\"]}}"));
+        }
+        if !self.version_text.is_empty() {
+            model.apply(&version_put(self.version_text));
+        }
+        model
+    }
+
+    fn at_snapshot(&self) -> Option<Model> {
+        let mut model = self.begun();
+        self.requests.get(..self.snapshot?)?.iter().for_each(|write| model.apply(&write.request()));
+        Some(model)
+    }
+
+    fn expected(&self) -> Model {
+        let mut model = self.at_snapshot().map_or_else(|| self.begun(), |model| model.after_snapshot());
+        let applied = (self.applied() + 1 - self.first) as usize;
+        self.requests[self.snapshot.unwrap_or(0)..applied].iter().for_each(|write| model.apply(&write.request()));
+        model
+    }
+
+    fn opened(&self) -> Opened {
+        let snapshot = self.at_snapshot().map(|model| {
+            let voters: &[u64] = if self.only_voter { &[NODE] } else { &[NODE, OTHER] };
+            let index = self.first - 1 + self.snapshot.unwrap() as u64;
+            let file = log::snap(model.json().as_bytes(), index, 1, voters);
+            Snapshot::of(Map::held(Path::new("memory.snap"), file)).unwrap()
+        });
+        let choice = Choice { snapshot, member: 0, passed_over: Vec::new() };
+        Opened::held(choice, Wal::of_bytes(self.log.named()).unwrap())
+    }
+}
+
+fn version_put(version: &'static str) -> Request<'static> {
+    Request { method: b"PUT", path: b"/0/version", val: version.as_bytes(), ..Request::default() }
+}
+
+const NAMES: [&[u8]; 12] =
+    [b"a", b"b", b"c", b"_h", b"q", b"a\xff", b"a\xfe", b"\xe2\x80\xa8<&>", b"\"\\\n", b"..", b"", b"a\xef\xbf\xbd"];
+const VALUES: [&[u8]; 8] =
+    [b"", b"v", b"w", b"\xff\0\xc3", b"<\"\\>", b"\xf0\x9f\x98\x80", b"\\ufffd", b"long value 0123456789"];
+const INSTANTS: [i64; 8] =
+    [0, 1_500_000_000_000_000_000, 1_500_000_000_000_000_001, 1_600_000_000_123_000_000, 1, -5, i64::MIN, i64::MAX];
+
+/// A request with a path of its own.
+struct Write {
+    path: Vec<u8>,
+    rest: Request<'static>,
+}
+
+impl Write {
+    fn request(&self) -> Request<'_> {
+        Request { path: &self.path, ..self.rest }
+    }
+}
+
+fn write(input: &mut Input<'_>) -> Write {
+    let method: &[u8] = input.pick(&[b"PUT", b"PUT", b"PUT", b"POST", b"DELETE", b"SYNC", b"QGET"]);
+    let mut path = b"/1".to_vec();
+    for _ in 0..input.byte() % 5 {
+        path.push(b'/');
+        path.extend_from_slice(input.pick(&NAMES));
+    }
+    let flags = input.byte();
+    let flag = |bit: u8| flags & 1 << bit != 0;
+    let instant = if flag(0) { input.pick(&INSTANTS) } else { 0 };
+    let rest = Request {
+        method,
+        path: b"",
+        val: input.pick(&VALUES),
+        dir: flag(1) && flag(2),
+        prev_value: if flag(3) { input.pick(&VALUES) } else { b"" },
+        prev_index: if flag(4) && flag(3) { u64::from(input.byte() % 16) } else { 0 },
+        prev_exist: (flag(5) && flag(6)).then_some(flag(2)),
+        expiration: instant,
+        recursive: flag(4),
+        time: instant,
+        refresh: flag(7),
+    };
+    Write { path, rest }
+}

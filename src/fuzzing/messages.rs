@@ -1,0 +1,63 @@
+//! The messages inside records, held against the generated protobuf code wherever both can read them.
+
+use protobuf::Message;
+
+use crate::proto::etcd;
+use crate::source::raft::{
+    Proposal, Request, parse_conf_change, parse_entry, parse_hard_state, parse_metadata, parse_proposal,
+    parse_snap_record,
+};
+
+/// Any bytes as each of the messages.
+pub fn entry(data: &[u8]) {
+    if let Ok(entry) = parse_entry(data, 5) {
+        let oracle = etcd::Entry::parse_from_bytes(data).unwrap();
+        assert_eq!((entry.term.0, entry.index.0, entry.data), (oracle.term(), oracle.index(), oracle.data()));
+        assert_eq!(entry.kind as u64, oracle.type_());
+        let start = entry.data_offset as usize - 5;
+        assert!(entry.data.is_empty() || data[start..].starts_with(entry.data), "the offset is that of the data");
+        let _ = (parse_proposal(entry.data, 0), parse_conf_change(entry.data, 0));
+    }
+    if let Ok(state) = parse_hard_state(data, 0) {
+        let oracle = etcd::HardState::parse_from_bytes(data).unwrap();
+        assert_eq!((state.term.0, state.vote.0, state.commit.0), (oracle.term(), oracle.vote(), oracle.commit()));
+    }
+    if let Ok(metadata) = parse_metadata(data, 0) {
+        let oracle = etcd::Metadata::parse_from_bytes(data).unwrap();
+        assert_eq!((metadata.node_id.0, metadata.cluster_id.0), (oracle.node_id(), oracle.cluster_id()));
+    }
+    if let (Ok(record), Ok(oracle)) = (parse_snap_record(data, 0), etcd::WalSnapshot::parse_from_bytes(data)) {
+        assert_eq!((record.index.0, record.term.0), (oracle.index(), oracle.term()));
+    }
+    if let (Ok(change), Ok(oracle)) = (parse_conf_change(data, 0), etcd::ConfChange::parse_from_bytes(data)) {
+        assert_eq!((change.node_id.0, change.context), (oracle.node_id(), oracle.context()));
+        assert_eq!(change.kind as u64, oracle.type_());
+    }
+    if let (Ok(Proposal::V2(request)), Ok(oracle)) = (parse_proposal(data, 0), etcd::Request::parse_from_bytes(data))
+        && request.method == oracle.method()
+    {
+        same_request(&request, &oracle);
+    }
+}
+
+fn same_request(request: &Request<'_>, oracle: &etcd::Request) {
+    let expected = Request {
+        method: oracle.method(),
+        path: oracle.path(),
+        val: oracle.val(),
+        // The generated code looks at the low 32 bits of a truth value, Go at all of it; etcd writes 0 and 1.
+        dir: request.dir,
+        prev_value: oracle.prev_value(),
+        prev_index: oracle.prev_index(),
+        prev_exist: oracle.prev_exist.and(request.prev_exist),
+        expiration: oracle.expiration(),
+        recursive: request.recursive,
+        time: oracle.time(),
+        refresh: request.refresh,
+    };
+    assert_eq!(*request, expected);
+    assert!(!oracle.dir() || request.dir);
+    assert!(!oracle.recursive() || request.recursive);
+    assert!(!oracle.refresh() || request.refresh);
+    assert_eq!(request.prev_exist.is_some(), oracle.prev_exist.is_some());
+}

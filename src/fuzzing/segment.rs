@@ -1,0 +1,77 @@
+//! Any bytes as a log: as they are, and with every checksum put right, so that what stands behind them is reached too.
+
+use super::log::{CRC, Dialect, Log};
+use crate::ids::RaftIndex;
+use crate::source::choose::choose;
+use crate::source::open::Opened;
+use crate::source::record::{Frame, RecordType, read_frame};
+use crate::source::wal::{SegmentName, Wal};
+use crate::v2store::recover::{ReplayOptions, read_table, recover};
+
+/// Stands between two segments; a length field cannot look like it.
+pub const SEAM: &[u8] = b"--cut--\xff";
+
+/// Any bytes as the segments of a log.
+pub fn segment(data: &[u8]) {
+    let parts: Vec<&[u8]> = split(data);
+    let name = |seq: usize| SegmentName { seq: seq as u64, index: RaftIndex(0), path: format!("{seq}.wal").into() };
+    read(parts.iter().enumerate().map(|(seq, part)| (name(seq), part.to_vec())).collect());
+    if let Some(mended) = mend(&parts) {
+        read(mended.named());
+    }
+}
+
+fn split(data: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for seam in memchr::memmem::find_iter(data, SEAM).take(8) {
+        parts.push(&data[start..seam]);
+        start = seam + SEAM.len();
+    }
+    parts.push(&data[start..]);
+    parts
+}
+
+/// The same records with the checksums that belong to them; ends at the first frame that is none.
+fn mend(parts: &[&[u8]]) -> Option<Log> {
+    let mut log: Option<Log> = None;
+    for part in parts {
+        let mut offset = 0;
+        while let Ok(Frame::Record { record, next, padded }) = read_frame(part, offset) {
+            let dialect = if padded { Dialect::Padded } else { Dialect::Unpadded };
+            let log = log.get_or_insert_with(|| Log::headless(dialect, 1, 2));
+            match (offset, record.kind) {
+                (0, _) => log.cut(0, None),
+                (_, RecordType::Crc) => log.frame(CRC, record.crc, record.data),
+                (_, RecordType::Metadata) => {}
+                (_, RecordType::Entry) => log.record(2, record.data),
+                (_, RecordType::State) => log.record(3, record.data),
+                (_, RecordType::Snapshot) => log.record(5, record.data),
+            }
+            offset = next;
+        }
+    }
+    log
+}
+
+fn read(segments: Vec<(SegmentName, Vec<u8>)>) {
+    let bytes: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
+    let Ok(wal) = Wal::of_bytes(segments) else { return };
+    assert!(wal.entries().len() <= bytes / 8, "more entries than there is room for");
+    for pair in wal.entries().windows(2) {
+        assert_eq!(pair[1].index.0, pair[0].index.0 + 1, "entries without a gap");
+        assert!(pair[1].term >= pair[0].term, "terms that do not fall");
+    }
+    for reference in wal.entries() {
+        let entry = wal.entry(reference).unwrap();
+        assert_eq!((entry.index, entry.term, entry.kind), (reference.index, reference.term, reference.kind));
+        assert_eq!(wal.at(entry.index).unwrap().index, entry.index);
+    }
+    let Ok(choice) = choose(&[], Some(&wal), None) else { return };
+    let opened = Opened::held(choice, wal);
+    let table = read_table(&opened).unwrap();
+    if let Ok(recovered) = recover(&opened, &table, None, &ReplayOptions::default()) {
+        let count = opened.wal().unwrap().entries().len() as u64;
+        assert_eq!(recovered.applied_entries + recovered.tail.entries, count);
+    }
+}

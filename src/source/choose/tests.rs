@@ -1,0 +1,150 @@
+//! Which snapshot is chosen, where the log or a snapshot is not what it should be.
+
+use std::fs;
+
+use super::*;
+use crate::fuzzing::log::{self, Dialect, Log, NORMAL};
+use crate::fuzzing::model::Model;
+
+/// A folder of snapshots and a log, by hand.
+struct Fixture {
+    dir: tempfile::TempDir,
+    names: Vec<SnapName>,
+}
+
+impl Fixture {
+    /// Snapshots at these indexes, all of term 1.
+    fn new(indexes: &[u64]) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let json = Model::new((3, 4)).json();
+        let name = |index: &u64| {
+            let path = dir.path().join(log::snap_file(1, *index));
+            fs::write(&path, log::snap(json.as_bytes(), *index, 1, &[0xa])).unwrap();
+            SnapName { term: Term(1), index: RaftIndex(*index), path }
+        };
+        let names = indexes.iter().map(name).collect();
+        Fixture { dir, names }
+    }
+
+    fn damage(&self, number: usize) {
+        let path = &self.names[number].path;
+        let mut bytes = fs::read(path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn choose(&self, log: &Log) -> Result<Choice> {
+        choose(&self.names, Some(&Wal::of_bytes(log.named()).unwrap()), None)
+    }
+}
+
+/// Entries `first` to 20, records of snapshots, all committed; the segments cut before 11.
+fn log(first: u64, records: &[u64]) -> Log {
+    let mut log = Log::headless(Dialect::Padded, 0xa, 0xc);
+    log.cut(first.saturating_sub(u64::from(first == 1)), None);
+    for index in first..=20 {
+        if index == 11 {
+            log.cut(11, Some([1, 0xa, 10]));
+        }
+        log.entry(NORMAL, 1, index, None);
+        if records.contains(&index) {
+            log.snapshot(index, 1);
+        }
+    }
+    log.state(1, 0xa, 20);
+    log
+}
+
+fn chosen(choice: Result<Choice>) -> (u64, Vec<u64>) {
+    let choice = choice.unwrap();
+    (choice.index().0, choice.passed_over.iter().map(|passed| passed.index.0).collect())
+}
+
+#[test]
+fn the_newest_that_the_log_confirms() {
+    let snapshots = Fixture::new(&[5, 15]);
+    assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (15, vec![]));
+    assert_eq!(chosen(snapshots.choose(&log(1, &[5]))), (5, vec![15]));
+    assert_eq!(chosen(snapshots.choose(&log(1, &[]))), (0, vec![15, 5]));
+    assert_eq!(chosen(Fixture::new(&[]).choose(&log(1, &[]))), (0, vec![]));
+}
+
+#[test]
+fn a_damaged_one_falls_back_only_where_the_log_reaches() {
+    let snapshots = Fixture::new(&[5, 15]);
+    snapshots.damage(1);
+    assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (5, vec![15]));
+    assert_eq!(chosen(snapshots.choose(&log(6, &[15]))), (5, vec![15]), "continued, though without a record");
+    assert_eq!(snapshots.choose(&log(7, &[15])).unwrap_err().reason(), Reason::Damaged);
+    snapshots.damage(0);
+    assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (0, vec![15, 5]));
+    let error = snapshots.choose(&log(2, &[5, 15])).unwrap_err();
+    assert!(error.file().is_some() && error.reason() == Reason::Damaged, "{error}");
+}
+
+#[test]
+fn a_name_that_the_content_belies_is_not_believed() {
+    let snapshots = Fixture::new(&[15]);
+    let other = Fixture::new(&[14]);
+    fs::copy(&other.names[0].path, &snapshots.names[0].path).unwrap();
+    assert_eq!(chosen(snapshots.choose(&log(1, &[14, 15]))), (0, vec![15]));
+    assert!(snapshots.dir.path().exists());
+}
+
+#[test]
+fn an_orphan_is_used_only_where_the_log_goes_on_behind_it() {
+    let orphan = Fixture::new(&[9]);
+    assert_eq!(chosen(orphan.choose(&log(10, &[]))), (9, vec![]));
+    assert_eq!(chosen(orphan.choose(&log(8, &[]))), (9, vec![]), "the log has the very entry");
+    assert_eq!(orphan.choose(&log(11, &[])).unwrap_err().reason(), Reason::Gap);
+    let other_term = {
+        let mut log = Log::headless(Dialect::Padded, 0xa, 0xc);
+        log.cut(8, None);
+        (8..=20).for_each(|index| log.entry(NORMAL, 2, index, None));
+        log.state(2, 0xa, 20);
+        log
+    };
+    assert_eq!(orphan.choose(&other_term).unwrap_err().reason(), Reason::Gap);
+}
+
+#[test]
+fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
+    for (snapshot, fits) in [(5, false), (9, false), (10, true), (15, true)] {
+        let snapshots = Fixture::new(&[snapshot]);
+        let mut segments = log(1, &[snapshot]).named();
+        segments[0].1[60] ^= 1;
+        let wal = Wal::of_bytes(segments).unwrap();
+        let choice = choose(&snapshots.names, Some(&wal), None);
+        if fits {
+            assert_eq!(chosen(choice), (snapshot, vec![]));
+        } else {
+            let error = choice.unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Damaged);
+            assert!(error.file().is_some(), "{error}");
+        }
+    }
+}
+
+/// Such a log once read as that of an empty store, or as one that ends with the snapshot.
+#[test]
+fn entries_lost_before_a_segment_without_any_are_missed() {
+    let mut log = log(1, &[5]);
+    log.cut(21, None);
+    let mut segments = log.named();
+    for bytes in segments.iter_mut().take(2).map(|(_, bytes)| bytes) {
+        bytes[60] ^= 1;
+    }
+    let wal = Wal::of_bytes(segments).unwrap();
+    for names in [Fixture::new(&[]), Fixture::new(&[5]), Fixture::new(&[19])] {
+        let error = choose(&names.names, Some(&wal), None).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Damaged, "{error}");
+    }
+    assert_eq!(chosen(choose(&Fixture::new(&[20]).names, Some(&wal), None)), (20, vec![]));
+}
+
+#[test]
+fn a_commit_beyond_the_log_is_an_error() {
+    let mut log = log(1, &[]);
+    log.state(1, 0xa, 21);
+    assert_eq!(Fixture::new(&[]).choose(&log).unwrap_err().reason(), Reason::CommitBeyondLog);
+}

@@ -1,0 +1,311 @@
+//! Logs in every state that a crash, a purge or a received snapshot leaves them in.
+
+use super::*;
+use crate::fuzzing::log::{Dialect, ENTRY, Log, NORMAL};
+
+const BOTH: [Dialect; 2] = [Dialect::Unpadded, Dialect::Padded];
+
+/// Three segments: entries 1 to 3, 4 to 6, 7 to 9, with the commit behind each.
+fn three(dialect: Dialect) -> Log {
+    let mut log = Log::new(dialect, 0xa, 0xc);
+    for index in 1..=9 {
+        if index % 3 == 1 && index > 1 {
+            log.cut(index, Some([1, 0xa, index - 1]));
+        }
+        log.entry(NORMAL, 1, index, Some(&[b'x'; 40]));
+        if index % 3 == 0 {
+            log.state(1, 0xa, index);
+        }
+    }
+    log
+}
+
+fn read(log: &Log) -> Result<Wal> {
+    Wal::of_bytes(log.named())
+}
+
+fn indexes(wal: &Wal) -> Vec<u64> {
+    wal.entries().iter().map(|entry| entry.index.0).collect()
+}
+
+fn first_and_last(wal: &Wal) -> Option<(u64, u64)> {
+    wal.range().map(|(first, last)| (first.0, last.0))
+}
+
+#[test]
+fn a_sound_log_is_read_whole() {
+    for dialect in BOTH {
+        let wal = read(&three(dialect)).unwrap();
+        assert_eq!(indexes(&wal), (1..=9).collect::<Vec<_>>());
+        assert_eq!((wal.commit(), wal.snapshots().len(), wal.padded()), (RaftIndex(9), 1, dialect == Dialect::Padded));
+        assert!(wal.damage().next().is_none() && matches!(wal.end(), End::Clean));
+        assert_eq!(wal.after(RaftIndex(7)).unwrap().len(), 2);
+        assert_eq!(wal.after(RaftIndex(u64::MAX)).map(<[_]>::len), Some(0));
+    }
+}
+
+#[test]
+fn a_later_entry_replaces_its_index_and_all_behind_it() {
+    let mut log = three(Dialect::Padded);
+    for (index, term) in [(10, 1), (11, 1), (12, 1), (11, 2), (12, 3), (12, 4)] {
+        log.entry(NORMAL, term, index, None);
+    }
+    let wal = read(&log).unwrap();
+    assert_eq!(indexes(&wal), (1..=12).collect::<Vec<_>>());
+    let terms: Vec<u64> = wal.entries().iter().skip(9).map(|entry| entry.term.0).collect();
+    assert_eq!((terms, wal.overwritten()), (vec![1, 2, 4], 3));
+    // Even the first entry can be replaced, and one before it.
+    log.entry(NORMAL, 5, 1, None);
+    assert_eq!(indexes(&read(&log).unwrap()), [1]);
+}
+
+#[test]
+fn a_term_that_falls_is_damage() {
+    let mut log = three(Dialect::Padded);
+    log.entry(NORMAL, 2, 10, None);
+    log.entry(NORMAL, 1, 11, None);
+    let error = read(&log).unwrap_err();
+    assert_eq!((error.reason(), error.offset().is_some()), (Reason::Damaged, true));
+}
+
+#[test]
+fn behind_a_received_snapshot_the_log_begins_anew() {
+    let mut log = three(Dialect::Unpadded);
+    log.snapshot(50, 2);
+    log.state(2, 0xb, 50);
+    log.entry(NORMAL, 2, 51, None);
+    log.entry(NORMAL, 2, 52, None);
+    let wal = read(&log).unwrap();
+    assert_eq!(indexes(&wal), [51, 52]);
+    assert_eq!(wal.snapshots().last(), Some(&SnapRecord { index: RaftIndex(50), term: Term(2) }));
+    assert!(wal.after(RaftIndex(9)).is_none() && wal.after(RaftIndex(49)).is_none());
+    assert_eq!(wal.after(RaftIndex(50)).unwrap().len(), 2);
+}
+
+#[test]
+fn damage_in_an_early_segment_moves_the_beginning() {
+    for dialect in BOTH {
+        for damaged in 0..2 {
+            let mut segments = three(dialect).named();
+            let bytes = &mut segments[damaged].1;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            let wal = Wal::of_bytes(segments).unwrap();
+            let first = [4, 7][damaged];
+            assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((first, 9)), 1));
+            assert_eq!(wal.first_index(), RaftIndex(first));
+            assert!(wal.after(RaftIndex(first - 2)).is_none());
+            assert!(wal.damage().next().unwrap().offset().is_some() && wal.damage().next().unwrap().file().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_segment_whose_predecessor_lost_its_end_is_used_alone() {
+    for dialect in BOTH {
+        let log = three(dialect);
+        let mut segments = log.named();
+        // At a record's end, so that the segment itself looks whole.
+        let end = log.segments()[1].ends[3];
+        segments[1].1.truncate(end);
+        let wal = Wal::of_bytes(segments).unwrap();
+        assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((7, 9)), 1));
+        assert!(wal.damage().next().unwrap().to_string().contains("does not continue"), "{wal:?}");
+    }
+}
+
+#[test]
+fn damage_in_the_last_segment_is_an_error() {
+    for dialect in BOTH {
+        let mut segments = three(dialect).named();
+        let bytes = &mut segments[2].1;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let error = Wal::of_bytes(segments).unwrap_err();
+        assert_eq!(error.reason(), Reason::Damaged);
+        assert!(error.offset().is_some() && error.file().is_some());
+    }
+}
+
+#[test]
+fn before_a_missing_segment_nothing_is_used() {
+    let mut segments = three(Dialect::Padded).named();
+    segments.remove(1);
+    let wal = Wal::of_bytes(segments).unwrap();
+    assert_eq!((first_and_last(&wal), wal.first_index()), (Some((7, 9)), RaftIndex(7)));
+    assert!(wal.after(RaftIndex(3)).is_none() && wal.after(RaftIndex(6)).is_some());
+}
+
+/// What a crash while the segment was cut leaves: nothing of it, or its header alone.
+#[test]
+fn a_last_segment_without_entries_is_no_damage() {
+    for dialect in BOTH {
+        for records in 0..=2usize {
+            let mut log = three(dialect);
+            log.cut(10, None);
+            let end = records.checked_sub(1).map_or(0, |last| log.segments()[3].ends[last]);
+            let mut segments = log.named();
+            segments[3].1.truncate(end);
+            for zeros in [0, 4096] {
+                segments[3].1.resize(end + zeros, 0);
+                let wal = Wal::of_bytes(segments.clone()).unwrap();
+                assert_eq!((first_and_last(&wal), wal.commit()), (Some((1, 9)), RaftIndex(9)), "{records} {zeros}");
+                assert!(matches!(wal.end(), End::Clean));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_segment_with_a_successor_is_damage() {
+    let mut segments = three(Dialect::Padded).named();
+    segments[1].1.clear();
+    let wal = Wal::of_bytes(segments).unwrap();
+    assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((7, 9)), 1));
+}
+
+#[test]
+fn entries_lost_before_a_segment_without_any_are_missed() {
+    for lost in 0..3 {
+        let mut log = three(Dialect::Padded);
+        log.cut(10, None);
+        let mut segments = log.named();
+        // Damaged, emptied, or not there.
+        match lost {
+            0 => segments[2].1[100] ^= 1,
+            1 => segments[2].1.clear(),
+            _ => drop(segments.remove(2)),
+        }
+        let wal = Wal::of_bytes(segments).unwrap();
+        assert_eq!((first_and_last(&wal), wal.first_index()), (None, RaftIndex(10)));
+        assert!(wal.after(RaftIndex(0)).is_none() && wal.after(RaftIndex(8)).is_none());
+        assert!(wal.after(RaftIndex(9)).is_some());
+    }
+}
+
+#[test]
+fn a_torn_record_ends_the_last_segment_and_damages_any_other() {
+    for dialect in BOTH {
+        let log = three(dialect);
+        let ends = &log.segments()[2].ends;
+        let (whole, end) = (ends[ends.len() - 2], ends[ends.len() - 1]);
+        for len in whole + 1..end {
+            let mut segments = log.named();
+            segments[2].1.truncate(len);
+            let wal = Wal::of_bytes(segments.clone()).unwrap();
+            assert!(matches!(wal.end(), End::Torn { offset, .. } if *offset == whole as u64), "cut at {len}");
+            assert_eq!((first_and_last(&wal), wal.commit()), (Some((1, 9)), RaftIndex(6)));
+            let mut segments = log.named();
+            segments[1].1.truncate(len);
+            assert_eq!(Wal::of_bytes(segments).unwrap().damage().count(), 1);
+        }
+    }
+}
+
+/// A record over a sector's end, whose second sector never reached the disk: torn wherever the end cuts it, also within its
+/// first fields, and whether or not the file goes on.
+#[test]
+fn a_record_is_torn_wherever_a_sector_ends_in_it() {
+    let mut tried = [0, 0];
+    for (dialect, there) in BOTH.into_iter().flat_map(|d| (1..40).map(move |there| (d, there))) {
+        let Some((start, segment)) = (300..500).find_map(|filler| with_record_at(dialect, filler, 504 - there)) else {
+            continue;
+        };
+        tried[usize::from(dialect == Dialect::Padded)] += 1;
+        for end in [513, 520, 1024, segment.1.len(), segment.1.len() + 512] {
+            let mut bytes = segment.1[..512].to_vec();
+            bytes.resize(end, 0);
+            let wal = Wal::of_bytes(vec![(segment.0.clone(), bytes.clone())]).unwrap();
+            assert!(matches!(wal.end(), End::Torn { offset, .. } if *offset == start), "{there} bytes, file of {end}");
+            assert_eq!(first_and_last(&wal), Some((1, 1)));
+            bytes.resize(segment.1.len().max(end), 0);
+            bytes.push(1);
+            let error = Wal::of_bytes(vec![(segment.0.clone(), bytes)]).unwrap_err();
+            assert!(error.offset() >= Some(start), "{there} bytes, more behind: {error}");
+        }
+    }
+    // A few places are left out, where the checksum's varint is shorter.
+    assert!(tried[0] >= 30 && tried[1] >= 3, "{tried:?}");
+}
+
+/// A record behind one of `filler` bytes, if its frame begins at `start`; the last one of its segment.
+fn with_record_at(dialect: Dialect, filler: usize, start: usize) -> Option<(u64, (SegmentName, Vec<u8>))> {
+    let mut log = Log::new(dialect, 1, 2);
+    log.entry(NORMAL, 1, 1, Some(&vec![b'x'; filler]));
+    let at = log.segments()[0].bytes.len();
+    log.entry(NORMAL, 1, 2, Some(&[b'y'; 700]));
+    (at == start).then(|| (at as u64, log.named().remove(0)))
+}
+
+#[test]
+fn metadata_of_another_member_is_damage() {
+    let mut segments = three(Dialect::Padded).named();
+    let mut other = Log::headless(Dialect::Padded, 0xb, 0xc);
+    other.cut(7, None);
+    other.record(ENTRY, None);
+    segments[2].1 = other.named().remove(0).1;
+    assert_eq!(Wal::of_bytes(segments).unwrap_err().reason(), Reason::Damaged);
+}
+
+#[test]
+fn only_files_of_the_exact_name_are_segments() {
+    use crate::source::dir::{Source, WalDir, detect};
+    let dir = tempfile::tempdir().unwrap();
+    let wal_dir = dir.path().join("member/wal");
+    std::fs::create_dir_all(&wal_dir).unwrap();
+    for (name, bytes) in three(Dialect::Padded).named() {
+        std::fs::write(wal_dir.join(&name.path), bytes).unwrap();
+    }
+    for name in
+        ["0.tmp", "1.tmp", "0000000000000003-000000000000000a.wal.tmp", "0000000000000002-0000000000000007.wal.broken"]
+    {
+        std::fs::write(wal_dir.join(name), b"not a segment").unwrap();
+    }
+    let Source::Directory(found) = detect(dir.path(), &WalDir::Default).unwrap() else { panic!("a data directory") };
+    let wal = Wal::read(&found.segments.unwrap()).unwrap();
+    assert_eq!((first_and_last(&wal), wal.files().count()), (Some((1, 9)), 3));
+}
+
+proptest::proptest! {
+    /// Any sequence of saves, as the log of a member that is leader, follower, deposed and caught up by snapshots.
+    #[test]
+    fn what_is_read_is_what_was_saved(
+        saves in proptest::collection::vec((0u8..6, 0u64..8, 0usize..70), 1..60),
+        padded: bool,
+    ) {
+        let mut log = Log::new(if padded { Dialect::Padded } else { Dialect::Unpadded }, 1, 2);
+        let (mut entries, mut term, mut last): (Vec<(u64, u64, usize)>, _, _) = (Vec::new(), 1, 0);
+        for (what, number, len) in saves {
+            match what {
+                0 => log.cut(last + 1, None),
+                1 => {
+                    // Deposed: the new leader's entry takes the place of some of the last ones.
+                    term += 1;
+                    let first = entries.first().map_or(last + 1, |entry| entry.0);
+                    let index = (last + 1).saturating_sub(number).max(first);
+                    entries.retain(|entry| entry.0 < index);
+                    last = index;
+                    entries.push((index, term, len));
+                    log.entry(NORMAL, term, index, Some(&vec![7; len]));
+                }
+                2 if number > 0 => {
+                    last += number;
+                    log.snapshot(last, term);
+                    entries.clear();
+                    last += 1;
+                    entries.push((last, term, len));
+                    log.entry(NORMAL, term, last, Some(&vec![7; len]));
+                }
+                _ => {
+                    last += 1;
+                    entries.push((last, term, len));
+                    log.entry(NORMAL, term, last, Some(&vec![7; len]));
+                }
+            }
+        }
+        let wal = read(&log).unwrap();
+        let found: Vec<_> = wal.entries().iter().map(|e| (e.index.0, e.term.0, wal.entry(e).unwrap().data.len())).collect();
+        proptest::prop_assert_eq!(found, entries);
+        proptest::prop_assert!(wal.damage().next().is_none());
+    }
+}

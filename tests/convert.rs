@@ -1,0 +1,31 @@
+//! `etcdlift convert` as an operator meets it: what it refuses and in which words, what each option does to the output, and
+//! that a failed run leaves nothing behind. Runs the binary; most of it needs neither peers nor the corpus.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+#[path = "convert/demo.rs"]
+mod demo;
+#[path = "convert/files.rs"]
+mod files;
+#[path = "convert/kit.rs"]
+mod kit;
+#[path = "convert/locks.rs"]
+mod locks;
+#[path = "convert/logs.rs"]
+mod logs;
+#[path = "convert/options.rs"]
+mod options;
+#[path = "convert/outputs.rs"]
+mod outputs;
+#[path = "convert/reports.rs"]
+mod reports;
+#[path = "convert/scenarios.rs"]
+mod scenarios;
+#[path = "convert/signals.rs"]
+mod signals;
+#[path = "convert/snapshots.rs"]
+mod snapshots;
+#[path = "convert/sources.rs"]
+mod sources;

@@ -1,0 +1,195 @@
+//! A damaged write-ahead log: whatever is wrong with it before its end, its file and byte are named.
+
+use std::fs;
+
+use super::files::{edit, frames};
+use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo};
+
+/// Breaks one frame in the middle of the demo's log, and expects these words.
+fn broken(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), words: &[&str]) {
+    let case = Case::new();
+    let source = case.demo();
+    let mut place = String::new();
+    edit(&source.join(DEMO_WAL), |bytes| {
+        let (at, record) = frames(bytes)[30].clone();
+        place = format!("{DEMO_WAL}: byte {}", at / 100);
+        change(bytes, at, record);
+    });
+    let words: Vec<&str> = words.iter().copied().chain([place.as_str()]).collect();
+    case.run(&source, &[]).refused(3, "damaged", &words);
+}
+
+#[test]
+fn a_bad_checksum() {
+    broken(|bytes, _, record| bytes[record.end - 3] ^= 1, &["expected data with CRC-32C"]);
+}
+
+#[test]
+fn a_length_that_is_too_short() {
+    broken(|bytes, at, _| bytes[at] ^= 0x40, &["expected "]);
+}
+
+#[test]
+fn a_length_beyond_the_file() {
+    broken(|bytes, at, _| bytes[at + 4] = 9, &["expected a record of", "the end of the file"]);
+}
+
+#[test]
+fn a_length_of_zero_with_more_behind_it() {
+    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data behind it"]);
+}
+
+#[test]
+fn a_type_that_does_not_exist() {
+    broken(|bytes, _, record| bytes[record.start + 1] = 9, &["expected a record type from 1 to 5, found 9"]);
+}
+
+#[test]
+fn a_type_of_another_kind_of_record() {
+    broken(|bytes, _, record| bytes[record.start + 1] ^= 1, &["expected "]);
+}
+
+#[test]
+fn an_empty_log_is_not_taken_for_an_old_state() {
+    for len in [0, 1 << 20] {
+        let case = Case::new();
+        let source = case.demo();
+        edit(&source.join(DEMO_WAL), |bytes| *bytes = vec![0; len]);
+        case.run(&source, &[]).refused(5, "source-empty", &["a write-ahead log with records"]);
+    }
+}
+
+#[test]
+fn a_log_that_is_something_else() {
+    let case = Case::new();
+    let source = case.demo();
+    edit(&source.join(DEMO_WAL), |bytes| {
+        bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(13))
+    });
+    case.run(&source, &[]).refused(3, "damaged", &[".wal: byte 0: expected"]);
+    fs::remove_file(source.join(DEMO_WAL)).unwrap();
+    fs::create_dir(source.join(DEMO_WAL)).unwrap();
+    case.run(&source, &[]).refused(3, "unreadable", &[".wal: expected a regular file"]);
+}
+
+#[test]
+fn a_log_cut_below_what_was_applied_is_refused() {
+    let case = Case::new();
+    let source = case.demo();
+    edit(&source.join(DEMO_WAL), |bytes| bytes.truncate(frames(bytes)[40].0 + 20));
+    case.run(&source, &[]).refused(3, "commit-beyond-log", &["a part of the log is missing"]);
+}
+
+#[test]
+fn a_record_cut_by_a_crash_is_left_out_and_said() {
+    let case = Case::new();
+    let source = case.demo();
+    edit(&source.join(DEMO_WAL), |bytes| bytes.truncate(bytes.len() - 5));
+    let run = case.run(&source, &[]);
+    run.converted(0);
+    assert_eq!(run.notices("warnings")[0], "torn-tail");
+    let line = run.output.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(line.contains(".wal: byte ") && line.contains("cut short by a crash"), "{line}");
+}
+
+#[test]
+fn a_damaged_v3_backend_is_named() {
+    let case = Case::new();
+    let source = case.demo();
+    let db = source.join("member/snap/db");
+    edit(&db, |bytes| bytes.truncate(5000));
+    case.run(&source, &[]).refused(3, "damaged", &["member/snap/db: byte ", "v3 backend"]);
+    fs::write(&db, "").unwrap();
+    case.run(&source, &[]).refused(3, "damaged", &["member/snap/db: byte 0", "v3 backend"]);
+}
+
+#[test]
+fn a_snapshot_under_the_name_of_another_is_not_used() {
+    let case = Case::new();
+    let source = case.demo();
+    let other = source.join("member/snap/0000000000000002-0000000000000028.snap");
+    fs::rename(source.join(DEMO_SNAP), other).unwrap();
+    let run = case.run(&source, &[]);
+    run.converted(0);
+    assert_eq!(run.notices("warnings")[0], "snapshot-passed-over");
+    assert_eq!(run.report()["output"]["revision"], 51);
+}
+
+#[test]
+fn the_demo_log_is_what_these_tests_think_it_is() {
+    let log = fs::read(demo().join(DEMO_WAL)).unwrap();
+    assert_eq!(rewritten(&log, |_| true), log);
+}
+
+/// The log with only the records that are wanted (of an entry, by its raft index), its checksums computed anew.
+pub(crate) fn rewritten(log: &[u8], wanted: impl Fn(Option<u64>) -> bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut crc = 0;
+    for (_, record) in frames(log) {
+        let record = &log[record];
+        let kind = record[1];
+        let data = data_of(record);
+        let entry = (kind == 2).then(|| entry_index(data));
+        if !wanted(entry) {
+            continue;
+        }
+        crc = crc32c::crc32c_append(crc, data);
+        let mut written = vec![0x08, kind, 0x10];
+        put_varint(&mut written, u64::from(crc));
+        // The record that begins a segment has no data field.
+        if kind != 4 {
+            written.push(0x1a);
+            put_varint(&mut written, data.len() as u64);
+            written.extend_from_slice(data);
+        }
+        let padding = written.len().wrapping_neg() % 8;
+        let flag = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
+        out.extend((written.len() as u64 | flag).to_le_bytes());
+        out.extend(&written);
+        out.resize(out.len() + padding, 0);
+    }
+    out
+}
+
+fn data_of(record: &[u8]) -> &[u8] {
+    let mut rest = &record[3..];
+    varint(&mut rest);
+    if rest.is_empty() {
+        return rest;
+    }
+    rest = &rest[1..];
+    varint(&mut rest);
+    rest
+}
+
+/// Type, term, index.
+fn entry_index(entry: &[u8]) -> u64 {
+    let mut rest = entry;
+    let mut index = 0;
+    for _ in 0..3 {
+        rest = &rest[1..];
+        index = varint(&mut rest);
+    }
+    index
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    value
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}

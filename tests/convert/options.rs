@@ -1,0 +1,215 @@
+//! What each option does to the output, on the demo.
+
+use std::fs;
+
+use super::common::peers;
+use super::common::rows::Row;
+use super::files::{leaf, snap, store};
+use super::kit::{Case, DEMO_SNAP, demo, meta, rows};
+use crate::test_name;
+
+/// The demo converted with these options.
+fn made(options: &[&str]) -> (Case, Vec<Row>) {
+    let case = Case::new();
+    let rows = case.run(&demo(), options).converted(0);
+    (case, rows)
+}
+
+fn keys(rows: &[Row]) -> Vec<String> {
+    let mut keys: Vec<String> = rows.iter().map(|row| String::from_utf8(row.key.clone()).unwrap()).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn to_backend_is_the_database_without_its_trailer() {
+    let (snapshot, expected) = made(&[]);
+    let (backend, rows) = made(&["--to", "backend"]);
+    assert_eq!(rows, expected);
+    let (with, without) = (fs::read(snapshot.out()).unwrap(), fs::read(backend.out()).unwrap());
+    assert_eq!((with.len(), without.len() % 4096), (without.len() + 32, 0));
+    assert_eq!((meta(&snapshot.out(), "consistent_index"), meta(&snapshot.out(), "term")), (1, 1));
+    // It goes on where this member's log stands.
+    assert_eq!((meta(&backend.out(), "consistent_index"), meta(&backend.out(), "term")), (55, 2));
+}
+
+#[test]
+fn bbolt_accepts_both_forms() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    for form in ["snapshot", "backend"] {
+        let (case, _) = made(&["--to", form]);
+        let check = peers.check(&case.out());
+        assert_eq!(check.status, 0, "{}", check.story());
+    }
+}
+
+#[test]
+fn the_target_version_changes_the_next_step_and_no_byte() {
+    let case = Case::new();
+    let outputs = ["3.4", "3.5", "3.6", "3.7"].map(|version| {
+        let run = case.run(&demo(), &["--target-version", version]);
+        run.converted(0);
+        let tool = if version == "3.4" { "ETCDCTL_API=3 etcdctl snapshot restore" } else { "etcdutl snapshot restore" };
+        assert!(run.output.stderr.contains(tool), "{}", run.output.story());
+        let bytes = run.bytes();
+        fs::remove_file(&run.out).unwrap();
+        bytes
+    });
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+}
+
+#[test]
+fn hidden_drop_leaves_out_hidden_keys_and_counts_them() {
+    let case = Case::new();
+    let run = case.run(&demo(), &["--hidden", "drop"]);
+    let kept = keys(&run.converted(0));
+    let (_, all) = made(&[]);
+    let gone: Vec<String> = keys(&all).into_iter().filter(|key| !kept.contains(key)).collect();
+    assert_eq!(gone, ["/_internal/lock", "/services/_leader"]);
+    assert_eq!((kept.len(), &run.report()["balance"]["dropped"]["keys"]), (17, &2.into()));
+}
+
+#[test]
+fn nothing_left_is_status_4_unless_an_empty_database_is_wanted() {
+    let case = Case::new();
+    let hidden = case.file("hidden.snap", snap(store(9, &leaf("_a", 8, "x")).as_bytes(), 9));
+    let words = ["nothing to convert", "none of 1 v2 key", "--allow-empty"];
+    case.run(&hidden, &["--hidden", "drop"]).refused(4, "nothing-to-convert", &words);
+    let empty = case.file("empty.snap", snap(store(9, "").as_bytes(), 9));
+    case.run(&empty, &[]).refused(4, "nothing-to-convert", &["holds no v2 key", "--allow-empty"]);
+    let run = case.run(&empty, &["--allow-empty"]);
+    assert!(run.converted(0).is_empty());
+    assert_eq!(run.report()["output"]["revision"], 9);
+}
+
+#[test]
+fn dirs_marker_writes_a_key_for_an_empty_directory() {
+    let (_, with) = made(&["--dirs", "marker"]);
+    let (_, without) = made(&[]);
+    let markers: Vec<&Row> = with.iter().filter(|row| !without.contains(row)).collect();
+    assert_eq!(markers.len(), 1);
+    let marker = markers[0];
+    assert_eq!((&marker.key[..], &marker.value[..]), (&b"/locks/"[..], &b""[..]));
+    assert_eq!(with.len(), without.len() + 1);
+}
+
+#[test]
+fn dense_revisions_go_from_2_in_the_order_of_the_old_ones() {
+    let (case, dense) = made(&["--revisions", "dense"]);
+    let (_, kept) = made(&[]);
+    let revisions: Vec<i64> = dense.iter().map(|row| row.modified).collect();
+    assert_eq!(revisions, (2..=20).collect::<Vec<i64>>());
+    assert!(dense.iter().all(|row| row.create == row.modified));
+    let names = |rows: &[Row]| rows.iter().map(|row| (row.key.clone(), row.value.clone())).collect::<Vec<_>>();
+    assert_eq!(names(&dense), names(&kept));
+    assert_eq!(report(&case)["output"]["revision"], 20);
+}
+
+#[test]
+fn bump_revision_raises_what_v3_goes_on_from() {
+    let (case, bumped) = made(&["--bump-revision", "1000"]);
+    assert_eq!(bumped, made(&[]).1);
+    let output = &report(&case)["output"];
+    assert_eq!((&output["revision"], &output["compact_revision"]), (&1051.into(), &1051.into()));
+    assert_eq!(meta(&case.out(), "finishedCompactRev"), 1051);
+    assert_eq!(meta(&case.out(), "scheduledCompactRev"), 1051);
+    for far in ["4611686018427387904", "18446744073709551615"] {
+        let case = Case::new();
+        case.run(&demo(), &["--bump-revision", far]).refused(5, "index-range", &["2^62"]);
+    }
+}
+
+#[test]
+fn a_dry_run_tells_the_same_and_writes_nothing() {
+    let case = Case::new();
+    let dry = case.run(&demo(), &["--dry-run"]);
+    assert_eq!(dry.output.status, 0, "{}", dry.output.story());
+    assert!(dry.output.stderr.ends_with("was not written\n"), "{}", dry.output.story());
+    assert!(!case.out().exists());
+    let real = case.run(&demo(), &[]);
+    real.converted(0);
+    let (mut told, mut true_one) = (dry.report()["output"].clone(), real.report()["output"].clone());
+    assert_eq!((&told["verified"], &true_one["verified"]), (&false.into(), &true.into()));
+    told["verified"] = true_one["verified"].take();
+    true_one["verified"] = told["verified"].clone();
+    assert_eq!(told, true_one);
+    assert_eq!(dry.report()["balance"], real.report()["balance"]);
+}
+
+#[test]
+fn neither_jobs_nor_verification_change_a_byte() {
+    let case = Case::new();
+    let big: Vec<String> = (0..20_000).map(|n| leaf(&format!("k{n:05}"), 2 + n, &"v".repeat(400))).collect();
+    let source = case.file("big.snap", snap(store(30_000, &big.join(",")).as_bytes(), 9));
+    let outputs = [&["--jobs", "1"][..], &["--jobs", "2"], &["--jobs", "8"], &["--no-verify"]].map(|options| {
+        let run = case.run(&source, options);
+        assert_eq!(run.converted(0).len(), 20_000);
+        let said = if options[0] == "--no-verify" { "done, NOT verified: " } else { "done, verified: " };
+        assert!(run.output.stderr.contains(said), "{}", run.output.story());
+        let bytes = run.bytes();
+        fs::remove_file(&run.out).unwrap();
+        (bytes, run.report()["output"]["hash_kv"].clone(), run.report()["output"]["status_hash"].clone())
+    });
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+}
+
+#[test]
+fn as_of_counts_what_has_expired() {
+    let case = Case::new();
+    for (instant, shown, expired) in [
+        ("2099-06-01T00:00:00Z", "2099-06-01T00:00:00Z", 1),
+        ("2099-06-01T01:30:00+02:00", "2099-05-31T23:30:00Z", 1),
+        ("1999-12-31T23:59:59.5-08:00", "2000-01-01T07:59:59.5Z", 0),
+    ] {
+        let run = case.run(&demo(), &["--as-of", instant]);
+        assert_eq!(run.converted(0).len(), 19);
+        fs::remove_file(case.out()).unwrap();
+        let report = run.report();
+        assert_eq!((&report["as_of"], &report["contents"]["expired"]["keys"]), (&shown.into(), &expired.into()));
+        let said = format!("1 key with a TTL ({expired} expired as of {shown})");
+        assert!(run.output.stderr.contains(&said), "{}", run.output.story());
+    }
+}
+
+#[test]
+fn strict_refuses_what_would_be_a_note() {
+    let case = Case::new();
+    case.run(&demo(), &["--strict", "--as-of", "2099-01-01T00:00:00Z"]).refused(5, "strict", &["1 expired key\n"]);
+    let strict = |children: &str, words: &[&str]| {
+        let source = case.file("a.snap", snap(store(9, children).as_bytes(), 9));
+        let run = case.run(&source, &["--strict"]);
+        run.refused(5, "strict", words);
+        assert_eq!(case.run(&source, &[]).converted(0).len(), 1);
+        fs::remove_file(case.out()).unwrap();
+    };
+    strict(&leaf("a", 8, r"\ufffd"), &["--strict", "1 node with U+FFFD"]);
+    strict(&leaf("a", 8, &"x".repeat(1_600_000)), &["--strict", "1 oversized key"]);
+    // A source with nothing to object to.
+    case.run(&demo(), &["--strict", "--as-of", "2000-01-01T00:00:00Z"]).converted(0);
+}
+
+#[test]
+fn counts_of_one_are_in_the_singular() {
+    let case = Case::new();
+    let run = case.run(&case.file("a.snap", snap(store(9, &leaf("a", 8, "x")).as_bytes(), 9)), &[]);
+    run.converted(0);
+    for (at, _) in run.output.stderr.match_indices("1 ") {
+        let text = &run.output.stderr;
+        let alone = !text[..at].ends_with(|c: char| c.is_ascii_digit() || c == '.');
+        let word: String = text[at + 2..].chars().take_while(char::is_ascii_alphabetic).collect();
+        assert!(!alone || !word.ends_with('s') || word == "ms", "1 {word}: {text}");
+    }
+}
+
+#[test]
+fn a_lone_snapshot_says_what_it_does_not_hold() {
+    let case = Case::new();
+    let run = case.run(&demo().join(DEMO_SNAP), &[]);
+    assert_eq!(run.converted(0), rows(&run.out));
+    let line = "warning: state at raft index 41, v2 index 39; later writes are not in this file";
+    assert!(run.output.stderr.lines().any(|said| said == line), "{}", run.output.story());
+}
+
+fn report(case: &Case) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(case.report()).unwrap()).unwrap()
+}

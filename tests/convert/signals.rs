@@ -1,0 +1,70 @@
+//! A run that is interrupted ends with the signal's status and leaves nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::files::{leaf, snap, store};
+use super::kit::{Case, names};
+
+#[test]
+fn sigint_while_reading_is_130() {
+    interrupted("INT", 130, |child, _| listens(child));
+}
+
+#[test]
+fn sigterm_while_writing_is_143() {
+    interrupted("TERM", 143, |_, out| !names(out).is_empty());
+}
+
+fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) {
+    let case = Case::new();
+    let source = big(&case);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.arg("convert").arg(source).arg("-o").arg(case.out()).arg("--report").arg(case.report());
+    let mut child = command.args(["--jobs", "1"]).stderr(Stdio::piped()).spawn().unwrap();
+    let out = case.path("out");
+    let mut signalled = false;
+    let begun = Instant::now();
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        if !signalled && when(&child, &out) {
+            let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status();
+            assert!(kill.unwrap().success());
+            signalled = true;
+        }
+        if begun.elapsed() > Duration::from_secs(120) {
+            child.kill().unwrap();
+            panic!("it does not end; signalled: {signalled}");
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(signalled, "it was over before: {text}");
+    assert_eq!(ended.code(), Some(status), "{text}");
+    assert!(text.starts_with("etcdlift: interrupted") && text.lines().count() == 1, "{text}");
+    assert!(names(&out).is_empty());
+    let report: Value = serde_json::from_slice(&fs::read(case.report()).unwrap()).unwrap();
+    assert_eq!((&report["reason"], &report["exit_status"]), (&"interrupted".into(), &status.into()));
+}
+
+/// Some hundred megabytes: enough to be caught at work.
+fn big(case: &Case) -> std::path::PathBuf {
+    let value = "v".repeat(256);
+    let leaves: Vec<String> = (0..300_000).map(|n| leaf(&format!("k{n:06}"), 2 + n, &value)).collect();
+    case.file("big.snap", snap(store(300_002, &leaves.join(",")).as_bytes(), 9))
+}
+
+/// Whether the process catches SIGTERM by now: before, a signal would just end it.
+fn listens(child: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+}

@@ -1,0 +1,111 @@
+//! Every seed of the fuzz targets, and every input that once failed, through the same entry points.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etcdlift::bolt::{Bucket, OwnedRows, image};
+use etcdlift::fuzzing::model::Model;
+use etcdlift::fuzzing::{SEAM, TARGETS, log};
+use etcdlift::source::raft::Request;
+
+/// The files of one target in a folder of `fuzz/`, by name; none where there is no folder.
+fn files(folder: &str, target: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_seed_and_every_regression() {
+    for (name, target) in TARGETS {
+        let seeds = files("corpus", name);
+        assert!(!seeds.is_empty(), "the target {name} has no seeds");
+        for path in seeds.into_iter().chain(files("regressions", name)) {
+            println!("{}", path.display());
+            target(&fs::read(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_a_seed_and_every_byte_of_it_changed() {
+    for (name, target) in TARGETS {
+        for path in files("corpus", name).into_iter().filter(|path| fs::metadata(path).unwrap().len() < 1000) {
+            let seed = fs::read(path).unwrap();
+            for at in 0..seed.len() {
+                target(&seed[..at]);
+                let mut changed = seed.clone();
+                changed[at] ^= 1 << (at % 8);
+                target(&changed);
+            }
+        }
+    }
+}
+
+/// Makes the seeds that are not taken from real servers again.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn make_seeds() {
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(name), bytes).unwrap();
+    };
+    let put = |path, val| Request { method: b"PUT", path, val, ..Request::default() };
+    let requests = [
+        put(b"/1/a/b", b"value"),
+        Request { prev_exist: Some(true), expiration: 1_500_000_000_000_000_000, ..put(b"/1/a/b", b"\xff") },
+        Request { prev_value: b"\xff", prev_index: 3, ..put(b"/1/a/b", b"w") },
+        Request { method: b"POST", ..put(b"/1/q", b"job") },
+        Request { dir: true, refresh: true, ..put(b"/1/d", b"") },
+        Request { method: b"DELETE", recursive: true, ..put(b"/1/d", b"") },
+        Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() },
+        put(b"/0/version", b"3.4.0"),
+        put(b"/0/members/a1/attributes", br#"{"name":"m","clientURLs":["http://c"]}"#),
+    ];
+    let mut model = Model::new((3, 4));
+    for (i, request) in requests.iter().enumerate() {
+        model.apply(request);
+        write("entry", &format!("request-{i}"), &log::request(request));
+    }
+    write("entry", "conf-change", &log::conf_change(0, 0xa1, &log::member_json(0xa1, 2380)));
+    write("entry", "entry", &[8, 0, 16, 2, 24, 9, 34, 3, b'a', b'b', b'c']);
+    write("entry", "state", &[8, 2, 16, 0xa1, 1, 24, 9]);
+    for (dialect, name) in [(log::Dialect::Unpadded, "unpadded"), (log::Dialect::Padded, "padded")] {
+        let mut log = log::Log::new(dialect, 0xa1, 0xc);
+        let member = log::conf_change(0, 0xa1, &log::member_json(0xa1, 2380));
+        log.entry(log::CONF_CHANGE, 1, 1, Some(&member));
+        log.state(1, 0, 1);
+        for (index, request) in (2..).zip(&requests) {
+            log.entry(log::NORMAL, 2, index, Some(&log::request(request)));
+            if index == 5 {
+                log.state(2, 0xa1, 5);
+                log.snapshot(5, 2);
+                log.cut(6, Some([2, 0xa1, 5]));
+            }
+        }
+        log.entry(log::NORMAL, 3, 9, None);
+        log.state(3, 0xa1, 9);
+        let segments: Vec<&[u8]> = log.segments().iter().map(|segment| &segment.bytes[..]).collect();
+        write("segment", name, &segments.join(SEAM));
+        write("segment", &format!("{name}-first"), segments[0]);
+    }
+    let json = model.json();
+    write("store", "model", json.as_bytes());
+    write(
+        "store",
+        "escapes",
+        br#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Value":"\ud83d\ude00\u003c\n"}}}}"#,
+    );
+    write("snap", "model", &log::snap(json.as_bytes(), 9, 3, &[0xa1]));
+    let pairs = |n: u8| OwnedRows::new((0..n).map(|i| (vec![0, i], vec![b'v'; usize::from(i) * 20])).collect());
+    let (key, meta, none) = (pairs(40), pairs(3), pairs(0));
+    let buckets = [("key", &key), ("lease", &none), ("meta", &meta)];
+    let buckets = buckets.map(|(name, rows)| Bucket { name: name.as_bytes(), rows });
+    write("bolt", "own", &image(&buckets).unwrap());
+    let life = |seed: usize| (0..300).map(|i| (((i + 1) * (seed * 2 + 7919)) >> 3) as u8).collect::<Vec<u8>>();
+    (0..14).for_each(|seed| write("convert", &format!("life-{seed}"), &life(seed)));
+}

@@ -1,0 +1,199 @@
+//! Several members as one source: what the cluster would find committed after a restart, and damage in one made up for by the
+//! others. Also what one member alone can say of its log's end.
+//!
+//! Needs the peers (a reader that is not ours) and the corpus; a test that lacks one says `SKIPPED`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::corpus::{self, Scenario};
+use common::dump::Dump;
+use common::peers::{self, Peers};
+use common::rows::{self, Row};
+use common::run::{self, Output};
+use common::scratch;
+
+struct Case {
+    peers: Peers,
+    scenario: Arc<Scenario>,
+    dir: tempfile::TempDir,
+}
+
+fn case(test: &str, scenario: &str) -> Option<Case> {
+    Some(Case { peers: peers::require(test)?, scenario: corpus::scenario(test, scenario)?, dir: scratch::temp() })
+}
+
+impl Case {
+    fn convert(&self, sources: &[PathBuf], options: &[&str]) -> (Output, PathBuf) {
+        let out = self.dir.path().join(format!("{}.db", fs::read_dir(self.dir.path()).unwrap().count()));
+        let report = out.with_extension("json");
+        let mut args: Vec<String> = vec!["convert".into()];
+        args.extend(sources.iter().map(|path| path.to_str().unwrap().to_string()));
+        args.extend(["-o".into(), out.to_str().unwrap().into(), "--report".into(), report.to_str().unwrap().into()]);
+        args.extend(["--as-of".into(), self.scenario.truth.captured_at.clone()]);
+        args.extend(options.iter().map(ToString::to_string));
+        (run::etcdlift(args), out)
+    }
+
+    fn members(&self, names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(|name| self.scenario.data_dir(name)).collect()
+    }
+
+    fn rows(&self, file: &Path) -> Vec<Row> {
+        Dump::of(&self.peers, file).rows()
+    }
+
+    /// A copy of a member, to be damaged.
+    fn copy(&self, name: &str) -> PathBuf {
+        let to = self.dir.path().join(format!("copy-{name}"));
+        scratch::copy_tree(&self.scenario.data_dir(name), &to);
+        to
+    }
+}
+
+fn report(out: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(out.with_extension("json")).unwrap()).unwrap()
+}
+
+fn segment(data_dir: &Path) -> PathBuf {
+    let wal = data_dir.join("member/wal");
+    let mut names: Vec<_> = fs::read_dir(wal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|end| end == "wal"));
+    names.sort();
+    names.pop().unwrap()
+}
+
+const ALL: [&str; 3] = ["m0.etcd", "m1.etcd", "m2.etcd"];
+
+/// Whatever the order and whoever starts, members give the truth and the same bytes.
+#[test]
+fn a_cluster_gives_its_truth_and_one_file() {
+    for (name, status) in [("v3.4.23-f", 0), ("v3.4.23-g3", 0), ("v3.4.23-g2", 8)] {
+        let Some(case) = case(test_name!(), name) else { return };
+        let mut files = Vec::new();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let names = order.map(|at: usize| ALL[at]);
+            let (output, out) = case.convert(&case.members(&names), &[]);
+            assert_eq!(output.status, status, "{name}: {}", output.story());
+            let expected = rows::expected(&case.scenario, "m1.etcd");
+            assert!(rows::differences(&expected, &case.rows(&out)).is_empty(), "{name} {names:?}");
+            files.push(fs::read(out).unwrap());
+        }
+        assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "{name}: the order makes a difference");
+    }
+}
+
+/// The writes of a deposed leader were never committed, however they are looked at.
+#[test]
+fn a_deposed_leader_s_writes_never_appear() {
+    let Some(case) = case(test_name!(), "v3.4.23-g2") else { return };
+    for names in [&ALL[..1], &ALL, &["m0.etcd", "m1.etcd"], &["m1.etcd", "m2.etcd"]] {
+        let (output, out) = case.convert(&case.members(names), &[]);
+        assert!([0, 8].contains(&output.status), "{}", output.story());
+        let rows = case.rows(&out);
+        let bad = rows.iter().find(|row| row.value.windows(11).any(|window| window == b"UNCOMMITTED"));
+        assert!(bad.is_none(), "{names:?}: {bad:?}");
+        assert!(rows.iter().any(|row| row.key == b"/unc/del"), "{names:?}: /unc/del is gone");
+    }
+}
+
+/// 40 acknowledged writes, then all three members killed: the last one is above every commit on disk.
+#[test]
+fn three_members_prove_the_last_acknowledged_write_and_one_lists_it() {
+    let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
+    let acked = |out: &Path| case.rows(out).iter().filter(|row| row.value.starts_with(b"acked ")).count();
+    let (output, out) = case.convert(&case.members(&ALL), &[]);
+    assert_eq!((output.status, acked(&out)), (0, 40), "{}", output.story());
+    for name in ALL {
+        let (output, out) = case.convert(&case.members(&[name]), &[]);
+        assert_eq!((output.status, acked(&out)), (8, 39), "{}", output.story());
+        let left_out = &report(&out)["tail"]["writes"];
+        assert_eq!(left_out.as_array().unwrap().len(), 1, "{left_out}");
+        assert_eq!(left_out[0]["key"], "/p/k39");
+        let (output, out) = case.convert(&case.members(&[name]), &["--tail", "all"]);
+        assert_eq!((output.status, acked(&out)), (0, 40), "{}", output.story());
+        let (output, _) = case.convert(&case.members(&[name]), &["--tail", "fail"]);
+        assert_eq!(output.status, 5, "{}", output.story());
+    }
+    // Two of three are a majority, and the highest term is their own.
+    let (output, out) = case.convert(&case.members(&["m0.etcd", "m2.etcd"]), &[]);
+    assert_eq!((output.status, acked(&out)), (0, 40), "{}", output.story());
+}
+
+#[test]
+fn damage_in_one_member_is_made_up_for_by_the_others() {
+    let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
+    let (_, whole) = case.convert(&case.members(&ALL), &[]);
+    let whole = fs::read(whole).unwrap();
+    let damaged = case.copy("m0.etcd");
+    let segment = segment(&damaged);
+    for from in [100, 9_000, 60_000] {
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[from..from + 700].fill(0xa5);
+        fs::write(&segment, bytes).unwrap();
+        let mut sources = case.members(&ALL);
+        sources[0].clone_from(&damaged);
+        let (output, out) = case.convert(&sources, &[]);
+        assert_eq!(output.status, 0, "{}", output.story());
+        assert_eq!(fs::read(out).unwrap(), whole, "damage at {from}");
+        let (output, out) = case.convert(&sources[..1], &[]);
+        assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
+    }
+}
+
+/// Going on past damage ends at the last sound record, and says that it is not all.
+#[test]
+fn salvage_ends_before_the_damage_and_is_never_whole() {
+    let Some(case) = case(test_name!(), "v3.4.23-a") else { return };
+    let damaged = case.copy("m0.etcd");
+    let segment = segment(&damaged);
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&segment, bytes).unwrap();
+    let (output, out) = case.convert(std::slice::from_ref(&damaged), &[]);
+    assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
+    let (output, out) = case.convert(&[damaged], &["--salvage"]);
+    assert_eq!(output.status, 8, "{}", output.story());
+    let (report, salvaged) = (report(&out), case.rows(&out));
+    assert_eq!(report["losses"][0]["code"], "salvaged");
+    // The same as the undamaged directory, stopped at that index.
+    let index = report["source"]["raft_index"].as_u64().unwrap();
+    assert!(index > 10, "{index}");
+    let up_to = index.to_string();
+    let (output, out) = case.convert(&case.members(&["m0.etcd"]), &["--up-to-index", &up_to]);
+    assert_eq!(output.status, 0, "{}", output.story());
+    assert_eq!(case.rows(&out), salvaged);
+}
+
+#[test]
+fn sources_that_are_not_one_cluster_are_refused() {
+    let Some(case) = case(test_name!(), "v3.4.23-f") else { return };
+    let Some(other) = corpus::scenario(test_name!(), "v3.4.23-g3") else { return };
+    let member = case.scenario.data_dir("m0.etcd");
+    for second in [other.data_dir("m0.etcd"), member.clone(), member.join("member/snap/db")] {
+        let (output, out) = case.convert(&[member.clone(), second.clone()], &[]);
+        assert_eq!((output.status, out.exists()), (5, false), "{second:?}: {}", output.story());
+        assert_eq!(report(&out)["reason"], "not-one-cluster");
+    }
+}
+
+#[test]
+fn a_copy_that_was_cut_short_is_named() {
+    let Some(case) = case(test_name!(), "v3.4.23-a") else { return };
+    let copy = case.copy("m0.etcd");
+    let segment = segment(&copy);
+    let bytes = fs::read(&segment).unwrap();
+    // Records end at a multiple of eight.
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 8 * 8 + 8;
+    fs::write(&segment, &bytes[..end]).unwrap();
+    let (output, out) = case.convert(&[copy], &[]);
+    assert_eq!(output.status, 8, "{}", output.story());
+    assert_eq!(report(&out)["losses"][0]["code"], "cut-copy");
+    assert!(output.stderr.contains(&format!("byte {end}")), "{}", output.story());
+}
