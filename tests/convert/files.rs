@@ -1,6 +1,6 @@
 //! v2 files made or damaged by hand: a `.snap` around any store, the frames of a log.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::ops::Range;
 use std::path::Path;
 
@@ -71,5 +71,25 @@ pub(crate) fn frames(segment: &[u8]) -> Vec<(usize, Range<usize>)> {
 pub(crate) fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
-    fs::write(path, bytes).unwrap();
+    write_sparse(path, &bytes);
+}
+
+/// Copies a folder. A segment is 64 MB, nearly all of them zeros: they become a hole.
+pub(crate) fn copy_sparse(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_sparse(&entry.path(), &target);
+        } else {
+            write_sparse(&target, &fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+fn write_sparse(path: &Path, bytes: &[u8]) {
+    let zeros = bytes.rchunks(4096).take_while(|chunk| chunk.iter().all(|byte| *byte == 0)).map(<[u8]>::len);
+    fs::write(path, &bytes[..bytes.len() - zeros.sum::<usize>()]).unwrap();
+    OpenOptions::new().write(true).open(path).unwrap().set_len(bytes.len() as u64).unwrap();
 }

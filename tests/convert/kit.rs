@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::common::rows::Row;
 use super::common::run::{Output, etcdlift};
 use super::common::scratch;
+use super::files::copy_sparse;
 
 pub(crate) const DEMO: &str = "fixtures/demo/input/default.etcd";
 pub(crate) const DEMO_SNAP: &str = "member/snap/0000000000000002-0000000000000029.snap";
@@ -48,7 +49,7 @@ impl Case {
     /// A copy of the demo that may be damaged.
     pub(crate) fn demo(&self) -> PathBuf {
         let copy = self.path("default.etcd");
-        scratch::copy_tree(&demo(), &copy);
+        copy_sparse(&demo(), &copy);
         copy
     }
 

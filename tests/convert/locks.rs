@@ -7,8 +7,8 @@ use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 
 use super::common::peers::{self, Version};
-use super::common::scratch;
 use super::common::server::{Boot, Server};
+use super::files::copy_sparse;
 use super::kit::{Case, DEMO_WAL, demo, one_line};
 use crate::test_name;
 
@@ -59,7 +59,7 @@ fn a_running_etcd_is_refused() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let case = Case::new();
     let data_dir = case.path("running.etcd");
-    scratch::copy_tree(&demo(), &data_dir);
+    copy_sparse(&demo(), &data_dir);
     let server = Server::start(&Boot { enable_v2: true, ..Boot::new(&peers, Version::V3_4, &data_dir) });
     // Its log may change meanwhile, so the source is not compared.
     let out = case.out();

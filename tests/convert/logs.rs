@@ -84,7 +84,11 @@ fn a_log_cut_below_what_was_applied_is_refused() {
 fn a_record_cut_by_a_crash_is_left_out_and_said() {
     let case = Case::new();
     let source = case.demo();
-    edit(&source.join(DEMO_WAL), |bytes| bytes.truncate(bytes.len() - 5));
+    // Its length had reached the disk, the sector with the rest had not.
+    edit(&source.join(DEMO_WAL), |bytes| {
+        let (_, record) = frames(bytes).pop().unwrap();
+        bytes[record].fill(0);
+    });
     let run = case.run(&source, &[]);
     run.converted(0);
     assert_eq!(run.notices("warnings")[0], "torn-tail");
@@ -118,7 +122,9 @@ fn a_snapshot_under_the_name_of_another_is_not_used() {
 #[test]
 fn the_demo_log_is_what_these_tests_think_it_is() {
     let log = fs::read(demo().join(DEMO_WAL)).unwrap();
-    assert_eq!(rewritten(&log, |_| true), log);
+    let rewritten = rewritten(&log, |_| true);
+    let (records, rest) = log.split_at(rewritten.len());
+    assert!(records == rewritten && rest.iter().all(|byte| *byte == 0));
 }
 
 /// The log with only the records that are wanted (of an entry, by its raft index), its checksums computed anew.

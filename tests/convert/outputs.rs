@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::common::run::run;
-use super::common::scratch;
 use super::common::skip::{Need, skip};
+use super::files::copy_sparse;
 use super::kit::{Case, demo, names, one_line};
 use super::sources::as_nobody;
 use crate::test_name;
@@ -85,7 +85,7 @@ fn a_folder_without_write_permission_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let source = temp.path().join("default.etcd");
-    scratch::copy_tree(&demo(), &source);
+    copy_sparse(&demo(), &source);
     fs::create_dir(temp.path().join("out")).unwrap();
     fs::set_permissions(temp.path().join("out"), Permissions::from_mode(0o555)).unwrap();
     let out = temp.path().join("out/out.db");

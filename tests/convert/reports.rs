@@ -75,7 +75,6 @@ fn wrong_usage_makes_none() {
         &["--overwrite", "--skip-existing"],
         &["--target-version", "3.3"],
         &["--nonsense"],
-        &["another-source"],
     ] {
         let mut options = options.to_vec();
         options.extend(["--report", report.to_str().unwrap()]);

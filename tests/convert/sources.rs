@@ -13,6 +13,7 @@ use nix::unistd::mkfifo;
 
 use super::common::run::{Output, etcdlift};
 use super::common::skip::{Need, skip};
+use super::files::copy_sparse;
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::test_name;
 
@@ -113,7 +114,7 @@ fn every_way_to_name_a_directory_gives_the_same_bytes() {
     let (link, flat) = (case.path("link"), case.demo().join("member"));
     symlink(demo(), &link).unwrap();
     let odd = case.path("odd").join(OsStr::from_bytes(b"n\xff\n\"l"));
-    super::common::scratch::copy_tree(&demo(), &odd);
+    copy_sparse(&demo(), &odd);
     let mut slash = demo().into_os_string();
     slash.push("/");
     let outputs: Vec<Vec<u8>> = [demo(), slash.into(), link, flat, odd]
@@ -168,7 +169,7 @@ fn what_may_not_be_read_is_named() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o777)).unwrap();
     let source = temp.path().join("default.etcd");
-    super::common::scratch::copy_tree(&demo(), &source);
+    copy_sparse(&demo(), &source);
     for name in ["", "member", "member/snap", DEMO_WAL, "member/snap/db"] {
         let locked = source.join(name);
         let mode = fs::metadata(&locked).unwrap().mode();
