@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
@@ -141,6 +142,11 @@ impl SourceDir {
 
     pub(crate) fn write(&self, path: &Path, bytes: &[u8]) {
         fs::write(self.dir.path().join(path), bytes).unwrap();
+    }
+
+    pub(crate) fn write_byte(&self, path: &Path, at: usize, byte: u8) {
+        let file = fs::OpenOptions::new().write(true).open(self.dir.path().join(path)).unwrap();
+        file.write_all_at(&[byte], at as u64).unwrap();
     }
 
     pub(crate) fn last_segment(&self) -> &File {
