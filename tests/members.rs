@@ -140,7 +140,11 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
         sources[0].clone_from(&damaged);
         let (output, out) = case.convert(&sources, &[]);
         assert_eq!(output.status, 0, "{}", output.story());
-        assert_eq!(fs::read(out).unwrap(), whole, "damage at {from}");
+        assert_eq!(fs::read(&out).unwrap(), whole, "damage at {from}");
+        // What is behind the damage was read from another member, and the report says from which.
+        let parts = report(&out)["source"]["parts"].clone();
+        let taken: Vec<u64> = (0..3).map(|at| parts[at]["entries_taken"].as_u64().unwrap()).collect();
+        assert!(taken[1] + taken[2] > 0 && taken.iter().sum::<u64>() == 322, "{parts}");
         let (output, out) = case.convert(&sources[..1], &[]);
         assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
     }

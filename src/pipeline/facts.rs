@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::ids::RaftIndex;
-use crate::report::facts::{Oversized, TailWrite};
+use crate::report::facts::{Oversized, Part, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::open::{Member, Opened};
-use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::AuthNames;
 use crate::transform::order::Ordered;
@@ -80,8 +79,28 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         cluster_id: metadata.map(|m| m.cluster_id.to_string()),
         member_id: metadata.map(|m| m.node_id.to_string()),
         voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
+        parts: parts(opened, recovered),
         members: members(recovered),
     }
+}
+
+/// What was taken from which of several sources.
+fn parts(opened: &Opened, recovered: &Recovered<'_>) -> Vec<Part> {
+    if opened.members.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(at, member): (usize, &Member)| {
+        let wal = member.wal.as_ref();
+        Part {
+            path: member.path.display().to_string(),
+            member_id: wal.and_then(Wal::metadata).map_or(String::new(), |metadata| metadata.node_id.to_string()),
+            commit: wal.map_or(0, |wal| wal.commit().0),
+            last_entry: wal.and_then(Wal::range).map_or(0, |(_, last)| last.0),
+            start: at == opened.choice.member,
+            entries_taken: recovered.taken_from.get(at).copied().unwrap_or(0),
+        }
+    };
+    opened.members.iter().enumerate().map(part).collect()
 }
 
 fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
@@ -193,14 +212,21 @@ fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
 }
 
 fn tail(tail: &recover::Tail) -> Tail {
-    let write = |write: &recover::TailWrite| TailWrite {
+    Tail {
+        entries: tail.entries,
+        v2_writes: tail.writes.len() as u64,
+        writes: tail.writes.iter().map(write_line).collect(),
+    }
+}
+
+fn write_line(write: &recover::TailWrite) -> TailWrite {
+    TailWrite {
         raft_index: write.index.0,
         term: write.term.0,
         method: text(&write.method),
         key: text(write.path.strip_prefix(plan::NAMESPACE).unwrap_or(&write.path)),
         value_bytes: write.value_len as u64,
-    };
-    Tail { entries: tail.entries, v2_writes: tail.writes.len() as u64, writes: tail.writes.iter().map(write).collect() }
+    }
 }
 
 /// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
@@ -211,25 +237,25 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     if opened.start().is_none_or(|member| member.db.is_none()) {
         return;
     }
-    let (mut writes, mut affected) = (0u64, 0u64);
+    let mut writes = 0u64;
     for reference in wal.after(opened.choice.index()).unwrap_or_default() {
         let Ok(entry) = wal.entry(reference) else { continue };
-        if entry.kind != EntryKind::Normal || entry.index > recovered.replay.applied {
+        if entry.index > recovered.replay.applied {
             continue;
         }
-        if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
-            && request.is_write()
-        {
-            writes += 1;
-            affected += u64::from(request.method == b"POST" || request.prev_index > 0);
+        let Some(write) = recover::write_in(&entry) else { continue };
+        writes += 1;
+        if write.depends_on_index {
+            report.uncertain.push(write_line(&write));
         }
     }
     if writes > 0 {
         let message = format!(
-            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {affected} of them \
-             in-order keys or index compares: it holds what a server started on it would serve, which may differ from what \
+            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} of them in-order keys or index \
+             compares (listed in the report): it holds what a server started on it would serve, which may differ from what \
              the cluster served; convert the data directory it was made from, if you still have it",
-            counted(writes, "v2 write", "v2 writes")
+            counted(writes, "v2 write", "v2 writes"),
+            report.uncertain.len()
         );
         report.lose("backup-renumbered", message);
     }

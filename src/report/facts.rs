@@ -80,9 +80,30 @@ pub struct SourceFacts {
     /// Ids of the voters, in lower-case hex.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub voters: Vec<String>,
+    /// What was taken from which source, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// The members as the store describes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
+}
+
+/// One of several sources, and what it gave.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// The path as it was given.
+    pub path: String,
+    /// Id of the member, in lower-case hex.
+    pub member_id: String,
+    /// The commit index that its log knows.
+    pub commit: u64,
+    /// The last entry in its log.
+    pub last_entry: u64,
+    /// The replay starts from this one's snapshot, or from the beginning of its log.
+    pub start: bool,
+    /// Entries that were read from its log.
+    pub entries_taken: u64,
 }
 
 /// One member of the cluster, as the store describes it.
@@ -182,7 +203,7 @@ pub struct Tail {
     pub writes: Vec<TailWrite>,
 }
 
-/// A v2 write that was left out.
+/// A v2 write in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TailWrite {

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Contents, Count, SourceFacts, SourceFile, Tail};
+use super::facts::{Contents, Count, SourceFacts, SourceFile, Tail, TailWrite};
 use super::table::counted;
 use crate::error::Error;
 use crate::options::ConvertOptions;
@@ -53,6 +53,10 @@ pub struct Report {
     /// What the log holds beyond the state.
     #[serde(default)]
     pub tail: Tail,
+    /// Writes whose outcome may differ from what the cluster served: in-order keys and index compares that a backup by
+    /// etcdctl 3.3 or later has after its snapshot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncertain: Vec<TailWrite>,
     /// What was made.
     #[serde(default)]
     pub output: Option<OutputFacts>,
@@ -90,6 +94,7 @@ impl Report {
             contents: Contents::default(),
             balance: Balance::default(),
             tail: Tail::default(),
+            uncertain: Vec::new(),
             output: None,
             stages: Vec::new(),
             losses: Vec::new(),

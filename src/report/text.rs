@@ -116,6 +116,12 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
     } else if source.segments > 0 {
         table.line("log", format!("{}, no entries", segments(source.segments)));
     }
+    for part in &source.parts {
+        let start = if part.start { ", the start" } else { "" };
+        let (last, taken) = (part.last_entry, part.entries_taken);
+        let what = format!("{}: commit {}, last entry {last}, {taken} entries taken{start}", part.path, part.commit);
+        table.line("member's log", what);
+    }
     table.maybe("commit", source.commit);
     if let Some(commit) = source.effective_commit {
         let evidence = source.commit_evidence.as_deref().unwrap_or("evidence unknown");

@@ -109,7 +109,7 @@ pub struct Tail {
     pub writes: Vec<TailWrite>,
 }
 
-/// A v2 write that was left out.
+/// A v2 write in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailWrite {
     /// Its place in the log.
@@ -122,6 +122,8 @@ pub struct TailWrite {
     pub path: Vec<u8>,
     /// Bytes of its value.
     pub value_len: usize,
+    /// What it does depends on the store's index: an in-order name, a compare with an index.
+    pub depends_on_index: bool,
 }
 
 /// Reads the chosen snapshot's store; the empty one where the log starts from nothing.
@@ -385,7 +387,7 @@ fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex) -> Result<Tai
             let above = reference.index > applied && reference.index <= up_to;
             if above && seen.insert((reference.index, reference.term)) {
                 out.entries += 1;
-                out.writes.extend(tail_write(&wal.entry(reference)?));
+                out.writes.extend(write_in(&wal.entry(reference)?));
             }
         }
     }
@@ -393,7 +395,8 @@ fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex) -> Result<Tai
     Ok(out)
 }
 
-fn tail_write(entry: &Entry<'_>) -> Option<TailWrite> {
+/// The v2 write that an entry asks for, if it does.
+pub fn write_in(entry: &Entry<'_>) -> Option<TailWrite> {
     if entry.kind != EntryKind::Normal {
         return None;
     }
@@ -404,6 +407,7 @@ fn tail_write(entry: &Entry<'_>) -> Option<TailWrite> {
             method: request.method.to_vec(),
             path: request.path.to_vec(),
             value_len: request.val.len(),
+            depends_on_index: request.method == b"POST" || request.prev_index > 0,
         }),
         _ => None,
     }
