@@ -333,18 +333,16 @@ impl Client {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-#[derive(Default)]
 struct Answer {
     error_code: Option<u64>,
     action: String,
     node: Node,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-#[derive(Default)]
 struct Node {
     key: String,
     dir: bool,

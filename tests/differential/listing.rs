@@ -102,9 +102,8 @@ struct Answer {
 }
 
 /// Whatever is empty or false is left out, and the root has no key.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-#[derive(Default)]
 struct Tree {
     key: String,
     dir: bool,
