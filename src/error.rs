@@ -178,6 +178,13 @@ impl Error {
         self
     }
 
+    /// Puts what can be done about it behind the message: `message; advice`.
+    #[must_use]
+    pub fn advise(mut self, advice: &str) -> Self {
+        self.0.message = format!("{}; {advice}", self.0.message);
+        self
+    }
+
     /// Why the run failed, as a stable word.
     pub fn reason(&self) -> Reason {
         self.0.reason

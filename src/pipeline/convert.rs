@@ -192,9 +192,9 @@ fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {
 
 fn balance(plan: &Plan) -> Balance {
     Balance {
-        source: facts::count(plan.inventory.keys),
-        written: facts::count(plan.written),
-        dropped: facts::count(plan.dropped),
+        source: plan.inventory.keys,
+        written: plan.written,
+        dropped: plan.dropped,
         expired: Count::default(),
         excluded: Count::default(),
     }

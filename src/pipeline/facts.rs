@@ -288,9 +288,9 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
     contents.bytes = inventory.keys.bytes;
     contents.directories = inventory.directories;
     contents.empty_directories = inventory.empty_directories;
-    contents.hidden = count(inventory.hidden);
-    contents.ttl = count(inventory.ttl);
-    contents.expired = count(inventory.expired);
+    contents.hidden = inventory.hidden;
+    contents.ttl = inventory.ttl;
+    contents.expired = inventory.expired;
     contents.replacements = inventory.replaced;
     contents.oversized =
         inventory.oversized.iter().map(|(key, bytes)| Oversized { key: text(key), bytes: *bytes }).collect();
@@ -314,11 +314,11 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
     }
 }
 
-fn first_elements(elements: &BTreeMap<Vec<u8>, plan::Count>) -> BTreeMap<String, Count> {
+fn first_elements(elements: &BTreeMap<Vec<u8>, Count>) -> BTreeMap<String, Count> {
     let mut out: BTreeMap<String, Count> = BTreeMap::new();
     for (name, counted) in elements {
         let entry = out.entry(text(name)).or_default();
-        *entry = entry.plus(count(*counted));
+        *entry = entry.plus(*counted);
     }
     out
 }
@@ -339,10 +339,6 @@ pub(super) fn order(report: &mut Report, ordered: &Ordered) {
         );
         report.warn("created-after-modified", message);
     }
-}
-
-pub(super) fn count(count: plan::Count) -> Count {
-    Count { keys: count.keys, bytes: count.bytes }
 }
 
 pub(super) fn text(bytes: &[u8]) -> String {

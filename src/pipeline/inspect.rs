@@ -9,7 +9,7 @@ use crate::error::{Error, Reason, Result};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, InspectOptions};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
-use crate::report::{Inspection, Report, SourceFile};
+use crate::report::{Inspection, Notice, Report, SourceFile};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
@@ -43,6 +43,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     facts::contents(&mut report, &plan, table.duplicates);
     report.warnings.retain(|warning| !matches!(warning.code.as_str(), "auth-not-carried" | "ttl-not-carried"));
     let db = opened.start().and_then(|member| member.db.as_ref()).map(v3_facts).transpose()?;
+    let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;
     let key_list = options.keys.then(|| {
         let mut lines: Vec<_> = plan.rows.iter().map(|row| v2_line(tree, row.node)).collect();
@@ -55,7 +56,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
         facts: Facts::V2(Box::new(V2Facts { source: report.source, contents: report.contents, tail: report.tail, db })),
         source_files,
         key_list,
-        warnings: losses.chain(report.warnings).collect(),
+        warnings: losses.chain(report.warnings).chain(findings).collect(),
     })
 }
 
@@ -71,7 +72,7 @@ fn v2_line(tree: &Tree<'_>, node: crate::v2store::overlay::NodeRef) -> KeyLine {
 
 fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     interrupted()?;
-    let facts = v3_facts(map)?;
+    let (facts, warnings) = v3_facts(map)?;
     let file = SourceFile {
         path: map.path().display().to_string(),
         bytes: map.bytes().len() as u64,
@@ -83,17 +84,26 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
         facts: Facts::V3(facts),
         source_files: vec![file],
         key_list,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
-/// The facts of a v3 file: a summary of all that is in it.
-fn v3_facts(map: &Map) -> Result<V3Facts> {
+/// The facts of a v3 file: a summary of all that is in it, and what is wrong with it.
+fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
     let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
     let V3Summary { hash_kv, status_hash, leases, users, roles, keys, .. } = summary;
+    let finding = |finding: &crate::bolt::Damage| Notice {
+        code: "finding".to_string(),
+        message: format!("{}: byte {}: {}", map.path().display(), finding.offset, finding.message),
+    };
+    let mut findings: Vec<Notice> = summary.findings.iter().map(finding).collect();
+    if summary.more_findings > 0 {
+        let message = format!("and {} more findings", summary.more_findings);
+        findings.push(Notice { code: "finding".to_string(), message });
+    }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
-    Ok(V3Facts {
+    let facts = V3Facts {
         kind: if summary.sha256.is_some() { "v3-snapshot" } else { "v3-db" }.to_string(),
         bytes: map.bytes().len() as u64,
         db_bytes: summary.total_size,
@@ -113,7 +123,8 @@ fn v3_facts(map: &Map) -> Result<V3Facts> {
             Some(Sha256State::Bad) => Sha256Check::Bad,
             _ => Sha256Check::None,
         },
-    })
+    };
+    Ok((facts, findings))
 }
 
 /// Every change of every key, in the order of revisions.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::transform::plan::Count;
+
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -154,30 +156,6 @@ pub struct Contents {
     pub roles: Vec<String>,
     /// Keys by the first element of their path.
     pub first_elements: BTreeMap<String, Count>,
-}
-
-/// Keys, and the bytes of their names and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Count {
-    /// How many keys.
-    pub keys: u64,
-    /// Bytes of their names and values.
-    pub bytes: u64,
-}
-
-impl Count {
-    /// Counts one more key.
-    pub fn add(&mut self, bytes: u64) {
-        self.keys = self.keys.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    /// Both counts together.
-    #[must_use]
-    pub fn plus(self, other: Count) -> Count {
-        Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
-    }
 }
 
 /// A key that is too large for a request.

@@ -55,7 +55,7 @@ pub struct Report {
     pub tail: Tail,
     /// Writes whose outcome may differ from what the cluster served: in-order keys and index compares that a backup by
     /// etcdctl 3.3 or later has after its snapshot.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncertain: Vec<TailWrite>,
     /// What was made.
     #[serde(default)]
@@ -74,7 +74,9 @@ pub struct Report {
 impl Report {
     /// The report of a run that starts now.
     pub fn new(options: &ConvertOptions) -> Self {
-        Self::started_at(options, Timestamp::now())
+        let now = Timestamp::now();
+        // Nobody's TTL is finer than a second.
+        Self::started_at(options, Timestamp::from_second(now.as_second()).unwrap_or(now))
     }
 
     /// The report of a run that started at `now`.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::source::choose::{Choice, choose};
 use crate::source::cluster;
@@ -132,13 +132,16 @@ fn member(dir: DataDir) -> Result<Member> {
     })
 }
 
+const WHAT_TO_DO: &str =
+    "take another copy, give the other members too, or go on to the last sound record with --salvage";
+
 /// One member alone: its damage is an error, unless it is to be salvaged.
 fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     let mut salvaged = Vec::new();
     loop {
         if let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage) {
             if !options.salvage {
-                return Err(damage);
+                return Err(damage.advise(WHAT_TO_DO));
             }
             salvaged.push(damage);
         }
@@ -147,7 +150,9 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
             Err(error) => {
                 let fell_back = options.salvage && member.wal.as_mut().is_some_and(Wal::fall_back);
                 if !fell_back {
-                    return Err(error.in_file(&member.path));
+                    let error = error.in_file(&member.path);
+                    let damaged = error.kind() == Kind::Damaged && !options.salvage;
+                    return Err(if damaged { error.advise(WHAT_TO_DO) } else { error });
                 }
             }
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::ids::Revision;
@@ -46,18 +47,26 @@ pub struct Row {
 }
 
 /// Keys, and the bytes of their names and values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Count {
-    /// Keys.
+    /// How many keys.
     pub keys: u64,
-    /// Bytes of keys and values.
+    /// Bytes of their names and values.
     pub bytes: u64,
 }
 
 impl Count {
-    fn add(&mut self, bytes: u64) {
-        self.keys += 1;
-        self.bytes += bytes;
+    /// Counts one more key.
+    pub fn add(&mut self, bytes: u64) {
+        self.keys = self.keys.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Both counts together.
+    #[must_use]
+    pub fn plus(self, other: Count) -> Count {
+        Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
 
