@@ -71,7 +71,10 @@ fn read_bolt(file: &[u8]) {
         }
     }
     let (summary, content) = (summarize(file), v3_content(&db));
-    if let (Ok(summary), Ok(content)) = (&summary, &content) {
+    // In a store with findings the two may count what is wrong differently.
+    if let (Ok(summary), Ok(content)) = (&summary, &content)
+        && summary.findings.is_empty()
+    {
         assert_eq!((summary.keys, summary.pairs, summary.leases), (content.keys, content.changes, content.leases));
     }
     assert!(summary.is_ok() || !any.is_sound() || content.is_err() || !own.is_sound());
