@@ -15,7 +15,7 @@ use super::common::rows::Row;
 use super::common::run::etcdlift;
 use super::common::text::lossy;
 use super::common::v2files;
-use super::listing::{Listing, Node};
+use super::listing::{Listing, Node, is_ambiguous};
 
 /// A data directory as etcdlift sees it.
 #[derive(Debug)]
@@ -104,24 +104,28 @@ impl Converted {
         there: &BTreeSet<&str>,
         wrong: &mut Vec<String>,
     ) -> Vec<Node> {
-        let is_there = |key: &str| {
-            there.contains(key) || there.range(format!("{key}/").as_str()..).next().is_some_and(|k| below(k, key))
+        let files: BTreeSet<i64> =
+            self.rows.iter().filter(|row| !row.key.ends_with(b"/")).map(|row| row.modified).collect();
+        // A directory is there as a marker, or as what is in it.
+        let has_rows = |dir: &str| there.range(format!("{dir}/").as_str()..).next().is_some_and(|key| below(key, dir));
+        let is_there = |node: &Node| {
+            if node.dir { has_rows(&node.key) } else { files.contains(&i64::try_from(node.modified).unwrap()) }
         };
         let due = listing.nodes.iter().filter(|node| node.expiration.is_some_and(|at| at <= end));
-        let (stayed, gone): (Vec<_>, Vec<_>) = due.partition(|node| is_there(&node.key));
+        let (stayed, gone): (Vec<_>, Vec<_>) = due.partition(|node| is_there(node));
+        let in_gone = |node: &Node| gone.iter().any(|dir| dir.dir && below(&node.key, &dir.key));
+        let tops: Vec<&&Node> = gone.iter().filter(|node| !in_gone(node)).collect();
         let earliest = stayed.iter().filter_map(|node| node.expiration).min();
-        let latest = gone.iter().filter_map(|node| node.expiration).max();
+        let latest = tops.iter().filter_map(|node| node.expiration).max();
         if earliest.is_some_and(|earliest| latest.is_some_and(|latest| earliest < latest)) {
             wrong.push(format!("of {stayed:?} and {gone:?}, those that stayed expired earlier"));
         }
-        let tops = gone.iter().filter(|node| !gone.iter().any(|other| below(&node.key, &other.key)));
         let counted = self.v2_index().checked_sub(listing.etcd_index);
-        if !counted.is_some_and(|counted| (tops.count()..=gone.len()).contains(&(counted as usize))) {
+        if !counted.is_some_and(|counted| (tops.len()..=gone.len()).contains(&(counted as usize))) {
             let index = self.v2_index();
             wrong.push(format!("v2 index {index} after {} and the expiry of {gone:?}", listing.etcd_index));
         }
-        let is_gone = |key: &str| gone.iter().any(|node| node.key == key || below(key, &node.key));
-        listing.nodes.iter().filter(|node| !is_gone(&node.key)).cloned().collect()
+        listing.nodes.iter().filter(|node| !gone.contains(node) && !in_gone(node)).cloned().collect()
     }
 
     /// Where the client knows the true bytes of a write that stands in the log behind the snapshot, they must be there.
@@ -171,9 +175,8 @@ impl<'a> Expected<'a> {
     fn of(nodes: &'a [Node]) -> Self {
         let parents: BTreeSet<&str> =
             nodes.iter().filter_map(|node| node.key.rsplit_once('/')).map(|(parent, _)| parent).collect();
-        let keys: BTreeSet<&str> = nodes.iter().map(|node| node.key.as_str()).collect();
         let empty = nodes.iter().filter(|node| node.dir && !parents.contains(node.key.as_str())).collect();
-        Self { nodes, empty, ambiguous: keys.len() < nodes.len() }
+        Self { nodes, empty, ambiguous: is_ambiguous(nodes) }
     }
 
     fn files(&self) -> impl Iterator<Item = &'a Node> + Clone {

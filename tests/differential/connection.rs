@@ -71,7 +71,10 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Self { server, stream: BufReader::new(stream), asked: 0 })
+        let mut connection = Self { server, stream: BufReader::new(stream), asked: 0 };
+        // The server tells protocols apart by the first line of a connection, and drops one that is longer than 4096 bytes.
+        connection.ask(&Call::new("GET", b"/"))?;
+        Ok(connection)
     }
 
     pub(super) fn ask(&mut self, call: &Call) -> io::Result<Response> {

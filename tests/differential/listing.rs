@@ -96,6 +96,12 @@ impl Listing {
     }
 }
 
+/// Whether two nodes show the same key, because their names differ only in bytes that are not UTF-8.
+pub(super) fn is_ambiguous(nodes: &[Node]) -> bool {
+    let keys: BTreeSet<&str> = nodes.iter().map(|node| node.key.as_str()).collect();
+    keys.len() < nodes.len()
+}
+
 #[derive(Deserialize)]
 struct Answer {
     node: Tree,
