@@ -3,7 +3,7 @@
 //! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
 
 use super::keys::{self, Findings};
-use crate::bolt::{Damage, Db};
+use crate::bolt::{Damage, Db, Strictness, check};
 use crate::ids::RaftIndex;
 use crate::mvcc::schema;
 
@@ -31,11 +31,13 @@ impl V3Content {
     }
 }
 
-/// Counts the v3 data of a database; a bucket that does not exist is empty.
+/// Counts the v3 data of a database; a bucket that does not exist is empty. The structure is checked first: in a damaged
+/// file a bucket could be there and yet not be found by its name.
 ///
 /// # Errors
 /// The file is damaged.
 pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
+    check(db, Strictness::Any).sound()?;
     let (keys, changes) = match db.bucket(schema::KEY)? {
         Some(bucket) => {
             let keys = keys::read(db, &bucket, &mut Findings::default())?;
