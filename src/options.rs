@@ -3,6 +3,9 @@
 //! Plain data that serialises, because the report names the effective options. Knows nothing of how an option was typed
 //! beyond the words of its values (CLI.md), and nothing of what the options make the stages do.
 
+mod carry;
+pub mod rules;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +13,9 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
+pub use rules::Rules;
 
 /// Everything `convert` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +45,33 @@ pub struct ConvertOptions {
     pub in_order_names: InOrderNames,
     /// The instant against which TTLs are counted.
     pub as_of: AsOf,
+    /// Keys with a TTL; the longest prefix that matches decides, and without any a lease is attached.
+    #[serde(default)]
+    pub ttl: Vec<TtlRule>,
+    /// Keys that have expired at that instant; acts before `ttl`.
+    #[serde(default)]
+    pub expired: Expired,
+    /// v2 users, roles and permissions.
+    #[serde(default)]
+    pub auth: AuthPolicy,
+    /// Rights of anonymous clients while authentication is on.
+    #[serde(default)]
+    pub guest: Guest,
+    /// v3 data that the source already holds.
+    #[serde(default)]
+    pub existing: Existing,
+    /// With `Existing::Merge`, a key that both have.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// Which keys to take, and what to call them.
+    #[serde(default)]
+    pub rules: Rules,
+    /// A program that makes the v3 pairs.
+    #[serde(default)]
+    pub transformer: Option<Transformer>,
+    /// Bytes of a request above which a v3 client could not write a key again.
+    #[serde(default = "default_request_limit")]
+    pub request_limit: u64,
     /// Keys with a path element that starts with `_`.
     pub hidden: Keep,
     /// Empty directories.
@@ -70,6 +103,12 @@ pub struct ConvertOptions {
     /// Where the report goes, when it goes to a file.
     #[serde(serialize_with = "lossy_option")]
     pub report: Option<PathBuf>,
+    /// Where the table from v2 indexes to v3 revisions goes.
+    #[serde(default, serialize_with = "lossy_option")]
+    pub index_map: Option<PathBuf>,
+    /// Where the fate of every v2 node goes, one JSON object a line.
+    #[serde(default, serialize_with = "lossy_option")]
+    pub ledger: Option<PathBuf>,
 }
 
 impl ConvertOptions {
@@ -85,6 +124,15 @@ impl ConvertOptions {
             up_to_index: None,
             in_order_names: InOrderNames::default(),
             as_of: AsOf::default(),
+            ttl: Vec::new(),
+            expired: Expired::default(),
+            auth: AuthPolicy::default(),
+            guest: Guest::default(),
+            existing: Existing::default(),
+            on_conflict: OnConflict::default(),
+            rules: Rules::default(),
+            transformer: None,
+            request_limit: REQUEST_LIMIT,
             hidden: Keep::default(),
             dirs: Dirs::default(),
             revisions: Revisions::default(),
@@ -99,6 +147,8 @@ impl ConvertOptions {
             strict: false,
             verify: true,
             report: None,
+            index_map: None,
+            ledger: None,
         }
     }
 
@@ -114,6 +164,8 @@ impl ConvertOptions {
             dry_run: false,
             jobs: 1,
             report: None,
+            index_map: None,
+            ledger: None,
             ..options.clone()
         };
         let no_wal = |options: &ConvertOptions| options.wal_dirs.contains(&WalDir::None);
@@ -283,16 +335,19 @@ pub enum AsOf {
     /// When the run starts.
     #[default]
     Now,
+    /// The latest instant that the data proves.
+    LastWrite,
     /// The instant given.
     At(Timestamp),
 }
 
 impl AsOf {
-    /// The instant meant, where `now` is when the run started.
-    pub fn instant(self, now: Timestamp) -> Timestamp {
+    /// The instant meant, where `now` is when the run started; `None` if only the data can tell.
+    pub fn instant(self, now: Timestamp) -> Option<Timestamp> {
         match self {
-            AsOf::Now => now,
-            AsOf::At(instant) => instant,
+            AsOf::Now => Some(now),
+            AsOf::At(instant) => Some(instant),
+            AsOf::LastWrite => None,
         }
     }
 }
@@ -301,6 +356,7 @@ impl fmt::Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AsOf::Now => f.write_str("now"),
+            AsOf::LastWrite => f.write_str("last-write"),
             AsOf::At(instant) => instant.fmt(f),
         }
     }
@@ -310,11 +366,13 @@ impl FromStr for AsOf {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "now" {
-            return Ok(AsOf::Now);
+        match text {
+            "now" => Ok(AsOf::Now),
+            "last-write" => Ok(AsOf::LastWrite),
+            _ => text.parse().map(AsOf::At).map_err(|_: jiff::Error| {
+                "expected `now`, `last-write` or RFC 3339 with an offset, like 2016-05-04T12:00:00Z".into()
+            }),
         }
-        let instant: Result<Timestamp, _> = text.parse();
-        instant.map(AsOf::At).map_err(|_| "expected `now` or RFC 3339 with an offset, like 2016-05-04T12:00:00Z".into())
     }
 }
 
@@ -361,6 +419,13 @@ impl From<&Path> for WalDir {
     fn from(path: &Path) -> Self {
         if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
     }
+}
+
+/// The default of etcd's `--max-request-bytes`.
+pub const REQUEST_LIMIT: u64 = 1_572_864;
+
+fn default_request_limit() -> u64 {
+    REQUEST_LIMIT
 }
 
 /// As many threads as the machine has cores for this process.

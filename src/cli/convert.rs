@@ -5,10 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::choose::Choices;
 use super::{exit, print, signals::Signals};
 use crate::error::{Error, Reason, Result};
+use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
-    AsOf, ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, Target, To, WalDir, all_cores,
+    AsOf, AuthPolicy, ConvertOptions, Dirs, Existing, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol,
+    REQUEST_LIMIT, Revisions, Rules, TailPolicy, Target, To, Transformer, TtlRule, WalDir, all_cores,
 };
 use crate::pipeline::{self, Outcome};
 use crate::report::{Report, file, text};
@@ -59,9 +62,78 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     in_order_names: InOrderNames,
 
-    /// The instant against which TTLs are counted: `now` or RFC 3339
+    /// Keys with a TTL: lease, permanent, drop, fail, or fixed:DURATION; the longest PREFIX wins
+    ///
+    /// `lease` attaches them to leases with the time that is left; keys that would have expired together share one.
+    /// `permanent` keeps them without, `drop` leaves them out, `fail` refuses to convert, `fixed:1h` attaches them to one
+    /// lease of that length. Without any of these: lease.
+    #[arg(long, value_name = "[PREFIX=]POLICY")]
+    ttl: Vec<TtlRule>,
+
+    /// The instant against which TTLs are counted: `now`, `last-write` or RFC 3339
+    ///
+    /// `last-write` is the latest instant that the data itself proves, so that nothing expires while a copy lies around.
     #[arg(long, value_name = "TIME", default_value = "now")]
     as_of: AsOf,
+
+    /// Keys that have expired at that instant; acts before --ttl
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    expired: Expired,
+
+    /// v2 users, roles and permissions
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    auth: AuthPolicy,
+
+    /// Rights of the guest role while authentication is on, which v3 cannot express
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    guest: Guest,
+
+    /// v3 data that the source already holds
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    existing: Existing,
+
+    /// With --existing merge, a key that v2 and v3 both have
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    on_conflict: OnConflict,
+
+    #[command(flatten)]
+    choices: Choices,
+
+    /// Replace the beginning OLD of v2 keys by NEW; the first that matches, once
+    ///
+    /// OLD matches as in --include. It ends at the first `=`.
+    #[arg(long, value_name = "OLD=NEW", value_parser = parse_map)]
+    map: Vec<Rename>,
+
+    /// Take the slash at the beginning of every key away, after --map
+    #[arg(long)]
+    strip_leading_slash: bool,
+
+    /// More rules, from a TOML file; tried after those of the command line
+    #[arg(long, value_name = "FILE.toml")]
+    rules: Option<PathBuf>,
+
+    /// A program that makes the v3 pairs, as `etcdctl migrate --transformer` takes it
+    #[arg(long, value_name = "PROG")]
+    transformer: Option<PathBuf>,
+
+    /// What the transformer speaks
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t, requires = "transformer")]
+    transformer_protocol: Protocol,
+
+    /// How many transformers run side by side; the order of keys is kept
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "transformer")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    transformer_jobs: u16,
+
+    /// Without any progress of the transformer for that long, the conversion fails
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "transformer")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    transformer_timeout: u64,
+
+    /// List keys that a v3 client could not write again, for a limit of N bytes
+    #[arg(long, value_name = "N", default_value_t = REQUEST_LIMIT)]
+    request_limit: u64,
 
     /// Keys with a path element that starts with `_`
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
@@ -117,9 +189,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE|-")]
     report: Option<PathBuf>,
 
+    /// Write the lookup table from v2 indexes to v3 revisions, for `etcdlift lookup`
+    #[arg(long, value_name = "FILE.redb")]
+    index_map: Option<PathBuf>,
+
+    /// Write what became of every v2 node, one JSON object a line
+    #[arg(long, value_name = "FILE.ndjson")]
+    ledger: Option<PathBuf>,
+
     /// Exit 5 on what would otherwise be exit 8 or a warning about data
     ///
-    /// Also on U+FFFD replacements, oversized values and expired keys.
+    /// Also on U+FFFD replacements, oversized values, expired keys and rules that match nothing.
     #[arg(long)]
     strict: bool,
 
@@ -202,6 +282,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         return Err(usage("--wal-dir is given once for each source, in their order"));
     }
     keep_source_untouched(args, &wal_dirs, report.as_deref())?;
+    let (rules, ttl) = rules_of(args)?;
     Ok(ConvertOptions {
         sources: args.sources.clone(),
         output: args.output.clone(),
@@ -212,6 +293,20 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         up_to_index: args.up_to_index,
         in_order_names: args.in_order_names,
         as_of: args.as_of,
+        ttl,
+        expired: args.expired,
+        auth: args.auth,
+        guest: args.guest,
+        existing: args.existing,
+        on_conflict: args.on_conflict,
+        rules,
+        transformer: args.transformer.clone().map(|program| Transformer {
+            program,
+            protocol: args.transformer_protocol,
+            jobs: args.transformer_jobs.into(),
+            timeout_seconds: args.transformer_timeout,
+        }),
+        request_limit: args.request_limit,
         hidden: args.hidden,
         dirs: args.dirs,
         revisions: args.revisions,
@@ -226,7 +321,48 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         strict: args.strict,
         verify: !args.no_verify,
         report,
+        index_map: args.index_map.clone(),
+        ledger: args.ledger.clone(),
     })
+}
+
+/// The rules of the command line, and behind them those of the file.
+fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
+    let mut rules = Rules {
+        choose: args.choices.0.clone(),
+        rename: args.map.clone(),
+        strip_leading_slash: args.strip_leading_slash,
+        values: Vec::new(),
+    };
+    let mut ttl = args.ttl.clone();
+    if let Some(path) = &args.rules {
+        let file = rules::read(path)?;
+        rules.choose.extend(file.rules.choose);
+        rules.rename.extend(file.rules.rename);
+        rules.strip_leading_slash |= file.rules.strip_leading_slash;
+        rules.values.extend(file.rules.values);
+        // What is typed wins over what the file says of the same keys.
+        ttl.extend(file.ttl.into_iter().filter(|rule| !args.ttl.iter().any(|typed| typed.prefix == rule.prefix)));
+    }
+    for (at, rule) in ttl.iter().enumerate() {
+        if ttl.iter().skip(at + 1).any(|other| other.prefix == rule.prefix) {
+            let which = rule.prefix.as_ref().map_or("all keys".into(), |prefix| format!("{prefix:?}"));
+            return Err(usage(&format!("--ttl names two policies for {which}")));
+        }
+    }
+    if args.transformer.is_some() && (rules.rename_keys() || !rules.values.is_empty()) {
+        return Err(usage(
+            "--transformer names keys and values itself: it does not go with rules that rename or decode",
+        ));
+    }
+    Ok((rules, ttl))
+}
+
+fn parse_map(text: &str) -> Result<Rename, String> {
+    match text.split_once('=') {
+        None | Some(("", _)) => Err("expected OLD=NEW".into()),
+        Some((old, new)) => Ok(Rename { from: Pattern::Prefix(old.into()), to: new.into() }),
+    }
 }
 
 /// Nothing is written into a source, and the report does not replace the output.
@@ -235,18 +371,20 @@ fn keep_source_untouched(args: &Args, wal_dirs: &[WalDir], report: Option<&Path>
         WalDir::Dir(dir) => Some(dir.as_path()),
         WalDir::None => None,
     });
-    let output = real(&args.output);
-    let report = report.map(real);
-    if report.as_ref() == Some(&output) {
-        return Err(usage("the output and the report are the same file"));
+    let mut files = vec![("output", real(&args.output))];
+    files.extend(report.map(|path| ("report", real(path))));
+    files.extend(args.index_map.as_ref().map(|path| ("index map", real(path))));
+    files.extend(args.ledger.as_ref().map(|path| ("ledger", real(path))));
+    for (at, (what, path)) in files.iter().enumerate() {
+        if let Some((other, _)) = files.iter().skip(at + 1).find(|(_, other)| other == path) {
+            return Err(usage(&format!("the {what} and the {other} are the same file")));
+        }
     }
     for source in args.sources.iter().map(PathBuf::as_path).chain(wal_dirs) {
         let source = real(source);
-        for (what, path) in [("output", Some(&output)), ("report", report.as_ref())] {
-            if path.is_some_and(|path| path.starts_with(&source)) {
-                let message = format!("the {what} would be written into the source, which is never changed");
-                return Err(usage(&message));
-            }
+        if let Some((what, _)) = files.iter().find(|(_, path)| path.starts_with(&source)) {
+            let message = format!("the {what} would be written into the source, which is never changed");
+            return Err(usage(&message));
         }
     }
     Ok(())
@@ -269,6 +407,7 @@ fn usage(message: &str) -> Error {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
+    use crate::options::rules::Choice;
     use clap::Parser;
 
     fn parse(words: &[&str]) -> Result<ConvertOptions, String> {
@@ -288,9 +427,30 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --salvage";
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --salvage \
+                     --ttl drop --ttl /a=lease --expired keep --auth users-only --guest drop --existing merge \
+                     --on-conflict take-v2 --exclude /a/b --include /a --map /a=/b=c --strip-leading-slash \
+                     --request-limit 9 --index-map i.redb --ledger l.ndjson";
         let options = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = ConvertOptions {
+            ttl: vec!["drop".parse().unwrap(), "/a=lease".parse().unwrap()],
+            expired: Expired::Keep,
+            auth: AuthPolicy::UsersOnly,
+            guest: Guest::Drop,
+            existing: Existing::Merge,
+            on_conflict: OnConflict::TakeV2,
+            rules: Rules {
+                choose: vec![
+                    Choice::Exclude(Pattern::Prefix("/a/b".into())),
+                    Choice::Include(Pattern::Prefix("/a".into())),
+                ],
+                rename: vec![Rename { from: Pattern::Prefix("/a".into()), to: "/b=c".into() }],
+                strip_leading_slash: true,
+                values: Vec::new(),
+            },
+            request_limit: 9,
+            index_map: Some("i.redb".into()),
+            ledger: Some("l.ndjson".into()),
             tail: TailPolicy::Committed,
             up_to_index: Some(9),
             in_order_names: InOrderNames::Plain,
@@ -317,6 +477,16 @@ mod tests {
     }
 
     #[test]
+    fn a_transformer_arrives() {
+        let typed = "src -o out --transformer ./t.py --transformer-protocol json-lines --transformer-jobs 2 \
+                     --transformer-timeout 5";
+        let transformer = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap().transformer.unwrap();
+        let expected =
+            Transformer { program: "./t.py".into(), protocol: Protocol::JsonLines, jobs: 2, timeout_seconds: 5 };
+        assert_eq!(transformer, expected);
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for words in [
             &["src"][..],
@@ -337,6 +507,16 @@ mod tests {
             &["src", "-o", "out", "--jobs", "0"],
             &["src", "-o", "out", "--target-version", "2.3"],
             &["src", "-o", "out", "--bump-revision", "-1"],
+            &["src", "-o", "out", "--ttl", "drop", "--ttl", "lease"],
+            &["src", "-o", "out", "--ttl", "/a=soon"],
+            &["src", "-o", "out", "--map", "/a"],
+            &["src", "-o", "out", "--include", ""],
+            &["src", "-o", "out", "--transformer", "t", "--map", "/a=/b"],
+            &["src", "-o", "out", "--transformer-jobs", "2"],
+            &["src", "-o", "out", "--rules", "missing.toml"],
+            &["src", "-o", "out", "--ledger", "out"],
+            &["src", "-o", "out", "--index-map", "src/i"],
+            &["src", "-o", "out", "--ledger", "l", "--index-map", "l"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

@@ -3,6 +3,7 @@
 //! Options are typed into the `Args` of a subcommand and resolved into the library's `options`; nothing below this folder
 //! knows clap's types, prints, or ends the process.
 
+pub mod choose;
 pub mod convert;
 pub mod exit;
 pub mod inspect;

@@ -36,8 +36,11 @@ pub struct Report {
     pub skipped: bool,
     /// The options in effect.
     pub options: ConvertOptions,
-    /// The instant against which TTLs were counted, RFC 3339.
+    /// The instant against which TTLs were counted, RFC 3339; empty if the run ended before it was known.
     pub as_of: String,
+    /// What proves that instant, where the data does (`--as-of last-write`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_evidence: Option<String>,
     /// Every file that was read.
     #[serde(default)]
     pub source_files: Vec<SourceFile>,
@@ -90,7 +93,8 @@ impl Report {
             error: None,
             skipped: false,
             options: options.clone(),
-            as_of: options.as_of.instant(now).to_string(),
+            as_of: options.as_of.instant(now).map_or(String::new(), |at| at.to_string()),
+            as_of_evidence: None,
             source_files: Vec::new(),
             source: SourceFacts::default(),
             contents: Contents::default(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::ids::Revision;
+use crate::options::REQUEST_LIMIT;
 use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
 
@@ -18,9 +19,6 @@ pub const NAMESPACE: &[u8] = b"/1";
 
 /// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
 const REQUEST_OVERHEAD: u64 = 512;
-
-/// The default of etcd's `--max-request-bytes`.
-pub const REQUEST_LIMIT: u64 = 1_572_864;
 
 /// What to carry over.
 #[derive(Debug, Clone, Copy)]
