@@ -116,6 +116,12 @@ reasons! {
     TailPresent = "tail-present", Kind::Refused;
     /// `--up-to-index` names an index that the source does not reach.
     IndexNotReached = "index-not-reached", Kind::Refused;
+    /// `--ttl fail` and keys with a TTL.
+    TtlPresent = "ttl-present", Kind::Refused;
+    /// Keys have a TTL, and the source proves no time to count it from.
+    TimeUnknown = "time-unknown", Kind::Refused;
+    /// A rule cannot be applied to what it matches.
+    RulesFailed = "rules-failed", Kind::Refused;
     /// `--strict` turned a warning into a refusal.
     Strict = "strict", Kind::Refused;
     /// The output could not be written.

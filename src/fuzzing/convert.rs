@@ -1,22 +1,25 @@
 //! A whole conversion in memory: choices become requests, the requests a log (and perhaps a snapshot), that goes through
 //! every stage, and what comes out is held against a plain map.
 
+use std::collections::HashSet;
+
 use std::path::Path;
 
 use super::input::Input;
 use super::log::{self, Dialect, Log};
 use super::model::Model;
-use crate::bolt::{self, Bucket, Db, OwnedRows};
+use crate::bolt::{self, Db};
 use crate::error::Result;
 use crate::ids::{RaftIndex, Term, V2Index};
-use crate::mvcc::{KeyRows, KeyValue, RevisionKey, schema};
+use crate::mvcc::{Content, KeyValue, RevisionKey, schema};
+use crate::options::Expired;
 use crate::source::choose::Choice;
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::raft::Request;
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
-use crate::transform::order::{Numbering, order};
+use crate::transform::order::{Numbering, Order, Pairs, order};
 use crate::transform::plan::{Policy, plan};
 use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{ReplayOptions, read_table, recover};
@@ -41,25 +44,22 @@ pub fn convert(data: &[u8]) {
 
 /// A tree as a database that is verified; an error where its indexes cannot be revisions.
 pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
-    let policy = Policy { drop_hidden: false, mark_empty_dirs: true, as_of: jiff::Timestamp::UNIX_EPOCH };
-    let plan = plan(tree, &policy, &|| Ok(())).unwrap();
+    let as_of = jiff::Timestamp::UNIX_EPOCH;
+    let mut policy = Policy { mark_empty_dirs: true, expired: Expired::Keep, ..Policy::everything(as_of) };
+    let mut plan = plan(tree, &mut policy, &|| Ok(())).unwrap();
     let tree = &*tree;
-    let ordered = order(tree, plan.rows, Numbering::Keep, index, 0)?;
+    let how = Order { numbering: Numbering::Keep, v2_index: index, bump: 0, leases_in_use: &HashSet::new() };
+    let ordered = order(tree, &mut plan, &how)?;
     let meta = schema::Meta {
         consistent_index: RaftIndex(1),
         term: Term(1),
         scheduled_compact: Some(ordered.current),
         finished_compact: Some(ordered.current),
     };
-    let (keys, meta, none) = (KeyRows::new(tree, &ordered), OwnedRows::new(meta.pairs()), OwnedRows::default());
-    let buckets = schema::BUCKETS.map(|name| match name {
-        schema::KEY => Bucket { name, rows: &keys },
-        schema::META => Bucket { name, rows: &meta },
-        _ => Bucket { name, rows: &none },
-    });
-    let file = bolt::image(&buckets).unwrap();
+    let content = Content::new(Pairs { tree, ordered: &ordered }, &meta).unwrap();
+    let file = bolt::image(&content.buckets()).unwrap();
     verify::verify(&file).unwrap();
-    verify::compare(&file, tree, &ordered, &|| Ok(())).unwrap();
+    verify::compare(&file, &content, &|| Ok(())).unwrap();
     Ok(file)
 }
 

@@ -1,5 +1,6 @@
 //! What an etcd v3 backend stores in its buckets, and the checksums over it. Knows no pages.
 
+mod content;
 mod hash;
 mod key_value;
 mod lease;
@@ -7,8 +8,10 @@ mod revision;
 mod rows;
 pub mod schema;
 
+pub use content::{Content, Pair};
 pub use hash::{HashKv, StatusHash, is_hashed};
 pub use key_value::{KeyValue, key_value_len};
 pub use lease::Lease;
 pub use revision::{REVISION_LEN, RevisionKey};
 pub use rows::KeyRows;
+pub use schema::Meta;

@@ -7,69 +7,51 @@ use super::key_value::key_value_len;
 use super::revision::{REVISION_LEN, RevisionKey};
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
-use crate::ids::{LeaseId, Revision};
-use crate::transform::order::Ordered;
-use crate::transform::plan::{NAMESPACE, Row};
-use crate::v2store::overlay::Tree;
+use crate::transform::order::Pairs;
+use crate::transform::plan::Row;
 use crate::wire::Writer;
 
 /// The pairs of the `key` bucket.
 #[derive(Debug)]
 pub struct KeyRows<'t, 'm> {
-    tree: &'t Tree<'m>,
-    ordered: &'t Ordered,
+    pairs: Pairs<'t, 'm>,
 }
 
-/// Every key is written once: v2 does not know how often it changed.
-const VERSION: i64 = 1;
-
 impl<'t, 'm> KeyRows<'t, 'm> {
-    /// The pairs of these rows of this tree.
-    pub fn new(tree: &'t Tree<'m>, ordered: &'t Ordered) -> Self {
-        KeyRows { tree, ordered }
+    /// These pairs.
+    pub fn new(pairs: Pairs<'t, 'm>) -> Self {
+        KeyRows { pairs }
+    }
+
+    /// What is encoded.
+    pub fn pairs(&self) -> Pairs<'t, 'm> {
+        self.pairs
     }
 
     fn row(&self, row: u64) -> Option<&Row> {
-        self.ordered.rows.get(usize::try_from(row).ok()?)
-    }
-
-    fn user_key_len(&self, row: &Row) -> usize {
-        self.tree.path_len(row.node).saturating_sub(NAMESPACE.len()) + usize::from(row.marker)
-    }
-
-    fn user_value_len(&self, row: &Row) -> usize {
-        if row.marker { 0 } else { self.tree.value_len(row.node) }
+        self.pairs.ordered.rows.get(usize::try_from(row).ok()?)
     }
 
     fn encode_value(&self, row: &Row, out: &mut [u8]) -> Result<()> {
+        let pairs = &self.pairs;
         let mut writer = Writer::new(out);
-        let mut key = writer.bytes_field(1, self.user_key_len(row))?;
-        if row.marker {
-            let (slash, path) = key.split_last_mut().ok_or_else(changed)?;
-            *slash = b'/';
-            key = path;
-        }
-        if !self.tree.copy_path(row.node, NAMESPACE.len(), key) {
+        if !pairs.copy_key(row, writer.bytes_field(1, pairs.key_len(row))?) {
             return Err(changed());
         }
-        writer.varint_field(2, self.create(row).0.cast_unsigned())?;
+        writer.varint_field(2, pairs.create(row).0.cast_unsigned())?;
         writer.varint_field(3, row.main.0.cast_unsigned())?;
-        writer.varint_field(4, VERSION.cast_unsigned())?;
-        let value = writer.bytes_field(5, self.user_value_len(row))?;
-        if !row.marker && !self.tree.copy_value(row.node, value) {
+        writer.varint_field(4, pairs.version(row).cast_unsigned())?;
+        if !pairs.copy_value(row, writer.bytes_field(5, pairs.value_len(row))?) {
             return Err(changed());
         }
+        writer.varint_field(6, pairs.ordered.lease(row).0.cast_unsigned())?;
         writer.finish()
-    }
-
-    fn create(&self, row: &Row) -> Revision {
-        self.ordered.create(self.tree, row)
     }
 }
 
 impl Rows for KeyRows<'_, '_> {
     fn len(&self) -> u64 {
-        self.ordered.rows.len() as u64
+        self.pairs.ordered.rows.len() as u64
     }
 
     fn key_len(&self, _: u64) -> u32 {
@@ -78,8 +60,10 @@ impl Rows for KeyRows<'_, '_> {
 
     fn value_len(&self, row: u64) -> u32 {
         let Some(row) = self.row(row) else { return 0 };
-        let (key, value) = (self.user_key_len(row), self.user_value_len(row));
-        let len = key_value_len(key, value, self.create(row), row.main, VERSION, LeaseId(0));
+        let pairs = &self.pairs;
+        let (key, value) = (pairs.key_len(row), pairs.value_len(row));
+        let lease = pairs.ordered.lease(row);
+        let len = key_value_len(key, value, pairs.create(row), row.main, pairs.version(row), lease);
         u32::try_from(len).unwrap_or(u32::MAX)
     }
 

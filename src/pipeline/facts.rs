@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::ids::RaftIndex;
-use crate::report::facts::{Oversized, Part, TailWrite};
+use crate::report::facts::{ExpiredKey, Oversized, Part, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::open::{Member, Opened};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::AuthNames;
+use crate::transform::lease::MAX_SECONDS;
 use crate::transform::order::Ordered;
-use crate::transform::plan::{self, Plan};
+use crate::transform::plan::{self, Plan, Policy};
 use crate::v2store::membership;
+use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::recover::{self, Recovered};
 
 /// The source, how the state was found, and what may be missing from it.
@@ -281,7 +285,7 @@ pub(super) fn auth(report: &mut Report, auth: &AuthNames) {
 }
 
 /// What the tree holds.
-pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
+pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy: &Policy, duplicates: u64) {
     let inventory = &plan.inventory;
     let contents = &mut report.contents;
     contents.keys = inventory.keys.keys;
@@ -291,18 +295,31 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
     contents.hidden = inventory.hidden;
     contents.ttl = inventory.ttl;
     contents.expired = inventory.expired;
+    contents.expired_keys = inventory.expired_keys.iter().map(|(node, at)| expired_key(tree, *node, *at)).collect();
+    contents.renamed = plan.renamed;
+    contents.decoded = plan.decoded;
     contents.replacements = inventory.replaced;
     contents.oversized =
         inventory.oversized.iter().map(|(key, bytes)| Oversized { key: text(key), bytes: *bytes }).collect();
     contents.first_elements = first_elements(&inventory.first_elements);
-    if inventory.ttl.keys > 0 {
+    if plan.expired.keys > 0 {
         let message = format!(
-            "{} with a TTL ({} expired as of {}): written without a lease, so that nothing expires in v3",
-            counted(inventory.ttl.keys, "key", "keys"),
-            inventory.expired.keys,
-            report.as_of
+            "{} had expired as of {} and {} left out (listed in the report; --expired keep takes them)",
+            counted(plan.expired.keys, "key", "keys"),
+            report.as_of,
+            if plan.expired.keys == 1 { "is" } else { "are" }
         );
-        report.warn("ttl-not-carried", message);
+        report.warn("expired", message);
+    }
+    if plan.beyond_leases > 0 {
+        let message = format!(
+            "{} with a TTL of more than {MAX_SECONDS} seconds, the longest that a lease can have: written without one",
+            counted(plan.beyond_leases, "key", "keys")
+        );
+        report.warn("ttl-too-long", message);
+    }
+    for rule in policy.rules.unused().into_iter().map(String::from).chain(policy.ttl.unused()) {
+        report.warn("unused-rule", format!("a rule matched nothing: {rule}"));
     }
     if duplicates > 0 {
         let message = format!(
@@ -312,6 +329,11 @@ pub(super) fn contents(report: &mut Report, plan: &Plan, duplicates: u64) {
         );
         report.warn("duplicate-names", message);
     }
+}
+
+fn expired_key(tree: &Tree<'_>, node: NodeRef, at: Timestamp) -> ExpiredKey {
+    let path = tree.path(node);
+    ExpiredKey { key: text(path.strip_prefix(plan::NAMESPACE).unwrap_or(&path)), expiration: at.to_string() }
 }
 
 fn first_elements(elements: &BTreeMap<Vec<u8>, Count>) -> BTreeMap<String, Count> {

@@ -1,13 +1,15 @@
 //! The paved path: the stages in their order, and the threads they run on. Only this folder knows threads.
 //!
-//! `load` reads a source into a tree, `write` turns a plan into a file, `facts` says it in the report's words; `convert` and
+//! `load` reads a source into a tree, `prepare` decides what is written, `write` turns that into a file, `facts` says it in the report's words; `convert` and
 //! `inspect` put them together.
 
+mod clock;
 mod convert;
 mod facts;
 mod inspect;
 mod load;
 mod log;
+mod prepare;
 mod write;
 
 pub use convert::{Outcome, convert};

@@ -8,32 +8,18 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::Interrupted;
-use crate::bolt::{self, Bucket, Extent, Layout, OwnedRows, Rows};
+use crate::bolt::{self, Bucket, Extent, Layout, Rows};
 use crate::error::{Error, Reason, Result};
-use crate::ids::Revision;
-use crate::mvcc::schema::{self, BUCKETS};
-use crate::mvcc::{HashKv, KeyRows, StatusHash};
+use crate::mvcc::{Content, HashKv, StatusHash, schema};
 use crate::options::{ConvertOptions, To};
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
 use crate::source::map::Map;
-use crate::transform::order::Ordered;
-use crate::v2store::overlay::Tree;
 use crate::verify;
 
 /// Bytes encoded as one; a multiple of what the disk likes.
 const EXTENT_BYTES: u64 = 4 << 20;
-
-/// What is to be written.
-pub(super) struct Image<'t, 'm> {
-    /// Where the rows come from.
-    pub(super) tree: &'t Tree<'m>,
-    /// The pairs of the `key` bucket.
-    pub(super) ordered: &'t Ordered,
-    /// The `meta` bucket.
-    pub(super) meta: schema::Meta,
-}
 
 /// What was written.
 #[derive(Debug)]
@@ -41,29 +27,17 @@ pub(super) struct Written {
     pub(super) digested: Digested,
     pub(super) hash_kv: u32,
     pub(super) status_hash: u32,
-    /// The revision that etcd counts on from.
-    pub(super) revision: Revision,
 }
 
 /// Writes the output, or goes through all of it but the writing.
 pub(super) fn write(
-    image: &Image<'_, '_>,
+    content: &Content<'_, '_>,
     options: &ConvertOptions,
     report: &mut Report,
     interrupted: Interrupted<'_>,
 ) -> Result<Written> {
     let started = Instant::now();
-    let keys = KeyRows::new(image.tree, image.ordered);
-    let meta = OwnedRows::new(image.meta.pairs());
-    let empty = OwnedRows::default();
-    let buckets = BUCKETS.map(|name| {
-        let rows: &dyn Rows = match name {
-            schema::KEY => &keys,
-            schema::META => &meta,
-            _ => &empty,
-        };
-        Bucket { name, rows }
-    });
+    let buckets = content.buckets();
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
@@ -86,7 +60,7 @@ pub(super) fn write(
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
-        let hashes = check(&sink, image, options, interrupted)?;
+        let hashes = check(&sink, content, options, interrupted)?;
         report.stage("verify", started.elapsed());
         hashes
     } else {
@@ -94,8 +68,7 @@ pub(super) fn write(
     };
     interrupted()?;
     sink.commit()?;
-    let revision = image.meta.finished_compact.unwrap_or(Revision(1));
-    Ok(Written { digested, hash_kv, status_hash, revision })
+    Ok(Written { digested, hash_kv, status_hash })
 }
 
 struct Pages<'a> {
@@ -156,7 +129,7 @@ fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Res
 /// Reads the file back, checks it as a database, and holds it against the tree.
 fn check(
     sink: &Sink,
-    image: &Image<'_, '_>,
+    content: &Content<'_, '_>,
     options: &ConvertOptions,
     interrupted: Interrupted<'_>,
 ) -> Result<(u32, u32)> {
@@ -166,10 +139,8 @@ fn check(
     };
     let failed = |e: Error| e.in_file(&options.output);
     let map = Map::open(path)?;
-    let (summary, compared) = rayon::join(
-        || verify::verify(map.bytes()),
-        || verify::compare(map.bytes(), image.tree, image.ordered, interrupted),
-    );
+    let (summary, compared) =
+        rayon::join(|| verify::verify(map.bytes()), || verify::compare(map.bytes(), content, interrupted));
     compared.map_err(failed)?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))

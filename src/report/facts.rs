@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::transform::plan::Count;
+pub use crate::transform::inventory::Count;
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -140,6 +140,15 @@ pub struct Contents {
     pub ttl: Count,
     /// Keys of these that have expired at the report's `as_of`.
     pub expired: Count,
+    /// Each of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expired_keys: Vec<ExpiredKey>,
+    /// Keys that a rule gave another name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub renamed: u64,
+    /// Keys whose value a rule decoded.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub decoded: u64,
     /// Nodes whose name or value holds U+FFFD: JSON has lost the bytes that stood there.
     pub replacements: u64,
     /// Keys that a v3 client could not write again with etcd's default request limit.
@@ -156,6 +165,20 @@ pub struct Contents {
     pub roles: Vec<String>,
     /// Keys by the first element of their path.
     pub first_elements: BTreeMap<String, Count>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A key whose time was up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExpiredKey {
+    /// The v2 key.
+    pub key: String,
+    /// When it expired, RFC 3339.
+    pub expiration: String,
 }
 
 /// A key that is too large for a request.

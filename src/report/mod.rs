@@ -13,4 +13,4 @@ pub mod text;
 
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
-pub use model::{Balance, Notice, OutputFacts, Report, Stage};
+pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage};

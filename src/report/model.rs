@@ -153,6 +153,8 @@ impl Report {
         );
         object(self.contents.oversized.len() as u64, "oversized key", "oversized keys");
         object(self.contents.expired.keys, "expired key", "expired keys");
+        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count();
+        object(unused as u64, "rule that matched nothing", "rules that matched nothing");
         found
     }
 }
@@ -202,10 +204,25 @@ pub struct OutputFacts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
-    /// Leases in it.
+    /// Leases in it, from v2's TTLs.
     pub leases: u64,
+    /// Each of these, shortest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lease_list: Vec<LeaseLine>,
     /// It was read back and its structure checked.
     pub verified: bool,
+}
+
+/// A lease, and how much hangs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeaseLine {
+    /// Its id; etcdctl prints it in hexadecimal.
+    pub id: i64,
+    /// Seconds, counted from when the new cluster elects its leader.
+    pub ttl: i64,
+    /// Keys that go with it.
+    pub keys: u64,
 }
 
 /// Time of one stage.

@@ -25,6 +25,12 @@ pub fn summary(report: &Report) -> String {
     table.line("written", keys_and_size(report.balance.written));
     balance_lines(&mut table, report);
     content_lines(&mut table, &report.contents, &report.as_of);
+    if let Some(evidence) = &report.as_of_evidence {
+        table.line("last write", format!("{} ({evidence})", report.as_of));
+    }
+    if let Some(output) = &report.output {
+        lease_lines(&mut table, output);
+    }
     if report.tail.entries > 0 {
         let tail =
             format!("{} left out, {} among them", entries(report.tail.entries), v2_writes(report.tail.v2_writes));
@@ -166,6 +172,8 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
         table.line("U+FFFD", format!("{} {what}", contents.replacements));
     }
     table.count("oversized values", contents.oversized.len() as u64);
+    table.count("renamed keys", contents.renamed);
+    table.count("decoded values", contents.decoded);
     let mut first: Vec<(&String, &Count)> = contents.first_elements.iter().collect();
     first.sort_by_key(|(name, count)| (std::cmp::Reverse(count.keys), name.as_str()));
     for (at, (name, count)) in first.iter().take(FIRST_ELEMENTS).enumerate() {
@@ -182,6 +190,15 @@ fn output_lines(table: &mut Table, output: &OutputFacts) {
     table.line("status hash", format!("{:x}", output.status_hash));
     table.line("output", size(output.bytes));
     table.line("sha256", &output.sha256);
+}
+
+/// What TTLs have become.
+fn lease_lines(table: &mut Table, output: &OutputFacts) {
+    if let (Some(first), Some(last)) = (output.lease_list.first(), output.lease_list.last()) {
+        let keys: u64 = output.lease_list.iter().map(|lease| lease.keys).sum();
+        let (count, keys) = (counted(output.leases, "lease", "leases"), counted(keys, "key", "keys"));
+        table.line("leases", format!("{count} for {keys}, {} to {} seconds", first.ttl, last.ttl));
+    }
 }
 
 fn v3_lines(table: &mut Table, db: &V3Facts) {
@@ -221,6 +238,9 @@ fn ending(report: &Report, output: &OutputFacts) -> String {
         "then: `etcdctl endpoint hashkv --cluster --rev {}` must print {}\n",
         output.revision, output.hash_kv
     ));
+    if output.leases > 0 {
+        text.push_str("leases start counting when the new cluster elects its leader\n");
+    }
     if output.db_bytes > DEFAULT_QUOTA {
         text.push_str(&format!(
             "the database is larger than etcd's default quota of 2 GiB: start etcd with --quota-backend-bytes={}\n",

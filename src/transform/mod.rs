@@ -3,5 +3,9 @@
 //! Knows policies and numbers; not how a pair is encoded, nor any page.
 
 pub mod auth;
+pub mod inventory;
+pub mod lease;
+pub mod names;
 pub mod order;
 pub mod plan;
+pub mod rules;

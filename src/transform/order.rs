@@ -3,22 +3,45 @@
 //! `keep`: the v2 modified index is the v3 revision, so that an application's index still means the same. `dense`: 2, 3, 4 …
 //! in the order of modified index and key. Knows nothing of pairs and pages.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use rayon::slice::ParallelSliceMut;
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{Revision, V2Index};
+use crate::ids::{LeaseId, Revision, V2Index};
 use crate::limits;
 use crate::report::table::short;
-use crate::transform::plan::Row;
+use crate::transform::lease::{Grant, LeaseSlot};
+use crate::transform::plan::{NAMESPACE, Plan, Row, Special};
 use crate::v2store::overlay::{NodeRef, Tree};
+use crate::v2store::path;
 
 /// How revisions are numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbering {
     /// v3 revision = v2 modified index, create revision = v2 created index.
     Keep,
-    /// 2 to n + 1, create = mod.
-    Dense,
+    /// Behind this revision one by one, create = mod.
+    Dense(Revision),
+}
+
+impl Numbering {
+    /// In a database of its own: from 2 on, because 1 is the revision of an empty one.
+    pub const DENSE: Numbering = Numbering::Dense(Revision(1));
+}
+
+/// What revisions and leases depend on besides the rows.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// How revisions are numbered.
+    pub numbering: Numbering,
+    /// The v2 index of the state.
+    pub v2_index: V2Index,
+    /// How much to raise the current revision by.
+    pub bump: u64,
+    /// Lease ids that are taken.
+    pub leases_in_use: &'a HashSet<LeaseId>,
 }
 
 /// Ordered rows and the revision that v3 goes on from.
@@ -26,6 +49,10 @@ pub enum Numbering {
 pub struct Ordered {
     /// Rows by revision, strictly ascending.
     pub rows: Vec<Row>,
+    /// What rows have of their own.
+    pub specials: Vec<Special>,
+    /// The leases that rows are attached to, by id.
+    pub leases: Vec<Grant>,
     /// How revisions are numbered.
     pub numbering: Numbering,
     /// The current revision after boot, and the one below which everything counts as compacted.
@@ -36,59 +63,86 @@ pub struct Ordered {
     pub created_after_modified: u64,
 }
 
-/// Gives every row its revision and sorts by it.
+/// Gives every row its revision and its lease, and sorts by the revision. Takes rows and specials out of the plan.
 ///
 /// # Errors
 /// [`Reason::IndexRange`] naming a key, if an index cannot be kept as a revision.
-pub fn order(
-    tree: &Tree<'_>,
-    mut rows: Vec<Row>,
-    numbering: Numbering,
-    v2_index: V2Index,
-    bump: u64,
-) -> Result<Ordered> {
-    for row in &mut rows {
-        let modified = tree.modified(row.node).0;
-        row.main = Revision(match numbering {
-            Numbering::Keep => i64::try_from(modified).map_err(|_| out_of_range(tree, row))?,
-            // Only for the order, which is the same for any index.
-            Numbering::Dense => i64::from_le_bytes((modified ^ (1 << 63)).to_le_bytes()),
-        });
-    }
-    rows.par_sort_unstable_by(|a, b| {
-        a.main.cmp(&b.main).then_with(|| key(tree, a).cmp(&key(tree, b))).then(a.marker.cmp(&b.marker))
-    });
-    let mut out = Ordered { rows, numbering, current: Revision(1), shared: 0, created_after_modified: 0 };
-    let last = match numbering {
-        Numbering::Keep => out.keep(tree, v2_index)?,
-        Numbering::Dense => out.dense(),
+pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Ordered> {
+    let (leases, places) = plan.leases.allocate(order.leases_in_use)?;
+    let mut out = Ordered {
+        rows: std::mem::take(&mut plan.rows),
+        specials: std::mem::take(&mut plan.specials),
+        leases,
+        numbering: order.numbering,
+        current: Revision(1),
+        shared: 0,
+        created_after_modified: 0,
     };
-    let current = last.checked_add(bump).filter(|current| *current <= limits::MAX_REVISION);
+    out.sort(tree, &places)?;
+    let last = match order.numbering {
+        Numbering::Keep => out.keep(tree, order.v2_index)?,
+        Numbering::Dense(first) => out.dense(first),
+    };
+    let current = last.checked_add(order.bump).filter(|current| *current <= limits::MAX_REVISION);
     let current = current.and_then(|current| i64::try_from(current.max(1)).ok());
     out.current = Revision(current.ok_or_else(|| {
-        Error::new(Reason::IndexRange, format!("expected a current revision up to 2^62, found {last} and {bump} more"))
+        let message = format!(
+            "expected a current revision up to 2^62, found {last} and {} more: give a smaller --bump-revision",
+            order.bump
+        );
+        Error::new(Reason::IndexRange, message)
     })?);
     Ok(out)
 }
 
 impl Ordered {
-    /// The create revision of a row.
-    pub fn create(&self, tree: &Tree<'_>, row: &Row) -> Revision {
-        match self.numbering {
-            Numbering::Dense => row.main,
-            Numbering::Keep => {
-                let created = i64::try_from(tree.created(row.node).0).unwrap_or(i64::MAX);
-                Revision(created).min(row.main)
-            }
+    /// What a row has of its own.
+    pub fn special(&self, row: &Row) -> Option<&Special> {
+        self.specials.get((row.special as usize).checked_sub(1)?)
+    }
+
+    /// The lease of a row; 0 for none.
+    pub fn lease(&self, row: &Row) -> LeaseId {
+        let place = (row.lease.0 as usize).checked_sub(1);
+        place.and_then(|place| self.leases.get(place)).map_or(LeaseId(0), |lease| lease.id)
+    }
+
+    /// The v2 index that a row's revision comes from.
+    fn modified(&self, tree: &Tree<'_>, row: &Row) -> u64 {
+        let own = self.special(row).and_then(|special| special.modified);
+        own.map_or_else(|| tree.modified(row.node).0, |revision| revision.0.cast_unsigned())
+    }
+
+    fn sort(&mut self, tree: &Tree<'_>, places: &[LeaseSlot]) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in &mut rows {
+            let modified = self.modified(tree, row);
+            row.main = Revision(match self.numbering {
+                Numbering::Keep => i64::try_from(modified).map_err(|_| out_of_range(tree, row))?,
+                // Only for the order, which is the same for any index.
+                Numbering::Dense(_) => i64::from_le_bytes((modified ^ (1 << 63)).to_le_bytes()),
+            });
+            row.lease = places.get(row.lease.0 as usize).copied().unwrap_or_default();
         }
+        rows.par_sort_unstable_by(|a, b| {
+            a.main
+                .cmp(&b.main)
+                .then_with(|| tree.path(a.node).cmp(&tree.path(b.node)))
+                .then(a.marker.cmp(&b.marker))
+                .then(a.special.cmp(&b.special))
+        });
+        self.rows = rows;
+        Ok(())
     }
 
     fn keep(&mut self, tree: &Tree<'_>, v2_index: V2Index) -> Result<u64> {
         let mut previous = Revision(0);
         let mut sub = 0;
-        for row in &mut self.rows {
-            let created = tree.created(row.node).0;
-            let modified = tree.modified(row.node).0;
+        let mut rows = std::mem::take(&mut self.rows);
+        for row in &mut rows {
+            let created = self.special(row).and_then(|special| special.created);
+            let created = created.map_or_else(|| tree.created(row.node).0, |created| created.0.cast_unsigned());
+            let modified = self.modified(tree, row);
             if created.min(modified) < 2 || created.max(modified) > limits::MAX_REVISION {
                 return Err(out_of_range(tree, row));
             }
@@ -98,6 +152,7 @@ impl Ordered {
             self.shared += u64::from(sub > 0);
             previous = row.main;
         }
+        self.rows = rows;
         let last = u64::try_from(previous.0).unwrap_or(0);
         if v2_index.0 > limits::MAX_REVISION {
             let message =
@@ -108,25 +163,128 @@ impl Ordered {
         Ok(last.max(v2_index.0))
     }
 
-    fn dense(&mut self) -> u64 {
-        let mut next = 2;
+    fn dense(&mut self, before: Revision) -> u64 {
+        let mut last = before.0;
         for row in &mut self.rows {
-            row.main = Revision(next);
-            next += 1;
+            last += 1;
+            row.main = Revision(last);
         }
-        u64::try_from(next - 1).unwrap_or(1)
+        u64::try_from(last).unwrap_or(1)
     }
 }
 
-fn key<'t>(tree: &'t Tree<'_>, row: &Row) -> std::borrow::Cow<'t, [u8]> {
-    tree.path(row.node)
+/// Rows with the tree that they come from: every pair that will be written, as v3 has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs<'t, 'm> {
+    /// Where names and values come from.
+    pub tree: &'t Tree<'m>,
+    /// The rows, in the order of their revisions.
+    pub ordered: &'t Ordered,
+}
+
+impl<'t> Pairs<'t, '_> {
+    /// The v3 key of a row.
+    pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
+        let path = self.tree.path(row.node);
+        let renamed = self.ordered.special(row).and_then(|special| special.renamed.as_ref());
+        if renamed.is_none() && !row.marker {
+            return match path {
+                Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
+                Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
+            };
+        }
+        let key = path::user_key(&path);
+        let mut key = renamed.map_or_else(|| key.to_vec(), |renamed| renamed.apply(key));
+        if row.marker && !key.is_empty() {
+            key.push(b'/');
+        }
+        Cow::Owned(key)
+    }
+
+    /// The value of a row.
+    pub fn value(&self, row: &Row) -> Cow<'t, [u8]> {
+        match self.own_value(row) {
+            _ if row.marker => Cow::Borrowed(&[]),
+            Some(value) => Cow::Borrowed(value),
+            None => self.tree.value(row.node),
+        }
+    }
+
+    /// Bytes of the v3 key.
+    pub fn key_len(&self, row: &Row) -> usize {
+        let (skip, prefix) = self.renamed(row);
+        prefix.len() + self.tree.path_len(row.node).saturating_sub(NAMESPACE.len() + skip) + usize::from(row.marker)
+    }
+
+    /// Bytes of the value.
+    pub fn value_len(&self, row: &Row) -> usize {
+        match self.own_value(row) {
+            _ if row.marker => 0,
+            Some(value) => value.len(),
+            None => self.tree.value_len(row.node),
+        }
+    }
+
+    /// Copies the v3 key into a buffer of exactly its length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_key(&self, row: &Row, out: &mut [u8]) -> bool {
+        let (skip, prefix) = self.renamed(row);
+        let Some((head, mut rest)) = out.split_at_mut_checked(prefix.len()) else { return false };
+        head.copy_from_slice(prefix);
+        if row.marker {
+            let Some((slash, path)) = rest.split_last_mut() else { return false };
+            *slash = b'/';
+            rest = path;
+        }
+        self.tree.copy_path(row.node, NAMESPACE.len() + skip, rest)
+    }
+
+    /// Copies the value into a buffer of exactly its length. Returns whether it fitted.
+    #[must_use]
+    pub fn copy_value(&self, row: &Row, out: &mut [u8]) -> bool {
+        match self.own_value(row) {
+            _ if row.marker => out.is_empty(),
+            Some(value) => crate::v2store::table::copy(value, out),
+            None => self.tree.copy_value(row.node, out),
+        }
+    }
+
+    /// The creation revision of a row.
+    pub fn create(&self, row: &Row) -> Revision {
+        if let Some(created) = self.ordered.special(row).and_then(|special| special.created) {
+            return created.min(row.main);
+        }
+        match self.ordered.numbering {
+            Numbering::Dense(_) => row.main,
+            Numbering::Keep => {
+                let created = i64::try_from(self.tree.created(row.node).0).unwrap_or(i64::MAX);
+                Revision(created).min(row.main)
+            }
+        }
+    }
+
+    /// The version of a row: 1, for v2 does not know how often a key changed.
+    pub fn version(&self, row: &Row) -> i64 {
+        self.ordered.special(row).and_then(|special| special.version).unwrap_or(1)
+    }
+
+    fn own_value(&self, row: &Row) -> Option<&'t [u8]> {
+        self.ordered.special(row)?.value.as_deref()
+    }
+
+    fn renamed(&self, row: &Row) -> (usize, &'t [u8]) {
+        match self.ordered.special(row).and_then(|special| special.renamed.as_ref()) {
+            Some(renamed) => (renamed.skip, &renamed.prefix),
+            None => (0, &[]),
+        }
+    }
 }
 
 fn out_of_range(tree: &Tree<'_>, row: &Row) -> Error {
     let node: NodeRef = row.node;
     let message = format!(
         "key {} has the v2 indexes {} (created) and {} (modified), which cannot be revisions (2 to 2^62): use --revisions dense",
-        short(&String::from_utf8_lossy(crate::v2store::path::user_key(&tree.path(node)))),
+        short(&String::from_utf8_lossy(path::user_key(&tree.path(node)))),
         tree.created(node),
         tree.modified(node)
     );
@@ -148,15 +306,16 @@ mod tests {
         let text = format!(r#"{{"Root":{{"Path":"/","Children":{{{one}}}}},"CurrentIndex":{index}}}"#);
         let table = json::read(text.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
-        let policy = Policy { drop_hidden: false, mark_empty_dirs: false, as_of: jiff::Timestamp::UNIX_EPOCH };
-        let rows = plan(&mut tree, &policy, &|| Ok(())).unwrap().rows;
-        let out = order(&tree, rows, numbering, V2Index(index), 0)?;
+        let mut policy = Policy::everything(jiff::Timestamp::UNIX_EPOCH);
+        let mut plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
+        let leases_in_use = &HashSet::new();
+        let how = Order { numbering, v2_index: V2Index(index), bump: 0, leases_in_use };
+        let out = order(&tree, &mut plan, &how)?;
+        let pairs = Pairs { tree: &tree, ordered: &out };
         let mut list: Vec<_> = out
             .rows
             .iter()
-            .map(|r| {
-                (String::from_utf8_lossy(&tree.path(r.node)).into_owned(), r.main.0, r.sub, out.create(&tree, r).0)
-            })
+            .map(|r| (String::from_utf8_lossy(&tree.path(r.node)).into_owned(), r.main.0, r.sub, pairs.create(r).0))
             .collect();
         list.push(("current".into(), out.current.0, 0, 0));
         Ok(list)
@@ -171,7 +330,7 @@ mod tests {
 
     #[test]
     fn numbers_densely_from_2() {
-        let list = ordered(&[("c", 9, u64::MAX), ("a", 1, 1), ("b", 0, 0)], Numbering::Dense, 12).unwrap();
+        let list = ordered(&[("c", 9, u64::MAX), ("a", 1, 1), ("b", 0, 0)], Numbering::DENSE, 12).unwrap();
         let row = |name: &str, main, create| (name.to_string(), main, 0, create);
         assert_eq!(list, [row("/1/b", 2, 2), row("/1/a", 3, 3), row("/1/c", 4, 4), row("current", 4, 0)]);
     }

@@ -1,34 +1,62 @@
 //! The plan of a conversion: one row for every pair that will be written, and the books on what is not.
 //!
-//! One walk over the tree. A row refers to its node; nothing is copied until it is encoded. What is counted here is counted
-//! from the tree, so that the books can be held against what was written.
+//! One walk over the tree. A row refers to its node; nothing is copied until it is encoded, and what a row has of its own
+//! (another name, a decoded value) stands beside it. What is counted here is counted from the tree, so that the books can be
+//! held against what was written.
 
-use std::collections::BTreeMap;
-
+use hashbrown::HashMap;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
-use crate::options::REQUEST_LIMIT;
+use crate::options::{Expired, REQUEST_LIMIT, TtlPolicy};
+use crate::report::table::short;
+use crate::transform::inventory::{Count, Inventory};
+use crate::transform::lease::{LeaseSlot, Slots, seconds_left};
+use crate::transform::rules::{KeyRules, Renamed, TtlRules, shown};
 use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
 
 /// The namespace of user keys, which v3 keys do not carry.
 pub const NAMESPACE: &[u8] = b"/1";
 
-/// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
-const REQUEST_OVERHEAD: u64 = 512;
-
 /// What to carry over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// Leave out keys with a path element that starts with `_`.
     pub drop_hidden: bool,
     /// Write an empty-valued key `PATH/` for each empty directory.
     pub mark_empty_dirs: bool,
-    /// The instant against which TTLs are counted.
-    pub as_of: Timestamp,
+    /// The instant against which TTLs are counted; without one, keys with a TTL are refused.
+    pub as_of: Option<Timestamp>,
+    /// Keys that have expired then.
+    pub expired: Expired,
+    /// Keys with a TTL.
+    pub ttl: TtlRules,
+    /// Which keys to take, and what to call them.
+    pub rules: KeyRules,
+    /// Bytes of the largest request that a v3 client may send.
+    pub request_limit: u64,
+}
+
+impl Policy {
+    /// Carry everything over; TTLs count from `as_of`.
+    pub fn everything(as_of: Timestamp) -> Policy {
+        Policy {
+            drop_hidden: false,
+            mark_empty_dirs: false,
+            as_of: Some(as_of),
+            expired: Expired::Drop,
+            ttl: TtlRules::default(),
+            rules: KeyRules::default(),
+            request_limit: REQUEST_LIMIT,
+        }
+    }
+
+    /// Whether what expires at that instant has expired.
+    pub fn has_expired(&self, at: Timestamp) -> bool {
+        self.as_of.is_some_and(|as_of| at <= as_of)
+    }
 }
 
 /// One pair to be written.
@@ -38,57 +66,44 @@ pub struct Row {
     pub main: Revision,
     /// Sub revision; other than 0 only where nodes share an index.
     pub sub: u32,
+    /// The lease it is attached to.
+    pub lease: LeaseSlot,
+    /// What it has of its own: its place among the specials, from 1; 0 for nothing.
+    pub special: u32,
     /// A marker of an empty directory: its key ends in `/`.
     pub marker: bool,
     /// The node it comes from.
     pub node: NodeRef,
 }
 
-/// Keys, and the bytes of their names and values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Count {
-    /// How many keys.
-    pub keys: u64,
-    /// Bytes of their names and values.
-    pub bytes: u64,
+/// What a pair does not take from its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Special {
+    /// Another name.
+    pub renamed: Option<Renamed>,
+    /// Another value.
+    pub value: Option<Box<[u8]>>,
+    /// Another modification revision than the node's modified index.
+    pub modified: Option<Revision>,
+    /// Another creation revision than the node's created index.
+    pub created: Option<Revision>,
+    /// Another version than 1.
+    pub version: Option<i64>,
 }
 
-impl Count {
-    /// Counts one more key.
-    pub fn add(&mut self, bytes: u64) {
-        self.keys = self.keys.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    /// Both counts together.
-    #[must_use]
-    pub fn plus(self, other: Count) -> Count {
-        Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
-    }
-}
-
-/// What the tree holds.
-#[derive(Debug, Default, Clone)]
-pub struct Inventory {
-    /// All keys.
-    pub keys: Count,
-    /// Directories, the root left out.
-    pub directories: u64,
-    /// Directories without children that are carried over.
-    pub empty_directories: u64,
-    /// Keys with a path element that starts with `_`.
-    pub hidden: Count,
-    /// Keys that expire, by their own TTL or a directory's.
-    pub ttl: Count,
-    /// Of these, expired at the instant of the policy.
-    pub expired: Count,
-    /// Keys whose name or value holds U+FFFD for bytes that an earlier snapshot could not keep.
-    pub replaced: u64,
-    /// Keys that a v3 client could not write again, with the size of such a request.
-    pub oversized: Vec<(Vec<u8>, u64)>,
-    /// Keys by first path element.
-    pub first_elements: BTreeMap<Vec<u8>, Count>,
+/// Why a key is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// `--hidden drop`.
+    Hidden,
+    /// A rule leaves it out: its place among the choices.
+    Excluded(u32),
+    /// There are includes, and none names it.
+    NotIncluded,
+    /// Its time was up.
+    Expired,
+    /// `--ttl drop`.
+    Ttl,
 }
 
 /// What will be written, and what not.
@@ -96,37 +111,55 @@ pub struct Inventory {
 pub struct Plan {
     /// One row for every pair, unordered and without revisions until `order` has seen them.
     pub rows: Vec<Row>,
+    /// What rows have of their own.
+    pub specials: Vec<Special>,
+    /// The leases that rows are attached to.
+    pub leases: Slots,
     /// What the tree holds.
     pub inventory: Inventory,
+    /// Keys that are not in `rows`.
+    pub left_out: Vec<(NodeRef, Why)>,
     /// Keys that a policy leaves out.
     pub dropped: Count,
+    /// Keys that a rule leaves out.
+    pub excluded: Count,
+    /// Keys that are left out because they have expired.
+    pub expired: Count,
     /// Keys in `rows`.
     pub written: Count,
     /// Markers in `rows`.
     pub markers: u64,
+    /// Keys in `rows` with another name than in v2.
+    pub renamed: u64,
+    /// Keys in `rows` whose value was decoded.
+    pub decoded: u64,
+    /// Keys whose TTL is longer than any lease: written without one.
+    pub beyond_leases: u64,
+    /// The first key that `--ttl fail` refuses, and how many there are.
+    refused: Option<(NodeRef, u64)>,
+    interned: HashMap<Special, u32>,
 }
 
 /// Walks the user keys and decides on each.
 ///
 /// # Errors
-/// What `interrupted` returned; it is asked now and then.
-pub fn plan(tree: &mut Tree<'_>, policy: &Policy, interrupted: &dyn Fn() -> Result<()>) -> Result<Plan> {
+/// [`Reason::TtlPresent`] as the policy has it; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count from;
+/// [`Reason::RulesFailed`] for a value that cannot be decoded; what `interrupted` returned, which is asked now and then.
+pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> Result<()>) -> Result<Plan> {
     let mut plan = Plan::default();
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(plan) };
     let mut visited = 0u64;
     let tree = &*tree;
     let mut open_dirs = OpenDirs::default();
-    tree.walk::<crate::error::Error>(root, &mut |visit: Visit| {
+    tree.walk::<Error>(root, &mut |visit: Visit| {
         visited += 1;
         if visited.is_multiple_of(1 << 16) {
             interrupted()?;
         }
-        if visit.node != root {
-            plan.visit(tree, policy, &visit, &mut open_dirs);
-        }
-        Ok(())
+        if visit.node == root { Ok(()) } else { plan.visit(tree, policy, &visit, &mut open_dirs) }
     })?;
-    open_dirs.close_all(&mut plan, policy);
+    open_dirs.close_all(tree, &mut plan, policy);
+    plan.refuse(tree, policy)?;
     Ok(plan)
 }
 
@@ -139,34 +172,30 @@ struct OpenDirs {
 struct OpenDir {
     node: NodeRef,
     path_len: usize,
+    expiry: Option<Timestamp>,
     /// Something below it is carried over.
     kept: bool,
 }
 
 impl OpenDirs {
     /// Leaves the directories that a node with this path is not below. A walk visits a directory before its children.
-    fn leave(&mut self, path: &[u8], tree: &Tree<'_>, plan: &mut Plan, policy: &Policy) {
+    fn leave(&mut self, path: &[u8], tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
         while let Some(dir) = self.dirs.last() {
             let below = path.get(dir.path_len) == Some(&b'/') && path.starts_with(&tree.path(dir.node));
             if below {
                 break;
             }
-            self.close(plan, policy);
+            self.close(tree, plan, policy);
         }
     }
 
-    fn close(&mut self, plan: &mut Plan, policy: &Policy) {
+    fn close(&mut self, tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
         let Some(dir) = self.dirs.pop() else { return };
-        if dir.kept {
-            if let Some(parent) = self.dirs.last_mut() {
-                parent.kept = true;
+        if !dir.kept {
+            plan.inventory.empty_directories += 1;
+            if policy.mark_empty_dirs {
+                plan.mark(tree, &dir, policy);
             }
-            return;
-        }
-        plan.inventory.empty_directories += 1;
-        if policy.mark_empty_dirs {
-            plan.markers += 1;
-            plan.rows.push(Row { main: Revision(0), sub: 0, marker: true, node: dir.node });
         }
         // An empty directory is content of the one above it.
         if let Some(parent) = self.dirs.last_mut() {
@@ -174,112 +203,149 @@ impl OpenDirs {
         }
     }
 
-    fn close_all(&mut self, plan: &mut Plan, policy: &Policy) {
+    fn close_all(&mut self, tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
         while !self.dirs.is_empty() {
-            self.close(plan, policy);
+            self.close(tree, plan, policy);
         }
     }
 }
 
 impl Plan {
-    fn visit(&mut self, tree: &Tree<'_>, policy: &Policy, visit: &Visit, open: &mut OpenDirs) {
+    fn visit(&mut self, tree: &Tree<'_>, policy: &mut Policy, visit: &Visit, open: &mut OpenDirs) -> Result<()> {
         let node = visit.node;
         let path = tree.path(node);
         open.leave(&path, tree, self, policy);
-        let hidden = path::is_hidden(&path);
-        let dropped = hidden && policy.drop_hidden;
+        let key = path::user_key(&path);
         if tree.is_dir(node) {
             self.inventory.directories += 1;
-            if !dropped {
-                open.dirs.push(OpenDir { node, path_len: path.len(), kept: false });
+            if self.leave_out(policy, key, visit.expiry).is_none() {
+                open.dirs.push(OpenDir { node, path_len: path.len(), expiry: visit.expiry, kept: false });
             }
-            return;
+            return Ok(());
         }
-        let key = path::user_key(&path);
         let bytes = (key.len() + tree.value_len(node)) as u64;
-        self.inventory.count(tree, visit, key, bytes, hidden, policy);
-        if dropped {
-            self.dropped.add(bytes);
-            return;
-        }
+        self.inventory.count(tree, visit, key, bytes, policy);
+        let outcome = match self.leave_out(policy, key, visit.expiry) {
+            Some(why) => Err(why),
+            None => self.lease(policy, key, visit).ok_or(Why::Ttl),
+        };
+        let lease = match outcome {
+            Ok(lease) => lease,
+            Err(why) => {
+                self.count_left_out(node, why, bytes);
+                return Ok(());
+            }
+        };
         if let Some(parent) = open.dirs.last_mut() {
             parent.kept = true;
         }
+        let special = self.special(tree, policy, node, key)?;
         self.written.add(bytes);
-        self.rows.push(Row { main: Revision(0), sub: 0, marker: false, node });
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
+        Ok(())
     }
-}
 
-impl Inventory {
-    fn count(&mut self, tree: &Tree<'_>, visit: &Visit, key: &[u8], bytes: u64, hidden: bool, policy: &Policy) {
-        self.keys.add(bytes);
-        if hidden {
-            self.hidden.add(bytes);
+    /// Why rules and policies leave a node out, its TTL policy aside.
+    fn leave_out(&self, policy: &mut Policy, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
+        if let Some(rule) = policy.rules.excluded(key) {
+            return Some(rule.map_or(Why::NotIncluded, Why::Excluded));
         }
-        if let Some(at) = visit.expiry {
-            self.ttl.add(bytes);
-            if at <= policy.as_of {
-                self.expired.add(bytes);
+        if policy.drop_hidden && path::is_hidden(key) {
+            return Some(Why::Hidden);
+        }
+        let expired = policy.expired == Expired::Drop && expiry.is_some_and(|at| policy.has_expired(at));
+        expired.then_some(Why::Expired)
+    }
+
+    fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
+        match why {
+            Why::Hidden | Why::Ttl => self.dropped.add(bytes),
+            Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
+            Why::Expired => self.expired.add(bytes),
+        }
+        self.left_out.push((node, why));
+    }
+
+    /// The lease of a key; `None` if its TTL leaves it out.
+    fn lease(&mut self, policy: &mut Policy, key: &[u8], visit: &Visit) -> Option<LeaseSlot> {
+        let (Some(expiry), Some(as_of)) = (visit.expiry, policy.as_of) else { return Some(LeaseSlot(0)) };
+        let left = match policy.ttl.policy(key) {
+            TtlPolicy::Lease => seconds_left(expiry, as_of),
+            TtlPolicy::Fixed(seconds) => seconds,
+            TtlPolicy::Permanent => return Some(LeaseSlot(0)),
+            TtlPolicy::Drop => return None,
+            TtlPolicy::Fail => {
+                self.refused.get_or_insert((visit.node, 0)).1 += 1;
+                return None;
             }
+        };
+        let lease = self.leases.of_seconds(left);
+        self.beyond_leases += u64::from(lease == LeaseSlot(0));
+        Some(lease)
+    }
+
+    /// What the rules make of a key that is taken: another name, another value.
+    fn special(&mut self, tree: &Tree<'_>, policy: &mut Policy, node: NodeRef, key: &[u8]) -> Result<u32> {
+        let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
+        let value = if policy.rules.decodes() {
+            let decoded = policy.rules.decode(key, || tree.value(node).into_owned());
+            decoded.map_err(|what| {
+                Error::new(Reason::RulesFailed, format!("key {}: a rule decodes it: {what}", short(&shown(key))))
+            })?
+        } else {
+            None
+        };
+        self.renamed += u64::from(renamed.is_some());
+        self.decoded += u64::from(value.is_some());
+        Ok(self.intern(Special { renamed, value, ..Special::default() }))
+    }
+
+    fn mark(&mut self, tree: &Tree<'_>, dir: &OpenDir, policy: &mut Policy) {
+        let path = tree.path(dir.node);
+        let key = path::user_key(&path);
+        let visit = Visit { node: dir.node, expiry: dir.expiry };
+        // A TTL on a directory without keys is nothing to refuse.
+        let refused = self.refused;
+        let lease = self.lease(policy, key, &visit);
+        self.refused = refused;
+        let Some(lease) = lease else { return };
+        let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
+        let special = self.intern(Special { renamed, ..Special::default() });
+        self.markers += 1;
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: true, node: dir.node });
+    }
+
+    /// The number of a special; equal ones share it.
+    pub fn intern(&mut self, special: Special) -> u32 {
+        if special == Special::default() {
+            return 0;
         }
-        let (in_path, in_value) = tree.replaced(visit.node);
-        self.replaced += u64::from(in_path || in_value);
-        if bytes + REQUEST_OVERHEAD > REQUEST_LIMIT {
-            self.oversized.push((key.to_vec(), bytes + REQUEST_OVERHEAD));
+        if special.value.is_some() {
+            self.specials.push(special);
+            return u32::try_from(self.specials.len()).unwrap_or(0);
         }
-        let first = path::components(key).next().unwrap_or_default();
-        match self.first_elements.get_mut(first) {
-            Some(count) => count.add(bytes),
-            None => drop(self.first_elements.insert(first.to_vec(), Count { keys: 1, bytes })),
+        let specials = &mut self.specials;
+        *self.interned.entry(special).or_insert_with_key(|special| {
+            specials.push(special.clone());
+            u32::try_from(specials.len()).unwrap_or(0)
+        })
+    }
+
+    fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
+        if policy.as_of.is_none() && self.inventory.ttl.keys > 0 {
+            let message = format!(
+                "{} keys have a TTL, and nothing in the source proves a time to count it from: give --as-of now or an instant",
+                self.inventory.ttl.keys
+            );
+            return Err(Error::new(Reason::TimeUnknown, message));
         }
+        let Some((first, count)) = self.refused else { return Ok(()) };
+        let path = tree.path(first);
+        let message =
+            format!("--ttl fail refuses {count} keys with a TTL, the first {}", short(&shown(path::user_key(&path))));
+        Err(Error::new(Reason::TtlPresent, message))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::v2store::json;
-    use crate::v2store::table::Table;
-
-    const STORE: &str = r#"{"Root":{"Path":"/","Children":{"0":{"Path":"/0","Children":{"x":{"Path":"/0/x","Value":"no"}}},
-        "1":{"Path":"/1","Children":{
-        "_h":{"Path":"/1/_h","Children":{"k":{"Path":"/1/_h/k","Value":"hidden"}}},
-        "d":{"Path":"/1/d","Children":{"e":{"Path":"/1/d/e","Children":{}}}},
-        "g":{"Path":"/1/g","Children":{"_x":{"Path":"/1/g/_x","Value":"1"}}},
-        "t":{"Path":"/1/t","ExpireTime":"2001-01-01T00:00:00Z","Children":{"k":{"Path":"/1/t/k","Value":"\ufffd"}}},
-        "z":{"Path":"/1/z","Value":"zz"}}}}},"CurrentIndex":7}"#;
-
-    fn plan_of(table: &Table<'_>, drop_hidden: bool) -> (Plan, Vec<String>) {
-        let mut tree = Tree::new(table);
-        let as_of = "2020-01-01T00:00:00Z".parse().unwrap();
-        let policy = Policy { drop_hidden, mark_empty_dirs: true, as_of };
-        let plan = plan(&mut tree, &policy, &|| Ok(())).unwrap();
-        let names = plan.rows.iter().map(|r| {
-            let path = String::from_utf8(tree.path(r.node).into_owned()).unwrap();
-            if r.marker { path + "/" } else { path }
-        });
-        let names = names.collect();
-        (plan, names)
-    }
-
-    #[test]
-    fn counts_what_the_tree_holds_and_what_is_left_out() {
-        let table = json::read(STORE.as_bytes()).unwrap();
-        let (plan, names) = plan_of(&table, false);
-        assert_eq!(names, ["/1/_h/k", "/1/d/e/", "/1/g/_x", "/1/t/k", "/1/z"]);
-        let inventory = &plan.inventory;
-        assert_eq!((inventory.keys.keys, inventory.directories, inventory.empty_directories), (4, 5, 1));
-        assert_eq!((inventory.hidden.keys, inventory.ttl.keys, inventory.expired.keys), (2, 1, 1));
-        assert_eq!((inventory.replaced, plan.written, plan.dropped.keys), (1, inventory.keys, 0));
-        assert_eq!(inventory.first_elements.len(), 4);
-    }
-
-    #[test]
-    fn hidden_keys_can_be_left_out_with_their_directories() {
-        let table = json::read(STORE.as_bytes()).unwrap();
-        let (plan, names) = plan_of(&table, true);
-        assert_eq!(names, ["/1/d/e/", "/1/g/", "/1/t/k", "/1/z"]);
-        assert_eq!((plan.dropped.keys, plan.written.keys, plan.inventory.keys.keys), (2, 2, 4));
-        assert_eq!(plan.dropped.bytes + plan.written.bytes, plan.inventory.keys.bytes);
-    }
-}
+mod tests;

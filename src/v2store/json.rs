@@ -101,7 +101,11 @@ impl<'m> Scanner<'m> {
                 b"Root" | b"CurrentIndex" => return Err(bad(key.text.offset, "expected a field once, found it twice")),
                 other => {
                     unknown(&key, other, &["Root", "CurrentIndex"])?;
+                    let start = self.lexer.at;
                     self.lexer.skip()?;
+                    if other == b"WatcherHub" {
+                        self.table.history = start..self.lexer.at;
+                    }
                 }
             }
         }

@@ -57,12 +57,31 @@ pub struct Table<'m> {
     pub current_index: V2Index,
     /// Siblings that had the same name as a later one, which alone counts (FORMATS 3.1).
     pub duplicates: u64,
+    /// Where the watchers' event history stands in the document; empty without one.
+    pub(crate) history: std::ops::Range<usize>,
 }
 
 impl<'m> Table<'m> {
     /// The store of a server that has not written anything.
     pub fn empty() -> Table<'m> {
-        Table { document: &[], nodes: Vec::new(), expiries: Vec::new(), current_index: V2Index(0), duplicates: 0 }
+        Table {
+            document: &[],
+            nodes: Vec::new(),
+            expiries: Vec::new(),
+            current_index: V2Index(0),
+            duplicates: 0,
+            history: 0..0,
+        }
+    }
+
+    /// The event history as JSON, unchecked; empty without one.
+    pub fn history(&self) -> &'m [u8] {
+        self.document.get(self.history.clone()).unwrap_or_default()
+    }
+
+    /// Offset of the event history in the document.
+    pub fn history_offset(&self) -> u64 {
+        self.history.start as u64
     }
 
     /// Nodes in the table, the root included.

@@ -1,35 +1,63 @@
-//! The written file against the tree it was made from: every pair, in order, byte for byte.
+//! The written file against what was to be written: every pair of every bucket, in order, byte for byte.
 //!
-//! Takes keys and values from the tree by another way than the writer does (whole and decoded, not copied into pages), and
-//! revisions from the nodes themselves. Knows both stores; not how the file was laid out.
+//! Takes keys and values by another way than the writer does (whole and decoded, not copied into pages), and revisions from
+//! the nodes themselves. Knows both stores; not how the file was laid out.
 
-use crate::bolt::{Db, Pair};
+use crate::bolt::{Damage, Db, Pair};
 use crate::error::{Error, Reason, Result};
-use crate::ids::{LeaseId, Revision};
-use crate::mvcc::{KeyValue, RevisionKey, schema};
-use crate::transform::order::{Numbering, Ordered};
+use crate::ids::Revision;
+use crate::mvcc::{Content, KeyValue, RevisionKey, schema};
+use crate::report::table::short;
+use crate::transform::order::{Numbering, Pairs};
 use crate::transform::plan::Row;
-use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 
-/// Holds the `key` bucket of a file against the rows that were to be written.
+/// Holds a file against what was to be written.
 ///
 /// # Errors
 /// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is too much.
-pub fn compare(file: &[u8], tree: &Tree<'_>, ordered: &Ordered, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
-    let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
+pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
     let db = Db::open(file).map_err(damaged)?;
+    for (name, pairs) in content.others() {
+        compare_bucket(&db, name, pairs)?;
+    }
+    compare_keys(&db, content.pairs(), interrupted)
+}
+
+fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    let failed = |what: String| Error::new(Reason::VerifyFailed, format!("bucket {}: {what}", name.escape_ascii()));
+    let bucket = db.bucket(name).map_err(damaged)?.ok_or_else(|| failed("expected it, found none".into()))?;
+    let mut expected = expected.iter();
+    for found in &bucket {
+        let found = found.map_err(damaged)?;
+        // Neither side is shown: users have their password hashes here.
+        match expected.next() {
+            Some((key, value)) if found.key == key && found.value == value => {}
+            Some((key, _)) => {
+                let what = format!("expected the pair {} as it was to be written, found another", key.escape_ascii());
+                return Err(failed(what).at(found.offset));
+            }
+            None => return Err(failed("expected its end, found one more pair".into()).at(found.offset)),
+        }
+    }
+    match expected.next() {
+        None => Ok(()),
+        Some((key, _)) => Err(failed(format!("expected the pair {}, found the end", key.escape_ascii()))),
+    }
+}
+
+fn compare_keys(db: &Db<'_>, expected: Pairs<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
     let mut pairs = bucket.iter();
-    for (i, row) in ordered.rows.iter().enumerate() {
+    for (i, row) in expected.ordered.rows.iter().enumerate() {
         if i.is_multiple_of(1 << 16) {
             interrupted()?;
         }
         let pair = pairs.next().transpose().map_err(damaged)?;
         let pair =
-            pair.ok_or_else(|| failed(tree, row, "expected its pair in the output, found the end of the bucket"))?;
-        compare_pair(tree, ordered, row, &pair).map_err(|e| e.at(pair.offset))?;
+            pair.ok_or_else(|| failed(expected, row, "expected its pair in the output, found the end of the bucket"))?;
+        compare_pair(expected, row, &pair).map_err(|e| e.at(pair.offset))?;
     }
     match pairs.next() {
         None => Ok(()),
@@ -41,42 +69,59 @@ pub fn compare(file: &[u8], tree: &Tree<'_>, ordered: &Ordered, interrupted: &dy
     }
 }
 
-fn compare_pair(tree: &Tree<'_>, ordered: &Ordered, row: &Row, pair: &Pair<'_>) -> Result<()> {
+fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> {
     let expected_key = RevisionKey { main: row.main, sub: i64::from(row.sub), tombstone: false };
     if RevisionKey::decode(pair.key) != Some(expected_key) || pair.key.len() != 17 {
-        return Err(failed(tree, row, &format!("expected it at revision {}, found another", row.main)));
+        return Err(failed(pairs, row, &format!("expected it at revision {}, found another", row.main)));
     }
-    let found = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(tree, row, e.expected))?;
-    let path = tree.path(row.node);
-    let mut key = path::user_key(&path).to_vec();
-    if row.marker {
-        key.push(b'/');
+    let found = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(pairs, row, e.expected))?;
+    if found.key != &*pairs.key(row) {
+        let found = short(&String::from_utf8_lossy(found.key));
+        return Err(failed(pairs, row, &format!("expected its name, found {found}")));
     }
-    if found.key != key {
-        let found = String::from_utf8_lossy(found.key).into_owned();
-        return Err(failed(tree, row, &format!("expected its name, found {found:?}")));
+    if found.value != &*pairs.value(row) {
+        return Err(failed(pairs, row, "expected its value, found another"));
     }
-    let value = if row.marker { Default::default() } else { tree.value(row.node) };
-    if found.value != &*value {
-        return Err(failed(tree, row, "expected its value, found another"));
-    }
-    let modified = tree.modified(row.node).0.cast_signed();
-    let created = tree.created(row.node).0.cast_signed().min(modified);
-    let (create, modify) = match ordered.numbering {
-        Numbering::Keep => (created, modified),
-        Numbering::Dense => (row.main.0, row.main.0),
-    };
-    let numbers = (found.create_revision, found.mod_revision, found.version, found.lease);
-    if numbers != (Revision(create), Revision(modify), 1, LeaseId(0)) {
+    let (create, modify) = revisions(pairs, row);
+    if (found.create_revision, found.mod_revision) != (create, modify) {
         let (create_found, modify_found) = (found.create_revision, found.mod_revision);
         let message = format!("expected the revisions {create} and {modify}, found {create_found} and {modify_found}");
-        return Err(failed(tree, row, &message));
+        return Err(failed(pairs, row, &message));
+    }
+    let (version, lease) = (pairs.version(row), pairs.ordered.lease(row));
+    if (found.version, found.lease) != (version, lease) {
+        let message = format!(
+            "expected version {version} and lease {lease}, found version {} and lease {}",
+            found.version, found.lease
+        );
+        return Err(failed(pairs, row, &message));
     }
     Ok(())
 }
 
-fn failed(tree: &Tree<'_>, row: &Row, what: &str) -> Error {
-    let path = tree.path(row.node);
-    let key = String::from_utf8_lossy(path::user_key(&path)).into_owned();
-    Error::new(Reason::VerifyFailed, format!("key {key:?}: {what}"))
+/// Creation and modification revision of a row, from its node.
+fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
+    let special = pairs.ordered.special(row);
+    let modified = special.and_then(|special| special.modified);
+    let created = special.and_then(|special| special.created);
+    let modified = match pairs.ordered.numbering {
+        Numbering::Keep => modified.unwrap_or(Revision(pairs.tree.modified(row.node).0.cast_signed())),
+        Numbering::Dense(_) => row.main,
+    };
+    let created = match pairs.ordered.numbering {
+        _ if created.is_some() => created.unwrap_or_default(),
+        Numbering::Keep => Revision(pairs.tree.created(row.node).0.cast_signed()),
+        Numbering::Dense(_) => modified,
+    };
+    (created.min(modified), modified)
+}
+
+fn failed(pairs: Pairs<'_, '_>, row: &Row, what: &str) -> Error {
+    let path = pairs.tree.path(row.node);
+    let key = short(&String::from_utf8_lossy(path::user_key(&path)));
+    Error::new(Reason::VerifyFailed, format!("key {key}: {what}"))
+}
+
+fn damaged(damage: Damage) -> Error {
+    damage.into_error(Reason::VerifyFailed)
 }

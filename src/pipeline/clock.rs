@@ -1,0 +1,149 @@
+//! The instant that TTLs are counted from, and what proves it (CLI.md, `--as-of`).
+//!
+//! A copy that has lain around for a year must not lose its keys: `last-write` takes the latest instant that the data itself
+//! proves. That is a SYNC entry, which holds the leader's time, or an event in the snapshot's history, whose expiration and
+//! TTL together say when it happened (FORMATS 3.1, 6.6). A file's time proves nothing.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use crate::error::{Error, Reason, Result};
+use crate::source::open::Opened;
+use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::v2store::recover::Recovered;
+use crate::v2store::table::Table;
+
+/// An instant, and in what it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Proven {
+    pub(super) at: Timestamp,
+    pub(super) by: &'static str,
+}
+
+/// The latest instant that the state proves; `None` if nothing in it does.
+///
+/// # Errors
+/// A log entry or the history cannot be read ([`Reason::Damaged`]).
+pub(super) fn last_write(opened: &Opened, table: &Table<'_>, recovered: &Recovered<'_>) -> Result<Option<Proven>> {
+    let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: "a SYNC entry in the log" });
+    let before = synced_before(opened)?;
+    let history = history(table).map_err(|e| match &opened.choice.snapshot {
+        Some(snapshot) => e.from_offset(snapshot.json_offset()).in_file(snapshot.path()),
+        None => e,
+    })?;
+    Ok(replayed.into_iter().chain(before).chain(history).max())
+}
+
+/// The latest SYNC entry that the log still has from before the snapshot.
+fn synced_before(opened: &Opened) -> Result<Option<Proven>> {
+    let mut latest = None;
+    let start = opened.choice.index();
+    for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
+        for reference in wal.entries().iter().filter(|entry| entry.index <= start && entry.kind == EntryKind::Normal) {
+            let entry = wal.entry(reference)?;
+            // What cannot be read here was never needed; the replay judges what is.
+            if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
+                && request.method == b"SYNC"
+            {
+                latest = latest.max(Timestamp::from_nanosecond(i128::from(request.time)).ok());
+            }
+        }
+    }
+    Ok(latest.map(|at| Proven { at, by: "a SYNC entry in the log before the snapshot" }))
+}
+
+#[derive(Deserialize)]
+struct Hub {
+    #[serde(rename = "EventHistory")]
+    history: Option<History>,
+}
+
+#[derive(Deserialize)]
+struct History {
+    #[serde(rename = "Queue")]
+    queue: Option<Queue>,
+}
+
+#[derive(Deserialize)]
+struct Queue {
+    #[serde(rename = "Events")]
+    events: Option<Vec<Option<Event>>>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    node: Option<Node>,
+    #[serde(rename = "prevNode")]
+    previous: Option<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    expiration: Option<String>,
+    /// Whole seconds, rounded up: left out for 0.
+    #[serde(default)]
+    ttl: i64,
+}
+
+impl Node {
+    /// When the event happened, at the earliest.
+    fn at(&self) -> Option<Timestamp> {
+        let expiration: Timestamp = self.expiration.as_ref()?.parse().ok()?;
+        expiration.checked_sub(SignedDuration::from_secs(self.ttl)).ok()
+    }
+}
+
+fn history(table: &Table<'_>) -> Result<Option<Proven>> {
+    let json = table.history();
+    if json.is_empty() {
+        return Ok(None);
+    }
+    let hub: Option<Hub> = serde_json::from_slice(json).map_err(|e| {
+        let message =
+            format!("expected an event history (--as-of last-write looks for the time of the last write): {e}");
+        Error::new(Reason::Damaged, message).at(table.history_offset())
+    })?;
+    let events = hub.and_then(|hub| hub.history?.queue?.events).unwrap_or_default();
+    let nodes = events.iter().flatten().flat_map(|event| [&event.node, &event.previous]);
+    let latest = nodes.flatten().filter_map(Node::at).max();
+    Ok(latest.map(|at| Proven { at, by: "the snapshot's event history" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2store::json;
+
+    fn of(hub: &str) -> Result<Option<Proven>> {
+        let text = format!(r#"{{"Root":{{"Path":"/","Children":{{}}}},"WatcherHub":{hub},"CurrentIndex":3}}"#);
+        history(&json::read(text.as_bytes()).unwrap())
+    }
+
+    fn events(events: &str) -> Option<String> {
+        let found = of(&format!(r#"{{"EventHistory":{{"Queue":{{"Events":[{events}]}},"StartIndex":1}}}}"#)).unwrap();
+        found.map(|proven| proven.at.to_string())
+    }
+
+    #[test]
+    fn an_event_with_a_ttl_says_when_it_happened() {
+        let one = r#"{"action":"set","node":{"key":"/1/a","expiration":"2020-01-01T00:01:00.5Z","ttl":60}}"#;
+        assert_eq!(events(one).unwrap(), "2020-01-01T00:00:00.5Z");
+        let two = r#"null,{"action":"set","node":{"key":"/1/b"},
+            "prevNode":{"expiration":"2020-01-01T02:00:30+01:00","ttl":10}},{"action":"x"}"#;
+        assert_eq!(events(two).unwrap(), "2020-01-01T01:00:20Z");
+        assert_eq!(events(&format!("{one},{two}")).unwrap(), "2020-01-01T01:00:20Z");
+        assert_eq!(
+            events(r#"{"action":"expire","prevNode":{"expiration":"2020-01-01T00:00:00Z"}}"#).unwrap(),
+            "2020-01-01T00:00:00Z"
+        );
+    }
+
+    #[test]
+    fn without_one_nothing_is_proven() {
+        assert_eq!(events(r#"{"action":"set","node":{"key":"/1/a","expiration":"soon","ttl":6}}"#), None);
+        for hub in ["null", "{}", r#"{"EventHistory":null}"#, r#"{"EventHistory":{"Queue":{"Events":null}}}"#] {
+            assert_eq!(of(hub).unwrap(), None, "{hub}");
+        }
+        assert_eq!(of(r#"{"EventHistory":7}"#).unwrap_err().reason(), Reason::Damaged);
+    }
+}

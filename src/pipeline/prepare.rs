@@ -1,0 +1,236 @@
+//! From an opened source to all that is to be written: replay, policies and rules, revisions, leases, and the books.
+//!
+//! Everything that can refuse a conversion stands here, before the first byte of output. `convert` writes what comes out,
+//! `verify` holds a file against it.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::load::{Backend, backend};
+use super::{Interrupted, clock, facts};
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, Term, V2Index};
+use crate::mvcc::{Content, Meta};
+use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
+use crate::report::table::counted;
+use crate::report::{Balance, Report};
+use crate::source::open::Opened;
+use crate::source::wal::Wal;
+use crate::transform::inventory::Count;
+use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
+use crate::transform::plan::{Plan, Policy, plan};
+use crate::transform::rules::{KeyRules, TtlRules};
+use crate::transform::{auth, names};
+use crate::v2store::membership;
+use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
+use crate::v2store::table::Table;
+
+/// A source, read and decided on.
+pub(super) struct Prepared<'m> {
+    recovered: Recovered<'m>,
+    /// What is not written, and what was counted.
+    pub(super) plan: Plan,
+    /// What is written.
+    pub(super) ordered: Ordered,
+    meta: Meta,
+}
+
+impl<'m> Prepared<'m> {
+    /// All that goes into the database.
+    ///
+    /// # Errors
+    /// A fault of etcdlift's own.
+    pub(super) fn content(&self) -> Result<Content<'_, 'm>> {
+        Content::new(self.pairs(), &self.meta)
+    }
+
+    /// The pairs with the tree that they come from.
+    pub(super) fn pairs(&self) -> Pairs<'_, 'm> {
+        Pairs { tree: &self.recovered.replay.tree, ordered: &self.ordered }
+    }
+
+    /// The v2 index that the state stands at.
+    pub(super) fn v2_index(&self) -> V2Index {
+        self.recovered.v2_index()
+    }
+}
+
+/// Replays a source and decides what is written. The report is filled in as far as it gets.
+///
+/// # Errors
+/// Every refusal of CLI.md that does not depend on the output; damage that the replay meets.
+pub(super) fn prepare<'m>(
+    opened: &'m Opened,
+    table: &'m Table<'m>,
+    options: &ConvertOptions,
+    report: &mut Report,
+    interrupted: Interrupted<'_>,
+) -> Result<Prepared<'m>> {
+    let in_source = |e: Error| e.in_file(opened.path());
+    let started = Instant::now();
+    let backend = backend(opened)?;
+    let mut recovered =
+        recover(opened, table, backend.consistent_index, &replay_options(options)).map_err(in_source)?;
+    facts::source(report, opened, &mut recovered);
+    report.stage("replay", started.elapsed());
+    refuse_removed(opened, &mut recovered, options)?;
+
+    let started = Instant::now();
+    let v2_index = recovered.v2_index();
+    facts::auth(report, &auth::names(&mut recovered.replay.tree));
+    let mut policy = policy(options)?;
+    policy.as_of = as_of(options, opened, table, &recovered, report)?;
+    let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
+    let tree = &recovered.replay.tree;
+    facts::contents(report, tree, &plan, &policy, table.duplicates);
+    let balance = balance(&plan);
+    report.balance = balance;
+    refuse_nothing(options, opened, &plan)?;
+    backend.refuse_v3(opened, &recovered.replay.v3_writes)?;
+    let numbering = match options.revisions {
+        Revisions::Keep => Numbering::Keep,
+        Revisions::Dense => Numbering::DENSE,
+    };
+    let leases_in_use = &HashSet::new();
+    let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
+    let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
+    if policy.rules.renames() {
+        names::refuse_clashes(&Pairs { tree, ordered: &ordered }).map_err(in_source)?;
+    }
+    facts::order(report, &ordered);
+    report.stage("plan", started.elapsed());
+    refuse_strict(options, report).map_err(in_source)?;
+    check_balance(&balance, &ordered, plan.markers)?;
+
+    let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
+    let compact = Some(ordered.current);
+    let meta = Meta { consistent_index, term, scheduled_compact: compact, finished_compact: compact };
+    Ok(Prepared { recovered, plan, ordered, meta })
+}
+
+fn replay_options(options: &ConvertOptions) -> ReplayOptions {
+    ReplayOptions {
+        tail: match options.tail {
+            TailPolicy::Auto => TailRule::Auto,
+            TailPolicy::Committed => TailRule::Committed,
+            TailPolicy::All => TailRule::All,
+            TailPolicy::Fail => TailRule::Fail,
+        },
+        up_to: options.up_to_index.map(RaftIndex),
+        padded_names: match options.in_order_names {
+            InOrderNames::Auto => None,
+            InOrderNames::Plain => Some(false),
+            InOrderNames::Padded => Some(true),
+        },
+    }
+}
+
+fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
+    let Some(metadata) = opened.wal().and_then(Wal::metadata) else { return Ok(()) };
+    if options.allow_removed
+        || opened.members.len() > 1
+        || !membership::was_removed(&mut recovered.replay.tree, metadata.node_id)
+    {
+        return Ok(());
+    }
+    let message = format!(
+        "member {} was removed from its cluster: convert a live member, or give --allow-removed to take what it last knew",
+        metadata.node_id
+    );
+    Err(Error::new(Reason::MemberRemoved, message).in_file(opened.path()))
+}
+
+fn policy(options: &ConvertOptions) -> Result<Policy> {
+    Ok(Policy {
+        drop_hidden: options.hidden == Keep::Drop,
+        mark_empty_dirs: options.dirs == Dirs::Marker,
+        as_of: None,
+        expired: options.expired,
+        ttl: TtlRules::new(&options.ttl),
+        rules: KeyRules::new(&options.rules)?,
+        request_limit: options.request_limit,
+    })
+}
+
+/// The instant that TTLs are counted from; noted in the report.
+fn as_of(
+    options: &ConvertOptions,
+    opened: &Opened,
+    table: &Table<'_>,
+    recovered: &Recovered<'_>,
+    report: &mut Report,
+) -> Result<Option<Timestamp>> {
+    if options.as_of == AsOf::LastWrite && report.as_of.is_empty() {
+        let proven = clock::last_write(opened, table, recovered)?;
+        report.as_of = proven.map_or(String::new(), |proven| proven.at.to_string());
+        report.as_of_evidence = proven.map(|proven| proven.by.to_string());
+        return Ok(proven.map(|proven| proven.at));
+    }
+    let instant = report.as_of.parse();
+    instant.map(Some).map_err(|_| Error::new(Reason::Internal, "the report's instant cannot be read"))
+}
+
+fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Result<()> {
+    if !plan.rows.is_empty() || options.allow_empty {
+        return Ok(());
+    }
+    let message = if plan.inventory.keys.keys == 0 {
+        "nothing to convert: the source holds no v2 key (--allow-empty writes an empty database)".to_string()
+    } else {
+        let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
+        format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
+    };
+    Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
+}
+
+fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {
+    let objections = report.strict_objections();
+    match objections.first() {
+        Some(first) if options.strict => {
+            let more = objections.len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            Err(Error::new(Reason::Strict, format!("--strict refuses: {first}{more}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn balance(plan: &Plan) -> Balance {
+    let (source, written) = (plan.inventory.keys, plan.written);
+    Balance { source, written, dropped: plan.dropped, expired: plan.expired, excluded: plan.excluded }
+}
+
+/// The books: every source key is written or has a reason, and there are as many rows as the books say.
+fn check_balance(balance: &Balance, ordered: &Ordered, markers: u64) -> Result<()> {
+    if balance.holds() && ordered.rows.len() as u64 == balance.written.keys + markers {
+        return Ok(());
+    }
+    let left_out: Count = balance.expired.plus(balance.excluded).plus(balance.dropped);
+    let message = format!(
+        "the books do not balance: {} keys in the source, {} to be written, {} left out, {} rows and {markers} of them markers",
+        balance.source.keys,
+        balance.written.keys,
+        left_out.keys,
+        ordered.rows.len()
+    );
+    Err(Error::new(Reason::Unbalanced, message))
+}
+
+/// A snapshot file is the same whichever member it is from, and restoring it sets both anyway; a backend continues where
+/// this member's log stands (FORMATS 9.8).
+fn raft_position(
+    options: &ConvertOptions,
+    opened: &Opened,
+    recovered: &Recovered<'_>,
+    backend: &Backend,
+) -> (RaftIndex, Term) {
+    if options.to == To::Snapshot {
+        return (RaftIndex(1), Term(1));
+    }
+    let applied = recovered.replay.applied.max(backend.consistent_index.unwrap_or(RaftIndex(0)));
+    let entry = opened.wal().and_then(|wal| wal.at(applied));
+    let term = entry.map_or(opened.choice.term(), |entry| entry.term);
+    (applied, term)
+}

@@ -1,0 +1,110 @@
+//! TTLs as leases (FORMATS 9.4, 13.3): how long a key has left, and which lease stands for that.
+//!
+//! Keys whose time is up in the same second share a lease, so that what died together in v2 dies together in v3. Must not
+//! know which keys have a TTL, nor when that would have run out in v2 but for one instant.
+
+use std::collections::HashSet;
+
+use hashbrown::HashMap;
+use jiff::Timestamp;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::LeaseId;
+
+/// The shortest lease: etcd raises shorter ones to this with its default election timeout.
+pub const MIN_SECONDS: i64 = 2;
+/// The longest lease that etcd grants.
+pub const MAX_SECONDS: i64 = 9_000_000_000;
+
+/// A lease by its place among the leases of a conversion; 0 is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LeaseSlot(pub u32);
+
+/// A lease to be granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id.
+    pub id: LeaseId,
+    /// How long it is.
+    pub seconds: i64,
+}
+
+/// Distinct lengths of leases, numbered as they come up.
+#[derive(Debug, Default)]
+pub struct Slots {
+    by_seconds: HashMap<i64, LeaseSlot>,
+}
+
+impl Slots {
+    /// The lease of so many seconds; none for one longer than etcd knows.
+    pub fn of_seconds(&mut self, seconds: i64) -> LeaseSlot {
+        if seconds > MAX_SECONDS {
+            return LeaseSlot(0);
+        }
+        // There are fewer lengths than keys, and fewer keys than 2^32.
+        let next = u32::try_from(self.by_seconds.len() + 1).unwrap_or(u32::MAX);
+        *self.by_seconds.entry(seconds.max(MIN_SECONDS)).or_insert(LeaseSlot(next))
+    }
+
+    /// The leases, shortest first, with ids counted from 1 that are not in use; and for each slot given out so far its
+    /// place among them, counted from 1.
+    ///
+    /// # Errors
+    /// Never in practice: there are more ids than leases.
+    pub fn allocate(&self, in_use: &HashSet<LeaseId>) -> Result<(Vec<Grant>, Vec<LeaseSlot>)> {
+        let mut lengths: Vec<(i64, LeaseSlot)> =
+            self.by_seconds.iter().map(|(seconds, slot)| (*seconds, *slot)).collect();
+        lengths.sort_unstable();
+        let mut places = vec![LeaseSlot(0); lengths.len() + 1];
+        let mut leases = Vec::with_capacity(lengths.len());
+        let mut free = (1..=i64::MAX).map(LeaseId).filter(|id| !in_use.contains(id));
+        for (seconds, slot) in lengths {
+            let id = free.next().ok_or_else(|| Error::new(Reason::Internal, "no lease id is left"))?;
+            leases.push(Grant { id, seconds });
+            if let Some(place) = places.get_mut(slot.0 as usize) {
+                *place = LeaseSlot(u32::try_from(leases.len()).unwrap_or(0));
+            }
+        }
+        Ok((leases, places))
+    }
+}
+
+/// Whole seconds from `as_of` to `expiry`, rounded up so that no key dies early.
+pub fn seconds_left(expiry: Timestamp, as_of: Timestamp) -> i64 {
+    let left = expiry.duration_since(as_of);
+    left.as_secs() + i64::from(left.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_seconds_share_a_lease_and_ids_go_by_length() {
+        let mut slots = Slots::default();
+        let (long, short, early) = (slots.of_seconds(90), slots.of_seconds(60), slots.of_seconds(-5));
+        assert_eq!((slots.of_seconds(60), slots.of_seconds(1)), (short, early));
+        assert_eq!(slots.of_seconds(MAX_SECONDS + 1), LeaseSlot(0));
+        let in_use = HashSet::from([LeaseId(2)]);
+        let (leases, places) = slots.allocate(&in_use).unwrap();
+        let found: Vec<_> = leases.iter().map(|lease| (lease.id.0, lease.seconds)).collect();
+        assert_eq!(found, [(1, 2), (3, 60), (4, 90)]);
+        let place = |slot: LeaseSlot| places[slot.0 as usize].0;
+        assert_eq!((place(early), place(short), place(long), place(LeaseSlot(0))), (1, 2, 3, 0));
+    }
+
+    #[test]
+    fn time_left_is_rounded_up() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let as_of = at("2020-01-01T00:00:00Z");
+        for (expiry, left) in [
+            ("2020-01-01T00:00:10Z", 10),
+            ("2020-01-01T00:00:10.000000001Z", 11),
+            ("2020-01-01T00:00:00.5Z", 1),
+            ("2019-12-31T23:59:59.5Z", 0),
+            ("2019-12-31T23:59:50Z", -10),
+        ] {
+            assert_eq!(seconds_left(at(expiry), as_of), left, "{expiry}");
+        }
+    }
+}
