@@ -58,10 +58,11 @@ fn every_directory_gives_what_its_server_held() {
         let dump = Dump::of(&peers, &converted.snapshot);
         let expected = expected(scenario, data_dir);
         rows::differences(&expected, &dump.rows()).into_iter().for_each(&mut say);
-        faults(&dump).into_iter().for_each(&mut say);
+        faults(&dump, &rows::lease_lengths(scenario, data_dir)).into_iter().for_each(&mut say);
         let inspected = converted.inspect();
         let keys = (inspected.keys, inspected.leases);
-        if keys != (expected.len() as u64, 0) {
+        let leases = expected.iter().map(|row| row.lease).max().unwrap_or(0);
+        if keys != (expected.len() as u64, leases.cast_unsigned()) {
             say(format!("inspect says {inspected:?}"));
         }
         let index = scenario.truth.etcd_index_of(data_dir);
@@ -376,7 +377,7 @@ fn mortal(truth: &Truth, key: &[u8]) -> bool {
 }
 
 /// What must not be in a file, beside wrong rows.
-fn faults(dump: &Dump) -> Vec<String> {
+fn faults(dump: &Dump, leases: &[i64]) -> Vec<String> {
     let mut faults = Vec::new();
     if dump.buckets != BUCKETS {
         faults.push(format!("the buckets are {:?}", dump.buckets));
@@ -387,9 +388,15 @@ fn faults(dump: &Dump) -> Vec<String> {
         }
     }
     for other in &dump.others {
-        if !matches!(other.bucket.as_str(), "meta" | "auth") {
+        if !matches!(other.bucket.as_str(), "meta" | "auth" | "lease") {
             faults.push(format!("a pair that the keys alone do not give: {other:?}"));
         }
+    }
+    let found: Vec<_> = dump.others.iter().filter(|other| other.bucket == "lease").collect();
+    let expected: Vec<_> = (1i64..).zip(leases).map(|(id, ttl)| (id.to_be_bytes().to_vec(), lease(id, *ttl))).collect();
+    let same = found.iter().map(|pair| (&pair.key, &pair.value)).eq(expected.iter().map(|(key, value)| (key, value)));
+    if !same {
+        faults.push(format!("the leases {leases:?} are not {found:?}"));
     }
     for mark in ["scheduledCompactRev", "finishedCompactRev"] {
         if dump.other("meta", mark.as_bytes()).is_none() {
@@ -404,6 +411,21 @@ fn faults(dump: &Dump) -> Vec<String> {
         }
     }
     faults
+}
+
+/// `leasepb.Lease`, by hand.
+fn lease(id: i64, ttl: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (tag, number) in [(0x08, id), (0x10, ttl)] {
+        bytes.push(tag);
+        let mut rest = number.cast_unsigned();
+        while rest >= 0x80 {
+            bytes.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(u8::try_from(rest).unwrap());
+    }
+    bytes
 }
 
 /// The v2 index after a restart, which writes a little itself.

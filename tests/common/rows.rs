@@ -1,7 +1,9 @@
 //! What a v3 store should hold for a v2 tree: one row a file node, with the
 //! v2 indexes as revisions. And the comparison of two sets of rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
 
 use super::corpus::Scenario;
 use super::truth::Node;
@@ -53,7 +55,8 @@ impl Row {
     }
 }
 
-/// The rows that one data directory of a scenario should give.
+/// The rows that one data directory of a scenario should give, with TTLs counted from the instant of capture: keys that
+/// have expired then are gone, and the others have a lease for each distinct number of seconds left.
 ///
 /// The API, and so the truth, shows U+FFFD for bytes that are not UTF-8. So
 /// does a `.snap`; only what stands in the log alone still has its bytes.
@@ -67,8 +70,12 @@ pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
         .filter(|(index, _)| *index > in_snapshot)
         .collect();
     let nodes = scenario.truth.nodes_of(data_dir).iter();
-    let files = nodes.filter(|node| !node.dir).map(|node| {
+    let (lengths, all) = (lease_lengths(scenario, data_dir), scenario.truth.nodes_of(data_dir));
+    let seconds = |node: &Node| seconds_left(all, &node.key, &scenario.truth.captured_at);
+    let files = nodes.filter(|node| !node.dir && seconds(node).is_none_or(|left| left > 0)).map(|node| {
         let mut row = Row::of_node(node);
+        let place = seconds(node).and_then(|left| lengths.iter().position(|length| *length == left.max(2)));
+        row.lease = place.map_or(0, |place| i64::try_from(place).unwrap() + 1);
         if let Some(write) = raw.get(&node.modified_index) {
             row.key.clone_from(&write.key);
             row.value.clone_from(&write.value);
@@ -76,6 +83,24 @@ pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
         row
     });
     files.collect()
+}
+
+/// The leases of those rows, in seconds; the first has the id 1.
+pub fn lease_lengths(scenario: &Scenario, data_dir: &str) -> Vec<i64> {
+    let nodes = scenario.truth.nodes_of(data_dir);
+    let left = |node: &Node| seconds_left(nodes, &node.key, &scenario.truth.captured_at);
+    let alive = nodes.iter().filter(|node| !node.dir).filter_map(left).filter(|left| *left > 0);
+    alive.map(|left| left.max(2)).collect::<BTreeSet<i64>>().into_iter().collect()
+}
+
+/// Seconds that a key has left, rounded up: by its own expiration, or an earlier one of a directory that it is in.
+fn seconds_left(nodes: &[Node], key: &str, as_of: &str) -> Option<i64> {
+    let as_of: Timestamp = as_of.parse().unwrap();
+    let above = |node: &&Node| key == node.key || key.strip_prefix(&node.key).is_some_and(|rest| rest.starts_with('/'));
+    let expirations = nodes.iter().filter(above).filter_map(|node| node.expiration.as_ref());
+    let first = expirations.map(|at| at.parse::<Timestamp>().unwrap()).min()?;
+    let left = first.as_nanosecond() - as_of.as_nanosecond();
+    Some(i64::try_from(left.div_euclid(1_000_000_000) + i128::from(left.rem_euclid(1_000_000_000) > 0)).unwrap())
 }
 
 /// Every difference, in words; none means that both hold the same rows.

@@ -25,7 +25,10 @@ fn it_holds_what_its_server_held() {
             let value = node.get("value")?.as_str().unwrap();
             let key = node["key"].as_str().unwrap();
             let index = |name: &str| node[name].as_u64().unwrap();
-            Some(Row::of_file(key.as_bytes(), value.as_bytes(), index("created"), index("modified")))
+            // The one key with a TTL has the only lease.
+            let lease = i64::from(node.get("expiration").is_some());
+            let row = Row::of_file(key.as_bytes(), value.as_bytes(), index("created"), index("modified"));
+            Some(Row { lease, ..row })
         })
         .collect();
     assert_eq!(files.len(), 19);

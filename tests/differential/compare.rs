@@ -36,7 +36,7 @@ impl Converted {
     /// If etcdlift ends with another status than 0.
     pub(super) fn of(peers: &Peers, data_dir: &Path, folder: &Path, as_of: Timestamp) -> Result<Self, String> {
         let as_of = as_of.to_string();
-        let options = ["--dirs", "marker", "--allow-empty", "--as-of", &as_of];
+        let options = ["--dirs", "marker", "--allow-empty", "--expired", "keep", "--as-of", &as_of];
         let converted = convert_to(data_dir, folder, options);
         if converted.output.status != 0 {
             return Err(converted.output.story());
