@@ -46,6 +46,20 @@ impl Etcdctl {
         (revision(&answer), answer["deleted"].as_u64().unwrap_or(0))
     }
 
+    /// Writes a key that keeps the lease it has, and returns the revision.
+    pub fn put_ignoring_lease(&self, key: &str, value: &str) -> u64 {
+        revision(&self.json(&["put", "--ignore-lease", "--", key, value]))
+    }
+
+    /// Seconds that a lease was granted for, seconds it has left, and its keys.
+    pub fn time_to_live(&self, lease: i64) -> (i64, i64, Vec<Vec<u8>>) {
+        let answer = self.json(&["lease", "timetolive", "--keys", &format!("{lease:x}")]);
+        let number = |name: &str| answer[name].as_i64().unwrap();
+        let keys = answer["keys"].as_array().into_iter().flatten();
+        let keys = keys.map(|key| STANDARD.decode(key.as_str().unwrap()).unwrap());
+        (number("granted-ttl"), number("ttl"), keys.collect())
+    }
+
     /// Compacts, and waits until what is gone is gone from the file.
     pub fn compaction(&self, revision: u64) {
         let revision = revision.to_string();
