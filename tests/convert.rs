@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "convert/carry.rs"]
+mod carry;
 #[path = "convert/demo.rs"]
 mod demo;
 #[path = "convert/files.rs"]

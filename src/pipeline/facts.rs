@@ -16,6 +16,7 @@ use crate::transform::order::Ordered;
 use crate::transform::plan::{self, Plan, Policy};
 use crate::v2store::membership;
 use crate::v2store::overlay::{NodeRef, Tree};
+use crate::v2store::path;
 use crate::v2store::recover::{self, Recovered};
 
 /// The source, how the state was found, and what may be missing from it.
@@ -300,7 +301,7 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
     contents.decoded = plan.decoded;
     contents.replacements = inventory.replaced;
     contents.oversized =
-        inventory.oversized.iter().map(|(key, bytes)| Oversized { key: text(key), bytes: *bytes }).collect();
+        plan.oversized.iter().map(|(node, bytes)| Oversized { key: key_text(tree, *node), bytes: *bytes }).collect();
     contents.first_elements = first_elements(&inventory.first_elements);
     if plan.expired.keys > 0 {
         let message = format!(
@@ -332,8 +333,12 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
 }
 
 fn expired_key(tree: &Tree<'_>, node: NodeRef, at: Timestamp) -> ExpiredKey {
-    let path = tree.path(node);
-    ExpiredKey { key: text(path.strip_prefix(plan::NAMESPACE).unwrap_or(&path)), expiration: at.to_string() }
+    ExpiredKey { key: key_text(tree, node), expiration: at.to_string() }
+}
+
+/// The v2 key of a node.
+fn key_text(tree: &Tree<'_>, node: NodeRef) -> String {
+    text(path::user_key(&tree.path(node)))
 }
 
 fn first_elements(elements: &BTreeMap<Vec<u8>, Count>) -> BTreeMap<String, Count> {

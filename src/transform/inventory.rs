@@ -9,9 +9,6 @@ use crate::transform::plan::Policy;
 use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
 
-/// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
-const REQUEST_OVERHEAD: u64 = 512;
-
 /// Keys, and the bytes of their names and values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,8 +52,6 @@ pub struct Inventory {
     pub expired_keys: Vec<(NodeRef, Timestamp)>,
     /// Keys whose name or value holds U+FFFD for bytes that an earlier snapshot could not keep.
     pub replaced: u64,
-    /// Keys that a v3 client could not write again, with the size of such a request.
-    pub oversized: Vec<(Vec<u8>, u64)>,
     /// Keys by first path element.
     pub first_elements: BTreeMap<Vec<u8>, Count>,
 }
@@ -77,9 +72,6 @@ impl Inventory {
         }
         let (in_path, in_value) = tree.replaced(visit.node);
         self.replaced += u64::from(in_path || in_value);
-        if bytes + REQUEST_OVERHEAD > policy.request_limit {
-            self.oversized.push((key.to_vec(), bytes + REQUEST_OVERHEAD));
-        }
         let first = path::components(key).next().unwrap_or_default();
         match self.first_elements.get_mut(first) {
             Some(count) => count.add(bytes),

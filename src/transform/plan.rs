@@ -17,6 +17,9 @@ use crate::transform::rules::{KeyRules, Renamed, TtlRules, shown};
 use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
 
+/// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
+const REQUEST_OVERHEAD: u64 = 512;
+
 /// The namespace of user keys, which v3 keys do not carry.
 pub const NAMESPACE: &[u8] = b"/1";
 
@@ -133,6 +136,8 @@ pub struct Plan {
     pub renamed: u64,
     /// Keys in `rows` whose value was decoded.
     pub decoded: u64,
+    /// Keys in `rows` that a v3 client could not write again, with the size of such a request.
+    pub oversized: Vec<(NodeRef, u64)>,
     /// Keys whose TTL is longer than any lease: written without one.
     pub beyond_leases: u64,
     /// The first key that `--ttl fail` refuses, and how many there are.
@@ -240,6 +245,7 @@ impl Plan {
             parent.kept = true;
         }
         let special = self.special(tree, policy, node, key)?;
+        self.weigh(tree, policy, special, node, key);
         self.written.add(bytes);
         self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
         Ok(())
@@ -298,6 +304,19 @@ impl Plan {
         self.renamed += u64::from(renamed.is_some());
         self.decoded += u64::from(value.is_some());
         Ok(self.intern(Special { renamed, value, ..Special::default() }))
+    }
+
+    /// Lists a key that a v3 client could not write again.
+    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, special: u32, node: NodeRef, key: &[u8]) {
+        let special = (special as usize).checked_sub(1).and_then(|at| self.specials.get(at));
+        let renamed = special.and_then(|special| special.renamed.as_ref());
+        let name = renamed.map_or(key.len(), |new| new.prefix.len() + key.len().saturating_sub(new.skip));
+        let value = special.and_then(|special| special.value.as_ref());
+        let value = value.map_or_else(|| tree.value_len(node), |value| value.len());
+        let bytes = REQUEST_OVERHEAD.saturating_add((name + value) as u64);
+        if bytes > policy.request_limit {
+            self.oversized.push((node, bytes));
+        }
     }
 
     fn mark(&mut self, tree: &Tree<'_>, dir: &OpenDir, policy: &mut Policy) {
