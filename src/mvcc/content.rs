@@ -44,6 +44,12 @@ impl<'t, 'm> Content<'t, 'm> {
         }
     }
 
+    /// Forgets a pair of the `key` bucket when it is written: for tests of what must notice it.
+    #[doc(hidden)]
+    pub fn lose(&mut self, row: u64) {
+        self.keys.lose(row);
+    }
+
     /// The pairs of the `key` bucket.
     pub fn pairs(&self) -> Pairs<'t, 'm> {
         self.keys.pairs()

@@ -15,12 +15,19 @@ use crate::wire::Writer;
 #[derive(Debug)]
 pub struct KeyRows<'t, 'm> {
     pairs: Pairs<'t, 'm>,
+    /// A row that is forgotten; only tests ask for that.
+    lost: Option<u64>,
 }
 
 impl<'t, 'm> KeyRows<'t, 'm> {
     /// These pairs.
     pub fn new(pairs: Pairs<'t, 'm>) -> Self {
-        KeyRows { pairs }
+        KeyRows { pairs, lost: None }
+    }
+
+    /// Forgets a row, as a fault in the writer would: for tests of what must notice it.
+    pub(super) fn lose(&mut self, row: u64) {
+        self.lost = Some(row).filter(|row| *row < self.len());
     }
 
     /// What is encoded.
@@ -29,6 +36,7 @@ impl<'t, 'm> KeyRows<'t, 'm> {
     }
 
     fn row(&self, row: u64) -> Option<&Row> {
+        let row = row + u64::from(self.lost.is_some_and(|lost| row >= lost));
         self.pairs.ordered.rows.get(usize::try_from(row).ok()?)
     }
 
@@ -51,7 +59,7 @@ impl<'t, 'm> KeyRows<'t, 'm> {
 
 impl Rows for KeyRows<'_, '_> {
     fn len(&self) -> u64 {
-        self.pairs.ordered.rows.len() as u64
+        self.pairs.ordered.rows.len() as u64 - u64::from(self.lost.is_some())
     }
 
     fn key_len(&self, _: u64) -> u32 {

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::Interrupted;
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Written, write};
+use super::{Interrupted, ledger};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
+use crate::output::Digested;
+use crate::output::beside::Beside;
 use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
 use crate::report::{LeaseLine, OutputFacts, Report, earlier};
@@ -32,16 +34,45 @@ pub enum Outcome {
 /// # Errors
 /// Every kind of CLI.md's exit table; nothing is left behind then.
 pub fn convert(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'_>) -> Result<Outcome> {
+    convert_with(options, report, None, interrupted)
+}
+
+/// A fault of the writer, to show that it is noticed: not part of the library's interface.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// The row of the `key` bucket that the writer loses.
+    pub lost_row: u64,
+    /// The books do not look at what the writer has.
+    pub unseen_by_books: bool,
+}
+
+/// [`convert`] with a fault.
+#[doc(hidden)]
+pub fn convert_with(
+    options: &ConvertOptions,
+    report: &mut Report,
+    fault: Option<Fault>,
+    interrupted: Interrupted<'_>,
+) -> Result<Outcome> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs.max(1))
         .build()
         .map_err(|e| Error::new(Reason::Internal, format!("cannot start threads: {e}")))?;
-    pool.install(|| run(options, report, interrupted))
+    pool.install(|| run(options, report, fault, interrupted))
 }
 
-fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'_>) -> Result<Outcome> {
+fn run(
+    options: &ConvertOptions,
+    report: &mut Report,
+    fault: Option<Fault>,
+    interrupted: Interrupted<'_>,
+) -> Result<Outcome> {
     if !options.skip_existing {
         refuse_existing(&options.output, options.overwrite)?;
+        for path in options.ledger.iter().chain(&options.index_map) {
+            refuse_existing(path, options.overwrite)?;
+        }
     }
     let started = Instant::now();
     let opened = open_v2(options)?;
@@ -59,7 +90,20 @@ fn run(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'
     }
 
     let prepared = prepare(&opened, &table, options, report, interrupted)?;
-    let written = write(&prepared.content()?, options, report, interrupted)?;
+    let beside = |file: Option<&[u8]>, _: &Digested, report: &mut Report| {
+        let Some(path) = &options.ledger else { return Ok(Vec::new()) };
+        let started = Instant::now();
+        let mut ledger = Beside::create(path, options.overwrite)?;
+        ledger::write(&mut ledger, &prepared, file, &report.balance, interrupted)?;
+        report.stage("ledger", started.elapsed());
+        Ok(vec![ledger])
+    };
+    let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
+    if let Some(fault) = fault {
+        content.lose(fault.lost_row);
+        expected -= u64::from(fault.unseen_by_books);
+    }
+    let written = write(&content, expected, options, report, &beside, interrupted)?;
     report.output = Some(output_facts(options, &prepared, &written));
     Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial })
 }

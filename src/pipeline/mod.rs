@@ -7,12 +7,13 @@ mod clock;
 mod convert;
 mod facts;
 mod inspect;
+mod ledger;
 mod load;
 mod log;
 mod prepare;
 mod write;
 
-pub use convert::{Outcome, convert};
+pub use convert::{Fault, Outcome, convert, convert_with};
 pub use inspect::inspect;
 pub use log::inspect_wal;
 

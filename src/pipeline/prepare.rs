@@ -34,6 +34,8 @@ pub(super) struct Prepared<'m> {
     pub(super) plan: Plan,
     /// What is written.
     pub(super) ordered: Ordered,
+    /// The rules that chose and renamed.
+    pub(super) rules: KeyRules,
     meta: Meta,
 }
 
@@ -49,6 +51,11 @@ impl<'m> Prepared<'m> {
     /// The pairs with the tree that they come from.
     pub(super) fn pairs(&self) -> Pairs<'_, 'm> {
         Pairs { tree: &self.recovered.replay.tree, ordered: &self.ordered }
+    }
+
+    /// How many pairs the books say that the `key` bucket has.
+    pub(super) fn pair_count(&self) -> u64 {
+        self.plan.written.keys + self.plan.markers
     }
 
     /// The v2 index that the state stands at.
@@ -107,7 +114,7 @@ pub(super) fn prepare<'m>(
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
     let compact = Some(ordered.current);
     let meta = Meta { consistent_index, term, scheduled_compact: compact, finished_compact: compact };
-    Ok(Prepared { recovered, plan, ordered, meta })
+    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, meta })
 }
 
 fn replay_options(options: &ConvertOptions) -> ReplayOptions {

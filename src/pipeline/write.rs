@@ -12,6 +12,7 @@ use crate::bolt::{self, Bucket, Extent, Layout, Rows};
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{Content, HashKv, StatusHash, schema};
 use crate::options::{ConvertOptions, To};
+use crate::output::beside;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
@@ -29,15 +30,21 @@ pub(super) struct Written {
     pub(super) status_hash: u32,
 }
 
-/// Writes the output, or goes through all of it but the writing.
+/// Makes the files that go with the output, from the output as it lies on disk; in a dry run there is none.
+pub(super) type Beside<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<beside::Beside>>;
+
+/// Writes the output, or goes through all of it but the writing. `expected` is how many pairs the books say it has.
 pub(super) fn write(
     content: &Content<'_, '_>,
+    expected: u64,
     options: &ConvertOptions,
     report: &mut Report,
+    make_beside: Beside<'_>,
     interrupted: Interrupted<'_>,
 ) -> Result<Written> {
     let started = Instant::now();
     let buckets = content.buckets();
+    check_books(&buckets, expected)?;
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
@@ -67,8 +74,30 @@ pub(super) fn write(
         hashes(&buckets, interrupted)?
     };
     interrupted()?;
-    sink.commit()?;
+    let map = sink.temp_path().map(Map::open).transpose()?;
+    let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
+    drop(map);
+    interrupted()?;
+    name_all(sink, beside)?;
     Ok(Written { digested, hash_kv, status_hash })
+}
+
+/// As many pairs are handed to the writer as the books say.
+fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
+    let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).map_or(0, |bucket| bucket.rows.len());
+    if keys == expected {
+        return Ok(());
+    }
+    let message = format!("the books do not balance: {expected} pairs are to be written, the writer has {keys}");
+    Err(Error::new(Reason::Unbalanced, message))
+}
+
+/// Gives all files their names, the output last; if one cannot have its name, none keeps it.
+fn name_all(sink: Sink, beside: Vec<beside::Beside>) -> Result<()> {
+    let mut named: Vec<beside::Named> = Vec::new();
+    let result =
+        beside.into_iter().try_for_each(|file| file.name().map(|file| named.push(file))).and_then(|()| sink.commit());
+    result.inspect_err(|_| named.iter().for_each(beside::Named::undo))
 }
 
 struct Pages<'a> {

@@ -7,6 +7,7 @@ pub mod earlier;
 pub mod facts;
 pub mod file;
 pub mod inspection;
+pub mod ledger;
 pub mod model;
 pub mod table;
 pub mod text;

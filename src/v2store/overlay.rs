@@ -18,7 +18,7 @@ use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table, copy};
 
 /// A node, in the table or above it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeRef {
     /// As the snapshot has it.
     Base(NodeId),
@@ -27,7 +27,7 @@ pub enum NodeRef {
 }
 
 /// The number of an overlay node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverId(u32);
 
 /// Why a path leads to no node.
@@ -125,6 +125,11 @@ impl<'m> Tree<'m> {
             }
         }
         tree
+    }
+
+    /// The root, of all namespaces.
+    pub fn root(&self) -> NodeRef {
+        NodeRef::Over(self.root)
     }
 
     /// The node at a clean path.

@@ -22,7 +22,7 @@ pub(crate) const DEMO_SNAP: &str = "member/snap/0000000000000002-000000000000002
 pub(crate) const DEMO_WAL: &str = "member/wal/0000000000000000-0000000000000000.wal";
 
 /// When no key of the demo has expired.
-const AS_OF: &str = "2026-12-01T00:00:00Z";
+pub(crate) const AS_OF: &str = "2026-12-01T00:00:00Z";
 
 /// Folders for one test, gone when it ends.
 pub(crate) struct Case {

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::common::run::run;
 use super::common::skip::{Need, skip};
 use super::files::copy_sparse;
-use super::kit::{Case, demo, names, one_line};
+use super::kit::{AS_OF, Case, demo, names, one_line};
 use super::sources::as_nobody;
 use crate::test_name;
 
@@ -171,6 +171,7 @@ fn skip_existing_refuses_an_output_that_differs() {
 fn skipping(case: &Case, source: &Path, options: &[&str]) -> super::common::run::Output {
     let mut args: Vec<OsString> = vec!["convert".into(), source.into(), "-o".into(), case.out().into()];
     args.extend(["--report".into(), case.report().into(), "--skip-existing".into()]);
+    args.extend(["--as-of".into(), AS_OF.into()]);
     args.extend(options.iter().map(Into::into));
     super::common::run::etcdlift(args)
 }

@@ -1,0 +1,256 @@
+//! The ledger: one line for every v2 node, taken from the file that was written (CLI.md, `--ledger`).
+//!
+//! The tree says which nodes there are, the output what became of them; a node without a pair or a reason, and a pair without
+//! a node, break the books. Lines are made on all threads and written in order.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::Interrupted;
+use super::prepare::Prepared;
+use crate::bolt::{Db, Pair};
+use crate::error::{Error, Reason, Result};
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::output::beside::Beside;
+use crate::output::snapshot::hex;
+use crate::report::ledger::{Line, Written, text_or_base64};
+use crate::report::{Balance, Count};
+use crate::transform::order::Pairs;
+use crate::transform::plan::{NAMESPACE, Row, Why};
+use crate::transform::rules::KeyRules;
+use crate::v2store::overlay::{NodeRef, Tree};
+use crate::v2store::path;
+
+/// Lines that are made as one.
+const CHUNK: usize = 1 << 14;
+
+/// Writes the ledger of a conversion into `out`. `file` is the output as it lies on disk; in a dry run there is none, and the
+/// plan speaks for it.
+///
+/// # Errors
+/// [`Reason::Unbalanced`] if the lines do not add up to the books; the file cannot be read or the ledger not be written; what
+/// `interrupted` returned.
+pub(super) fn write(
+    out: &mut Beside,
+    prepared: &Prepared<'_>,
+    file: Option<&[u8]>,
+    balance: &Balance,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
+    let mut ledger =
+        Ledger { pairs: prepared.pairs(), rules: &prepared.rules, counted: Balance::default(), lines: Vec::new() };
+    let mut io_error = None;
+    let written = out.write(|writer| {
+        let mut emit = |lines: &mut Vec<u8>| {
+            let written = writer.write_all(lines);
+            lines.clear();
+            written.map_err(|e| {
+                io_error = Some(e);
+                Error::new(Reason::OutputFailed, "cannot write the ledger")
+            })
+        };
+        ledger.rows(file, interrupted, &mut emit)?;
+        ledger.left_out(&prepared.plan.left_out, interrupted, &mut emit)?;
+        ledger.directories(interrupted, &mut emit)
+    });
+    if let Some(e) = io_error {
+        return Err(out.failed(e));
+    }
+    written?;
+    ledger.check(balance)
+}
+
+struct Ledger<'p, 'm> {
+    pairs: Pairs<'p, 'm>,
+    rules: &'p KeyRules,
+    counted: Balance,
+    lines: Vec<u8>,
+}
+
+type Emit<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<()>;
+
+impl Ledger<'_, '_> {
+    /// What is written, in the order of revisions.
+    fn rows(&mut self, file: Option<&[u8]>, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
+        let db = file.map(Db::open).transpose().map_err(damaged)?;
+        let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
+        let mut found = bucket.as_ref().map(|bucket| bucket.iter());
+        let pairs = self.pairs;
+        for rows in pairs.ordered.rows.chunks(CHUNK) {
+            interrupted()?;
+            let on_disk: Vec<Option<Pair<'_>>> = match &mut found {
+                None => vec![None; rows.len()],
+                Some(found) => {
+                    let taken = found.by_ref().take(rows.len()).map(|pair| pair.map(Some));
+                    taken.collect::<Result<_, _>>().map_err(damaged)?
+                }
+            };
+            if on_disk.len() < rows.len() {
+                return Err(unbalanced("the output ends before all keys that were to be written are in it"));
+            }
+            let lines: Vec<Line> = rows
+                .par_iter()
+                .zip(&on_disk)
+                .map(|(row, pair)| row_line(pairs, row, pair.as_ref()))
+                .collect::<Result<_>>()?;
+            for (row, line) in rows.iter().zip(&lines) {
+                if !row.marker {
+                    self.counted.written.add(weight(pairs.tree, row.node));
+                }
+                self.push(line)?;
+            }
+            emit(&mut self.lines)?;
+        }
+        if found.is_some_and(|mut found| found.next().is_some()) {
+            return Err(unbalanced("the output holds a pair that was not to be written"));
+        }
+        Ok(())
+    }
+
+    /// Keys that are not written.
+    fn left_out(&mut self, nodes: &[(NodeRef, Why)], interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let tree = self.pairs.tree;
+        for nodes in nodes.chunks(CHUNK) {
+            interrupted()?;
+            let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
+            for ((node, why), line) in nodes.iter().zip(&lines) {
+                let count: &mut Count = match why {
+                    Why::Hidden | Why::Ttl => &mut self.counted.dropped,
+                    Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
+                    Why::Expired => &mut self.counted.expired,
+                };
+                count.add(weight(tree, *node));
+                self.push(line)?;
+            }
+            emit(&mut self.lines)?;
+        }
+        Ok(())
+    }
+
+    /// Directories, which v3 does not have. On the way, the keys are counted once more, from the tree alone.
+    fn directories(&mut self, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let tree = self.pairs.tree;
+        let markers = self.pairs.ordered.rows.iter().filter(|row| row.marker);
+        let marked: HashSet<NodeRef> = markers.map(|row| row.node).collect();
+        let mut visited = 0usize;
+        tree.walk::<Error>(tree.root(), &mut |visit| {
+            visited += 1;
+            if visited.is_multiple_of(CHUNK) {
+                interrupted()?;
+                emit(&mut self.lines)?;
+            }
+            let path = tree.path(visit.node);
+            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
+                return Ok(());
+            };
+            if marked.contains(&visit.node) {
+                // It has its line among the rows.
+            } else if tree.is_dir(visit.node) {
+                let mut line = node_line(tree, visit.node, key);
+                line.dir = true;
+                line.reason = Some("directory");
+                self.push(&line)?;
+            } else {
+                self.counted.source.add(weight(tree, visit.node));
+            }
+            Ok(())
+        })?;
+        emit(&mut self.lines)
+    }
+
+    fn left_out_line(&self, node: NodeRef, why: Why) -> Line {
+        let tree = self.pairs.tree;
+        let path = tree.path(node);
+        let mut line = file_line(tree, node, path::user_key(&path));
+        line.reason = Some(match why {
+            Why::Hidden => "hidden",
+            Why::Excluded(_) => "excluded",
+            Why::NotIncluded => "not-included",
+            Why::Expired => "expired",
+            Why::Ttl => "ttl",
+        });
+        if let Why::Excluded(rule) = why {
+            line.rule = Some(self.rules.choice_text(rule).to_string());
+        }
+        line
+    }
+
+    fn push(&mut self, line: &Line) -> Result<()> {
+        serde_json::to_writer(&mut self.lines, line)
+            .map_err(|e| Error::new(Reason::Internal, format!("cannot write a line of the ledger as JSON: {e}")))?;
+        self.lines.push(b'\n');
+        Ok(())
+    }
+
+    /// The lines add up to the books.
+    fn check(&self, balance: &Balance) -> Result<()> {
+        if self.counted == *balance && balance.holds() {
+            return Ok(());
+        }
+        let keys = |balance: &Balance| {
+            let Balance { source, written, expired, excluded, dropped } = balance;
+            [source, written, expired, excluded, dropped].map(|count| count.keys.to_string()).join("/")
+        };
+        Err(unbalanced(&format!(
+            "the ledger's keys (source/written/expired/excluded/dropped) are {}, those of the books {}",
+            keys(&self.counted),
+            keys(balance)
+        )))
+    }
+}
+
+fn row_line(pairs: Pairs<'_, '_>, row: &Row, on_disk: Option<&Pair<'_>>) -> Result<Line> {
+    let path = pairs.tree.path(row.node);
+    let key = path::user_key(&path);
+    let mut line = if row.marker { node_line(pairs.tree, row.node, key) } else { file_line(pairs.tree, row.node, key) };
+    line.dir = row.marker;
+    let failed = |what: &str| unbalanced(&format!("key {}: {what}", String::from_utf8_lossy(key)));
+    let (name, revision, sub, lease) = match on_disk {
+        None => (pairs.key(row).into_owned(), row.main, i64::from(row.sub), pairs.ordered.lease(row)),
+        Some(pair) => {
+            let revision =
+                RevisionKey::decode(pair.key).ok_or_else(|| failed("its pair in the output has no revision"))?;
+            let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(e.expected))?;
+            if kv.key != &*pairs.key(row) {
+                return Err(failed("another key stands in its place in the output"));
+            }
+            (kv.key.to_vec(), revision.main, revision.sub, kv.lease)
+        }
+    };
+    let (key, key_base64) = text_or_base64(&name);
+    line.written = Some(Written { key, key_base64, revision: revision.0, sub_revision: sub, lease: lease.0 });
+    Ok(line)
+}
+
+fn file_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
+    let value = tree.value(node);
+    Line {
+        value_bytes: Some(value.len() as u64),
+        value_sha256: Some(hex(&Sha256::digest(&value))),
+        ..node_line(tree, node, key)
+    }
+}
+
+fn node_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
+    let (path, path_base64) = text_or_base64(key);
+    Line {
+        path,
+        path_base64,
+        created_index: tree.created(node).0,
+        modified_index: tree.modified(node).0,
+        expiration: tree.expiry(node).map(|at| at.to_string()),
+        ..Line::default()
+    }
+}
+
+/// Bytes of a key's v2 name and value, as the books count them.
+fn weight(tree: &Tree<'_>, node: NodeRef) -> u64 {
+    (tree.path_len(node).saturating_sub(NAMESPACE.len()) + tree.value_len(node)) as u64
+}
+
+fn unbalanced(message: &str) -> Error {
+    Error::new(Reason::Unbalanced, format!("the books do not balance: {message}"))
+}
