@@ -98,6 +98,8 @@ reasons! {
     WalMissing = "wal-missing", Kind::Refused;
     /// A running etcd holds a lock on the source.
     Locked = "locked", Kind::Refused;
+    /// A report that is not that of a conversion that made an output.
+    ReportUnusable = "report-unusable", Kind::Refused;
     /// The output path exists.
     OutputExists = "output-exists", Kind::Refused;
     /// The file system has no room for the output.

@@ -184,6 +184,19 @@ pub struct InspectOptions {
     pub keys: bool,
 }
 
+/// Everything `verify` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// The v3 database or snapshot file.
+    pub file: PathBuf,
+    /// The report of the conversion that made it.
+    pub report: Option<PathBuf>,
+    /// The source that it was made from: several are members of one cluster.
+    pub sources: Vec<PathBuf>,
+    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    pub wal_dirs: Vec<WalDir>,
+}
+
 /// Everything `inspect --wal` can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalOptions {

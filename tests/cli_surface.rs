@@ -23,7 +23,7 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "completions", "man"] {
+    for name in ["convert", "inspect", "verify", "completions", "man"] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     for later in ["verify", "compare", "check", "clean", "export", "lookup"] {

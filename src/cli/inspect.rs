@@ -4,8 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-
+use super::form::Form;
 use super::{print, signals::Signals};
 use crate::error::{Error, Reason, Result};
 use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};
@@ -42,22 +41,8 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "wal", default_value_t = u64::MAX, hide_default_value = true)]
     to_index: u64,
 
-    /// The form of the output
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = WriteOut::Table)]
-    write_out: WriteOut,
-
-    /// Short for `-w json`
-    #[arg(long, conflicts_with = "write_out")]
-    json: bool,
-}
-
-/// The form in which a command prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum WriteOut {
-    /// Aligned lines for people
-    Table,
-    /// JSON for scripts
-    Json,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// Looks at a source and prints what is in it.
@@ -66,7 +51,7 @@ enum WriteOut {
 /// Those of the library, and of writing to standard output.
 pub fn run(args: &Args) -> Result<()> {
     let signals = Signals::install()?;
-    let json = args.json || args.write_out == WriteOut::Json;
+    let json = args.form.is_json();
     if args.wal {
         return list_log(args, json, &signals);
     }

@@ -6,9 +6,11 @@
 pub mod choose;
 pub mod convert;
 pub mod exit;
+pub mod form;
 pub mod inspect;
 pub mod shell;
 pub mod signals;
+pub mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -40,7 +42,7 @@ const EXIT_STATUS: &str = "Exit status:
   4    nothing to convert
   5    refused: a precondition or a policy says no
   6    the output could not be written; nothing is left behind
-  7    verification failed
+  7    verification failed, or `verify` found a difference
   8    done and verified, but perhaps not all that the cluster held
   130  interrupted (143: terminated); nothing is left behind";
 
@@ -51,6 +53,8 @@ pub enum Command {
     Convert(Box<convert::Args>),
     /// Show what is in a .snap file, a data directory, a v3 database or snapshot
     Inspect(inspect::Args),
+    /// Check a v3 database or snapshot, alone or against the report and the source it was made from
+    Verify(verify::Args),
     /// Print completions for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
@@ -63,6 +67,7 @@ impl Cli {
         let result = exit::guard(|| match self.command {
             Command::Convert(args) => convert::run(&args),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+            Command::Verify(args) => verify::run(&args),
             Command::Completions(args) => shell::completions(&args).map(|()| 0),
             Command::Man(args) => shell::man(&args).map(|()| 0),
         });
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "completions", "man"] {
+        for name in ["convert", "inspect", "verify", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

@@ -145,6 +145,7 @@ fn output_facts(options: &ConvertOptions, prepared: &Prepared<'_>, written: &Wri
         compact_revision: revision,
         hash_kv: written.hash_kv,
         status_hash: written.status_hash,
+        pairs: prepared.pair_count(),
         leases: prepared.ordered.leases.len() as u64,
         lease_list: lease_list(&prepared.ordered),
         verified: options.verify && !options.dry_run,

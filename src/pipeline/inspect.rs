@@ -89,10 +89,10 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
 }
 
 /// The facts of a v3 file: a summary of all that is in it, and what is wrong with it.
-fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
+pub(super) fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
     let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
-    let V3Summary { hash_kv, status_hash, leases, users, roles, keys, .. } = summary;
+    let V3Summary { hash_kv, status_hash, leases, users, roles, keys, pairs, .. } = summary;
     let finding = |finding: &crate::bolt::Damage| Notice {
         code: "finding".to_string(),
         message: format!("{}: byte {}: {}", map.path().display(), finding.offset, finding.message),
@@ -104,7 +104,7 @@ fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
     }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {
-        kind: if summary.sha256.is_some() { "v3-snapshot" } else { "v3-db" }.to_string(),
+        kind: if db.trailer().is_some() { "v3-snapshot" } else { "v3-db" }.to_string(),
         bytes: map.bytes().len() as u64,
         db_bytes: summary.total_size,
         page_size: u64::from(db.meta().page_size),
@@ -113,6 +113,7 @@ fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
         revision: unsigned(summary.revision),
         compact_revision: summary.compacted.map(unsigned),
         keys,
+        pairs,
         leases,
         users,
         roles,

@@ -11,11 +11,13 @@ mod ledger;
 mod load;
 mod log;
 mod prepare;
+mod verify;
 mod write;
 
 pub use convert::{Fault, Outcome, convert, convert_with};
 pub use inspect::inspect;
 pub use log::inspect_wal;
+pub use verify::verify;
 
 use crate::error::Result;
 

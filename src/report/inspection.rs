@@ -75,6 +75,8 @@ pub struct V3Facts {
     pub compact_revision: Option<u64>,
     /// Living keys.
     pub keys: u64,
+    /// Changes of keys that are in it, deletions included.
+    pub pairs: u64,
     /// Leases.
     pub leases: u64,
     /// Users.

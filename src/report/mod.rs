@@ -11,7 +11,9 @@ pub mod ledger;
 pub mod model;
 pub mod table;
 pub mod text;
+pub mod verification;
 
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
 pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage};
+pub use verification::Verification;

@@ -204,6 +204,8 @@ pub struct OutputFacts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
+    /// Changes of keys in it, as the books have them: one for each key that was written, and one for each marker.
+    pub pairs: u64,
     /// Leases in it, from v2's TTLs.
     pub leases: u64,
     /// Each of these, shortest first.

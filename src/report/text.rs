@@ -9,6 +9,7 @@ use super::facts::{Contents, Count, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report};
 use super::table::{Table, counted, printable, size};
+use super::verification::Verification;
 use crate::options::{Target, To};
 
 /// The quota that etcd starts with unless told otherwise.
@@ -103,6 +104,23 @@ pub fn inspection(found: &Inspection) -> String {
         );
         text.push_str(&line);
     }
+    text
+}
+
+/// What `verify` found, and its verdict.
+pub fn verification(found: &Verification) -> String {
+    let mut table = Table::new();
+    table.line("path", &found.path);
+    table.line("kind", &found.facts.kind);
+    table.line("size", size(found.facts.bytes));
+    v3_lines(&mut table, &found.facts);
+    table.line("file sha256", &found.sha256);
+    table.line("checked", found.checked.join(", "));
+    let mut text = table.to_string();
+    for difference in &found.differences {
+        text.push_str(&format!("wrong: {}\n", printable(difference)));
+    }
+    text.push_str(if found.differences.is_empty() { "verified\n" } else { "NOT verified\n" });
     text
 }
 

@@ -1,7 +1,7 @@
 //! etcdctl against one running server: the calls that tests make, with JSON
 //! answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,6 +49,22 @@ impl Etcdctl {
     /// Writes a key that keeps the lease it has, and returns the revision.
     pub fn put_ignoring_lease(&self, key: &str, value: &str) -> u64 {
         revision(&self.json(&["put", "--ignore-lease", "--", key, value]))
+    }
+
+    /// Writes a key with a lease of its own.
+    pub fn put_with_new_lease(&self, key: &str, value: &str, seconds: u32) {
+        let answer = self.json(&["lease", "grant", &seconds.to_string()]);
+        let lease = answer["ID"].as_i64().unwrap_or_else(|| panic!("{answer}"));
+        self.json(&["put", "--lease", &format!("{lease:x}"), "--", key, value]);
+    }
+
+    pub fn add_user(&self, name: &str, password: &str) {
+        self.run(&["user", "add", &format!("{name}:{password}")], SECONDS).success();
+    }
+
+    /// Saves a snapshot, with its trailer.
+    pub fn save(&self, file: &Path) {
+        self.run(&["snapshot", "save", file.to_str().unwrap()], SECONDS).success();
     }
 
     /// Seconds that a lease was granted for, seconds it has left, and its keys.

@@ -1,0 +1,135 @@
+//! `verify`: is this v3 file sound, is it the one that a report tells of, and does it hold what a source held?
+//!
+//! Each question adds what differs to one list; only what keeps a question from being asked is an error. The conversion's
+//! own decisions are taken once more from the source (`prepare`), and nothing is written.
+
+use std::fs;
+
+use super::convert::open_v2;
+use super::inspect::v3_facts;
+use super::load::{hash, read_and_hash};
+use super::{Interrupted, prepare};
+use crate::error::{Error, Kind, Reason, Result};
+use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
+use crate::report::inspection::{Sha256Check, V3Facts};
+use crate::report::{OutputFacts, Report, Verification};
+use crate::source::map::Map;
+use crate::verify;
+
+/// Verifies a v3 database or snapshot file.
+///
+/// # Errors
+/// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
+pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
+    let map = Map::open(&options.file)?;
+    interrupted()?;
+    // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
+    let (facts, findings) = v3_facts(&map).map_err(|e| match e.kind() {
+        Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
+        _ => e,
+    })?;
+    let sha256 = hash(map.bytes(), interrupted)?;
+    let mut found = Verification {
+        path: options.file.display().to_string(),
+        differences: findings.into_iter().map(|notice| notice.message).collect(),
+        checked: vec!["structure", "store"],
+        sha256,
+        facts,
+    };
+    match found.facts.sha256 {
+        Sha256Check::None => {}
+        Sha256Check::Good | Sha256Check::Bad => found.checked.push("sha256"),
+    }
+    let report = options.report.as_deref().map(read_report).transpose()?;
+    if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {
+        compare_report(&mut found, output);
+        found.checked.push("report");
+    }
+    if !options.sources.is_empty() {
+        compare_source(&mut found, &map, options, report.as_ref(), interrupted)?;
+        found.checked.push("source");
+    }
+    Ok(found)
+}
+
+fn read_report(path: &std::path::Path) -> Result<Report> {
+    let text = fs::read(path).map_err(|e| Error::io(Reason::ReportUnusable, path, "read the report", e))?;
+    let report: Report = serde_json::from_slice(&text).map_err(|e| {
+        let message = format!("expected the report of a conversion by this version, found something else: {e}");
+        Error::new(Reason::ReportUnusable, message).in_file(path)
+    })?;
+    if report.output.is_none() {
+        let message = "the report is of a run that made no output";
+        return Err(Error::new(Reason::ReportUnusable, message).in_file(path));
+    }
+    Ok(report)
+}
+
+/// The numbers of the file against those of the report.
+fn compare_report(found: &mut Verification, output: &OutputFacts) {
+    let V3Facts { bytes, db_bytes, revision, compact_revision, pairs, leases, hash_kv, status_hash, .. } = found.facts;
+    let numbers = [
+        ("size", output.bytes, bytes),
+        ("size of the database", output.db_bytes, db_bytes),
+        ("revision", output.revision, revision),
+        ("compact revision", output.compact_revision, compact_revision.unwrap_or(0)),
+        ("number of pairs", output.pairs, pairs),
+        ("number of leases", output.leases, leases),
+        ("HashKV", output.hash_kv.into(), hash_kv.into()),
+        ("status hash", output.status_hash.into(), status_hash.into()),
+    ];
+    let path = &found.path;
+    for (name, expected, found_) in numbers {
+        if expected != found_ {
+            found.differences.push(format!("{path}: the report has the {name} {expected}, the file {found_}"));
+        }
+    }
+    if output.sha256 != found.sha256 {
+        let message = format!("{path}: the report has the sha256 {}, the file {}", output.sha256, found.sha256);
+        found.differences.push(message);
+    }
+}
+
+/// The file against what a conversion of the source would write.
+fn compare_source(
+    found: &mut Verification,
+    map: &Map,
+    options: &VerifyOptions,
+    report: Option<&Report>,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
+    let convert = conversion(found, options, report);
+    let opened = open_v2(&convert)?;
+    let (table, _) = read_and_hash(&opened, interrupted)?;
+    let mut scratch = Report::new(&convert);
+    let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted)?;
+    if report.is_none() && scratch.contents.ttl.keys > 0 {
+        let message =
+            "the source has keys with a TTL: give --report, which knows the instant that they were counted from";
+        return Err(Error::new(Reason::ReportUnusable, message).in_file(opened.path()));
+    }
+    match verify::compare(map.bytes(), &prepared.content()?, &|| interrupted()) {
+        Err(e) if e.reason() == Reason::VerifyFailed => {
+            found.differences.push(format!("{}", e.in_file(map.path())));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The options of the conversion that made the file.
+fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Report>) -> ConvertOptions {
+    let mut convert = match report {
+        Some(report) => {
+            let as_of = report.as_of.parse().map_or(report.options.as_of, AsOf::At);
+            ConvertOptions { as_of, ..report.options.clone() }
+        }
+        None => ConvertOptions::new("", ""),
+    };
+    if report.is_none() && found.facts.sha256 == Sha256Check::None {
+        convert.to = To::Backend;
+    }
+    convert.sources.clone_from(&options.sources);
+    convert.wal_dirs.clone_from(&options.wal_dirs);
+    convert
+}
