@@ -122,6 +122,12 @@ reasons! {
     TtlPresent = "ttl-present", Kind::Refused;
     /// Keys have a TTL, and the source proves no time to count it from.
     TimeUnknown = "time-unknown", Kind::Refused;
+    /// `--auth fail` and users or roles.
+    AuthPresent = "auth-present", Kind::Refused;
+    /// Anonymous clients would lose rights.
+    GuestRights = "guest-rights", Kind::Refused;
+    /// Users or roles that v3 could not do with.
+    AuthInvalid = "auth-invalid", Kind::Refused;
     /// A rule cannot be applied to what it matches.
     RulesFailed = "rules-failed", Kind::Refused;
     /// `--strict` turned a warning into a refusal.

@@ -1,5 +1,6 @@
 //! What an etcd v3 backend stores in its buckets, and the checksums over it. Knows no pages.
 
+mod auth;
 mod content;
 mod hash;
 mod key_value;
@@ -8,6 +9,7 @@ mod revision;
 mod rows;
 pub mod schema;
 
+pub use auth::auth_buckets;
 pub use content::{Content, Pair};
 pub use hash::{HashKv, StatusHash, is_hashed};
 pub use key_value::{KeyValue, key_value_len};

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::ids::RaftIndex;
-use crate::report::facts::{ExpiredKey, Oversized, Part, TailWrite};
+use crate::options::AuthPolicy;
+use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::open::{Member, Opened};
 use crate::source::wal::{End, Wal};
-use crate::transform::auth::AuthNames;
+use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::lease::MAX_SECONDS;
 use crate::transform::order::Ordered;
 use crate::transform::plan::{self, Plan, Policy};
@@ -266,23 +267,56 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
 }
 
-/// Names of users and roles, which are not carried over.
-pub(super) fn auth(report: &mut Report, auth: &AuthNames) {
-    report.contents.auth_enabled = auth.enabled;
-    report.contents.users.clone_from(&auth.users);
-    report.contents.roles.clone_from(&auth.roles);
-    if auth.users.is_empty() && auth.roles.is_empty() {
-        return;
+/// Names of users and roles.
+pub(super) fn auth_names(report: &mut Report, names: &AuthNames) {
+    report.contents.auth_enabled = names.enabled;
+    report.contents.users.clone_from(&names.users);
+    report.contents.roles.clone_from(&names.roles);
+}
+
+/// What becomes of users and roles.
+pub(super) fn auth(report: &mut Report, policy: AuthPolicy, auth: &Auth) {
+    report.auth = AuthFacts {
+        enabled: auth.enabled,
+        users: auth.users.len() as u64,
+        roles: auth.roles.len() as u64,
+        permissions: auth.roles.iter().map(|role| role.permissions.len() as u64).sum(),
+        guest_dropped: auth.guest_dropped,
+        cut: auth.cut.clone(),
+        matched_nothing: auth.matched_nothing.clone(),
+    };
+    let contents = &report.contents;
+    let there = !contents.users.is_empty() || !contents.roles.is_empty();
+    let was_on = contents.auth_enabled == Some(true);
+    if policy == AuthPolicy::Ignore && there {
+        let (users, roles) = (contents.users.len() as u64, contents.roles.len() as u64);
+        let open = if was_on { ": authentication is on in v2, and v3 will be open to everyone" } else { "" };
+        let message = format!(
+            "{} ({}) and {} ({}) are left out{open}",
+            counted(users, "v2 user", "v2 users"),
+            first_of(&contents.users),
+            counted(roles, "role", "roles"),
+            first_of(&contents.roles)
+        );
+        report.warn("auth-left-out", message);
     }
-    let enabled = if auth.enabled == Some(true) { "; authentication is on in v2 and will be off in v3" } else { "" };
-    let message = format!(
-        "{} ({}) and {} ({}) are not carried over{enabled}",
-        counted(auth.users.len() as u64, "v2 user", "v2 users"),
-        first_of(&auth.users),
-        counted(auth.roles.len() as u64, "role", "roles"),
-        first_of(&auth.roles)
-    );
-    report.warn("auth-not-carried", message);
+    if policy == AuthPolicy::UsersOnly && was_on {
+        report.warn("auth-off", "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on");
+    }
+    if auth.guest_dropped {
+        let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
+        report.warn("guest-dropped", message);
+    }
+    if !auth.cut.is_empty() {
+        let count = counted(auth.cut.len() as u64, "permission", "permissions");
+        let message = format!("{count} lost keys that the rules leave out: {}", first_of(&auth.cut));
+        report.warn("permissions-cut", message);
+    }
+    if !auth.matched_nothing.is_empty() {
+        let count = counted(auth.matched_nothing.len() as u64, "permission", "permissions");
+        let message = format!("{count} could match no v2 key and are left out: {}", first_of(&auth.matched_nothing));
+        report.warn("permissions-without-keys", message);
+    }
 }
 
 /// What the tree holds.

@@ -37,11 +37,10 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
     facts::source(&mut report, opened, &mut recovered);
-    facts::auth(&mut report, &auth::names(&mut recovered.replay.tree));
+    facts::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
     facts::contents(&mut report, &recovered.replay.tree, &plan, &policy, table.duplicates);
-    report.warnings.retain(|warning| warning.code != "auth-not-carried");
     let db = opened.start().and_then(|member| member.db.as_ref()).map(v3_facts).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;

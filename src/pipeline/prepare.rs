@@ -12,12 +12,13 @@ use super::load::{Backend, backend};
 use super::{Interrupted, clock, facts};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
-use crate::mvcc::{Content, Meta};
+use crate::mvcc::{Content, Meta, auth_buckets};
 use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
 use crate::report::table::counted;
 use crate::report::{Balance, Report};
 use crate::source::open::Opened;
 use crate::source::wal::Wal;
+use crate::transform::auth::Auth;
 use crate::transform::inventory::Count;
 use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::plan::{Plan, Policy, plan};
@@ -36,6 +37,7 @@ pub(super) struct Prepared<'m> {
     pub(super) ordered: Ordered,
     /// The rules that chose and renamed.
     pub(super) rules: KeyRules,
+    auth: Auth,
     meta: Meta,
 }
 
@@ -45,7 +47,11 @@ impl<'m> Prepared<'m> {
     /// # Errors
     /// A fault of etcdlift's own.
     pub(super) fn content(&self) -> Result<Content<'_, 'm>> {
-        Content::new(self.pairs(), &self.meta)
+        let mut content = Content::new(self.pairs(), &self.meta)?;
+        for (bucket, pairs) in auth_buckets(&self.auth)? {
+            content.set(bucket, pairs);
+        }
+        Ok(content)
     }
 
     /// The pairs with the tree that they come from.
@@ -86,7 +92,10 @@ pub(super) fn prepare<'m>(
 
     let started = Instant::now();
     let v2_index = recovered.v2_index();
-    facts::auth(report, &auth::names(&mut recovered.replay.tree));
+    let tree = &mut recovered.replay.tree;
+    facts::auth_names(report, &auth::names(tree));
+    let auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
+    facts::auth(report, options.auth, &auth);
     let mut policy = policy(options)?;
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
@@ -114,7 +123,7 @@ pub(super) fn prepare<'m>(
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
     let compact = Some(ordered.current);
     let meta = Meta { consistent_index, term, scheduled_compact: compact, finished_compact: compact };
-    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, meta })
+    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, meta })
 }
 
 fn replay_options(options: &ConvertOptions) -> ReplayOptions {

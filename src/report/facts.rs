@@ -167,6 +167,28 @@ pub struct Contents {
     pub first_elements: BTreeMap<String, Count>,
 }
 
+/// What becomes of users and roles. Names only: no hash ever stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuthFacts {
+    /// Whether authentication is on in v3.
+    pub enabled: bool,
+    /// Users that are carried over.
+    pub users: u64,
+    /// Roles that are carried over.
+    pub roles: u64,
+    /// Permissions that they have in v3.
+    pub permissions: u64,
+    /// Anonymous clients lose rights.
+    pub guest_dropped: bool,
+    /// Permissions that lost keys to the rules: role and v2 pattern.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
+    /// Permissions that could match no v2 key: role and v2 pattern.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matched_nothing: Vec<String>,
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }

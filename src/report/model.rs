@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Contents, Count, SourceFacts, SourceFile, Tail, TailWrite};
+use super::facts::{AuthFacts, Contents, Count, SourceFacts, SourceFile, Tail, TailWrite};
 use super::table::counted;
 use crate::error::Error;
 use crate::options::ConvertOptions;
@@ -50,6 +50,9 @@ pub struct Report {
     /// What the source holds.
     #[serde(default)]
     pub contents: Contents,
+    /// What becomes of users and roles.
+    #[serde(default)]
+    pub auth: AuthFacts,
     /// Where each source key went.
     #[serde(default)]
     pub balance: Balance,
@@ -98,6 +101,7 @@ impl Report {
             source_files: Vec::new(),
             source: SourceFacts::default(),
             contents: Contents::default(),
+            auth: AuthFacts::default(),
             balance: Balance::default(),
             tail: Tail::default(),
             uncertain: Vec::new(),

@@ -29,6 +29,13 @@ pub fn summary(report: &Report) -> String {
     if let Some(evidence) = &report.as_of_evidence {
         table.line("last write", format!("{} ({evidence})", report.as_of));
     }
+    let auth = &report.auth;
+    if auth.users + auth.roles > 0 {
+        let (users, roles) = (counted(auth.users, "user", "users"), counted(auth.roles, "role", "roles"));
+        let permissions = counted(auth.permissions, "permission", "permissions");
+        let state = if auth.enabled { "on" } else { "off" };
+        table.line("v3 auth", format!("{state}, {users}, {roles} with {permissions}"));
+    }
     if let Some(output) = &report.output {
         lease_lines(&mut table, output);
     }

@@ -1,8 +1,27 @@
-//! v2 users and roles by name (FORMATS 7.1). Nothing of them is carried over yet, so they are named.
+//! v2 users and roles, and what they become in v3 (FORMATS 7.1, 7.2).
+//!
+//! A user keeps the bcrypt hash of the password byte for byte; patterns of roles become ranges, through the same rules as
+//! the keys. What v3 cannot express is refused or named, never widened. Knows the v2 store and v3's notions; not how v3
+//! encodes them. No hash leaves this file but inside [`User`], whose `Debug` does not show it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Reason, Result};
+use crate::options::{AuthPolicy, Guest, Rules};
+use crate::report::table::{counted, first_of, short};
+use crate::transform::permissions::{Image, KeySets, NoImage, Range};
+use crate::transform::rules::shown;
 use crate::v2store::overlay::Tree;
 
-/// Who is in the v2 auth store. Names only: no password, no permission leaves this file.
+/// The role that may do everything; it is implied, not stored.
+const ROOT: &[u8] = b"root";
+/// The role of anonymous clients.
+const GUEST: &[u8] = b"guest";
+
+/// Who is in the v2 auth store, by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct AuthNames {
     /// Whether v2 authentication is on; `None` where auth was never used.
@@ -15,11 +34,329 @@ pub struct AuthNames {
 
 /// Reads the names below `/2`.
 pub fn names(tree: &mut Tree<'_>) -> AuthNames {
-    let enabled = tree.lookup(b"/2/enabled").ok().map(|node| *tree.value(node) == *b"true");
-    AuthNames { enabled, users: children(tree, b"/2/users"), roles: children(tree, b"/2/roles") }
+    let names = |tree: &mut Tree<'_>, dir: &[u8]| -> Vec<String> {
+        children(tree, dir).into_iter().map(|(name, _)| shown(&name).into_owned()).collect()
+    };
+    AuthNames { enabled: enabled(tree), users: names(tree, b"/2/users"), roles: names(tree, b"/2/roles") }
 }
 
-fn children(tree: &mut Tree<'_>, dir: &[u8]) -> Vec<String> {
+/// Users, roles and whether authentication is on, as v3 has them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Authentication will be on.
+    pub enabled: bool,
+    /// Users by name.
+    pub users: Vec<User>,
+    /// Roles by name.
+    pub roles: Vec<Role>,
+    /// Rights of anonymous clients are lost, because v3 has none.
+    pub guest_dropped: bool,
+    /// Permissions that lost a part, or all, of their keys to rules: role and pattern.
+    pub cut: Vec<String>,
+    /// Patterns that could match no v2 key: role and pattern.
+    pub matched_nothing: Vec<String>,
+}
+
+/// A user.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The bcrypt hash of its password; empty for none.
+    pub password: Vec<u8>,
+    /// Its roles, sorted.
+    pub roles: BTreeSet<Vec<u8>>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("name", &shown(&self.name)).field("roles", &self.roles).finish_non_exhaustive()
+    }
+}
+
+/// A role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// What it may do with which keys, sorted by key.
+    pub permissions: BTreeMap<Range, Access>,
+}
+
+/// What a permission allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+/// Reads the v2 auth store and decides what of it is carried over.
+///
+/// # Errors
+/// [`Reason::AuthPresent`] for `--auth fail`; [`Reason::GuestRights`] for rights of anonymous clients that would be lost;
+/// [`Reason::AuthInvalid`] if nobody could administer v3, or a permission cannot be expressed; [`Reason::Damaged`] for a
+/// user or role that is not one.
+pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Rules) -> Result<Auth> {
+    let names = names(tree);
+    let present = !names.users.is_empty() || !names.roles.is_empty();
+    match policy {
+        AuthPolicy::Ignore => return Ok(Auth::default()),
+        AuthPolicy::Fail if present => {
+            let message = format!(
+                "--auth fail refuses {} ({}) and {} ({})",
+                counted(names.users.len() as u64, "v2 user", "v2 users"),
+                first_of(&names.users),
+                counted(names.roles.len() as u64, "role", "roles"),
+                first_of(&names.roles)
+            );
+            return Err(Error::new(Reason::AuthPresent, message));
+        }
+        AuthPolicy::Fail | AuthPolicy::Migrate | AuthPolicy::UsersOnly => {}
+    }
+    let mut auth = Auth {
+        enabled: names.enabled == Some(true) && policy == AuthPolicy::Migrate,
+        users: users(tree)?,
+        ..Auth::default()
+    };
+    let guest_rights = auth.read_roles(tree, rules)?;
+    if auth.enabled {
+        refuse_lockout(&auth.users)?;
+        if guest_rights && guest == Guest::Fail {
+            let message = "authentication is on, and anonymous clients have rights by the role guest, which v3 cannot express: \
+                           accept that they lose access with --guest drop, or give --auth users-only";
+            return Err(Error::new(Reason::GuestRights, message));
+        }
+        auth.guest_dropped = guest_rights;
+    }
+    Ok(auth)
+}
+
+fn enabled(tree: &mut Tree<'_>) -> Option<bool> {
+    tree.lookup(b"/2/enabled").ok().map(|node| *tree.value(node) == *b"true")
+}
+
+/// v3 takes the flag on trust: without an administrator nobody could ever change anything again.
+fn refuse_lockout(users: &[User]) -> Result<()> {
+    if users.iter().any(|user| user.name == ROOT) {
+        return Ok(());
+    }
+    let message = "authentication is on, and there is no user root, without whom nobody could administer v3: give \
+                   --auth users-only, which carries users and roles and leaves authentication off";
+    Err(Error::new(Reason::AuthInvalid, message))
+}
+
+#[derive(Deserialize)]
+struct UserJson {
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    roles: Option<Vec<String>>,
+}
+
+fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
+    let mut users = Vec::new();
+    for (name, value) in children(tree, b"/2/users") {
+        let json: UserJson = serde_json::from_slice(&value).map_err(|_| unreadable("user", &name))?;
+        let mut roles: BTreeSet<Vec<u8>> = json.roles.into_iter().flatten().map(String::into_bytes).collect();
+        if name == ROOT {
+            roles.insert(ROOT.to_vec());
+        }
+        users.push(User { name, password: json.password.unwrap_or_default().into_bytes(), roles });
+    }
+    Ok(users)
+}
+
+#[derive(Deserialize)]
+struct RoleJson {
+    #[serde(default)]
+    permissions: Option<Permissions>,
+}
+
+#[derive(Deserialize)]
+struct Permissions {
+    #[serde(default)]
+    kv: Option<KvPermissions>,
+}
+
+#[derive(Deserialize, Default)]
+struct KvPermissions {
+    #[serde(default)]
+    read: Option<Vec<String>>,
+    #[serde(default)]
+    write: Option<Vec<String>>,
+}
+
+impl Auth {
+    /// Reads the roles. Returns whether the role of anonymous clients has any right.
+    fn read_roles(&mut self, tree: &mut Tree<'_>, rules: &Rules) -> Result<bool> {
+        let mut sets = KeySets::new(rules)?;
+        let mut guest_rights = false;
+        for (name, value) in children(tree, b"/2/roles") {
+            let json: RoleJson = serde_json::from_slice(&value).map_err(|_| unreadable("role", &name))?;
+            let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
+            let (read, write) = (kv.read.unwrap_or_default(), kv.write.unwrap_or_default());
+            guest_rights |= name == GUEST && !(read.is_empty() && write.is_empty());
+            let mut permissions = BTreeMap::new();
+            for (access, pattern) in
+                read.iter().map(|p| (Access::Read, p)).chain(write.iter().map(|p| (Access::Write, p)))
+            {
+                for range in self.image(&mut sets, &name, pattern)?.ranges {
+                    let merge = |had: &mut Access| *had = had.and(access);
+                    permissions.entry(range).and_modify(merge).or_insert(access);
+                }
+            }
+            self.roles.push(Role { name, permissions });
+        }
+        for list in [&mut self.cut, &mut self.matched_nothing] {
+            // Read and write of one pattern are one complaint.
+            list.sort();
+            list.dedup();
+        }
+        Ok(guest_rights)
+    }
+
+    fn image(&mut self, sets: &mut KeySets<'_>, role: &[u8], pattern: &str) -> Result<Image> {
+        let named = || format!("{}: {}", shown(role), short(pattern));
+        match sets.image(pattern.as_bytes()) {
+            Ok(image) => {
+                if image.cut {
+                    self.cut.push(named());
+                }
+                Ok(image)
+            }
+            Err(NoImage::MatchesNothing) => {
+                self.matched_nothing.push(named());
+                Ok(Image::default())
+            }
+            Err(NoImage::NoInterval) => {
+                let message = format!(
+                    "role {}: its permission {} goes through a rule with a regular expression and is no range of v3 keys \
+                     then: use prefixes in the rules, or leave users and roles out with --auth ignore",
+                    shown(role),
+                    short(pattern)
+                );
+                Err(Error::new(Reason::AuthInvalid, message))
+            }
+        }
+    }
+}
+
+impl Access {
+    fn and(self, other: Access) -> Access {
+        if self == other { self } else { Access::ReadWrite }
+    }
+}
+
+/// Names and values of the files in a directory, sorted by name.
+fn children(tree: &mut Tree<'_>, dir: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let Ok(dir) = tree.lookup(dir) else { return Vec::new() };
-    tree.children(dir).into_iter().map(|(name, _)| String::from_utf8_lossy(&name).into_owned()).collect()
+    let files = tree.children(dir).into_iter().filter(|(_, node)| !tree.is_dir(*node));
+    files.map(|(name, node)| (name, tree.value(node).into_owned())).collect()
+}
+
+fn unreadable(what: &str, name: &[u8]) -> Error {
+    let message = format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", shown(name));
+    Error::new(Reason::Damaged, message).advise("--auth ignore leaves users and roles out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::rules::{Pattern, Rename};
+    use crate::v2store::json;
+
+    /// A store with these values below `/2`.
+    fn auth_of(enabled: &str, users: &[(&str, &str)], roles: &[(&str, &str)]) -> String {
+        let file = |dir: &str, (name, value): &(&str, &str)| {
+            let value = serde_json::to_string(value).unwrap();
+            format!(r#""{name}":{{"Path":"/2/{dir}/{name}","Value":{value}}}"#)
+        };
+        let dir = |dir: &str, files: &[(&str, &str)]| {
+            let files: Vec<_> = files.iter().map(|pair| file(dir, pair)).collect();
+            format!(r#""{dir}":{{"Path":"/2/{dir}","Children":{{{}}}}}"#, files.join(","))
+        };
+        let enabled = format!(r#""enabled":{{"Path":"/2/enabled","Value":"{enabled}"}}"#);
+        let two =
+            format!(r#""2":{{"Path":"/2","Children":{{{},{},{enabled}}}}}"#, dir("roles", roles), dir("users", users));
+        format!(r#"{{"Root":{{"Path":"/","Children":{{{two}}}}},"CurrentIndex":7}}"#)
+    }
+
+    fn migrated(store: &str, policy: AuthPolicy, guest: Guest, rules: &Rules) -> Result<Auth> {
+        let table = json::read(store.as_bytes()).unwrap();
+        migrate(&mut Tree::new(&table), policy, guest, rules)
+    }
+
+    const ROOT_USER: (&str, &str) = ("root", r#"{"user":"root","password":"$2a$10$hash","roles":null}"#);
+    const READER: (&str, &str) =
+        ("reader", r#"{"role":"reader","permissions":{"kv":{"read":["/a/*","/b"],"write":["/b"]}}}"#);
+
+    #[test]
+    fn users_and_roles_are_carried() {
+        let bob = ("bob", r#"{"user":"bob","password":"$2a$10$x","roles":["writer","reader","reader"],"grant":["x"]}"#);
+        let store = auth_of("true", &[bob, ROOT_USER], &[READER]);
+        let auth = migrated(&store, AuthPolicy::Migrate, Guest::Fail, &Rules::default()).unwrap();
+        assert!(auth.enabled);
+        let names: Vec<_> = auth.users.iter().map(|user| shown(&user.name).into_owned()).collect();
+        assert_eq!(names, ["bob", "root"]);
+        assert_eq!(auth.users[0].password, b"$2a$10$x");
+        let roles = |user: &User| user.roles.iter().map(|role| shown(role).into_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            (roles(&auth.users[0]), roles(&auth.users[1])),
+            (vec!["reader".into(), "writer".into()], vec!["root".into()])
+        );
+        let permissions: Vec<_> =
+            auth.roles[0].permissions.iter().map(|(range, access)| (&range.start[..], *access)).collect();
+        assert_eq!(permissions, [(&b"/a/"[..], Access::Read), (b"/b", Access::ReadWrite)]);
+        assert!(!format!("{auth:?}").contains("$2a$"), "a hash is shown");
+        let only = migrated(&store, AuthPolicy::UsersOnly, Guest::Fail, &Rules::default()).unwrap();
+        assert_eq!((only.enabled, only.users.len()), (false, 2));
+        assert_eq!(migrated(&store, AuthPolicy::Ignore, Guest::Fail, &Rules::default()).unwrap(), Auth::default());
+        let refused = migrated(&store, AuthPolicy::Fail, Guest::Fail, &Rules::default()).unwrap_err();
+        assert_eq!(refused.reason(), Reason::AuthPresent);
+        assert!(migrated(&auth_of("false", &[], &[]), AuthPolicy::Fail, Guest::Fail, &Rules::default()).is_ok());
+    }
+
+    #[test]
+    fn anonymous_clients_lose_their_rights_only_when_told_so() {
+        let guest = |kv: &str| format!(r#"{{"role":"guest","permissions":{{"kv":{kv}}}}}"#);
+        let with = |enabled: &str, kv: &str, policy: AuthPolicy, option: Guest| {
+            migrated(&auth_of(enabled, &[ROOT_USER], &[("guest", &guest(kv))]), policy, option, &Rules::default())
+        };
+        let (rights, none) = (r#"{"read":["*"],"write":[]}"#, r#"{"read":null,"write":[]}"#);
+        let refused = with("true", rights, AuthPolicy::Migrate, Guest::Fail).unwrap_err();
+        assert_eq!(refused.reason(), Reason::GuestRights);
+        assert!(with("true", rights, AuthPolicy::Migrate, Guest::Drop).unwrap().guest_dropped);
+        assert!(!with("true", none, AuthPolicy::Migrate, Guest::Fail).unwrap().guest_dropped);
+        assert!(!with("false", rights, AuthPolicy::Migrate, Guest::Fail).unwrap().guest_dropped);
+        assert!(!with("true", rights, AuthPolicy::UsersOnly, Guest::Fail).unwrap().guest_dropped);
+    }
+
+    #[test]
+    fn what_would_lock_everyone_out_or_cannot_be_read_is_refused() {
+        let refused =
+            |store: &str, rules: &Rules| migrated(store, AuthPolicy::Migrate, Guest::Fail, rules).unwrap_err();
+        let none = Rules::default();
+        assert_eq!(refused(&auth_of("true", &[], &[READER]), &none).reason(), Reason::AuthInvalid);
+        let error = refused(&auth_of("true", &[("bob", "$2a$10$secret")], &[]), &none);
+        assert_eq!(error.reason(), Reason::Damaged);
+        assert!(error.to_string().contains("user bob") && !error.to_string().contains("secret"), "{error}");
+        let rename = vec![Rename { from: Pattern::Regex("a".into()), to: "b".into() }];
+        let error = refused(&auth_of("true", &[ROOT_USER], &[READER]), &Rules { rename, ..Rules::default() });
+        assert!(
+            error.reason() == Reason::AuthInvalid && error.to_string().contains("role reader: its permission /a/*")
+        );
+    }
+
+    #[test]
+    fn odd_patterns_are_named() {
+        let role = r#"{"role":"odd","permissions":{"kv":{"read":["","x","/ok"],"write":["x"]}}}"#;
+        let store = auth_of("false", &[], &[("odd", role)]);
+        let auth = migrated(&store, AuthPolicy::Migrate, Guest::Fail, &Rules::default()).unwrap();
+        assert_eq!(auth.matched_nothing, ["odd: ", "odd: x"]);
+        assert_eq!(auth.roles[0].permissions.len(), 1);
+    }
 }

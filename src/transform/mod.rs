@@ -7,5 +7,6 @@ pub mod inventory;
 pub mod lease;
 pub mod names;
 pub mod order;
+pub mod permissions;
 pub mod plan;
 pub mod rules;

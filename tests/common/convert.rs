@@ -102,9 +102,9 @@ pub fn convert_to<A: Into<OsString>>(source: &Path, folder: &Path, options: impl
 }
 
 /// TTLs are counted at the instant of capture, when every node of the truth
-/// was alive.
+/// was alive. Authentication stays off, so that the tests need not log in.
 pub fn options(truth: &Truth) -> Vec<String> {
-    vec!["--as-of".into(), truth.captured_at.clone()]
+    ["--as-of", &truth.captured_at, "--auth", "users-only"].map(String::from).into()
 }
 
 /// Length and time of the last change of every file and folder below one.

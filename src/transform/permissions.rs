@@ -1,0 +1,347 @@
+//! v2 permissions as v3 ranges, through the same rules as the keys (FORMATS 7.1, 7.2; CLI.md, `--include` to `--rules`).
+//!
+//! A v2 pattern is a set of keys: one, or all that begin alike. Rules cut that set into pieces on which each rule acts in
+//! one way; each piece that is taken is renamed as a whole, and is an interval again. Knows patterns, rules and intervals;
+//! neither roles nor users.
+
+use crate::error::Result;
+use crate::options::Rules;
+use crate::options::rules::{Choice, Pattern};
+use crate::transform::rules::{KeyRules, is_below};
+
+/// A half-open interval of keys; without an end it goes on for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// The first key.
+    pub start: Vec<u8>,
+    /// The first key behind it.
+    pub end: Option<Vec<u8>>,
+}
+
+/// What becomes of one pattern.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The keys in v3, in order; none overlap or touch.
+    pub ranges: Vec<Range>,
+    /// A part of the pattern is left out, with the keys that it was for.
+    pub cut: bool,
+}
+
+/// Why a pattern has no image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoImage {
+    /// No v2 key can match it.
+    MatchesNothing,
+    /// A rule with a regular expression acts on a part of its keys, which are no interval then.
+    NoInterval,
+}
+
+/// The rules as far as they act on sets of keys.
+#[derive(Debug)]
+pub struct KeySets<'r> {
+    rules: &'r Rules,
+    keys: KeyRules,
+    /// Where the action of some rule begins or ends, sorted.
+    cuts: Vec<Vec<u8>>,
+}
+
+impl<'r> KeySets<'r> {
+    /// Makes rules ready.
+    ///
+    /// # Errors
+    /// Those of [`KeyRules::new`].
+    pub fn new(rules: &'r Rules) -> Result<Self> {
+        let chosen = rules.choose.iter().map(|choice| match choice {
+            Choice::Include(pattern) | Choice::Exclude(pattern) => pattern,
+        });
+        let patterns = chosen.chain(rules.rename.iter().map(|rename| &rename.from));
+        let mut cuts = Vec::new();
+        for pattern in patterns {
+            let Pattern::Prefix(prefix) = pattern else { continue };
+            let prefix = prefix.as_bytes();
+            cuts.push(prefix.to_vec());
+            if prefix.ends_with(b"/") {
+                cuts.extend(successor(prefix));
+            } else {
+                cuts.extend([&b"\0"[..], b"/", b"0"].map(|end| [prefix, end].concat()));
+            }
+        }
+        cuts.sort_unstable();
+        cuts.dedup();
+        Ok(KeySets { rules, keys: KeyRules::new(rules)?, cuts })
+    }
+
+    /// The v3 keys of those that a v2 pattern matches.
+    ///
+    /// # Errors
+    /// Why there are none, or none that ranges can express.
+    pub fn image(&mut self, pattern: &[u8]) -> Result<Image, NoImage> {
+        let whole = matched(pattern).ok_or(NoImage::MatchesNothing)?;
+        if self.rules.choose.is_empty() && !self.rules.rename_keys() {
+            let everything = Range { start: Vec::new(), end: None };
+            return Ok(Image { ranges: vec![if pattern == b"*" { everything } else { whole }], cut: false });
+        }
+        let mut image = Image::default();
+        for piece in self.pieces(&whole) {
+            match self.piece(&piece)? {
+                Some(range) => image.ranges.push(range),
+                None => image.cut = true,
+            }
+        }
+        image.ranges = joined(std::mem::take(&mut image.ranges));
+        Ok(image)
+    }
+
+    /// A range, cut wherever some rule begins or ends to act.
+    fn pieces(&self, whole: &Range) -> Vec<Range> {
+        let inside = |cut: &&Vec<u8>| **cut > whole.start && whole.end.as_ref().is_none_or(|end| *cut < end);
+        let mut pieces = Vec::new();
+        let mut start = whole.start.clone();
+        for cut in self.cuts.iter().filter(inside) {
+            pieces.push(Range { start, end: Some(cut.clone()) });
+            start = cut.clone();
+        }
+        pieces.push(Range { start, end: whole.end.clone() });
+        pieces
+    }
+
+    /// The image of a piece; `None` if it is left out. Its first key stands for all of it where prefixes decide.
+    fn piece(&mut self, piece: &Range) -> Result<Option<Range>, NoImage> {
+        let key = &piece.start;
+        if !piece.is_one_key() && self.meets_regex(key) {
+            return Err(NoImage::NoInterval);
+        }
+        if self.keys.excluded(key).is_some() {
+            return Ok(None);
+        }
+        let Some(renamed) = self.keys.rename(key) else { return Ok(Some(piece.clone())) };
+        let start = renamed.apply(key);
+        if piece.is_one_key() {
+            return Ok(Some(Range { end: Some([&start[..], b"\0"].concat()), start }));
+        }
+        // What is replaced ends before the first byte in which keys of the piece differ, or right behind it: then the
+        // piece is everything that begins with it.
+        let shared = key.get(..renamed.skip).unwrap_or_default();
+        let end = match &piece.end {
+            Some(end) if end.starts_with(shared) => Some(renamed.apply(end)),
+            _ => successor(&renamed.prefix),
+        };
+        Ok(Some(Range { start, end }))
+    }
+
+    /// Whether a regular expression has a say on keys like this one.
+    fn meets_regex(&self, key: &[u8]) -> bool {
+        let choose = self.rules.choose.iter().map(|choice| match choice {
+            Choice::Include(pattern) | Choice::Exclude(pattern) => pattern,
+        });
+        let first = |mut patterns: Box<dyn Iterator<Item = &Pattern> + '_>| {
+            let deciding = patterns.find(|pattern| match pattern {
+                Pattern::Prefix(prefix) => is_below(prefix.as_bytes(), key),
+                Pattern::Regex(_) => true,
+            });
+            matches!(deciding, Some(Pattern::Regex(_)))
+        };
+        first(Box::new(choose)) || first(Box::new(self.rules.rename.iter().map(|rename| &rename.from)))
+    }
+}
+
+impl Range {
+    /// Whether it holds one key only.
+    pub fn is_one_key(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.split_last() == Some((&0, &self.start)))
+    }
+
+    /// Whether it holds this key.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        *key >= *self.start && self.end.as_ref().is_none_or(|end| *key < **end)
+    }
+}
+
+/// The v2 keys that a pattern matches; all of them begin with a slash.
+fn matched(pattern: &[u8]) -> Option<Range> {
+    let Some(prefix) = pattern.strip_suffix(b"*") else {
+        let is_key = pattern.first() == Some(&b'/');
+        return is_key.then(|| Range { start: pattern.to_vec(), end: Some([pattern, b"\0"].concat()) });
+    };
+    let prefix = if prefix.is_empty() { b"/" } else { prefix };
+    (prefix.first() == Some(&b'/')).then(|| Range { start: prefix.to_vec(), end: successor(prefix) })
+}
+
+/// The first key behind all that begin with this; `None` if there is none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut out = prefix.get(..=last)?.to_vec();
+    *out.last_mut()? += 1;
+    Some(out)
+}
+
+/// Ranges in order, those that touch or overlap as one.
+fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    let mut out: Vec<Range> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if last.end.as_ref().is_none_or(|end| range.start <= *end) => {
+                let longer = match (&last.end, &range.end) {
+                    (Some(a), Some(b)) => b > a,
+                    (Some(_), None) => true,
+                    (None, _) => false,
+                };
+                if longer {
+                    last.end = range.end;
+                }
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::options::rules::Rename;
+
+    fn range(start: &str, end: &str) -> Range {
+        Range { start: start.into(), end: (end != "*").then(|| end.into()) }
+    }
+
+    fn rules(choose: &[(&str, &str)], rename: &[(&str, &str)], strip_leading_slash: bool) -> Rules {
+        let pattern = |text: &str| match text.strip_prefix('~') {
+            Some(regex) => Pattern::Regex(regex.into()),
+            None => Pattern::Prefix(text.into()),
+        };
+        let choice = |(word, text): &(&str, &str)| match *word {
+            "+" => Choice::Include(pattern(text)),
+            _ => Choice::Exclude(pattern(text)),
+        };
+        Rules {
+            choose: choose.iter().map(choice).collect(),
+            rename: rename.iter().map(|(from, to)| Rename { from: pattern(from), to: (*to).into() }).collect(),
+            strip_leading_slash,
+            ..Rules::default()
+        }
+    }
+
+    fn image(rules: &Rules, pattern: &str) -> Result<Image, NoImage> {
+        KeySets::new(rules).unwrap().image(pattern.as_bytes())
+    }
+
+    #[test]
+    fn without_rules_a_pattern_is_one_range() {
+        let none = Rules::default();
+        for (pattern, start, end) in [
+            ("/a", "/a", "/a\0"),
+            ("/a*", "/a", "/b"),
+            ("/a/*", "/a/", "/a0"),
+            ("/*", "/", "0"),
+            ("*", "", "*"),
+            ("/a*b", "/a*b", "/a*b\0"),
+            ("/a**", "/a*", "/a+"),
+        ] {
+            assert_eq!(image(&none, pattern).unwrap().ranges, [range(start, end)], "{pattern}");
+        }
+        for nothing in ["", "a", "a*"] {
+            assert_eq!(image(&none, nothing), Err(NoImage::MatchesNothing), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_split_where_a_rule_cuts_it() {
+        let map = rules(&[], &[("/a/b", "/x")], false);
+        let found = image(&map, "/a*").unwrap();
+        assert_eq!(
+            found.ranges,
+            [
+                range("/a", "/a/b"),
+                range("/a/b\0", "/a/b/"),
+                range("/a/b0", "/b"),
+                range("/x", "/x\0"),
+                range("/x/", "/x0")
+            ]
+        );
+        assert!(!found.cut);
+        let excluded = image(&rules(&[("-", "/a/b")], &[], false), "/a/*").unwrap();
+        assert_eq!(excluded.ranges, [range("/a/", "/a/b"), range("/a/b\0", "/a/b/"), range("/a/b0", "/a0")]);
+        assert!(excluded.cut);
+        let gone = image(&rules(&[("+", "/c")], &[], false), "/a/*").unwrap();
+        assert_eq!((gone.ranges.len(), gone.cut), (0, true));
+    }
+
+    #[test]
+    fn stripping_can_open_an_end() {
+        let strip = rules(&[], &[], true);
+        assert_eq!(image(&strip, "/*").unwrap().ranges, [range("", "*")]);
+        assert_eq!(image(&strip, "*").unwrap().ranges, [range("", "*")]);
+        assert_eq!(image(&strip, "/a/*").unwrap().ranges, [range("a/", "a0")]);
+        assert_eq!(image(&strip, "/a").unwrap().ranges, [range("a", "a\0")]);
+        let everything = rules(&[], &[("/", "/p/")], false);
+        assert_eq!(image(&everything, "/*").unwrap().ranges, [range("/p/", "/p0")]);
+    }
+
+    #[test]
+    fn a_regular_expression_has_an_image_of_single_keys_only() {
+        let regex = rules(&[], &[("/safe", "/s"), ("~/v([0-9])", "/version$1")], false);
+        assert_eq!(image(&regex, "/a/*"), Err(NoImage::NoInterval));
+        assert_eq!(image(&regex, "/a/v7").unwrap().ranges, [range("/a/version7", "/a/version7\0")]);
+        assert_eq!(image(&regex, "/safe/*").unwrap().ranges, [range("/s/", "/s0")]);
+        assert_eq!(image(&rules(&[("-", "~x")], &[], false), "/a*"), Err(NoImage::NoInterval));
+    }
+
+    /// All clean v2 keys of up to three components over a tiny alphabet.
+    fn keys() -> Vec<Vec<u8>> {
+        let names = ["a", "b", "ab", "a!", "a0"];
+        let mut keys = Vec::new();
+        for one in names {
+            keys.push(format!("/{one}"));
+            for two in names {
+                keys.push(format!("/{one}/{two}"));
+                keys.extend(names.map(|three| format!("/{one}/{two}/{three}")));
+            }
+        }
+        keys.into_iter().map(String::into_bytes).collect()
+    }
+
+    fn v2_allows(pattern: &str, key: &[u8]) -> bool {
+        match pattern.strip_suffix('*') {
+            Some(prefix) => key.starts_with(prefix.as_bytes()),
+            None => key == pattern.as_bytes(),
+        }
+    }
+
+    proptest! {
+        /// A v3 range allows a key if, and only if, the pattern allowed it in v2.
+        #[test]
+        fn an_image_allows_what_its_pattern_allowed(
+            choose in proptest::collection::vec(("[+-]", "/(a|b|ab)?(/[ab]?)?"), 0..3),
+            rename in proptest::collection::vec(("/(a|b|ab)(/[ab]?)?", "(/[xab]/?)?"), 0..3),
+            strip: bool,
+            pattern in "(/(a|b|ab|a0)?(/(a|b|ab)){0,2}/?\\*?|\\*)",
+        ) {
+            prop_assume!(choose.iter().all(|(_, prefix)| !prefix.is_empty()));
+            let borrowed = |pairs: &[(String, String)]| -> Vec<(String, String)> { pairs.to_vec() };
+            let (choose, rename) = (borrowed(&choose), borrowed(&rename));
+            let choose: Vec<_> = choose.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            let rename: Vec<_> = rename.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            let rules = rules(&choose, &rename, strip);
+            let image = image(&rules, &pattern).unwrap();
+            let mut keys_of = KeyRules::new(&rules).unwrap();
+            let mut images = std::collections::BTreeMap::new();
+            for key in keys() {
+                if keys_of.excluded(&key).is_some() {
+                    continue;
+                }
+                let new = keys_of.rename(&key).map_or_else(|| key.clone(), |new| new.apply(&key));
+                // Two keys with one name are refused, whoever may read them.
+                prop_assume!(!new.is_empty() && images.insert(new, key).is_none());
+            }
+            for (new, key) in images {
+                let allowed = image.ranges.iter().any(|range| range.contains(&new));
+                prop_assert_eq!(allowed, v2_allows(&pattern, &key), "{:?} {:?} {:?}", key, new, image);
+            }
+            prop_assert!(image.ranges.windows(2).all(|pair| pair[0].end.as_ref().is_some_and(|end| *end < pair[1].start)));
+        }
+    }
+}
