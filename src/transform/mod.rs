@@ -8,4 +8,5 @@ pub mod lease;
 pub mod names;
 pub mod order;
 pub mod plan;
+pub mod program;
 pub mod rules;
