@@ -26,8 +26,8 @@ pub struct Task<'a, 'm> {
     pub listing: &'a Listing,
     /// The program and how to talk to it.
     pub transformer: &'a Transformer,
-    /// The instant against which `ttl` is counted.
-    pub as_of: Timestamp,
+    /// The instant against which `ttl` is counted, where one is known.
+    pub as_of: Option<Timestamp>,
     /// The leases that an answer may name.
     pub is_lease: &'a dyn Fn(LeaseId) -> bool,
 }

@@ -13,10 +13,10 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::migrate::seconds_left;
 use super::nodes::Node;
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::KeyValue;
+use crate::transform::lease::seconds_left;
 
 /// The longest line: what the longest value takes as base64 or with an escape for every character, in round numbers.
 const MAX_LINE: usize = 1 << 34;
@@ -42,13 +42,13 @@ struct Asked<'a> {
 }
 
 /// Writes a node as one line.
-pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Timestamp) {
+pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Timestamp>) {
     let mut asked = Asked {
         dir: node.value.is_none(),
         created_index: node.created,
         modified_index: node.modified,
         expiration: node.effective.map(|at| at.to_string()),
-        ttl: node.effective.map(|at| i64::try_from(seconds_left(at, as_of)).unwrap_or(i64::MAX)),
+        ttl: node.effective.zip(as_of).map(|(at, as_of)| seconds_left(at, as_of)),
         ..Asked::default()
     };
     match std::str::from_utf8(node.key) {
@@ -137,11 +137,7 @@ impl Lines {
         Err(format!("{}: cut short: expected a line end behind its {} bytes", self.place(), self.bytes.len()))
     }
 
-    fn line(
-        &mut self,
-        line: &[u8],
-        each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn line(&mut self, line: &[u8], each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>) -> Result<(), String> {
         answer(line, each).map_err(|what| format!("{}: {what}", self.place()))?;
         self.lines += 1;
         Ok(())
@@ -197,7 +193,7 @@ mod tests {
         let effective = effective.map(|at| at.parse().unwrap());
         let node = Node { key, value: value.map(Cow::Borrowed), expiry: None, effective, modified: 7, created: 3 };
         let mut out = Vec::new();
-        write_node(&mut out, &node, "2020-01-01T00:00:00Z".parse().unwrap());
+        write_node(&mut out, &node, "2020-01-01T00:00:00Z".parse().ok());
         String::from_utf8(out).unwrap()
     }
 
@@ -258,7 +254,10 @@ mod tests {
         for (text, expected) in [
             ("", "expected one JSON object"),
             ("nonsense", "expected one JSON object"),
-            ("{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}", "cut short: expected a line end behind its 41 bytes"),
+            (
+                "{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}",
+                "cut short: expected a line end behind its 41 bytes",
+            ),
             (r#"{"key":"a","value":"s3cret","modified_index":"s3cret"}"#, "column 53: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","s3cret":1,"modified_index":5}"#, "column 36: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","lease":-1,"modified_index":5}"#, "column 38: expected one JSON object"),

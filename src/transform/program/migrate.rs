@@ -19,11 +19,12 @@ const LENGTH_BYTES: usize = 8;
 const MAX_FRAME: i64 = limits::MAX_BOLT_VALUE as i64;
 
 /// Writes a node as etcdctl 3.4 does (`v2store.NodeExtern`): fields in this order, those that are empty left out, but for a
-/// file's value. `as_of` stands in for the clock that `ttl` is counted against.
+/// file's value. `as_of` stands in for the clock that `ttl` is counted against; without one
+/// there is no `ttl`.
 ///
 /// # Errors
 /// What is no UTF-8: the name or the value. Nothing is written then.
-pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Timestamp) -> Result<(), &'static str> {
+pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Timestamp>) -> Result<(), &'static str> {
     let key = std::str::from_utf8(node.key).map_err(|_| "name")?;
     let value = node.value.as_deref().map(std::str::from_utf8).transpose().map_err(|_| "value")?;
     out.extend_from_slice(b"{\"key\":");
@@ -37,7 +38,7 @@ pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Timestamp) -
     if let Some(at) = node.expiry {
         // Whole seconds without a fraction, else as many digits as there are: RFC3339Nano in both languages.
         put(out, format_args!(",\"expiration\":\"{at}\""));
-        write_number(out, "ttl", seconds_left(at, as_of));
+        write_number(out, "ttl", as_of.map_or(0, |as_of| seconds_left(at, as_of)));
     }
     write_number(out, "modifiedIndex", node.modified);
     write_number(out, "createdIndex", node.created);
@@ -46,7 +47,7 @@ pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Timestamp) -
 }
 
 /// Seconds until `at`, rounded up; 0 and less where it has passed. Go's durations end at 2^63 nanoseconds.
-pub(super) fn seconds_left(at: Timestamp, as_of: Timestamp) -> i128 {
+fn seconds_left(at: Timestamp, as_of: Timestamp) -> i128 {
     let nanoseconds = (at.as_nanosecond() - as_of.as_nanosecond()).clamp(i64::MIN.into(), i64::MAX.into());
     nanoseconds.div_euclid(1_000_000_000) + i128::from(nanoseconds.rem_euclid(1_000_000_000) > 0)
 }
@@ -140,9 +141,7 @@ impl Frames {
         match self.length() {
             None => Ok(None),
             Some(len @ 0..=MAX_FRAME) => Ok(usize::try_from(len).ok()),
-            Some(len) => {
-                Err(format!("{}: expected a length of up to {MAX_FRAME} bytes, found {len}", self.place()))
-            }
+            Some(len) => Err(format!("{}: expected a length of up to {MAX_FRAME} bytes, found {len}", self.place())),
         }
     }
 
@@ -179,7 +178,7 @@ mod tests {
         let expiry = expiry.map(|at| at.parse().unwrap());
         let node = Node { key, value: value.map(Cow::Borrowed), expiry, effective: expiry, modified: 7, created: 3 };
         let mut out = Vec::new();
-        write_node(&mut out, &node, "2020-01-01T00:00:00Z".parse().unwrap())?;
+        write_node(&mut out, &node, "2020-01-01T00:00:00Z".parse().ok())?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -261,8 +260,11 @@ mod tests {
             (&b"\x05\0\0"[..], "cut short: 3 of the 8 bytes of its length"),
             (b"\x05\0\0\0\0\0\0\0\x0a\x01", "cut short: 2 of 5 bytes"),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", "expected a length of up to 2147483646 bytes, found -1"),
-            (b"y\ny\ny\ny\n", "expected a length of up to 2147483646 bytes, found 753692075006658169"),
-            (b"\x02\0\0\0\0\0\0\0\x0a\x09", "expected a KeyValue message, found at byte 23 no length within the message"),
+            (b"y\ny\ny\ny\n", "expected a length of up to 2147483646 bytes, found 754645927544294009"),
+            (
+                b"\x02\0\0\0\0\0\0\0\x0a\x09",
+                "expected a KeyValue message, found at byte 23 no length within the message",
+            ),
             (b"\x02\0\0\0\0\0\0\0\x08\x09", "expected a KeyValue message, found at byte 22 no length-delimited field"),
             (b"\x06\0\0\0\0\0\0\0\x0a\x02no\x18\x05", "not this one"),
         ] {

@@ -9,7 +9,9 @@ mod json_lines;
 mod migrate;
 mod nodes;
 mod process;
+mod rows;
 
 pub use answers::{Answers, Pair};
 pub use dialogue::{Task, transform};
 pub use nodes::{Choice, Listing, listing};
+pub use rows::{Written, replace};

@@ -203,8 +203,7 @@ mod tests {
     #[test]
     fn all_of_it_sorted_by_component() {
         let (all, expiries) = names(&Choice { file: &|_| true, empty_dir: &|_, _| true });
-        let expected =
-            ["/", "/_h", "/_h/d", "/_h/d/k", "/a", "/a/x", "/a/y", "/a-b", "/e", "/e/f", "/z"];
+        let expected = ["/", "/_h", "/_h/d", "/_h/d/k", "/a", "/a/x", "/a/y", "/a-b", "/e", "/e/f", "/z"];
         assert_eq!(all, expected);
         assert_eq!(expiries, ["/_h/d/k 2020-01-01", "/a 2020-01-02", "/a/x 2020-01-01", "/a/y 2020-01-02"]);
     }

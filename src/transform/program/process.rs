@@ -243,9 +243,7 @@ impl Process {
         // The group is gone where nothing of it is left; there is nothing to be done about any other failure.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         self.finished = true;
-        self.child
-            .wait()
-            .map_err(|e| Error::new(Reason::Internal, format!("cannot wait for the transformer: {e}")))
+        self.child.wait().map_err(|e| Error::new(Reason::Internal, format!("cannot wait for the transformer: {e}")))
     }
 
     /// Whether it has read all that was written to it. Both it and our end for writing are gone: this does not wait.
