@@ -84,7 +84,7 @@ pub(super) fn prepare<'m>(
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options)?;
 
-    let started = Instant::now();
+    let mut started = Instant::now();
     let v2_index = recovered.v2_index();
     facts::auth(report, &auth::names(&mut recovered.replay.tree));
     let mut policy = policy(options)?;
@@ -104,8 +104,11 @@ pub(super) fn prepare<'m>(
     let balance = match &options.transformer {
         None => balance,
         Some(transformer) => {
+            let begun = Instant::now();
             let stage = program::Stage { transformer, numbering, leases_in_use };
             stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
+            // A stage of its own.
+            started += begun.elapsed();
             report.balance = self::balance(&plan);
             refuse_nothing(options, opened, &plan)?;
             report.balance

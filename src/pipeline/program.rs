@@ -58,10 +58,10 @@ impl Stage<'_> {
         let keys: NodeSet<NodeRef> = plan.rows.iter().filter(|row| !row.marker).map(|row| row.node).collect();
         // A copy: what is asked of it here shall not count as a rule's use.
         let policy_of_dirs = std::cell::RefCell::new(policy.clone());
-        let empty_dir = |node: NodeRef, expiry: Option<Timestamp>| {
+        let bare_dir = |node: NodeRef, expiry: Option<Timestamp>| {
             policy_of_dirs.borrow_mut().leave_out(path::user_key(&tree.path(node)), expiry).is_none()
         };
-        let choice = Choice { file: &|node| keys.contains(&node), empty_dir: &empty_dir };
+        let choice = Choice { file: &|node| keys.contains(&node), bare_dir: &bare_dir };
         let listing = listing(tree, root, &choice, &interrupted)?;
         drop(keys);
         let leases = plan.leases.by_id(self.leases_in_use)?;

@@ -204,7 +204,7 @@ mod tests {
         let table = json::read(STORE.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
         let root = tree.lookup(b"/1").unwrap();
-        let choice = Choice { file: &|_| true, empty_dir: &|_, _| true };
+        let choice = Choice { file: &|_| true, bare_dir: &|_, _| true };
         let files = Files::of(&tree, &listing(&tree, root, &choice, &|| Ok(())).unwrap());
         let (first, second) = kvs.split_at(kvs.len() / 2);
         let part = |kvs: &[KeyValue<'_>]| -> Result<Vec<Pair>, String> {

@@ -1,7 +1,7 @@
 //! Which nodes a transformer is sent, and in which order: as a recursive, sorted listing of etcd's v2 API gives them.
 //!
 //! FORMATS 12.1: the root, every directory before what is in it, siblings by name, and hidden nodes too (12.2, flaw 2). A
-//! directory of which all keys are left out is left out with them. Must not know how a node is written.
+//! directory that is left out is sent all the same when something below it is. Must not know how a node is written.
 
 use std::borrow::Cow;
 
@@ -38,8 +38,8 @@ pub(super) struct Node<'t> {
 pub struct Choice<'a> {
     /// Whether a file is sent.
     pub file: &'a dyn Fn(NodeRef) -> bool,
-    /// Whether a directory is sent although nothing below it is. Asked of directories that hold no key at all.
-    pub empty_dir: &'a dyn Fn(NodeRef, Option<Timestamp>) -> bool,
+    /// Whether a directory is sent although nothing below it is; given when it or one above it expires.
+    pub bare_dir: &'a dyn Fn(NodeRef, Option<Timestamp>) -> bool,
 }
 
 /// Lists a directory and what is below it.
@@ -86,8 +86,8 @@ struct OpenDir {
     expiry: Option<Timestamp>,
     /// What is still to be visited in it, last name first.
     todo: Vec<NodeRef>,
+    /// Something below it is sent.
     sent: bool,
-    left_out: bool,
 }
 
 impl Walk<'_, '_> {
@@ -95,16 +95,15 @@ impl Walk<'_, '_> {
         let at = self.listing.nodes.len();
         let expiry = self.push(node, above);
         let todo = self.tree.children(node).into_iter().rev().map(|(_, child)| child).collect();
-        self.open.push(OpenDir { node, at, expiry, todo, sent: false, left_out: false });
+        self.open.push(OpenDir { node, at, expiry, todo, sent: false });
     }
 
     fn leave(&mut self) {
         let Some(dir) = self.open.pop() else { return };
         let Some(parent) = self.open.last_mut() else { return };
-        if dir.sent || !dir.left_out && (self.choice.empty_dir)(dir.node, dir.expiry) {
+        if dir.sent || (self.choice.bare_dir)(dir.node, dir.expiry) {
             parent.sent = true;
         } else {
-            parent.left_out |= dir.left_out;
             // Nothing below it is in the listing.
             self.listing.nodes.truncate(dir.at);
             let inherited = &mut self.listing.inherited;
@@ -119,7 +118,6 @@ impl Walk<'_, '_> {
         }
         if let Some(dir) = self.open.last_mut() {
             dir.sent |= sent;
-            dir.left_out |= !sent;
         }
     }
 
@@ -202,23 +200,28 @@ mod tests {
 
     #[test]
     fn all_of_it_sorted_by_component() {
-        let (all, expiries) = names(&Choice { file: &|_| true, empty_dir: &|_, _| true });
+        let (all, expiries) = names(&Choice { file: &|_| true, bare_dir: &|_, _| true });
         let expected = ["/", "/_h", "/_h/d", "/_h/d/k", "/a", "/a/x", "/a/y", "/a-b", "/e", "/e/f", "/z"];
         assert_eq!(all, expected);
         assert_eq!(expiries, ["/_h/d/k 2020-01-01", "/a 2020-01-02", "/a/x 2020-01-01", "/a/y 2020-01-02"]);
     }
 
     #[test]
-    fn a_directory_of_which_nothing_is_left_goes_too() {
+    fn a_directory_is_sent_for_its_own_sake_or_for_what_is_in_it() {
         let table = json::read(STORE.as_bytes()).unwrap();
         let tree = Tree::new(&table);
-        let short = |node: NodeRef| tree.path(node).len() <= b"/1/a/y".len();
-        let (some, expiries) = names(&Choice { file: &short, empty_dir: &|_, _| true });
-        assert_eq!(some, ["/", "/a", "/a/x", "/a/y", "/a-b", "/e", "/e/f", "/z"]);
+        let in_a = |node: NodeRef| tree.path(node).starts_with(b"/1/a/");
+        let hidden = |node: NodeRef, _| path::is_hidden(&tree.path(node));
+        let (some, expiries) = names(&Choice { file: &in_a, bare_dir: &|node, at| !hidden(node, at) });
+        assert_eq!(some, ["/", "/a", "/a/x", "/a/y", "/e", "/e/f"]);
         assert_eq!(expiries.len(), 3);
-        let (some, _) = names(&Choice { file: &|_| false, empty_dir: &|_, _| true });
-        assert_eq!(some, ["/", "/e", "/e/f"]);
-        let (some, _) = names(&Choice { file: &|_| false, empty_dir: &|_, _| false });
+        let (some, _) = names(&Choice { file: &in_a, bare_dir: &|_, _| false });
+        assert_eq!(some, ["/", "/a", "/a/x", "/a/y"]);
+        let hidden_file = |node: NodeRef| path::is_hidden(&tree.path(node));
+        let (some, expiries) = names(&Choice { file: &hidden_file, bare_dir: &|_, at| at.is_some() });
+        assert_eq!(some, ["/", "/_h", "/_h/d", "/_h/d/k", "/a"]);
+        assert_eq!(expiries, ["/_h/d/k 2020-01-01", "/a 2020-01-02"]);
+        let (some, _) = names(&Choice { file: &|_| false, bare_dir: &|_, _| false });
         assert_eq!(some, ["/"]);
     }
 }
