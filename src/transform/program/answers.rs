@@ -176,7 +176,7 @@ fn key_of<'t>(tree: &'t Tree<'_>, pair: &'t Pair) -> std::borrow::Cow<'t, [u8]> 
 }
 
 pub(super) fn refused(message: String) -> Error {
-    Error::new(Reason::TransformerFailed, message).context("the transformer's answers cannot be written")
+    Error::new(Reason::TransformerFailed, message).context("the transformer's answers cannot be used")
 }
 
 fn name(key: &[u8]) -> String {
