@@ -75,7 +75,8 @@ impl Stage<'_> {
         let answers = transform(&task, &interrupted)?;
         let pairs = answers.pairs.len() as u64;
         let request_limit = policy.request_limit;
-        let oversized = replace(plan, answers, &Written { tree, root, numbering: self.numbering, leases: &leases, request_limit })?;
+        let oversized =
+            replace(plan, answers, &Written { tree, root, numbering: self.numbering, leases: &leases, request_limit })?;
         let made = report.transformed.get_or_insert_default();
         (made.nodes, made.pairs, made.added) = (listing.len() as u64, pairs, plan.added);
         let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: facts::text(&key), bytes };

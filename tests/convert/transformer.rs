@@ -427,8 +427,8 @@ fn an_output_of_another_program_is_not_left_alone() {
     let cat = case.path("cat");
     let make = |text: &str| {
         // Not in place: another test may be starting a program just now, and would hold the file open.
-        let script = format!("printf '%s' \"$1\" >\"$2.new\" && chmod 755 \"$2.new\" && mv \"$2.new\" \"$2\"");
-        let made = Command::new("sh").args(["-c", &script, "sh", text]).arg(&cat).status();
+        let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
+        let made = Command::new("sh").args(["-c", script, "sh", text]).arg(&cat).status();
         assert!(made.unwrap().success());
     };
     make("#!/bin/sh\nexec cat\n");
