@@ -228,7 +228,7 @@ fn what_is_sent_is_what_etcdctl_sends_to_the_byte() {
         let case = Case::new();
         let [theirs, ours] = ["theirs", "ours"].map(|name| program(&case, name, "tests/convert/transformers/tee.sh"));
         migrate(&peers, &case, &source, &theirs);
-        let options = ["--hidden", "drop", "--expired", "keep", "--auth", "ignore", "--allow-empty"];
+        let options = ["--as-of", "now", "--hidden", "drop", "--expired", "keep", "--auth", "ignore", "--allow-empty"];
         convert(&case, &source, &ours, &options).converted(0);
         let [theirs, ours] = ["theirs.sent", "ours.sent"].map(|name| fs::read_to_string(case.path(name)).unwrap());
         assert!(theirs.len() > 500, "{name}");
