@@ -55,7 +55,7 @@ impl<'m> Prepared<'m> {
 
     /// How many pairs the books say that the `key` bucket has.
     pub(super) fn pair_count(&self) -> u64 {
-        self.plan.written.keys + self.plan.markers
+        self.plan.written.keys + self.plan.markers + self.plan.added
     }
 
     /// The v2 index that the state stands at.

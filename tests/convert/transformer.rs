@@ -197,6 +197,26 @@ fn options_decide_what_is_sent() {
     assert_eq!(sent(&["--ttl", "drop"]), expired);
 }
 
+#[test]
+fn the_ledger_says_what_became_of_each_node_and_which_pairs_are_new() {
+    if !has_python(test_name!()) {
+        return;
+    }
+    let case = Case::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/transformer-json-lines/input/transformer.py");
+    let ledger = case.path("ledger.ndjson");
+    let options = [&LINES[..], &["--ledger", ledger.to_str().unwrap()]].concat();
+    let rows = convert(&case, &demo(), &example, &options).converted(0);
+    let text = fs::read_to_string(ledger).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let written = |line: &&Value| line.get("revision").is_some();
+    let keys: Vec<_> = lines.iter().filter(written).map(|line| line["key"].as_str().unwrap().as_bytes()).collect();
+    assert_eq!(keys, rows.iter().map(|row| row.key.as_slice()).collect::<Vec<_>>());
+    let with = |name: &str, value: Value| lines.iter().filter(|line| line[name] == value).count();
+    assert_eq!((with("added", true.into()), with("reason", "transformer".into()), lines.len()), (8, 4, 19 + 8 + 9));
+    assert!(lines.iter().filter(|line| line["added"] == true).all(|line| line.get("path").is_none()));
+}
+
 // Beside etcdctl.
 
 /// A run of `etcdctl migrate` over a copy; the database that it has made.
@@ -383,7 +403,7 @@ fn a_slow_program_is_not_a_hung_one() {
         return;
     }
     let case = Case::new();
-    let options = [&LINES[..], &["--transformer-timeout", "1"]].concat();
+    let options = [&LINES[..], &["--transformer-timeout", "3"]].concat();
     let run = convert(&case, &demo(), &liar(&case, "slow"), &options);
     assert_eq!(run.converted(0).len(), 19);
 }

@@ -90,7 +90,7 @@ def main():
         return 0
     if MODE == "slow":
         for line in STDIN:
-            time.sleep(0.06)
+            time.sleep(0.15)
             say(line)
         return 0
     STDIN.read()
