@@ -20,7 +20,7 @@ use super::common::rows::{Row, differences};
 use super::common::run::{all_well, bounded, run};
 use super::common::skip::{Need, skip};
 use super::files::{copy_sparse, leaf, snap, store};
-use super::kit::{Case, Run, demo, names, rows};
+use super::kit::{Case, Run, demo, names, one_line, rows};
 use crate::test_name;
 
 const AS_OF: [&str; 2] = ["--as-of", "2026-12-01T00:00:00Z"];
@@ -215,6 +215,38 @@ fn the_ledger_says_what_became_of_each_node_and_which_pairs_are_new() {
     let with = |name: &str, value: Value| lines.iter().filter(|line| line[name] == value).count();
     assert_eq!((with("added", true.into()), with("reason", "transformer".into()), lines.len()), (8, 4, 19 + 8 + 9));
     assert!(lines.iter().filter(|line| line["added"] == true).all(|line| line.get("path").is_none()));
+}
+
+#[test]
+fn verify_runs_the_program_that_it_is_given_and_none_that_a_report_names() {
+    let case = Case::new();
+    let tee = program(&case, "tee", "tests/convert/transformers/tee.sh");
+    let script = case.path("keep");
+    make_script(&script, "#!/bin/sh\nexec sed s,/counter,/count,\n");
+    convert(&case, &demo(), &script, &LINES).converted(0);
+    let (out, report, demo) = (case.out(), case.report(), demo());
+    let verify = |more: &[&str]| {
+        let mut command = bounded(Path::new(env!("CARGO_BIN_EXE_etcdlift")), 60);
+        command.arg("verify").arg(&out).arg("--report").arg(&report).arg("--source").arg(&demo);
+        run(command.args(more))
+    };
+    verify(&["--transformer", script.to_str().unwrap()]).success();
+    let output = verify(&[]);
+    assert_eq!(output.status, 5, "{}", output.story());
+    one_line(&output, &["report.json: the conversion ran the transformer ", "name it with --transformer"]);
+    let output = verify(&["--transformer", "cat"]);
+    assert_eq!(output.status, 7, "{}", output.story());
+    one_line(&output, &["/count"]);
+    let output = verify(&["--transformer", tee.to_str().unwrap()]);
+    assert_ne!(output.status, 0, "{}", output.story());
+}
+
+/// A script of this text. Not written by this process: another test may be starting a program just now, and that would hold
+/// the file open for writing for a moment.
+fn make_script(path: &Path, text: &str) {
+    let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
+    let made = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status();
+    assert!(made.unwrap().success());
 }
 
 // Beside etcdctl.
@@ -445,12 +477,7 @@ fn an_interrupt_ends_the_program() {
 fn an_output_of_another_program_is_not_left_alone() {
     let case = Case::new();
     let cat = case.path("cat");
-    let make = |text: &str| {
-        // Not in place: another test may be starting a program just now, and would hold the file open.
-        let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
-        let made = Command::new("sh").args(["-c", script, "sh", text]).arg(&cat).status();
-        assert!(made.unwrap().success());
-    };
+    let make = |text: &str| make_script(&cat, text);
     make("#!/bin/sh\nexec cat\n");
     let options = [&LINES[..], &AS_OF, &["--skip-existing"]].concat();
     convert(&case, &demo(), &cat, &[&LINES[..], &AS_OF].concat()).converted(0);
