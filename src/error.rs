@@ -130,6 +130,10 @@ reasons! {
     AuthInvalid = "auth-invalid", Kind::Refused;
     /// A rule cannot be applied to what it matches.
     RulesFailed = "rules-failed", Kind::Refused;
+    /// The transformer failed, or gave what cannot be written.
+    TransformerFailed = "transformer-failed", Kind::Refused;
+    /// A name or value that is no UTF-8 where only text can be sent.
+    NotUtf8 = "not-utf8", Kind::Refused;
     /// `--strict` turned a warning into a refusal.
     Strict = "strict", Kind::Refused;
     /// The output could not be written.

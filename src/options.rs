@@ -195,6 +195,8 @@ pub struct VerifyOptions {
     pub sources: Vec<PathBuf>,
     /// Where the write-ahead logs are, when not below the sources; in the order of these.
     pub wal_dirs: Vec<WalDir>,
+    /// The transformer that the conversion ran, where the report names one: no program is started because a report says so.
+    pub transformer: Option<PathBuf>,
 }
 
 /// Everything `inspect --wal` can be told.

@@ -31,3 +31,5 @@ mod signals;
 mod snapshots;
 #[path = "convert/sources.rs"]
 mod sources;
+#[path = "convert/transformer.rs"]
+mod transformer;

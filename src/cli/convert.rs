@@ -355,6 +355,11 @@ fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
             "--transformer names keys and values itself: it does not go with rules that rename or decode",
         ));
     }
+    if args.transformer.is_some() && args.dirs == Dirs::Marker {
+        return Err(usage(
+            "--transformer is sent directories and makes their markers: it does not go with --dirs marker",
+        ));
+    }
     Ok((rules, ttl))
 }
 
@@ -512,6 +517,7 @@ mod tests {
             &["src", "-o", "out", "--map", "/a"],
             &["src", "-o", "out", "--include", ""],
             &["src", "-o", "out", "--transformer", "t", "--map", "/a=/b"],
+            &["src", "-o", "out", "--transformer", "t", "--dirs", "marker"],
             &["src", "-o", "out", "--transformer-jobs", "2"],
             &["src", "-o", "out", "--rules", "missing.toml"],
             &["src", "-o", "out", "--ledger", "out"],

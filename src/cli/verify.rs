@@ -32,6 +32,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR|none", requires = "source")]
     wal_dir: Vec<PathBuf>,
 
+    /// The transformer that the conversion ran: it is run again; no program is started because a report names it
+    #[arg(long, value_name = "PROG", requires = "source", requires = "report")]
+    transformer: Option<PathBuf>,
+
     #[command(flatten)]
     form: Form,
 }
@@ -48,6 +52,7 @@ pub fn run(args: &Args) -> Result<u8> {
         file: args.file.clone(),
         report: args.report.clone(),
         sources: args.source.clone(),
+        transformer: args.transformer.clone(),
         wal_dirs: args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect(),
     };
     let signals = Signals::install()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Written, write};
-use super::{Interrupted, ledger};
+use super::{Interrupted, ledger, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -81,6 +81,7 @@ fn run(
     let started = Instant::now();
     let (table, files) = read_and_hash(&opened, interrupted)?;
     report.source_files = files;
+    report.transformed = options.transformer.as_ref().map(program::identify);
     report.stage("read", started.elapsed());
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, &|| interrupted())?

@@ -97,7 +97,7 @@ impl Ledger<'_, '_> {
                 .map(|(row, pair)| row_line(pairs, row, pair.as_ref()))
                 .collect::<Result<_>>()?;
             for (row, line) in rows.iter().zip(&lines) {
-                if !row.marker {
+                if !row.marker && !pairs.is_added(row) {
                     self.counted.written.add(weight(pairs.tree, row.node));
                 }
                 self.push(line)?;
@@ -118,7 +118,7 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer => &mut self.counted.dropped,
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -171,6 +171,7 @@ impl Ledger<'_, '_> {
             Why::NotIncluded => "not-included",
             Why::Expired => "expired",
             Why::Ttl => "ttl",
+            Why::Transformer => "transformer",
         });
         if let Why::Excluded(rule) = why {
             line.rule = Some(self.rules.choice_text(rule).to_string());
@@ -205,8 +206,11 @@ impl Ledger<'_, '_> {
 fn row_line(pairs: Pairs<'_, '_>, row: &Row, on_disk: Option<&Pair<'_>>) -> Result<Line> {
     let path = pairs.tree.path(row.node);
     let key = path::user_key(&path);
-    let mut line = if row.marker { node_line(pairs.tree, row.node, key) } else { file_line(pairs.tree, row.node, key) };
-    line.dir = row.marker;
+    let mut line = match (pairs.is_added(row), row.marker) {
+        (true, _) => Line { added: true, ..Line::default() },
+        (false, true) => Line { dir: true, ..node_line(pairs.tree, row.node, key) },
+        (false, false) => file_line(pairs.tree, row.node, key),
+    };
     let failed = |what: &str| unbalanced(&format!("key {}: {what}", String::from_utf8_lossy(key)));
     let (name, revision, sub, lease) = match on_disk {
         None => (pairs.key(row).into_owned(), row.main, i64::from(row.sub), pairs.ordered.lease(row)),

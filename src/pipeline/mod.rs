@@ -11,6 +11,7 @@ mod ledger;
 mod load;
 mod log;
 mod prepare;
+mod program;
 mod verify;
 mod write;
 

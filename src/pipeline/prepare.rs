@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, facts};
+use super::{Interrupted, clock, facts, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
@@ -61,7 +61,7 @@ impl<'m> Prepared<'m> {
 
     /// How many pairs the books say that the `key` bucket has.
     pub(super) fn pair_count(&self) -> u64 {
-        self.plan.written.keys + self.plan.markers
+        self.plan.written.keys + self.plan.markers + self.plan.added
     }
 
     /// The v2 index that the state stands at.
@@ -90,7 +90,7 @@ pub(super) fn prepare<'m>(
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options)?;
 
-    let started = Instant::now();
+    let mut started = Instant::now();
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
     facts::auth_names(report, &auth::names(tree));
@@ -110,6 +110,20 @@ pub(super) fn prepare<'m>(
         Revisions::Dense => Numbering::DENSE,
     };
     let leases_in_use = &HashSet::new();
+    let balance = match &options.transformer {
+        None => balance,
+        Some(transformer) => {
+            let begun = Instant::now();
+            let stage = program::Stage { transformer, numbering, leases_in_use };
+            stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
+            // A stage of its own.
+            started += begun.elapsed();
+            report.balance = self::balance(&plan);
+            refuse_nothing(options, opened, &plan)?;
+            report.balance
+        }
+    };
+    let tree = &recovered.replay.tree;
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     if policy.rules.renames() {
@@ -118,7 +132,7 @@ pub(super) fn prepare<'m>(
     facts::order(report, &ordered);
     report.stage("plan", started.elapsed());
     refuse_strict(options, report).map_err(in_source)?;
-    check_balance(&balance, &ordered, plan.markers)?;
+    check_balance(&balance, &ordered, plan.markers + plan.added)?;
 
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
     let compact = Some(ordered.current);
@@ -219,13 +233,13 @@ fn balance(plan: &Plan) -> Balance {
 }
 
 /// The books: every source key is written or has a reason, and there are as many rows as the books say.
-fn check_balance(balance: &Balance, ordered: &Ordered, markers: u64) -> Result<()> {
-    if balance.holds() && ordered.rows.len() as u64 == balance.written.keys + markers {
+fn check_balance(balance: &Balance, ordered: &Ordered, others: u64) -> Result<()> {
+    if balance.holds() && ordered.rows.len() as u64 == balance.written.keys + others {
         return Ok(());
     }
     let left_out: Count = balance.expired.plus(balance.excluded).plus(balance.dropped);
     let message = format!(
-        "the books do not balance: {} keys in the source, {} to be written, {} left out, {} rows and {markers} of them markers",
+        "the books do not balance: {} keys in the source, {} to be written, {} left out, {} rows and {others} of them no source keys",
         balance.source.keys,
         balance.written.keys,
         left_out.keys,

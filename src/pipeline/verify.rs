@@ -8,10 +8,11 @@ use std::fs;
 use super::convert::open_v2;
 use super::inspect::v3_facts;
 use super::load::{hash, read_and_hash};
-use super::{Interrupted, prepare};
+use super::{Interrupted, prepare, program};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
+use crate::report::table::short;
 use crate::report::{OutputFacts, Report, Verification};
 use crate::source::map::Map;
 use crate::verify;
@@ -98,7 +99,8 @@ fn compare_source(
     report: Option<&Report>,
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
-    let convert = conversion(found, options, report);
+    let convert = conversion(found, options, report)?;
+    found.differences.extend(other_program(&convert, report));
     let opened = open_v2(&convert)?;
     let (table, _) = read_and_hash(&opened, interrupted)?;
     let mut scratch = Report::new(&convert);
@@ -117,8 +119,18 @@ fn compare_source(
     }
 }
 
+/// A transformer that is not the one that made the file, as far as that is known.
+fn other_program(convert: &ConvertOptions, report: Option<&Report>) -> Option<String> {
+    let transformer = convert.transformer.as_ref()?;
+    let made_by = report?.transformed.as_ref()?.program_sha256.as_ref()?;
+    let given = program::identify(transformer).program_sha256?;
+    let path = transformer.program.display();
+    (given != *made_by)
+        .then(|| format!("{path}: the report has the sha256 {made_by} for the transformer, the file {given}"))
+}
+
 /// The options of the conversion that made the file.
-fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Report>) -> ConvertOptions {
+fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Report>) -> Result<ConvertOptions> {
     let mut convert = match report {
         Some(report) => {
             let as_of = report.as_of.parse().map_or(report.options.as_of, AsOf::At);
@@ -131,5 +143,21 @@ fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Rep
     }
     convert.sources.clone_from(&options.sources);
     convert.wal_dirs.clone_from(&options.wal_dirs);
-    convert
+    let unusable = |message: String| {
+        let error = Error::new(Reason::ReportUnusable, message);
+        options.report.iter().fold(error, |error, path| error.in_file(path))
+    };
+    match (&mut convert.transformer, &options.transformer) {
+        (None, None) => {}
+        (Some(transformer), Some(program)) => transformer.program.clone_from(program),
+        (None, Some(_)) => return Err(unusable("--transformer is given, and the report tells of none".into())),
+        (Some(transformer), None) => {
+            let program = short(&transformer.program.display().to_string());
+            let message = format!(
+                "the conversion ran the transformer {program}: name it with --transformer to have it run again"
+            );
+            return Err(unusable(message));
+        }
+    }
+    Ok(convert)
 }

@@ -62,10 +62,13 @@ fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
     let hashes = |report: &Report| -> Vec<(u64, String)> {
         report.source_files.iter().map(|file| (file.bytes, file.sha256.clone())).collect()
     };
+    let program = |report: &Report| report.transformed.as_ref().and_then(|made| made.program_sha256.clone());
     if earlier.schema != now.schema || earlier.etcdlift != now.etcdlift {
         Some("its report is of another version of etcdlift")
     } else if !earlier.options.same_effect(&now.options) {
         Some("it was made with other options")
+    } else if program(earlier) != program(now) {
+        Some("it was made with another transformer")
     } else if hashes(earlier) != hashes(now) {
         Some("it was made from other source files")
     } else {

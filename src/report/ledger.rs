@@ -19,6 +19,9 @@ pub struct Line {
     /// It is a directory.
     #[serde(skip_serializing_if = "is_false")]
     pub dir: bool,
+    /// It is none: a pair that a transformer made of no v2 key. It has no path and no indexes.
+    #[serde(skip_serializing_if = "is_false")]
+    pub added: bool,
     /// The v2 index that made it.
     pub created_index: u64,
     /// The v2 index that last changed it.

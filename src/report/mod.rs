@@ -15,5 +15,5 @@ pub mod verification;
 
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
-pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage};
+pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage, Transformed};
 pub use verification::Verification;

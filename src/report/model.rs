@@ -63,6 +63,9 @@ pub struct Report {
     /// etcdctl 3.3 or later has after its snapshot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncertain: Vec<TailWrite>,
+    /// What the transformer did, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transformed: Option<Transformed>,
     /// What was made.
     #[serde(default)]
     pub output: Option<OutputFacts>,
@@ -105,6 +108,7 @@ impl Report {
             balance: Balance::default(),
             tail: Tail::default(),
             uncertain: Vec::new(),
+            transformed: None,
             output: None,
             stages: Vec::new(),
             losses: Vec::new(),
@@ -184,6 +188,20 @@ impl Balance {
     pub fn holds(&self) -> bool {
         self.source == self.written.plus(self.expired).plus(self.excluded).plus(self.dropped)
     }
+}
+
+/// What a transformer did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Transformed {
+    /// sha256 of the program's file, where it was named by its path.
+    pub program_sha256: Option<String>,
+    /// Nodes that it was sent, directories among them.
+    pub nodes: u64,
+    /// Pairs that came back.
+    pub pairs: u64,
+    /// Pairs of these that belong to no key of the source.
+    pub added: u64,
 }
 
 /// What was made.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::facts::{Contents, Count, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
-use super::model::{OutputFacts, Report};
+use super::model::{OutputFacts, Report, Transformed};
 use super::table::{Table, counted, printable, size};
 use super::verification::Verification;
 use crate::options::{Target, To};
@@ -25,6 +25,13 @@ pub fn summary(report: &Report) -> String {
     table.line("source keys", keys_and_size(report.balance.source));
     table.line("written", keys_and_size(report.balance.written));
     balance_lines(&mut table, report);
+    if let Some(Transformed { nodes, pairs, added, .. }) = report.transformed {
+        let nodes = counted(nodes, "node", "nodes");
+        table.line(
+            "transformer",
+            format!("{nodes} sent, {} back, {added} of no source key", counted(pairs, "pair", "pairs")),
+        );
+    }
     content_lines(&mut table, &report.contents, &report.as_of);
     if let Some(evidence) = &report.as_of_evidence {
         table.line("last write", format!("{} ({evidence})", report.as_of));

@@ -46,6 +46,20 @@ impl Slots {
         *self.by_seconds.entry(seconds.max(MIN_SECONDS)).or_insert(LeaseSlot(next))
     }
 
+    /// The slot of each lease by the id that [`Slots::allocate`] gives it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn by_id(&self, in_use: &HashSet<LeaseId>) -> Result<HashMap<LeaseId, LeaseSlot>> {
+        let (leases, places) = self.allocate(in_use)?;
+        let slots = (0..).map(LeaseSlot).zip(places);
+        let ids = slots.filter_map(|(slot, place)| {
+            let lease = leases.get((place.0 as usize).checked_sub(1)?)?;
+            Some((lease.id, slot))
+        });
+        Ok(ids.collect())
+    }
+
     /// The leases, shortest first, with ids counted from 1 that are not in use; and for each slot given out so far its
     /// place among them, counted from 1.
     ///
@@ -89,6 +103,8 @@ mod tests {
         let (leases, places) = slots.allocate(&in_use).unwrap();
         let found: Vec<_> = leases.iter().map(|lease| (lease.id.0, lease.seconds)).collect();
         assert_eq!(found, [(1, 2), (3, 60), (4, 90)]);
+        let by_id = slots.by_id(&in_use).unwrap();
+        assert_eq!(by_id, HashMap::from_iter([(LeaseId(1), early), (LeaseId(3), short), (LeaseId(4), long)]));
         let place = |slot: LeaseSlot| places[slot.0 as usize].0;
         assert_eq!((place(early), place(short), place(long), place(LeaseSlot(0))), (1, 2, 3, 0));
     }

@@ -9,4 +9,5 @@ pub mod names;
 pub mod order;
 pub mod permissions;
 pub mod plan;
+pub mod program;
 pub mod rules;

@@ -183,6 +183,11 @@ pub struct Pairs<'t, 'm> {
 }
 
 impl<'t> Pairs<'t, '_> {
+    /// Whether a row comes from no v2 key: a transformer added it. It refers to the root, which is no key.
+    pub fn is_added(&self, row: &Row) -> bool {
+        self.tree.path_len(row.node) <= NAMESPACE.len()
+    }
+
     /// The v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
         let path = self.tree.path(row.node);

@@ -18,7 +18,7 @@ use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
 
 /// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
-const REQUEST_OVERHEAD: u64 = 512;
+pub(crate) const REQUEST_OVERHEAD: u64 = 512;
 
 /// The namespace of user keys, which v3 keys do not carry.
 pub const NAMESPACE: &[u8] = b"/1";
@@ -54,6 +54,18 @@ impl Policy {
             rules: KeyRules::default(),
             request_limit: REQUEST_LIMIT,
         }
+    }
+
+    /// Why rules and policies leave a node out, its TTL policy aside.
+    pub fn leave_out(&mut self, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
+        if let Some(rule) = self.rules.excluded(key) {
+            return Some(rule.map_or(Why::NotIncluded, Why::Excluded));
+        }
+        if self.drop_hidden && path::is_hidden(key) {
+            return Some(Why::Hidden);
+        }
+        let expired = self.expired == Expired::Drop && expiry.is_some_and(|at| self.has_expired(at));
+        expired.then_some(Why::Expired)
     }
 
     /// Whether what expires at that instant has expired.
@@ -107,6 +119,8 @@ pub enum Why {
     Expired,
     /// `--ttl drop`.
     Ttl,
+    /// No pair of the transformer has its modified index.
+    Transformer,
 }
 
 /// What will be written, and what not.
@@ -132,6 +146,8 @@ pub struct Plan {
     pub written: Count,
     /// Markers in `rows`.
     pub markers: u64,
+    /// Pairs in `rows` that a transformer made of no key; each refers to the root, and names its own revision.
+    pub added: u64,
     /// Keys in `rows` with another name than in v2.
     pub renamed: u64,
     /// Keys in `rows` whose value was decoded.
@@ -223,14 +239,14 @@ impl Plan {
         let key = path::user_key(&path);
         if tree.is_dir(node) {
             self.inventory.directories += 1;
-            if self.leave_out(policy, key, visit.expiry).is_none() {
+            if policy.leave_out(key, visit.expiry).is_none() {
                 open.dirs.push(OpenDir { node, path_len: path.len(), expiry: visit.expiry, kept: false });
             }
             return Ok(());
         }
         let bytes = (key.len() + tree.value_len(node)) as u64;
         self.inventory.count(tree, visit, key, bytes, policy);
-        let outcome = match self.leave_out(policy, key, visit.expiry) {
+        let outcome = match policy.leave_out(key, visit.expiry) {
             Some(why) => Err(why),
             None => self.lease(policy, key, visit).ok_or(Why::Ttl),
         };
@@ -251,21 +267,10 @@ impl Plan {
         Ok(())
     }
 
-    /// Why rules and policies leave a node out, its TTL policy aside.
-    fn leave_out(&self, policy: &mut Policy, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
-        if let Some(rule) = policy.rules.excluded(key) {
-            return Some(rule.map_or(Why::NotIncluded, Why::Excluded));
-        }
-        if policy.drop_hidden && path::is_hidden(key) {
-            return Some(Why::Hidden);
-        }
-        let expired = policy.expired == Expired::Drop && expiry.is_some_and(|at| policy.has_expired(at));
-        expired.then_some(Why::Expired)
-    }
-
-    fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
+    /// Notes a key that is not written, with the bytes of its name and value.
+    pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
         match why {
-            Why::Hidden | Why::Ttl => self.dropped.add(bytes),
+            Why::Hidden | Why::Ttl | Why::Transformer => self.dropped.add(bytes),
             Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
             Why::Expired => self.expired.add(bytes),
         }

@@ -118,7 +118,8 @@ fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
 
 fn failed(pairs: Pairs<'_, '_>, row: &Row, what: &str) -> Error {
     let path = pairs.tree.path(row.node);
-    let key = short(&String::from_utf8_lossy(path::user_key(&path)));
+    let key = if pairs.is_added(row) { pairs.key(row) } else { path::user_key(&path).into() };
+    let key = short(&String::from_utf8_lossy(&key));
     Error::new(Reason::VerifyFailed, format!("key {key}: {what}"))
 }
 

@@ -15,6 +15,8 @@ use std::io::Write;
 pub enum Need {
     Peers,
     Corpus,
+    /// python3, for the programs that tests run; a machine with peers has it.
+    Python,
     /// Something that this machine does not let a test do, whatever is installed.
     Machine,
 }
@@ -25,7 +27,7 @@ pub enum Need {
 /// If the environment requires it.
 pub fn skip(test: &str, need: Need, what: &str) {
     let variable = match need {
-        Need::Peers => "ETCDLIFT_REQUIRE_PEERS",
+        Need::Peers | Need::Python => "ETCDLIFT_REQUIRE_PEERS",
         Need::Corpus => "ETCDLIFT_REQUIRE_CORPUS",
         Need::Machine => "ETCDLIFT_REQUIRE_MACHINE",
     };
@@ -36,7 +38,7 @@ pub fn skip(test: &str, need: Need, what: &str) {
     // Not `eprintln!`: the test harness hides that of a test which passes.
     let _ = std::io::stderr().write_all(line.as_bytes());
     // Nobody can help what a machine forbids.
-    if let (Need::Peers | Need::Corpus, Some(path)) = (need, env::var_os("ETCDLIFT_SKIP_LOG")) {
+    if let (Need::Peers | Need::Corpus | Need::Python, Some(path)) = (need, env::var_os("ETCDLIFT_SKIP_LOG")) {
         let mut log = OpenOptions::new().create(true).append(true).open(path).unwrap();
         log.write_all(line.as_bytes()).unwrap();
     }
