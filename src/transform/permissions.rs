@@ -108,16 +108,25 @@ impl<'r> KeySets<'r> {
     /// The image of a piece; `None` if it is left out. Its first key stands for all of it where prefixes decide.
     fn piece(&mut self, piece: &Range) -> Result<Option<Range>, NoImage> {
         let key = &piece.start;
-        if !piece.is_one_key() && self.meets_regex(key) {
+        let one = piece.is_one_key();
+        let choose = self.rules.choose.iter().map(|choice| match choice {
+            Choice::Include(pattern) | Choice::Exclude(pattern) => pattern,
+        });
+        if !one && regex_decides(choose, key) {
             return Err(NoImage::NoInterval);
         }
         if self.keys.excluded(key).is_some() {
             return Ok(None);
         }
+        if !one && regex_decides(self.rules.rename.iter().map(|rename| &rename.from), key) {
+            return Err(NoImage::NoInterval);
+        }
         let Some(renamed) = self.keys.rename(key) else { return Ok(Some(piece.clone())) };
         let start = renamed.apply(key);
-        if piece.is_one_key() {
-            return Ok(Some(Range { end: Some([&start[..], b"\0"].concat()), start }));
+        if one {
+            // Nothing can have the empty name, and v3 would take it for the key of one zero byte.
+            let named = !start.is_empty();
+            return Ok(named.then(|| Range { end: Some([&start[..], b"\0"].concat()), start }));
         }
         // What is replaced ends before the first byte in which keys of the piece differ, or right behind it: then the
         // piece is everything that begins with it.
@@ -128,21 +137,15 @@ impl<'r> KeySets<'r> {
         };
         Ok(Some(Range { start, end }))
     }
+}
 
-    /// Whether a regular expression has a say on keys like this one.
-    fn meets_regex(&self, key: &[u8]) -> bool {
-        let choose = self.rules.choose.iter().map(|choice| match choice {
-            Choice::Include(pattern) | Choice::Exclude(pattern) => pattern,
-        });
-        let first = |mut patterns: Box<dyn Iterator<Item = &Pattern> + '_>| {
-            let deciding = patterns.find(|pattern| match pattern {
-                Pattern::Prefix(prefix) => is_below(prefix.as_bytes(), key),
-                Pattern::Regex(_) => true,
-            });
-            matches!(deciding, Some(Pattern::Regex(_)))
-        };
-        first(Box::new(choose)) || first(Box::new(self.rules.rename.iter().map(|rename| &rename.from)))
-    }
+/// Whether a regular expression is the first to have a say on keys like this one.
+fn regex_decides<'p>(mut patterns: impl Iterator<Item = &'p Pattern>, key: &[u8]) -> bool {
+    let deciding = patterns.find(|pattern| match pattern {
+        Pattern::Prefix(prefix) => is_below(prefix.as_bytes(), key),
+        Pattern::Regex(_) => true,
+    });
+    matches!(deciding, Some(Pattern::Regex(_)))
 }
 
 impl Range {
@@ -157,8 +160,8 @@ impl Range {
     }
 }
 
-/// The v2 keys that a pattern matches; all of them begin with a slash.
-fn matched(pattern: &[u8]) -> Option<Range> {
+/// The v2 keys that a pattern matches; all of them begin with a slash. `None`: it can match none.
+pub fn matched(pattern: &[u8]) -> Option<Range> {
     let Some(prefix) = pattern.strip_suffix(b"*") else {
         let is_key = pattern.first() == Some(&b'/');
         return is_key.then(|| Range { start: pattern.to_vec(), end: Some([pattern, b"\0"].concat()) });
@@ -282,11 +285,32 @@ mod tests {
     }
 
     #[test]
+    fn the_empty_name_is_no_right() {
+        let gone = image(&rules(&[], &[("/a", "")], false), "/a").unwrap();
+        assert_eq!(gone, Image { ranges: Vec::new(), cut: true });
+        assert_eq!(image(&rules(&[], &[], true), "/").unwrap().ranges, []);
+        let below = image(&rules(&[], &[("/a", "")], true), "/a*").unwrap().ranges;
+        assert!(below.iter().any(|range| range.contains(b"x")), "{below:?}");
+    }
+
+    #[test]
+    fn ends_that_no_key_is_behind_are_open() {
+        assert_eq!(successor(b""), None);
+        assert_eq!(successor(b"\xff\xff"), None);
+        assert_eq!(successor(b"a\xff"), Some(b"b".to_vec()));
+        let found = KeySets::new(&rules(&[], &[("/a", "\u{0}")], false)).unwrap().image(b"/a/*").unwrap();
+        assert_eq!(found.ranges, [range("\u{0}/", "\u{0}0")]);
+    }
+
+    #[test]
     fn a_regular_expression_has_an_image_of_single_keys_only() {
         let regex = rules(&[], &[("/safe", "/s"), ("~/v([0-9])", "/version$1")], false);
         assert_eq!(image(&regex, "/a/*"), Err(NoImage::NoInterval));
         assert_eq!(image(&regex, "/a/v7").unwrap().ranges, [range("/a/version7", "/a/version7\0")]);
         assert_eq!(image(&regex, "/safe/*").unwrap().ranges, [range("/s/", "/s0")]);
+        let left_out = rules(&[("-", "/b")], &[("~x", "y")], false);
+        assert_eq!(image(&left_out, "/b/*").unwrap(), Image { ranges: Vec::new(), cut: true });
+        assert_eq!(image(&left_out, "/a/*"), Err(NoImage::NoInterval));
         assert_eq!(image(&rules(&[("-", "~x")], &[], false), "/a*"), Err(NoImage::NoInterval));
     }
 
