@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::ids::RaftIndex;
-use crate::options::AuthPolicy;
+use crate::options::{AuthPolicy, ConvertOptions};
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
@@ -275,7 +275,8 @@ pub(super) fn auth_names(report: &mut Report, names: &AuthNames) {
 }
 
 /// What becomes of users and roles.
-pub(super) fn auth(report: &mut Report, policy: AuthPolicy, auth: &Auth) {
+pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
+    let policy = options.auth;
     report.auth = AuthFacts {
         enabled: auth.enabled,
         users: auth.users.len() as u64,
@@ -306,6 +307,11 @@ pub(super) fn auth(report: &mut Report, policy: AuthPolicy, auth: &Auth) {
     if auth.guest_dropped {
         let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
         report.warn("guest-dropped", message);
+    }
+    if options.transformer.is_some() && auth.roles.iter().any(|role| !role.permissions.is_empty()) {
+        let message = "permissions are carried over for the names of keys in v2: a transformer that names keys otherwise \
+                       takes them out of reach, or into it";
+        report.warn("permissions-by-v2-names", message);
     }
     if !auth.cut.is_empty() {
         let count = counted(auth.cut.len() as u64, "permission", "permissions");

@@ -23,7 +23,7 @@ use crate::transform::inventory::Count;
 use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::plan::{Plan, Policy, plan};
 use crate::transform::rules::{KeyRules, TtlRules};
-use crate::transform::{auth, names};
+use crate::transform::{auth, names, reach};
 use crate::v2store::membership;
 use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
 use crate::v2store::table::Table;
@@ -95,7 +95,7 @@ pub(super) fn prepare<'m>(
     let tree = &mut recovered.replay.tree;
     facts::auth_names(report, &auth::names(tree));
     let auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
-    facts::auth(report, options.auth, &auth);
+    facts::auth(report, options, &auth);
     let mut policy = policy(options)?;
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
@@ -127,7 +127,11 @@ pub(super) fn prepare<'m>(
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     if policy.rules.renames() {
-        names::refuse_clashes(&Pairs { tree, ordered: &ordered }).map_err(in_source)?;
+        let pairs = Pairs { tree, ordered: &ordered };
+        names::refuse_clashes(&pairs).map_err(in_source)?;
+        if !auth.roles.is_empty() {
+            reach::refuse_wider(&auth, &pairs).map_err(in_source)?;
+        }
     }
     facts::order(report, &ordered);
     report.stage("plan", started.elapsed());

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::error::{Error, Reason, Result};
 use crate::options::{AuthPolicy, Guest, Rules};
 use crate::report::table::{counted, first_of, short};
-use crate::transform::permissions::{Image, KeySets, NoImage, Range};
+use crate::transform::permissions::{Image, KeySets, NoImage, Range, matched};
 use crate::transform::rules::shown;
 use crate::v2store::overlay::Tree;
 
@@ -37,7 +37,9 @@ pub fn names(tree: &mut Tree<'_>) -> AuthNames {
     let names = |tree: &mut Tree<'_>, dir: &[u8]| -> Vec<String> {
         children(tree, dir).into_iter().map(|(name, _)| shown(&name).into_owned()).collect()
     };
-    AuthNames { enabled: enabled(tree), users: names(tree, b"/2/users"), roles: names(tree, b"/2/roles") }
+    // Every server takes what it cannot read for off.
+    let enabled = enabled(tree).unwrap_or(Some(false));
+    AuthNames { enabled, users: names(tree, b"/2/users"), roles: names(tree, b"/2/roles") }
 }
 
 /// Users, roles and whether authentication is on, as v3 has them.
@@ -49,6 +51,8 @@ pub struct Auth {
     pub users: Vec<User>,
     /// Roles by name.
     pub roles: Vec<Role>,
+    /// What each of the roles could do in v2, in the same order.
+    pub granted: Vec<Granted>,
     /// Rights of anonymous clients are lost, because v3 has none.
     pub guest_dropped: bool,
     /// Permissions that lost a part, or all, of their keys to rules: role and pattern.
@@ -81,6 +85,31 @@ pub struct Role {
     pub name: Vec<u8>,
     /// What it may do with which keys, sorted by key.
     pub permissions: BTreeMap<Range, Access>,
+}
+
+impl Role {
+    /// Whether it may read, or write, a v3 key.
+    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
+        let not = if write { Access::Read } else { Access::Write };
+        self.permissions.iter().any(|(range, access)| *access != not && range.contains(key))
+    }
+}
+
+/// The v2 keys that a role could reach.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// Those that it could read.
+    pub read: Vec<Range>,
+    /// Those that it could write.
+    pub write: Vec<Range>,
+}
+
+impl Granted {
+    /// Whether it could read, or write, a v2 key.
+    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
+        let ranges = if write { &self.write } else { &self.read };
+        ranges.iter().any(|range| range.contains(key))
+    }
 }
 
 /// What a permission allows.
@@ -118,7 +147,7 @@ pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Ru
         AuthPolicy::Fail | AuthPolicy::Migrate | AuthPolicy::UsersOnly => {}
     }
     let mut auth = Auth {
-        enabled: names.enabled == Some(true) && policy == AuthPolicy::Migrate,
+        enabled: enabled(tree)? == Some(true) && policy == AuthPolicy::Migrate,
         users: users(tree)?,
         ..Auth::default()
     };
@@ -135,16 +164,21 @@ pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Ru
     Ok(auth)
 }
 
-fn enabled(tree: &mut Tree<'_>) -> Option<bool> {
-    tree.lookup(b"/2/enabled").ok().map(|node| *tree.value(node) == *b"true")
+/// Whether v2 authentication is on. It must not be guessed: v3 would be open to everyone.
+fn enabled(tree: &mut Tree<'_>) -> Result<Option<bool>> {
+    let Ok(node) = tree.lookup(b"/2/enabled") else { return Ok(None) };
+    let message = "/2/enabled: expected true or false for v2 authentication, found something else";
+    serde_json::from_slice(&tree.value(node)).map(Some).map_err(|_| {
+        Error::new(Reason::Damaged, message).advise("--auth ignore leaves users and roles out, and v3 open to everyone")
+    })
 }
 
 /// v3 takes the flag on trust: without an administrator nobody could ever change anything again.
 fn refuse_lockout(users: &[User]) -> Result<()> {
-    if users.iter().any(|user| user.name == ROOT) {
+    if users.iter().any(|user| user.name == ROOT && !user.password.is_empty()) {
         return Ok(());
     }
-    let message = "authentication is on, and there is no user root, without whom nobody could administer v3: give \
+    let message = "authentication is on, and there is no user root with a password, without whom nobody could administer v3: give \
                    --auth users-only, which carries users and roles and leaves authentication off";
     Err(Error::new(Reason::AuthInvalid, message))
 }
@@ -200,6 +234,8 @@ impl Auth {
             let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
             let (read, write) = (kv.read.unwrap_or_default(), kv.write.unwrap_or_default());
             guest_rights |= name == GUEST && !(read.is_empty() && write.is_empty());
+            let ranges = |patterns: &[String]| patterns.iter().filter_map(|p| matched(p.as_bytes())).collect();
+            self.granted.push(Granted { read: ranges(&read), write: ranges(&write) });
             let mut permissions = BTreeMap::new();
             for (access, pattern) in
                 read.iter().map(|p| (Access::Read, p)).chain(write.iter().map(|p| (Access::Write, p)))
@@ -341,6 +377,14 @@ mod tests {
             |store: &str, rules: &Rules| migrated(store, AuthPolicy::Migrate, Guest::Fail, rules).unwrap_err();
         let none = Rules::default();
         assert_eq!(refused(&auth_of("true", &[], &[READER]), &none).reason(), Reason::AuthInvalid);
+        let without = ("root", r#"{"user":"root","roles":["root"]}"#);
+        assert_eq!(refused(&auth_of("true", &[without], &[]), &none).reason(), Reason::AuthInvalid);
+        for unclear in ["", "1", "True", "nonsense"] {
+            let store = auth_of(unclear, &[ROOT_USER], &[]);
+            let error = refused(&store, &none);
+            assert!(error.reason() == Reason::Damaged && error.to_string().contains("/2/enabled"), "{error}");
+            assert!(migrated(&store, AuthPolicy::Ignore, Guest::Fail, &none).is_ok());
+        }
         let error = refused(&auth_of("true", &[("bob", "$2a$10$secret")], &[]), &none);
         assert_eq!(error.reason(), Reason::Damaged);
         assert!(error.to_string().contains("user bob") && !error.to_string().contains("secret"), "{error}");

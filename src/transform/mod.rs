@@ -10,4 +10,5 @@ pub mod order;
 pub mod permissions;
 pub mod plan;
 pub mod program;
+pub mod reach;
 pub mod rules;
