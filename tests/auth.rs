@@ -181,7 +181,7 @@ fn users_of_the_corpus_can_do_what_they_could() {
         assert!(refused.output.status == 5 && refused.output.stderr.contains(words), "{}", refused.output.story());
         let converted = convert_to(&source, temp.path(), [&as_of[..], &["--guest", "drop"]].concat());
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
-        no_hash_is_shown(&source, &converted);
+        no_hash_is_shown(&source, &converted, &[&["--keys"], &["--json", "--keys"], &["--wal", "--json"]]);
         for version in [Version::V3_4, Version::V3_7] {
             let found = try_all(&peers, version, &converted, &v2, str::to_string);
             wrong.extend(found.into_iter().map(|what| format!("{}: {what}", scenario.name)));
@@ -191,11 +191,11 @@ fn users_of_the_corpus_can_do_what_they_could() {
 }
 
 /// Neither what a conversion prints and reports, nor an inspection, has a hash in it.
-fn no_hash_is_shown(source: &Path, converted: &Converted) {
+fn no_hash_is_shown(source: &Path, converted: &Converted, inspections: &[&[&str]]) {
     let report = fs::read_to_string(&converted.report).unwrap();
     let mut said = vec![converted.output.story(), report];
-    for options in [&["--keys"][..], &["--json", "--keys"], &["--wal", "--json"]] {
-        let output = etcdlift([&["inspect", source.to_str().unwrap()], options].concat()).success();
+    for options in inspections {
+        let output = etcdlift([&["inspect", source.to_str().unwrap()], *options].concat()).success();
         said.push(String::from_utf8(output.stdout).unwrap() + &output.stderr);
     }
     let snapshot = etcdlift(["inspect", converted.snapshot.to_str().unwrap(), "--json", "--keys"]).success();
@@ -269,17 +269,18 @@ fn permissions_follow_the_rules_of_the_keys() {
     all_well(&try_all(&peers, Version::V3_4, &moved, &v2, named));
 }
 
+fn report(converted: &Converted) -> Value {
+    serde_json::from_slice(&fs::read(&converted.report).unwrap()).unwrap()
+}
+
 #[test]
 fn policies() {
-    let Some(peers) = peers::require(test_name!()) else { return };
     let temp = scratch::temp();
     let source = temp.path().join("v2");
     by_hand(&source);
     let run = |name: &str, options: &[&str]| {
         convert_to(&source, &temp.path().join(name), [&["--wal-dir", "none"], options].concat())
     };
-    let report =
-        |converted: &Converted| -> Value { serde_json::from_slice(&fs::read(&converted.report).unwrap()).unwrap() };
     let failed = run("fail", &["--auth", "fail"]);
     assert_eq!((failed.output.status, &report(&failed)["reason"]), (5, &"auth-present".into()));
     assert!(!failed.snapshot.exists());
@@ -296,8 +297,32 @@ fn policies() {
     let cut = run("cut", &["--exclude", "/a/b"]);
     assert_eq!(report(&cut)["auth"]["cut"], json!(["r: /a/*", "w: /a/b/*"]), "{}", cut.output.story());
 
-    // Users are there, and authentication can be turned on by hand.
-    let only = run("users-only", &["--auth", "users-only"]);
+    // A name must not bring a key within reach of a role that could not reach it.
+    let wider = run("wider", &["--map", "/k=/a/k"]);
+    let story = wider.output.story();
+    assert_eq!((wider.output.status, &report(&wider)["reason"]), (5, &"auth-invalid".into()), "{story}");
+    assert!(wider.output.stderr.contains("role r: it could not read /k in v2"), "{story}");
+    assert!(!wider.snapshot.exists());
+    assert_eq!(run("elsewhere", &["--map", "/k=/elsewhere"]).output.status, 0);
+    assert_eq!(run("wider-ignored", &["--map", "/k=/a/k", "--auth", "ignore"]).output.status, 0);
+
+    let ledger = temp.path().join("ledger.ndjson");
+    let all = run("all", &["--ledger", ledger.to_str().unwrap()]);
+    assert_eq!(all.output.status, 0, "{}", all.output.story());
+    let said = [&failed, &ignored, &refused, &cut, &wider, &all].map(|run| run.output.story());
+    let text = said.concat() + &fs::read_to_string(&ledger).unwrap();
+    assert!(!text.contains(&HASH[..7]) && !text.contains(&HASH[29..]), "a hash is shown: {text}");
+    no_hash_is_shown(&source, &all, &[&["--wal-dir", "none", "--keys"], &["--wal-dir", "none", "--json"]]);
+}
+
+/// Users are there, and authentication can be turned on by hand.
+#[test]
+fn users_alone_leave_authentication_off() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let temp = scratch::temp();
+    let source = temp.path().join("v2");
+    by_hand(&source);
+    let only = convert_to(&source, &temp.path().join("only"), ["--wal-dir", "none", "--auth", "users-only"]);
     assert_eq!(only.output.status, 0);
     assert!(only.output.stderr.contains("`etcdctl auth enable` turns it on"), "{}", only.output.story());
     for version in [Version::V3_4, Version::V3_7] {

@@ -61,6 +61,7 @@ fn every_directory_gives_what_its_server_held() {
         faults(&dump, &rows::lease_lengths(scenario, data_dir), scenario.truth.auth_enabled())
             .into_iter()
             .for_each(&mut say);
+        auth_faults(&dump, &scenario.truth).into_iter().for_each(&mut say);
         let inspected = converted.inspect();
         let keys = (inspected.keys, inspected.leases);
         let leases = expected.iter().map(|row| row.lease).max().unwrap_or(0);
@@ -414,6 +415,25 @@ fn faults(dump: &Dump, leases: &[i64], auth: bool) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Users and roles are there by name, and authentication is off. What they may
+/// do is another test's matter.
+fn auth_faults(dump: &Dump, truth: &Truth) -> Vec<String> {
+    let found = |bucket: &str| -> Vec<String> {
+        let pairs = dump.others.iter().filter(|other| other.bucket == bucket);
+        pairs.map(|pair| String::from_utf8_lossy(&pair.key).into_owned()).collect()
+    };
+    let auth = truth.auth.as_ref();
+    let users: Vec<String> = auth.into_iter().flat_map(|auth| auth.users.keys().cloned()).collect();
+    // v2 lists the role root, and stores none.
+    let roles = auth.into_iter().flat_map(|auth| auth.roles.keys().cloned());
+    let roles: Vec<String> = roles.filter(|role| role != "root").collect();
+    [("authUsers", users), ("authRoles", roles), ("auth", Vec::new())]
+        .into_iter()
+        .filter(|(bucket, expected)| found(bucket) != *expected)
+        .map(|(bucket, expected)| format!("{bucket}: expected {expected:?}, found {:?}", found(bucket)))
+        .collect()
 }
 
 /// `leasepb.Lease`, by hand.

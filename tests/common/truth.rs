@@ -39,6 +39,8 @@ pub struct Node {
 #[derive(Debug, Deserialize)]
 pub struct Auth {
     pub enabled: bool,
+    pub users: BTreeMap<String, serde_json::Value>,
+    pub roles: BTreeMap<String, serde_json::Value>,
 }
 
 /// A request whose key or value was not valid UTF-8, as it was sent.

@@ -122,7 +122,7 @@ fn the_books_of_every_directory_balance() {
     for scenario in &scenarios {
         for data_dir in scenario.live() {
             let case = Case::new();
-            let run = convert(&case, scenario, data_dir, &["--hidden", "drop", "--dry-run"]);
+            let run = convert(&case, scenario, data_dir, &["--hidden", "drop", "--guest", "drop", "--dry-run"]);
             if matches!(run.output.status, 0 | 8) {
                 books_balance(run.report());
                 converted += 1;
