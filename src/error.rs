@@ -106,6 +106,10 @@ reasons! {
     NoRoom = "no-room", Kind::Refused;
     /// The source holds v3 keys, leases, users or roles.
     V3Present = "v3-present", Kind::Refused;
+    /// A key, user or role that v2 and v3 both have.
+    Conflict = "conflict", Kind::Refused;
+    /// Committed v3 writes stand in the log, and not in the source's v3 backend.
+    V3Late = "v3-late", Kind::Refused;
     /// A v2 index cannot be a v3 revision.
     IndexRange = "index-range", Kind::Refused;
     /// The source's own log removes this member from the cluster.

@@ -3,7 +3,7 @@
 //! FORMATS section 9.1. The `key` bucket is encoded from the tree as it is written; the others are small and lie in memory.
 //! Must not know pages.
 
-use super::rows::KeyRows;
+use super::rows::{KeyRows, Stored};
 use super::schema::{self, BUCKETS};
 use super::{Lease, Meta};
 use crate::bolt::{Bucket, OwnedRows, Rows};
@@ -26,7 +26,7 @@ impl<'t, 'm> Content<'t, 'm> {
     /// # Errors
     /// Never in practice: a fault of the size computation.
     pub fn new(pairs: Pairs<'t, 'm>, meta: &Meta) -> Result<Self> {
-        let mut content = Content { keys: KeyRows::new(pairs), others: Default::default() };
+        let mut content = Content { keys: KeyRows::new(&[], pairs), others: Default::default() };
         let lease = |grant: &crate::transform::lease::Grant| {
             let lease = Lease { id: grant.id, ttl: grant.seconds, remaining_ttl: 0 };
             Ok((lease.key().to_vec(), lease.encode()?))
@@ -36,11 +36,29 @@ impl<'t, 'm> Content<'t, 'm> {
         Ok(content)
     }
 
+    /// Puts changes that are there already before all others; the caller has seen to it that their revisions are lower.
+    pub fn keep(&mut self, stored: &'t [Stored<'m>]) {
+        self.keys = KeyRows::new(stored, self.keys.pairs());
+    }
+
+    /// The changes that are kept.
+    pub fn stored(&self) -> &'t [Stored<'m>] {
+        self.keys.stored()
+    }
+
     /// Gives a bucket other than `key` its pairs.
     pub fn set(&mut self, bucket: &[u8], pairs: Vec<Pair>) {
         let place = BUCKETS.iter().position(|name| *name == bucket);
         if let Some(rows) = place.and_then(|at| self.others.get_mut(at)) {
             *rows = OwnedRows::new(pairs);
+        }
+    }
+
+    /// Gives a bucket other than `key` more pairs.
+    pub fn add(&mut self, bucket: &[u8], pairs: &[Pair]) {
+        let place = BUCKETS.iter().position(|name| *name == bucket);
+        if let Some(rows) = place.and_then(|at| self.others.get_mut(at)).filter(|_| !pairs.is_empty()) {
+            *rows = OwnedRows::new([rows.pairs(), pairs].concat());
         }
     }
 

@@ -63,6 +63,9 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The keys of these pairs.
+    pub const KEYS: [&[u8]; 4] = [CONSISTENT_INDEX, FINISHED_COMPACT, SCHEDULED_COMPACT, TERM];
+
     /// The pairs in the order of their keys.
     pub fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let compact = |revision: Revision| RevisionKey::put(revision, 0).to_bytes().to_vec();

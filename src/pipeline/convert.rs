@@ -143,11 +143,11 @@ fn output_facts(options: &ConvertOptions, prepared: &Prepared<'_>, written: &Wri
         db_sha256: hex(&written.digested.db_sha256),
         v2_index: prepared.v2_index().0,
         revision,
-        compact_revision: revision,
+        compact_revision: u64::try_from(prepared.compacted().0).unwrap_or(0),
         hash_kv: written.hash_kv,
         status_hash: written.status_hash,
         pairs: prepared.pair_count(),
-        leases: prepared.ordered.leases.len() as u64,
+        leases: prepared.lease_count(),
         lease_list: lease_list(&prepared.ordered),
         verified: options.verify && !options.dry_run,
     }

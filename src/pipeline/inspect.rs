@@ -33,7 +33,7 @@ pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let (table, source_files) = read_and_hash(opened, interrupted)?;
     let backend = backend(opened)?;
-    let mut recovered = recover(opened, &table, backend.consistent_index, &ReplayOptions::default())?;
+    let mut recovered = recover(opened, &table, backend.applied(), &ReplayOptions::default())?;
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
     facts::source(&mut report, opened, &mut recovered);

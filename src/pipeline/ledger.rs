@@ -19,7 +19,6 @@ use crate::report::ledger::{Line, Written, text_or_base64};
 use crate::report::{Balance, Count};
 use crate::transform::order::Pairs;
 use crate::transform::plan::{NAMESPACE, Row, Why};
-use crate::transform::rules::KeyRules;
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
 
@@ -40,7 +39,7 @@ pub(super) fn write(
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
     let mut ledger =
-        Ledger { pairs: prepared.pairs(), rules: &prepared.rules, counted: Balance::default(), lines: Vec::new() };
+        Ledger { prepared, pairs: prepared.pairs(), counted: Balance::default(), lines: Vec::new() };
     let mut io_error = None;
     let written = out.write(|writer| {
         let mut emit = |lines: &mut Vec<u8>| {
@@ -63,8 +62,8 @@ pub(super) fn write(
 }
 
 struct Ledger<'p, 'm> {
+    prepared: &'p Prepared<'m>,
     pairs: Pairs<'p, 'm>,
-    rules: &'p KeyRules,
     counted: Balance,
     lines: Vec<u8>,
 }
@@ -77,7 +76,9 @@ impl Ledger<'_, '_> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
         let db = file.map(Db::open).transpose().map_err(damaged)?;
         let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
-        let mut found = bucket.as_ref().map(|bucket| bucket.iter());
+        // Behind what was kept of v3.
+        let kept = usize::try_from(self.prepared.kept_pairs()).unwrap_or(usize::MAX);
+        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(kept));
         let pairs = self.pairs;
         for rows in pairs.ordered.rows.chunks(CHUNK) {
             interrupted()?;
@@ -118,7 +119,7 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 => &mut self.counted.dropped,
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -172,9 +173,10 @@ impl Ledger<'_, '_> {
             Why::Expired => "expired",
             Why::Ttl => "ttl",
             Why::Transformer => "transformer",
+            Why::KeptV3 => "kept-v3",
         });
         if let Why::Excluded(rule) = why {
-            line.rule = Some(self.rules.choice_text(rule).to_string());
+            line.rule = Some(self.prepared.rules.choice_text(rule).to_string());
         }
         line
     }

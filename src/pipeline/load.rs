@@ -1,11 +1,13 @@
 //! From files to the tree: open, hash, parse, replay. Shared by `convert` and `inspect`.
 
+use std::cmp::Reverse;
+
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Interrupted;
 use crate::bolt::Db;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
@@ -13,8 +15,8 @@ use crate::report::SourceFile;
 use crate::report::table::counted;
 use crate::source::dir;
 use crate::source::map::Map;
-use crate::source::open::Opened;
-use crate::v2store::recover::read_table;
+use crate::source::open::{Member, Opened};
+use crate::v2store::recover::{BackendProof, read_table};
 use crate::v2store::table::Table;
 use crate::verify::{V3Content, v3_content};
 
@@ -64,33 +66,54 @@ pub(super) fn hash(bytes: &[u8], interrupted: Interrupted<'_>) -> Result<String>
 
 /// What the source's v3 backend holds, where it has one.
 #[derive(Debug, Default)]
-pub(super) struct Backend {
+pub(super) struct Backend<'m> {
     pub(super) content: V3Content,
     pub(super) consistent_index: Option<RaftIndex>,
+    /// The file, and which of the members it is of.
+    pub(super) map: Option<&'m Map>,
+    member: usize,
 }
 
-/// Looks into the v3 backend of a data directory: the one that came with the chosen snapshot, if that is newer than `db`
-/// (FORMATS 2.4).
-pub(super) fn backend(opened: &Opened) -> Result<Backend> {
-    let Some(member) = opened.start() else { return Ok(Backend::default()) };
+/// Looks into the v3 backends of the data directories, of which the one that is furthest on counts: they differ in nothing
+/// else.
+pub(super) fn backend(opened: &Opened) -> Result<Backend<'_>> {
+    let mut found: Vec<Backend<'_>> = opened
+        .members
+        .iter()
+        .enumerate()
+        .map(|(at, member)| backend_of(member, opened.choice.index()).map(|found| Backend { member: at, ..found }))
+        .collect::<Result<_>>()?;
+    // Of equals the one of the lowest id, whatever the order in which they were named.
+    let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
+    found.sort_by_key(|found| (Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found)));
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// The backend that came with the chosen snapshot, if that is newer than `db` (FORMATS 2.4).
+fn backend_of(member: &Member, start: RaftIndex) -> Result<Backend<'_>> {
     let own = member.db.as_ref().map(content).transpose()?.unwrap_or_default();
-    let behind = own.consistent_index.is_none_or(|index| index < opened.choice.index());
-    let received = member.received_dbs.iter().find(|(index, _)| *index == opened.choice.index());
+    let behind = own.consistent_index.is_none_or(|index| index < start);
+    let received = member.received_dbs.iter().find(|(index, _)| *index == start);
     match received.filter(|_| behind) {
         Some((_, received)) => content(received),
         None => Ok(own),
     }
 }
 
-fn content(map: &Map) -> Result<Backend> {
+fn content(map: &Map) -> Result<Backend<'_>> {
     let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
     let db = Db::open(map.bytes()).map_err(failed)?;
     let content = v3_content(&db).map_err(failed)?;
     let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
-    Ok(Backend { content, consistent_index })
+    Ok(Backend { content, consistent_index, map: Some(map), member: 0 })
 }
 
-impl Backend {
+impl Backend<'_> {
+    /// What it proves to be committed.
+    pub(super) fn applied(&self) -> Option<BackendProof> {
+        Some(BackendProof { member: self.member, index: self.consistent_index? })
+    }
+
     /// What of v3 data there is, in words; `None` where there is none.
     pub(super) fn describe(&self) -> Option<String> {
         let V3Content { keys, leases, users, roles, .. } = self.content;
@@ -102,21 +125,5 @@ impl Backend {
             .map(|(count, one, many)| counted(*count, one, many))
             .collect();
         if parts.is_empty() { None } else { Some(parts.join(", ")) }
-    }
-
-    /// Refuses a source with v3 data, in the backend or in log entries that it has not applied.
-    pub(super) fn refuse_v3(&self, opened: &Opened, v3_writes: &[RaftIndex]) -> Result<()> {
-        let applied = self.consistent_index.unwrap_or(RaftIndex(0));
-        let only_in_log = v3_writes.iter().filter(|index| **index > applied).count();
-        let mut found = self.describe().map(|what| format!("{what} in its v3 backend")).unwrap_or_default();
-        if only_in_log > 0 {
-            let and = if found.is_empty() { "" } else { " and " };
-            found = format!("{found}{and}{} in its log", counted(only_in_log as u64, "v3 write", "v3 writes"));
-        }
-        if found.is_empty() {
-            return Ok(());
-        }
-        let message = format!("the source holds v3 data too ({found}), which this version cannot carry over");
-        Err(Error::new(Reason::V3Present, message).in_file(opened.path()))
     }
 }

@@ -10,6 +10,7 @@ use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::v3_request::V3Request;
 use crate::source::wal::{EntryRef, Wal};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::apply::Effect;
@@ -66,7 +67,7 @@ fn effects(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
         effects.insert(applied.entry.index.0, (applied.effect, applied.v2_index));
         if effects.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
     };
-    recover_observed(opened, &table, backend.consistent_index, &ReplayOptions::default(), observe)?;
+    recover_observed(opened, &table, backend.applied(), &ReplayOptions::default(), observe)?;
     Ok(effects)
 }
 
@@ -87,13 +88,23 @@ fn describe(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
         Proposal::V2(request) => self::request(&request),
         Proposal::ClusterVersionSet(_) => (EntryFilter::V3, with_detail("cluster version")),
         Proposal::MemberAttributesSet(_) => (EntryFilter::V3, with_detail("member attributes")),
-        Proposal::V3 { field } => (EntryFilter::V3, with_detail(&format!("request field {field}"))),
+        Proposal::V3(request) => (EntryFilter::V3, v3_request(&request)),
     };
     Ok((filter, EntryLine { kind: word(filter), ..line }))
 }
 
 fn with_detail(detail: &str) -> EntryLine {
     EntryLine { detail: vec![detail.to_string()], ..EntryLine::default() }
+}
+
+fn v3_request(request: &V3Request<'_>) -> EntryLine {
+    let parts = request.parts();
+    let name = parts.first().map_or(&[][..], |part| part.name);
+    EntryLine {
+        key: (!name.is_empty()).then(|| super::facts::text(name)),
+        detail: parts.iter().map(|part| part.action.to_string()).collect(),
+        ..EntryLine::default()
+    }
 }
 
 fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {

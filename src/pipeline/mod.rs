@@ -5,6 +5,7 @@
 
 mod clock;
 mod convert;
+mod existing;
 mod facts;
 mod inspect;
 mod ledger;

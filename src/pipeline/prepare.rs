@@ -3,18 +3,18 @@
 //! Everything that can refuse a conversion stands here, before the first byte of output. `convert` writes what comes out,
 //! `verify` holds a file against it.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::load::{Backend, backend};
+use super::existing::{self, Kept};
 use super::{Interrupted, clock, facts, program};
 use crate::error::{Error, Reason, Result};
-use crate::ids::{RaftIndex, Term, V2Index};
+use crate::ids::{RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
-use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, Revisions, TailPolicy, To};
-use crate::report::table::counted;
+use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, TailPolicy, To};
+use crate::report::table::{counted, first_of};
 use crate::report::{Balance, Report};
 use crate::source::open::Opened;
 use crate::source::wal::Wal;
@@ -23,8 +23,9 @@ use crate::transform::inventory::Count;
 use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::plan::{Plan, Policy, plan};
 use crate::transform::rules::{KeyRules, TtlRules};
-use crate::transform::{auth, names, reach};
+use crate::transform::{auth, conflicts, names, reach};
 use crate::v2store::membership;
+use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
 use crate::v2store::table::Table;
 
@@ -38,6 +39,8 @@ pub(super) struct Prepared<'m> {
     /// The rules that chose and renamed.
     pub(super) rules: KeyRules,
     auth: Auth,
+    /// v3 data of the source that stay.
+    kept: Option<Kept<'m>>,
     meta: Meta,
 }
 
@@ -48,8 +51,13 @@ impl<'m> Prepared<'m> {
     /// A fault of etcdlift's own.
     pub(super) fn content(&self) -> Result<Content<'_, 'm>> {
         let mut content = Content::new(self.pairs(), &self.meta)?;
-        for (bucket, pairs) in auth_buckets(&self.auth)? {
-            content.set(bucket, pairs);
+        match &self.kept {
+            Some(kept) => kept.add_to(&mut content),
+            None => {
+                for (bucket, pairs) in auth_buckets(&self.auth)? {
+                    content.set(bucket, pairs);
+                }
+            }
         }
         Ok(content)
     }
@@ -61,7 +69,22 @@ impl<'m> Prepared<'m> {
 
     /// How many pairs the books say that the `key` bucket has.
     pub(super) fn pair_count(&self) -> u64 {
-        self.plan.written.keys + self.plan.markers + self.plan.added
+        self.plan.written.keys + self.plan.markers + self.plan.added + self.kept_pairs()
+    }
+
+    /// How many of these are kept as they were.
+    pub(super) fn kept_pairs(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.pairs.len() as u64)
+    }
+
+    /// Leases in the output.
+    pub(super) fn lease_count(&self) -> u64 {
+        self.ordered.leases.len() as u64 + self.kept.as_ref().map_or(0, Kept::lease_count)
+    }
+
+    /// The revision that the store is compacted at after boot.
+    pub(super) fn compacted(&self) -> Revision {
+        self.meta.scheduled_compact.max(self.meta.finished_compact).unwrap_or_default()
     }
 
     /// The v2 index that the state stands at.
@@ -85,7 +108,7 @@ pub(super) fn prepare<'m>(
     let started = Instant::now();
     let backend = backend(opened)?;
     let mut recovered =
-        recover(opened, table, backend.consistent_index, &replay_options(options)).map_err(in_source)?;
+        recover(opened, table, backend.applied(), &replay_options(options)).map_err(in_source)?;
     facts::source(report, opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options)?;
@@ -101,29 +124,32 @@ pub(super) fn prepare<'m>(
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
     facts::contents(report, tree, &plan, &policy, table.duplicates);
-    let balance = balance(&plan);
-    report.balance = balance;
+    report.balance = balance(&plan);
     refuse_nothing(options, opened, &plan)?;
-    backend.refuse_v3(opened, &recovered.replay.v3_writes)?;
-    let numbering = match options.revisions {
-        Revisions::Keep => Numbering::Keep,
-        Revisions::Dense => Numbering::DENSE,
+    let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
+    if let Some(kept) = &mut kept {
+        kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
+    }
+    let numbering = match (&kept, options.revisions) {
+        (Some(kept), _) => Numbering::Dense(kept.current),
+        (None, Revisions::Keep) => Numbering::Keep,
+        (None, Revisions::Dense) => Numbering::DENSE,
     };
-    let leases_in_use = &HashSet::new();
-    let balance = match &options.transformer {
-        None => balance,
-        Some(transformer) => {
-            let begun = Instant::now();
-            let stage = program::Stage { transformer, numbering, leases_in_use };
-            stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
-            // A stage of its own.
-            started += begun.elapsed();
-            report.balance = self::balance(&plan);
-            refuse_nothing(options, opened, &plan)?;
-            report.balance
-        }
-    };
+    let leases_in_use = &kept.as_ref().map(|kept| kept.leases_in_use.clone()).unwrap_or_default();
+    if let Some(transformer) = &options.transformer {
+        let begun = Instant::now();
+        let stage = program::Stage { transformer, numbering, leases_in_use };
+        stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
+        // A stage of its own.
+        started += begun.elapsed();
+        report.balance = balance(&plan);
+        refuse_nothing(options, opened, &plan)?;
+    }
     let tree = &recovered.replay.tree;
+    if let Some(kept) = &kept {
+        settle_conflicts(tree, &mut plan, kept, options, report).map_err(in_source)?;
+        report.balance = balance(&plan);
+    }
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     if policy.rules.renames() {
@@ -136,12 +162,51 @@ pub(super) fn prepare<'m>(
     facts::order(report, &ordered);
     report.stage("plan", started.elapsed());
     refuse_strict(options, report).map_err(in_source)?;
-    check_balance(&balance, &ordered, plan.markers + plan.added)?;
+    check_balance(&report.balance, &ordered, plan.markers + plan.added)?;
 
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
-    let compact = Some(ordered.current);
-    let meta = Meta { consistent_index, term, scheduled_compact: compact, finished_compact: compact };
-    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, meta })
+    let (scheduled_compact, finished_compact) = match &kept {
+        // The history that is kept stays readable, unless all of it is to count as compacted.
+        Some(kept) if options.bump_revision == 0 => kept.compacted,
+        _ => (Some(ordered.current), Some(ordered.current)),
+    };
+    let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
+    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+}
+
+/// Keys that v2 and v3 both have.
+fn settle_conflicts(
+    tree: &Tree<'_>,
+    plan: &mut Plan,
+    kept: &Kept<'_>,
+    options: &ConvertOptions,
+    report: &mut Report,
+) -> Result<()> {
+    let found = conflicts::find(tree, plan, &|key| kept.living(key));
+    if found.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = found.iter().map(|conflict| facts::text(&conflict.key)).collect();
+    let (count, first) = (counted(names.len() as u64, "key is", "keys are"), first_of(&names));
+    report.existing.get_or_insert_default().conflicts = names;
+    match options.on_conflict {
+        OnConflict::Fail => {
+            let message = format!("{count} in v2 and in v3: {first}; give --on-conflict keep-v3 or take-v2");
+            return Err(Error::new(Reason::Conflict, message));
+        }
+        OnConflict::KeepV3 => {
+            conflicts::keep_v3(tree, plan, &found);
+            if options.transformer.is_none() {
+                plan.leases.keep(plan.rows.iter().map(|row| row.lease));
+            }
+            report.warn("kept-v3", format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
+        }
+        OnConflict::TakeV2 => {
+            conflicts::take_v2(plan, &found);
+            report.warn("taken-from-v2", format!("{count} in v2 and in v3, and put on top as v2 has them: {first}"));
+        }
+    }
+    Ok(())
 }
 
 fn replay_options(options: &ConvertOptions) -> ReplayOptions {
@@ -258,7 +323,7 @@ fn raft_position(
     options: &ConvertOptions,
     opened: &Opened,
     recovered: &Recovered<'_>,
-    backend: &Backend,
+    backend: &Backend<'_>,
 ) -> (RaftIndex, Term) {
     if options.to == To::Snapshot {
         return (RaftIndex(1), Term(1));

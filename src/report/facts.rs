@@ -189,6 +189,59 @@ pub struct AuthFacts {
     pub matched_nothing: Vec<String>,
 }
 
+/// v3 data that the source held before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExistingFacts {
+    /// The v3 backend that they are in.
+    pub path: String,
+    /// They are in the output, too.
+    pub kept: bool,
+    /// Raft index of the last entry applied to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistent_index: Option<u64>,
+    /// The revision that it stands at; keys from v2 follow.
+    pub revision: u64,
+    /// The revision up to which its history is compacted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compact_revision: Option<u64>,
+    /// Changes of keys, deletions included.
+    pub changes: u64,
+    /// Keys that are not deleted.
+    pub keys: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Users.
+    pub users: u64,
+    /// Roles.
+    pub roles: u64,
+    /// v3 names of keys that v2 has as well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
+    /// Users and roles that v2 has as well, and not alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub auth_conflicts: Vec<String>,
+    /// v3 writes that stand in the log and not in the backend.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub late_writes: Vec<LateWrite>,
+}
+
+/// A v3 write in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LateWrite {
+    /// Its raft index.
+    pub raft_index: u64,
+    /// `put`, `delete`, `grant lease`, …
+    pub action: String,
+    /// The key, user or role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<i64>,
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }

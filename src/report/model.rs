@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{AuthFacts, Contents, Count, SourceFacts, SourceFile, Tail, TailWrite};
+use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use super::table::counted;
 use crate::error::Error;
 use crate::options::ConvertOptions;
@@ -53,6 +53,9 @@ pub struct Report {
     /// What becomes of users and roles.
     #[serde(default)]
     pub auth: AuthFacts,
+    /// v3 data that the source held before, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<ExistingFacts>,
     /// Where each source key went.
     #[serde(default)]
     pub balance: Balance,
@@ -105,6 +108,7 @@ impl Report {
             source: SourceFacts::default(),
             contents: Contents::default(),
             auth: AuthFacts::default(),
+            existing: None,
             balance: Balance::default(),
             tail: Tail::default(),
             uncertain: Vec::new(),
@@ -226,11 +230,12 @@ pub struct OutputFacts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
-    /// Changes of keys in it, as the books have them: one for each key that was written, and one for each marker.
+    /// Changes of keys in it, as the books have them: one for each key that was written, one for each marker, and those that
+    /// were kept of the source's v3 data.
     pub pairs: u64,
-    /// Leases in it, from v2's TTLs.
+    /// Leases in it.
     pub leases: u64,
-    /// Each of these, shortest first.
+    /// Those that come from v2's TTLs, shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lease_list: Vec<LeaseLine>,
     /// It was read back and its structure checked.

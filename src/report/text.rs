@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::facts::{Contents, Count, SourceFacts};
+use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report, Transformed};
 use super::table::{Table, counted, printable, size};
@@ -42,6 +42,9 @@ pub fn summary(report: &Report) -> String {
         let permissions = counted(auth.permissions, "permission", "permissions");
         let state = if auth.enabled { "on" } else { "off" };
         table.line("v3 auth", format!("{state}, {users}, {roles} with {permissions}"));
+    }
+    if let Some(existing) = &report.existing {
+        existing_lines(&mut table, existing);
     }
     if let Some(output) = &report.output {
         lease_lines(&mut table, output);
@@ -216,6 +219,23 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
     }
 }
 
+fn existing_lines(table: &mut Table, existing: &ExistingFacts) {
+    let ExistingFacts { changes, keys, leases, users, roles, .. } = *existing;
+    let mut parts = vec![format!("{} of {}", counted(changes, "change", "changes"), counted(keys, "key", "keys"))];
+    for (count, one, many) in [(leases, "lease", "leases"), (users, "user", "users"), (roles, "role", "roles")] {
+        if count > 0 {
+            parts.push(counted(count, one, many));
+        }
+    }
+    let parts = parts.join(", ");
+    if existing.kept {
+        table.line("v3 data kept", format!("{parts}, up to revision {}", existing.revision));
+    } else {
+        table.line("v3 data dropped", parts);
+    }
+    table.count("in v2 and in v3", existing.conflicts.len() as u64);
+}
+
 fn output_lines(table: &mut Table, output: &OutputFacts) {
     table.line("revisions", format!("v2 index {} -> v3 revision {}", output.v2_index, output.revision));
     table.line("HashKV", output.hash_kv);
@@ -228,7 +248,8 @@ fn output_lines(table: &mut Table, output: &OutputFacts) {
 fn lease_lines(table: &mut Table, output: &OutputFacts) {
     if let (Some(first), Some(last)) = (output.lease_list.first(), output.lease_list.last()) {
         let keys: u64 = output.lease_list.iter().map(|lease| lease.keys).sum();
-        let (count, keys) = (counted(output.leases, "lease", "leases"), counted(keys, "key", "keys"));
+        let count = counted(output.lease_list.len() as u64, "lease", "leases");
+        let keys = counted(keys, "key", "keys");
         table.line("leases", format!("{count} for {keys}, {} to {} seconds", first.ttl, last.ttl));
     }
 }

@@ -12,4 +12,5 @@ pub mod open;
 pub mod raft;
 pub mod record;
 pub mod snap;
+pub mod v3_request;
 pub mod wal;

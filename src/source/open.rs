@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Reason, Result};
-use crate::ids::RaftIndex;
+use crate::ids::{MemberId, RaftIndex};
 use crate::source::choose::{Choice, choose};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect};
@@ -156,6 +156,13 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
                 }
             }
         }
+    }
+}
+
+impl Member {
+    /// Its id, where its log says it.
+    pub fn id(&self) -> Option<MemberId> {
+        Some(self.wal.as_ref()?.metadata()?.node_id)
     }
 }
 

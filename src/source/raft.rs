@@ -4,7 +4,8 @@
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
-use crate::wire::{Field, Reader};
+use crate::source::v3_request::V3Request;
+use crate::wire::{Field, Reader, Value};
 
 /// The kind of a raft entry (FORMATS 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,11 +219,8 @@ pub enum Proposal<'a> {
     ClusterVersionSet(&'a [u8]),
     /// A member's attributes, set through the v3 API (3.5): the `ClusterMemberAttrSetRequest`.
     MemberAttributesSet(&'a [u8]),
-    /// Another v3 request, told by its first field number of 3 and above.
-    V3 {
-        /// The number of the field that is set (`InternalRaftRequest`).
-        field: u32,
-    },
+    /// Another v3 request: the first field of `InternalRaftRequest` from 3 on.
+    V3(V3Request<'a>),
 }
 
 /// Tells what a normal entry proposes.
@@ -252,7 +250,10 @@ pub fn parse_proposal(data: &[u8], base: u64) -> Result<Proposal<'_>> {
         (Some(field), _) => Proposal::V2(parse_request(field.bytes()?, field.value_offset)?),
         (None, Some(field)) if field.number == 1300 => Proposal::ClusterVersionSet(field.bytes()?),
         (None, Some(field)) if field.number == 1301 => Proposal::MemberAttributesSet(field.bytes()?),
-        (None, Some(field)) => Proposal::V3 { field: field.number },
+        (None, Some(field)) => {
+            let message = if let Value::Bytes(message) = field.value { message } else { &[] };
+            Proposal::V3(V3Request { field: field.number, message })
+        }
         (None, None) => Proposal::Empty,
     })
 }

@@ -26,6 +26,12 @@ impl Count {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
+    /// Counts a key no longer.
+    pub fn take(&mut self, bytes: u64) {
+        self.keys = self.keys.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Both counts together.
     #[must_use]
     pub fn plus(self, other: Count) -> Count {

@@ -17,7 +17,7 @@ pub const MIN_SECONDS: i64 = 2;
 pub const MAX_SECONDS: i64 = 9_000_000_000;
 
 /// A lease by its place among the leases of a conversion; 0 is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LeaseSlot(pub u32);
 
 /// A lease to be granted.
@@ -46,6 +46,12 @@ impl Slots {
         *self.by_seconds.entry(seconds.max(MIN_SECONDS)).or_insert(LeaseSlot(next))
     }
 
+    /// Forgets the leases that none of these keys is attached to any more. No more may be asked for after that.
+    pub fn keep(&mut self, used: impl Iterator<Item = LeaseSlot>) {
+        let used: HashSet<LeaseSlot> = used.collect();
+        self.by_seconds.retain(|_, slot| used.contains(slot));
+    }
+
     /// The slot of each lease by the id that [`Slots::allocate`] gives it.
     ///
     /// # Errors
@@ -69,7 +75,8 @@ impl Slots {
         let mut lengths: Vec<(i64, LeaseSlot)> =
             self.by_seconds.iter().map(|(seconds, slot)| (*seconds, *slot)).collect();
         lengths.sort_unstable();
-        let mut places = vec![LeaseSlot(0); lengths.len() + 1];
+        let highest = lengths.iter().map(|(_, slot)| slot.0).max().unwrap_or(0);
+        let mut places = vec![LeaseSlot(0); highest as usize + 1];
         let mut leases = Vec::with_capacity(lengths.len());
         let mut free = (1..=i64::MAX).map(LeaseId).filter(|id| !in_use.contains(id));
         for (seconds, slot) in lengths {
@@ -107,6 +114,9 @@ mod tests {
         assert_eq!(by_id, HashMap::from_iter([(LeaseId(1), early), (LeaseId(3), short), (LeaseId(4), long)]));
         let place = |slot: LeaseSlot| places[slot.0 as usize].0;
         assert_eq!((place(early), place(short), place(long), place(LeaseSlot(0))), (1, 2, 3, 0));
+        slots.keep([long, LeaseSlot(0)].into_iter());
+        let (leases, places) = slots.allocate(&in_use).unwrap();
+        assert_eq!((leases.len(), leases[0].seconds, places[long.0 as usize].0), (1, 90, 1));
     }
 
     #[test]

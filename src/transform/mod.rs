@@ -3,6 +3,7 @@
 //! Knows policies and numbers; not how a pair is encoded, nor any page.
 
 pub mod auth;
+pub mod conflicts;
 pub mod inventory;
 pub mod lease;
 pub mod names;

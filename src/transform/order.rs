@@ -185,25 +185,17 @@ pub struct Pairs<'t, 'm> {
 impl<'t> Pairs<'t, '_> {
     /// Whether a row comes from no v2 key: a transformer added it. It refers to the root, which is no key.
     pub fn is_added(&self, row: &Row) -> bool {
-        self.tree.path_len(row.node) <= NAMESPACE.len()
+        Self::is_of_root(self.tree, row)
+    }
+
+    /// [`Pairs::is_added`] of a row that has no place in the order yet.
+    pub fn is_of_root(tree: &Tree<'_>, row: &Row) -> bool {
+        tree.path_len(row.node) <= NAMESPACE.len()
     }
 
     /// The v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
-        let path = self.tree.path(row.node);
-        let renamed = self.ordered.special(row).and_then(|special| special.renamed.as_ref());
-        if renamed.is_none() && !row.marker {
-            return match path {
-                Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
-                Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
-            };
-        }
-        let key = path::user_key(&path);
-        let mut key = renamed.map_or_else(|| key.to_vec(), |renamed| renamed.apply(key));
-        if row.marker && !key.is_empty() {
-            key.push(b'/');
-        }
-        Cow::Owned(key)
+        v3_key(self.tree, row, self.ordered.special(row))
     }
 
     /// The value of a row.
@@ -283,6 +275,24 @@ impl<'t> Pairs<'t, '_> {
             None => (0, &[]),
         }
     }
+}
+
+/// The v3 key of a row with this of its own.
+pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, special: Option<&Special>) -> Cow<'t, [u8]> {
+    let path = tree.path(row.node);
+    let renamed = special.and_then(|special| special.renamed.as_ref());
+    if renamed.is_none() && !row.marker {
+        return match path {
+            Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
+            Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
+        };
+    }
+    let key = path::user_key(&path);
+    let mut key = renamed.map_or_else(|| key.to_vec(), |renamed| renamed.apply(key));
+    if row.marker && !key.is_empty() {
+        key.push(b'/');
+    }
+    Cow::Owned(key)
 }
 
 fn out_of_range(tree: &Tree<'_>, row: &Row) -> Error {

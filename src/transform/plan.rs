@@ -121,6 +121,8 @@ pub enum Why {
     Ttl,
     /// No pair of the transformer has its modified index.
     Transformer,
+    /// v3 has a key of that name, and `--on-conflict keep-v3` keeps it.
+    KeptV3,
 }
 
 /// What will be written, and what not.
@@ -270,7 +272,7 @@ impl Plan {
     /// Notes a key that is not written, with the bytes of its name and value.
     pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
         match why {
-            Why::Hidden | Why::Ttl | Why::Transformer => self.dropped.add(bytes),
+            Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 => self.dropped.add(bytes),
             Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
             Why::Expired => self.expired.add(bytes),
         }

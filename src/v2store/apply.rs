@@ -11,6 +11,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::v3_request::V3Request;
 use crate::v2store::membership::{self, Attributes, Voters};
 use crate::v2store::overlay::{Missing, NewNode, Tree};
 use crate::v2store::path;
@@ -126,8 +127,8 @@ pub struct Replay<'m> {
     pub ambiguous_expiries: Vec<RaftIndex>,
     /// Attribute writes for members that the store does not know.
     pub unknown_members: u64,
-    /// Entries that wrote v3 keys, leases, users or roles; a v3 backend may or may not hold them.
-    pub v3_writes: Vec<RaftIndex>,
+    /// Entries that may change v3 keys, leases, users or roles; a v3 backend may or may not hold what they did.
+    pub v3_writes: Vec<(RaftIndex, V3Request<'m>)>,
 }
 
 impl<'m> Replay<'m> {
@@ -172,9 +173,9 @@ impl<'m> Replay<'m> {
         }
         match parse_proposal(entry.data, entry.data_offset)? {
             Proposal::Empty => Ok(Effect::None),
-            Proposal::V3 { field } => {
-                if writes_v3(field) {
-                    self.v3_writes.push(entry.index);
+            Proposal::V3(request) => {
+                if request.writes() {
+                    self.v3_writes.push((entry.index, request));
                 }
                 Ok(Effect::None)
             }
@@ -453,11 +454,6 @@ fn version_in(message: &[u8]) -> Result<&[u8]> {
         Some(field) if field.number == 1 => Ok(field.bytes()?),
         _ => Err(damaged("expected a cluster version")),
     }
-}
-
-/// Whether this v3 request adds content: put, txn, lease_grant, auth_user_add, auth_role_add (FORMATS 5.4).
-fn writes_v3(field: u32) -> bool {
-    matches!(field, 4 | 6 | 8 | 1100 | 1200)
 }
 
 fn damaged(message: impl Into<String>) -> Error {

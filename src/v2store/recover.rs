@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{MemberId, RaftIndex, Term, V2Index};
+use crate::ids::{RaftIndex, Term, V2Index};
 use crate::limits;
 use crate::source::cluster::{self, Located, Proof};
 use crate::source::open::{Member, Opened};
@@ -135,7 +135,16 @@ pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
     json::read(snapshot.json()).map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
 }
 
-/// Replays the log onto the snapshot's store. `backend_index` is the raft index that a v3 backend in the source has applied.
+/// What a v3 backend has applied is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendProof {
+    /// Which of the members has it.
+    pub member: usize,
+    /// Raft index of the last entry that it has applied.
+    pub index: RaftIndex,
+}
+
+/// Replays the log onto the snapshot's store. `backend` is what a v3 backend in the source proves.
 ///
 /// # Errors
 /// [`Reason::Damaged`] or [`Reason::Gap`] with segment and offset; [`Reason::CommitBeyondLog`] if the backend is ahead of
@@ -143,10 +152,10 @@ pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
 pub fn recover<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
-    backend_index: Option<RaftIndex>,
+    backend: Option<BackendProof>,
     options: &ReplayOptions,
 ) -> Result<Recovered<'m>> {
-    recover_observed(opened, table, backend_index, options, &mut |_| Ok(()))
+    recover_observed(opened, table, backend, options, &mut |_| Ok(()))
 }
 
 /// An entry that was applied.
@@ -167,7 +176,7 @@ pub struct Applied<'a> {
 pub fn recover_observed<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
-    backend_index: Option<RaftIndex>,
+    backend: Option<BackendProof>,
     options: &ReplayOptions,
     observe: Observe<'_>,
 ) -> Result<Recovered<'m>> {
@@ -177,12 +186,12 @@ pub fn recover_observed<'m>(
         let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
         return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
     }
-    let (commit, commit_by) = commit(opened, start, backend_index)?;
+    let (commit, commit_by) = commit(opened, start, backend)?;
     let commits = cluster::commits(&opened.members);
-    let nobody = vec![false; opened.members.len()];
-    let everybody = vec![true; opened.members.len()];
-    // Of one member alone, what its backend or its snapshot proves is in its own log too.
-    let right = if opened.members.len() == 1 { everybody } else { nobody };
+    // What a member's backend proves is in its own log too, and so is what the snapshot of one alone proves.
+    let by_backend = backend.filter(|_| commit_by == CommitBy::Backend).map(|proof| proof.member);
+    let members = opened.members.len();
+    let right = (0..members).map(|at| members == 1 || by_backend == Some(at)).collect();
     let committed = match opened.wal() {
         Some(_) => cluster::join(&opened.members, &commits, start, commit, right)?,
         None => Vec::new(),
@@ -309,14 +318,14 @@ impl<'m> Recovered<'m> {
     fn only_voter(&self, opened: &Opened) -> Option<usize> {
         let voters = &self.replay.voters.voters;
         let id = voters.first().copied().filter(|_| voters.len() == 1)?;
-        opened.members.iter().position(|member| node_id(member) == Some(id))
+        opened.members.iter().position(|member| member.id() == Some(id))
     }
 
     /// A backup has its records in an order of its own, and new ids that no member of the store has (FORMATS 1.4).
     fn is_backup(&mut self, opened: &Opened) -> bool {
         let members = membership::member_ids(&mut self.replay.tree);
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
-        in_order && opened.start().and_then(node_id).is_some_and(|id| !members.contains(&id))
+        in_order && opened.start().and_then(Member::id).is_some_and(|id| !members.contains(&id))
     }
 
     /// The store's index at the end of the replay.
@@ -325,12 +334,8 @@ impl<'m> Recovered<'m> {
     }
 }
 
-fn node_id(member: &Member) -> Option<MemberId> {
-    Some(member.wal.as_ref()?.metadata()?.node_id)
-}
-
 /// The highest index that is proven to be committed on disk (FORMATS 4.9).
-fn commit(opened: &Opened, start: RaftIndex, backend_index: Option<RaftIndex>) -> Result<(RaftIndex, CommitBy)> {
+fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> Result<(RaftIndex, CommitBy)> {
     if opened.wal().is_none() {
         return Ok((start, CommitBy::Snapshot));
     }
@@ -342,13 +347,10 @@ fn commit(opened: &Opened, start: RaftIndex, backend_index: Option<RaftIndex>) -
         _ => (start, CommitBy::Snapshot),
     };
     let last = opened.wal().and_then(Wal::range).map_or(start, |(_, last)| last.max(start));
-    if opened.members.len() > 1 {
-        return Ok(commit);
+    if let Some(backend) = backend.filter(|backend| backend.index > commit.0) {
+        commit = (backend.index, CommitBy::Backend);
     }
-    if let Some(backend) = backend_index.filter(|index| *index > commit.0) {
-        commit = (backend, CommitBy::Backend);
-    }
-    if commit.0 <= last {
+    if commit.0 <= last || opened.members.len() > 1 {
         return Ok(commit);
     }
     if !opened.salvaged.is_empty() {

@@ -10,4 +10,4 @@ mod summary;
 
 pub use content::{V3Content, v3_content};
 pub use source::compare;
-pub use summary::{Member, Sha256State, V3Summary, digest, store, structure, summarize, verify};
+pub use summary::{Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, verify};

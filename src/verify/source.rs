@@ -6,7 +6,7 @@
 use crate::bolt::{Damage, Db, Pair};
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
-use crate::mvcc::{Content, KeyValue, RevisionKey, schema};
+use crate::mvcc::{Content, KeyValue, RevisionKey, Stored, schema};
 use crate::report::table::short;
 use crate::transform::order::{Numbering, Pairs};
 use crate::transform::plan::Row;
@@ -21,7 +21,7 @@ pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() ->
     for (name, pairs) in content.others() {
         compare_bucket(&db, name, pairs)?;
     }
-    compare_keys(&db, content.pairs(), interrupted)
+    compare_keys(&db, content.stored(), content.pairs(), interrupted)
 }
 
 fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -46,10 +46,27 @@ fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> 
     }
 }
 
-fn compare_keys(db: &Db<'_>, expected: Pairs<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
+fn compare_keys(
+    db: &Db<'_>,
+    stored: &[Stored<'_>],
+    expected: Pairs<'_, '_>,
+    interrupted: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
     let mut pairs = bucket.iter();
+    for (i, stored) in stored.iter().enumerate() {
+        if i.is_multiple_of(1 << 16) {
+            interrupted()?;
+        }
+        let pair = pairs.next().transpose().map_err(damaged)?;
+        if !pair.is_some_and(|pair| (pair.key, pair.value) == (stored.key, stored.value)) {
+            let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
+            let message = format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
+            let error = Error::new(Reason::VerifyFailed, message);
+            return Err(pair.iter().fold(error, |error, pair| error.at(pair.offset)));
+        }
+    }
     for (i, row) in expected.ordered.rows.iter().enumerate() {
         if i.is_multiple_of(1 << 16) {
             interrupted()?;

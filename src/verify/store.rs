@@ -12,13 +12,18 @@ use crate::ids::{LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
 use crate::wire::Reader;
 
-/// Reads a store as etcd does at boot and lists what is wrong with it.
-pub(super) fn read(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result<(), Damage> {
+/// All ten buckets are there.
+pub(super) fn buckets(db: &Db<'_>, findings: &mut Findings) -> Result<(), Damage> {
     for name in schema::BUCKETS {
         if db.bucket(name)?.is_none() {
             findings.push(0, format!("there is no bucket {}", name.escape_ascii()));
         }
     }
+    Ok(())
+}
+
+/// Reads a store as etcd does at boot and lists what is wrong with it.
+pub(super) fn read(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result<(), Damage> {
     meta(db, summary, findings)?;
     let leases = leases(db, findings)?;
     summary.leases = leases.len() as u64;

@@ -1,0 +1,175 @@
+//! v3 requests in the log, as far as they must be named: what one writes, and under which key (FORMATS 5.4).
+//!
+//! Nothing here is applied. A merge has to tell which v3 writes stand in the log and not in the v3 backend, and
+//! `inspect --wal` shows what an entry asks for. Knows the wire form of `InternalRaftRequest` and of the requests in it.
+
+use crate::wire::{Reader, WireError};
+
+/// A v3 request: the field of `InternalRaftRequest` that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct V3Request<'a> {
+    /// The number of the field.
+    pub field: u32,
+    /// The request itself.
+    pub message: &'a [u8],
+}
+
+/// One thing that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct V3Write<'a> {
+    /// What is done, in a word or two.
+    pub action: &'static str,
+    /// The key, or the name of the user or role; empty where there is none.
+    pub name: &'a [u8],
+    /// The lease that is granted or revoked; 0 where there is none.
+    pub lease: i64,
+}
+
+impl<'a> V3Request<'a> {
+    /// What it is called.
+    pub fn action(&self) -> &'static str {
+        match self.field {
+            3 => "range",
+            4 => "put",
+            5 => "delete",
+            6 => "txn",
+            7 => "compact",
+            8 => "grant lease",
+            9 => "revoke lease",
+            10 => "alarm",
+            11 => "checkpoint lease",
+            1000 => "enable auth",
+            1011 => "disable auth",
+            1012 => "authenticate",
+            1100 => "add user",
+            1101 => "delete user",
+            1103 => "change password of user",
+            1104 => "grant role to user",
+            1105 => "revoke role of user",
+            1200 => "add role",
+            1201 => "delete role",
+            1203 => "grant permission to role",
+            1204 => "revoke permission of role",
+            1302 => "downgrade",
+            _ => "v3 request",
+        }
+    }
+
+    /// Whether it may change keys, their history, leases, users or roles. What reads, and what only the cluster's own
+    /// management asks for, does not.
+    pub fn writes(&self) -> bool {
+        matches!(self.field, 4..=9 | 11 | 1000 | 1011 | 1100 | 1101 | 1103..=1105 | 1200 | 1201 | 1203 | 1204)
+    }
+
+    /// Whether it may add a key, a lease, a user or a role.
+    pub fn adds(&self) -> bool {
+        matches!(self.field, 4 | 6 | 8 | 1100 | 1200)
+    }
+
+    /// What it asks for, one by one: a transaction may put and delete several keys, on either branch. A message that cannot be
+    /// read is named by its kind alone.
+    pub fn parts(&self) -> Vec<V3Write<'a>> {
+        let whole = V3Write { action: self.action(), name: &[], lease: 0 };
+        let read = match self.field {
+            6 => transaction(self.message),
+            4 | 5 => name(self.message).map(|name| vec![V3Write { name, ..whole }]),
+            8 => number(self.message, 2).map(|lease| vec![V3Write { lease, ..whole }]),
+            9 => number(self.message, 1).map(|lease| vec![V3Write { lease, ..whole }]),
+            1100.. => name(self.message).map(|name| vec![V3Write { name, ..whole }]),
+            _ => Ok(vec![whole]),
+        };
+        read.ok().filter(|parts| !parts.is_empty()).unwrap_or_else(|| vec![whole])
+    }
+}
+
+/// Field 1 as bytes: the key of a put or a deletion, the name of a user or role.
+fn name(message: &[u8]) -> Result<&[u8], WireError> {
+    let mut reader = Reader::new(message, 0);
+    let mut name = &[][..];
+    while let Some(field) = reader.field()? {
+        if field.number == 1 {
+            name = field.bytes()?;
+        }
+    }
+    Ok(name)
+}
+
+fn number(message: &[u8], wanted: u32) -> Result<i64, WireError> {
+    let mut reader = Reader::new(message, 0);
+    let mut found = 0;
+    while let Some(field) = reader.field()? {
+        if field.number == wanted {
+            found = field.varint()?.cast_signed();
+        }
+    }
+    Ok(found)
+}
+
+/// `TxnRequest`: compares in field 1, what is done on success in 2, on failure in 3; transactions inside it are walked without
+/// recursion.
+fn transaction(message: &[u8]) -> Result<Vec<V3Write<'_>>, WireError> {
+    let mut out = Vec::new();
+    let mut pending = vec![message];
+    while let Some(transaction) = pending.pop() {
+        let mut reader = Reader::new(transaction, 0);
+        while let Some(field) = reader.field()? {
+            if !matches!(field.number, 2 | 3) {
+                continue;
+            }
+            let mut operation = Reader::new(field.bytes()?, 0);
+            while let Some(request) = operation.field()? {
+                match request.number {
+                    2 => out.push(V3Write { action: "put", name: name(request.bytes()?)?, lease: 0 }),
+                    3 => out.push(V3Write { action: "delete", name: name(request.bytes()?)?, lease: 0 }),
+                    4 => pending.push(request.bytes()?),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(field: u32, message: &[u8]) -> Vec<(&'static str, Vec<u8>, i64)> {
+        let parts = V3Request { field, message }.parts();
+        parts.into_iter().map(|part| (part.action, part.name.to_vec(), part.lease)).collect()
+    }
+
+    #[test]
+    fn requests_are_named() {
+        assert_eq!(parts(4, b"\x0a\x02/a\x12\x01v"), [("put", b"/a".to_vec(), 0)]);
+        assert_eq!(parts(5, b"\x0a\x02/a\x12\x02/b"), [("delete", b"/a".to_vec(), 0)]);
+        assert_eq!(parts(8, b"\x08\x3c\x10\x07"), [("grant lease", vec![], 7)]);
+        assert_eq!(parts(9, b"\x08\x07"), [("revoke lease", vec![], 7)]);
+        assert_eq!(parts(1100, b"\x0a\x03bob\x12\x02pw"), [("add user", b"bob".to_vec(), 0)]);
+        assert_eq!(parts(7, b"\x08\x05"), [("compact", vec![], 0)]);
+        // What cannot be read is there all the same.
+        assert_eq!(parts(4, b"\x0a\x09/a"), [("put", vec![], 0)]);
+        assert!(V3Request { field: 5, message: &[] }.writes() && !V3Request { field: 5, message: &[] }.adds());
+        assert!(!V3Request { field: 3, message: &[] }.writes() && !V3Request { field: 1012, message: &[] }.writes());
+    }
+
+    #[test]
+    fn transactions_are_walked_on_both_branches_and_inside() {
+        let put = |key: &[u8]| [&[0x12, key.len() as u8 + 2, 0x0a, key.len() as u8], key].concat();
+        let delete = |key: &[u8]| [&[0x1a, key.len() as u8 + 2, 0x0a, key.len() as u8], key].concat();
+        let branch = |number: u8, operation: &[u8]| [&[number << 3 | 2, operation.len() as u8], operation].concat();
+        let inner = branch(2, &put(b"c"));
+        let nested = [&[0x22, inner.len() as u8], &inner[..]].concat();
+        let outer = [branch(2, &put(b"a")), branch(3, &delete(b"b")), branch(2, &nested)].concat();
+        let found = parts(6, &outer);
+        assert_eq!(found, [("put", b"a".to_vec(), 0), ("delete", b"b".to_vec(), 0), ("put", b"c".to_vec(), 0)]);
+        assert_eq!(parts(6, b""), [("txn", vec![], 0)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes(field in 3u32..1300, bytes: Vec<u8>) {
+            proptest::prop_assert!(!V3Request { field, message: &bytes }.parts().is_empty());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Keys that v2 and v3 both have, where the v3 data of a source are kept (CLI.md, `--on-conflict`).
+//!
+//! What is found is named before anything is decided. Must not know how the v3 keys are stored: it asks for one by its name.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::ids::Revision;
+use crate::transform::order::{Pairs, v3_key};
+use crate::transform::plan::{Plan, Row, Special, Why};
+use crate::v2store::overlay::Tree;
+use crate::v2store::path;
+
+/// A v3 key that is not deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Living {
+    /// Main revision at which it was created.
+    pub create: Revision,
+    /// Changes since then.
+    pub version: i64,
+}
+
+/// A row whose key v3 has already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its place among the rows of the plan.
+    row: usize,
+    living: Living,
+    /// The v3 key.
+    pub key: Vec<u8>,
+}
+
+/// Finds the rows whose key `living` knows, sorted by key.
+pub fn find(tree: &Tree<'_>, plan: &Plan, living: &(dyn Fn(&[u8]) -> Option<Living> + Sync)) -> Vec<Conflict> {
+    let conflict = |(row, of): (usize, &Row)| {
+        let key = row_key(tree, plan, of);
+        Some(Conflict { row, living: living(&key)?, key: key.into_owned() })
+    };
+    let mut found: Vec<Conflict> = plan.rows.par_iter().enumerate().filter_map(conflict).collect();
+    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    found
+}
+
+/// Leaves the rows out: v3 keeps its own.
+pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
+    let out: HashSet<usize> = conflicts.iter().map(|conflict| conflict.row).collect();
+    let (left_out, rows): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut plan.rows).into_iter().enumerate().partition(|(at, _)| out.contains(at));
+    plan.rows = rows.into_iter().map(|(_, row)| row).collect();
+    for (_, row) in left_out {
+        if row.marker {
+            plan.markers = plan.markers.saturating_sub(1);
+        } else if Pairs::is_of_root(tree, &row) {
+            plan.added = plan.added.saturating_sub(1);
+        } else {
+            let bytes = (path::user_key(&tree.path(row.node)).len() + tree.value_len(row.node)) as u64;
+            plan.written.take(bytes);
+            plan.count_left_out(row.node, Why::KeptV3, bytes);
+        }
+    }
+}
+
+/// Puts the rows on top: each is one more change of the key that v3 has.
+pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) {
+    for Conflict { row, living, .. } in conflicts {
+        let Some(row) = plan.rows.get_mut(*row) else { continue };
+        let own = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at)).cloned();
+        plan.specials.push(Special {
+            created: Some(living.create),
+            version: Some(living.version.saturating_add(1)),
+            ..own.unwrap_or_default()
+        });
+        // Rows are fewer than 2^32, and each has at most two specials made for it.
+        row.special = u32::try_from(plan.specials.len()).unwrap_or(0);
+    }
+}
+
+fn row_key<'t>(tree: &'t Tree<'_>, plan: &Plan, row: &Row) -> Cow<'t, [u8]> {
+    let special = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at));
+    v3_key(tree, row, special)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::plan::{Policy, plan};
+    use crate::v2store::json;
+
+    const STORE: &str = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "a":{"Path":"/1/a","CreatedIndex":3,"ModifiedIndex":4,"Value":"v"},
+        "b":{"Path":"/1/b","CreatedIndex":5,"ModifiedIndex":5},"d":{"Path":"/1/d","Children":{}}}}}},"CurrentIndex":9}"#;
+
+    fn living(key: &[u8]) -> Option<Living> {
+        [&b"/a"[..], b"/d/"].contains(&key).then_some(Living { create: Revision(2), version: 7 })
+    }
+
+    fn with<T>(check: impl FnOnce(&Tree<'_>, Plan, Vec<Conflict>) -> T) -> T {
+        let table = json::read(STORE.as_bytes()).unwrap();
+        let mut tree = Tree::new(&table);
+        let mut policy =
+            Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
+        let plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
+        let found = find(&tree, &plan, &living);
+        assert_eq!(found.iter().map(|conflict| &conflict.key[..]).collect::<Vec<_>>(), [&b"/a"[..], b"/d/"]);
+        check(&tree, plan, found)
+    }
+
+    #[test]
+    fn v3_keeps_its_own_and_the_books_know() {
+        with(|tree, mut plan, found| {
+            keep_v3(tree, &mut plan, &found);
+            assert_eq!((plan.rows.len(), plan.markers), (1, 0));
+            assert_eq!((plan.written.keys, plan.written.bytes), (1, 2));
+            assert_eq!((plan.dropped.keys, plan.dropped.bytes), (1, 3));
+            assert!(matches!(plan.left_out.as_slice(), [(_, Why::KeptV3)]));
+        });
+    }
+
+    #[test]
+    fn v2_goes_on_top_with_what_v3_knew_of_the_key() {
+        with(|_, mut plan, found| {
+            take_v2(&mut plan, &found);
+            assert_eq!((plan.rows.len(), plan.written.keys), (3, 2));
+            let special = |row: &Row| plan.specials.get((row.special as usize).wrapping_sub(1));
+            let changed: Vec<_> = plan.rows.iter().filter_map(special).collect();
+            assert_eq!(changed.len(), 2);
+            assert!(changed.iter().all(|own| (own.created, own.version) == (Some(Revision(2)), Some(8))));
+        });
+    }
+}
