@@ -1,13 +1,16 @@
 //! The paved path: the stages in their order, and the threads they run on. Only this folder knows threads.
 //!
-//! `load` reads a source into a tree, `prepare` decides what is written, `write` turns that into a file, `facts` says it in the report's words; `convert` and
-//! `inspect` put them together.
+//! `load` reads a source into a tree, `prepare` decides what is written (with `existing`, `kept` and `late` for v3 data that the
+//! source has already), `write` turns that into a file, `facts` says it in the report's words; `convert` and `inspect` put them
+//! together.
 
 mod clock;
 mod convert;
 mod existing;
 mod facts;
 mod inspect;
+mod kept;
+mod late;
 mod ledger;
 mod load;
 mod log;

@@ -237,9 +237,9 @@ pub struct LateWrite {
     /// The key, user or role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The lease.
+    /// The lease or revision.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lease: Option<i64>,
+    pub number: Option<i64>,
 }
 
 fn is_zero(count: &u64) -> bool {

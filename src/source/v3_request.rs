@@ -21,8 +21,10 @@ pub struct V3Write<'a> {
     pub action: &'static str,
     /// The key, or the name of the user or role; empty where there is none.
     pub name: &'a [u8],
-    /// The lease that is granted or revoked; 0 where there is none.
-    pub lease: i64,
+    /// Where a range of keys that begins with the key ends: a zero byte stands for the end of all keys, nothing for one key.
+    pub end: &'a [u8],
+    /// The lease that is granted or revoked, the revision that is compacted; 0 where there is none.
+    pub number: i64,
 }
 
 impl<'a> V3Request<'a> {
@@ -55,10 +57,10 @@ impl<'a> V3Request<'a> {
         }
     }
 
-    /// Whether it may change keys, their history, leases, users or roles. What reads, and what only the cluster's own
-    /// management asks for, does not.
+    /// Whether it may change keys, their history, leases, users or roles. What reads does not, nor what only the cluster's own
+    /// management asks for; and a checkpoint says no more of a lease than how long it has been running.
     pub fn writes(&self) -> bool {
-        matches!(self.field, 4..=9 | 11 | 1000 | 1011 | 1100 | 1101 | 1103..=1105 | 1200 | 1201 | 1203 | 1204)
+        matches!(self.field, 4..=9 | 1000 | 1011 | 1100 | 1101 | 1103..=1105 | 1200 | 1201 | 1203 | 1204)
     }
 
     /// Whether it may add a key, a lease, a user or a role.
@@ -66,32 +68,35 @@ impl<'a> V3Request<'a> {
         matches!(self.field, 4 | 6 | 8 | 1100 | 1200)
     }
 
-    /// What it asks for, one by one: a transaction may put and delete several keys, on either branch. A message that cannot be
-    /// read is named by its kind alone.
+    /// What it asks for, one by one: a transaction may put and delete several keys, on either branch, or only read. A message
+    /// that cannot be read is named by its kind alone.
     pub fn parts(&self) -> Vec<V3Write<'a>> {
-        let whole = V3Write { action: self.action(), name: &[], lease: 0 };
+        let whole = V3Write { action: self.action(), name: &[], end: &[], number: 0 };
         let read = match self.field {
             6 => transaction(self.message),
-            4 | 5 => name(self.message).map(|name| vec![V3Write { name, ..whole }]),
-            8 => number(self.message, 2).map(|lease| vec![V3Write { lease, ..whole }]),
-            9 => number(self.message, 1).map(|lease| vec![V3Write { lease, ..whole }]),
-            1100.. => name(self.message).map(|name| vec![V3Write { name, ..whole }]),
+            5 => delete(self.message).map(|part| vec![part]),
+            4 | 1100.. => bytes(self.message, 1).map(|name| vec![V3Write { name, ..whole }]),
+            8 => number(self.message, 2).map(|number| vec![V3Write { number, ..whole }]),
+            7 | 9 => number(self.message, 1).map(|number| vec![V3Write { number, ..whole }]),
             _ => Ok(vec![whole]),
         };
-        read.ok().filter(|parts| !parts.is_empty()).unwrap_or_else(|| vec![whole])
+        read.unwrap_or_else(|_| vec![whole])
     }
 }
 
-/// Field 1 as bytes: the key of a put or a deletion, the name of a user or role.
-fn name(message: &[u8]) -> Result<&[u8], WireError> {
+fn delete(message: &[u8]) -> Result<V3Write<'_>, WireError> {
+    Ok(V3Write { action: "delete", name: bytes(message, 1)?, end: bytes(message, 2)?, number: 0 })
+}
+
+fn bytes(message: &[u8], wanted: u32) -> Result<&[u8], WireError> {
     let mut reader = Reader::new(message, 0);
-    let mut name = &[][..];
+    let mut found = &[][..];
     while let Some(field) = reader.field()? {
-        if field.number == 1 {
-            name = field.bytes()?;
+        if field.number == wanted {
+            found = field.bytes()?;
         }
     }
-    Ok(name)
+    Ok(found)
 }
 
 fn number(message: &[u8], wanted: u32) -> Result<i64, WireError> {
@@ -119,8 +124,11 @@ fn transaction(message: &[u8]) -> Result<Vec<V3Write<'_>>, WireError> {
             let mut operation = Reader::new(field.bytes()?, 0);
             while let Some(request) = operation.field()? {
                 match request.number {
-                    2 => out.push(V3Write { action: "put", name: name(request.bytes()?)?, lease: 0 }),
-                    3 => out.push(V3Write { action: "delete", name: name(request.bytes()?)?, lease: 0 }),
+                    2 => {
+                        let name = bytes(request.bytes()?, 1)?;
+                        out.push(V3Write { action: "put", name, end: &[], number: 0 });
+                    }
+                    3 => out.push(delete(request.bytes()?)?),
                     4 => pending.push(request.bytes()?),
                     _ => {}
                 }
@@ -136,7 +144,7 @@ mod tests {
 
     fn parts(field: u32, message: &[u8]) -> Vec<(&'static str, Vec<u8>, i64)> {
         let parts = V3Request { field, message }.parts();
-        parts.into_iter().map(|part| (part.action, part.name.to_vec(), part.lease)).collect()
+        parts.into_iter().map(|part| (part.action, part.name.to_vec(), part.number)).collect()
     }
 
     #[test]
@@ -146,7 +154,7 @@ mod tests {
         assert_eq!(parts(8, b"\x08\x3c\x10\x07"), [("grant lease", vec![], 7)]);
         assert_eq!(parts(9, b"\x08\x07"), [("revoke lease", vec![], 7)]);
         assert_eq!(parts(1100, b"\x0a\x03bob\x12\x02pw"), [("add user", b"bob".to_vec(), 0)]);
-        assert_eq!(parts(7, b"\x08\x05"), [("compact", vec![], 0)]);
+        assert_eq!(parts(7, b"\x08\x05"), [("compact", vec![], 5)]);
         // What cannot be read is there all the same.
         assert_eq!(parts(4, b"\x0a\x09/a"), [("put", vec![], 0)]);
         assert!(V3Request { field: 5, message: &[] }.writes() && !V3Request { field: 5, message: &[] }.adds());
@@ -163,13 +171,14 @@ mod tests {
         let outer = [branch(2, &put(b"a")), branch(3, &delete(b"b")), branch(2, &nested)].concat();
         let found = parts(6, &outer);
         assert_eq!(found, [("put", b"a".to_vec(), 0), ("delete", b"b".to_vec(), 0), ("put", b"c".to_vec(), 0)]);
-        assert_eq!(parts(6, b""), [("txn", vec![], 0)]);
+        assert_eq!(parts(6, b""), []);
+        assert_eq!(parts(6, b"\x12\x05x"), [("txn", vec![], 0)]);
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes(field in 3u32..1300, bytes: Vec<u8>) {
-            proptest::prop_assert!(!V3Request { field, message: &bytes }.parts().is_empty());
+            proptest::prop_assert!(field == 6 || !V3Request { field, message: &bytes }.parts().is_empty());
         }
     }
 }

@@ -35,6 +35,15 @@ impl Etcdctl {
         (rows, revision(&answer))
     }
 
+    /// Every key as it was at a revision; `None` if that is compacted.
+    pub fn all_at(&self, revision: u64) -> Option<Vec<Row>> {
+        let output = self.run(&["get", "--prefix", "", "--rev", &revision.to_string()], SECONDS);
+        if output.status != 0 && output.stderr.contains("compacted") {
+            return None;
+        }
+        Some(output.success().json()["kvs"].as_array().map(|pairs| pairs.iter().map(row).collect()).unwrap_or_default())
+    }
+
     /// Writes a key and returns its revision.
     pub fn put(&self, key: &str, value: &str) -> u64 {
         revision(&self.json(&["put", "--", key, value]))
@@ -56,6 +65,11 @@ impl Etcdctl {
         let answer = self.json(&["lease", "grant", &seconds.to_string()]);
         let lease = answer["ID"].as_i64().unwrap_or_else(|| panic!("{answer}"));
         self.json(&["put", "--lease", &format!("{lease:x}"), "--", key, value]);
+    }
+
+    /// Any command that is to succeed.
+    pub fn does(&self, args: &[&str]) {
+        self.run(args, SECONDS).success();
     }
 
     pub fn add_user(&self, name: &str, password: &str) {

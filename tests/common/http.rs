@@ -31,6 +31,21 @@ pub fn post(server: SocketAddr, target: &str, token: Option<&str>, json: &str) -
     ask(server, &format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()))
 }
 
+/// PUT of JSON.
+pub fn put(server: SocketAddr, target: &str, json: &str) -> io::Result<Response> {
+    put_as(server, target, "application/json", json)
+}
+
+/// PUT of a form, as the v2 API takes keys.
+pub fn put_form(server: SocketAddr, target: &str, form: &str) -> io::Result<Response> {
+    put_as(server, target, "application/x-www-form-urlencoded", form)
+}
+
+fn put_as(server: SocketAddr, target: &str, kind: &str, body: &str) -> io::Result<Response> {
+    let head = format!("PUT {target} HTTP/1.0\r\nHost: {server}\r\nContent-Type: {kind}\r\n");
+    ask(server, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()))
+}
+
 fn ask(server: SocketAddr, request: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;

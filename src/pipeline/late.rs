@@ -1,0 +1,138 @@
+//! v3 writes that stand in the log above what the v3 backend says to have applied.
+//!
+//! They are not applied here, so a merge must not lose them. But a backend may be further than it says: etcd up to 3.4 notes its
+//! raft index only with changes of keys, users and roles, not with a lease, a compaction or a request that changed nothing. What
+//! the backend shows already is no loss.
+
+use std::collections::BTreeMap;
+
+use super::facts;
+use super::kept::Kept;
+use super::load::Backend;
+use crate::error::{Error, Reason, Result};
+use crate::ids::RaftIndex;
+use crate::mvcc::schema;
+use crate::report::facts::LateWrite;
+use crate::report::table::{counted, short};
+use crate::source::open::Opened;
+use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::source::v3_request::{V3Request, V3Write};
+use crate::source::wal::Wal;
+use crate::v2store::recover::Recovered;
+
+/// A v3 write, and where it stands.
+pub(super) type Late<'m> = (RaftIndex, V3Request<'m>);
+
+/// Committed v3 writes above the backend's consistent index.
+pub(super) fn above<'m>(opened: &'m Opened, backend: &Backend<'m>, recovered: &Recovered<'m>) -> Result<Vec<Late<'m>>> {
+    let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
+    let start = opened.choice.index();
+    // What the replay did not see because it began behind it.
+    let before = |index: RaftIndex| index > applied && index <= start;
+    let wal = opened.wal().filter(|_| start > applied);
+    let mut late = wal.map(|wal| writes(wal, &before)).transpose()?.unwrap_or_default();
+    late.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
+    Ok(late)
+}
+
+/// v3 writes in any of the logs that are not known to be committed.
+pub(super) fn left_out(opened: &Opened, applied: RaftIndex) -> Result<Vec<Late<'_>>> {
+    let mut found = BTreeMap::new();
+    for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
+        found.extend(writes(wal, &|index| index > applied)?);
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The v3 writes of a log at these indexes.
+fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool) -> Result<Vec<Late<'m>>> {
+    let mut found = Vec::new();
+    for reference in wal.entries().iter().filter(|entry| wanted(entry.index) && entry.kind == EntryKind::Normal) {
+        let entry = wal.entry(reference)?;
+        if let Ok(Proposal::V3(request)) = parse_proposal(entry.data, entry.data_offset)
+            && request.writes()
+        {
+            found.push((entry.index, request));
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the writes that the store does not show: what one leaves when it is done is not there.
+pub(super) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>> {
+    let parts: Vec<Vec<V3Write<'_>>> = late.iter().map(|(_, request)| request.parts()).collect();
+    let shown = |at: usize, part: &V3Write<'_>| match part.action {
+        // A put leaves a revision, and with it the raft index would be there.
+        "delete" => !kept.any_in(part.name, part.end),
+        "grant lease" => {
+            let revoked = |later: &V3Write<'_>| later.action == "revoke lease" && later.number == part.number;
+            has_lease(kept, part.number) || parts.iter().skip(at + 1).flatten().any(revoked)
+        }
+        "revoke lease" => !has_lease(kept, part.number),
+        "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
+        "enable auth" => auth_is_on(kept),
+        "disable auth" => !auth_is_on(kept),
+        "add user" => kept.value(schema::AUTH_USERS, part.name).is_some(),
+        "delete user" => kept.value(schema::AUTH_USERS, part.name).is_none(),
+        "add role" => kept.value(schema::AUTH_ROLES, part.name).is_some(),
+        "delete role" => kept.value(schema::AUTH_ROLES, part.name).is_none(),
+        _ => false,
+    };
+    let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
+    let lost = parts.iter().enumerate().map(lost);
+    late.iter().zip(lost).filter(|(_, lost)| *lost).map(|(late, _)| *late).collect()
+}
+
+fn has_lease(kept: &Kept<'_>, id: i64) -> bool {
+    kept.value(schema::LEASE, &id.to_be_bytes()).is_some()
+}
+
+fn auth_is_on(kept: &Kept<'_>) -> bool {
+    kept.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
+}
+
+/// The writes in the report's words, one line for each key.
+pub(super) fn lines(late: &[Late<'_>]) -> Vec<LateWrite> {
+    let lines = |(index, request): &Late<'_>| {
+        let raft_index = index.0;
+        let line = |part: V3Write<'_>| LateWrite {
+            raft_index,
+            action: part.action.to_string(),
+            name: (!part.name.is_empty()).then(|| facts::text(part.name)),
+            number: (part.number != 0).then_some(part.number),
+        };
+        request.parts().into_iter().map(line).collect::<Vec<_>>()
+    };
+    late.iter().flat_map(lines).collect()
+}
+
+/// How many writes a message names; the report has all.
+const NAMED: usize = 20;
+
+/// Names the writes that a merge would lose, and the cure.
+pub(super) fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Error {
+    let lines = lines(late);
+    let name = |write: &LateWrite| {
+        let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
+        let number = match write.number {
+            Some(id) if write.action.ends_with("lease") => format!(" {id:x}"),
+            Some(number) => format!(" {number}"),
+            None => String::new(),
+        };
+        format!("{}{of}{number} (raft index {})", write.action, write.raft_index)
+    };
+    let named: Vec<String> = lines.iter().take(NAMED).map(name).collect();
+    let more = lines.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
+    // Only a change of a key makes every etcd note how far it is.
+    let puts = lines.iter().any(|write| write.action == "put");
+    let cure = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
+    let message = format!(
+        "{} committed in the log above raft index {applied}, where the v3 backend stands, and not in it: {}{more}; start that etcd \
+         once and {cure}, then convert again",
+        counted(late.len() as u64, "v3 write is", "v3 writes are"),
+        named.join(", ")
+    );
+    Error::new(Reason::V3Late, message).in_file(opened.path())
+}
