@@ -136,3 +136,86 @@ pub(super) fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) 
     );
     Error::new(Reason::V3Late, message).in_file(opened.path())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bolt::{self, Bucket, Db, OwnedRows};
+    use crate::ids::{LeaseId, Revision};
+    use crate::mvcc::{KeyValue, Lease, RevisionKey};
+
+    /// A store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.
+    fn image() -> Vec<u8> {
+        let revision = Revision(5);
+        let kv = KeyValue {
+            key: b"/a",
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            ..KeyValue::default()
+        };
+        let mut value = vec![0; kv.encoded_len()];
+        kv.encode(&mut value).unwrap();
+        let lease = Lease { id: LeaseId(7), ttl: 60, remaining_ttl: 0 };
+        let pair = |key: &[u8], value: &[u8]| OwnedRows::new(vec![(key.to_vec(), value.to_vec())]);
+        let rows = [
+            (schema::AUTH, pair(schema::AUTH_ENABLED, &[1])),
+            (schema::AUTH_USERS, pair(b"bob", b"\x0a\x03bob")),
+            (schema::KEY, pair(&RevisionKey::put(revision, 0).to_bytes(), &value)),
+            (schema::LEASE, pair(&lease.key(), &lease.encode().unwrap())),
+            (schema::META, pair(schema::SCHEDULED_COMPACT, &RevisionKey::put(Revision(3), 0).to_bytes())),
+        ];
+        let buckets: Vec<Bucket<'_>> = rows.iter().map(|(name, rows)| Bucket { name, rows }).collect();
+        bolt::image(&buckets).unwrap()
+    }
+
+    /// Which of these requests are not shown.
+    fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
+        let image = image();
+        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5)).unwrap();
+        let late: Vec<Late<'_>> = (1..)
+            .map(RaftIndex)
+            .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))
+            .collect();
+        let lost = not_shown(&late, &kept);
+        late.iter().map(|late| lost.contains(late)).collect()
+    }
+
+    #[test]
+    fn what_the_backend_shows_is_not_lost() {
+        for (field, message, is_lost) in [
+            (4, &b"\x0a\x02/a"[..], true),
+            (5, b"\x0a\x02/b", false),
+            (5, b"\x0a\x02/a", true),
+            (5, b"\x0a\x01/\x12\x010", true),
+            (5, b"\x0a\x02/b\x12\x01\0", false),
+            (6, b"", false),
+            (6, b"\x12\x06\x1a\x04\x0a\x02/b", false),
+            (6, b"\x12\x06\x12\x04\x0a\x02/b", true),
+            (7, b"\x08\x03", false),
+            (7, b"\x08\x04", true),
+            (7, b"\x08\x06", false),
+            (8, b"\x08\x3c\x10\x07", false),
+            (8, b"\x08\x3c\x10\x08", true),
+            (9, b"\x08\x07", true),
+            (9, b"\x08\x08", false),
+            (1000, b"", false),
+            (1011, b"", true),
+            (1100, b"\x0a\x03bob", false),
+            (1100, b"\x0a\x03eve", true),
+            (1101, b"\x0a\x03bob", true),
+            (1101, b"\x0a\x03eve", false),
+            (1200, b"\x0a\x03bob", true),
+            (1103, b"\x0a\x03bob", true),
+        ] {
+            assert_eq!(lost(&[(field, message)]), [is_lost], "{field} {}", message.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_lease_that_came_and_went_is_not_missed() {
+        let (grant, revoke) = ((8, &b"\x08\x3c\x10\x09"[..]), (9, &b"\x08\x09"[..]));
+        assert_eq!(lost(&[grant, revoke]), [false, false]);
+        assert_eq!(lost(&[revoke, grant]), [false, true]);
+    }
+}
