@@ -169,7 +169,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes(field in 3u32..1300, bytes: Vec<u8>) {
-            proptest::prop_assert!(!V3Request { field, message: &bytes }.parts().is_empty());
+            let request = V3Request { field, message: &bytes };
+            proptest::prop_assert!(!request.parts().is_empty());
         }
     }
 }
