@@ -274,7 +274,8 @@ impl<'m> Kept<'m> {
             let bucket = bucket.map_err(damaged)?;
             let Some(name) = schema::BUCKETS.into_iter().find(|name| *name == bucket.key) else {
                 let name = bucket.key.escape_ascii();
-                let message = format!("the v3 backend has a bucket {name}, which no etcd up to 3.7 knows: it cannot be kept");
+                let message =
+                    format!("the v3 backend has a bucket {name}, which no etcd up to 3.7 knows: it cannot be kept");
                 return Err(Error::new(Reason::UnsupportedFormat, message).at(bucket.offset));
             };
             let tree = db.open_bucket(&bucket).map_err(damaged)?;
@@ -335,7 +336,8 @@ impl<'m> Kept<'m> {
     /// what comes out.
     pub(super) fn join_auth(&mut self, auth: &Auth, on_conflict: OnConflict, report: &mut Report) -> Result<()> {
         let mut take = |name: &'static [u8]| self.buckets.remove(name).unwrap_or_default();
-        let had = AuthState { flags: take(schema::AUTH), users: take(schema::AUTH_USERS), roles: take(schema::AUTH_ROLES) };
+        let had =
+            AuthState { flags: take(schema::AUTH), users: take(schema::AUTH_USERS), roles: take(schema::AUTH_ROLES) };
         let was_on = had.is_enabled();
         let v2_is_there = !auth.users.is_empty() || !auth.roles.is_empty();
         if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
@@ -348,7 +350,8 @@ impl<'m> Kept<'m> {
             report.warn("auth-turned-on", message);
         }
         if was_on && report.contents.auth_enabled != Some(true) {
-            let message = "authentication was on in v3 and off in v2: clients of the v2 keys have to log in from now on";
+            let message =
+                "authentication was on in v3 and off in v2: clients of the v2 keys have to log in from now on";
             report.warn("auth-turned-on", message);
         }
         let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;

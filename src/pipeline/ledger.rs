@@ -38,8 +38,7 @@ pub(super) fn write(
     balance: &Balance,
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
-    let mut ledger =
-        Ledger { prepared, pairs: prepared.pairs(), counted: Balance::default(), lines: Vec::new() };
+    let mut ledger = Ledger { prepared, pairs: prepared.pairs(), counted: Balance::default(), lines: Vec::new() };
     let mut io_error = None;
     let written = out.write(|writer| {
         let mut emit = |lines: &mut Vec<u8>| {

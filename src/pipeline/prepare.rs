@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::load::{Backend, backend};
 use super::existing::{self, Kept};
+use super::load::{Backend, backend};
 use super::{Interrupted, clock, facts, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
@@ -107,8 +107,7 @@ pub(super) fn prepare<'m>(
     let in_source = |e: Error| e.in_file(opened.path());
     let started = Instant::now();
     let backend = backend(opened)?;
-    let mut recovered =
-        recover(opened, table, backend.applied(), &replay_options(options)).map_err(in_source)?;
+    let mut recovered = recover(opened, table, backend.applied(), &replay_options(options)).map_err(in_source)?;
     facts::source(report, opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options)?;

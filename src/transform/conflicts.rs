@@ -99,8 +99,7 @@ mod tests {
     fn with<T>(check: impl FnOnce(&Tree<'_>, Plan, Vec<Conflict>) -> T) -> T {
         let table = json::read(STORE.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
-        let mut policy =
-            Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
+        let mut policy = Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
         let plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
         let found = find(&tree, &plan, &living);
         assert_eq!(found.iter().map(|conflict| &conflict.key[..]).collect::<Vec<_>>(), [&b"/a"[..], b"/d/"]);

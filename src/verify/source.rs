@@ -62,7 +62,8 @@ fn compare_keys(
         let pair = pairs.next().transpose().map_err(damaged)?;
         if !pair.is_some_and(|pair| (pair.key, pair.value) == (stored.key, stored.value)) {
             let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
-            let message = format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
+            let message =
+                format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
             let error = Error::new(Reason::VerifyFailed, message);
             return Err(pair.iter().fold(error, |error, pair| error.at(pair.offset)));
         }
