@@ -175,6 +175,34 @@ fn salvage_ends_before_the_damage_and_is_never_whole() {
     assert_eq!(case.rows(&out), salvaged);
 }
 
+/// 2.0 writes what is committed before the entries themselves, so what is there always ends below it.
+#[test]
+fn salvage_of_a_2_0_log_takes_what_is_there() {
+    let Some(case) = case(test_name!(), "v2.0.13-a") else { return };
+    let damaged = case.copy("m0.etcd");
+    let segment = segment(&damaged);
+    let whole = fs::read(&segment).unwrap();
+    let torn = whole[..whole.len() - 3].to_vec();
+    let mut flipped = whole;
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    for bytes in [torn, flipped] {
+        fs::write(&segment, bytes).unwrap();
+        let (output, out) = case.convert(std::slice::from_ref(&damaged), &[]);
+        assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
+        assert!(output.stderr.contains("--salvage"), "{}", output.story());
+        let (output, out) = case.convert(std::slice::from_ref(&damaged), &["--salvage"]);
+        assert_eq!(output.status, 8, "{}", output.story());
+        let (salvaged, report) = (case.rows(&out), report(&out));
+        let (index, commit) = (&report["source"]["raft_index"], &report["source"]["commit"]);
+        assert_eq!(index.as_u64().map(|index| index + 1), commit.as_u64());
+        assert!(report["losses"].as_array().unwrap().iter().all(|loss| loss["code"] == "salvaged"), "{report}");
+        let (output, out) = case.convert(&case.members(&["m0.etcd"]), &["--up-to-index", &index.to_string()]);
+        assert_eq!(output.status, 0, "{}", output.story());
+        assert_eq!(case.rows(&out), salvaged);
+    }
+}
+
 #[test]
 fn sources_that_are_not_one_cluster_are_refused() {
     let Some(case) = case(test_name!(), "v3.4.23-f") else { return };

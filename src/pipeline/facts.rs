@@ -148,6 +148,9 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         let message = format!("went on past damage, with nothing that stands behind it in the log: {damage}");
         report.lose("salvaged", message);
     }
+    if let Some(missing) = &recovered.not_found {
+        report.lose("salvaged", format!("went on without what is missing: {missing}"));
+    }
     if let Some(first) = report.tail.writes.first() {
         let message = format!(
             "{} in the log above raft index {} left out, because nothing here proves a commit (the first: {} {}); if a client \

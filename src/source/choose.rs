@@ -54,7 +54,7 @@ impl Choice {
 ///
 /// # Errors
 /// [`Reason::Gap`] if entries are missing behind every usable beginning, [`Reason::Damaged`] if no snapshot loads and the
-/// log does not begin at its first entry, [`Reason::CommitBeyondLog`] if the log commits more than there is.
+/// log does not begin at its first entry.
 pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -> Result<Choice> {
     let mut passed_over = Vec::new();
     let mut first_damage = None;
@@ -79,7 +79,7 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
             continue;
         }
         match reaches(&snapshot, wal) {
-            Ok(()) => return finish(Some(snapshot), wal, passed_over),
+            Ok(()) => return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over }),
             Err(error) => {
                 passed_over.push(PassedOver::new(name, &error));
                 first_gap.get_or_insert(error);
@@ -92,13 +92,13 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
         );
     };
     if wal.after(RaftIndex(0)).is_some() && (names.is_empty() || !wal.entries().is_empty()) {
-        return finish(None, wal, passed_over);
+        return Ok(Choice { snapshot: None, member: 0, passed_over });
     }
     // No confirmed beginning. A snapshot always holds committed state, so one that the log continues is safe all the same.
     for snapshot in orphans {
         if continues(&snapshot, wal) {
             passed_over.retain(|passed| passed.index > snapshot.index);
-            return finish(Some(snapshot), wal, passed_over);
+            return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over });
         }
     }
     Err(first_gap.or(first_damage).unwrap_or_else(|| beginning_is_missing(wal)))
@@ -137,16 +137,6 @@ fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
             None => wal.after(snapshot.index).is_some(),
         },
     }
-}
-
-fn finish(snapshot: Option<Snapshot>, wal: &Wal, passed_over: Vec<PassedOver>) -> Result<Choice> {
-    let choice = Choice { snapshot, member: 0, passed_over };
-    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(choice.index());
-    if wal.commit() > last {
-        let message = format!("expected the log to reach its commit index {}, found it end at {last}", wal.commit());
-        return Err(in_last_segment(Error::new(Reason::CommitBeyondLog, message), wal));
-    }
-    Ok(choice)
 }
 
 fn gap(index: RaftIndex, wal: &Wal) -> Error {

@@ -21,6 +21,8 @@ pub struct Opened {
     pub members: Vec<Member>,
     /// Where the replay starts.
     pub choice: Choice,
+    /// Whether to go on past damage, to the last sound record before it.
+    pub salvage: bool,
     /// Damage that was passed over, because that was asked for.
     pub salvaged: Vec<Error>,
 }
@@ -94,7 +96,7 @@ pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resul
     }
     cluster::check(&members)?;
     let choice = cluster::choose(&members, options.up_to)?;
-    Ok(Opened { members, choice, salvaged: Vec::new() })
+    Ok(Opened { members, choice, salvage: options.salvage, salvaged: Vec::new() })
 }
 
 fn lone_snapshot(path: PathBuf) -> Result<Opened> {
@@ -102,7 +104,7 @@ fn lone_snapshot(path: PathBuf) -> Result<Opened> {
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { path, layout: None, wal: None, snapshots: vec![name], db: None, received_dbs: Vec::new() };
-    Ok(Opened { members: vec![member], choice, salvaged: Vec::new() })
+    Ok(Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() })
 }
 
 fn member(dir: DataDir) -> Result<Member> {
@@ -132,7 +134,8 @@ fn member(dir: DataDir) -> Result<Member> {
     })
 }
 
-const WHAT_TO_DO: &str =
+/// What can be done about a damaged source.
+pub(crate) const WHAT_TO_DO: &str =
     "take another copy, give the other members too, or go on to the last sound record with --salvage";
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
@@ -146,7 +149,7 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
             salvaged.push(damage);
         }
         match choose(&member.snapshots, member.wal.as_ref(), options.up_to) {
-            Ok(choice) => return Ok(Opened { members: vec![member], choice, salvaged }),
+            Ok(choice) => return Ok(Opened { members: vec![member], choice, salvage: options.salvage, salvaged }),
             Err(error) => {
                 let fell_back = options.salvage && member.wal.as_mut().is_some_and(Wal::fall_back);
                 if !fell_back {
@@ -177,7 +180,7 @@ impl Opened {
             db: None,
             received_dbs: Vec::new(),
         };
-        Opened { members: vec![member], choice, salvaged: Vec::new() }
+        Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() }
     }
 
     /// The member that the replay starts from; of none, a member without data.

@@ -9,7 +9,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
 use crate::limits;
 use crate::source::cluster::{self, Located, Proof};
-use crate::source::open::{Member, Opened};
+use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
 use crate::source::wal::Wal;
 use crate::v2store::apply::{Effect, Replay, ServerVersion};
@@ -68,6 +68,8 @@ pub struct Recovered<'m> {
     pub applied_entries: u64,
     /// True for what `etcdctl backup` made (FORMATS 1.4).
     pub backup: bool,
+    /// What is proven to be committed and was not found, where that was to be salvaged.
+    pub not_found: Option<Error>,
     /// How many of the applied entries were read from each member's log.
     pub taken_from: Vec<u64>,
 }
@@ -186,7 +188,7 @@ pub fn recover_observed<'m>(
         let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
         return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
     }
-    let (commit, commit_by) = commit(opened, start, backend)?;
+    let Commit { index: commit, by: commit_by, not_found } = commit(opened, start, backend)?;
     let commits = cluster::commits(&opened.members);
     // What a member's backend proves is in its own log too, and so is what the snapshot of one alone proves.
     let by_backend = backend.filter(|_| commit_by == CommitBy::Backend).map(|proof| proof.member);
@@ -205,6 +207,7 @@ pub fn recover_observed<'m>(
         tail: Tail::default(),
         applied_entries: 0,
         backup: false,
+        not_found,
         taken_from: vec![0; opened.members.len()],
     };
     if let Some(padded) = options.padded_names {
@@ -334,35 +337,44 @@ impl<'m> Recovered<'m> {
     }
 }
 
-/// The highest index that is proven to be committed on disk (FORMATS 4.9).
-fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> Result<(RaftIndex, CommitBy)> {
+/// How far the log is replayed without a look at who votes.
+struct Commit {
+    index: RaftIndex,
+    by: CommitBy,
+    not_found: Option<Error>,
+}
+
+/// The highest index that is proven to be committed on disk, and what of that is not there (FORMATS 4.9).
+fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> Result<Commit> {
+    let found = |index, by| Ok(Commit { index, by, not_found: None });
     if opened.wal().is_none() {
-        return Ok((start, CommitBy::Snapshot));
+        return found(start, CommitBy::Snapshot);
     }
     let own = opened.wal().map_or(RaftIndex(0), Wal::commit);
     let known = cluster::commits(&opened.members).into_iter().max().unwrap_or(own);
-    let mut commit = match known {
+    let (mut index, mut by) = match known {
         known if known > own.max(start) => (known, CommitBy::OtherMember),
         known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
         _ => (start, CommitBy::Snapshot),
     };
     let last = opened.wal().and_then(Wal::range).map_or(start, |(_, last)| last.max(start));
-    if let Some(backend) = backend.filter(|backend| backend.index > commit.0) {
-        commit = (backend.index, CommitBy::Backend);
+    if let Some(backend) = backend.filter(|backend| backend.index > index) {
+        (index, by) = (backend.index, CommitBy::Backend);
     }
-    if commit.0 <= last || opened.members.len() > 1 {
-        return Ok(commit);
-    }
-    if !opened.salvaged.is_empty() {
-        return Ok((last, commit.1));
+    if index <= last || opened.members.len() > 1 {
+        return found(index, by);
     }
     let message = format!(
-        "expected the log to reach raft index {}, which {} proves to be committed, found it end at {last}: a part of the log \
-         is missing",
-        commit.0,
-        commit.1.phrase()
+        "expected the log to reach raft index {index}, which {} proves to be committed, found it end at {last}: a part of the \
+         log is missing",
+        by.phrase()
     );
-    Err(Error::new(Reason::CommitBeyondLog, message).in_file(opened.path()))
+    let end = opened.wal().and_then(Wal::last_segment).map_or(opened.path(), |(segment, _)| segment);
+    let error = Error::new(Reason::CommitBeyondLog, message).in_file(end);
+    match opened.salvage {
+        true => Ok(Commit { index: last, by, not_found: Some(error) }),
+        false => Err(error.advise(WHAT_TO_DO)),
+    }
 }
 
 /// Whose rules hold: those of the server that ran last on the log, because it replayed all of it by its own (FORMATS 6.4).

@@ -141,10 +141,3 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
     }
     assert_eq!(chosen(choose(&Fixture::new(&[20]).names, Some(&wal), None)), (20, vec![]));
 }
-
-#[test]
-fn a_commit_beyond_the_log_is_an_error() {
-    let mut log = log(1, &[]);
-    log.state(1, 0xa, 21);
-    assert_eq!(Fixture::new(&[]).choose(&log).unwrap_err().reason(), Reason::CommitBeyondLog);
-}
