@@ -60,7 +60,7 @@ fn compare_keys(
             interrupted()?;
         }
         let pair = pairs.next().transpose().map_err(damaged)?;
-        if !pair.is_some_and(|pair| (pair.key, pair.value) == (stored.key, stored.value)) {
+        if pair.is_none_or(|pair| (pair.key, pair.value) != (stored.key, stored.value)) {
             let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
             let message =
                 format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
