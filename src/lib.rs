@@ -32,6 +32,7 @@
 pub mod bolt;
 pub mod cli;
 pub mod error;
+pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;

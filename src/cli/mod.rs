@@ -8,6 +8,7 @@ pub mod convert;
 pub mod exit;
 pub mod form;
 pub mod inspect;
+pub mod lookup;
 pub mod shell;
 pub mod signals;
 pub mod verify;
@@ -39,7 +40,7 @@ const EXIT_STATUS: &str = "Exit status:
   1    a fault of etcdlift's own
   2    the command line is wrong
   3    the source is damaged or cannot be read to its end
-  4    nothing to convert
+  4    nothing to convert, or nothing found by `lookup`
   5    refused: a precondition or a policy says no
   6    the output could not be written; nothing is left behind
   7    verification failed, or `verify` found a difference
@@ -55,6 +56,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Check a v3 database or snapshot, alone or against the report and the source it was made from
     Verify(verify::Args),
+    /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
+    Lookup(lookup::Args),
     /// Print completions for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
@@ -68,6 +71,7 @@ impl Cli {
             Command::Convert(args) => convert::run(&args),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Verify(args) => verify::run(&args),
+            Command::Lookup(args) => lookup::run(&args),
             Command::Completions(args) => shell::completions(&args).map(|()| 0),
             Command::Man(args) => shell::man(&args).map(|()| 0),
         });
@@ -101,7 +105,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "verify", "completions", "man"] {
+        for name in ["convert", "inspect", "verify", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

@@ -39,6 +39,11 @@ impl Beside {
         Ok(Beside { path: path.to_path_buf(), overwrite, temp })
     }
 
+    /// The name that it will have.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The temporary file, for whoever writes by path.
     pub fn temp_path(&self) -> &Path {
         self.temp.path()

@@ -6,6 +6,7 @@
 mod clock;
 mod convert;
 mod facts;
+mod index_map;
 mod inspect;
 mod ledger;
 mod load;

@@ -8,6 +8,7 @@ pub mod facts;
 pub mod file;
 pub mod inspection;
 pub mod ledger;
+pub mod lookup;
 pub mod model;
 pub mod table;
 pub mod text;
