@@ -10,8 +10,8 @@
 //!                └────────────── verify ────────────┘      report, cli: on top
 //! ```
 //!
-//! `bolt` knows nothing of etcd (what it stores implements its `Rows`), `v2store` nothing of v3; only [`pipeline`] knows
-//! threads, and only `source::map` holds `unsafe`.
+//! [`export`] stands where `output` does: files for other programs. `bolt` knows nothing of etcd (what it stores implements
+//! its `Rows`), `v2store` nothing of v3; only [`pipeline`] knows threads, and only `source::map` holds `unsafe`.
 //!
 //! # The paved path
 //!

@@ -6,6 +6,7 @@
 pub mod choose;
 pub mod convert;
 pub mod exit;
+pub mod export;
 pub mod form;
 pub mod inspect;
 pub mod lookup;
@@ -56,6 +57,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Check a v3 database or snapshot, alone or against the report and the source it was made from
     Verify(verify::Args),
+    /// Write the keys of a v2 source, or of a v3 database, as a file for other programs
+    Export(export::Args),
     /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
     Lookup(lookup::Args),
     /// Print completions for a shell
@@ -71,6 +74,7 @@ impl Cli {
             Command::Convert(args) => convert::run(&args),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Verify(args) => verify::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::Lookup(args) => lookup::run(&args),
             Command::Completions(args) => shell::completions(&args).map(|()| 0),
             Command::Man(args) => shell::man(&args).map(|()| 0),
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "verify", "lookup", "completions", "man"] {
+        for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

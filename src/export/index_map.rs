@@ -24,15 +24,18 @@ use std::path::Path;
 use rayon::slice::ParallelSliceMut;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::redb_file::{self, damaged, failed};
+use super::redb_file::{self, damaged, failed, unordered};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{Revision, V2Index};
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const V2_INDEXES: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
-const REVISIONS: TableDefinition<'_, (u64, u64), (u8, u64, &[u8], &[u8])> = TableDefinition::new("revisions");
+const REVISIONS: TableDefinition<'_, (u64, u64), Stored<'static>> = TableDefinition::new("revisions");
 const V3_KEYS: TableDefinition<'_, (&[u8], u64, u64), ()> = TableDefinition::new("v3_keys");
 const V2_KEYS: TableDefinition<'_, (&[u8], u64, u64), ()> = TableDefinition::new("v2_keys");
+
+/// Flags, v2 index, v3 key, v2 key.
+type Stored<'a> = (u8, u64, &'a [u8], &'a [u8]);
 
 /// The number of the layout that this version writes and reads.
 const SCHEMA: &str = "1";
@@ -338,7 +341,7 @@ impl Entry<'_> {
         (self.revision.0.cast_unsigned(), self.sub)
     }
 
-    fn record(&self) -> (u8, u64, &[u8], &[u8]) {
+    fn record(&self) -> Stored<'_> {
         let mut flags = if self.deleted { DELETED } else { 0 };
         let Some(node) = &self.node else { return (flags, 0, &self.key, &[]) };
         flags |= FROM_V2 | if node.dir { DIR } else { 0 };
@@ -377,12 +380,4 @@ fn by_v2_key<'a>(entries: &'a [Entry<'_>]) -> Vec<ByKey<'a>> {
     let mut all: Vec<ByKey<'a>> = entries.iter().filter_map(of).collect();
     all.par_sort_unstable();
     all
-}
-
-fn unordered(e: redb::CursorError) -> Error {
-    match e {
-        redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "the pairs of the index map are not in order"),
-        redb::CursorError::Storage(e) => failed(e),
-        e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
-    }
 }

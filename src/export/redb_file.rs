@@ -5,6 +5,7 @@
 //! in the tables.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -34,6 +35,15 @@ pub(super) fn create(path: &Path) -> Result<Database> {
 pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
     match e.into() {
         redb::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => Error::new(Reason::NoRoom, e.to_string()),
+        e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
+    }
+}
+
+/// An error of writing a table in the order of its keys.
+pub(super) fn unordered(e: redb::CursorError) -> Error {
+    match e {
+        redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "what is to be written is not in order"),
+        redb::CursorError::Storage(e) => failed(e),
         e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
     }
 }
@@ -114,7 +124,7 @@ impl Overlay {
     }
 
     /// What the file has there; zeros behind its end.
-    fn from_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(self.file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, behind) = out.split_at_mut_checked(there).unwrap_or_default();
         behind.fill(0);
@@ -123,7 +133,7 @@ impl Overlay {
 
     fn block(&self, number: u64) -> io::Result<Vec<u8>> {
         let mut block = vec![0; BLOCK as usize];
-        self.from_file(number * BLOCK, &mut block)?;
+        self.read_file(number * BLOCK, &mut block)?;
         Ok(block)
     }
 }
@@ -157,7 +167,7 @@ impl StorageBackend for Overlay {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.state(|state| {
             inside(state.len, offset, out.len())?;
-            self.from_file(offset, out)?;
+            self.read_file(offset, out)?;
             if state.blocks.is_empty() {
                 return Ok(());
             }
@@ -187,11 +197,11 @@ impl StorageBackend for Overlay {
         self.state(|state| {
             inside(state.len, offset, data.len())?;
             for (number, within, place) in parts(offset, data.len()) {
-                if !state.blocks.contains_key(&number) {
-                    state.blocks.insert(number, self.block(number)?);
-                }
-                let block = state.blocks.get_mut(&number).and_then(|block| block.get_mut(within));
-                if let (Some(block), Some(data)) = (block, data.get(place)) {
+                let block = match state.blocks.entry(number) {
+                    Entry::Occupied(block) => block.into_mut(),
+                    Entry::Vacant(place) => place.insert(self.block(number)?),
+                };
+                if let (Some(block), Some(data)) = (block.get_mut(within), data.get(place)) {
                     block.copy_from_slice(data);
                 }
             }

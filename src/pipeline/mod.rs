@@ -5,6 +5,7 @@
 
 mod clock;
 mod convert;
+mod export;
 mod facts;
 mod index_map;
 mod inspect;
@@ -17,6 +18,9 @@ mod verify;
 mod write;
 
 pub use convert::{Fault, Outcome, convert, convert_with};
+#[cfg(not(feature = "sled"))]
+pub use export::NO_SLED;
+pub use export::export;
 pub use inspect::inspect;
 pub use log::inspect_wal;
 pub use verify::verify;

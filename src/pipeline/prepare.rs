@@ -144,7 +144,7 @@ pub(super) fn prepare<'m>(
     Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, meta })
 }
 
-fn replay_options(options: &ConvertOptions) -> ReplayOptions {
+pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
     ReplayOptions {
         tail: match options.tail {
             TailPolicy::Auto => TailRule::Auto,
@@ -161,7 +161,7 @@ fn replay_options(options: &ConvertOptions) -> ReplayOptions {
     }
 }
 
-fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
+pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
     let Some(metadata) = opened.wal().and_then(Wal::metadata) else { return Ok(()) };
     if options.allow_removed
         || opened.members.len() > 1

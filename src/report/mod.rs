@@ -4,6 +4,7 @@
 //! and password hashes never.
 
 pub mod earlier;
+pub mod export;
 pub mod facts;
 pub mod file;
 pub mod inspection;
@@ -14,6 +15,7 @@ pub mod table;
 pub mod text;
 pub mod verification;
 
+pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
 pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage, Transformed};
