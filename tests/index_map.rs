@@ -82,11 +82,11 @@ impl Tables {
         }
         let by_index: BTreeSet<_> =
             rows.iter().filter_map(|row| Some((row.3.as_ref()?.0, row.0, row.1, row.2.clone()))).collect();
-        let found =
-            transaction.open_table(indexes).unwrap().iter().unwrap().map(|row| row.unwrap()).map(|(place, key)| {
-                let (index, revision, sub) = place.value();
-                (index, revision, sub, key.value().to_vec())
-            });
+        let table = transaction.open_table(indexes).unwrap();
+        let found = table.iter().unwrap().map(|row| row.unwrap()).map(|(place, key)| {
+            let (index, revision, sub) = place.value();
+            (index, revision, sub, key.value().to_vec())
+        });
         assert_eq!(found.collect::<BTreeSet<_>>(), by_index);
         let keys = |name| -> BTreeSet<(Vec<u8>, u64, u64)> {
             let table = transaction.open_table(Keys::new(name)).unwrap();
