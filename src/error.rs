@@ -19,7 +19,7 @@ pub enum Kind {
     Usage,
     /// The source is damaged or cannot be read to its end (exit 3).
     Damaged,
-    /// Nothing to convert (exit 4).
+    /// Nothing to convert, or nothing found (exit 4).
     Empty,
     /// Refused: a precondition or a policy says no (exit 5).
     Refused,
@@ -86,6 +86,8 @@ reasons! {
     CommitBeyondLog = "commit-beyond-log", Kind::Damaged;
     /// There is no v2 key in the source, or none is left.
     NothingToConvert = "nothing-to-convert", Kind::Empty;
+    /// The index map does not have what was asked for.
+    NotFound = "not-found", Kind::Empty;
     /// The source does not exist.
     SourceMissing = "source-missing", Kind::Refused;
     /// The source is an empty directory or file.
@@ -100,6 +102,8 @@ reasons! {
     Locked = "locked", Kind::Refused;
     /// A report that is not that of a conversion that made an output.
     ReportUnusable = "report-unusable", Kind::Refused;
+    /// A file that is not there, or no index map.
+    NotIndexMap = "not-index-map", Kind::Refused;
     /// The output path exists.
     OutputExists = "output-exists", Kind::Refused;
     /// The file system has no room for the output.

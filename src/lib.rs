@@ -10,8 +10,8 @@
 //!                └────────────── verify ────────────┘      report, cli: on top
 //! ```
 //!
-//! `bolt` knows nothing of etcd (what it stores implements its `Rows`), `v2store` nothing of v3; only [`pipeline`] knows
-//! threads, and only `source::map` holds `unsafe`.
+//! [`export`] stands where `output` does: files for other programs. `bolt` knows nothing of etcd (what it stores implements
+//! its `Rows`), `v2store` nothing of v3; only [`pipeline`] knows threads, and only `source::map` holds `unsafe`.
 //!
 //! # The paved path
 //!
@@ -32,6 +32,7 @@
 pub mod bolt;
 pub mod cli;
 pub mod error;
+pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;

@@ -199,6 +199,43 @@ pub struct VerifyOptions {
     pub transformer: Option<PathBuf>,
 }
 
+/// Everything `export` can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// What a conversion takes; or one v3 database or snapshot file.
+    pub sources: Vec<PathBuf>,
+    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    pub wal_dirs: Vec<WalDir>,
+    /// Log entries after the commit index.
+    pub tail: TailPolicy,
+    /// Stop the replay at this raft index.
+    pub up_to_index: Option<u64>,
+    /// How POST names were written by the server that last ran.
+    pub in_order_names: InOrderNames,
+    /// Go on past damage, to the last sound record before it.
+    pub salvage: bool,
+    /// Take what a member last knew that was removed from its cluster.
+    pub allow_removed: bool,
+    /// The file to make, for sled the directory; standard output, as ndjson, where there is none.
+    pub output: Option<PathBuf>,
+    /// The form of the output.
+    pub format: ExportFormat,
+    /// Replace an existing regular file.
+    pub overwrite: bool,
+}
+
+/// The form of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line; bytes that are no text in base64
+    #[default]
+    Ndjson,
+    /// A redb table by key
+    Redb,
+    /// A sled database, in an etcdlift that was built with the feature `sled`
+    Sled,
+}
+
 /// Everything `inspect --wal` can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalOptions {

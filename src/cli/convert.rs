@@ -396,7 +396,7 @@ fn keep_source_untouched(args: &Args, wal_dirs: &[WalDir], report: Option<&Path>
 }
 
 /// The path without links; of a file that does not exist yet, its directory's.
-fn real(path: &Path) -> PathBuf {
+pub(super) fn real(path: &Path) -> PathBuf {
     let parent = crate::output::sink::directory_of(path);
     path.canonicalize()
         .or_else(|_| parent.canonicalize().map(|parent| parent.join(path.file_name().unwrap_or_default())))
@@ -404,7 +404,7 @@ fn real(path: &Path) -> PathBuf {
         .unwrap_or_else(|_| path.to_path_buf())
 }
 
-fn usage(message: &str) -> Error {
+pub(super) fn usage(message: &str) -> Error {
     Error::new(Reason::Usage, message)
 }
 

@@ -6,8 +6,10 @@
 pub mod choose;
 pub mod convert;
 pub mod exit;
+pub mod export;
 pub mod form;
 pub mod inspect;
+pub mod lookup;
 pub mod shell;
 pub mod signals;
 pub mod verify;
@@ -39,7 +41,7 @@ const EXIT_STATUS: &str = "Exit status:
   1    a fault of etcdlift's own
   2    the command line is wrong
   3    the source is damaged or cannot be read to its end
-  4    nothing to convert
+  4    nothing to convert, or nothing found by `lookup`
   5    refused: a precondition or a policy says no
   6    the output could not be written; nothing is left behind
   7    verification failed, or `verify` found a difference
@@ -55,6 +57,10 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Check a v3 database or snapshot, alone or against the report and the source it was made from
     Verify(verify::Args),
+    /// Write the keys of a v2 source, or of a v3 database, as a file for other programs
+    Export(export::Args),
+    /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
+    Lookup(lookup::Args),
     /// Print completions for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
@@ -68,6 +74,8 @@ impl Cli {
             Command::Convert(args) => convert::run(&args),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Verify(args) => verify::run(&args),
+            Command::Export(args) => export::run(&args),
+            Command::Lookup(args) => lookup::run(&args),
             Command::Completions(args) => shell::completions(&args).map(|()| 0),
             Command::Man(args) => shell::man(&args).map(|()| 0),
         });
@@ -101,7 +109,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "verify", "completions", "man"] {
+        for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

@@ -39,6 +39,11 @@ impl Beside {
         Ok(Beside { path: path.to_path_buf(), overwrite, temp })
     }
 
+    /// The name that it will have.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The temporary file, for whoever writes by path.
     pub fn temp_path(&self) -> &Path {
         self.temp.path()
@@ -83,6 +88,15 @@ impl Beside {
 }
 
 impl Named {
+    /// Syncs the directory, so that the name is on disk as well; where that fails, the file is taken away again.
+    ///
+    /// # Errors
+    /// The operating system fails.
+    pub fn settle(self) -> Result<()> {
+        let synced = File::open(directory_of(&self.path)).and_then(|directory| directory.sync_all());
+        synced.map_err(|e| failed(&self.path, "sync its directory", e)).inspect_err(|_| self.undo())
+    }
+
     /// Takes the file away again, unless it has replaced another one.
     pub fn undo(&self) {
         if !self.replaced {

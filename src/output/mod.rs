@@ -3,6 +3,7 @@
 //! Knows bytes, offsets and checksums; nothing of pages, keys or etcd beyond the sha256 trailer.
 
 pub mod beside;
+pub mod folder;
 pub mod sink;
 pub mod snapshot;
 

@@ -261,7 +261,7 @@ pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Said before the work rather than after it.
-fn require_directory(path: &Path) -> Result<()> {
+pub(super) fn require_directory(path: &Path) -> Result<()> {
     let directory = directory_of(path);
     match fs::metadata(directory) {
         Ok(meta) if meta.is_dir() => Ok(()),

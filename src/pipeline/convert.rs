@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Written, write};
-use super::{Interrupted, ledger, program};
+use super::{Interrupted, index_map, ledger, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -91,13 +91,24 @@ fn run(
     }
 
     let prepared = prepare(&opened, &table, options, report, interrupted)?;
-    let beside = |file: Option<&[u8]>, _: &Digested, report: &mut Report| {
-        let Some(path) = &options.ledger else { return Ok(Vec::new()) };
-        let started = Instant::now();
-        let mut ledger = Beside::create(path, options.overwrite)?;
-        ledger::write(&mut ledger, &prepared, file, &report.balance, interrupted)?;
-        report.stage("ledger", started.elapsed());
-        Ok(vec![ledger])
+    let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
+        let mut made = Vec::new();
+        if let Some(path) = &options.ledger {
+            let started = Instant::now();
+            let mut ledger = Beside::create(path, options.overwrite)?;
+            ledger::write(&mut ledger, &prepared, file, &report.balance, interrupted)?;
+            report.stage("ledger", started.elapsed());
+            made.push(ledger);
+        }
+        // It belongs to a file: a dry run has none.
+        if let (Some(path), Some(file)) = (&options.index_map, file) {
+            let started = Instant::now();
+            let map = Beside::create(path, options.overwrite)?;
+            index_map::write(&map, &prepared, file, digested, options, interrupted)?;
+            report.stage("index map", started.elapsed());
+            made.push(map);
+        }
+        Ok(made)
     };
     let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
     if let Some(fault) = fault {

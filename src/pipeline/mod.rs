@@ -7,7 +7,9 @@
 mod clock;
 mod convert;
 mod existing;
+mod export;
 mod facts;
+mod index_map;
 mod inspect;
 mod kept;
 mod late;
@@ -20,6 +22,9 @@ mod verify;
 mod write;
 
 pub use convert::{Fault, Outcome, convert, convert_with};
+#[cfg(not(feature = "sled"))]
+pub use export::NO_SLED;
+pub use export::export;
 pub use inspect::inspect;
 pub use log::inspect_wal;
 pub use verify::verify;

@@ -208,7 +208,7 @@ fn settle_conflicts(
     Ok(())
 }
 
-fn replay_options(options: &ConvertOptions) -> ReplayOptions {
+pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
     ReplayOptions {
         tail: match options.tail {
             TailPolicy::Auto => TailRule::Auto,
@@ -225,7 +225,7 @@ fn replay_options(options: &ConvertOptions) -> ReplayOptions {
     }
 }
 
-fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
+pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
     let Some(metadata) = opened.wal().and_then(Wal::metadata) else { return Ok(()) };
     if options.allow_removed
         || opened.members.len() > 1

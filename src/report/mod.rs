@@ -4,15 +4,18 @@
 //! and password hashes never.
 
 pub mod earlier;
+pub mod export;
 pub mod facts;
 pub mod file;
 pub mod inspection;
 pub mod ledger;
+pub mod lookup;
 pub mod model;
 pub mod table;
 pub mod text;
 pub mod verification;
 
+pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
 pub use model::{Balance, LeaseLine, Notice, OutputFacts, Report, Stage, Transformed};

@@ -1,0 +1,108 @@
+//! `etcdlift export`: its options as typed, what they resolve to, and its run.
+//!
+//! Refuses options that do not go together, calls the library, prints. Must not know how anything is read or written.
+
+use std::path::{Path, PathBuf};
+
+use super::convert::{real, usage};
+use super::{exit, print, signals::Signals};
+use crate::error::Result;
+use crate::options::{ExportFormat, ExportOptions, InOrderNames, TailPolicy, WalDir};
+use crate::pipeline;
+
+/// Options of `export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What `convert` takes, for the v2 keys in it; or a v3 database or snapshot file, for the v3 keys in it
+    ///
+    /// v2: every key and every directory, hidden ones too, with value, indexes and expiration; nothing expires. No users and
+    /// no roles. v3: every key that is not deleted, at the current revision.
+    #[arg(required = true, value_name = "SOURCE|DB")]
+    sources: Vec<PathBuf>,
+
+    /// The file to make, for sled the directory; it must not exist. `-` is standard output, for ndjson
+    ///
+    /// It appears whole, read back and compared, or not at all. Values stand in it: only its owner may read it.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    /// The form of the output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    format: ExportFormat,
+
+    /// Where the write-ahead log is when it lives elsewhere; `none` to take the newest snapshot alone
+    ///
+    /// With several sources once for each, in their order.
+    #[arg(long, value_name = "DIR|none")]
+    wal_dir: Vec<PathBuf>,
+
+    /// Log entries after the commit index
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    tail: TailPolicy,
+
+    /// Stop the replay at raft index N: the state at that point in time
+    #[arg(long, value_name = "N")]
+    up_to_index: Option<u64>,
+
+    /// How names of in-order keys (POST) were written by the server that last ran
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    in_order_names: InOrderNames,
+
+    /// Go on past damage, to the last sound record before it, and exit 8 with what was lost
+    #[arg(long)]
+    salvage: bool,
+
+    /// Take what a member last knew that was removed from its cluster
+    #[arg(long)]
+    allow_removed: bool,
+
+    /// Replace OUT if it is a regular file
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Exports, says what, and tells the status to exit with.
+///
+/// # Errors
+/// The options do not go together; those of the library, and of writing to standard output.
+pub fn run(args: &Args) -> Result<u8> {
+    let options = resolve(args)?;
+    let signals = Signals::install()?;
+    let exported = pipeline::export(&options, &mut |text| print(text), &|| signals.check())?;
+    exit::say(&exported.text());
+    Ok(if exported.losses.is_empty() { 0 } else { exit::PARTIAL })
+}
+
+fn resolve(args: &Args) -> Result<ExportOptions> {
+    let output = (args.output != Path::new("-")).then(|| args.output.clone());
+    if output.is_none() && args.format != ExportFormat::Ndjson {
+        return Err(usage("only --format ndjson can go to standard output"));
+    }
+    #[cfg(not(feature = "sled"))]
+    if args.format == ExportFormat::Sled {
+        return Err(usage(pipeline::NO_SLED));
+    }
+    let wal_dirs: Vec<WalDir> = args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect();
+    if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
+        return Err(usage("--wal-dir is given once for each source, in their order"));
+    }
+    if let Some(output) = &output {
+        let output = real(output);
+        let mut read = args.sources.iter().chain(args.wal_dir.iter().filter(|dir| **dir != Path::new("none")));
+        if read.any(|source| output.starts_with(real(source))) {
+            return Err(usage("the output would be written into the source, which is never changed"));
+        }
+    }
+    Ok(ExportOptions {
+        sources: args.sources.clone(),
+        wal_dirs,
+        tail: args.tail,
+        up_to_index: args.up_to_index,
+        in_order_names: args.in_order_names,
+        salvage: args.salvage,
+        allow_removed: args.allow_removed,
+        output,
+        format: args.format,
+        overwrite: args.overwrite,
+    })
+}

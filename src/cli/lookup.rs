@@ -1,0 +1,88 @@
+//! `etcdlift lookup`: its options as typed, and its run.
+//!
+//! Prints what the library found; must not find anything out by itself.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::form::Form;
+use super::{exit, print};
+use crate::error::{Error, Reason, Result};
+use crate::export::index_map::{Query, lookup};
+use crate::report::file;
+use crate::report::lookup::Answer;
+
+/// Options of `lookup`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXIT_STATUS)]
+#[command(group = clap::ArgGroup::new("query").required(true))]
+pub struct Args {
+    /// The index map that `convert --index-map` wrote
+    #[arg(value_name = "FILE.redb")]
+    file: PathBuf,
+
+    /// At which v3 revision stands what v2 changed last at index N?
+    ///
+    /// N is a modifiedIndex. More than one key may have it. Of an index that no key has any more, only what is known is said.
+    #[arg(long, value_name = "N", group = "query")]
+    v2_index: Option<u64>,
+
+    /// Which key has v3 revision N?
+    #[arg(long, value_name = "N", group = "query")]
+    revision: Option<u64>,
+
+    /// Which revision and index has the key K, named as in v3 or as in v2?
+    #[arg(long, value_name = "K", group = "query")]
+    key: Option<OsString>,
+
+    /// As --key, in base64: for keys that are no text
+    #[arg(long, value_name = "BASE64", group = "query", value_parser = parse_base64)]
+    key_base64: Option<Bytes>,
+
+    #[command(flatten)]
+    form: Form,
+}
+
+const EXIT_STATUS: &str = "Exit status:
+  0  found
+  2  the command line is wrong
+  3  the file is damaged or cannot be read
+  4  not found; what is known is printed all the same
+  5  the file is not there, or no index map";
+
+/// A key, as one value of an option.
+#[derive(Debug, Clone)]
+struct Bytes(Vec<u8>);
+
+fn parse_base64(text: &str) -> Result<Bytes, String> {
+    STANDARD.decode(text).map(Bytes).map_err(|e| format!("expected base64: {e}"))
+}
+
+/// Asks an index map, prints the answer, and tells the status to exit with.
+///
+/// # Errors
+/// Those of the library, and of writing to standard output.
+pub fn run(args: &Args) -> Result<u8> {
+    let query = query(args)?;
+    let answer = Answer::new(&args.file, &query, &lookup(&args.file, &query)?);
+    print(&if args.form.is_json() { file::to_json(&answer)? } else { answer.text().into_bytes() })?;
+    match answer.note {
+        None => Ok(0),
+        Some(note) => Ok(exit::fail(&Error::new(Reason::NotFound, note).in_file(&args.file))),
+    }
+}
+
+fn query(args: &Args) -> Result<Query> {
+    let key = args.key.as_ref().map(|key| key.as_encoded_bytes().to_vec());
+    let key = key.or_else(|| args.key_base64.as_ref().map(|Bytes(key)| key.clone()));
+    match (args.v2_index, args.revision, key) {
+        (Some(index), ..) => Ok(Query::V2Index(index)),
+        (_, Some(revision), _) => Ok(Query::Revision(revision)),
+        (.., Some(key)) => Ok(Query::Key(key)),
+        // clap asks for one of them.
+        _ => Err(Error::new(Reason::Usage, "give --v2-index, --revision or --key")),
+    }
+}

@@ -1,0 +1,383 @@
+//! The index map: from v2 indexes to v3 revisions and back, for `etcdlift lookup` (CLI.md, `--index-map`).
+//!
+//! A redb file with these tables, numbers unsigned:
+//!
+//! ```text
+//! meta        name -> text                                  schema, etcdlift, numbering, v2_index, revision,
+//!                                                           compact_revision, output_sha256
+//! v2_indexes  (v2 index, revision, sub revision) -> v3 key  of every pair that comes from a v2 node
+//! revisions   (revision, sub revision)                      of every pair of the output
+//!               -> (flags, v2 index, v3 key, v2 key)
+//! v3_keys     (v3 key, revision, sub revision) -> ()        of every pair of the output
+//! v2_keys     (v2 key, revision, sub revision) -> ()        of the pairs whose v2 key is another than their v3 key
+//!
+//! flags       1 comes from a v2 node · 2 of a directory · 4 deletes the key · 8 the v2 key is the v3 key, and left out here
+//! ```
+//!
+//! The v2 index is the node's modified index. Must not know trees and pages: the pairs come from `pipeline`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+
+use rayon::slice::ParallelSliceMut;
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use super::redb_file::{self, damaged, failed, unordered};
+use crate::error::{Error, Reason, Result};
+use crate::ids::{Revision, V2Index};
+
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+const V2_INDEXES: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
+const REVISIONS: TableDefinition<'_, (u64, u64), Stored<'static>> = TableDefinition::new("revisions");
+const V3_KEYS: TableDefinition<'_, (&[u8], u64, u64), ()> = TableDefinition::new("v3_keys");
+const V2_KEYS: TableDefinition<'_, (&[u8], u64, u64), ()> = TableDefinition::new("v2_keys");
+
+/// Flags, v2 index, v3 key, v2 key.
+type Stored<'a> = (u8, u64, &'a [u8], &'a [u8]);
+
+/// The number of the layout that this version writes and reads.
+const SCHEMA: &str = "1";
+
+const FROM_V2: u8 = 1;
+const DIR: u8 = 2;
+const DELETED: u8 = 4;
+const SAME_NAME: u8 = 8;
+
+/// Which file a map belongs to, and how that file numbers revisions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The version of etcdlift that wrote it.
+    pub etcdlift: String,
+    /// `keep`: a v2 modified index is the v3 revision of the same number; `dense`: numbered anew.
+    pub numbering: String,
+    /// The v2 index of the state that was converted.
+    pub v2_index: V2Index,
+    /// The current revision of the output.
+    pub revision: Revision,
+    /// What lies below this revision counts as compacted; 0 where nothing is.
+    pub compact_revision: Revision,
+    /// sha256 of the output, in lower-case hex.
+    pub output_sha256: String,
+}
+
+/// A pair of the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its revision.
+    pub revision: Revision,
+    /// Its sub revision.
+    pub sub: u64,
+    /// It deletes its key.
+    pub deleted: bool,
+    /// The v3 key.
+    pub key: Cow<'a, [u8]>,
+    /// The v2 node that it comes from; of others (v3's own pairs, those that a transformer added) there is none.
+    pub node: Option<Origin<'a>>,
+}
+
+/// The v2 node that a pair comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Its modified index.
+    pub index: V2Index,
+    /// The v2 key.
+    pub key: Cow<'a, [u8]>,
+    /// It is an empty directory, and the pair its marker.
+    pub dir: bool,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// The pairs of nodes that v2 changed last at this index.
+    V2Index(u64),
+    /// The pairs at this revision.
+    Revision(u64),
+    /// The pairs with this name, in v3 or in v2.
+    Key(Vec<u8>),
+}
+
+/// What a map says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What the map belongs to.
+    pub facts: Facts,
+    /// By revision.
+    pub entries: Vec<Entry<'static>>,
+}
+
+/// Writes a map into an empty file. The entries are those of the output, by revision.
+///
+/// # Errors
+/// The file cannot be written; the entries are not in order ([`Reason::Internal`]).
+pub fn write(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> {
+    let database = redb_file::create(path)?;
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        let mut table = transaction.open_table(META).map_err(failed)?;
+        for (name, text) in &facts.to_text() {
+            table.insert(*name, text.as_str()).map_err(failed)?;
+        }
+        let mut table = transaction.open_table(REVISIONS).map_err(failed)?;
+        let mut cursor = table.upper_bound_mut(Bound::<(u64, u64)>::Unbounded).map_err(failed)?;
+        for entry in entries {
+            cursor.insert_before(entry.place(), entry.record()).map_err(unordered)?;
+        }
+        cursor.close().map_err(failed)?;
+        let mut table = transaction.open_table(V2_INDEXES).map_err(failed)?;
+        let mut cursor = table.upper_bound_mut(Bound::<(u64, u64, u64)>::Unbounded).map_err(failed)?;
+        for (index, key) in by_index(entries) {
+            cursor.insert_before(index, key).map_err(unordered)?;
+        }
+        cursor.close().map_err(failed)?;
+        for (definition, keys) in [(V3_KEYS, by_v3_key(entries)), (V2_KEYS, by_v2_key(entries))] {
+            let mut table = transaction.open_table(definition).map_err(failed)?;
+            let mut cursor = table.upper_bound_mut(Bound::<(&[u8], u64, u64)>::Unbounded).map_err(failed)?;
+            for key in keys {
+                cursor.insert_before(key, ()).map_err(unordered)?;
+            }
+            cursor.close().map_err(failed)?;
+        }
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// Reads a map back and holds all of it against what was to be written.
+///
+/// # Errors
+/// It is not what was to be written ([`Reason::VerifyFailed`]).
+pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> {
+    let differs = |table: &str| {
+        let message = format!("the index map's table {table} is not what was written into it");
+        Err(Error::new(Reason::VerifyFailed, message))
+    };
+    redb_file::read(path, |database| {
+        let transaction = database.begin_read().map_err(damaged)?;
+        if read_facts(&transaction)? != *facts {
+            return differs("meta");
+        }
+        let table = transaction.open_table(REVISIONS).map_err(damaged)?;
+        let mut expected = entries.iter();
+        for row in table.iter().map_err(damaged)? {
+            let (place, record) = row.map_err(damaged)?;
+            let expected = expected.next().map(|entry| (entry.place(), entry.record()));
+            if expected != Some((place.value(), record.value())) {
+                return differs("revisions");
+            }
+        }
+        if expected.next().is_some() {
+            return differs("revisions");
+        }
+        let table = transaction.open_table(V2_INDEXES).map_err(damaged)?;
+        let mut expected = by_index(entries).into_iter();
+        for row in table.iter().map_err(damaged)? {
+            let (index, key) = row.map_err(damaged)?;
+            if expected.next() != Some((index.value(), key.value())) {
+                return differs("v2_indexes");
+            }
+        }
+        if expected.next().is_some() {
+            return differs("v2_indexes");
+        }
+        for (definition, name, keys) in
+            [(V3_KEYS, "v3_keys", by_v3_key(entries)), (V2_KEYS, "v2_keys", by_v2_key(entries))]
+        {
+            let table = transaction.open_table(definition).map_err(damaged)?;
+            let mut expected = keys.into_iter();
+            for row in table.iter().map_err(damaged)? {
+                let (key, ()) = row.map(|(key, _)| (key, ())).map_err(damaged)?;
+                if expected.next() != Some(key.value()) {
+                    return differs(name);
+                }
+            }
+            if expected.next().is_some() {
+                return differs(name);
+            }
+        }
+        Ok(())
+    })
+    .map_err(|e| Error::new(Reason::VerifyFailed, e.message()).in_file(e.file().unwrap_or(path)))
+}
+
+/// Asks a map.
+///
+/// # Errors
+/// The file is not there or no index map ([`Reason::NotIndexMap`]), damaged ([`Reason::Damaged`]), or cannot be read.
+pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
+    let none = |what: &str| {
+        Error::new(Reason::NotIndexMap, format!("expected an index map of `convert --index-map`, found {what}"))
+            .in_file(path)
+    };
+    if !path.exists() {
+        return Err(none("nothing"));
+    }
+    if !redb_file::is_redb(path)? {
+        return Err(none("no redb file"));
+    }
+    redb_file::read(path, |database| {
+        let transaction = database.begin_read().map_err(damaged)?;
+        refuse_others(&transaction, none)?;
+        let facts = read_facts(&transaction)?;
+        let entries = read_entries(&transaction, &places(&transaction, query)?)?;
+        Ok(Found { facts, entries })
+    })
+    .map_err(|e| if e.reason() == Reason::Damaged { e.advise("have convert make it again") } else { e })
+}
+
+/// Refuses a sound redb file that is no index map, or one of another version.
+fn refuse_others(transaction: &ReadTransaction, none: impl Fn(&str) -> Error) -> Result<()> {
+    let schema = match transaction.open_table(META) {
+        Ok(table) => table.get("schema").map_err(damaged)?.map(|text| text.value().to_string()),
+        Err(TableError::Storage(e)) => return Err(damaged(e)),
+        Err(_) => None,
+    };
+    for definition in [V3_KEYS, V2_KEYS] {
+        if let Err(e) = transaction.open_table(definition) {
+            return Err(match e {
+                TableError::Storage(e) => damaged(e),
+                _ => none("a redb file with other tables"),
+            });
+        }
+    }
+    match schema.as_deref() {
+        Some(SCHEMA) => Ok(()),
+        Some(other) => Err(none(&format!("one of schema {other:.20}, which another version of etcdlift reads"))),
+        None => Err(none("a redb file with other tables")),
+    }
+}
+
+/// Where the pairs stand that are looked for.
+fn places(transaction: &ReadTransaction, query: &Query) -> Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    match query {
+        Query::V2Index(index) => {
+            let table = transaction.open_table(V2_INDEXES).map_err(damaged)?;
+            for row in table.range((*index, 0, 0)..=(*index, u64::MAX, u64::MAX)).map_err(damaged)? {
+                let (_, revision, sub) = row.map_err(damaged)?.0.value();
+                found.push((revision, sub));
+            }
+        }
+        Query::Revision(revision) => {
+            let table = transaction.open_table(REVISIONS).map_err(damaged)?;
+            for row in table.range((*revision, 0)..=(*revision, u64::MAX)).map_err(damaged)? {
+                found.push(row.map_err(damaged)?.0.value());
+            }
+        }
+        Query::Key(key) => {
+            for definition in [V3_KEYS, V2_KEYS] {
+                let table = transaction.open_table(definition).map_err(damaged)?;
+                for row in table.range((&key[..], 0, 0)..=(&key[..], u64::MAX, u64::MAX)).map_err(damaged)? {
+                    let (_, revision, sub) = row.map_err(damaged)?.0.value();
+                    found.push((revision, sub));
+                }
+            }
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn read_entries(transaction: &ReadTransaction, places: &[(u64, u64)]) -> Result<Vec<Entry<'static>>> {
+    let table = transaction.open_table(REVISIONS).map_err(damaged)?;
+    let wrong = |(revision, sub): (u64, u64), what: &str| {
+        Error::new(Reason::Damaged, format!("expected revision {revision}, sub revision {sub}, found {what}"))
+    };
+    let entry = |place: &(u64, u64)| {
+        let found = table.get(place).map_err(damaged)?.ok_or_else(|| wrong(*place, "nothing there"))?;
+        let (flags, index, key, v2_key) = found.value();
+        let revision = i64::try_from(place.0).map_err(|_| wrong(*place, "a revision above 2^63"))?;
+        let node = (flags & FROM_V2 != 0).then(|| Origin {
+            index: V2Index(index),
+            key: Cow::Owned(if flags & SAME_NAME != 0 { key } else { v2_key }.to_vec()),
+            dir: flags & DIR != 0,
+        });
+        let (deleted, key) = (flags & DELETED != 0, Cow::Owned(key.to_vec()));
+        Ok(Entry { revision: Revision(revision), sub: place.1, deleted, key, node })
+    };
+    places.iter().map(entry).collect()
+}
+
+fn read_facts(transaction: &ReadTransaction) -> Result<Facts> {
+    let table = transaction.open_table(META).map_err(damaged)?;
+    let mut all = BTreeMap::new();
+    for row in table.iter().map_err(damaged)? {
+        let (name, text) = row.map_err(damaged)?;
+        all.insert(name.value().to_string(), text.value().to_string());
+    }
+    Facts::from_text(&all)
+        .ok_or_else(|| Error::new(Reason::Damaged, "expected the facts of an index map, found others"))
+}
+
+impl Facts {
+    fn to_text(&self) -> [(&'static str, String); 7] {
+        [
+            ("compact_revision", self.compact_revision.to_string()),
+            ("etcdlift", self.etcdlift.clone()),
+            ("numbering", self.numbering.clone()),
+            ("output_sha256", self.output_sha256.clone()),
+            ("revision", self.revision.to_string()),
+            ("schema", SCHEMA.to_string()),
+            ("v2_index", self.v2_index.to_string()),
+        ]
+    }
+
+    fn from_text(all: &BTreeMap<String, String>) -> Option<Facts> {
+        Some(Facts {
+            etcdlift: all.get("etcdlift")?.clone(),
+            numbering: all.get("numbering")?.clone(),
+            v2_index: V2Index(all.get("v2_index")?.parse().ok()?),
+            revision: Revision(all.get("revision")?.parse().ok()?),
+            compact_revision: Revision(all.get("compact_revision")?.parse().ok()?),
+            output_sha256: all.get("output_sha256")?.clone(),
+        })
+    }
+}
+
+impl Entry<'_> {
+    fn place(&self) -> (u64, u64) {
+        (self.revision.0.cast_unsigned(), self.sub)
+    }
+
+    fn record(&self) -> Stored<'_> {
+        let mut flags = if self.deleted { DELETED } else { 0 };
+        let Some(node) = &self.node else { return (flags, 0, &self.key, &[]) };
+        flags |= FROM_V2 | if node.dir { DIR } else { 0 };
+        let same = node.key == self.key;
+        flags |= if same { SAME_NAME } else { 0 };
+        (flags, node.index.0, &self.key, if same { &[] } else { &node.key })
+    }
+}
+
+type ByIndex<'a> = ((u64, u64, u64), &'a [u8]);
+
+fn by_index<'a>(entries: &'a [Entry<'_>]) -> Vec<ByIndex<'a>> {
+    let of = |entry: &'a Entry<'_>| {
+        let (revision, sub) = entry.place();
+        entry.node.as_ref().map(|node| ((node.index.0, revision, sub), &*entry.key))
+    };
+    let mut all: Vec<_> = entries.iter().filter_map(of).collect();
+    all.par_sort_unstable();
+    all
+}
+
+type ByKey<'a> = (&'a [u8], u64, u64);
+
+fn by_v3_key<'a>(entries: &'a [Entry<'_>]) -> Vec<ByKey<'a>> {
+    let mut all: Vec<ByKey<'a>> =
+        entries.iter().map(|entry| (&*entry.key, entry.revision.0.cast_unsigned(), entry.sub)).collect();
+    all.par_sort_unstable();
+    all
+}
+
+fn by_v2_key<'a>(entries: &'a [Entry<'_>]) -> Vec<ByKey<'a>> {
+    let of = |entry: &'a Entry<'_>| {
+        let node = entry.node.as_ref().filter(|node| node.key != entry.key)?;
+        Some((&*node.key, entry.revision.0.cast_unsigned(), entry.sub))
+    };
+    let mut all: Vec<ByKey<'a>> = entries.iter().filter_map(of).collect();
+    all.par_sort_unstable();
+    all
+}

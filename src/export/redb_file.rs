@@ -1,0 +1,243 @@
+//! redb files: made in one piece, and opened again without trust.
+//!
+//! A file is opened read-only, whatever redb would like to repair: what it writes goes to memory. The checksum of every page
+//! is looked at before the first table is, and a panic of the library is damage like any other. Must not know what stands
+//! in the tables.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
+
+use crate::error::{Error, Reason, Result};
+
+/// What a redb file begins with.
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// Bytes that redb may keep in memory.
+const CACHE: usize = 64 << 20;
+
+/// Bytes that are kept as one, of what redb would write.
+const BLOCK: u64 = 4096;
+
+/// Makes a database in an empty file.
+pub(super) fn create(path: &Path) -> Result<Database> {
+    Builder::new().set_cache_size(CACHE).create(path).map_err(failed)
+}
+
+/// An error of writing a database.
+pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
+    match e.into() {
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => Error::new(Reason::NoRoom, e.to_string()),
+        e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
+    }
+}
+
+/// An error of writing a table in the order of its keys.
+pub(super) fn unordered(e: redb::CursorError) -> Error {
+    match e {
+        redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "what is to be written is not in order"),
+        redb::CursorError::Storage(e) => failed(e),
+        e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
+    }
+}
+
+/// An error of reading a database.
+pub(super) fn damaged(e: impl Into<redb::Error>) -> Error {
+    match e.into() {
+        redb::Error::Io(e) => Error::new(Reason::Unreadable, format!("cannot read the redb file: {e}")),
+        e => Error::new(Reason::Damaged, format!("expected a sound redb file, found: {e}")),
+    }
+}
+
+/// Whether a file is a redb file by its first bytes.
+///
+/// # Errors
+/// It is no regular file or cannot be read.
+pub(super) fn is_redb(path: &Path) -> Result<bool> {
+    let unreadable = |e| Error::io(Reason::Unreadable, path, "read", e);
+    // Asked before opening: opening a FIFO would wait for a writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
+    }
+    let mut start = [0; MAGIC.len()];
+    match File::open(path).and_then(|file| file.read_exact_at(&mut start, 0)) {
+        Ok(()) => Ok(start == MAGIC),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(unreadable(e)),
+    }
+}
+
+/// Opens a redb file, checks all of it, and reads from it.
+///
+/// # Errors
+/// The file is damaged ([`Reason::Damaged`]) or cannot be read; what `read` returned.
+pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+    let work = || {
+        let overlay = Overlay::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        let database = builder.create_with_backend(overlay).map_err(|e| match e {
+            DatabaseError::Storage(StorageError::Corrupted(what)) => {
+                Error::new(Reason::Damaged, format!("expected a sound redb file, found: {what}"))
+            }
+            e => damaged(e),
+        })?;
+        read(&database)
+    };
+    let panicked =
+        |_| Error::new(Reason::Damaged, "expected a sound redb file, found one that its own library cannot read");
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(panicked(payload)))
+        .map_err(|e| e.in_file(path))
+}
+
+/// A file that is only read, and over it what redb would write into it.
+#[derive(Debug)]
+struct Overlay {
+    file: File,
+    file_len: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    len: u64,
+    blocks: HashMap<u64, Vec<u8>>,
+}
+
+impl Overlay {
+    fn open(path: &Path) -> io::Result<Overlay> {
+        let file = File::open(path)?;
+        let file_len = file.metadata()?.len();
+        Ok(Overlay { file, file_len, state: Mutex::new(State { len: file_len, blocks: HashMap::new() }) })
+    }
+
+    fn state<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the file has there; zeros behind its end.
+    fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let there = usize::try_from(self.file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let (there, behind) = out.split_at_mut_checked(there).unwrap_or_default();
+        behind.fill(0);
+        self.file.read_exact_at(there, offset)
+    }
+
+    fn block(&self, number: u64) -> io::Result<Vec<u8>> {
+        let mut block = vec![0; BLOCK as usize];
+        self.read_file(number * BLOCK, &mut block)?;
+        Ok(block)
+    }
+}
+
+/// The parts of a range that lie in one block each: the block, where in it, and where in the range.
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    let end = offset.saturating_add(len as u64);
+    (offset / BLOCK..end.div_ceil(BLOCK)).map(move |number| {
+        let (from, to) = ((number * BLOCK).max(offset), ((number + 1) * BLOCK).min(end));
+        let within = |at: u64, start: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
+        let start = number * BLOCK;
+        (number, within(from, start)..within(to, start), within(from, offset)..within(to, offset))
+    })
+}
+
+fn inside(len: u64, offset: u64, bytes: usize) -> io::Result<()> {
+    if offset.checked_add(bytes as u64).is_some_and(|end| end <= len) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("{bytes} bytes at {offset} are not in a file of {len} bytes"),
+    ))
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        self.state(|state| Ok(state.len))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.state(|state| {
+            inside(state.len, offset, out.len())?;
+            self.read_file(offset, out)?;
+            if state.blocks.is_empty() {
+                return Ok(());
+            }
+            for (number, within, place) in parts(offset, out.len()) {
+                let block = state.blocks.get(&number).and_then(|block| block.get(within));
+                if let (Some(block), Some(out)) = (block, out.get_mut(place)) {
+                    out.copy_from_slice(block);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.state(|state| {
+            state.len = len;
+            state.blocks.retain(|number, _| *number < len.div_ceil(BLOCK));
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.state(|state| {
+            inside(state.len, offset, data.len())?;
+            for (number, within, place) in parts(offset, data.len()) {
+                let block = match state.blocks.entry(number) {
+                    Entry::Occupied(block) => block.into_mut(),
+                    Entry::Vacant(place) => place.insert(self.block(number)?),
+                };
+                if let (Some(block), Some(data)) = (block.get_mut(within), data.get(place)) {
+                    block.copy_from_slice(data);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_not_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let original: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+        std::fs::write(&path, &original).unwrap();
+        let overlay = Overlay::open(&path).unwrap();
+        let mut expected = original.clone();
+        let mut write = |offset: usize, data: &[u8]| {
+            overlay.write(offset as u64, data).unwrap();
+            expected[offset..offset + data.len()].copy_from_slice(data);
+        };
+        write(4090, &[1; 12]);
+        write(4000, &[2; 100]);
+        write(0, &[3; 9000]);
+        let mut found = vec![9; 10_000];
+        overlay.read(0, &mut found).unwrap();
+        assert!(found == expected);
+        overlay.read(8990, &mut found[..20]).unwrap();
+        assert_eq!(found[..20], expected[8990..9010]);
+        assert!(overlay.read(9999, &mut found[..2]).is_err() && overlay.write(9999, &[0; 2]).is_err());
+        overlay.set_len(10_010).unwrap();
+        overlay.read(9_990, &mut found[..20]).unwrap();
+        assert_eq!(found[..20], [&original[9_990..], &[0; 10]].concat());
+        assert!(std::fs::read(&path).unwrap() == original);
+    }
+}

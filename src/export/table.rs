@@ -1,0 +1,85 @@
+//! An export as a redb file: one table by key, and one that says what it is.
+//!
+//! ```text
+//! meta             name -> text                  etcdlift, kind (v2, v3), schema, records, and v2_index or revision
+//! nodes or pairs   key -> the compact form that `record` defines
+//! ```
+//!
+//! Must not know where the records come from.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::record::Records;
+use super::redb_file::{self, damaged, failed, unordered};
+use crate::error::{Error, Reason, Result};
+
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+
+fn records_table(records: &dyn Records) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(records.table())
+}
+
+/// Writes an export into an empty file.
+///
+/// # Errors
+/// The file cannot be written; the records are not in the order of their keys ([`Reason::Internal`]).
+pub fn write(path: &Path, records: &dyn Records) -> Result<()> {
+    let database = redb_file::create(path)?;
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        let mut table = transaction.open_table(META).map_err(failed)?;
+        for (name, text) in &records.facts() {
+            table.insert(*name, text.as_str()).map_err(failed)?;
+        }
+        let mut table = transaction.open_table(records_table(records)).map_err(failed)?;
+        let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded).map_err(failed)?;
+        let mut value = Vec::new();
+        records.each(&mut |record| {
+            value.clear();
+            record.encode(&mut value);
+            cursor.insert_before(&*record.key, &value[..]).map_err(unordered)
+        })?;
+        cursor.close().map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+/// Reads an export back and holds all of it against what was to be written.
+///
+/// # Errors
+/// It is not what was to be written ([`Reason::VerifyFailed`]).
+pub fn compare(path: &Path, records: &dyn Records) -> Result<()> {
+    let differs =
+        |what: &str| Error::new(Reason::VerifyFailed, format!("{what} is not what was written into the export"));
+    redb_file::read(path, |database| {
+        let transaction = database.begin_read().map_err(damaged)?;
+        let table = transaction.open_table(META).map_err(damaged)?;
+        let mut facts = records.facts().into_iter();
+        for row in table.iter().map_err(damaged)? {
+            let (name, text) = row.map_err(damaged)?;
+            if facts.next().is_none_or(|fact| (fact.0, fact.1.as_str()) != (name.value(), text.value())) {
+                return Err(differs("the table meta"));
+            }
+        }
+        if facts.next().is_some() {
+            return Err(differs("the table meta"));
+        }
+        let table = transaction.open_table(records_table(records)).map_err(damaged)?;
+        let mut found = table.iter().map_err(damaged)?;
+        let (mut number, mut value) = (0u64, Vec::new());
+        records.each(&mut |record| {
+            number += 1;
+            value.clear();
+            record.encode(&mut value);
+            match found.next().transpose().map_err(damaged)? {
+                Some((key, found)) if key.value() == &*record.key && found.value() == &value[..] => Ok(()),
+                _ => Err(differs(&format!("record {number}"))),
+            }
+        })?;
+        if found.next().is_some() { Err(differs("the table's end")) } else { Ok(()) }
+    })
+    .map_err(|e| if e.reason() == Reason::Damaged { differs(e.message()).in_file(path) } else { e })
+}

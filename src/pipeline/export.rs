@@ -1,0 +1,361 @@
+//! `export`: a v2 tree or the living keys of a v3 store, as a file for other programs (CLI.md).
+//!
+//! A v2 source is replayed as a conversion replays it; nothing expires and nothing is left out. Of a v3 file the `key` bucket
+//! is read, and nothing else. What was written is read back before it gets its name.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+
+use hashbrown::HashMap;
+use rayon::slice::ParallelSliceMut;
+
+use super::convert::open_v2;
+use super::load::{backend, wal_dir};
+use super::{Interrupted, facts, prepare};
+use crate::bolt::{Damage, Db};
+use crate::error::{Error, Reason, Result};
+use crate::export::record::{Record, Records, What};
+use crate::export::{ndjson, table};
+use crate::ids::{RaftIndex, Revision, V2Index};
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::options::{ConvertOptions, ExportFormat, ExportOptions};
+use crate::output::beside::Beside;
+use crate::output::sink;
+use crate::report::{Exported, Report};
+use crate::source::lock;
+use crate::source::map::Map;
+use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::overlay::{NodeRef, Tree};
+use crate::v2store::path;
+use crate::v2store::recover::{read_table, recover};
+use crate::verify::summarize;
+
+/// Exports a source. Without an output of its own, the lines go to `print`.
+///
+/// # Errors
+/// As for a conversion of the source; a v3 file that is not sound ([`Reason::Damaged`]); nothing to export
+/// ([`Reason::NothingToConvert`]); the output exists, cannot be written, or is not what was written into it.
+pub fn export(
+    options: &ExportOptions,
+    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    interrupted: Interrupted<'_>,
+) -> Result<Exported> {
+    match (&options.output, options.format) {
+        (None, _) => {}
+        (Some(path), ExportFormat::Sled) => crate::output::folder::refuse_existing(path)?,
+        (Some(path), _) => sink::refuse_existing(path, options.overwrite)?,
+    }
+    let convert = conversion(options);
+    if let [source] = convert.sources.as_slice() {
+        let open_options = OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage: options.salvage };
+        match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
+            Found::V2(opened) => export_v2(&opened, &convert, options, print, interrupted),
+            Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
+        }
+    } else {
+        export_v2(&*open_v2(&convert)?, &convert, options, print, interrupted)
+    }
+}
+
+/// The conversion that would read the source in the same way.
+fn conversion(options: &ExportOptions) -> ConvertOptions {
+    ConvertOptions {
+        sources: options.sources.clone(),
+        wal_dirs: options.wal_dirs.clone(),
+        tail: options.tail,
+        up_to_index: options.up_to_index,
+        in_order_names: options.in_order_names,
+        salvage: options.salvage,
+        allow_removed: options.allow_removed,
+        ..ConvertOptions::new("", "")
+    }
+}
+
+fn export_v2(
+    opened: &Opened,
+    convert: &ConvertOptions,
+    options: &ExportOptions,
+    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    interrupted: Interrupted<'_>,
+) -> Result<Exported> {
+    let in_source = |e: Error| e.in_file(opened.path());
+    let table = read_table(opened)?;
+    interrupted()?;
+    let backend = backend(opened)?;
+    let replay_options = prepare::replay_options(convert);
+    let mut recovered = recover(opened, &table, backend.consistent_index, &replay_options).map_err(in_source)?;
+    prepare::refuse_removed(opened, &mut recovered, convert)?;
+    let mut report = Report::new(convert);
+    facts::source(&mut report, opened, &mut recovered);
+    if let Some(what) = backend.describe() {
+        let message =
+            format!("the source holds v3 data too ({what}), which is not exported: name its v3 database for that");
+        report.warn("v3-present", message);
+    }
+    let v2_index = recovered.v2_index();
+    let tree = &mut recovered.replay.tree;
+    let root = tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "there is no namespace of keys"))?;
+    let nodes = Nodes::new(tree, root, v2_index, interrupted)?;
+    let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
+    refuse_nothing(&nodes, opened.path())?;
+    let bytes = deliver(&nodes, options, print, interrupted)?;
+    Ok(Exported {
+        kind: "v2",
+        keys: nodes.nodes.len() as u64 - directories,
+        directories,
+        state: format!("v2 index {v2_index}"),
+        output: options.output.clone(),
+        bytes,
+        warnings: report.warnings,
+        losses: report.losses,
+    })
+}
+
+fn export_v3(
+    map: &Map,
+    options: &ExportOptions,
+    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    interrupted: Interrupted<'_>,
+) -> Result<Exported> {
+    let unsound = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
+    lock::check_db(map.path())?;
+    let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
+    interrupted()?;
+    if let Some(first) = summary.findings.first() {
+        return Err(unsound(first.clone()).advise("`etcdlift verify` lists all that is wrong"));
+    }
+    let db = Db::open(map.bytes()).map_err(unsound)?;
+    let living = Living::new(&db, summary.revision, interrupted).map_err(|e| e.in_file(map.path()))?;
+    refuse_nothing(&living, map.path())?;
+    let bytes = deliver(&living, options, print, interrupted)?;
+    Ok(Exported {
+        kind: "v3",
+        keys: living.pairs.len() as u64,
+        directories: 0,
+        state: format!("revision {}", summary.revision),
+        output: options.output.clone(),
+        bytes,
+        warnings: Vec::new(),
+        losses: Vec::new(),
+    })
+}
+
+fn refuse_nothing(records: &dyn Records, source: &Path) -> Result<()> {
+    if records.is_empty() {
+        return Err(Error::new(Reason::NothingToConvert, "nothing to export: the source holds no key").in_file(source));
+    }
+    Ok(())
+}
+
+/// Writes the records, reads them back, and only then gives them their name. Returns how many bytes there are.
+fn deliver(
+    records: &dyn Records,
+    options: &ExportOptions,
+    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    interrupted: Interrupted<'_>,
+) -> Result<u64> {
+    let records = &Watched { records, interrupted };
+    let Some(path) = &options.output else {
+        let mut bytes = 0;
+        ndjson::write(records, &mut |text| {
+            bytes += text.len() as u64;
+            print(text)
+        })?;
+        return Ok(bytes);
+    };
+    let in_output = |e: Error| e.in_file(path);
+    if options.format == ExportFormat::Sled {
+        return deliver_sled(path, records).map_err(in_output);
+    }
+    let mut file = Beside::create(path, options.overwrite)?;
+    if options.format == ExportFormat::Redb {
+        table::write(file.temp_path(), records).map_err(in_output)?;
+        table::compare(file.temp_path(), records)?;
+    } else {
+        file.write(|out| {
+            ndjson::write(records, &mut |text| {
+                out.write_all(text).map_err(|e| Error::io(Reason::OutputFailed, path, "write", e))
+            })
+        })?;
+        let text =
+            File::open(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?;
+        ndjson::compare(&mut BufReader::with_capacity(1 << 20, text), records).map_err(in_output)?;
+    }
+    let bytes =
+        fs::metadata(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?.len();
+    interrupted()?;
+    file.name()?.settle()?;
+    Ok(bytes)
+}
+
+#[cfg(feature = "sled")]
+fn deliver_sled(path: &Path, records: &dyn Records) -> Result<u64> {
+    use crate::export::sled_dir;
+    let folder = crate::output::folder::Folder::create(path)?;
+    sled_dir::write(folder.temp_path(), records)?;
+    sled_dir::compare(folder.temp_path(), records)?;
+    folder.name()
+}
+
+#[cfg(not(feature = "sled"))]
+fn deliver_sled(_: &Path, _: &dyn Records) -> Result<u64> {
+    Err(Error::new(Reason::Usage, NO_SLED))
+}
+
+/// Why there is no `--format sled`.
+#[cfg(not(feature = "sled"))]
+pub const NO_SLED: &str =
+    "--format sled is not in this etcdlift: build it with `cargo build --release --features sled`";
+
+/// Records that are shown only as long as nobody interrupts.
+struct Watched<'a> {
+    records: &'a dyn Records,
+    interrupted: Interrupted<'a>,
+}
+
+impl Records for Watched<'_> {
+    fn table(&self) -> &'static str {
+        self.records.table()
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        self.records.facts()
+    }
+
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
+        let mut number = 0u64;
+        self.records.each(&mut |record| {
+            if number.is_multiple_of(1 << 12) {
+                (self.interrupted)()?;
+            }
+            number += 1;
+            show(record)
+        })
+    }
+}
+
+fn common_facts(kind: &str, state: (&'static str, String), records: usize) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("etcdlift", env!("CARGO_PKG_VERSION").to_string()),
+        ("kind", kind.to_string()),
+        ("records", records.to_string()),
+        ("schema", "1".to_string()),
+        state,
+    ];
+    facts.sort_unstable();
+    facts
+}
+
+/// The nodes of a v2 tree below the namespace of keys, by path.
+struct Nodes<'t, 'm> {
+    tree: &'t Tree<'m>,
+    nodes: Vec<NodeRef>,
+    v2_index: V2Index,
+}
+
+impl<'t, 'm> Nodes<'t, 'm> {
+    fn new(tree: &'t Tree<'m>, root: NodeRef, v2_index: V2Index, interrupted: Interrupted<'_>) -> Result<Self> {
+        let mut nodes = Vec::new();
+        tree.walk::<Error>(root, &mut |visit| {
+            if nodes.len().is_multiple_of(1 << 16) {
+                interrupted()?;
+            }
+            if visit.node != root {
+                nodes.push(visit.node);
+            }
+            Ok(())
+        })?;
+        nodes.par_sort_by_cached_key(|node| tree.path(*node));
+        Ok(Nodes { tree, nodes, v2_index })
+    }
+}
+
+impl Records for Nodes<'_, '_> {
+    fn table(&self) -> &'static str {
+        "nodes"
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        common_facts("v2", ("v2_index", self.v2_index.to_string()), self.nodes.len())
+    }
+
+    fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
+        let tree = self.tree;
+        self.nodes.iter().try_for_each(|node| {
+            let path = tree.path(*node);
+            let what = What::Node {
+                created: tree.created(*node),
+                modified: tree.modified(*node),
+                expiration: tree.expiry(*node),
+                value: (!tree.is_dir(*node)).then(|| tree.value(*node)),
+            };
+            show(&Record { key: Cow::Borrowed(path::user_key(&path)), what })
+        })
+    }
+}
+
+/// The keys of a v3 store that are not deleted, as they are at the current revision.
+struct Living<'a> {
+    pairs: Vec<KeyValue<'a>>,
+    revision: Revision,
+}
+
+impl<'a> Living<'a> {
+    fn new(db: &Db<'a>, revision: Revision, interrupted: Interrupted<'_>) -> Result<Self> {
+        let unsound = |e: Damage| e.into_error(Reason::Damaged);
+        let bucket = db.bucket(schema::KEY).map_err(unsound)?;
+        let mut last: HashMap<&[u8], KeyValue<'a>> = HashMap::new();
+        for (number, pair) in bucket.iter().flat_map(|bucket| bucket.iter()).enumerate() {
+            if number.is_multiple_of(1 << 16) {
+                interrupted()?;
+            }
+            let pair = pair.map_err(unsound)?;
+            let kv = KeyValue::decode(pair.value, pair.value_offset())?;
+            match RevisionKey::decode(pair.key) {
+                Some(RevisionKey { tombstone: true, .. }) => last.remove(kv.key),
+                _ => last.insert(kv.key, kv),
+            };
+        }
+        let mut pairs: Vec<_> = last.into_values().collect();
+        pairs.par_sort_unstable_by_key(|kv| kv.key);
+        Ok(Living { pairs, revision })
+    }
+}
+
+impl Records for Living<'_> {
+    fn table(&self) -> &'static str {
+        "pairs"
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        common_facts("v3", ("revision", self.revision.to_string()), self.pairs.len())
+    }
+
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&Record<'_>) -> Result<()>) -> Result<()> {
+        self.pairs.iter().try_for_each(|kv| {
+            let what = What::Pair {
+                create: kv.create_revision,
+                modified: kv.mod_revision,
+                version: kv.version,
+                lease: kv.lease,
+                value: Cow::Borrowed(kv.value),
+            };
+            show(&Record { key: Cow::Borrowed(kv.key), what })
+        })
+    }
+}
