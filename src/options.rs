@@ -92,6 +92,9 @@ pub struct ConvertOptions {
     /// Take what a member last knew that was removed from its cluster.
     #[serde(default)]
     pub allow_removed: bool,
+    /// Read a directory that an etcd is running on, as a consistent prefix of its log.
+    #[serde(default)]
+    pub allow_live: bool,
     /// Do all but the write.
     pub dry_run: bool,
     /// Threads; at least 1.
@@ -142,6 +145,7 @@ impl ConvertOptions {
             allow_empty: false,
             salvage: false,
             allow_removed: false,
+            allow_live: false,
             dry_run: false,
             jobs: all_cores(),
             strict: false,
@@ -161,6 +165,7 @@ impl ConvertOptions {
             wal_dirs: Vec::new(),
             overwrite: false,
             skip_existing: false,
+            allow_live: false,
             dry_run: false,
             jobs: 1,
             report: None,
@@ -182,6 +187,8 @@ pub struct InspectOptions {
     pub wal_dir: Option<WalDir>,
     /// List every key.
     pub keys: bool,
+    /// Look at a directory that an etcd is running on.
+    pub allow_live: bool,
 }
 
 /// Everything `verify` can be told.
@@ -249,6 +256,8 @@ pub struct WalOptions {
     pub from_index: u64,
     /// Only entries up to this raft index.
     pub to_index: u64,
+    /// Look at a directory that an etcd is running on.
+    pub allow_live: bool,
 }
 
 /// A kind of log entry, as `inspect --wal` names it.

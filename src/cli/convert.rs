@@ -175,6 +175,13 @@ pub struct Args {
     #[arg(long)]
     allow_removed: bool,
 
+    /// Read a directory that etcd is running on, as a consistent prefix of its log
+    ///
+    /// The output has every write up to one raft index, which the summary names, and none behind it. The source's files are
+    /// held in memory.
+    #[arg(long)]
+    allow_live: bool,
+
     /// Do all but the write, with the same exit status and hashes
     #[arg(long)]
     dry_run: bool,
@@ -316,6 +323,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         allow_empty: args.allow_empty,
         salvage: args.salvage,
         allow_removed: args.allow_removed,
+        allow_live: args.allow_live,
         dry_run: args.dry_run,
         jobs: args.jobs.map_or_else(all_cores, usize::from),
         strict: args.strict,
@@ -432,7 +440,7 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --salvage \
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --allow-live --salvage \
                      --ttl drop --ttl /a=lease --expired keep --auth users-only --guest drop --existing merge \
                      --on-conflict take-v2 --exclude /a/b --include /a --map /a=/b=c --strip-leading-slash \
                      --request-limit 9 --index-map i.redb --ledger l.ndjson";
@@ -460,6 +468,7 @@ mod tests {
             up_to_index: Some(9),
             in_order_names: InOrderNames::Plain,
             allow_removed: true,
+            allow_live: true,
             salvage: true,
             to: To::Backend,
             wal_dirs: vec![WalDir::None],

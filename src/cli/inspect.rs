@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "wal", default_value_t = u64::MAX, hide_default_value = true)]
     to_index: u64,
 
+    /// Look at a directory that etcd is running on, as a consistent prefix of its log
+    #[arg(long)]
+    allow_live: bool,
+
     #[command(flatten)]
     form: Form,
 }
@@ -59,6 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
         source: args.source.clone(),
         wal_dir: args.wal_dir.as_deref().map(WalDir::from),
         keys: args.keys,
+        allow_live: args.allow_live,
     };
     let found = pipeline::inspect(&options, &|| signals.check())?;
     if json { print(&file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
@@ -72,6 +77,7 @@ fn list_log(args: &Args, json: bool, signals: &Signals) -> Result<()> {
         kinds: args.kind.clone(),
         from_index: args.from_index,
         to_index: args.to_index,
+        allow_live: args.allow_live,
     };
     let mut pending = Vec::new();
     pipeline::inspect_wal(&options, &|| signals.check(), &mut |line| {

@@ -9,6 +9,7 @@ use crate::options::{AuthPolicy, ConvertOptions};
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
+use crate::source::live::Access;
 use crate::source::open::{Member, Opened};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
@@ -32,6 +33,12 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     if opened.wal().is_none() {
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
         report.warn("snapshot-only", message);
+    }
+    if opened.is_live() {
+        let message = format!(
+            "an etcd is running on it: state at raft index {index}, v2 index {v2_index}; later writes are not in this output"
+        );
+        report.warn("live", message);
     }
     let voters = recovered.replay.voters.voters.len();
     if opened.wal().is_some() && opened.members.len() == 1 && voters > 1 && !recovered.backup {
@@ -140,7 +147,7 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
 fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     for member in &opened.members {
         if let Some(wal) = &member.wal {
-            log_end(report, wal);
+            log_end(report, member, wal);
             cut_copy(report, member, wal);
         }
     }
@@ -171,7 +178,7 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
 }
 
-fn log_end(report: &mut Report, wal: &Wal) {
+fn log_end(report: &mut Report, member: &Member, wal: &Wal) {
     for damage in wal.damage() {
         report.warn(
             "damage-not-needed",
@@ -180,6 +187,8 @@ fn log_end(report: &mut Report, wal: &Wal) {
     }
     match wal.end() {
         End::Clean => {}
+        // Said of the whole source: later writes are not in it.
+        End::Torn { .. } if member.access == Access::Live => {}
         End::Torn { segment, offset } => {
             let message = format!(
                 "{}: byte {offset}: the last record was cut short by a crash and does not count",
@@ -198,6 +207,9 @@ const PREALLOCATED: u64 = 64_000_000;
 
 /// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
 fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
+    if member.access == Access::Live {
+        return;
+    }
     if let (End::Clean, Some((path, len))) = (wal.end(), wal.last_segment())
         && wal.last_is_preallocated()
         && len < PREALLOCATED

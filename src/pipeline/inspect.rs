@@ -24,10 +24,15 @@ use crate::verify::{Sha256State, V3Summary, summarize};
 /// # Errors
 /// It is no etcd data, or damaged.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), OpenOptions::default())? {
+    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options(options.allow_live))? {
         Found::V2(opened) => inspect_v2(&opened, options, interrupted),
         Found::V3File(map) | Found::V3Only(map) => inspect_v3(&map, options, interrupted),
     }
+}
+
+/// As a source is opened to be looked at.
+pub(super) fn open_options(allow_live: bool) -> OpenOptions {
+    OpenOptions { allow_live, ..OpenOptions::default() }
 }
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use super::Interrupted;
+use super::inspect::open_options;
 use super::load::{backend, wal_dir};
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
-use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::source::open::{Found, Opened, open};
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
 use crate::source::wal::{EntryRef, Wal};
@@ -25,7 +26,9 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let Found::V2(opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), OpenOptions::default())? else {
+    let Found::V2(opened) =
+        open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options(options.allow_live))?
+    else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
         );

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::dir::SnapName;
+use crate::source::live::Access;
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 
@@ -55,14 +56,14 @@ impl Choice {
 /// # Errors
 /// [`Reason::Gap`] if entries are missing behind every usable beginning, [`Reason::Damaged`] if no snapshot loads and the
 /// log does not begin at its first entry.
-pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -> Result<Choice> {
+pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>, access: Access) -> Result<Choice> {
     let mut passed_over = Vec::new();
     let mut first_damage = None;
     let mut first_gap = None;
     let mut orphans = Vec::new();
     let wanted = |name: &&SnapName| up_to.is_none_or(|up_to| name.index <= up_to);
     for name in names.iter().rev().filter(wanted) {
-        let snapshot = match load(name) {
+        let snapshot = match load(name, access) {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 passed_over.push(PassedOver::new(name, &error));
@@ -105,8 +106,8 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>) -
 }
 
 /// Opens a snapshot, which must be the one that its name says.
-pub(crate) fn load(name: &SnapName) -> Result<Snapshot> {
-    let snapshot = Snapshot::open(&name.path)?;
+pub(crate) fn load(name: &SnapName, access: Access) -> Result<Snapshot> {
+    let snapshot = Snapshot::of(access.open(&name.path)?)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
             "expected the snapshot of term {} and index {} that its name says, found term {} and index {}",

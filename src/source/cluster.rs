@@ -79,16 +79,19 @@ pub fn commits(members: &[Member]) -> Vec<RaftIndex> {
 pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
     let commits = commits(members);
     let commit = commits.iter().copied().max().unwrap_or(RaftIndex(0));
-    let mut names: Vec<_> =
-        members.iter().enumerate().flat_map(|(at, m)| m.snapshots.iter().map(move |name| (at, name))).collect();
+    let mut names: Vec<_> = members
+        .iter()
+        .enumerate()
+        .flat_map(|(at, m)| m.snapshots.iter().map(move |name| (at, name, m.access)))
+        .collect();
     // The newest first; of equals the one of the member that was named first.
-    names.sort_by(|(at, a), (bt, b)| b.index.cmp(&a.index).then(at.cmp(bt)));
+    names.sort_by(|(at, a, _), (bt, b, _)| b.index.cmp(&a.index).then(at.cmp(bt)));
     let mut passed_over = Vec::new();
-    for (member, name) in names {
+    for (member, name, access) in names {
         if up_to.is_some_and(|up_to| name.index > up_to) {
             continue;
         }
-        let snapshot = match load(name) {
+        let snapshot = match load(name, access) {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 passed_over.push(PassedOver::new(name, error));

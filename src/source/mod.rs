@@ -1,11 +1,12 @@
 //! Reading v2 data from disk: which files there are, their frames and checksums, and what of them counts.
 //!
 //! Knows bytes, raft and etcd's file layouts (FORMATS 1, 2, 4 and 5); nothing of the v2 tree and nothing of v3. Every
-//! file is opened read-only and mapped; only `map` holds `unsafe`.
+//! file is opened read-only and mapped, or copied where an etcd is running on it; only `map` holds `unsafe`.
 
 pub mod choose;
 pub mod cluster;
 pub mod dir;
+pub mod live;
 pub mod lock;
 pub mod map;
 pub mod open;

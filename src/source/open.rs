@@ -1,4 +1,5 @@
-//! Sources, opened: every file mapped, no etcd running on it, the logs read, the snapshot chosen.
+//! Sources, opened: every file mapped or copied, no etcd running on it unless that is allowed, the logs read, the snapshot
+//! chosen.
 //!
 //! Ties the other files of this folder together; the v2 tree begins where this ends.
 
@@ -9,6 +10,7 @@ use crate::ids::{MemberId, RaftIndex};
 use crate::source::choose::{Choice, choose};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect};
+use crate::source::live::{self, Access};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::snap::Snapshot;
@@ -34,6 +36,8 @@ pub struct Member {
     pub path: PathBuf,
     /// A directory's layout; `None` for a lone `.snap` file.
     pub layout: Option<Layout>,
+    /// How its files were read: whether an etcd was running on it.
+    pub access: Access,
     /// The log; `None` for a lone snapshot.
     pub wal: Option<Wal>,
     /// `.snap` files, oldest first.
@@ -62,6 +66,8 @@ pub struct OpenOptions {
     pub up_to: Option<RaftIndex>,
     /// Go on past damage, to the last sound record before it.
     pub salvage: bool,
+    /// Read a directory that an etcd is running on.
+    pub allow_live: bool,
 }
 
 /// Opens a source.
@@ -69,11 +75,21 @@ pub struct OpenOptions {
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
 pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+    let settled = |found: &Found| match found {
+        Found::V2(opened) => opened.is_settled(),
+        Found::V3File(_) | Found::V3Only(_) => true,
+    };
+    let attempt = || open_once(path, wal_dir, options);
+    if options.allow_live { live::again(attempt, settled) } else { attempt() }
+}
+
+fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+    let access = if options.allow_live { Access::Copied } else { Access::AtRest };
     let opened = match detect(path, wal_dir)? {
-        Source::V3File(path) => return Map::open(&path).map(Found::V3File),
-        Source::V3Only(path) => return Map::open(&path).map(Found::V3Only),
-        Source::Snapshot(path) => lone_snapshot(path)?,
-        Source::Directory(dir) => one_member(member(dir)?, options)?,
+        Source::V3File(path) => return access.open_db(&path).map(Found::V3File),
+        Source::V3Only(path) => return access.open_db(&path).map(Found::V3Only),
+        Source::Snapshot(path) => lone_snapshot(path, access)?,
+        Source::Directory(dir) => one_member(member(dir, options)?, options)?,
     };
     Ok(Found::V2(Box::new(opened)))
 }
@@ -84,10 +100,15 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found
 /// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
 /// their logs together do not reach what is committed.
 pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+    let attempt = || open_cluster_once(sources, options);
+    if options.allow_live { live::again(attempt, Opened::is_settled) } else { attempt() }
+}
+
+fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
         match detect(path, wal_dir)? {
-            Source::Directory(dir) if dir.segments.is_some() => members.push(member(dir)?),
+            Source::Directory(dir) if dir.segments.is_some() => members.push(member(dir, options)?),
             _ => {
                 let message = "several sources must be data directories with a WAL, one of each member";
                 return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
@@ -99,22 +120,31 @@ pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resul
     Ok(Opened { members, choice, salvage: options.salvage, salvaged: Vec::new() })
 }
 
-fn lone_snapshot(path: PathBuf) -> Result<Opened> {
-    let snapshot = Snapshot::open(&path)?;
+fn lone_snapshot(path: PathBuf, access: Access) -> Result<Opened> {
+    let snapshot = Snapshot::of(access.open(&path)?)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
-    let member = Member { path, layout: None, wal: None, snapshots: vec![name], db: None, received_dbs: Vec::new() };
+    let member =
+        Member { path, layout: None, access, wal: None, snapshots: vec![name], db: None, received_dbs: Vec::new() };
     Ok(Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() })
 }
 
-fn member(dir: DataDir) -> Result<Member> {
-    for segment in dir.segments.iter().flatten() {
-        lock::check_segment(&segment.path)?;
+fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
+    let access = match (check_locks(&dir), options.allow_live) {
+        (Ok(()), false) => Access::AtRest,
+        (Ok(()), true) => Access::Copied,
+        (Err(e), true) if e.reason() == Reason::Locked => Access::Live,
+        (Err(e), _) => return Err(e),
+    };
+    // In this order where an etcd is running: the log, read last, knows all that was listed and read before it.
+    let db = dir.db.as_deref().map(|path| access.open_db(path)).transpose()?;
+    let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, access.open(path)?)));
+    let received_dbs = received.collect::<Result<_>>()?;
+    let wal = dir.segments.as_deref().map(|names| Wal::read(names, access)).transpose()?;
+    if access == Access::Copied {
+        // An etcd that was started meanwhile: then this is read as its files are.
+        check_locks(&dir)?;
     }
-    if let Some(db) = &dir.db {
-        lock::check_db(db)?;
-    }
-    let wal = dir.segments.as_deref().map(Wal::read).transpose()?;
     if let Some(wal) = &wal
         && wal.metadata().is_none()
         && !matches!(wal.end(), End::Damaged(_))
@@ -123,15 +153,14 @@ fn member(dir: DataDir) -> Result<Member> {
                        backup that etcdctl 2.0 made of a running server";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&dir.root));
     }
-    let received = dir.received_dbs.into_iter().map(|(index, path)| Ok((index, Map::open(&path)?)));
-    Ok(Member {
-        path: dir.root,
-        layout: Some(dir.layout),
-        wal,
-        snapshots: dir.snapshots,
-        db: dir.db.as_deref().map(Map::open).transpose()?,
-        received_dbs: received.collect::<Result<_>>()?,
-    })
+    Ok(Member { path: dir.root, layout: Some(dir.layout), access, wal, snapshots: dir.snapshots, db, received_dbs })
+}
+
+fn check_locks(dir: &DataDir) -> Result<()> {
+    for segment in dir.segments.iter().flatten() {
+        lock::check_segment(&segment.path)?;
+    }
+    dir.db.as_deref().map_or(Ok(()), lock::check_db)
 }
 
 /// What can be done about a damaged source.
@@ -148,7 +177,7 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
             }
             salvaged.push(damage);
         }
-        match choose(&member.snapshots, member.wal.as_ref(), options.up_to) {
+        match choose(&member.snapshots, member.wal.as_ref(), options.up_to, member.access) {
             Ok(choice) => return Ok(Opened { members: vec![member], choice, salvage: options.salvage, salvaged }),
             Err(error) => {
                 let fell_back = options.salvage && member.wal.as_mut().is_some_and(Wal::fall_back);
@@ -175,12 +204,23 @@ impl Opened {
         let member = Member {
             path: PathBuf::from("memory"),
             layout: None,
+            access: Access::AtRest,
             wal: Some(wal),
             snapshots: Vec::new(),
             db: None,
             received_dbs: Vec::new(),
         };
         Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() }
+    }
+
+    /// Whether an etcd was running on any of it.
+    pub fn is_live(&self) -> bool {
+        self.members.iter().any(|member| member.access == Access::Live)
+    }
+
+    /// Nothing was passed over that may only have been half there.
+    fn is_settled(&self) -> bool {
+        self.choice.passed_over.is_empty() && self.salvaged.is_empty()
     }
 
     /// The member that the replay starts from; of none, a member without data.

@@ -121,6 +121,19 @@ pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {
     before_zero_sector(frame, body).is_some() && all_zero(from(segment, next))
 }
 
+/// Whether a frame that cannot be read was being written: all that stands before `written` is there, and nothing behind it.
+pub fn is_being_written(segment: &[u8], offset: u64, written: u64) -> bool {
+    let Some((head, body)) = from(segment, offset).split_first_chunk::<8>() else { return true };
+    let body_offset = offset + FRAME_HEAD;
+    if body_offset > written {
+        return true;
+    }
+    let Ok(Some(length)) = Length::parse(u64::from_le_bytes(*head), offset) else { return false };
+    let there = usize::try_from(written - body_offset).unwrap_or(usize::MAX).min(body.len());
+    length.record + length.padding > written - body_offset
+        && head_agrees(body.get(..there).unwrap_or_default(), length.record)
+}
+
 /// A frame's length field (FORMATS 4.1).
 struct Length {
     record: u64,
@@ -327,6 +340,34 @@ mod tests {
                     bytes[frame + bit / 8] ^= 1 << (bit % 8);
                     let broken = read_frame(&bytes, frame as u64).unwrap_err();
                     assert!(matches!(broken, Broken::Damaged(_)), "frame at {frame}, bit {bit}: {broken:?}");
+                }
+            }
+        }
+    }
+
+    /// Whatever was seen of a record that was being written, and whatever zeros stand behind it.
+    #[test]
+    fn a_record_seen_half_written_is_told_from_damage() {
+        for text in [PADDED, UNPADDED] {
+            let whole = hex(text);
+            let second = if text == PADDED { 16 } else { 12 };
+            for written in second + 1..whole.len() {
+                for zeros in [0, 1, 8, 600] {
+                    let mut bytes = whole[..written].to_vec();
+                    bytes.resize(written + zeros, 0);
+                    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+                    let whole_record = matches!(read_frame(&bytes, second as u64), Ok(Frame::Record { .. }));
+                    let seen = whole_record || is_being_written(&bytes, second as u64, end);
+                    assert!(seen, "{written} bytes and {zeros} zeros");
+                }
+            }
+            // What is all there is damaged where it cannot be read.
+            for bit in 0..(whole.len() - second) * 8 {
+                let mut bytes = whole.clone();
+                bytes.extend_from_slice(&whole);
+                bytes[second + bit / 8] ^= 1 << (bit % 8);
+                if bit / 8 < 8 || read_frame(&bytes, second as u64).is_err() {
+                    assert!(!is_being_written(&bytes, second as u64, bytes.len() as u64), "bit {bit}");
                 }
             }
         }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::source::live::Access;
 use crate::source::map::Map;
 use crate::source::raft::{
     Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
 };
-use crate::source::record::{Broken, Frame, Record, RecordType, looks_torn, read_frame};
+use crate::source::record::{Broken, Frame, Record, RecordType, is_being_written, looks_torn, read_frame};
 
 /// The name of a segment: its place in the sequence and the index its first entry was to have (FORMATS 1.3).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ pub struct EntryRef {
 pub enum End {
     /// At a frame boundary.
     Clean,
-    /// In a record whose writing was cut short; what is there of it does not count.
+    /// In a record whose writing was cut short, or not done yet; what is there of it does not count.
     Torn {
         /// The last segment.
         segment: PathBuf,
@@ -75,6 +76,15 @@ struct Run {
 struct Segment {
     name: SegmentName,
     map: Map,
+    /// Where the writing stood, in a log that was being written to.
+    written: Option<u64>,
+}
+
+impl Segment {
+    /// Whether the record that begins here was seen while it was being written.
+    fn is_being_written(&self, offset: u64) -> bool {
+        self.written.is_some_and(|written| is_being_written(self.map.bytes(), offset, written))
+    }
 }
 
 impl Wal {
@@ -82,9 +92,16 @@ impl Wal {
     ///
     /// # Errors
     /// A segment cannot be opened.
-    pub fn read(names: &[SegmentName]) -> Result<Wal> {
-        let open = |name: &SegmentName| Ok(Segment { name: name.clone(), map: Map::open(&name.path)? });
-        Ok(Wal::scan(contiguous(names).iter().map(open).collect::<Result<_>>()?))
+    pub fn read(names: &[SegmentName], access: Access) -> Result<Wal> {
+        let names = contiguous(names);
+        let open = |(number, name): (usize, &SegmentName)| {
+            let (map, written) = match number + 1 == names.len() {
+                true => access.open_growing(&name.path)?,
+                false => (access.open(&name.path)?, None),
+            };
+            Ok(Segment { name: name.clone(), map, written })
+        };
+        Ok(Wal::scan(names.iter().enumerate().map(open).collect::<Result<_>>()?))
     }
 
     /// Reads a log that is in memory: the segments' names, which must be sorted, and their bytes.
@@ -94,7 +111,7 @@ impl Wal {
     pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
         let names: Vec<SegmentName> = segments.iter().map(|(name, _)| name.clone()).collect();
         let skip = names.len() - contiguous(&names).len();
-        let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name };
+        let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name, written: None };
         let mut wal = Wal::scan(segments.into_iter().skip(skip).map(held).collect());
         wal.take_damage().map_or(Ok(wal), Err)
     }
@@ -319,6 +336,7 @@ impl Scan {
                     (record, next)
                 }
                 Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
+                Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
                 Err(broken) => return Err(broken.into_error()),
             };
             if first && record.kind != RecordType::Crc {
@@ -326,7 +344,7 @@ impl Scan {
             }
             first = false;
             if let Err(error) = self.check_crc(&record) {
-                if last && looks_torn(bytes, offset, next) {
+                if last && (looks_torn(bytes, offset, next) || segment.is_being_written(offset)) {
                     return Ok(Some(offset));
                 }
                 return Err(error);

@@ -294,7 +294,8 @@ impl<'m> Recovered<'m> {
             TailRule::Auto if self.backup => return Ok(()),
             TailRule::Auto => match self.only_voter(opened) {
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
-                None if members.len() == 1 => return Ok(()),
+                // Logs that were read one after the other while they grew do not prove what all held at once.
+                None if members.len() == 1 || opened.is_live() => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
                     let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {

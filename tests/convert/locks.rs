@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
@@ -70,4 +71,60 @@ fn a_running_etcd_is_refused() {
     assert!(!out.exists());
     server.stop();
     case.run(&data_dir, &[]).converted(0);
+}
+
+/// Wherever the writing of the last record stands, what was written before it counts, and nothing else.
+#[test]
+fn a_prefix_is_read_wherever_the_writing_stands() {
+    let case = Case::new();
+    let source = case.demo();
+    let whole = case.run(&source, &[]).converted(0);
+    fs::remove_file(case.out()).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(source.join(DEMO_WAL)).unwrap();
+    let held = Flock::lock(file.try_clone().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+    let bytes = fs::read(source.join(DEMO_WAL)).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    // No server makes it that short; nothing depends on it.
+    file.set_len(written + 5000).unwrap();
+    let mut fewest = whole.len();
+    for missing in 0..300 {
+        let zeros = vec![0; missing];
+        file.write_all_at(&zeros, written - missing as u64).unwrap();
+        let live = case.run(&source, &["--allow-live"]);
+        let rows = live.converted(0);
+        assert_eq!(live.notices("warnings"), ["live"], "{missing} bytes are missing");
+        fewest = fewest.min(rows.len());
+        fs::remove_file(case.out()).unwrap();
+    }
+    assert!(fewest < whole.len(), "no record of a key was cut");
+    held.unlock().unwrap();
+}
+
+/// A running etcd excuses a half written end, nothing else.
+#[test]
+fn damage_is_damage_while_an_etcd_runs() {
+    let case = Case::new();
+    let source = case.demo();
+    let file = OpenOptions::new().read(true).write(true).open(source.join(DEMO_WAL)).unwrap();
+    let held = Flock::lock(file.try_clone().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 3000).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 3000).unwrap();
+    case.run(&source, &["--allow-live"]).refused(3, "damaged", &[DEMO_WAL, "byte "]);
+    held.unlock().unwrap();
+}
+
+/// Without one, the option changes nothing but how files are read.
+#[test]
+fn at_rest_allow_live_makes_the_same() {
+    let case = Case::new();
+    let source = case.demo();
+    let mapped = case.run(&source, &[]);
+    mapped.converted(0);
+    let bytes = mapped.bytes();
+    fs::remove_file(case.out()).unwrap();
+    let copied = case.run(&source, &["--allow-live"]);
+    copied.converted(0);
+    assert_eq!(copied.notices("warnings"), mapped.notices("warnings"));
+    assert!(copied.bytes() == bytes);
 }

@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     fn choose(&self, log: &Log) -> Result<Choice> {
-        choose(&self.names, Some(&Wal::of_bytes(log.named()).unwrap()), None)
+        choose(&self.names, Some(&Wal::of_bytes(log.named()).unwrap()), None, Access::AtRest)
     }
 }
 
@@ -114,7 +114,7 @@ fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
         let mut segments = log(1, &[snapshot]).named();
         segments[0].1[60] ^= 1;
         let wal = Wal::of_bytes(segments).unwrap();
-        let choice = choose(&snapshots.names, Some(&wal), None);
+        let choice = choose(&snapshots.names, Some(&wal), None, Access::AtRest);
         if fits {
             assert_eq!(chosen(choice), (snapshot, vec![]));
         } else {
@@ -136,8 +136,8 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
     }
     let wal = Wal::of_bytes(segments).unwrap();
     for names in [Fixture::new(&[]), Fixture::new(&[5]), Fixture::new(&[19])] {
-        let error = choose(&names.names, Some(&wal), None).unwrap_err();
+        let error = choose(&names.names, Some(&wal), None, Access::AtRest).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Damaged, "{error}");
     }
-    assert_eq!(chosen(choose(&Fixture::new(&[20]).names, Some(&wal), None)), (20, vec![]));
+    assert_eq!(chosen(choose(&Fixture::new(&[20]).names, Some(&wal), None, Access::AtRest)), (20, vec![]));
 }
