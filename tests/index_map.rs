@@ -54,6 +54,9 @@ fn demo(folder: &Path, options: &[&str]) -> Converted {
 /// A pair with the node that it comes from: revision, sub revision, v3 key, v2 index and v2 key.
 type Row = (u64, u64, Vec<u8>, Option<(u64, Vec<u8>)>);
 
+/// Flags, v2 index, v3 key, v2 key.
+type Stored<'a> = (u8, u64, &'a [u8], &'a [u8]);
+
 /// What a map says, by each of its tables.
 struct Tables {
     meta: BTreeMap<String, String>,
@@ -66,7 +69,7 @@ impl Tables {
     fn read(path: &Path) -> Self {
         type Keys = TableDefinition<'static, (&'static [u8], u64, u64), ()>;
         let meta: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-        let revisions: TableDefinition<'_, (u64, u64), (u8, u64, &[u8], &[u8])> = TableDefinition::new("revisions");
+        let revisions: TableDefinition<'_, (u64, u64), Stored<'_>> = TableDefinition::new("revisions");
         let indexes: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
         let database = redb::ReadOnlyDatabase::open(path).unwrap();
         let transaction = database.begin_read().unwrap();

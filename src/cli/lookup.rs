@@ -18,6 +18,7 @@ use crate::report::lookup::Answer;
 /// Options of `lookup`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXIT_STATUS)]
+#[command(override_usage = "etcdlift lookup [OPTIONS] FILE.redb --v2-index N|--revision N|--key K")]
 #[command(group = clap::ArgGroup::new("query").required(true))]
 pub struct Args {
     /// The index map that `convert --index-map` wrote
