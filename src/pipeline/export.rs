@@ -50,7 +50,8 @@ pub fn export(
     }
     let convert = conversion(options);
     if let [source] = convert.sources.as_slice() {
-        let open_options = OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage: options.salvage };
+        let up_to = options.up_to_index.map(RaftIndex);
+        let open_options = OpenOptions { up_to, salvage: options.salvage, allow_live: false };
         match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
             Found::V2(opened) => export_v2(&opened, &convert, options, print, interrupted),
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
@@ -86,7 +87,7 @@ fn export_v2(
     interrupted()?;
     let backend = backend(opened)?;
     let replay_options = prepare::replay_options(convert);
-    let mut recovered = recover(opened, &table, backend.consistent_index, &replay_options).map_err(in_source)?;
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
     prepare::refuse_removed(opened, &mut recovered, convert)?;
     let mut report = Report::new(convert);
     facts::source(&mut report, opened, &mut recovered);
