@@ -150,6 +150,88 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
     }
 }
 
+/// A log of one segment, gone altogether: in 3.4 with an acknowledged write above every commit, in both with snapshots beside
+/// it or without.
+#[test]
+fn a_destroyed_log_is_made_up_for_by_the_others() {
+    let ways: [fn(&Path); 4] = [
+        |segment| fs::remove_file(segment).unwrap(),
+        |segment| fs::remove_dir_all(segment.parent().unwrap()).unwrap(),
+        |segment| fs::write(segment, "").unwrap(),
+        |segment| fs::write(segment, vec![0; 100_000]).unwrap(),
+    ];
+    for name in ["v3.4.23-p", "v3.4.23-e", "v2.3.8-e"] {
+        let Some(case) = case(test_name!(), name) else { return };
+        let sources = case.members(&case.scenario.live());
+        let (output, whole) = case.convert(&sources, &[]);
+        assert_eq!(output.status, 0, "{}", output.story());
+        let whole = fs::read(whole).unwrap();
+        for (way, destroy) in ways.iter().enumerate() {
+            let whose = if way == 0 { sources.len() } else { 1 };
+            for at in 0..whose {
+                let copy = case.dir.path().join(format!("{way}-{at}.etcd"));
+                scratch::copy_tree(&sources[at], &copy);
+                destroy(&segment(&copy));
+                let mut sources = sources.clone();
+                sources[at] = copy;
+                let (output, out) = case.convert(&sources, &[]);
+                assert_eq!(output.status, 0, "{name}, member {at}, way {way}: {}", output.story());
+                assert!(fs::read(&out).unwrap() == whole, "{name}, member {at}, way {way}");
+                assert_eq!(report(&out)["warnings"][0]["code"], "log-gone");
+                fs::remove_file(out).unwrap();
+                fs::remove_dir_all(&sources[at]).unwrap();
+            }
+        }
+    }
+}
+
+/// A log that ends below its own snapshot is a sign of a copy cut short, unless the others have the rest.
+#[test]
+fn a_damaged_log_below_its_snapshot_is_made_up_for_by_the_others() {
+    let Some(case) = case(test_name!(), "v3.4.23-e") else { return };
+    let live = case.scenario.live();
+    let (_, whole) = case.convert(&case.members(&live), &[]);
+    let damaged = case.copy(live[0]);
+    let segment = segment(&damaged);
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[5_000..10_000].fill(0xa5);
+    fs::write(&segment, bytes).unwrap();
+    let mut sources = case.members(&live);
+    sources[0] = damaged;
+    let (output, out) = case.convert(&sources, &[]);
+    assert_eq!(output.status, 0, "{}", output.story());
+    assert!(fs::read(&out).unwrap() == fs::read(whole).unwrap());
+    let codes = report(&out)["warnings"].to_string();
+    assert!(codes.contains("damage-filled") && codes.contains("cut-copy"), "{codes}");
+}
+
+#[test]
+fn members_without_any_log_are_refused() {
+    let Some(case) = case(test_name!(), "v3.4.23-e") else { return };
+    let sources = ["m0.etcd", "m2.etcd"].map(|name| case.copy(name));
+    sources.iter().for_each(|source| fs::remove_file(segment(source)).unwrap());
+    let (output, out) = case.convert(&sources, &[]);
+    assert_eq!((output.status, out.exists()), (5, false), "{}", output.story());
+    assert_eq!(report(&out)["reason"], "source-empty");
+    assert!(output.stderr.contains("in one directory at least"), "{}", output.story());
+}
+
+/// One log of three cannot know how far the others were.
+#[test]
+fn fewer_than_a_majority_may_be_behind() {
+    let Some(case) = case(test_name!(), "v3.4.23-f") else { return };
+    let behind = |sources: &[PathBuf]| {
+        let (output, out) = case.convert(sources, &[]);
+        assert_eq!(output.status, 0, "{}", output.story());
+        report(&out)["warnings"].to_string().contains("one of 3 voters: it may be behind")
+    };
+    let copy = case.copy("m0.etcd");
+    fs::remove_file(segment(&copy)).unwrap();
+    assert!(behind(&case.members(&["m1.etcd"])));
+    assert!(!behind(&case.members(&["m1.etcd", "m2.etcd"])));
+    assert!(behind(&[copy, case.scenario.data_dir("m2.etcd")]));
+}
+
 /// Going on past damage ends at the last sound record, and says that it is not all.
 #[test]
 fn salvage_ends_before_the_damage_and_is_never_whole() {

@@ -40,9 +40,13 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         );
         report.warn("live", message);
     }
-    let voters = recovered.replay.voters.voters.len();
-    if opened.wal().is_some() && opened.members.len() == 1 && voters > 1 && !recovered.backup {
-        let message = format!("one of {voters} voters: it may be behind; give the others too (raft index {index})");
+    let voters = &recovered.replay.voters.voters;
+    let given = opened.members.iter().filter_map(Member::id).filter(|id| voters.contains(id)).count();
+    let (voters, majority) = (voters.len(), given > voters.len() / 2);
+    if opened.wal().is_some() && voters > 1 && !majority && !recovered.backup {
+        let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
+        let message =
+            format!("{given} of {voters} voters: {they} may be behind; give the others too (raft index {index})");
         report.warn("one-of-several-voters", message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
@@ -145,10 +149,15 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
 }
 
 fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
+    // What one of several members lacks may be in the output all the same.
+    let filled = if opened.members.len() > 1 { recovered.replay.applied } else { RaftIndex(0) };
     for member in &opened.members {
         if let Some(wal) = &member.wal {
             log_end(report, member, wal);
-            cut_copy(report, member, wal);
+            cut_copy(report, member, wal, filled);
+        } else if opened.members.len() > 1 {
+            let message = format!("{}: its log is gone: nothing was taken from it", member.path.display());
+            report.warn("log-gone", message);
         }
     }
     for damage in &opened.salvaged {
@@ -156,7 +165,8 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         report.lose("salvaged", message);
     }
     if let Some(missing) = &recovered.not_found {
-        report.lose("salvaged", format!("went on without what is missing: {missing}"));
+        let code = if opened.salvage { "salvaged" } else { "cut-copy" };
+        report.lose(code, format!("went on without what is missing: {missing}"));
     }
     if let Some(first) = report.tail.writes.first() {
         let message = format!(
@@ -206,7 +216,7 @@ fn log_end(report: &mut Report, member: &Member, wal: &Wal) {
 const PREALLOCATED: u64 = 64_000_000;
 
 /// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
-fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
+fn cut_copy(report: &mut Report, member: &Member, wal: &Wal, filled: RaftIndex) {
     if member.access == Access::Live {
         return;
     }
@@ -228,7 +238,11 @@ fn cut_copy(report: &mut Report, member: &Member, wal: &Wal) {
             name.path.display(),
             name.index
         );
-        report.lose("cut-copy", message);
+        if name.index <= filled {
+            report.warn("cut-copy", format!("{message}, which the other members have"));
+        } else {
+            report.lose("cut-copy", message);
+        }
     }
 }
 

@@ -45,8 +45,12 @@ pub struct Beyond {
 /// Checks that these are different members of one cluster.
 ///
 /// # Errors
-/// [`Reason::NotOneCluster`].
+/// [`Reason::NotOneCluster`]; [`Reason::SourceEmpty`] if none of them has a log.
 pub fn check(members: &[Member]) -> Result<()> {
+    if let (Some(first), false) = (members.first(), members.iter().any(|member| member.wal.is_some())) {
+        let message = "expected a write-ahead log in one directory at least, found none";
+        return Err(Error::new(Reason::SourceEmpty, message).in_file(&first.path));
+    }
     let mut seen = BTreeSet::new();
     let mut cluster = None;
     for member in members {

@@ -94,7 +94,7 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
         Err(e) => return Err(Error::io(Reason::Unreadable, path, "read", e)),
     };
     if metadata.is_dir() {
-        return directory(path, wal_dir);
+        return complete(directory(path, wal_dir)?, wal_dir);
     }
     if matches!(wal_dir, WalDir::At(_)) {
         let message =
@@ -105,6 +105,18 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
         return Err(refuse(Reason::NotEtcd, path, "expected a file or directory, found neither"));
     }
     lone_file(path, metadata.len())
+}
+
+/// The data directory of one of several members, whose log may be gone: the others may have all that was in it. `None` if it
+/// is something else.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_member(path: &Path, wal_dir: &WalDir) -> Result<Option<DataDir>> {
+    if *wal_dir != WalDir::None && path.is_dir() {
+        return directory(path, wal_dir).map(Some);
+    }
+    detect(path, wal_dir).map(|_| None)
 }
 
 fn lone_file(path: &Path, len: u64) -> Result<Source> {
@@ -155,7 +167,7 @@ fn read_at_start(path: &Path, buffer: &mut [u8]) -> Result<usize> {
     Ok(read)
 }
 
-fn directory(path: &Path, wal_dir: &WalDir) -> Result<Source> {
+fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     let names = list(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let (base, layout) = if has("member") {
@@ -195,7 +207,7 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<Source> {
             Some(segments(&at, names))
         }
     };
-    complete(dir, wal_dir)
+    Ok(dir)
 }
 
 /// A directory without a WAL would yield old data, or none.

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::source::choose::{Choice, choose};
 use crate::source::cluster;
-use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect};
+use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
 use crate::source::live::{self, Access};
 use crate::source::lock;
 use crate::source::map::Map;
@@ -107,13 +107,12 @@ pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resul
 fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
-        match detect(path, wal_dir)? {
-            Source::Directory(dir) if dir.segments.is_some() => members.push(member(dir, options)?),
-            _ => {
-                let message = "several sources must be data directories with a WAL, one of each member";
-                return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
-            }
-        }
+        let Some(dir) = detect_member(path, wal_dir)? else {
+            let message = "several sources must be data directories with a WAL, one of each member";
+            return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
+        };
+        let member = member(dir, options)?;
+        members.push(if member.has_empty_log() { member.without_files() } else { member });
     }
     cluster::check(&members)?;
     let choice = cluster::choose(&members, options.up_to)?;
@@ -145,14 +144,6 @@ fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
         // An etcd that was started meanwhile: then this is read as its files are.
         check_locks(&dir)?;
     }
-    if let Some(wal) = &wal
-        && wal.metadata().is_none()
-        && !matches!(wal.end(), End::Damaged(_))
-    {
-        let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
-                       backup that etcdctl 2.0 made of a running server";
-        return Err(Error::new(Reason::SourceEmpty, message).in_file(&dir.root));
-    }
     Ok(Member { path: dir.root, layout: Some(dir.layout), access, wal, snapshots: dir.snapshots, db, received_dbs })
 }
 
@@ -169,6 +160,11 @@ pub(crate) const WHAT_TO_DO: &str =
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
 fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
+    if member.has_empty_log() {
+        let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
+                       backup that etcdctl 2.0 made of a running server";
+        return Err(Error::new(Reason::SourceEmpty, message).in_file(&member.path));
+    }
     let mut salvaged = Vec::new();
     loop {
         if let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage) {
@@ -195,6 +191,16 @@ impl Member {
     /// Its id, where its log says it.
     pub fn id(&self) -> Option<MemberId> {
         Some(self.wal.as_ref()?.metadata()?.node_id)
+    }
+
+    /// Whether there is a log, and nothing in it.
+    fn has_empty_log(&self) -> bool {
+        self.wal.as_ref().is_some_and(|wal| wal.metadata().is_none() && !matches!(wal.end(), End::Damaged(_)))
+    }
+
+    /// One of several members whose log is gone: nothing says of which cluster its other files are, so they are not used.
+    fn without_files(self) -> Member {
+        Member { wal: None, snapshots: Vec::new(), db: None, received_dbs: Vec::new(), ..self }
     }
 }
 

@@ -219,6 +219,11 @@ pub fn recover_observed<'m>(
         recovered.go_beyond(opened, commit, options, observe)?;
         recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
         refuse_tail(&recovered, options)?;
+        let applied = recovered.replay.applied;
+        let several = opened.members.len() > 1;
+        if let Some(proof) = backend.filter(|proof| several && proof.index > applied && proof.index <= up_to) {
+            recovered.not_found.get_or_insert_with(|| beyond_log(opened, proof.index, CommitBy::Backend, applied));
+        }
     }
     match options.up_to {
         Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
@@ -359,23 +364,31 @@ fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> R
         _ => (start, CommitBy::Snapshot),
     };
     let last = opened.wal().and_then(Wal::range).map_or(start, |(_, last)| last.max(start));
-    if let Some(backend) = backend.filter(|backend| backend.index > index) {
+    // Of several members, the log of the one with this backend may have been lost: then the others prove what they can.
+    let alone = opened.members.len() == 1;
+    let holds =
+        |member: usize, index| opened.members.get(member).and_then(|member| member.wal.as_ref()?.at(index)).is_some();
+    if let Some(backend) = backend.filter(|proof| proof.index > index && (alone || holds(proof.member, proof.index))) {
         (index, by) = (backend.index, CommitBy::Backend);
     }
-    if index <= last || opened.members.len() > 1 {
+    if index <= last || !alone {
         return found(index, by);
     }
+    let error = beyond_log(opened, index, by, last);
+    match opened.salvage {
+        true => Ok(Commit { index: last, by, not_found: Some(error) }),
+        false => Err(error.advise(WHAT_TO_DO)),
+    }
+}
+
+fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) -> Error {
     let message = format!(
         "expected the log to reach raft index {index}, which {} proves to be committed, found it end at {last}: a part of the \
          log is missing",
         by.phrase()
     );
     let end = opened.wal().and_then(Wal::last_segment).map_or(opened.path(), |(segment, _)| segment);
-    let error = Error::new(Reason::CommitBeyondLog, message).in_file(end);
-    match opened.salvage {
-        true => Ok(Commit { index: last, by, not_found: Some(error) }),
-        false => Err(error.advise(WHAT_TO_DO)),
-    }
+    Error::new(Reason::CommitBeyondLog, message).in_file(end)
 }
 
 /// Whose rules hold: those of the server that ran last on the log, because it replayed all of it by its own (FORMATS 6.4).
