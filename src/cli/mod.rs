@@ -8,6 +8,7 @@ pub mod convert;
 pub mod exit;
 pub mod form;
 pub mod inspect;
+pub mod progress;
 pub mod shell;
 pub mod signals;
 pub mod verify;

@@ -16,12 +16,14 @@ mod load;
 mod log;
 mod prepare;
 mod program;
+mod progress;
 mod verify;
 mod write;
 
-pub use convert::{Fault, Outcome, convert, convert_with};
+pub use convert::{Fault, Outcome, convert, convert_observed, convert_with};
 pub use inspect::inspect;
 pub use log::inspect_wal;
+pub use progress::Observer;
 pub use verify::verify;
 
 use crate::error::Result;
