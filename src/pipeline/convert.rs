@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{How, Written, write};
-use super::{Interrupted, Observer, ledger, program};
+use super::{Interrupted, Observer, ledger, memory, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -95,10 +95,13 @@ fn run(
     let started = Instant::now();
     observer.stage("opening", None);
     let opened = open_v2(options)?;
+    let within = |e: Error| e.in_file(opened.path());
+    memory::before_reading(options, &opened).map_err(within)?;
     report.stage("open", started.elapsed());
 
     let started = Instant::now();
     let (table, files) = read_and_hash(&opened, observer, interrupted)?;
+    memory::after_reading(options, &opened, &table).map_err(within)?;
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(program::identify);
     report.stage("read", started.elapsed());
@@ -124,7 +127,8 @@ fn run(
         content.lose(fault.lost_row);
         expected -= u64::from(fault.unseen_by_books);
     }
-    let how = How { observer, interrupted };
+    let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
+    let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     report.output = Some(output_facts(options, &prepared, &written));
     Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial })

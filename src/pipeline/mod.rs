@@ -14,6 +14,7 @@ mod late;
 mod ledger;
 mod load;
 mod log;
+mod memory;
 mod prepare;
 mod program;
 mod progress;

@@ -20,7 +20,7 @@ use crate::source::map::Map;
 use crate::verify;
 
 /// Bytes encoded as one; a multiple of what the disk likes.
-const EXTENT_BYTES: u64 = 4 << 20;
+pub(super) const EXTENT_BYTES: u64 = 4 << 20;
 
 /// What was written.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) type Beside<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -
 
 /// How the writer works, and whom it asks and tells meanwhile.
 pub(super) struct How<'a> {
+    /// Bytes encoded as one: [`EXTENT_BYTES`], or less where memory is short.
+    pub(super) extent_bytes: u64,
     pub(super) observer: &'a dyn Observer,
     pub(super) interrupted: Interrupted<'a>,
 }
@@ -125,7 +127,7 @@ struct Encoded {
 
 impl Pages<'_> {
     fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, how: &How<'_>) -> Result<()> {
-        let extents = self.layout.extents(EXTENT_BYTES);
+        let extents = self.layout.extents(how.extent_bytes);
         let width = rayon::current_num_threads().max(1);
         let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
         let (mut ready, mut spare) = (fresh(), fresh());

@@ -1,4 +1,4 @@
-//! What a run shows while it takes long.
+//! What a run shows while it takes long, and what it takes of the machine.
 
 use std::fs;
 use std::path::Path;
@@ -69,4 +69,23 @@ fn hold_up(ancestor: u32, out: &Path) {
 fn child_of(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
+}
+
+#[test]
+fn more_memory_than_allowed_is_refused_before_the_work() {
+    let case = Case::new();
+    let source = big(&case);
+    let words = ["big.snap: ", "bytes of memory", "the tree", "--memory-limit allows 30000000", "give as many"];
+    let refused = case.run(&source, &["--memory-limit", "30000000", "--jobs", "1"]);
+    refused.refused(5, "memory-limit", &words);
+    // Nothing was read but the checksum and the marks.
+    assert!(refused.report()["source_files"].as_array().unwrap().is_empty());
+    let named = refused.output.stderr.split("about ").nth(1).unwrap().split(' ').next().unwrap();
+    let enough = case.run(&source, &["--memory-limit", named, "--jobs", "1"]);
+    assert_eq!(enough.converted(0).len(), 300_000);
+    let bytes = enough.bytes();
+    fs::remove_file(case.out()).unwrap();
+    let unlimited = case.run(&source, &[]);
+    unlimited.converted(0);
+    assert!(unlimited.bytes() == bytes, "the bytes depend on the limit");
 }
