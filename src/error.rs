@@ -108,6 +108,8 @@ reasons! {
     OutputExists = "output-exists", Kind::Refused;
     /// The file system has no room for the output.
     NoRoom = "no-room", Kind::Refused;
+    /// The conversion would need more than `--memory-limit` allows.
+    MemoryLimit = "memory-limit", Kind::Refused;
     /// The source holds v3 keys, leases, users or roles.
     V3Present = "v3-present", Kind::Refused;
     /// A key, user or role that v2 and v3 both have.

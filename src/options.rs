@@ -92,6 +92,9 @@ pub struct ConvertOptions {
     /// Take what a member last knew that was removed from its cluster.
     #[serde(default)]
     pub allow_removed: bool,
+    /// Bytes of memory that the conversion may take, beside what it maps of its source.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
     /// Read a directory that an etcd is running on, as a consistent prefix of its log.
     #[serde(default)]
     pub allow_live: bool,
@@ -145,6 +148,7 @@ impl ConvertOptions {
             allow_empty: false,
             salvage: false,
             allow_removed: false,
+            memory_limit: None,
             allow_live: false,
             dry_run: false,
             jobs: all_cores(),
@@ -156,8 +160,8 @@ impl ConvertOptions {
         }
     }
 
-    /// Whether a run with `other` promises the same output for the same source files: where files are and how many
-    /// threads work on them is left out of the comparison.
+    /// Whether a run with `other` promises the same output for the same source files: where files are, how many
+    /// threads work on them and in how much memory is left out of the comparison.
     pub fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
             sources: Vec::new(),
@@ -165,6 +169,7 @@ impl ConvertOptions {
             wal_dirs: Vec::new(),
             overwrite: false,
             skip_existing: false,
+            memory_limit: None,
             allow_live: false,
             dry_run: false,
             jobs: 1,

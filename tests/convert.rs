@@ -23,6 +23,8 @@ mod options;
 mod outputs;
 #[path = "convert/reports.rs"]
 mod reports;
+#[path = "convert/resources.rs"]
+mod resources;
 #[path = "convert/scenarios.rs"]
 mod scenarios;
 #[path = "convert/signals.rs"]

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::choose::Choices;
+use super::progress::{Progress, When};
 use super::{exit, print, signals::Signals};
 use crate::error::{Error, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
@@ -190,6 +191,16 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 
+    /// Show on the terminal what a long run is at
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    progress: When,
+
+    /// Refuse what would take more than so many bytes of memory, beside the source's mapped files
+    ///
+    /// Reckoned before the work and again when more is known. Less is taken where that is possible, at the price of time.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    memory_limit: Option<u64>,
+
     /// Write what happened as JSON to FILE; `-` is standard output
     ///
     /// On every exit status but 2. Key names may stand in it, values and password hashes never.
@@ -234,7 +245,14 @@ pub fn run(args: &Args) -> Result<u8> {
         file::probe(path)?;
     }
     let mut report = Report::new(&options);
-    let result = exit::guard(|| pipeline::convert(&options, &mut report, &|| signals.check()));
+    // A transformer may write to the terminal itself.
+    let progress = Progress::new(if options.transformer.is_some() { When::Never } else { args.progress });
+    let interrupted = || {
+        progress.tick();
+        signals.check()
+    };
+    let result = exit::guard(|| pipeline::convert_observed(&options, &mut report, &progress, &interrupted));
+    progress.end();
     let status = exit::status(&result);
     report.end(status, result.as_ref().err());
     let reported = deliver(&report, destination.as_ref());
@@ -324,6 +342,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         salvage: args.salvage,
         allow_removed: args.allow_removed,
         allow_live: args.allow_live,
+        memory_limit: args.memory_limit,
         dry_run: args.dry_run,
         jobs: args.jobs.map_or_else(all_cores, usize::from),
         strict: args.strict,
@@ -440,7 +459,7 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --allow-live --salvage \
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --allow-live --memory-limit 9 --progress never --salvage \
                      --ttl drop --ttl /a=lease --expired keep --auth users-only --guest drop --existing merge \
                      --on-conflict take-v2 --exclude /a/b --include /a --map /a=/b=c --strip-leading-slash \
                      --request-limit 9 --index-map i.redb --ledger l.ndjson";
@@ -469,6 +488,7 @@ mod tests {
             in_order_names: InOrderNames::Plain,
             allow_removed: true,
             allow_live: true,
+            memory_limit: Some(9),
             salvage: true,
             to: To::Backend,
             wal_dirs: vec![WalDir::None],
@@ -519,6 +539,9 @@ mod tests {
             &["src", "-o", "out", "--as-of", "yesterday"],
             &["src", "-o", "out", "--as-of", "2016-05-04T12:00:00"],
             &["src", "-o", "out", "--jobs", "0"],
+            &["src", "-o", "out", "--memory-limit", "0"],
+            &["src", "-o", "out", "--memory-limit", "1G"],
+            &["src", "-o", "out", "--progress", "always"],
             &["src", "-o", "out", "--target-version", "2.3"],
             &["src", "-o", "out", "--bump-revision", "-1"],
             &["src", "-o", "out", "--ttl", "drop", "--ttl", "lease"],

@@ -10,6 +10,7 @@ pub mod export;
 pub mod form;
 pub mod inspect;
 pub mod lookup;
+pub mod progress;
 pub mod shell;
 pub mod signals;
 pub mod verify;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
-use super::write::{Written, write};
-use super::{Interrupted, index_map, ledger, program};
+use super::write::{How, Written, write};
+use super::{Interrupted, Observer, index_map, ledger, memory, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -34,7 +34,20 @@ pub enum Outcome {
 /// # Errors
 /// Every kind of CLI.md's exit table; nothing is left behind then.
 pub fn convert(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'_>) -> Result<Outcome> {
-    convert_with(options, report, None, interrupted)
+    convert_observed(options, report, &(), interrupted)
+}
+
+/// [`convert`], which tells what it is at.
+///
+/// # Errors
+/// As [`convert`].
+pub fn convert_observed(
+    options: &ConvertOptions,
+    report: &mut Report,
+    observer: &dyn Observer,
+    interrupted: Interrupted<'_>,
+) -> Result<Outcome> {
+    on_threads(options, || run(options, report, None, observer, interrupted))
 }
 
 /// A fault of the writer, to show that it is noticed: not part of the library's interface.
@@ -55,17 +68,22 @@ pub fn convert_with(
     fault: Option<Fault>,
     interrupted: Interrupted<'_>,
 ) -> Result<Outcome> {
+    on_threads(options, || run(options, report, fault, &(), interrupted))
+}
+
+fn on_threads(options: &ConvertOptions, work: impl FnOnce() -> Result<Outcome> + Send) -> Result<Outcome> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs.max(1))
         .build()
         .map_err(|e| Error::new(Reason::Internal, format!("cannot start threads: {e}")))?;
-    pool.install(|| run(options, report, fault, interrupted))
+    pool.install(work)
 }
 
 fn run(
     options: &ConvertOptions,
     report: &mut Report,
     fault: Option<Fault>,
+    observer: &dyn Observer,
     interrupted: Interrupted<'_>,
 ) -> Result<Outcome> {
     if !options.skip_existing {
@@ -75,11 +93,15 @@ fn run(
         }
     }
     let started = Instant::now();
+    observer.stage("opening", None);
     let opened = open_v2(options)?;
+    let within = |e: Error| e.in_file(opened.path());
+    memory::before_reading(options, &opened).map_err(within)?;
     report.stage("open", started.elapsed());
 
     let started = Instant::now();
-    let (table, files) = read_and_hash(&opened, interrupted)?;
+    let (table, files) = read_and_hash(&opened, observer, interrupted)?;
+    memory::after_reading(options, &opened, &table).map_err(within)?;
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(program::identify);
     report.stage("read", started.elapsed());
@@ -90,6 +112,7 @@ fn run(
         return Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial });
     }
 
+    observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
         let mut made = Vec::new();
@@ -115,7 +138,9 @@ fn run(
         content.lose(fault.lost_row);
         expected -= u64::from(fault.unseen_by_books);
     }
-    let written = write(&content, expected, options, report, &beside, interrupted)?;
+    let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
+    let how = How { extent_bytes, observer, interrupted };
+    let written = write(&content, expected, options, report, &beside, &how)?;
     report.output = Some(output_facts(options, &prepared, &written));
     Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial })
 }

@@ -36,7 +36,7 @@ pub(super) fn open_options(allow_live: bool) -> OpenOptions {
 }
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    let (table, source_files) = read_and_hash(opened, interrupted)?;
+    let (table, source_files) = read_and_hash(opened, &(), interrupted)?;
     let backend = backend(opened)?;
     let mut recovered = recover(opened, &table, backend.applied(), &ReplayOptions::default())?;
     // The report's words serve here too; what a conversion would do about them does not.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::Interrupted;
+use super::{Interrupted, Observer};
 use crate::bolt::Db;
 use crate::error::{Reason, Result};
 use crate::ids::RaftIndex;
@@ -35,9 +35,16 @@ pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
 /// Reads the snapshot's store and hashes the source's files, side by side.
 pub(super) fn read_and_hash<'m>(
     opened: &'m Opened,
+    observer: &dyn Observer,
     interrupted: Interrupted<'_>,
 ) -> Result<(Table<'m>, Vec<SourceFile>)> {
-    let (table, files) = rayon::join(|| read_table(opened), || hash_files(opened, interrupted));
+    let bytes = opened.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    observer.stage("reading", Some(bytes));
+    let asked = || {
+        observer.advance(HASH_CHUNK as u64);
+        interrupted()
+    };
+    let (table, files) = rayon::join(|| read_table(opened), || hash_files(opened, &asked));
     // A run that was interrupted says so, whatever else went wrong.
     let files = files?;
     Ok((table?, files))

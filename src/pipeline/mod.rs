@@ -16,17 +16,20 @@ mod late;
 mod ledger;
 mod load;
 mod log;
+mod memory;
 mod prepare;
 mod program;
+mod progress;
 mod verify;
 mod write;
 
-pub use convert::{Fault, Outcome, convert, convert_with};
+pub use convert::{Fault, Outcome, convert, convert_observed, convert_with};
 #[cfg(not(feature = "sled"))]
 pub use export::NO_SLED;
 pub use export::export;
 pub use inspect::inspect;
 pub use log::inspect_wal;
+pub use progress::Observer;
 pub use verify::verify;
 
 use crate::error::Result;

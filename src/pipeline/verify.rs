@@ -102,7 +102,7 @@ fn compare_source(
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
     let opened = open_v2(&convert)?;
-    let (table, _) = read_and_hash(&opened, interrupted)?;
+    let (table, _) = read_and_hash(&opened, &(), interrupted)?;
     let mut scratch = Report::new(&convert);
     let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::Interrupted;
+use super::{Interrupted, Observer};
 use crate::bolt::{self, Bucket, Extent, Layout, Rows};
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{Content, HashKv, StatusHash, schema};
@@ -20,7 +20,7 @@ use crate::source::map::Map;
 use crate::verify;
 
 /// Bytes encoded as one; a multiple of what the disk likes.
-const EXTENT_BYTES: u64 = 4 << 20;
+pub(super) const EXTENT_BYTES: u64 = 4 << 20;
 
 /// What was written.
 #[derive(Debug)]
@@ -33,6 +33,14 @@ pub(super) struct Written {
 /// Makes the files that go with the output, from the output as it lies on disk; in a dry run there is none.
 pub(super) type Beside<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<beside::Beside>>;
 
+/// How the writer works, and whom it asks and tells meanwhile.
+pub(super) struct How<'a> {
+    /// Bytes encoded as one: [`EXTENT_BYTES`], or less where memory is short.
+    pub(super) extent_bytes: u64,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) interrupted: Interrupted<'a>,
+}
+
 /// Writes the output, or goes through all of it but the writing. `expected` is how many pairs the books say it has.
 pub(super) fn write(
     content: &Content<'_, '_>,
@@ -40,8 +48,9 @@ pub(super) fn write(
     options: &ConvertOptions,
     report: &mut Report,
     make_beside: Beside<'_>,
-    interrupted: Interrupted<'_>,
+    how: &How<'_>,
 ) -> Result<Written> {
+    let How { observer, interrupted, .. } = *how;
     let started = Instant::now();
     let buckets = content.buckets();
     check_books(&buckets, expected)?;
@@ -53,10 +62,11 @@ pub(super) fn write(
     report.stage("layout", started.elapsed());
 
     let started = Instant::now();
+    observer.stage("writing", Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
-    pages.write_waves(&mut sink, &mut digest, interrupted)?;
+    pages.write_waves(&mut sink, &mut digest, how)?;
     let digested = digest.finish(options.to == To::Snapshot)?;
     if options.to == To::Snapshot {
         sink.write_extent(digested.db_bytes, &digested.db_sha256, crc32fast::hash(&digested.db_sha256))?;
@@ -67,6 +77,7 @@ pub(super) fn write(
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
+        observer.stage("reading back and verifying", None);
         let hashes = check(&sink, content, options, interrupted)?;
         report.stage("verify", started.elapsed());
         hashes
@@ -74,6 +85,7 @@ pub(super) fn write(
         hashes(&buckets, interrupted)?
     };
     interrupted()?;
+    observer.stage("finishing", None);
     let map = sink.temp_path().map(Map::open).transpose()?;
     let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
@@ -114,8 +126,8 @@ struct Encoded {
 }
 
 impl Pages<'_> {
-    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, interrupted: Interrupted<'_>) -> Result<()> {
-        let extents = self.layout.extents(EXTENT_BYTES);
+    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, how: &How<'_>) -> Result<()> {
+        let extents = self.layout.extents(how.extent_bytes);
         let width = rayon::current_num_threads().max(1);
         let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
         let (mut ready, mut spare) = (fresh(), fresh());
@@ -124,9 +136,10 @@ impl Pages<'_> {
             let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
             let behind = ready.get(..ready_len).unwrap_or_default();
             let (encoded, written) =
-                rayon::join(|| self.encode(wave, ahead, interrupted), || write_in_order(behind, sink, digest));
+                rayon::join(|| self.encode(wave, ahead, how.interrupted), || write_in_order(behind, sink, digest));
             encoded?;
             written?;
+            how.observer.advance(behind.iter().map(|extent| extent.bytes.len() as u64).sum());
             std::mem::swap(&mut ready, &mut spare);
             ready_len = wave.len();
         }

@@ -226,7 +226,11 @@ impl Opened {
 
     /// Nothing was passed over that may only have been half there.
     fn is_settled(&self) -> bool {
-        self.choice.passed_over.is_empty() && self.salvaged.is_empty()
+        // 2.0 writes first how far the log is committed, and then the log.
+        let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
+        self.choice.passed_over.is_empty()
+            && self.salvaged.is_empty()
+            && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
     }
 
     /// The member that the replay starts from; of none, a member without data.

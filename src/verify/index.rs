@@ -38,6 +38,13 @@ pub(super) struct Change<'a> {
     pub(super) offset: u64,
 }
 
+/// Bytes of an index of so many keys, at the time when it grows for the last time: both tables are there then.
+pub fn index_bytes(keys: u64) -> u64 {
+    // A table is at most seven eighths full, and has a control byte for each slot.
+    let slots = (keys.saturating_mul(8) / 7 + 1).checked_next_power_of_two().unwrap_or(u64::MAX);
+    slots.saturating_mul(size_of::<Slot>() as u64 + 1) / 2 * 3
+}
+
 impl<'a> KeyIndex<'a> {
     /// An empty index over values that stand in `file`.
     pub(super) fn new(file: &'a [u8]) -> Self {

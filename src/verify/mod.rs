@@ -9,5 +9,6 @@ mod store;
 mod summary;
 
 pub use content::{V3Content, v3_content};
+pub use index::index_bytes;
 pub use source::compare;
 pub use summary::{Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, verify};

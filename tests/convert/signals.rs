@@ -56,7 +56,7 @@ fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) 
 }
 
 /// Some hundred megabytes: enough to be caught at work.
-fn big(case: &Case) -> std::path::PathBuf {
+pub(crate) fn big(case: &Case) -> std::path::PathBuf {
     let value = "v".repeat(256);
     let leaves: Vec<String> = (0..300_000).map(|n| leaf(&format!("k{n:06}"), 2 + n, &value)).collect();
     case.file("big.snap", snap(store(300_002, &leaves.join(",")).as_bytes(), 9))

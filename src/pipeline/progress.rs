@@ -1,0 +1,13 @@
+//! What a run is at, for whoever wants to show it.
+
+/// Is told what a run is at. Any thread may tell.
+pub trait Observer: Sync {
+    /// A stage begins. It works through that many bytes, where that is known.
+    fn stage(&self, _name: &'static str, _bytes: Option<u64>) {}
+
+    /// So many more of them are done.
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Nobody is told.
+impl Observer for () {}
