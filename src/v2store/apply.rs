@@ -206,8 +206,8 @@ impl<'m> Replay<'m> {
             (b"DELETE", _) if compares => self.compare_and_delete(&request),
             (b"DELETE", _) => self.delete(&request),
             (b"SYNC", _) => {
-                self.sync(request.request.time, entry.index);
-                return Ok(Effect::None);
+                let expired = self.sync(request.request.time, entry.index);
+                return Ok(if expired > 0 { Effect::Changed } else { Effect::None });
             }
             _ => return Ok(Effect::None),
         };
@@ -277,13 +277,15 @@ impl<'m> Replay<'m> {
         membership::put(&mut self.tree, &membership::attributes_path(id), json);
     }
 
-    fn sync(&mut self, time: i64, index: RaftIndex) {
-        let Some(now) = timestamp(time) else { return };
+    /// Returns how many nodes expired, subtrees counted once.
+    fn sync(&mut self, time: i64, index: RaftIndex) -> u64 {
+        let Some(now) = timestamp(time) else { return 0 };
         self.last_sync = self.last_sync.max(Some(now));
-        let (_, ambiguous) = self.tree.expire(now);
+        let (expired, ambiguous) = self.tree.expire(now);
         if ambiguous {
             self.ambiguous_expiries.push(index);
         }
+        expired
     }
 }
 

@@ -59,6 +59,8 @@ struct OverNode<'m> {
     modified: V2Index,
     expiry: Option<Timestamp>,
     body: Body<'m>,
+    /// See [`Tree::replaced`].
+    replaced: (bool, bool),
 }
 
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl<'m> Tree<'m> {
             current_index: table.current_index,
         };
         let base = if table.is_empty() { None } else { Some(NodeId(0)) };
-        tree.root = tree.add_dir(b"/", V2Index(0), None, base);
+        tree.root = tree.add_dir(b"/", V2Index(0), None, base, false);
         for namespace in [&b"0"[..], b"1"] {
             if tree.child(NodeRef::Over(tree.root), namespace).is_none() {
                 tree.insert(tree.root, namespace, NewNode { index: V2Index(0), expiry: None, value: None });
@@ -228,7 +230,7 @@ impl<'m> Tree<'m> {
                 let node = self.table.node(id);
                 (node.has(Node::PATH_REPLACED), node.has(Node::VALUE_REPLACED))
             }
-            NodeRef::Over(_) => (false, false),
+            NodeRef::Over(id) => self.over(id).map_or((false, false), |n| n.replaced),
         }
     }
 
@@ -358,6 +360,7 @@ impl<'m> Tree<'m> {
         if let Some(over) = self.nodes.get_mut(id.0 as usize) {
             over.expiry = expiry;
             if let Body::File(file) = &mut over.body {
+                over.replaced.1 &= value.is_none();
                 *file = value.unwrap_or(keep);
                 over.modified = index;
             }
@@ -426,8 +429,9 @@ impl<'m> Tree<'m> {
 
     fn insert(&mut self, parent: OverId, name: &[u8], node: NewNode<'m>) -> OverId {
         let base = self.shadowed(parent, name);
-        let was_there = self.child(NodeRef::Over(parent), name).is_some();
+        let old = self.child(NodeRef::Over(parent), name);
         let path = self.path_below(parent, name);
+        let replaced = self.over(parent).is_some_and(|n| n.replaced.0) || old.is_some_and(|node| self.replaced(node).0);
         if let Some(at) = node.expiry {
             self.push_expiry(at, path.clone());
         }
@@ -438,10 +442,11 @@ impl<'m> Tree<'m> {
                 modified: node.index,
                 expiry: node.expiry,
                 body: Body::File(value),
+                replaced: (replaced, false),
             }),
-            None => self.add_dir(&path, node.index, node.expiry, None),
+            None => self.add_dir(&path, node.index, node.expiry, None, replaced),
         };
-        self.set_child(parent, name, Change { base, now: Some(id) }, !was_there);
+        self.set_child(parent, name, Change { base, now: Some(id) }, old.is_none());
         id
     }
 
@@ -477,8 +482,9 @@ impl<'m> Tree<'m> {
     fn lift(&mut self, parent: OverId, name: &[u8], id: NodeId) -> OverId {
         let node = self.table.node(id);
         let path = self.table.path(&node);
+        let replaced = self.replaced(NodeRef::Base(id));
         let over = if node.is_dir() {
-            let over = self.add_dir(&path, V2Index(node.created), self.table.expiry(&node), Some(id));
+            let over = self.add_dir(&path, V2Index(node.created), self.table.expiry(&node), Some(id), replaced.0);
             if let Some(over) = self.nodes.get_mut(over.0 as usize) {
                 over.modified = V2Index(node.modified);
             }
@@ -490,16 +496,25 @@ impl<'m> Tree<'m> {
                 modified: V2Index(node.modified),
                 expiry: self.table.expiry(&node),
                 body: Body::File(self.table.value(&node)),
+                replaced,
             })
         };
         self.set_child(parent, name, Change { base: Some(id), now: Some(over) }, false);
         over
     }
 
-    fn add_dir(&mut self, path: &[u8], index: V2Index, expiry: Option<Timestamp>, base: Option<NodeId>) -> OverId {
+    fn add_dir(
+        &mut self,
+        path: &[u8],
+        index: V2Index,
+        expiry: Option<Timestamp>,
+        base: Option<NodeId>,
+        replaced: bool,
+    ) -> OverId {
         let children = base.map_or(0, |base| self.table.children(base).count() as u64);
         let body = Body::Dir { base, changed: HashMap::new(), children };
-        self.add(OverNode { path: path.into(), created: index, modified: index, expiry, body })
+        let replaced = (replaced, false);
+        self.add(OverNode { path: path.into(), created: index, modified: index, expiry, body, replaced })
     }
 
     fn add(&mut self, node: OverNode<'m>) -> OverId {

@@ -1,5 +1,5 @@
-//! A random client drives a real etcd 3.4 over the v2 API; what etcdlift then makes of its files must be, node by node,
-//! what the API said last.
+//! A random client drives a real etcd 3.4 over the v2 API, and for every fifth seed a 3.5 too, which has rules of its own
+//! (FORMATS 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
 //!
 //! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a small
 //! `--snapshot-count`, restarts, and a stop that is a crash half of the time. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many
@@ -24,10 +24,10 @@ use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::peers::{self, Peers};
+use common::peers::{self, Peers, Version};
 use common::run::all_well;
 use common::scratch;
 use session::{Session, Tally};
@@ -43,18 +43,17 @@ fn what_the_api_said_is_what_the_conversion_holds() {
     let Some(peers) = peers::require(test_name!()) else {
         return;
     };
-    let seeds = seeds();
-    let next = AtomicU64::new(seeds.start);
+    let runs = runs();
+    let next = AtomicUsize::new(0);
     let results = Mutex::new((Tally::default(), Vec::new()));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
+                    let Some((version, seed)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) else {
                         break;
-                    }
-                    let result = run(&peers, seed);
+                    };
+                    let result = run(&peers, *version, *seed);
                     let mut results = results.lock().unwrap();
                     match result {
                         Ok(tally) => results.0 = std::mem::take(&mut results.0).plus(tally),
@@ -87,11 +86,17 @@ fn missing(tally: &Tally) -> Vec<String> {
     outcomes.chain(counts).map(|what| format!("no request met {what}")).collect()
 }
 
-fn run(peers: &Peers, seed: u64) -> Result<Tally, String> {
+/// Every seed on 3.4, and every fifth on 3.5.
+fn runs() -> Vec<(Version, u64)> {
+    let of = |seed| [(Version::V3_4, seed)].into_iter().chain((seed % 5 == 0).then_some((Version::V3_5, seed)));
+    seeds().flat_map(of).collect()
+}
+
+fn run(peers: &Peers, version: Version, seed: u64) -> Result<Tally, String> {
     let temp = scratch::temp();
     let folder = temp.path().join("seed");
     fs::create_dir(&folder).unwrap();
-    Session::new(peers, seed, &folder).run()
+    Session::new(peers, version, seed, &folder).run()
 }
 
 fn seeds() -> Range<u64> {

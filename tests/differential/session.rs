@@ -77,7 +77,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(peers: &Peers, data_dir: &Path, random: &mut Random) -> Self {
+    fn new(peers: &Peers, version: Version, data_dir: &Path, random: &mut Random) -> Self {
         let requests = random.between(110, 170);
         let snapshot_count = if random.chance(75) { random.between(10, 200) } else { 100_000 };
         let restarts = match random.below(20) {
@@ -91,7 +91,7 @@ impl Plan {
         let mut args: Vec<String> = args.map(str::to_owned).to_vec();
         args.push(snapshot_count.to_string());
         Self {
-            boot: Boot { enable_v2: true, args, ..Boot::new(peers, Version::V3_4, data_dir) },
+            boot: Boot { enable_v2: true, args, ..Boot::new(peers, version, data_dir) },
             requests,
             restarts: (0..restarts).map(|_| random.between(10, requests - 1)).collect(),
             pauses: (0..pauses).map(|_| random.between(10, requests - 1)).collect(),
@@ -104,6 +104,7 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     peers: &'a Peers,
+    version: Version,
     seed: u64,
     random: Random,
     folder: PathBuf,
@@ -112,9 +113,10 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(peers: &'a Peers, seed: u64, folder: &Path) -> Self {
+    pub(super) fn new(peers: &'a Peers, version: Version, seed: u64, folder: &Path) -> Self {
         let tally = Tally { seeds: 1, ..Tally::default() };
-        Self { peers, seed, random: Random::new(seed), folder: folder.to_owned(), log: String::new(), tally }
+        let (random, folder) = (Random::new(seed), folder.to_owned());
+        Self { peers, version, seed, random, folder, log: String::new(), tally }
     }
 
     /// Runs it.
@@ -133,7 +135,7 @@ impl<'a> Session<'a> {
     }
 
     fn drive_and_compare(&mut self) -> Result<(), String> {
-        let plan = Plan::new(self.peers, &self.data_dir(), &mut self.random);
+        let plan = Plan::new(self.peers, self.version, &self.data_dir(), &mut self.random);
         self.note(format!("{plan:?}"));
         let mut client = Client::new(Random::new(self.seed ^ 0x5eed));
         let mut running = Some(Server::start(&plan.boot));
@@ -231,14 +233,15 @@ impl<'a> Session<'a> {
 
     /// Moves the files to where they are not swept away.
     fn keep(&self, story: &str) -> String {
-        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("differential-seed-{}", self.seed));
+        let kept =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("differential-{}-seed-{}", self.version, self.seed));
         let _ = fs::remove_dir_all(&kept);
         let moved = fs::rename(&self.folder, &kept).and_then(|()| fs::write(kept.join("log.txt"), &self.log));
         let place = match moved {
             Ok(()) => format!("kept in {}", kept.display()),
             Err(error) => format!("could not be kept: {error}"),
         };
-        format!("seed {}, {place}\n{story}", self.seed)
+        format!("etcd {}, seed {}, {place}\n{story}", self.version, self.seed)
     }
 }
 

@@ -115,10 +115,11 @@ fn a_directory_s_ttl_can_be_updated_before_3_5_only() {
 fn a_ttl_before_2000_is_none_for_a_new_node_and_kept_by_an_update() {
     let mut s = store((3, 4));
     s.run(Request { expiration: -5, ..put("/1/a", "x") });
-    s.run(Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() });
+    let sync = Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() };
+    assert_eq!(s.run(sync), Effect::None);
     assert!(s.node("/1/a").is_some());
     s.run(Request { expiration: -5, prev_exist: Some(true), ..put("/1/a", "y") });
-    s.run(Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() });
+    assert_eq!(s.run(sync), Effect::Changed);
     assert_eq!((s.node("/1/a"), s.index()), (None, 3));
 }
 

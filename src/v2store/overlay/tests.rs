@@ -173,3 +173,35 @@ fn a_walk_gives_the_earliest_expiry_above() {
         assert_eq!(seen[path], expiry, "{path}");
     }
 }
+
+#[test]
+fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
+    let json =
+        document(&["/1/\u{fffd}/f", "/1/f\u{fffd}", "/1/fv"]).replace(r#""Value":"/1/fv""#, "\"Value\":\"\u{fffd}\"");
+    // Go escapes it where it stands for a byte, and only there.
+    let json = json.replace('\u{fffd}', "\\ufffd");
+    let table = json::read(json.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    let replaced = |tree: &mut Tree<'_>, path: &str| {
+        let node = tree.lookup(path.as_bytes()).unwrap();
+        tree.replaced(node)
+    };
+    let (name, value) = ((true, false), (false, true));
+    let before = [("/1/\u{fffd}/f", (true, true)), ("/1/f\u{fffd}", (true, true)), ("/1/fv", value)];
+    assert_eq!(before.map(|(path, _)| (path, replaced(&mut tree, path))), before);
+    // A new TTL changes neither; a new value only itself.
+    tree.update("/1/fv".as_bytes(), None, V2Index(3), None);
+    assert_eq!(replaced(&mut tree, "/1/fv"), value);
+    tree.update("/1/f\u{fffd}".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(4), None);
+    assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
+    tree.update("/1/fv".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(5), None);
+    assert_eq!(replaced(&mut tree, "/1/fv"), (false, false));
+    // A new key in place of an old one has its name, and one in a directory the directory's.
+    let new = || NewNode { index: V2Index(6), expiry: None, value: Some(Cow::Borrowed(&b"v"[..])) };
+    tree.put("/1/f\u{fffd}".as_bytes(), new()).unwrap();
+    assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
+    tree.put("/1/\u{fffd}/new/key".as_bytes(), new()).unwrap();
+    assert_eq!(replaced(&mut tree, "/1/\u{fffd}/new/key"), name);
+    tree.put("/1/own\u{fffd}".as_bytes(), new()).unwrap();
+    assert_eq!(replaced(&mut tree, "/1/own\u{fffd}"), (false, false));
+}
