@@ -32,6 +32,9 @@ const EXPIRY: u64 = 160;
 /// An entry that changes a node: the node above the snapshot's, its path, its place in its directory.
 const CHANGE: u64 = 320;
 
+/// A name that is compared with all others: its hash, its row, and what sorting them leaves behind.
+const NAME: u64 = 24;
+
 /// A change that a merge keeps, and the living key that it may be.
 const KEPT: u64 = 112;
 
@@ -159,7 +162,7 @@ impl Need {
     fn peak(&self, extent: u64) -> Peak {
         let size = |count: u64, bytes: usize| count.saturating_mul(bytes as u64);
         let check = if self.verify { index_bytes(self.rows.saturating_add(self.kept)) } else { 0 };
-        let names = if self.renames { size(self.rows, size_of::<(u64, usize)>()) } else { 0 };
+        let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
         let extents = (2 * self.threads).saturating_mul(extent.max(self.largest.saturating_add(1 << 13)));
         let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + CHANGE as usize);
