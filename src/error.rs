@@ -173,7 +173,10 @@ impl Error {
 
     /// The operating system failed an operation on `file`.
     pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
-        let mut error = Error::new(reason, format!("cannot {action}: {source}")).in_file(file);
+        // A wrapper says where a temporary file was to be, which is nobody's concern.
+        let wrapped = source.get_ref().and_then(|wrapper| wrapper.source()).map(ToString::to_string);
+        let why = wrapped.unwrap_or_else(|| source.to_string());
+        let mut error = Error::new(reason, format!("cannot {action}: {why}")).in_file(file);
         error.0.source = Some(Box::new(source));
         error
     }
@@ -284,7 +287,15 @@ mod tests {
     }
 
     #[test]
+    fn a_temporary_name_is_not_shown() {
+        let wrapped = tempfile::NamedTempFile::new_in("/nonexistent/dir").unwrap_err();
+        let error = Error::io(Reason::OutputFailed, Path::new("r.json"), "write the report", wrapped);
+        assert_eq!(error.to_string(), "r.json: cannot write the report: No such file or directory (os error 2)");
+    }
+
+    #[test]
     fn interrupted_exits_with_the_signal_number() {
+        assert_eq!(Reason::Interrupted(1).kind().exit_code(), 129);
         assert_eq!(Reason::Interrupted(2).kind().exit_code(), 130);
         assert_eq!(Reason::Interrupted(15).kind().exit_code(), 143);
     }

@@ -47,7 +47,7 @@ const EXIT_STATUS: &str = "Exit status:
   6    the output could not be written; nothing is left behind
   7    verification failed, or `verify` found a difference
   8    done and verified, but perhaps not all that the cluster held
-  130  interrupted (143: terminated); nothing is left behind";
+  130  interrupted (143: terminated, 129: hung up); nothing is left behind";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,14 @@
-//! SIGINT and SIGTERM as a flag that long work asks now and then.
+//! SIGINT, SIGTERM and SIGHUP as a flag that long work asks now and then.
 //!
 //! The first signal lets the run end in order: temporary files go, the report is written. A second one ends the process
-//! at once. Knows nothing of what is being run.
+//! at once. What was ignored when the process began (under nohup, behind a shell's `&`) stays so. Knows nothing of what is
+//! being run.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::error::{Error, Reason, Result};
@@ -24,11 +26,13 @@ impl Signals {
     /// The operating system does not let us; an internal error.
     pub fn install() -> Result<Signals> {
         let signals = Signals::default();
-        for number in [SIGINT, SIGTERM] {
-            signals
-                .listen(number)
-                .map_err(|e| Error::new(Reason::Internal, format!("cannot listen for signal {number}: {e}")))?;
+        let failed = |number, e| Error::new(Reason::Internal, format!("cannot listen for signal {number}: {e}"));
+        let ignored = ignored();
+        for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored >> (number - 1) & 1 == 0) {
+            signals.listen(number).map_err(|e| failed(number, e))?;
         }
+        // A file that may not grow any more is an error of that write then, and does not end the process.
+        flag::register(SIGXFSZ, Arc::default()).map_err(|e| failed(SIGXFSZ, e))?;
         Ok(signals)
     }
 
@@ -51,6 +55,13 @@ impl Signals {
         flag::register_usize(number, Arc::clone(&self.number), usize::try_from(number).unwrap_or(1))?;
         Ok(())
     }
+}
+
+/// The signals that are ignored, lowest bit first; none where that cannot be found out.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! While one wave is written the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
 
+use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -86,7 +87,7 @@ pub(super) fn write(
     };
     interrupted()?;
     observer.stage("finishing", None);
-    let map = sink.temp_path().map(Map::open).transpose()?;
+    let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
     let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
     interrupted()?;
@@ -168,6 +169,14 @@ fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Res
     Ok(())
 }
 
+/// The output under its temporary name. Whatever is wrong with that is not the source's fault.
+fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
+    Map::open(temp).map_err(|e| {
+        let e = Error::new(Reason::OutputFailed, e.message()).in_file(&options.output);
+        e.context("reading it back")
+    })
+}
+
 /// Reads the file back, checks it as a database, and holds it against the tree.
 fn check(
     sink: &Sink,
@@ -180,7 +189,7 @@ fn check(
         return Err(Error::new(Reason::Internal, "there is no file to check"));
     };
     let failed = |e: Error| e.in_file(&options.output);
-    let map = Map::open(path)?;
+    let map = open_output(path, options)?;
     let (summary, compared) =
         rayon::join(|| verify::verify(map.bytes()), || verify::compare(map.bytes(), content, interrupted));
     compared.map_err(failed)?;

@@ -175,3 +175,28 @@ fn skipping(case: &Case, source: &Path, options: &[&str]) -> super::common::run:
     args.extend(options.iter().map(Into::into));
     super::common::run::etcdlift(args)
 }
+
+/// The last file to be opened is the output, to read it back: where that fails, the source is not to blame.
+#[test]
+fn an_output_that_cannot_be_read_back_is_no_damage_of_the_source() {
+    let case = Case::new();
+    let source = case.demo();
+    let mut failed = 0;
+    for files in 4..16 {
+        let limit = format!("ulimit -n {files}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]).arg(&source);
+        let output = command.arg("-o").arg(case.out()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        match output.status.code() {
+            Some(0) => fs::remove_file(case.out()).unwrap(),
+            Some(6) => {
+                assert!(text.contains("out.db: ") && !text.contains(".etcdlift-"), "{text}");
+                failed += 1;
+            }
+            status => assert!(text.contains("default.etcd"), "{status:?}: {text}"),
+        }
+        assert!(names(&case.path("out")).is_empty());
+    }
+    assert!(failed > 0, "it was always read back");
+}

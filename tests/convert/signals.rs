@@ -21,6 +21,46 @@ fn sigterm_while_writing_is_143() {
     interrupted("TERM", 143, |_, out| !names(out).is_empty());
 }
 
+#[test]
+fn a_terminal_that_hangs_up_is_129() {
+    interrupted("HUP", 129, |child, _| listens(child));
+}
+
+/// As under nohup, and as a shell starts what runs behind `&`.
+#[test]
+fn what_is_ignored_does_not_interrupt() {
+    let case = Case::new();
+    let source = big(&case);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    let mut child = command.arg(source).arg("-o").arg(case.out()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !listens(&child) {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "it never listens");
+        thread::sleep(Duration::from_millis(1));
+    }
+    for signal in ["HUP", "INT", "HUP", "INT"] {
+        let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status();
+        assert!(kill.unwrap().success());
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `ulimit -f`: the signal that comes with it would end the process and leave the temporary file.
+#[test]
+fn a_file_that_may_not_grow_is_an_output_error() {
+    let case = Case::new();
+    let source = case.demo();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    let output = command.arg(source).arg("-o").arg(case.out()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    assert!(text.starts_with("etcdlift: ") && text.contains("out.db: ") && text.lines().count() == 1, "{text}");
+    assert!(names(&case.path("out")).is_empty());
+}
+
 fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) {
     let case = Case::new();
     let source = big(&case);
