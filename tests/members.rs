@@ -293,7 +293,7 @@ fn salvage_of_a_2_0_log_takes_what_is_there() {
         fs::write(&segment, bytes).unwrap();
         let (output, out) = case.convert(std::slice::from_ref(&damaged), &[]);
         assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
-        assert!(output.stderr.contains("--salvage"), "{}", output.story());
+        assert!(output.stderr.contains(": byte ") && output.stderr.contains("--salvage"), "{}", output.story());
         let (output, out) = case.convert(std::slice::from_ref(&damaged), &["--salvage"]);
         assert_eq!(output.status, 8, "{}", output.story());
         let (salvaged, report) = (case.rows(&out), report(&out));
