@@ -156,10 +156,12 @@ fn every_other_directory_is_restored_and_served_too() {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                loop {
+                let take = || {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((scenario, data_dir)) = others.get(at) else { break };
-                    restored_and_served_of(&peers, versions[at % 4], scenario, data_dir);
+                    Some((versions[at % 4], others.get(at)?))
+                };
+                while let Some((version, (scenario, data_dir))) = take() {
+                    restored_and_served_of(&peers, version, scenario, data_dir);
                 }
             });
         }
@@ -313,7 +315,7 @@ fn other_public_files_end_with_one_line() {
         let converted = convert_to(&source, temp.path(), ["--jobs", "2"]);
         let output = &converted.output;
         let lines = output.stderr.lines().filter(|line| !line.trim().is_empty());
-        let line = lines.clone().last().unwrap_or_default();
+        let line = lines.clone().next_back().unwrap_or_default();
         let said = line.contains(source.to_str().unwrap()) && line.contains(words);
         if output.status != status || lines.count() != 1 || !said {
             wrong.push(format!("{status}, and one line with {words:?} expected: {}", output.story()));

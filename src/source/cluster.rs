@@ -188,13 +188,9 @@ pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex
     let logs: Vec<Log<'_>> = members.iter().enumerate().filter_map(|(at, member)| log(at, member, start)).collect();
     let logs: Vec<&Log<'_>> = logs.iter().filter(|log| voters.contains(&log.id)).collect();
     let majority = voters.len() / 2 + 1;
-    let by_majority = majority_of_highest_term(&logs, majority, commit);
-    let whole = |log: &&&Log<'_>| !matches!(log.wal.end(), End::Damaged(_));
-    let by_election = if logs.iter().filter(whole).count() == voters.len() {
-        common_to_electable(&logs, majority, commit)
-    } else {
-        None
-    };
+    let whole: Vec<&Log<'_>> = logs.iter().copied().filter(|log| !matches!(log.wal.end(), End::Damaged(_))).collect();
+    let by_majority = majority_of_highest_term(&logs, &whole, majority, commit);
+    let by_election = if whole.len() == voters.len() { common_to_electable(&logs, majority, commit) } else { None };
     let (index, proof) = match (by_majority, by_election) {
         (Some(a), Some(b)) if b > a => (b, Proof::Election),
         (Some(a), _) => (a, Proof::Majority),
@@ -221,13 +217,19 @@ fn highest_term(logs: &[&Log<'_>]) -> Option<Term> {
     states.chain(logs.iter().map(|log| log.last.0)).max()
 }
 
-/// Raft commits by counting only entries of the leader's own term (4.9 b).
-fn majority_of_highest_term(logs: &[&Log<'_>], majority: usize, commit: RaftIndex) -> Option<RaftIndex> {
+/// Raft commits by counting only entries of the leader's own term (4.9 b). Behind damage a log may say that its member voted in
+/// a later term, so only whole ones prove what they hold.
+fn majority_of_highest_term(
+    logs: &[&Log<'_>],
+    whole: &[&Log<'_>],
+    majority: usize,
+    commit: RaftIndex,
+) -> Option<RaftIndex> {
     let term = highest_term(logs)?;
     let highest = logs.iter().map(|log| log.last.1).max()?;
     let held = |index: RaftIndex| {
         let holds = |log: &&&Log<'_>| log.wal.at(index).is_some_and(|entry| entry.term == term);
-        logs.iter().filter(holds).count() >= majority
+        whole.iter().filter(holds).count() >= majority
     };
     (commit.0 + 1..=highest.0).rev().map(RaftIndex).find(|index| held(*index))
 }

@@ -11,7 +11,7 @@ use crate::limits;
 use crate::source::cluster::{self, Located, Proof};
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
-use crate::source::wal::Wal;
+use crate::source::wal::{End, Wal};
 use crate::v2store::apply::{Effect, Replay, ServerVersion};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
@@ -387,8 +387,13 @@ fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) 
          log is missing",
         by.phrase()
     );
-    let end = opened.wal().and_then(Wal::last_segment).map_or(opened.path(), |(segment, _)| segment);
-    Error::new(Reason::CommitBeyondLog, message).in_file(end)
+    let error = Error::new(Reason::CommitBeyondLog, message);
+    match opened.wal().map(Wal::end) {
+        Some(End::Torn { segment, offset }) => {
+            error.context("the last record is cut short").at(*offset).in_file(segment)
+        }
+        _ => error.in_file(opened.wal().and_then(Wal::last_segment).map_or(opened.path(), |(segment, _)| segment)),
+    }
 }
 
 /// Whose rules hold: those of the server that ran last on the log, because it replayed all of it by its own (FORMATS 6.4).

@@ -49,10 +49,7 @@ fn what_the_api_said_is_what_the_conversion_holds() {
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                loop {
-                    let Some((version, seed)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                        break;
-                    };
+                while let Some((version, seed)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = run(&peers, *version, *seed);
                     let mut results = results.lock().unwrap();
                     match result {
