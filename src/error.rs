@@ -173,9 +173,9 @@ impl Error {
 
     /// The operating system failed an operation on `file`.
     pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
-        // A wrapper says where a temporary file was to be, which is nobody's concern.
-        let wrapped = source.get_ref().and_then(|wrapper| wrapper.source()).map(ToString::to_string);
-        let why = wrapped.unwrap_or_else(|| source.to_string());
+        let text = source.to_string();
+        // Where a temporary file was to be is nobody's concern; only an error that tempfile has wrapped says so.
+        let why = text.split_once(" at path ").filter(|_| source.get_ref().is_some()).map_or(&*text, |(why, _)| why);
         let mut error = Error::new(reason, format!("cannot {action}: {why}")).in_file(file);
         error.0.source = Some(Box::new(source));
         error
