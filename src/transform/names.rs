@@ -20,7 +20,10 @@ use crate::v2store::path;
 pub fn refuse_clashes(pairs: &Pairs<'_, '_>) -> Result<()> {
     let hasher = DefaultHashBuilder::default();
     let rows = &pairs.ordered.rows;
-    let hash = |at: usize| {
+    // In the order of the nodes, whose names lie side by side; that of revisions would jump from one to another.
+    let mut by_node: Vec<_> = rows.iter().enumerate().map(|(at, row)| (row.node, at)).collect();
+    by_node.par_sort_unstable();
+    let hash = |(_, at)| {
         let key = rows.get(at).map(|row| pairs.key(row)).unwrap_or_default();
         if key.is_empty() {
             let message = format!("key {}: the rules leave nothing of its name", old(pairs, at));
@@ -28,7 +31,7 @@ pub fn refuse_clashes(pairs: &Pairs<'_, '_>) -> Result<()> {
         }
         Ok((hasher.hash_one(&*key), at))
     };
-    let mut hashes: Vec<(u64, usize)> = (0..rows.len()).into_par_iter().map(hash).collect::<Result<_>>()?;
+    let mut hashes: Vec<(u64, usize)> = by_node.into_par_iter().map(hash).collect::<Result<_>>()?;
     hashes.par_sort_unstable();
     for equal in hashes.chunk_by(|a, b| a.0 == b.0).filter(|equal| equal.len() > 1) {
         let mut keys: Vec<_> =

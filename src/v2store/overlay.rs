@@ -18,7 +18,7 @@ use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table, copy};
 
 /// A node, in the table or above it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeRef {
     /// As the snapshot has it.
     Base(NodeId),
