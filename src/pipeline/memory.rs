@@ -32,8 +32,8 @@ const EXPIRY: u64 = 160;
 /// An entry that changes a node: the node above the snapshot's, its path, its place in its directory.
 const CHANGE: u64 = 320;
 
-/// A name that is compared with all others: its hash, its row, and what sorting them leaves behind.
-const NAME: u64 = 24;
+/// A name that is compared with all others: its node and row, its hash and row, and what sorting them leaves behind.
+const NAME: u64 = 40;
 
 /// A change that a merge keeps, and the living key that it may be.
 const KEPT: u64 = 112;
