@@ -13,7 +13,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, prepare};
+use super::{Interrupted, facts, prepare, salvage};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
@@ -56,7 +56,10 @@ pub fn export(
             ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
-            Found::V2(opened) => export_v2(&opened, &convert, options, print, interrupted),
+            Found::V2(mut opened) => {
+                salvage::weigh(&mut opened, &convert)?;
+                export_v2(&opened, &convert, options, print, interrupted)
+            }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
         }
     } else {
@@ -88,12 +91,13 @@ fn export_v2(
     let in_source = |e: Error| e.in_file(opened.path());
     let table = read_table(opened)?;
     interrupted()?;
-    let backend = backend(opened)?;
+    let backend = backend(opened);
     let replay_options = prepare::replay_options(convert);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
-    prepare::refuse_removed(opened, &mut recovered, convert)?;
+    prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);
-    facts::source(&mut report, opened, &mut recovered);
+    facts::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
+    backend.note_unusable(&mut report);
     if let Some(what) = backend.describe() {
         let message =
             format!("the source holds v3 data too ({what}), which is not exported: name its v3 database for that");

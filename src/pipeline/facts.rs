@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::completeness::{self, Completeness};
+use crate::error::Error;
 use crate::ids::RaftIndex;
 use crate::options::{AuthPolicy, ConvertOptions};
-use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, TailWrite};
+use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
-use crate::source::live::Access;
-use crate::source::open::{Member, Opened};
+use crate::source::open::{Member, Opened, Weighed};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::lease::MAX_SECONDS;
@@ -21,12 +22,14 @@ use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
 use crate::v2store::recover::{self, Recovered};
 
-/// The source, how the state was found, and what may be missing from it.
-pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) {
+/// The source, how the state was found, and what may be missing from it. Returns why the state is not to be used without
+/// `--salvage`, where that is so.
+#[must_use]
+pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
     report.source = source_facts(opened, recovered);
     report.tail = tail(&recovered.tail);
     passed_over(report, opened, recovered.replay.applied);
-    log_state(report, opened, recovered);
+    let refusal = log_state(report, opened, recovered);
     backup(report, opened, recovered);
     let index = recovered.replay.applied;
     let v2_index = recovered.v2_index();
@@ -57,6 +60,7 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         );
         report.warn("ambiguous-expiry", message);
     }
+    refusal
 }
 
 pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
@@ -97,7 +101,18 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         member_id: metadata.map(|m| m.node_id.to_string()),
         voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
         parts: parts(opened, recovered),
+        salvage_starts: opened.weighed.iter().map(salvage_start).collect(),
         members: members(recovered),
+    }
+}
+
+fn salvage_start(start: &Weighed) -> SalvageStart {
+    SalvageStart {
+        snapshot_file: start.path.as_ref().map(|path| path.display().to_string()),
+        from: start.start.0,
+        raft_index: start.raft_index.0,
+        keys: start.keys,
+        chosen: start.chosen,
     }
 }
 
@@ -148,22 +163,10 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
     }
 }
 
-fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    // What one of several members lacks may be in the output all the same.
-    let filled = if opened.members.len() > 1 { recovered.replay.applied } else { RaftIndex(0) };
-    for member in &opened.members {
-        if let Some(wal) = &member.wal {
-            log_end(report, member, wal);
-            cut_copy(report, member, wal, filled);
-        } else if opened.members.len() > 1 {
-            let message = format!("{}: its log is gone: nothing was taken from it", member.path.display());
-            report.warn("log-gone", message);
-        }
-    }
-    for damage in &opened.salvaged {
-        let message = format!("went on past damage, with nothing that stands behind it in the log: {damage}");
-        report.lose("salvaged", message);
-    }
+fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) -> Option<Error> {
+    let Completeness { warnings, losses, refusal } = completeness::assess(opened, recovered);
+    report.warnings.extend(warnings);
+    report.losses.extend(losses);
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { "salvaged" } else { "cut-copy" };
         report.lose(code, format!("went on without what is missing: {missing}"));
@@ -186,64 +189,7 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         );
         report.warn("unknown-member", message);
     }
-}
-
-fn log_end(report: &mut Report, member: &Member, wal: &Wal) {
-    for damage in wal.damage() {
-        report.warn(
-            "damage-not-needed",
-            format!("the log up to the next segment is damaged and was not needed: {damage}"),
-        );
-    }
-    match wal.end() {
-        End::Clean => {}
-        // Said of the whole source: later writes are not in it.
-        End::Torn { .. } if member.access == Access::Live => {}
-        End::Torn { segment, offset } => {
-            let message = format!(
-                "{}: byte {offset}: the last record was cut short by a crash and does not count",
-                segment.display()
-            );
-            report.warn("torn-tail", message);
-        }
-        End::Damaged(damage) => {
-            report.warn("damage-filled", format!("what this log lacks was taken from another member: {damage}"));
-        }
-    }
-}
-
-/// Bytes that a server of 3.0 or later makes a segment before it writes to it (FORMATS 4.1).
-const PREALLOCATED: u64 = 64_000_000;
-
-/// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
-fn cut_copy(report: &mut Report, member: &Member, wal: &Wal, filled: RaftIndex) {
-    if member.access == Access::Live {
-        return;
-    }
-    if let (End::Clean, Some((path, len))) = (wal.end(), wal.last_segment())
-        && wal.last_is_preallocated()
-        && len < PREALLOCATED
-    {
-        let message = format!(
-            "{}: byte {len}: the last segment ends here, where a server preallocates {PREALLOCATED} bytes: the copy may have \
-             been cut short",
-            path.display()
-        );
-        report.lose("cut-copy", message);
-    }
-    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
-    if let Some(name) = member.snapshots.last().filter(|name| name.index > last && !wal.snapshots().is_empty()) {
-        let message = format!(
-            "{}: the snapshot is at raft index {}, and the log ends at {last}: a part of the log may be missing",
-            name.path.display(),
-            name.index
-        );
-        if name.index <= filled {
-            report.warn("cut-copy", format!("{message}, which the other members have"));
-        } else {
-            report.lose("cut-copy", message);
-        }
-    }
+    refusal
 }
 
 fn tail(tail: &recover::Tail) -> Tail {
@@ -273,7 +219,7 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         return;
     }
     let mut writes = 0u64;
-    for reference in wal.after(opened.choice.index()).unwrap_or_default() {
+    for reference in wal.entries().iter().filter(|entry| entry.index > opened.choice.index()) {
         let Ok(entry) = wal.entry(reference) else { continue };
         if entry.index > recovered.replay.applied {
             continue;

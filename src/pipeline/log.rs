@@ -64,7 +64,7 @@ type Effects = HashMap<u64, (Effect, V2Index)>;
 
 fn effects(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
     let table = read_table(opened)?;
-    let backend = backend(opened)?;
+    let backend = backend(opened);
     let mut effects = HashMap::new();
     let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
         effects.insert(applied.entry.index.0, (applied.effect, applied.v2_index));
