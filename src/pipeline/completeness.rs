@@ -39,6 +39,8 @@ struct Sign {
 enum Weight {
     /// The log is whole all the same.
     Harmless,
+    /// Damage that hides nothing the output needs.
+    NotNeeded,
     /// Its end may be missing.
     EndMissing,
     /// Records in it cannot be read, or there is none at all: the error says which.
@@ -51,7 +53,7 @@ pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness
     let closes_segments = recovered.replay.version > ServerVersion::OLDEST;
     let signs: Vec<Vec<Sign>> =
         opened.members.iter().map(|member| view.signs(member, closes_segments)).collect();
-    let is_whole = |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless));
+    let is_whole = |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless | Weight::NotNeeded));
     let voters = &recovered.replay.voters.voters;
     let votes = |member: &Member| member.id().is_some_and(|id| voters.contains(&id));
     let whole = opened.members.iter().zip(&signs).filter(|(member, signs)| votes(member) && is_whole(signs)).count();
@@ -70,7 +72,9 @@ impl Completeness {
         let Sign { code, message, weight } = sign;
         let notice = |code: &str, message: String| Notice { code: code.to_string(), message };
         match weight {
-            Weight::Harmless => self.warnings.push(notice(code, message)),
+            // Who asks for salvage is told of all that was skipped.
+            Weight::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => self.losses.push(notice("salvaged", message)),
+            Weight::Harmless | Weight::NotNeeded => self.warnings.push(notice(code, message)),
             _ if proven => {
                 let message = format!("{message}; the logs of the other members prove that nothing is missing");
                 self.warnings.push(notice(code, message));
@@ -122,21 +126,22 @@ impl View<'_> {
     /// Records are lost, and others follow them.
     fn hole(&self, hole: &Hole) -> Sign {
         let Hole { error, before, next } = hole;
-        let harmless = |message: String| Sign { code: "damage-not-needed", message, weight: Weight::Harmless };
+        let not_needed = |message: String| Sign { code: "damage-not-needed", message, weight: Weight::NotNeeded };
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
-            return harmless(format!("the damaged part of the log is older than the snapshot and was not needed: {error}"));
+            return not_needed(format!("the damaged part of the log is older than the snapshot and was not needed: {error}"));
         }
         if *before >= self.applied && self.is_alone() && !self.opened.salvage {
-            return harmless(format!("the damaged part of the log is newer than the state that was asked for: {error}"));
+            return not_needed(format!("the damaged part of the log is newer than the state that was asked for: {error}"));
         }
         let lost = (before.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
         if lost.0 > lost.1 && !self.is_alone() {
-            return harmless(format!("damage in the log hides no entry: {error}"));
+            return not_needed(format!("damage in the log hides no entry: {error}"));
         }
         if lost.1 <= self.applied.0 && !self.is_alone() {
-            let message = format!("entries {} to {} were taken from another member: {error}", lost.0, lost.1);
-            return Sign { code: "damage-filled", message, weight: Weight::Harmless };
+            let entries = if lost.0 == lost.1 { format!("entry {}", lost.0) } else { format!("entries {} to {}", lost.0, lost.1) };
+            let message = format!("taken from another member: {entries}: {error}");
+            return Sign { code: "damage-filled", message, weight: Weight::NotNeeded };
         }
         let message = format!("later log entries were dropped because of damage: {error}");
         Sign { code: "damaged-log", message, weight: Weight::Damaged(Reason::Damaged) }

@@ -167,6 +167,10 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) ->
     let Completeness { warnings, losses, refusal } = completeness::assess(opened, recovered);
     report.warnings.extend(warnings);
     report.losses.extend(losses);
+    let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
+    if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
+        report.lose("salvaged", format!("started from {}, which the log alone does not lead to", broken.display()));
+    }
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { "salvaged" } else { "cut-copy" };
         report.lose(code, format!("went on without what is missing: {missing}"));

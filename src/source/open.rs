@@ -23,6 +23,8 @@ pub struct Opened {
     pub members: Vec<Member>,
     /// Where the replay starts.
     pub choice: Choice,
+    /// Whether no state leads to the log: only its entries can be shown.
+    pub log_only: bool,
     /// Whether to go on past damage, to the last sound record before it.
     pub salvage: bool,
     /// With `salvage`, the starts that were not chosen: those that reach less far, or as far from an older snapshot.
@@ -151,7 +153,7 @@ fn lone_snapshot(path: PathBuf, access: Access) -> Result<Opened> {
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { access, snapshots: vec![name], ..Member::without_files(path) };
-    Ok(Opened { members: vec![member], choice, salvage: false, other_starts: Vec::new(), weighed: Vec::new() })
+    Ok(Opened::at(vec![member], choice))
 }
 
 fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
@@ -207,9 +209,12 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     {
         return Err(damage.advise(WHAT_TO_DO));
     }
-    let path = member.path.clone();
+    let (path, layout) = (member.path.clone(), member.layout);
     opened(vec![member], options).map_err(|error| {
         let error = error.in_file(&path);
+        if layout == Some(Layout::Log) && error.reason() == Reason::Gap {
+            return error.advise("a log alone converts only from its first entry; give the data directory that it is in");
+        }
         let damaged = error.kind() == Kind::Damaged && !options.salvage;
         if damaged { error.advise(WHAT_TO_DO) } else { error }
     })
@@ -220,13 +225,15 @@ fn opened(members: Vec<Member>, options: OpenOptions) -> Result<Opened> {
     if salvage {
         let mut starts = salvage_starts(&members, options.up_to)?;
         let choice = starts.remove(0).choice;
-        return Ok(Opened { members, choice, salvage, other_starts: starts, weighed: Vec::new() });
+        return Ok(Opened { salvage, other_starts: starts, ..Opened::at(members, choice) });
     }
-    let choice = match choose(&members, options.up_to) {
-        Err(_) if options.log_only => Choice { snapshot: None, member: 0, passed_over: Vec::new() },
-        choice => choice?,
-    };
-    Ok(Opened { members, choice, salvage: false, other_starts: Vec::new(), weighed: Vec::new() })
+    match choose(&members, options.up_to) {
+        Err(_) if options.log_only => {
+            let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
+            Ok(Opened { log_only: true, ..Opened::at(members, choice) })
+        }
+        choice => Ok(Opened::at(members, choice?)),
+    }
 }
 
 impl Member {
@@ -250,6 +257,11 @@ impl Member {
         self.wal.as_ref().map_or(RaftIndex(0), Wal::commit)
     }
 
+    /// A member without a directory: its log is in memory.
+    pub(crate) fn of_log(wal: Wal) -> Member {
+        Member { wal: Some(wal), ..Member::without_files(PathBuf::from("memory")) }
+    }
+
     /// A member of which nothing was read.
     fn without_files(path: PathBuf) -> Member {
         Member {
@@ -267,10 +279,14 @@ impl Member {
 }
 
 impl Opened {
+    fn at(members: Vec<Member>, choice: Choice) -> Opened {
+        Opened { members, choice, log_only: false, salvage: false, other_starts: Vec::new(), weighed: Vec::new() }
+    }
+
     /// One member without a directory: its log and its snapshot are in memory.
     pub fn held(choice: Choice, wal: Wal) -> Opened {
-        let member = Member { wal: Some(wal), ..Member::without_files(PathBuf::from("memory")) };
-        Opened { members: vec![member], choice, salvage: false, other_starts: Vec::new(), weighed: Vec::new() }
+        let member = Member::of_log(wal);
+        Opened::at(vec![member], choice)
     }
 
     /// A log in memory, without a snapshot.
@@ -278,7 +294,7 @@ impl Opened {
     /// # Errors
     /// As [`open`] where the log does not begin at its first entry.
     pub fn of_log(wal: Wal) -> Result<Opened> {
-        opened(vec![Member { wal: Some(wal), ..Member::without_files(PathBuf::from("memory")) }], OpenOptions::default())
+        opened(vec![Member::of_log(wal)], OpenOptions::default())
     }
 
     /// Whether an etcd was running on any of it.

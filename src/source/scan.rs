@@ -93,7 +93,6 @@ impl Scan {
             let expected = previous.name.seq.saturating_add(1);
             let message = format!("expected segment {expected:016x} before this one, found segment {:016x}", previous.name.seq);
             self.hole(Error::new(Reason::Gap, message), segment);
-            self.crc = 0;
         }
         if let Ok(Frame::Record { record, .. }) = read_frame(segment.map.bytes(), 0)
             && record.kind == RecordType::Crc
@@ -105,7 +104,6 @@ impl Scan {
         }
         if let Some(hole) = self.holes.last_mut().filter(|hole| hole.next.is_none()) {
             hole.next = Some(segment.name.index).filter(|index| *index > RaftIndex(0));
-            self.crc = 0;
         }
     }
 
@@ -325,6 +323,8 @@ impl Scan {
         let before = self.open.last().or(self.open.base.map(|base| base.index)).unwrap_or_default();
         self.close_span(self.certain_commit());
         self.pending = None;
+        // The next checksum record begins the chain anew.
+        self.crc = 0;
         self.holes.push(Hole { error: error.in_file(&segment.name.path), before, next: None });
     }
 
