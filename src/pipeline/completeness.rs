@@ -26,6 +26,8 @@ pub(super) struct Completeness {
     pub(super) losses: Vec<Notice>,
     /// Why nothing is to be written, without `--salvage`.
     pub(super) refusal: Option<Error>,
+    /// Whether as many whole logs of voters are given as prove that they hold all that is committed.
+    pub(super) proven: bool,
 }
 
 /// Something that a log shows of itself.
@@ -51,29 +53,36 @@ enum Weight {
 pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness {
     let view = View { opened, start: opened.choice.index(), applied: recovered.replay.applied };
     let closes_segments = recovered.replay.version > ServerVersion::OLDEST;
-    let signs: Vec<Vec<Sign>> =
-        opened.members.iter().map(|member| view.signs(member, closes_segments)).collect();
-    let is_whole = |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless | Weight::NotNeeded));
+    let signs: Vec<Vec<Sign>> = opened.members.iter().map(|member| view.signs(member, closes_segments)).collect();
+    let is_whole =
+        |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless | Weight::NotNeeded));
     let voters = &recovered.replay.voters.voters;
     let votes = |member: &Member| member.id().is_some_and(|id| voters.contains(&id));
     let whole = opened.members.iter().zip(&signs).filter(|(member, signs)| votes(member) && is_whole(signs)).count();
     let proven = whole > 0 && whole * 2 >= voters.len();
-    let mut found = Completeness::default();
+    let mut found = Completeness { proven, ..Completeness::default() };
     for (member, signs) in opened.members.iter().zip(signs) {
         for sign in signs {
-            found.take(sign, member, opened, proven, (whole, voters.len()));
+            found.take(sign, member, opened, (whole, voters.len()));
         }
     }
     found
 }
 
 impl Completeness {
-    fn take(&mut self, sign: Sign, member: &Member, opened: &Opened, proven: bool, (whole, voters): (usize, usize)) {
+    fn take(&mut self, sign: Sign, member: &Member, opened: &Opened, (whole, voters): (usize, usize)) {
+        let proven = self.proven;
         let Sign { code, message, weight } = sign;
         let notice = |code: &str, message: String| Notice { code: code.to_string(), message };
         match weight {
             // Who asks for salvage is told of all that was skipped.
-            Weight::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => self.losses.push(notice("salvaged", message)),
+            Weight::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => {
+                self.losses.push(notice("salvaged", message));
+            }
+            Weight::NotNeeded if !proven => {
+                let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
+                self.losses.push(notice("damaged-log", message));
+            }
             Weight::Harmless | Weight::NotNeeded => self.warnings.push(notice(code, message)),
             _ if proven => {
                 let message = format!("{message}; the logs of the other members prove that nothing is missing");
@@ -129,17 +138,25 @@ impl View<'_> {
         let not_needed = |message: String| Sign { code: "damage-not-needed", message, weight: Weight::NotNeeded };
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
-            return not_needed(format!("the damaged part of the log is older than the snapshot and was not needed: {error}"));
+            return not_needed(format!(
+                "the damaged part of the log is older than the snapshot and was not needed: {error}"
+            ));
         }
         if *before >= self.applied && self.is_alone() && !self.opened.salvage {
-            return not_needed(format!("the damaged part of the log is newer than the state that was asked for: {error}"));
+            return not_needed(format!(
+                "the damaged part of the log is newer than the state that was asked for: {error}"
+            ));
         }
         let lost = (before.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
         if lost.0 > lost.1 && !self.is_alone() {
             return not_needed(format!("damage in the log hides no entry: {error}"));
         }
         if lost.1 <= self.applied.0 && !self.is_alone() {
-            let entries = if lost.0 == lost.1 { format!("entry {}", lost.0) } else { format!("entries {} to {}", lost.0, lost.1) };
+            let entries = if lost.0 == lost.1 {
+                format!("entry {}", lost.0)
+            } else {
+                format!("entries {} to {}", lost.0, lost.1)
+            };
             let message = format!("taken from another member: {entries}: {error}");
             return Sign { code: "damage-filled", message, weight: Weight::NotNeeded };
         }

@@ -151,7 +151,8 @@ fn run(
 /// What [`open`] and [`open_cluster`] return; a source without v2 data.
 pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
     let (salvage, allow_live) = (options.salvage, options.allow_live);
-    let open_options = OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage, allow_live, ..OpenOptions::default() };
+    let open_options =
+        OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage, allow_live, ..OpenOptions::default() };
     let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {

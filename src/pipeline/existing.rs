@@ -53,7 +53,8 @@ pub(super) fn refuse_unusable(backend: &Backend<'_>, options: &ConvertOptions, r
             Ok(())
         }
         Some(error) => {
-            let message = format!("{}; the v2 keys do not need it: --existing drop-v3 converts them without it", error.message());
+            let message =
+                format!("{}; the v2 keys do not need it: --existing drop-v3 converts them without it", error.message());
             let refusal = Error::new(Reason::V3Unreadable, message);
             let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
             Err(error.offset().into_iter().fold(refusal, Error::at))

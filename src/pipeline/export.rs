@@ -108,7 +108,7 @@ fn export_v2(
     let root = tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "there is no namespace of keys"))?;
     let nodes = Nodes::new(tree, root, v2_index, interrupted)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, opened.path())?;
+    refuse_nothing(&nodes, opened.path(), &facts::possibly_incomplete(&report))?;
     let bytes = deliver(&nodes, options, print, interrupted)?;
     Ok(Exported {
         kind: "v2",
@@ -137,7 +137,7 @@ fn export_v3(
     }
     let db = Db::open(map.bytes()).map_err(unsound)?;
     let living = Living::new(&db, summary.revision, interrupted).map_err(|e| e.in_file(map.path()))?;
-    refuse_nothing(&living, map.path())?;
+    refuse_nothing(&living, map.path(), "")?;
     let bytes = deliver(&living, options, print, interrupted)?;
     Ok(Exported {
         kind: "v3",
@@ -151,9 +151,10 @@ fn export_v3(
     })
 }
 
-fn refuse_nothing(records: &dyn Records, source: &Path) -> Result<()> {
+fn refuse_nothing(records: &dyn Records, source: &Path, incomplete: &str) -> Result<()> {
     if records.is_empty() {
-        return Err(Error::new(Reason::NothingToConvert, "nothing to export: the source holds no key").in_file(source));
+        let message = format!("nothing to export: the source holds no key{incomplete}");
+        return Err(Error::new(Reason::NothingToConvert, message).in_file(source));
     }
     Ok(())
 }

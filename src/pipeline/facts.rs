@@ -28,8 +28,9 @@ use crate::v2store::recover::{self, Recovered};
 pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
     report.source = source_facts(opened, recovered);
     report.tail = tail(&recovered.tail);
-    passed_over(report, opened, recovered.replay.applied);
-    let refusal = log_state(report, opened, recovered);
+    let completeness = completeness::assess(opened, recovered);
+    passed_over(report, opened, recovered.replay.applied, completeness.proven);
+    let refusal = log_state(report, opened, recovered, completeness);
     backup(report, opened, recovered);
     let index = recovered.replay.applied;
     let v2_index = recovered.v2_index();
@@ -146,8 +147,14 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
     members.into_iter().map(member).collect()
 }
 
+/// What to add to a message that there is nothing, where the source may have held more.
+pub(super) fn possibly_incomplete(report: &Report) -> String {
+    let first = report.losses.first().map(|loss| format!("; the source is possibly incomplete: {}", loss.message));
+    first.unwrap_or_default()
+}
+
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
-fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
+fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven: bool) {
     for passed in &opened.choice.passed_over {
         let path = passed.path.display().to_string();
         // An error about the file names it, too.
@@ -157,14 +164,22 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
             report.lose("older-snapshot", message);
+        } else if passed.damaged && !proven && opened.wal().is_some() {
+            let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
+            report.lose("damaged-snapshot", message);
         } else {
             report.warn("snapshot-passed-over", message);
         }
     }
 }
 
-fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) -> Option<Error> {
-    let Completeness { warnings, losses, refusal } = completeness::assess(opened, recovered);
+fn log_state(
+    report: &mut Report,
+    opened: &Opened,
+    recovered: &Recovered<'_>,
+    completeness: Completeness,
+) -> Option<Error> {
+    let Completeness { warnings, losses, refusal, .. } = completeness;
     report.warnings.extend(warnings);
     report.losses.extend(losses);
     let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
@@ -176,15 +191,22 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) ->
         report.lose(code, format!("went on without what is missing: {missing}"));
     }
     if let Some(first) = report.tail.writes.first() {
-        let message = format!(
-            "{} in the log above raft index {} left out, because nothing here proves a commit (the first: {} {}); if a client \
-             was told of success, convert with --tail all",
-            counted(report.tail.v2_writes, "v2 write", "v2 writes"),
-            recovered.replay.applied,
-            first.method,
-            short(&first.key)
-        );
-        report.lose("tail-left-out", message);
+        let writes = counted(report.tail.v2_writes, "v2 write", "v2 writes");
+        let (applied, named) = (recovered.replay.applied, format!("{} {}", first.method, short(&first.key)));
+        let is_cut_off = |wal: &Wal| wal.hole_above(applied).is_some();
+        let cut_off = opened.members.iter().filter_map(|member| member.wal.as_ref()).any(is_cut_off);
+        if opened.salvage && (cut_off || recovered.not_found.is_some()) {
+            let message = format!(
+                "{writes} in the log above raft index {applied} dropped, because entries before them are lost (the first: {named})"
+            );
+            report.lose("salvaged", message);
+        } else {
+            let message = format!(
+                "{writes} in the log above raft index {applied} left out, because nothing here proves a commit (the first: \
+                 {named}); if a client was told of success, convert with --tail all"
+            );
+            report.lose("tail-left-out", message);
+        }
     }
     if recovered.replay.unknown_members > 0 {
         let message = format!(

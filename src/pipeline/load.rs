@@ -11,8 +11,8 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
-use crate::report::{Report, SourceFile};
 use crate::report::table::counted;
+use crate::report::{Report, SourceFile};
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
@@ -90,7 +90,9 @@ pub(super) fn backend(opened: &Opened) -> Backend<'_> {
     let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
     // Of equals the one of the lowest id, whatever the order in which they were named.
     let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
-    found.sort_by_key(|found| (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found)));
+    found.sort_by_key(|found| {
+        (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
+    });
     found.into_iter().next().unwrap_or_default()
 }
 
@@ -116,7 +118,8 @@ fn content(map: &Map) -> Backend<'_> {
             Backend { content, consistent_index, map: Some(map), ..Backend::default() }
         }
         Err(damage) => {
-            let error = damage.into_error(Reason::V3Unreadable).context("the v3 backend cannot be read").in_file(map.path());
+            let error =
+                damage.into_error(Reason::V3Unreadable).context("the v3 backend cannot be read").in_file(map.path());
             Backend { map: Some(map), unusable: Some(error), ..Backend::default() }
         }
     }

@@ -126,7 +126,7 @@ pub(super) fn prepare<'m>(
     let tree = &recovered.replay.tree;
     facts::contents(report, tree, &plan, &policy, table.duplicates);
     report.balance = balance(&plan);
-    refuse_nothing(options, opened, &plan)?;
+    refuse_nothing(options, opened, &plan, report)?;
     let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
     if let Some(kept) = &mut kept {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
@@ -144,7 +144,7 @@ pub(super) fn prepare<'m>(
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        refuse_nothing(options, opened, &plan)?;
+        refuse_nothing(options, opened, &plan, report)?;
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
@@ -294,7 +294,7 @@ fn as_of(
     instant.map(Some).map_err(|_| Error::new(Reason::Internal, "the report's instant cannot be read"))
 }
 
-fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Result<()> {
+fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan, report: &Report) -> Result<()> {
     if !plan.rows.is_empty() || options.allow_empty {
         return Ok(());
     }
@@ -304,6 +304,7 @@ fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Res
         let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
         format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
     };
+    let message = message + &facts::possibly_incomplete(report);
     Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }
 

@@ -33,11 +33,13 @@ pub struct PassedOver {
     pub index: RaftIndex,
     /// Why it was not used.
     pub why: String,
+    /// Whether the file itself is damaged.
+    pub damaged: bool,
 }
 
 impl PassedOver {
     fn new(name: &SnapName, why: impl ToString) -> PassedOver {
-        PassedOver { path: name.path.clone(), index: name.index, why: why.to_string() }
+        PassedOver { path: name.path.clone(), index: name.index, why: why.to_string(), damaged: false }
     }
 }
 
@@ -141,7 +143,9 @@ pub struct SalvageStart {
 pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Vec<SalvageStart>> {
     let mut search = Search::new(members, up_to)?;
     let mut starts = Vec::new();
-    for candidate in candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect()) {
+    for candidate in
+        candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect())
+    {
         let Some(snapshot) = search.load(&candidate) else { continue };
         if let Some(why) = contradiction(members, &snapshot) {
             search.pass_over(&candidate, why);
@@ -151,7 +155,9 @@ pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Ve
         let choice = Choice { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
         starts.push(SalvageStart { choice, path: Some(candidate.name.path.clone()), reaches });
     }
-    let begins = |member: &Member| member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()));
+    let begins = |member: &Member| {
+        member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()))
+    };
     if let Some(member) = members.iter().position(begins) {
         let choice = Choice { snapshot: None, member, passed_over: Vec::new() };
         starts.push(SalvageStart { choice, path: None, reaches: search.reach.from(RaftIndex(0)) });
@@ -207,7 +213,8 @@ impl<'m> Search<'m> {
     fn load(&mut self, candidate: &Candidate<'_>) -> Option<Snapshot> {
         load(candidate.name, candidate.access)
             .map_err(|error| {
-                self.pass_over(candidate, &error);
+                let passed_over = PassedOver::new(candidate.name, &error);
+                self.passed_over.push(PassedOver { damaged: true, ..passed_over });
                 self.first_damage.get_or_insert(error);
             })
             .ok()
@@ -251,7 +258,9 @@ impl<'m> Search<'m> {
 
     /// An empty store is a beginning only for a log that says so.
     fn has_beginning(&self) -> bool {
-        let of = |member: &Member| member.wal.as_ref().is_some_and(|wal| member.snapshots.is_empty() || !wal.entries().is_empty());
+        let of = |member: &Member| {
+            member.wal.as_ref().is_some_and(|wal| member.snapshots.is_empty() || !wal.entries().is_empty())
+        };
         self.members.iter().any(of)
     }
 
@@ -296,11 +305,17 @@ fn contradiction(members: &[Member], snapshot: &Snapshot) -> Option<String> {
             && entry.term != snapshot.term
             && entry.index <= commit
         {
-            return Some(format!("the log's entry {} is of term {}, the file of term {}", entry.index, entry.term, snapshot.term));
+            return Some(format!(
+                "the log's entry {} is of term {}, the file of term {}",
+                entry.index, entry.term, snapshot.term
+            ));
         }
         let committed = wal.history().into_iter().rev().find(|entry| entry.index <= commit.min(snapshot.index));
         committed.filter(|entry| entry.term > snapshot.term).map(|entry| {
-            format!("the log has the committed entry {} of term {}, the file is of term {}", entry.index, entry.term, snapshot.term)
+            format!(
+                "the log has the committed entry {} of term {}, the file is of term {}",
+                entry.index, entry.term, snapshot.term
+            )
         })
     })
 }

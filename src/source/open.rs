@@ -141,7 +141,11 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resu
         let member = member(dir, options)?;
         // Without a log nothing says of which cluster the other files are.
         let gone = member.has_empty_log();
-        members.push(if gone { Member { layout: member.layout, ..Member::without_files(member.path) } } else { member });
+        members.push(if gone {
+            Member { layout: member.layout, ..Member::without_files(member.path) }
+        } else {
+            member
+        });
     }
     cluster::check(&members)?;
     cluster::check_histories(&members)?;
@@ -213,7 +217,8 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     opened(vec![member], options).map_err(|error| {
         let error = error.in_file(&path);
         if layout == Some(Layout::Log) && error.reason() == Reason::Gap {
-            return error.advise("a log alone converts only from its first entry; give the data directory that it is in");
+            return error
+                .advise("a log alone converts only from its first entry; give the data directory that it is in");
         }
         let damaged = error.kind() == Kind::Damaged && !options.salvage;
         if damaged { error.advise(WHAT_TO_DO) } else { error }
@@ -306,8 +311,7 @@ impl Opened {
     fn is_settled(&self) -> bool {
         // 2.0 writes first how far the log is committed, and then the log.
         let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
-        self.choice.passed_over.is_empty()
-            && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
+        self.choice.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
     }
 
     /// The member that the replay starts from; of none, a member without data.

@@ -91,7 +91,8 @@ impl Scan {
             && previous.name.seq.checked_add(1) != Some(segment.name.seq)
         {
             let expected = previous.name.seq.saturating_add(1);
-            let message = format!("expected segment {expected:016x} before this one, found segment {:016x}", previous.name.seq);
+            let message =
+                format!("expected segment {expected:016x} before this one, found segment {:016x}", previous.name.seq);
             self.hole(Error::new(Reason::Gap, message), segment);
         }
         if let Ok(Frame::Record { record, .. }) = read_frame(segment.map.bytes(), 0)

@@ -290,7 +290,8 @@ impl Wal {
     /// The entry with this index, where it counts.
     pub fn at(&self, index: RaftIndex) -> Option<&EntryRef> {
         let (last, earlier) = self.spans().split_last()?;
-        last.at(index).or_else(|| earlier.iter().rev().filter(|span| index <= span.committed).find_map(|span| span.at(index)))
+        last.at(index)
+            .or_else(|| earlier.iter().rev().filter(|span| index <= span.committed).find_map(|span| span.at(index)))
     }
 
     /// Whether the log has every entry above `index` that it ever had.

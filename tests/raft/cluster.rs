@@ -114,8 +114,8 @@ impl Member {
 
     fn save(&mut self, style: Style, first: u64, entries: &[Entry]) {
         let state = [self.term, self.vote, self.commit];
-        let due = state != self.written
-            && (!entries.is_empty() || !style.lazy_commit || state[..2] != self.written[..2]);
+        let due =
+            state != self.written && (!entries.is_empty() || !style.lazy_commit || state[..2] != self.written[..2]);
         self.save_if(due, style, first, entries);
     }
 
@@ -313,7 +313,10 @@ impl Cluster {
             let holds = |member: &&Member| {
                 member.term <= term && (member.snapshot.0 >= index || member.log.get(&index) == Some(entry))
             };
-            if entry.term == term && deposed < self.majority() && self.members.iter().filter(holds).count() >= self.majority() {
+            if entry.term == term
+                && deposed < self.majority()
+                && self.members.iter().filter(holds).count() >= self.majority()
+            {
                 let source = &mut self.members[leader];
                 source.commit = index;
                 for index in self.committed.len() as u64 + 1..=index {
@@ -388,7 +391,8 @@ fn two(members: &mut [Member], a: usize, b: usize) -> (&mut Member, &mut Member)
 
 /// The follower lacks what the leader has compacted: it gets the leader's snapshot.
 fn send_snapshot(style: Style, source: &Member, target: &mut Member) {
-    let Some((index, term, file)) = source.snapshots.iter().rev().find(|(index, ..)| *index == source.snapshot.0) else {
+    let Some((index, term, file)) = source.snapshots.iter().rev().find(|(index, ..)| *index == source.snapshot.0)
+    else {
         return;
     };
     if *index <= target.commit {

@@ -1,5 +1,5 @@
-//! What may happen to a copy of a member's directory. Every kind leaves a trace that a reader can see; what none could see (a
-//! log of 2.x that ends earlier at the edge of a record) is not among them.
+//! What may happen to a copy of a member's directory. A log of 2.x that ends earlier at the edge of a record is not among it:
+//! no reader could see that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,20 @@ use etcdlift::fuzzing::log::Dialect;
 use super::cluster::{Member, Style};
 use super::random::Random;
 
+/// What was done to a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Damage {
+    pub(super) what: &'static str,
+    /// Whether a reader can see it: snapshots and old segments are purged in healthy directories too.
+    pub(super) is_visible: bool,
+}
+
+fn visible(what: &'static str) -> Option<Damage> {
+    Some(Damage { what, is_visible: true })
+}
+
 /// Damages a directory, and says how; `None` if this damage does not fit the directory.
-pub(super) fn damage(style: Style, member: &Member, dir: &Path, random: &mut Random) -> Option<&'static str> {
+pub(super) fn damage(style: Style, member: &Member, dir: &Path, random: &mut Random) -> Option<Damage> {
     let segments = files(&dir.join("member/wal"));
     let snapshots = files(&dir.join("member/snap"));
     let last = segments.last()?;
@@ -18,7 +30,7 @@ pub(super) fn damage(style: Style, member: &Member, dir: &Path, random: &mut Ran
         0..=2 => {
             let (path, start, end) = record(member, &segments, random)?;
             edit(path, |bytes| bytes[random.between(start, end - 1)] ^= 1 << random.below(8));
-            Some("one bit of a record flipped")
+            visible("one bit of a record flipped")
         }
         3 => {
             let (path, start, _) = record(member, &segments, random)?;
@@ -26,7 +38,7 @@ pub(super) fn damage(style: Style, member: &Member, dir: &Path, random: &mut Ran
                 let end = bytes.len().min(start + random.between(1, 700));
                 bytes[start..end].fill(0xa5);
             });
-            Some("bytes overwritten")
+            visible("bytes overwritten")
         }
         4 => {
             let (path, start, end) = record(member, &segments, random)?;
@@ -34,32 +46,34 @@ pub(super) fn damage(style: Style, member: &Member, dir: &Path, random: &mut Ran
             let at = random.between(start + 1, end - 1);
             let at_end = path == last;
             edit(path, |bytes| bytes.truncate(at));
-            Some(if at_end { "the last segment truncated" } else { "a segment truncated" })
+            visible(if at_end { "the last segment truncated" } else { "a segment truncated" })
         }
         5 if style.dialect == Dialect::Padded => {
             let (path, start, _) = record(member, &segments[segments.len() - 1..], random)?;
             edit(path, |bytes| bytes.truncate(start));
-            Some("the last segment truncated at a record")
+            visible("the last segment truncated at a record")
         }
         6 if segments.len() > 1 => {
-            fs::remove_file(&segments[random.below(segments.len() - 1)]).unwrap();
-            Some("a segment missing")
+            let which = random.below(segments.len() - 1);
+            fs::remove_file(&segments[which]).unwrap();
+            Some(Damage { what: "a segment missing", is_visible: which > 0 })
         }
         7 => {
             fs::remove_dir_all(dir.join("member/wal")).unwrap();
-            Some("no log")
+            visible("no log")
         }
         8 if !snapshots.is_empty() => {
-            let path = &snapshots[random.below(snapshots.len())];
-            edit(path, |bytes| {
+            let which = random.below(snapshots.len());
+            edit(&snapshots[which], |bytes| {
                 let at = random.below(bytes.len());
                 bytes[at] ^= 1 << random.below(8);
             });
-            Some("a .snap damaged")
+            // An older one is not read where a newer one will do.
+            Some(Damage { what: "a .snap damaged", is_visible: which + 1 == snapshots.len() })
         }
         9 if !snapshots.is_empty() => {
             fs::remove_file(&snapshots[random.below(snapshots.len())]).unwrap();
-            Some("a .snap missing")
+            Some(Damage { what: "a .snap missing", is_visible: false })
         }
         _ => None,
     }

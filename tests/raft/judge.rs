@@ -10,13 +10,20 @@ use etcdlift::options::{ExportFormat, ExportOptions, InOrderNames, TailPolicy};
 use etcdlift::pipeline::export;
 
 use super::cluster::{Cluster, Entry};
+use super::damage::Damage;
 
 /// A directory that is given.
 #[derive(Debug)]
 pub(super) struct Given {
     pub(super) member: usize,
     pub(super) path: PathBuf,
-    pub(super) damage: Option<&'static str>,
+    pub(super) damage: Option<Damage>,
+}
+
+impl Given {
+    fn is_hurt(&self) -> bool {
+        self.damage.is_some_and(|damage| damage.is_visible)
+    }
 }
 
 type State = BTreeMap<String, (String, u64, u64)>;
@@ -27,7 +34,11 @@ type State = BTreeMap<String, (String, u64, u64)>;
 /// Why the outcome is wrong.
 pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result<String, String> {
     let hurt = given.iter().any(|given| given.damage.is_some());
-    let what = if hurt { "damaged" } else { "sound" };
+    let what = match given.iter().filter(|given| given.damage.is_some()).count() {
+        0 => "sound",
+        1 => "one damaged",
+        _ => "several damaged",
+    };
     let mut lines = Vec::new();
     let mut print = |bytes: &[u8]| {
         lines.extend_from_slice(bytes);
@@ -36,10 +47,12 @@ pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result
     let exported = match export(&options(given, salvage), &mut print, &|| Ok(())) {
         Ok(exported) => exported,
         Err(error) => {
-            let empty = error.kind() == Kind::Empty;
             return match error.kind() {
                 Kind::Damaged | Kind::Refused if hurt => Ok(format!("{what}: refused ({:?})", error.reason())),
-                _ if empty && could_be_empty(cluster) => Ok(format!("{what}: no key")),
+                Kind::Empty if error.message().contains("possibly incomplete") => {
+                    Ok(format!("{what}: no key, possibly incomplete"))
+                }
+                Kind::Empty if could_be_empty(cluster, given) => Ok(format!("{what}: no key")),
                 _ => Err(format!("refused without damage, or for another reason: {error:?}")),
             };
         }
@@ -50,35 +63,39 @@ pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result
     let committed = cluster.committed.len() as u64;
     for index in least..=committed {
         if state == expected(&cluster.state_after(cluster.committed[..index as usize].iter())) {
-            return Ok(format!("{what}: {}", if complete { "complete" } else { "perhaps not all" }));
+            return Ok(format!("{what}: {}", if complete { "complete" } else { "possibly incomplete" }));
         }
     }
     // Entries that no leader knew to be committed yet, but that every possible leader would commit.
     if let Some(index) = beyond(cluster, given, &state) {
         return match !complete || electable_hold(cluster, index.1, index.0) {
-            true => Ok(format!("{what}: {}, beyond the last acknowledged write", if complete { "complete" } else { "perhaps not all" })),
+            true => Ok(format!(
+                "{what}: {}, beyond the last acknowledged write",
+                if complete { "complete" } else { "possibly incomplete" }
+            )),
             false => Err(format!("entries up to {} may still be replaced", index.0)),
         };
     }
-    let got = (0..=committed).rev().find(|index| {
-        state == expected(&cluster.state_after(cluster.committed[..*index as usize].iter()))
-    });
+    let got = (0..=committed)
+        .rev()
+        .find(|index| state == expected(&cluster.state_after(cluster.committed[..*index as usize].iter())));
     Err(format!(
         "expected the state at {least} to {committed}, found that at {got:?}, with losses {:?} and warnings {:?}",
         exported.losses, exported.warnings
     ))
 }
 
-/// A source with nothing in it but members is refused as empty.
-fn could_be_empty(cluster: &Cluster) -> bool {
-    let writes = cluster.committed.iter().filter_map(|entry| entry.write.as_ref());
-    let _ = writes;
-    true
+/// A state without keys is told by the exit status alone: one that the directories may be at has none.
+fn could_be_empty(cluster: &Cluster, given: &[Given]) -> bool {
+    let hurt = given.iter().any(|given| given.damage.is_some());
+    let least = if hurt { 0 } else { least(cluster, given, true) };
+    (least as usize..=cluster.committed.len())
+        .any(|index| expected(&cluster.state_after(cluster.committed[..index].iter())).is_empty())
 }
 
 /// The committed index that an outcome must reach at least.
 fn least(cluster: &Cluster, given: &[Given], complete: bool) -> u64 {
-    let sound: Vec<&Given> = given.iter().filter(|given| given.damage.is_none()).collect();
+    let sound: Vec<&Given> = given.iter().filter(|given| !given.is_hurt()).collect();
     if !complete {
         return 0;
     }

@@ -20,10 +20,34 @@ use judge::{Given, judge};
 use random::Random;
 
 const STYLES: [Style; 4] = [
-    Style { dialect: Dialect::Unpadded, state_first: true, record_after_state: true, lazy_commit: false, version: (2, 0) },
-    Style { dialect: Dialect::Unpadded, state_first: false, record_after_state: true, lazy_commit: true, version: (2, 3) },
-    Style { dialect: Dialect::Padded, state_first: false, record_after_state: true, lazy_commit: true, version: (3, 3) },
-    Style { dialect: Dialect::Padded, state_first: false, record_after_state: false, lazy_commit: true, version: (3, 4) },
+    Style {
+        dialect: Dialect::Unpadded,
+        state_first: true,
+        record_after_state: true,
+        lazy_commit: false,
+        version: (2, 0),
+    },
+    Style {
+        dialect: Dialect::Unpadded,
+        state_first: false,
+        record_after_state: true,
+        lazy_commit: true,
+        version: (2, 3),
+    },
+    Style {
+        dialect: Dialect::Padded,
+        state_first: false,
+        record_after_state: true,
+        lazy_commit: true,
+        version: (3, 3),
+    },
+    Style {
+        dialect: Dialect::Padded,
+        state_first: false,
+        record_after_state: false,
+        lazy_commit: true,
+        version: (3, 4),
+    },
 ];
 
 /// Clusters that are tried where the environment does not say.
@@ -34,11 +58,10 @@ fn every_subset_of_a_cluster_gives_what_it_proves() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut wrong = Vec::new();
     for seed in seeds() {
-        let story = one_cluster(seed, &mut counts, &mut wrong);
+        one_cluster(seed, &mut counts, &mut wrong);
         if wrong.len() > 5 {
             break;
         }
-        drop(story);
     }
     let total: u64 = counts.values().sum();
     let lines: Vec<String> = counts.iter().map(|(what, count)| format!("  {count:>6} {what}\n")).collect();
@@ -59,10 +82,11 @@ fn seeds() -> std::ops::Range<u64> {
 
 fn one_cluster(seed: u64, counts: &mut BTreeMap<String, u64>, wrong: &mut Vec<String>) {
     let mut random = Random::new(seed);
-    let style = STYLES[random.below(STYLES.len())];
+    // Segments of 3.0 and later have 64 MB each, which takes time.
+    let style = STYLES[random.pick(&[0, 0, 0, 1, 1, 1, 2, 3])];
     let size = random.pick(&[1, 3, 3, 3, 3, 5]);
     let mut cluster = Cluster::new(style, size);
-    for _ in 0..random.between(20, 160) {
+    for _ in 0..random.between(40, 200) {
         cluster.step(&mut random);
     }
     let dir = tempfile::tempdir().unwrap();

@@ -153,7 +153,11 @@ fn a_snapshot_beyond_the_log_is_the_start() {
     let mut later = log(1, &[5]);
     later.entry(NORMAL, 3, 21, None);
     later.state(3, 0xa, 21);
-    assert_eq!(chosen(Fixture::new(&[5, 30]).choose(&later)), (5, vec![30]), "a committed entry of a later term is below it");
+    assert_eq!(
+        chosen(Fixture::new(&[5, 30]).choose(&later)),
+        (5, vec![30]),
+        "a committed entry of a later term is below it"
+    );
 }
 
 /// etcd calls it a snapshot mismatch.
