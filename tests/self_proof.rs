@@ -111,8 +111,8 @@ impl Proven {
     fn leads_from(&mut self, opened: &mut Opened, older: Option<Snapshot>, newer: &[(RaftIndex, State)]) -> u64 {
         opened.choice = Choice { snapshot: older, member: 0, passed_over: Vec::new() };
         let from = opened.choice.index();
-        let Some(entries) = opened.wal().and_then(|wal| wal.after(from)) else { return 0 };
-        let Some(last) = entries.last().map(|entry| entry.index) else { return 0 };
+        let Some(wal) = opened.wal().filter(|wal| wal.continues(from)) else { return 0 };
+        let Some(last) = wal.range().map(|(_, last)| last) else { return 0 };
         let table = read_table(opened).unwrap();
         let mut reached = 0;
         for (to, expected) in newer.iter().filter(|(to, _)| *to > from && *to <= last) {

@@ -34,10 +34,11 @@ type State = BTreeMap<String, (String, u64, u64)>;
 /// Why the outcome is wrong.
 pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result<String, String> {
     let hurt = given.iter().any(|given| given.damage.is_some());
-    let what = match given.iter().filter(|given| given.damage.is_some()).count() {
-        0 => "sound",
-        1 => "one damaged",
-        _ => "several damaged",
+    let damage: Vec<&str> = given.iter().filter_map(|given| given.damage.map(|damage| damage.what)).collect();
+    let what = match damage[..] {
+        [] => "sound".to_string(),
+        [what] => what.to_string(),
+        _ => "several damaged".to_string(),
     };
     let mut lines = Vec::new();
     let mut print = |bytes: &[u8]| {

@@ -7,6 +7,7 @@
 mod cluster;
 mod damage;
 mod judge;
+#[allow(dead_code, reason = "the differential test picks more kinds of numbers")]
 #[path = "../differential/random.rs"]
 mod random;
 
