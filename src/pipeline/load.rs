@@ -116,9 +116,12 @@ fn content(map: &Map) -> Result<Backend<'_>> {
 }
 
 impl Backend<'_> {
-    /// What it proves to be committed.
+    /// What it proves: which entries are committed, and whose it is.
     pub(super) fn applied(&self) -> Option<BackendProof> {
-        Some(BackendProof { member: self.member, index: self.consistent_index? })
+        self.map?;
+        let V3Content { used, term, conf_state, .. } = self.content;
+        let index = self.consistent_index.unwrap_or(RaftIndex(0));
+        Some(BackendProof { member: self.member, index, used, marked: term.is_some() || conf_state, term })
     }
 
     /// What of v3 data there is, in words; `None` where there is none.

@@ -21,6 +21,7 @@ mod prepare;
 mod program;
 mod progress;
 mod verify;
+mod versions;
 mod write;
 
 pub use convert::{Fault, Outcome, convert, convert_observed, convert_with};

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::source::evidence::Marks;
 use crate::source::live::Access;
 use crate::source::map::Map;
 use crate::source::raft::{
-    Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
+    Entry, EntryKind, HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state,
+    parse_metadata, parse_snap_record,
 };
 use crate::source::record::{Broken, Frame, Record, RecordType, is_being_written, looks_torn, read_frame};
 
@@ -195,9 +197,9 @@ impl Wal {
         &self.run.scan.snapshots
     }
 
-    /// True if any frame is padded, which proves a server of 3.0 or later.
-    pub fn padded(&self) -> bool {
-        self.run.scan.padded
+    /// What the form of its records says about the servers that wrote it.
+    pub fn marks(&self) -> &Marks {
+        &self.run.scan.marks
     }
 
     /// Entries that later ones replaced.
@@ -294,7 +296,7 @@ struct Scan {
     metadata_bytes: Vec<u8>,
     hard_state: Option<HardState>,
     snapshots: Vec<SnapRecord>,
-    padded: bool,
+    marks: Marks,
     /// Whether the last segment begins with a padded frame.
     segment_padded: bool,
     overwritten: u64,
@@ -326,14 +328,13 @@ impl Scan {
         let mut offset = 0;
         let mut first = true;
         loop {
-            let (record, next) = match read_frame(bytes, offset) {
+            let (record, next, padded) = match read_frame(bytes, offset) {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {
-                    self.padded |= padded;
                     if first {
                         self.segment_padded = padded;
                     }
-                    (record, next)
+                    (record, next, padded)
                 }
                 Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
                 Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
@@ -350,6 +351,7 @@ impl Scan {
                 return Err(error);
             }
             self.record(number, &record)?;
+            self.marks.frame(record.len, padded);
             offset = next;
         }
         if first && !last {
@@ -390,7 +392,11 @@ impl Scan {
             }
             RecordType::Entry => self.entry(segment, data, offset)?,
             RecordType::State => self.state(data, offset)?,
-            RecordType::Snapshot => self.snapshots.push(parse_snap_record(data, offset)?),
+            RecordType::Snapshot => {
+                let record = parse_snap_record(data, offset)?;
+                self.marks.snapshot(&record);
+                self.snapshots.push(record);
+            }
         }
         Ok(())
     }
@@ -408,7 +414,11 @@ impl Scan {
     }
 
     fn entry(&mut self, segment: usize, data: &[u8], offset: u64) -> Result<()> {
+        if self.first_index == RaftIndex(0) && is_migration_entry(data) && self.marks.migration() {
+            return Ok(());
+        }
         let entry = parse_entry(data, offset)?;
+        self.marks.entry(&entry, data);
         if let Some(last) = self.entries.last().map(|e| e.index) {
             if entry.index > RaftIndex(last.0.saturating_add(1)) {
                 // A snapshot was received from a leader: the entries between are not on this disk.
@@ -454,6 +464,7 @@ impl Scan {
             );
             return Err(damaged(offset, message));
         }
+        self.marks.state(&state);
         self.hard_state = Some(state);
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, V2Index};
 use crate::source::raft::{ConfChange, ConfChangeKind};
 use crate::source::snap::ConfState;
+use crate::v2store::dialect::Rules;
 use crate::v2store::overlay::{NewNode, Tree};
 
 /// The raft configuration: who votes, who only learns.
@@ -66,15 +67,13 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::resu
 /// Applies a configuration change to the store and to the voters. Returns whether it was accepted; a rejected one changes
 /// nothing, and neither does raft then.
 ///
-/// `one_learner` is the rule of 3.4 and later that there may be at most one learner.
-///
 /// # Errors
 /// [`Reason::Damaged`] if the member in it cannot be read.
 pub fn apply_conf_change(
     tree: &mut Tree<'_>,
     voters: &mut Voters,
     change: &ConfChange<'_>,
-    one_learner: bool,
+    rules: Rules,
 ) -> Result<bool> {
     let id = change.node_id;
     if tree.lookup(removed_path(id).as_bytes()).is_ok() {
@@ -103,7 +102,9 @@ pub fn apply_conf_change(
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
     match (change.kind, known) {
         (ConfChangeKind::UpdateNode, Some(old)) if !taken => {
-            update_raft_attributes(tree, id, &attributes(old.is_learner));
+            // Before, the change stands for all attributes, and it does not say that the member is a learner.
+            let is_learner = if rules.has(Rules::LASTING_LEARNERS) { old.is_learner } else { member.is_learner };
+            update_raft_attributes(tree, id, &attributes(is_learner));
         }
         (ConfChangeKind::UpdateNode, _) => return Ok(false),
         (_, Some(old)) if member.is_promote => {
@@ -116,7 +117,7 @@ pub fn apply_conf_change(
             voters.voters.insert(id);
         }
         (_, None) if !member.is_promote && !taken => {
-            if learner && one_learner && members.iter().any(|(_, attributes)| attributes.is_learner) {
+            if learner && rules.has(Rules::ONE_LEARNER) && members.iter().any(|(_, attributes)| attributes.is_learner) {
                 return Ok(false);
             }
             create_raft_attributes(tree, id, &attributes(learner));
@@ -246,6 +247,7 @@ pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v2store::dialect::Version;
     use crate::v2store::table::Table;
 
     /// Value, created and modified index of the member's raft attributes, after each change that was accepted.
@@ -254,7 +256,10 @@ mod tests {
         let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
         let after = changes.iter().map(|(kind, context)| {
             let change = ConfChange { kind: *kind, node_id: MemberId(10), context: context.as_bytes() };
-            assert!(apply_conf_change(&mut tree, &mut voters, &change, true).unwrap(), "{context}");
+            assert!(
+                apply_conf_change(&mut tree, &mut voters, &change, Rules::of(Version::new(3, 5, 33))).unwrap(),
+                "{context}"
+            );
             let node = tree.lookup(b"/0/members/a/raftAttributes").unwrap();
             let value = String::from_utf8(tree.value(node).into_owned()).unwrap();
             (value, tree.created(node).0, tree.modified(node).0)

@@ -1,6 +1,7 @@
 //! Each operation's exact effects, one request at a time.
 
 use super::*;
+use crate::v2store::dialect::Version;
 use crate::v2store::overlay::NodeRef;
 use crate::v2store::table::Table;
 
@@ -8,10 +9,14 @@ struct Store {
     replay: Replay<'static>,
 }
 
+/// The newest patch of a line.
 fn store(version: (u32, u32)) -> Store {
+    store_of(Version::new(version.0, version.1, 99))
+}
+
+fn store_of(version: Version) -> Store {
     let table: &'static Table<'static> = Box::leak(Box::new(Table::empty()));
-    let version = ServerVersion::new(version.0, version.1);
-    Store { replay: Replay::new(Tree::new(table), Voters::default(), version, RaftIndex(0)) }
+    Store { replay: Replay::new(Tree::new(table), Voters::default(), Rules::of(version), RaftIndex(0)) }
 }
 
 impl Store {
@@ -127,7 +132,7 @@ fn a_ttl_before_2000_is_none_for_a_new_node_and_kept_by_an_update() {
 fn refresh_keeps_the_value() {
     let mut s = store((3, 4));
     s.put("/1/a", "x");
-    let refresh = |request| Request { refresh: true, expiration: 2_000_000_000_000_000_000, ..request };
+    let refresh = |request| Request { refresh: Some(true), expiration: 2_000_000_000_000_000_000, ..request };
     assert_eq!(s.run(refresh(put("/1/none", ""))), Effect::Refused(KEY_NOT_FOUND));
     s.run(refresh(Request { prev_exist: Some(true), ..put("/1/a", "") }));
     assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 2)));
