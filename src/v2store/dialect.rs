@@ -352,6 +352,13 @@ impl Interval {
         RuleSet::ALL.into_iter().filter(reaches).collect()
     }
 
+    /// The part of it that has these rule sets, oldest first.
+    pub fn narrowed(self, sets: &[RuleSet]) -> Interval {
+        let from = sets.first().map_or(self.from, |set| set.first.max(self.from));
+        let end = sets.last().and_then(|set| set.end());
+        Interval { from, below: self.below.into_iter().chain(end).min() }
+    }
+
     /// The most plausible of some rule sets: the newest patch of the line that the evidence points at.
     pub fn most_plausible(self, among: &[RuleSet]) -> RuleSet {
         let end = self.from.line_end();

@@ -216,7 +216,9 @@ impl Scan {
     fn finish(mut self, opened: &Opened, table: &Table<'_>, backend: Option<BackendProof>) -> Found {
         let mut evidence = Evidence { started: self.started, lowered: self.lowered, ..Evidence::default() };
         let backup = self.is_backup(opened);
-        let sole = !backup && self.members.len() == 1 && self.elected.is_some_and(|elected| elected > self.changed);
+        let start = opened.choice.index();
+        let sole =
+            !backup && self.members.len() == 1 && self.elected.map_or(self.changed == start, |at| at > self.changed);
         if sole {
             // Its server was elected before it published its attributes.
             evidence.started = self.started.min(self.elected);
@@ -248,7 +250,7 @@ impl Scan {
     fn cluster(&self, evidence: &mut Evidence, backup: bool, sole: bool) {
         if let Some((version, index)) = self.cluster_version {
             let line = Version { patch: 0, ..version };
-            let proof = format!("the cluster version {version}: a server of an older line refuses to start on it");
+            let proof = format!("the cluster version {version}: no member was older when it was set");
             evidence.add(Limit::AtLeast(line), Place::At(index), proof, None);
         }
         let served = self.served.filter(|served| self.elected.is_none_or(|elected| *served > elected));

@@ -277,6 +277,31 @@ mod tests {
         assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
     }
 
+    /// FORMATS appendix E 4: what becomes of a learner whose peer URLs are updated, of its promotion, and of a second learner.
+    #[test]
+    fn an_update_of_a_learner_keeps_it_one_from_3_5_31_on() {
+        let changes = [
+            (ConfChangeKind::AddLearnerNode, 10, r#"{"id":10,"peerURLs":["http://a"],"isLearner":true}"#),
+            (ConfChangeKind::UpdateNode, 10, r#"{"id":10,"peerURLs":["http://b"]}"#),
+            (ConfChangeKind::AddLearnerNode, 11, r#"{"id":11,"peerURLs":["http://c"],"isLearner":true}"#),
+            (ConfChangeKind::AddNode, 10, r#"{"id":10,"peerURLs":null,"isPromote":true}"#),
+        ];
+        let old = ([true, true, true, false], 3, vec![10, 11]);
+        let new = ([true, true, false, true], 3, vec![]);
+        let cases = [((3, 4, 45), old.clone()), ((3, 5, 30), old), ((3, 5, 31), new)];
+        for ((major, minor, patch), (accepted, index, learners)) in cases {
+            let table = Table::empty();
+            let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
+            let rules = Rules::of(Version::new(major, minor, patch));
+            let found = changes.map(|(kind, id, context)| {
+                let change = ConfChange { kind, node_id: MemberId(id), context: context.as_bytes() };
+                apply_conf_change(&mut tree, &mut voters, &change, rules).unwrap()
+            });
+            let left: Vec<u64> = voters.learners.iter().map(|id| id.0).collect();
+            assert_eq!((found, tree.current_index.0, left), (accepted, index, learners), "{major}.{minor}.{patch}");
+        }
+    }
+
     #[test]
     fn a_promotion_keeps_the_created_index() {
         let found = attributes_after(&[

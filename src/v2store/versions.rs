@@ -107,14 +107,16 @@ pub(super) fn choose(ground: &Ground<'_>) -> Result<Choice> {
         versions.used = RuleSet::of(named);
         return Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates: Vec::new() });
     }
-    let possible = interval.rule_sets();
-    let plausible = interval.most_plausible(&possible);
-    let mut candidates = representatives(ground, &possible, plausible, exercised);
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+    let mut possible = interval.rule_sets();
+    let candidates = representatives(&possible, interval.most_plausible(&possible), &alike);
     if candidates.len() > 1 && exercised.has(Rules::PADDED_NAMES) {
         versions.refuted = refuted(ground, &candidates, started);
-        candidates.retain(|set| !versions.refuted.iter().any(|refuted| refuted.rule_set == *set));
+        possible.retain(|set| !versions.refuted.iter().any(|refuted| alike(refuted.rule_set, *set)));
+        versions.interval = interval.narrowed(&possible);
     }
-    versions.used = if candidates.contains(&plausible) { plausible } else { interval.most_plausible(&candidates) };
+    versions.used = versions.interval.most_plausible(&possible);
+    let mut candidates = representatives(&possible, versions.used, &alike);
     candidates.retain(|set| *set != versions.used);
     Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates })
 }
@@ -127,12 +129,10 @@ fn rules_of(ground: &Ground<'_>, set: RuleSet) -> Rules {
 }
 
 /// One of each that the log tells apart, the newest; of the most plausible one's kind, that one.
-fn representatives(ground: &Ground<'_>, possible: &[RuleSet], plausible: RuleSet, exercised: Rules) -> Vec<RuleSet> {
-    let rules = |set: &RuleSet| rules_of(ground, *set);
-    let alike = |a: &RuleSet, b: &RuleSet| !rules(a).difference(rules(b)).meets(exercised);
+fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(RuleSet, RuleSet) -> bool) -> Vec<RuleSet> {
     let mut kinds = vec![plausible];
     for set in possible.iter().rev() {
-        if !kinds.iter().any(|kind| alike(kind, set)) {
+        if !kinds.iter().any(|kind| alike(*kind, *set)) {
             kinds.push(*set);
         }
     }

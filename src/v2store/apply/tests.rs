@@ -143,6 +143,75 @@ fn refresh_keeps_the_value() {
 }
 
 #[test]
+fn refresh_in_a_swap_keeps_the_value_from_2_3_7_on() {
+    for (patch, value) in [(0, ""), (6, ""), (7, "x"), (8, "x")] {
+        let mut s = store_of(Version::new(2, 3, patch));
+        s.put("/1/a", "x");
+        let refresh = |request| Request { refresh: Some(true), expiration: 2_000_000_000_000_000_000, ..request };
+        assert_eq!(s.run(refresh(Request { prev_exist: Some(true), ..put("/1/a", "") })), Effect::Changed);
+        assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 2)), "an update keeps it in any 2.3");
+        assert_eq!(s.run(refresh(Request { prev_index: 2, ..put("/1/a", "") })), Effect::Changed);
+        assert_eq!(s.node("/1/a"), Some((value.into(), 1, 3)), "2.3.{patch}");
+    }
+    // Before 2.3 nobody knows the field.
+    let mut s = store((2, 2));
+    s.put("/1/a", "x");
+    s.run(Request { refresh: Some(true), prev_exist: Some(true), ..put("/1/a", "") });
+    assert_eq!(s.node("/1/a"), Some(("".into(), 1, 2)));
+}
+
+#[test]
+fn an_update_with_a_condition_compares_from_2_0_10_on() {
+    for (patch, effect, node) in
+        [(0, Effect::Changed, ("n", 2)), (9, Effect::Changed, ("n", 2)), (10, Effect::Refused(TEST_FAILED), ("x", 1))]
+    {
+        let mut s = store_of(Version::new(2, 0, patch));
+        s.put("/1/a", "x");
+        assert_eq!(s.run(Request { prev_exist: Some(true), prev_index: 9, ..put("/1/a", "n") }), effect, "2.0.{patch}");
+        assert_eq!(s.node("/1/a"), Some((node.0.into(), 1, node.1)));
+        // Without prevExist every server compares.
+        assert_eq!(s.run(Request { prev_value: b"other", ..put("/1/a", "m") }), Effect::Refused(TEST_FAILED));
+    }
+}
+
+#[test]
+fn namespaces_are_ordinary_directories_in_2_0_0() {
+    for (patch, effect) in [(0, Effect::Changed), (1, Effect::Refused(ROOT_READ_ONLY))] {
+        let mut s = store_of(Version::new(2, 0, patch));
+        s.put("/1/a", "x");
+        assert_eq!(s.run(Request { method: b"DELETE", path: b"/1", recursive: true, ..Request::default() }), effect);
+        assert_eq!(s.node("/1/a").is_none(), patch == 0);
+    }
+}
+
+#[test]
+fn attributes_of_a_removed_member_are_written_before_2_3() {
+    for (version, effect) in [((2, 2), Effect::Changed), ((2, 3), Effect::None), ((3, 4), Effect::None)] {
+        let mut s = store(version);
+        s.put("/0/removed_members/ab", "");
+        assert_eq!(s.put("/0/members/ab/attributes", r#"{"name":"m"}"#), effect, "{version:?}");
+    }
+}
+
+#[test]
+fn requests_that_use_in_order_names_are_seen() {
+    let post = Request { method: b"POST", path: b"/1/q", val: b"x", ..Request::default() };
+    let delete = |path: &'static str| Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() };
+    let mut s = store((2, 2));
+    s.replay.names = Some(InOrderNames::default());
+    // Entries are numbered by what was applied, which these do not count.
+    s.run(post);
+    s.run(Request { dir: true, ..post });
+    s.run(delete("/1/q/1"));
+    s.run(delete("/1/q/00000000000000000007"));
+    s.run(delete("/1/p/00000000000000000001"));
+    assert!(s.replay.names.as_ref().unwrap().used.is_empty());
+    s.run(delete("/1/q/00000000000000000001"));
+    s.put("/1/q/00000000000000000002/below", "x");
+    assert_eq!(s.replay.names.unwrap().used.len(), 2);
+}
+
+#[test]
 fn knows_attribute_paths_as_etcd_does() {
     assert!(is_attributes_path(b"/0/members/8e9e05c52164694d/attributes"));
     assert!(is_attributes_path(b"/1/0/members/ab/attributes/x"));
