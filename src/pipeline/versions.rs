@@ -6,7 +6,7 @@ use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
 use crate::report::table::{counted, first_of, short};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
-use crate::v2store::versions::{Other, Refuted, Versions};
+use crate::v2store::versions::{Other, Refuted, Sign, Versions};
 
 /// What bounds the version, and what depends on it.
 pub(super) fn facts(source: &mut SourceFacts, versions: &Versions) {
@@ -33,7 +33,15 @@ fn bound(bound: &Bound) -> VersionBound {
 fn refutation(refuted: Refuted) -> VersionBound {
     VersionBound {
         bound: format!("not {}", refuted.rule_set.label),
-        proof: format!("a request uses an in-order key that the log makes by the rules of {}", refuted.by.label),
+        proof: match refuted.sign {
+            Sign::Name => {
+                format!("a request uses an in-order key that the log makes by the rules of {}", refuted.by.label)
+            }
+            Sign::Members => format!(
+                "a learner's peer URLs are updated, and the v3 backend has the members as by the rules of {}",
+                refuted.by.label
+            ),
+        },
         raft_index: Some(refuted.index.0),
         file: None,
         in_effect: true,

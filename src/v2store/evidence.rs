@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub(super) evidence: Evidence,
     /// Rules that matter for an entry of the log.
     pub(super) exercised: Rules,
+    /// The members that the v3 backend holds, where the server that started last has changed a learner in it.
+    pub(super) members: Option<(u64, RaftIndex)>,
 }
 
 /// Looks at the source's files and at all entries above `start`; those above `up_to` are evidence, and are not replayed.
@@ -70,6 +72,8 @@ struct Scan {
     members: BTreeSet<MemberId>,
     removed: bool,
     learners: bool,
+    /// The last update of a member while there was a learner.
+    learner_updated: Option<RaftIndex>,
     cluster_version: Option<Set>,
     lowered: Option<RaftIndex>,
     started: Option<RaftIndex>,
@@ -97,6 +101,7 @@ impl Scan {
             members: membership::member_ids(tree).into_iter().collect(),
             removed,
             learners,
+            learner_updated: None,
             cluster_version: version.map(|version| (version, start)),
             lowered: None,
             started: None,
@@ -158,7 +163,11 @@ impl Scan {
             ConfChangeKind::AddNode => {
                 self.members.insert(change.node_id);
             }
-            ConfChangeKind::UpdateNode => self.exercise(Rules::LASTING_LEARNERS, index, self.learners),
+            ConfChangeKind::UpdateNode if self.learners => {
+                self.learner_updated = Some(index);
+                self.exercise(Rules::LASTING_LEARNERS, index, true);
+            }
+            ConfChangeKind::UpdateNode => {}
         }
     }
 
@@ -238,7 +247,16 @@ impl Scan {
                 evidence.add(Limit::AtLeast(Version::new(2, 0, 2)), Place::End, proof, Some(opened.path().to_owned()));
             }
         }
-        Found { evidence, exercised: std::mem::take(&mut self.exercised) }
+        let members = backend.and_then(|proof| self.members_in(proof));
+        Found { evidence, exercised: std::mem::take(&mut self.exercised), members }
+    }
+
+    /// The members in the backend, as the server left them that started last: all changes are in it, and the last update of a
+    /// learner is that server's. An earlier server's changes stay in it as that one made them.
+    fn members_in(&self, proof: BackendProof) -> Option<(u64, RaftIndex)> {
+        let updated = self.learner_updated.filter(|at| self.started.is_none_or(|started| started < *at))?;
+        let whole = proof.marked && self.changed <= proof.index;
+        proof.members.filter(|_| whole).map(|members| (members, updated))
     }
 
     /// Made by `etcdctl backup`: the records stand in its order, and the id is no member's (FORMATS 1.4).

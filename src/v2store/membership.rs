@@ -4,7 +4,8 @@
 //! indexes to come out right.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +148,20 @@ fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
 /// Ids of the members that the store lists.
 pub fn member_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
     members(tree).into_iter().map(|(id, _)| id).collect()
+}
+
+/// A number for which members there are, and which of them are learners.
+pub fn fingerprint(members: impl IntoIterator<Item = (MemberId, bool)>) -> u64 {
+    let members: BTreeMap<MemberId, bool> = members.into_iter().collect();
+    // Not seeded: the number is the same wherever it is made.
+    let mut hasher = DefaultHasher::new();
+    members.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The number of the members that the store lists.
+pub(super) fn fingerprint_of(tree: &mut Tree<'_>) -> u64 {
+    fingerprint(members(tree).into_iter().map(|(id, attributes)| (id, attributes.is_learner)))
 }
 
 /// A member as the store describes it.

@@ -156,6 +156,8 @@ pub struct BackendProof {
     pub marked: bool,
     /// The term of the last entry that it has applied, as 3.5 writes it.
     pub term: Option<Term>,
+    /// The members that it holds, as [`membership::fingerprint`] has them.
+    pub members: Option<u64>,
 }
 
 /// Replays the log onto the snapshot's store. `backend` is what a v3 backend in the source proves.
@@ -201,6 +203,13 @@ pub fn recover_observed<'m>(
     recovered.versions = choice.versions;
     recovered.not_found = ground.commit.not_found.take().or(recovered.not_found);
     Ok(recovered)
+}
+
+/// Whether more than one replay may be needed, by the rules of several versions. What a v3 backend proves is left out, so this may
+/// be true where one replay does.
+pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions) -> bool {
+    let ground = Ground::new(opened, table, None, *options);
+    ground.and_then(|ground| versions::may_compare(&ground)).unwrap_or(false)
 }
 
 /// All that replays of one source have in common, by whatever rules.
