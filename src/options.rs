@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
 pub use rules::Rules;
 
+pub use crate::v2store::dialect::SourceVersion;
+
 /// Everything `convert` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConvertOptions {
@@ -40,6 +42,9 @@ pub struct ConvertOptions {
     /// Stop the replay at this raft index.
     #[serde(default)]
     pub up_to_index: Option<u64>,
+    /// The version of etcd that started last on the source, which decides the rules of the replay.
+    #[serde(default)]
+    pub source_version: Option<SourceVersion>,
     /// How POST names were written by the server that last ran.
     #[serde(default)]
     pub in_order_names: InOrderNames,
@@ -128,6 +133,7 @@ impl ConvertOptions {
             target: Target::default(),
             tail: TailPolicy::default(),
             up_to_index: None,
+            source_version: None,
             in_order_names: InOrderNames::default(),
             as_of: AsOf::default(),
             ttl: Vec::new(),
@@ -222,6 +228,8 @@ pub struct ExportOptions {
     pub tail: TailPolicy,
     /// Stop the replay at this raft index.
     pub up_to_index: Option<u64>,
+    /// The version of etcd that started last on the source, which decides the rules of the replay.
+    pub source_version: Option<SourceVersion>,
     /// How POST names were written by the server that last ran.
     pub in_order_names: InOrderNames,
     /// Go on past damage, to the last sound record before it.

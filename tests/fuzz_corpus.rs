@@ -64,7 +64,7 @@ fn made_seeds_are_as_they_are_made() {
         Request { prev_exist: Some(true), expiration: 1_500_000_000_000_000_000, ..put(b"/1/a/b", b"\xff") },
         Request { prev_value: b"\xff", prev_index: 3, ..put(b"/1/a/b", b"w") },
         Request { method: b"POST", ..put(b"/1/q", b"job") },
-        Request { dir: true, refresh: true, ..put(b"/1/d", b"") },
+        Request { dir: true, refresh: Some(true), ..put(b"/1/d", b"") },
         Request { method: b"DELETE", recursive: true, ..put(b"/1/d", b"") },
         Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() },
         put(b"/0/version", b"3.4.0"),

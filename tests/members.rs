@@ -36,6 +36,7 @@ impl Case {
         args.extend(sources.iter().map(|path| path.to_str().unwrap().to_string()));
         args.extend(["-o".into(), out.to_str().unwrap().into(), "--report".into(), report.to_str().unwrap().into()]);
         args.extend(["--as-of".into(), self.scenario.truth.captured_at.clone()]);
+        args.extend(self.scenario.truth.source_version().into_iter().map(str::to_string));
         args.extend(options.iter().map(ToString::to_string));
         (run::etcdlift(args), out)
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, ConvertOptions, Dirs, Existing, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol,
-    REQUEST_LIMIT, Revisions, Rules, TailPolicy, Target, To, Transformer, TtlRule, WalDir, all_cores,
+    REQUEST_LIMIT, Revisions, Rules, SourceVersion, TailPolicy, Target, To, Transformer, TtlRule, WalDir, all_cores,
 };
 use crate::pipeline::{self, Outcome};
 use crate::report::{Report, file, text};
@@ -59,7 +59,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     up_to_index: Option<u64>,
 
-    /// How names of in-order keys (POST) were written by the server that last ran
+    /// The version of etcd that started last on SOURCE: X.Y or X.Y.Z, 2.0 to 3.5
+    ///
+    /// It decides the rules of the replay: a server replays its whole log by its own rules when it starts. Without this option
+    /// the source itself says which versions are possible; the report and `inspect` name each proof. X.Y is its newest patch.
+    #[arg(long, value_name = "VERSION")]
+    source_version: Option<SourceVersion>,
+
+    /// Deprecated, see --source-version: how names of in-order keys (POST) were written by the server that last ran
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     in_order_names: InOrderNames,
 
@@ -316,6 +323,7 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         target: args.target_version,
         tail: args.tail,
         up_to_index: args.up_to_index,
+        source_version: args.source_version,
         in_order_names: args.in_order_names,
         as_of: args.as_of,
         ttl,
@@ -459,7 +467,7 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --allow-removed --allow-live --memory-limit 9 --progress never --salvage \
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --source-version 2.0.9 --allow-removed --allow-live --memory-limit 9 --progress never --salvage \
                      --ttl drop --ttl /a=lease --expired keep --auth users-only --guest drop --existing merge \
                      --on-conflict take-v2 --exclude /a/b --include /a --map /a=/b=c --strip-leading-slash \
                      --request-limit 9 --index-map i.redb --ledger l.ndjson";
@@ -485,6 +493,7 @@ mod tests {
             ledger: Some("l.ndjson".into()),
             tail: TailPolicy::Committed,
             up_to_index: Some(9),
+            source_version: Some("2.0.9".parse().unwrap()),
             in_order_names: InOrderNames::Plain,
             allow_removed: true,
             allow_live: true,

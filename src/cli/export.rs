@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::convert::{real, usage};
 use super::{exit, print, signals::Signals};
 use crate::error::Result;
-use crate::options::{ExportFormat, ExportOptions, InOrderNames, TailPolicy, WalDir};
+use crate::options::{ExportFormat, ExportOptions, InOrderNames, SourceVersion, TailPolicy, WalDir};
 use crate::pipeline;
 
 /// Options of `export`.
@@ -44,7 +44,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     up_to_index: Option<u64>,
 
-    /// How names of in-order keys (POST) were written by the server that last ran
+    /// The version of etcd that started last on SOURCE: X.Y or X.Y.Z, 2.0 to 3.5
+    ///
+    /// It decides the rules of the replay: a server replays its whole log by its own rules when it starts. Without this option
+    /// the source itself says which versions are possible; the report and `inspect` name each proof. X.Y is its newest patch.
+    #[arg(long, value_name = "VERSION")]
+    source_version: Option<SourceVersion>,
+
+    /// Deprecated, see --source-version: how names of in-order keys (POST) were written by the server that last ran
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     in_order_names: InOrderNames,
 
@@ -98,6 +105,7 @@ fn resolve(args: &Args) -> Result<ExportOptions> {
         wal_dirs,
         tail: args.tail,
         up_to_index: args.up_to_index,
+        source_version: args.source_version,
         in_order_names: args.in_order_names,
         salvage: args.salvage,
         allow_removed: args.allow_removed,

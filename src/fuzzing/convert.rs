@@ -21,6 +21,7 @@ use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 use crate::transform::order::{Numbering, Order, Pairs, order};
 use crate::transform::plan::{Policy, plan};
+use crate::v2store::dialect::Version;
 use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{ReplayOptions, read_table, recover};
 use crate::verify;
@@ -34,7 +35,8 @@ pub fn convert(data: &[u8]) {
     let life = Life::live(Input(data));
     let (expected, opened) = (life.expected(), life.opened());
     let table = read_table(&opened).unwrap();
-    let mut recovered = recover(&opened, &table, None, &ReplayOptions::default()).unwrap();
+    let options = ReplayOptions { version: Some(life.server()), ..ReplayOptions::default() };
+    let mut recovered = recover(&opened, &table, None, &options).unwrap();
     assert_eq!(recovered.replay.applied, RaftIndex(life.applied()));
     assert_eq!(recovered.v2_index().0, expected.index);
     let index = recovered.v2_index();
@@ -106,6 +108,11 @@ struct Life {
 }
 
 impl Life {
+    /// The newest patch of the line whose rules the model follows.
+    fn server(&self) -> Version {
+        Version::new(self.version.0, self.version.1, u32::MAX)
+    }
+
     fn live(mut input: Input<'_>) -> Life {
         let dialect = input.pick(&[Dialect::Padded, Dialect::Unpadded]);
         let version_text = input.pick(&VERSIONS);
@@ -263,7 +270,7 @@ fn write(input: &mut Input<'_>) -> Write {
         expiration: instant,
         recursive: flag(4),
         time: instant,
-        refresh: flag(7),
+        refresh: flag(7).then_some(true),
     };
     Write { path, rest }
 }

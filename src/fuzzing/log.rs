@@ -169,7 +169,7 @@ pub fn request(request: &Request<'_>) -> Vec<u8> {
     message.set_quorum(false);
     message.set_time(request.time);
     message.set_stream(false);
-    message.refresh = request.refresh.then_some(true);
+    message.refresh = request.refresh;
     message.write_to_bytes().unwrap()
 }
 

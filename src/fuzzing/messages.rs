@@ -58,6 +58,6 @@ fn same_request(request: &Request<'_>, oracle: &etcd::Request) {
     assert_eq!(*request, expected);
     assert!(!oracle.dir() || request.dir);
     assert!(!oracle.recursive() || request.recursive);
-    assert!(!oracle.refresh() || request.refresh);
+    assert!(!oracle.refresh() || request.refresh == Some(true));
     assert_eq!(request.prev_exist.is_some(), oracle.prev_exist.is_some());
 }

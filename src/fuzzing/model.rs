@@ -43,7 +43,7 @@ impl Model {
         let path = clean(request.path);
         let expiry = Some(request.expiration).filter(|at| *at != 0);
         let new_expiry = expiry.filter(|at| *at >= YEAR_2000);
-        let refresh = request.refresh && self.version >= (2, 3);
+        let refresh = request.refresh == Some(true) && self.version >= (2, 3);
         let compares = request.prev_index > 0 || !request.prev_value.is_empty();
         let body = (!request.dir).then(|| request.val.to_vec());
         let found = self.nodes.get(&path).cloned();

@@ -10,7 +10,7 @@ use crate::report::Notice;
 use crate::source::live::Access;
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::wal::{End, Hole, LastSegment, Wal};
-use crate::v2store::apply::ServerVersion;
+use crate::v2store::dialect::Version;
 use crate::v2store::recover::Recovered;
 
 /// Bytes that a server of 3.0 or later gives a segment before it writes to it; from 2.1 on, the size at which a segment is
@@ -52,7 +52,9 @@ enum Weight {
 /// Looks at all logs, and weighs what they lack against what the others have.
 pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness {
     let view = View { opened, start: opened.choice.index(), applied: recovered.replay.applied };
-    let closes_segments = recovered.replay.version > ServerVersion::OLDEST;
+    // 2.0 begins a segment with each snapshot, whatever the size of the last one.
+    let below = recovered.versions.interval.below;
+    let closes_segments = below.is_none_or(|below| below > Version::new(2, 1, 0));
     let signs: Vec<Vec<Sign>> = opened.members.iter().map(|member| view.signs(member, closes_segments)).collect();
     let is_whole =
         |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless | Weight::NotNeeded));
@@ -165,7 +167,7 @@ impl View<'_> {
     }
 
     fn damaged_end(&self, wal: &Wal, error: &Error) -> Sign {
-        let last = wal.last().map_or(RaftIndex(0), |last| last.index);
+        let last = wal.last().map_or(RaftIndex(0), |(_, last)| last);
         let (code, message) = if last < self.applied && !self.is_alone() {
             let from = last.0.max(self.start.0).saturating_add(1);
             ("damage-filled", format!("entries after {} were taken from another member: {error}", from - 1))
@@ -177,7 +179,7 @@ impl View<'_> {
 
     /// A snapshot at the end of the log or beyond it, whose record the log does not have.
     fn snapshot_beyond(&self, member: &Member, wal: &Wal) -> Option<Sign> {
-        let last = wal.last().map_or(RaftIndex(0), |last| last.index).max(wal.commit());
+        let last = wal.last().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
         let name = member.snapshots.last().filter(|_| !wal.snapshots().is_empty())?;
         let recorded = wal.snapshots().iter().any(|record| record.index == name.index);
         if name.index < last || (name.index == last && recorded) {

@@ -74,6 +74,7 @@ fn conversion(options: &ExportOptions) -> ConvertOptions {
         wal_dirs: options.wal_dirs.clone(),
         tail: options.tail,
         up_to_index: options.up_to_index,
+        source_version: options.source_version,
         in_order_names: options.in_order_names,
         salvage: options.salvage,
         allow_removed: options.allow_removed,

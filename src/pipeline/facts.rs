@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::completeness::{self, Completeness};
+use super::versions;
 use crate::error::Error;
 use crate::ids::RaftIndex;
 use crate::options::{AuthPolicy, ConvertOptions};
@@ -27,6 +28,8 @@ use crate::v2store::recover::{self, Recovered};
 #[must_use]
 pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
     report.source = source_facts(opened, recovered);
+    versions::facts(&mut report.source, &recovered.versions);
+    versions::notices(report, &recovered.versions);
     report.tail = tail(&recovered.tail);
     let completeness = completeness::assess(opened, recovered);
     passed_over(report, opened, recovered.replay.applied, completeness.proven);
@@ -81,7 +84,6 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         kind: kind.to_string(),
         layout: layout.map(|layout| layout.word().to_string()),
         cluster_version: membership::cluster_version(&mut replay.tree),
-        replay_rules: Some(replay.version.to_string()),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
         snapshot_term: snapshot.map(|s| s.term.0),
         snapshot_index: snapshot.map(|s| s.index.0),
@@ -104,6 +106,7 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         parts: parts(opened, recovered),
         salvage_starts: opened.weighed.iter().map(salvage_start).collect(),
         members: members(recovered),
+        ..SourceFacts::default()
     }
 }
 
@@ -284,6 +287,7 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
         roles: auth.roles.len() as u64,
         permissions: auth.roles.iter().map(|role| role.permissions.len() as u64).sum(),
         guest_dropped: auth.guest_dropped,
+        widened: auth.widened.clone(),
         cut: auth.cut.clone(),
         matched_nothing: auth.matched_nothing.clone(),
     };
@@ -308,6 +312,15 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
     if auth.guest_dropped {
         let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
         report.warn("guest-dropped", message);
+    }
+    if !auth.widened.is_empty() {
+        let names: Vec<String> = auth.widened.iter().map(|name| short(name)).collect();
+        let message = format!(
+            "{} more in v3 than in v2, because etcd 2.1 honours only the first of a user's roles that exists: {}",
+            counted(names.len() as u64, "user may do", "users may do"),
+            names.join(", ")
+        );
+        report.warn("roles-widen", message);
     }
     if options.transformer.is_some() && auth.roles.iter().any(|role| !role.permissions.is_empty()) {
         let message = "permissions are carried over for the names of keys in v2: a transformer that names keys otherwise \

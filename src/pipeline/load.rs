@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::{Interrupted, Observer};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
-use crate::ids::RaftIndex;
+use crate::ids::{MemberId, RaftIndex};
+use crate::mvcc::schema;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::table::counted;
@@ -16,6 +17,7 @@ use crate::report::{Report, SourceFile};
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
+use crate::v2store::membership;
 use crate::v2store::recover::{BackendProof, read_table};
 use crate::v2store::table::Table;
 use crate::verify::{V3Content, v3_content};
@@ -76,6 +78,8 @@ pub(super) fn hash(bytes: &[u8], interrupted: Interrupted<'_>) -> Result<String>
 pub(super) struct Backend<'m> {
     pub(super) content: V3Content,
     pub(super) consistent_index: Option<RaftIndex>,
+    /// The number of the members that it holds.
+    members: Option<u64>,
     /// The file, and which of the members it is of.
     pub(super) map: Option<&'m Map>,
     /// Why the backend cannot be read, where it cannot: the v2 keys do not need it.
@@ -112,10 +116,10 @@ fn content(map: &Map) -> Backend<'_> {
     if map.bytes().is_empty() {
         return Backend::default();
     }
-    match Db::open(map.bytes()).and_then(|db| v3_content(&db)) {
-        Ok(content) => {
+    match Db::open(map.bytes()).and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
+        Ok((content, members)) => {
             let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
-            Backend { content, consistent_index, map: Some(map), ..Backend::default() }
+            Backend { content, consistent_index, members, map: Some(map), ..Backend::default() }
         }
         Err(damage) => {
             let error =
@@ -125,10 +129,31 @@ fn content(map: &Map) -> Backend<'_> {
     }
 }
 
+/// The number of the members that a backend holds; `None` where it has none, or they cannot be read.
+fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
+    #[derive(serde::Deserialize)]
+    struct Member {
+        id: u64,
+        #[serde(default, rename = "isLearner")]
+        is_learner: bool,
+    }
+    let Some(bucket) = db.bucket(schema::MEMBERS)? else { return Ok(None) };
+    let mut members = Vec::new();
+    for pair in bucket.iter() {
+        let Ok(member) = serde_json::from_slice::<Member>(pair?.value) else { return Ok(None) };
+        members.push((MemberId(member.id), member.is_learner));
+    }
+    Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
+}
+
 impl Backend<'_> {
-    /// What it proves to be committed.
+    /// What it proves: which entries are committed, and whose it is.
     pub(super) fn applied(&self) -> Option<BackendProof> {
-        Some(BackendProof { member: self.member, index: self.consistent_index? })
+        self.map?;
+        let V3Content { used, term, conf_state, .. } = self.content;
+        let index = self.consistent_index.unwrap_or(RaftIndex(0));
+        let (marked, members) = (term.is_some() || conf_state, self.members);
+        Some(BackendProof { member: self.member, index, used, marked, term, members })
     }
 
     /// Warns of a backend that cannot be read.

@@ -178,7 +178,7 @@ fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
     };
     say(request.dir, "dir".into());
     say(request.recursive, "recursive".into());
-    say(request.refresh, "refresh".into());
+    say(request.refresh == Some(true), "refresh".into());
     say(request.prev_exist.is_some(), format!("prevExist={}", request.prev_exist == Some(true)));
     say(request.prev_index > 0, format!("prevIndex={}", request.prev_index));
     say(!request.prev_value.is_empty(), format!("prevValue of {} bytes", request.prev_value.len()));

@@ -7,6 +7,7 @@ use std::fmt;
 
 use memchr::memmem;
 
+use super::prepare::replay_options;
 use super::write::EXTENT_BYTES;
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
@@ -18,6 +19,7 @@ use crate::source::open::Opened;
 use crate::source::wal::EntryRef;
 use crate::source::wal::Wal;
 use crate::transform::plan::{Row, Special};
+use crate::v2store::recover::may_compare;
 use crate::v2store::table::{Node, Table};
 use crate::verify::index_bytes;
 
@@ -32,6 +34,9 @@ const EXPIRY: u64 = 160;
 
 /// An entry that changes a node: the node above the snapshot's, its path, its place in its directory.
 const CHANGE: u64 = 320;
+
+/// A node of a tree that is compared with another tree: the hashes of its path and of what it holds.
+const COMPARED: u64 = 40;
 
 /// A name that is compared with all others: its node and row, its hash and row, and what sorting them leaves behind.
 const NAME: u64 = 40;
@@ -61,7 +66,8 @@ pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened) -> Resul
 /// [`Reason::MemoryLimit`].
 pub(super) fn after_reading(options: &ConvertOptions, opened: &Opened, table: &Table<'_>) -> Result<()> {
     let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
-    Need { nodes, expiries, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    let compared = options.memory_limit.is_some() && may_compare(opened, table, &replay_options(options));
+    Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
 /// The same with what will be written. Returns how many bytes to encode as one.
@@ -119,6 +125,8 @@ struct Need {
     verify: bool,
     /// Names are compared with each other.
     renames: bool,
+    /// Two replays may be compared, by the rules of two versions.
+    compared: bool,
 }
 
 impl Need {
@@ -166,7 +174,10 @@ impl Need {
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
         let extents = (2 * self.threads).saturating_mul(extent.max(self.largest.saturating_add(1 << 13)));
-        let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + CHANGE as usize);
+        let replays = if self.compared { 2 * CHANGE } else { CHANGE };
+        let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };
+        let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + replays as usize);
+        let log = log.saturating_add(hashes);
         let rows =
             size(self.rows, size_of::<Row>()).saturating_add(self.more).saturating_add(size(self.kept, KEPT as usize));
         Peak {

@@ -23,6 +23,7 @@ mod program;
 mod progress;
 mod salvage;
 mod verify;
+mod versions;
 mod write;
 
 pub use convert::{Fault, Outcome, convert, convert_observed, convert_with};

@@ -13,7 +13,9 @@ use super::{Interrupted, clock, existing, facts, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
-use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, TailPolicy, To};
+use crate::options::{
+    AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
+};
 use crate::report::table::{counted, first_of};
 use crate::report::{Balance, Report};
 use crate::source::open::{Member, Opened};
@@ -24,6 +26,7 @@ use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::plan::{Plan, Policy, plan};
 use crate::transform::rules::{KeyRules, TtlRules};
 use crate::transform::{auth, conflicts, names, reach};
+use crate::v2store::dialect::Version;
 use crate::v2store::membership;
 use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
@@ -118,7 +121,10 @@ pub(super) fn prepare<'m>(
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
     facts::auth_names(report, &auth::names(tree));
-    let auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
+    let mut auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
+    if !recovered.versions.may_be(Version::new(2, 1, 0)) {
+        auth.widened.clear();
+    }
     facts::auth(report, options, &auth);
     let mut policy = policy(options)?;
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
@@ -219,6 +225,7 @@ pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
             TailPolicy::Fail => TailRule::Fail,
         },
         up_to: options.up_to_index.map(RaftIndex),
+        version: options.source_version.map(SourceVersion::version),
         padded_names: match options.in_order_names {
             InOrderNames::Auto => None,
             InOrderNames::Plain => Some(false),

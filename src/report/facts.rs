@@ -32,9 +32,18 @@ pub struct SourceFacts {
     /// The cluster version that the store names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_version: Option<String>,
-    /// The server version by whose rules the log was replayed: `MAJOR.MINOR`.
+    /// The versions by whose rules the log was replayed, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_rules: Option<String>,
+    /// The versions that the server which started last may have had, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_versions: Option<String>,
+    /// What proves that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub version_bounds: Vec<VersionBound>,
+    /// Rules that are possible, too, and by which the log makes another state.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_rules: Vec<OtherRules>,
     /// The snapshot that the state starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_file: Option<String>,
@@ -108,6 +117,38 @@ pub struct SalvageStart {
     pub keys: u64,
     /// Whether the output is made from this start.
     pub chosen: bool,
+}
+
+/// A bound of a server's version, and what proves it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VersionBound {
+    /// `X.Y.Z or later`, `before X.Y.Z`, or `not` and the versions that are refuted.
+    pub bound: String,
+    /// What proves it.
+    pub proof: String,
+    /// The last entry in the log where that stands; none for the server that ran last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raft_index: Option<u64>,
+    /// The file that it stands in, where that is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Whether it holds for the server that started last; another one is of an earlier server.
+    pub in_effect: bool,
+}
+
+/// Rules by which the log makes another state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OtherRules {
+    /// The versions that have them, in words.
+    pub rules: String,
+    /// The v2 index of that state.
+    pub v2_index: u64,
+    /// Nodes that differ: keys, directories, users and roles.
+    pub differing: u64,
+    /// The first of them: v2 keys, or store paths outside the keys.
+    pub keys: Vec<String>,
 }
 
 /// One of several sources, and what it gave.
@@ -201,6 +242,9 @@ pub struct AuthFacts {
     pub permissions: u64,
     /// Anonymous clients lose rights.
     pub guest_dropped: bool,
+    /// Users whose rights are wider in v3, because 2.1 honours only the first of a user's roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub widened: Vec<String>,
     /// Permissions that lost keys to the rules: role and v2 pattern.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<String>,

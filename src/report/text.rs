@@ -81,6 +81,7 @@ pub fn inspection(found: &Inspection) -> String {
     match &found.facts {
         Facts::V2(facts) => {
             source_lines(&mut table, &facts.source);
+            version_lines(&mut table, &facts.source);
             for member in &facts.source.members {
                 let (peers, clients) = (member.peer_urls.join(","), member.client_urls.join(","));
                 table.line("member", format!("{} {} peers={peers} clients={clients}", member.id, member.name));
@@ -182,6 +183,22 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
     table.maybe("member id", source.member_id.as_ref());
     if !source.voters.is_empty() {
         table.line("voters", source.voters.join(", "));
+    }
+}
+
+/// What is known of the server that started last, and why.
+fn version_lines(table: &mut Table, source: &SourceFacts) {
+    table.maybe("replay rules", source.replay_rules.as_ref());
+    table.maybe("server version", source.server_versions.as_ref());
+    for bound in &source.version_bounds {
+        let mut line = format!("{}: {}", bound.bound, bound.proof);
+        if let Some(index) = bound.raft_index {
+            line.push_str(&format!(" (raft index {index})"));
+        }
+        if !bound.in_effect {
+            line.push_str("; of an earlier server");
+        }
+        table.line("", line);
     }
 }
 

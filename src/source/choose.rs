@@ -225,7 +225,7 @@ impl<'m> Search<'m> {
         let named = |wal: &Wal| {
             wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
         };
-        let above = |wal: &Wal| wal.last().is_none_or(|last| snapshot.index >= last.index);
+        let above = |wal: &Wal| wal.last().is_none_or(|(_, last)| snapshot.index >= last);
         let mut wals = self.members.iter().filter_map(|member| member.wal.as_ref());
         match snapshot.index <= self.commit {
             true => wals.clone().any(named) || wals.all(above),
@@ -248,7 +248,7 @@ impl<'m> Search<'m> {
             return Ok(());
         }
         match self.members {
-            [Member { wal: Some(wal), .. }] if wal.last().is_none_or(|last| last.index < self.commit) => {
+            [Member { wal: Some(wal), .. }] if wal.last().is_none_or(|(_, last)| last < self.commit) => {
                 // The log ends below its commit, which is told where the commit is decided.
                 Ok(())
             }

@@ -325,7 +325,7 @@ pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex
 
 fn log(at: usize, member: &Member, start: Term) -> Option<Log<'_>> {
     let wal = member.wal.as_ref()?;
-    let last = wal.last().map_or((start, wal.commit()), |last| (last.term, last.index));
+    let last = wal.last().unwrap_or((start, wal.commit()));
     Some(Log { at, id: wal.metadata()?.node_id, wal, last })
 }
 

@@ -6,6 +6,7 @@
 pub mod choose;
 pub mod cluster;
 pub mod dir;
+pub mod evidence;
 pub mod live;
 pub mod lock;
 pub mod map;

@@ -60,6 +60,14 @@ pub struct SnapRecord {
     pub index: RaftIndex,
     /// Its term.
     pub term: Term,
+    /// Whether it has the raft configuration, which 3.5 adds.
+    pub configured: bool,
+}
+
+/// Whether these bytes are the entry of index 0 and term 0 that etcd 2.0 and 2.1 begin a log with which they migrate from 0.4:
+/// without data, and without any effect.
+pub fn is_migration_entry(data: &[u8]) -> bool {
+    matches!(data, [8, 0, 16, 0, 24, 0] | [8, 0, 16, 0, 24, 0, 0x22, 0])
 }
 
 /// Parses a `raftpb.Entry`.
@@ -113,16 +121,16 @@ pub fn parse_metadata(data: &[u8], base: u64) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// Parses a `walpb.Snapshot`; the configuration that 3.5 adds is passed over.
+/// Parses a `walpb.Snapshot`; of the configuration that 3.5 adds only its presence is noted.
 ///
 /// # Errors
 /// [`Reason::Damaged`] if it is not exactly that message as etcd writes it.
 pub fn parse_snap_record(data: &[u8], base: u64) -> Result<SnapRecord> {
     let mut fields = Fields::new(data, base, "a snapshot record");
-    let record = SnapRecord { index: RaftIndex(fields.varint(1)?), term: Term(fields.varint(2)?) };
-    fields.bytes(3)?;
+    let (index, term) = (RaftIndex(fields.varint(1)?), Term(fields.varint(2)?));
+    let configured = fields.bytes(3)?.is_some();
     fields.end()?;
-    Ok(record)
+    Ok(SnapRecord { index, term, configured })
 }
 
 /// A change of the configuration (FORMATS 5.2).
@@ -197,8 +205,8 @@ pub struct Request<'a> {
     pub recursive: bool,
     /// SYNC only: UNIX nanoseconds.
     pub time: i64,
-    /// Keep the value, renew the TTL (2.3 and later).
-    pub refresh: bool,
+    /// Keep the value, renew the TTL, where that was asked (2.3 and later).
+    pub refresh: Option<bool>,
 }
 
 impl Request<'_> {
@@ -274,7 +282,7 @@ fn parse_request(data: &[u8], base: u64) -> Result<Request<'_>> {
             11 | 1 | 10 | 13 | 14 | 16 => {}
             12 => request.recursive = field.varint()? != 0,
             15 => request.time = signed(field.varint()?),
-            17 => request.refresh = field.varint()? != 0,
+            17 => request.refresh = Some(field.varint()? != 0),
             _ => {}
         }
     }
@@ -403,7 +411,7 @@ mod tests {
             let proposal = parse_proposal(&bytes, 0).unwrap();
             let expected = Request {
                 method: b"PUT", path: &path, val: &val, prev_index, prev_exist, expiration,
-                refresh: refresh == Some(true), ..Request::default()
+                refresh, ..Request::default()
             };
             proptest::prop_assert_eq!(proposal, Proposal::V2(expected));
         }

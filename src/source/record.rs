@@ -33,6 +33,8 @@ pub struct Record<'a> {
     pub data: Option<&'a [u8]>,
     /// Offset of the data's first byte in the segment.
     pub data_offset: u64,
+    /// Bytes of the record, without its frame's length field and padding.
+    pub len: u64,
 }
 
 /// What stands at one offset of a segment.
@@ -253,7 +255,7 @@ fn parse_record(bytes: &[u8], base: u64) -> Result<Record<'_>> {
         return Err(damaged(base, "expected a record with a type and a checksum, found it without"));
     };
     let (data, data_offset) = data.map_or((None, reader.offset()), |(data, offset)| (Some(data), offset));
-    Ok(Record { kind, crc, data, data_offset })
+    Ok(Record { kind, crc, data, data_offset, len: bytes.len() as u64 })
 }
 
 fn record_type(value: u64, offset: u64) -> Result<RecordType> {

@@ -3,8 +3,9 @@
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::source::evidence::Marks;
 use crate::source::raft::{
-    HardState, Metadata, SnapRecord, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
+    HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
 };
 use crate::source::record::{Broken, Frame, Record, RecordType, looks_torn, read_frame};
 use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
@@ -22,8 +23,7 @@ pub(super) struct Scan {
     pub(super) holes: Vec<Hole>,
     pub(super) overwritten: u64,
     pub(super) order: Order,
-    /// Whether any frame is padded.
-    pub(super) padded: bool,
+    pub(super) marks: Marks,
     /// Whether the first frame of the last segment that can tell is padded: who made the segment.
     pub(super) segment_is_padded: Option<bool>,
     /// Where the last whole record of the last segment ends.
@@ -114,14 +114,13 @@ impl Scan {
         let mut offset = 0;
         let mut first = true;
         loop {
-            let (record, next) = match read_frame(bytes, offset) {
+            let (record, next, padded) = match read_frame(bytes, offset) {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {
-                    self.padded |= padded;
                     // A length that is a multiple of 8 needs no padding.
                     let tells = padded || (next - offset) % 8 != 0;
                     self.segment_is_padded = self.segment_is_padded.or(tells.then_some(padded));
-                    (record, next)
+                    (record, next, padded)
                 }
                 Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
                 Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
@@ -132,7 +131,10 @@ impl Scan {
             }
             first = false;
             match self.check_crc(&record) {
-                Ok(()) => self.record(number, &record)?,
+                Ok(()) => {
+                    self.record(number, &record)?;
+                    self.marks.frame(record.len, padded);
+                }
                 Err(_) if last && (looks_torn(bytes, offset, next) || segment.is_being_written(offset)) => {
                     return Ok(Some(offset));
                 }
@@ -192,7 +194,11 @@ impl Scan {
             }
             RecordType::Entry => self.entry(segment, data, offset)?,
             RecordType::State => self.state(data, offset)?,
-            RecordType::Snapshot => self.snapshot(parse_snap_record(data, offset)?),
+            RecordType::Snapshot => {
+                let record = parse_snap_record(data, offset)?;
+                self.marks.snapshot(&record);
+                self.snapshot(record);
+            }
         }
         Ok(())
     }
@@ -210,7 +216,11 @@ impl Scan {
     }
 
     fn entry(&mut self, segment: usize, data: &[u8], offset: u64) -> Result<()> {
+        if self.first_index == RaftIndex(0) && is_migration_entry(data) && self.marks.migration() {
+            return Ok(());
+        }
         let entry = parse_entry(data, offset)?;
+        self.marks.entry(&entry, data);
         let reference = EntryRef {
             index: entry.index,
             term: entry.term,
@@ -272,6 +282,7 @@ impl Scan {
             );
             return Err(damaged(offset, message));
         }
+        self.marks.state(&state);
         self.hard_state = Some(state);
         if self.commits.last() != Some(&state.commit) {
             self.commits.push(state.commit);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::source::evidence::Marks;
 use crate::source::live::Access;
 use crate::source::map::Map;
 use crate::source::raft::{Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry};
@@ -194,9 +195,9 @@ impl Wal {
         &self.scan.snapshots
     }
 
-    /// True if any frame is padded, which proves a server of 3.0 or later.
-    pub fn padded(&self) -> bool {
-        self.scan.padded
+    /// What the form of its records says about the servers that wrote it.
+    pub fn marks(&self) -> &Marks {
+        &self.scan.marks
     }
 
     /// Entries that later ones replaced.
@@ -267,7 +268,7 @@ impl Wal {
             name: &segment.name,
             len: segment.map.bytes().len() as u64,
             records_end: self.scan.records_end,
-            preallocated: self.scan.segment_is_padded.unwrap_or(self.scan.padded),
+            preallocated: self.scan.segment_is_padded.unwrap_or(self.scan.marks.padded.is_some()),
         })
     }
 
@@ -281,10 +282,10 @@ impl Wal {
     }
 
     /// Term and index that the log ends with: those of its last entry, or of the snapshot that it begins after.
-    pub fn last(&self) -> Option<SnapRecord> {
+    pub fn last(&self) -> Option<(Term, RaftIndex)> {
         let span = self.spans().last()?;
-        let entry = span.entries.last().map(|entry| SnapRecord { index: entry.index, term: entry.term });
-        entry.or(span.base)
+        let entry = span.entries.last().map(|entry| (entry.term, entry.index));
+        entry.or(span.base.map(|base| (base.term, base.index)))
     }
 
     /// The entry with this index, where it counts.

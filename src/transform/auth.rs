@@ -55,6 +55,8 @@ pub struct Auth {
     pub granted: Vec<Granted>,
     /// Rights of anonymous clients are lost, because v3 has none.
     pub guest_dropped: bool,
+    /// Users with rights by another than the first of their roles that exists, which alone counts in 2.1.
+    pub widened: Vec<String>,
     /// Permissions that lost a part, or all, of their keys to rules: role and pattern.
     pub cut: Vec<String>,
     /// Patterns that could match no v2 key: role and pattern.
@@ -152,6 +154,7 @@ pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Ru
         ..Auth::default()
     };
     let guest_rights = auth.read_roles(tree, rules)?;
+    auth.widened = widened(tree)?;
     if auth.enabled {
         refuse_lockout(&auth.users)?;
         if guest_rights && guest == Guest::Fail {
@@ -202,6 +205,40 @@ fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
         users.push(User { name, password: json.password.unwrap_or_default().into_bytes(), roles });
     }
     Ok(users)
+}
+
+/// Users whose rights in 2.1 are less than those of all their roles: that server asks only the first role that exists. The role
+/// root is implied, and may do everything.
+fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
+    let mut patterns: BTreeMap<Vec<u8>, KvPermissions> = BTreeMap::new();
+    for (name, value) in children(tree, b"/2/roles") {
+        let json: RoleJson = serde_json::from_slice(&value).map_err(|_| unreadable("role", &name))?;
+        patterns.insert(name, json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default());
+    }
+    let mut widened = Vec::new();
+    for (name, value) in children(tree, b"/2/users") {
+        let json: UserJson = serde_json::from_slice(&value).map_err(|_| unreadable("user", &name))?;
+        let roles: Vec<&[u8]> = json.roles.iter().flatten().map(String::as_bytes).collect();
+        let exists = |role: &&&[u8]| **role == ROOT || patterns.contains_key(**role);
+        let mut existing = roles.iter().filter(exists);
+        let Some(first) = existing.next().filter(|first| **first != ROOT && name != ROOT) else { continue };
+        let first = patterns.get(*first);
+        if existing.any(|role| *role == ROOT || patterns.get(*role).is_some_and(|role| role.exceed(first))) {
+            widened.push(shown(&name).into_owned());
+        }
+    }
+    Ok(widened)
+}
+
+impl KvPermissions {
+    /// Whether there is a pattern that others do not have.
+    fn exceed(&self, others: Option<&KvPermissions>) -> bool {
+        let more = |own: &Option<Vec<String>>, theirs: Option<&Option<Vec<String>>>| {
+            let has = |pattern| theirs.is_some_and(|theirs| theirs.iter().flatten().any(|other| other == pattern));
+            own.iter().flatten().any(|pattern| !has(pattern))
+        };
+        more(&self.read, others.map(|kv| &kv.read)) || more(&self.write, others.map(|kv| &kv.write))
+    }
 }
 
 #[derive(Deserialize)]

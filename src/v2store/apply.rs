@@ -1,10 +1,12 @@
-//! The log onto the tree: what each entry does, exactly as the server that ran last on the log would do it (FORMATS 6).
+//! The log onto the tree: what each entry does, exactly as a server with the given rules would do it (FORMATS 6).
 //!
 //! Failed requests change nothing and cost no index, as in etcd. Knows requests and configuration changes; not where they
-//! were read from.
+//! were read from, nor why these rules hold.
 
 use std::borrow::Cow;
+use std::hash::BuildHasher;
 
+use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
@@ -12,80 +14,10 @@ use crate::ids::{RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
+use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Voters};
 use crate::v2store::overlay::{Missing, NewNode, Tree};
 use crate::v2store::path;
-
-/// A server's version, as far as the effects of requests depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerVersion {
-    /// 2 or 3.
-    pub major: u32,
-    /// Minor.
-    pub minor: u32,
-}
-
-impl ServerVersion {
-    /// The oldest version with this data: no `/0/version` was ever written (FORMATS 6.4).
-    pub const OLDEST: ServerVersion = ServerVersion { major: 2, minor: 0 };
-    /// Padded frames prove at least this.
-    pub const PADDED_FRAMES: ServerVersion = ServerVersion { major: 3, minor: 0 };
-
-    const fn new(major: u32, minor: u32) -> ServerVersion {
-        ServerVersion { major, minor }
-    }
-
-    /// Reads `MAJOR.MINOR.PATCH`.
-    pub fn parse(text: &[u8]) -> Option<ServerVersion> {
-        let mut parts = std::str::from_utf8(text).ok()?.split('.');
-        let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(ServerVersion { major, minor })
-    }
-
-    /// The version that an entry makes the cluster's.
-    pub fn set_by(entry: &Entry<'_>) -> Option<ServerVersion> {
-        if entry.kind != EntryKind::Normal {
-            return None;
-        }
-        match parse_proposal(entry.data, entry.data_offset).ok()? {
-            Proposal::V2(request) if request.method == b"PUT" && request.path == b"/0/version" => {
-                ServerVersion::parse(request.val)
-            }
-            Proposal::ClusterVersionSet(message) => ServerVersion::parse(version_in(message).ok()?),
-            _ => None,
-        }
-    }
-
-    fn pads_in_order_names(self) -> bool {
-        self >= ServerVersion::new(2, 2)
-    }
-
-    fn refuses_directory_updates(self) -> bool {
-        self >= ServerVersion::new(3, 5)
-    }
-
-    fn re_encodes_attributes(self) -> bool {
-        self >= ServerVersion::new(3, 0)
-    }
-
-    fn ignores_attributes_of_removed(self) -> bool {
-        self >= ServerVersion::new(2, 3)
-    }
-
-    fn knows_refresh(self) -> bool {
-        self >= ServerVersion::new(2, 3)
-    }
-
-    fn allows_one_learner(self) -> bool {
-        self >= ServerVersion::new(3, 4)
-    }
-}
-
-impl std::fmt::Display for ServerVersion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
 
 /// What an entry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +47,8 @@ pub struct Replay<'m> {
     pub tree: Tree<'m>,
     /// The raft configuration as it stands.
     pub voters: Voters,
-    /// Whose rules hold.
-    pub version: ServerVersion,
-    /// Whether names of in-order keys are padded to 20 digits.
-    pub padded_names: bool,
+    /// The rules that hold.
+    pub rules: Rules,
     /// The last entry applied.
     pub applied: RaftIndex,
     /// Time of the latest SYNC entry: the cluster's clock at the end of the log.
@@ -129,21 +59,23 @@ pub struct Replay<'m> {
     pub unknown_members: u64,
     /// Entries that may change v3 keys, leases, users or roles; a v3 backend may or may not hold what they did.
     pub v3_writes: Vec<(RaftIndex, V3Request<'m>)>,
+    /// In-order names and the requests that use them, where that is asked for.
+    pub names: Option<InOrderNames>,
 }
 
 impl<'m> Replay<'m> {
     /// A replay that begins with this tree and configuration.
-    pub fn new(tree: Tree<'m>, voters: Voters, version: ServerVersion, applied: RaftIndex) -> Replay<'m> {
+    pub fn new(tree: Tree<'m>, voters: Voters, rules: Rules, applied: RaftIndex) -> Replay<'m> {
         Replay {
             tree,
             voters,
-            version,
-            padded_names: version.pads_in_order_names(),
+            rules,
             applied,
             last_sync: None,
             ambiguous_expiries: Vec::new(),
             unknown_members: 0,
             v3_writes: Vec::new(),
+            names: None,
         }
     }
 
@@ -162,8 +94,7 @@ impl<'m> Replay<'m> {
             EntryKind::Normal => {}
             EntryKind::ConfChange => {
                 let change = parse_conf_change(entry.data, entry.data_offset)?;
-                let one_learner = self.version.allows_one_learner();
-                let accepted = membership::apply_conf_change(&mut self.tree, &mut self.voters, &change, one_learner)?;
+                let accepted = membership::apply_conf_change(&mut self.tree, &mut self.voters, &change, self.rules)?;
                 return Ok(if accepted { Effect::Changed } else { Effect::Refused(CONF_CHANGE_REJECTED) });
             }
             EntryKind::ConfChangeV2 => {
@@ -193,13 +124,17 @@ impl<'m> Replay<'m> {
         let request = Prepared {
             path: path::clean(request.path),
             expiry: instant(request.expiration),
-            refresh: request.refresh && self.version.knows_refresh(),
+            refresh: request.refresh == Some(true) && self.rules.has(Rules::REFRESH),
             request,
         };
         let compares = request.request.prev_index > 0 || !request.request.prev_value.is_empty();
+        let update = !compares || !self.rules.has(Rules::COMPARED_UPDATES);
+        if let Some(names) = &mut self.names {
+            names.see(&request.path, entry.index);
+        }
         let outcome = match (request.request.method, request.request.prev_exist) {
             (b"POST", _) => self.create(&request, true),
-            (b"PUT", Some(true)) if !compares => self.update(&request),
+            (b"PUT", Some(true)) if update => self.update(&request),
             (b"PUT", Some(false)) => self.create(&request, false),
             (b"PUT", _) if compares => self.compare_and_swap(&request),
             (b"PUT", _) => return self.plain_put(&request),
@@ -220,10 +155,10 @@ impl<'m> Replay<'m> {
     /// The plain PUT, of which some are the server's own (FORMATS 6.8).
     fn plain_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
         let raw = request.request.path;
-        if is_attributes_path(raw) && self.version.ignores_attributes_of_removed() {
+        if is_attributes_path(raw) && self.rules.has(Rules::REMOVED_ATTRIBUTES) {
             return self.attributes_put(request);
         }
-        let outcome = if raw == b"/0/version" && self.version.re_encodes_attributes() {
+        let outcome = if raw == b"/0/version" && self.rules.has(Rules::RE_ENCODED_ATTRIBUTES) {
             let value = request.request.val.to_vec();
             membership::put(&mut self.tree, "/0/version", value);
             Ok(())
@@ -247,7 +182,7 @@ impl<'m> Replay<'m> {
         if !membership::member_ids(&mut self.tree).contains(&id) {
             self.unknown_members += 1;
         }
-        if !self.version.re_encodes_attributes() {
+        if !self.rules.has(Rules::RE_ENCODED_ATTRIBUTES) {
             return Ok(self.set(request).map_or_else(Effect::Refused, |()| Effect::Changed));
         }
         let attributes: Attributes = serde_json::from_slice(request.request.val)
@@ -289,6 +224,36 @@ impl<'m> Replay<'m> {
     }
 }
 
+/// In-order names that the log made, and later requests that use them. A client learns such a name from the server that made
+/// it, so the rules under which it exists are those of that server.
+#[derive(Debug, Clone, Default)]
+pub struct InOrderNames {
+    hasher: DefaultHashBuilder,
+    /// Hashes of the paths.
+    made: HashSet<u64>,
+    /// Entries that use one, in the order of the log.
+    pub used: Vec<RaftIndex>,
+}
+
+impl InOrderNames {
+    fn make(&mut self, path: &[u8]) {
+        self.made.insert(self.hasher.hash_one(path));
+    }
+
+    /// The path or a directory above it may be such a name.
+    fn see(&mut self, path: &[u8], index: RaftIndex) {
+        if self.made.is_empty() {
+            return;
+        }
+        let ends = memchr::memchr_iter(b'/', path).filter(|end| *end > 0).chain([path.len()]);
+        let mut above = ends.filter_map(|end| path.get(..end));
+        let named = |path: &[u8]| path::split(path).1.iter().all(u8::is_ascii_digit);
+        if above.any(|path| named(path) && self.made.contains(&self.hasher.hash_one(path))) {
+            self.used.push(index);
+        }
+    }
+}
+
 /// A request with what every operation needs of it.
 struct Prepared<'r, 'm> {
     request: &'r Request<'m>,
@@ -303,7 +268,8 @@ impl<'m> Replay<'m> {
         let mut path = request.path.clone();
         if unique {
             let next = self.tree.current_index.0 + 1;
-            let name = if self.padded_names { format!("{next:020}") } else { next.to_string() };
+            let padded = self.rules.has(Rules::PADDED_NAMES);
+            let name = if padded { format!("{next:020}") } else { next.to_string() };
             let path = path.to_mut();
             path.push(b'/');
             path.extend_from_slice(name.as_bytes());
@@ -315,7 +281,11 @@ impl<'m> Replay<'m> {
             Err(Missing::NotDir) => return Err(NOT_DIR),
             Err(Missing::NotFound) => {}
         }
-        self.put_new(&path, request, Cow::Borrowed(request.request.val))
+        self.put_new(&path, request, Cow::Borrowed(request.request.val))?;
+        if let Some(names) = self.names.as_mut().filter(|_| unique) {
+            names.make(&path);
+        }
+        Ok(())
     }
 
     fn set(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
@@ -351,17 +321,17 @@ impl<'m> Replay<'m> {
     fn update(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
         self.writable(&request.path)?;
         let node = self.tree.lookup(&request.path).map_err(code)?;
-        if self.tree.is_dir(node) && (!request.request.val.is_empty() || self.version.refuses_directory_updates()) {
+        if self.tree.is_dir(node) && (!request.request.val.is_empty() || self.rules.has(Rules::FIXED_DIRECTORIES)) {
             return Err(NOT_FILE);
         }
-        self.change(request);
+        self.change(request, request.refresh);
         Ok(())
     }
 
     fn compare_and_swap(&mut self, request: &Prepared<'_, 'm>) -> Result<(), u16> {
         self.writable(&request.path)?;
         self.compare(request)?;
-        self.change(request);
+        self.change(request, request.refresh && self.rules.has(Rules::REFRESH_IN_SWAPS));
         Ok(())
     }
 
@@ -377,9 +347,9 @@ impl<'m> Replay<'m> {
     }
 
     /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
-    fn change(&mut self, request: &Prepared<'_, 'm>) {
+    fn change(&mut self, request: &Prepared<'_, 'm>, keep_value: bool) {
         let index = self.next();
-        let value = if request.refresh { None } else { Some(Cow::Borrowed(request.request.val)) };
+        let value = if keep_value { None } else { Some(Cow::Borrowed(request.request.val)) };
         self.tree.update(&request.path, value, index, request.expiry);
         self.tree.current_index = index;
     }
@@ -412,7 +382,8 @@ impl<'m> Replay<'m> {
     }
 
     fn writable(&self, path: &[u8]) -> Result<(), u16> {
-        if matches!(path, b"/" | b"/0" | b"/1") { Err(ROOT_READ_ONLY) } else { Ok(()) }
+        let namespace = matches!(path, b"/0" | b"/1") && self.rules.has(Rules::READ_ONLY_NAMESPACES);
+        if path == b"/" || namespace { Err(ROOT_READ_ONLY) } else { Ok(()) }
     }
 
     fn next(&self) -> V2Index {
@@ -440,7 +411,7 @@ fn code(missing: Missing) -> u16 {
 }
 
 /// Whether a path holds `/0/members/HEX/attributes` anywhere: etcd's pattern has no anchors (FORMATS 6.8).
-fn is_attributes_path(path: &[u8]) -> bool {
+pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
     const MEMBERS: &[u8] = b"/0/members/";
     memchr::memmem::find_iter(path, MEMBERS).any(|at| {
         let rest = path.get(at + MEMBERS.len()..).unwrap_or_default();
@@ -450,7 +421,7 @@ fn is_attributes_path(path: &[u8]) -> bool {
 }
 
 /// `ClusterVersionSetRequest`: its only field is the version.
-fn version_in(message: &[u8]) -> Result<&[u8]> {
+pub(crate) fn version_in(message: &[u8]) -> Result<&[u8]> {
     let mut reader = crate::wire::Reader::new(message, 0);
     match reader.field()? {
         Some(field) if field.number == 1 => Ok(field.bytes()?),

@@ -4,7 +4,8 @@
 //! indexes to come out right.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, V2Index};
 use crate::source::raft::{ConfChange, ConfChangeKind};
 use crate::source::snap::ConfState;
+use crate::v2store::dialect::Rules;
 use crate::v2store::overlay::{NewNode, Tree};
 
 /// The raft configuration: who votes, who only learns.
@@ -66,15 +68,13 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::resu
 /// Applies a configuration change to the store and to the voters. Returns whether it was accepted; a rejected one changes
 /// nothing, and neither does raft then.
 ///
-/// `one_learner` is the rule of 3.4 and later that there may be at most one learner.
-///
 /// # Errors
 /// [`Reason::Damaged`] if the member in it cannot be read.
 pub fn apply_conf_change(
     tree: &mut Tree<'_>,
     voters: &mut Voters,
     change: &ConfChange<'_>,
-    one_learner: bool,
+    rules: Rules,
 ) -> Result<bool> {
     let id = change.node_id;
     if tree.lookup(removed_path(id).as_bytes()).is_ok() {
@@ -103,7 +103,9 @@ pub fn apply_conf_change(
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
     match (change.kind, known) {
         (ConfChangeKind::UpdateNode, Some(old)) if !taken => {
-            update_raft_attributes(tree, id, &attributes(old.is_learner));
+            // Before, the change stands for all attributes, and it does not say that the member is a learner.
+            let is_learner = if rules.has(Rules::LASTING_LEARNERS) { old.is_learner } else { member.is_learner };
+            update_raft_attributes(tree, id, &attributes(is_learner));
         }
         (ConfChangeKind::UpdateNode, _) => return Ok(false),
         (_, Some(old)) if member.is_promote => {
@@ -116,7 +118,7 @@ pub fn apply_conf_change(
             voters.voters.insert(id);
         }
         (_, None) if !member.is_promote && !taken => {
-            if learner && one_learner && members.iter().any(|(_, attributes)| attributes.is_learner) {
+            if learner && rules.has(Rules::ONE_LEARNER) && members.iter().any(|(_, attributes)| attributes.is_learner) {
                 return Ok(false);
             }
             create_raft_attributes(tree, id, &attributes(learner));
@@ -146,6 +148,20 @@ fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
 /// Ids of the members that the store lists.
 pub fn member_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
     members(tree).into_iter().map(|(id, _)| id).collect()
+}
+
+/// A number for which members there are, and which of them are learners.
+pub fn fingerprint(members: impl IntoIterator<Item = (MemberId, bool)>) -> u64 {
+    let members: BTreeMap<MemberId, bool> = members.into_iter().collect();
+    // Not seeded: the number is the same wherever it is made.
+    let mut hasher = DefaultHasher::new();
+    members.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The number of the members that the store lists.
+pub(super) fn fingerprint_of(tree: &mut Tree<'_>) -> u64 {
+    fingerprint(members(tree).into_iter().map(|(id, attributes)| (id, attributes.is_learner)))
 }
 
 /// A member as the store describes it.
@@ -246,6 +262,7 @@ pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::v2store::dialect::Version;
     use crate::v2store::table::Table;
 
     /// Value, created and modified index of the member's raft attributes, after each change that was accepted.
@@ -254,7 +271,10 @@ mod tests {
         let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
         let after = changes.iter().map(|(kind, context)| {
             let change = ConfChange { kind: *kind, node_id: MemberId(10), context: context.as_bytes() };
-            assert!(apply_conf_change(&mut tree, &mut voters, &change, true).unwrap(), "{context}");
+            assert!(
+                apply_conf_change(&mut tree, &mut voters, &change, Rules::of(Version::new(3, 5, 33))).unwrap(),
+                "{context}"
+            );
             let node = tree.lookup(b"/0/members/a/raftAttributes").unwrap();
             let value = String::from_utf8(tree.value(node).into_owned()).unwrap();
             (value, tree.created(node).0, tree.modified(node).0)
@@ -270,6 +290,31 @@ mod tests {
         ]);
         let expected = [(r#"{"peerURLs":["http://a"]}"#, 1, 1), (r#"{"peerURLs":["http://b"]}"#, 1, 2)];
         assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
+    }
+
+    /// FORMATS appendix E 4: what becomes of a learner whose peer URLs are updated, of its promotion, and of a second learner.
+    #[test]
+    fn an_update_of_a_learner_keeps_it_one_from_3_5_31_on() {
+        let changes = [
+            (ConfChangeKind::AddLearnerNode, 10, r#"{"id":10,"peerURLs":["http://a"],"isLearner":true}"#),
+            (ConfChangeKind::UpdateNode, 10, r#"{"id":10,"peerURLs":["http://b"]}"#),
+            (ConfChangeKind::AddLearnerNode, 11, r#"{"id":11,"peerURLs":["http://c"],"isLearner":true}"#),
+            (ConfChangeKind::AddNode, 10, r#"{"id":10,"peerURLs":null,"isPromote":true}"#),
+        ];
+        let old = ([true, true, true, false], 3, vec![10, 11]);
+        let new = ([true, true, false, true], 3, vec![]);
+        let cases = [((3, 4, 45), old.clone()), ((3, 5, 30), old), ((3, 5, 31), new)];
+        for ((major, minor, patch), (accepted, index, learners)) in cases {
+            let table = Table::empty();
+            let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
+            let rules = Rules::of(Version::new(major, minor, patch));
+            let found = changes.map(|(kind, id, context)| {
+                let change = ConfChange { kind, node_id: MemberId(id), context: context.as_bytes() };
+                apply_conf_change(&mut tree, &mut voters, &change, rules).unwrap()
+            });
+            let left: Vec<u64> = voters.learners.iter().map(|id| id.0).collect();
+            assert_eq!((found, tree.current_index.0, left), (accepted, index, learners), "{major}.{minor}.{patch}");
+        }
     }
 
     #[test]

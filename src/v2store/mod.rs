@@ -4,6 +4,9 @@
 //! Knows nothing of files, and nothing of v3.
 
 pub mod apply;
+pub mod dialect;
+pub mod difference;
+pub mod evidence;
 pub mod json;
 pub mod membership;
 pub mod overlay;
@@ -12,3 +15,4 @@ pub mod recover;
 
 pub mod table;
 pub mod text;
+pub mod versions;

@@ -1,7 +1,7 @@
 //! From an opened source to the tree it holds: the snapshot, then the log up to what is committed (FORMATS 4.9, 6.4).
 //!
-//! Decides what counts as committed, and by whose rules the log is replayed. Knows nothing of v3, but takes the index that a
-//! v3 backend proves to be applied.
+//! Decides what counts as committed; by whose rules the log is replayed is `versions`' matter. Knows nothing of v3, but takes
+//! what a v3 backend proves.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,13 @@ use crate::source::cluster::{self, Located, Proof, Reach, Trust};
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
 use crate::source::wal::{End, EntryRef, Wal};
-use crate::v2store::apply::{Effect, Replay, ServerVersion};
+use crate::v2store::apply::{Effect, InOrderNames, Replay};
+use crate::v2store::dialect::{Rules, Version};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
 use crate::v2store::overlay::Tree;
 use crate::v2store::table::Table;
+use crate::v2store::versions::{self, Versions};
 
 /// What proves that the last entry applied is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct Recovered<'m> {
     pub not_found: Option<Error>,
     /// How many of the applied entries were read from each member's log.
     pub taken_from: Vec<u64>,
+    /// By which version's rules, and why.
+    pub versions: Versions,
 }
 
 /// Sees each entry as it is applied; its error ends the replay.
@@ -84,7 +88,9 @@ pub struct ReplayOptions {
     pub tail: TailRule,
     /// Stop at this raft index.
     pub up_to: Option<RaftIndex>,
-    /// Whether names of in-order keys are padded; `None`: as the server that ran last writes them.
+    /// The version that started last on the source; `None`: as the source proves it.
+    pub version: Option<Version>,
+    /// Whether names of in-order keys are padded; `None`: as that version writes them.
     pub padded_names: Option<bool>,
 }
 
@@ -137,13 +143,21 @@ pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
     json::read(snapshot.json()).map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
 }
 
-/// What a v3 backend has applied is committed.
+/// What a v3 backend proves: what it has applied is committed, and its form tells of the server that wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendProof {
     /// Which of the members has it.
     pub member: usize,
-    /// Raft index of the last entry that it has applied.
+    /// Raft index of the last entry that it has applied; 0 where it does not say so.
     pub index: RaftIndex,
+    /// A cluster has used it.
+    pub used: bool,
+    /// It has the marks of 3.5: `meta/term` or `confState`.
+    pub marked: bool,
+    /// The term of the last entry that it has applied, as 3.5 writes it.
+    pub term: Option<Term>,
+    /// The members that it holds, as [`membership::fingerprint`] has them.
+    pub members: Option<u64>,
 }
 
 /// Replays the log onto the snapshot's store. `backend` is what a v3 backend in the source proves.
@@ -182,44 +196,90 @@ pub fn recover_observed<'m>(
     options: &ReplayOptions,
     observe: Observe<'_>,
 ) -> Result<Recovered<'m>> {
-    let start = opened.choice.index();
-    let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
-    if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
-        let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
-        return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
-    }
-    let Commit { index: commit, by: commit_by, not_found } = commit(opened, start, backend)?;
-    let committed = committed(opened, start, commit, up_to, &right_logs(opened, backend, commit_by))?;
-    let mut tree = Tree::new(table);
-    let version = last_server(opened, &committed, &mut tree)?;
-    let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
-    let mut recovered = Recovered {
-        replay: Replay::new(tree, voters, version, start),
-        commit_by,
-        tail: Tail::default(),
-        applied_entries: 0,
-        backup: false,
-        not_found,
-        taken_from: vec![0; opened.members.len()],
-    };
-    if let Some(padded) = options.padded_names {
-        recovered.replay.padded_names = padded;
-    }
-    recovered.apply(opened, until(&committed, up_to), observe)?;
-    recovered.backup = recovered.is_backup(opened);
-    if up_to > commit {
-        recovered.go_beyond(opened, commit, options, observe)?;
-        recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
-        refuse_tail(&recovered, options)?;
-        let applied = recovered.replay.applied;
-        let several = opened.members.len() > 1;
-        if let Some(proof) = backend.filter(|proof| several && proof.index > applied && proof.index <= up_to) {
-            recovered.not_found.get_or_insert_with(|| beyond_log(opened, proof.index, CommitBy::Backend, applied));
+    let mut ground = Ground::new(opened, table, backend, *options)?;
+    let mut choice = versions::choose(&ground)?;
+    let mut recovered = ground.replay(choice.rules, false, observe)?;
+    versions::compare(&ground, &mut choice, &mut recovered)?;
+    recovered.versions = choice.versions;
+    recovered.not_found = ground.commit.not_found.take().or(recovered.not_found);
+    Ok(recovered)
+}
+
+/// Whether more than one replay may be needed, by the rules of several versions. What a v3 backend proves is left out, so this may
+/// be true where one replay does.
+pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions) -> bool {
+    let ground = Ground::new(opened, table, None, *options);
+    ground.and_then(|ground| versions::may_compare(&ground)).unwrap_or(false)
+}
+
+/// All that replays of one source have in common, by whatever rules.
+#[derive(Debug)]
+pub(super) struct Ground<'m> {
+    pub(super) opened: &'m Opened,
+    pub(super) table: &'m Table<'m>,
+    pub(super) backend: Option<BackendProof>,
+    pub(super) options: ReplayOptions,
+    /// The entries that are committed on disk.
+    pub(super) committed: Vec<Located>,
+    commit: Commit,
+}
+
+impl<'m> Ground<'m> {
+    fn new(
+        opened: &'m Opened,
+        table: &'m Table<'m>,
+        backend: Option<BackendProof>,
+        options: ReplayOptions,
+    ) -> Result<Ground<'m>> {
+        let start = opened.choice.index();
+        if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
+            let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
+            return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
         }
+        let commit = commit(opened, start, backend)?;
+        let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
+        let committed = committed(opened, start, commit.index, up_to, &right_logs(opened, backend, commit.by))?;
+        Ok(Ground { opened, table, backend, options, committed, commit })
     }
-    match options.up_to {
-        Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
-        _ => Ok(recovered),
+
+    /// The last entry that is replayed at most.
+    pub(super) fn up_to(&self) -> RaftIndex {
+        self.options.up_to.unwrap_or(RaftIndex(u64::MAX))
+    }
+
+    /// Replays the log by these rules; `names` asks for the requests that use in-order names.
+    pub(super) fn replay(&self, rules: Rules, names: bool, observe: Observe<'_>) -> Result<Recovered<'m>> {
+        let Ground { opened, table, backend, options, .. } = *self;
+        let Commit { index: commit, by: commit_by, .. } = self.commit;
+        let up_to = self.up_to();
+        let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
+        let mut recovered = Recovered {
+            replay: Replay::new(Tree::new(table), voters, rules, opened.choice.index()),
+            commit_by,
+            tail: Tail::default(),
+            applied_entries: 0,
+            backup: false,
+            not_found: None,
+            taken_from: vec![0; opened.members.len()],
+            versions: Versions::default(),
+        };
+        recovered.replay.names = names.then(InOrderNames::default);
+        recovered.apply(opened, until(&self.committed, up_to), observe)?;
+        recovered.backup = recovered.is_backup(opened);
+        if up_to > commit {
+            recovered.go_beyond(opened, commit, &options, observe)?;
+            recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
+            refuse_tail(&recovered, &options)?;
+            let applied = recovered.replay.applied;
+            let several = opened.members.len() > 1;
+            if let Some(proof) = backend.filter(|proof| several && proof.index > applied && proof.index <= up_to) {
+                recovered.not_found.get_or_insert_with(|| beyond_log(opened, proof.index, CommitBy::Backend, applied));
+            }
+        }
+        match options.up_to {
+            Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
+            _ => Ok(recovered),
+        }
     }
 }
 
@@ -304,7 +364,7 @@ impl<'m> Recovered<'m> {
         observe: Observe<'_>,
     ) -> Result<()> {
         let members = &opened.members;
-        let end = |at: usize| members.get(at)?.wal.as_ref()?.last().map(|last| last.index);
+        let end = |at: usize| members.get(at)?.wal.as_ref()?.last().map(|(_, last)| last);
         let only = |at: usize| (0..members.len()).map(|other| other == at).collect::<Vec<bool>>();
         let (to, right, by) = match options.tail {
             TailRule::Committed | TailRule::Fail => return Ok(()),
@@ -387,6 +447,7 @@ impl<'m> Recovered<'m> {
 }
 
 /// How far the log is replayed without a look at who votes.
+#[derive(Debug)]
 struct Commit {
     index: RaftIndex,
     by: CommitBy,
@@ -406,7 +467,7 @@ fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> R
         known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
         _ => (start, CommitBy::Snapshot),
     };
-    let last = opened.wal().and_then(Wal::last).map_or(start, |last| last.index.max(start));
+    let last = opened.wal().and_then(Wal::last).map_or(start, |(_, last)| last.max(start));
     // Of several members, the log of the one with this backend may have been lost: then the others prove what they can.
     let alone = opened.members.len() == 1;
     let holds =
@@ -442,21 +503,6 @@ fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) 
             error.in_file(segment.map_or(opened.path(), |segment| &segment.name.path))
         }
     }
-}
-
-/// Whose rules hold: those of the server that ran last on the log, because it replayed all of it by its own (FORMATS 6.4).
-fn last_server(opened: &Opened, entries: &[Located], tree: &mut Tree<'_>) -> Result<ServerVersion> {
-    let in_snapshot = membership::cluster_version(tree).and_then(|text| ServerVersion::parse(text.as_bytes()));
-    let mut version = in_snapshot.unwrap_or(ServerVersion::OLDEST);
-    let wals = || opened.members.iter().filter_map(|member| member.wal.as_ref());
-    if wals().any(Wal::padded) {
-        version = version.max(ServerVersion::PADDED_FRAMES);
-    }
-    for located in entries {
-        let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
-        version = version.max(ServerVersion::set_by(&wal.entry(&located.entry)?).unwrap_or(version));
-    }
-    Ok(version)
 }
 
 /// The entries of all logs above what was applied; each once, however many hold it.

@@ -4,7 +4,7 @@
 
 use super::keys::{self, Findings};
 use crate::bolt::{Damage, Db, Strictness, check};
-use crate::ids::RaftIndex;
+use crate::ids::{RaftIndex, Term};
 use crate::mvcc::schema;
 
 /// How much v3 data a database holds.
@@ -22,6 +22,12 @@ pub struct V3Content {
     pub roles: u64,
     /// Raft index of the last entry applied to it, if it says so.
     pub consistent_index: Option<RaftIndex>,
+    /// Term of that entry, as 3.5 and later write it.
+    pub term: Option<Term>,
+    /// It holds raft's configuration, as 3.5 and later write it.
+    pub conf_state: bool,
+    /// A cluster has used it: it names the cluster version, or an entry that it has applied.
+    pub used: bool,
 }
 
 impl V3Content {
@@ -45,13 +51,18 @@ pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
         }
         None => (0, 0),
     };
+    let consistent_index = meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex);
+    let cluster_version = has(db, schema::CLUSTER, schema::CLUSTER_VERSION)?;
     Ok(V3Content {
         keys,
         changes,
         leases: count(db, schema::LEASE)?,
         users: count(db, schema::AUTH_USERS)?,
         roles: count(db, schema::AUTH_ROLES)?,
-        consistent_index: meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex),
+        consistent_index,
+        term: meta_number(db, schema::TERM)?.map(Term),
+        conf_state: has(db, schema::META, schema::CONF_STATE)?,
+        used: cluster_version || consistent_index.is_some_and(|index| index > RaftIndex(0)),
     })
 }
 
@@ -59,6 +70,12 @@ pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
 pub(super) fn count(db: &Db<'_>, bucket: &[u8]) -> Result<u64, Damage> {
     let Some(bucket) = db.bucket(bucket)? else { return Ok(0) };
     bucket.iter().try_fold(0, |count, pair| pair.map(|_| count + 1))
+}
+
+/// Whether a bucket is there and has the key.
+fn has(db: &Db<'_>, bucket: &[u8], key: &[u8]) -> Result<bool, Damage> {
+    let Some(bucket) = db.bucket(bucket)? else { return Ok(false) };
+    Ok(bucket.get(key)?.is_some())
 }
 
 /// A big-endian number of the `meta` bucket.

@@ -104,7 +104,9 @@ pub fn convert_to<A: Into<OsString>>(source: &Path, folder: &Path, options: impl
 /// TTLs are counted at the instant of capture, when every node of the truth
 /// was alive. Authentication stays off, so that the tests need not log in.
 pub fn options(truth: &Truth) -> Vec<String> {
-    ["--as-of", &truth.captured_at, "--auth", "users-only"].map(String::from).into()
+    let mut options = vec!["--as-of", &truth.captured_at, "--auth", "users-only"];
+    options.extend(truth.source_version());
+    options.into_iter().map(String::from).collect()
 }
 
 /// Length and time of the last change of every file and folder below one.

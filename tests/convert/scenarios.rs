@@ -12,6 +12,7 @@ const ALL: [&str; 14] = ["a", "b", "d", "e", "f", "g2", "g3", "gtorn", "h", "i",
 fn convert(case: &Case, scenario: &Scenario, data_dir: &str, options: &[&str]) -> Run {
     let mut options = options.to_vec();
     options.extend(["--as-of", &scenario.truth.captured_at]);
+    options.extend(scenario.truth.source_version());
     case.run(&scenario.data_dir(data_dir), &options)
 }
 

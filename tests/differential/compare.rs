@@ -64,6 +64,11 @@ impl Converted {
         self.report["source"]["v2_index"].as_u64().unwrap()
     }
 
+    /// The versions by whose rules it replayed the log.
+    pub(super) fn rules(&self) -> &str {
+        self.report["source"]["replay_rules"].as_str().unwrap()
+    }
+
     fn count(&self, path: &str) -> u64 {
         let contents = self.report["contents"].pointer(path);
         contents.and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} in {}", self.report))

@@ -2,7 +2,7 @@
 //! (FORMATS 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
 //!
 //! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a small
-//! `--snapshot-count`, restarts, and a stop that is a crash half of the time. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many
+//! `--snapshot-count`, restarts, and a stop that is a crash half of the time; in a test of its own, an upgrade under the log. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many
 //! seeds (`500`) or which (`100..600`). A seed determines the requests, not when nodes expire; what is needed to look into
 //! a difference is kept in a folder that the failure names. Needs the peers, not the corpus.
 
@@ -17,6 +17,7 @@ mod connection;
 mod listing;
 mod random;
 mod session;
+mod upgrade;
 mod words;
 
 use std::env;

@@ -1,6 +1,7 @@
 //! Each operation's exact effects, one request at a time.
 
 use super::*;
+use crate::v2store::dialect::Version;
 use crate::v2store::overlay::NodeRef;
 use crate::v2store::table::Table;
 
@@ -8,10 +9,14 @@ struct Store {
     replay: Replay<'static>,
 }
 
+/// The newest patch of a line.
 fn store(version: (u32, u32)) -> Store {
+    store_of(Version::new(version.0, version.1, 99))
+}
+
+fn store_of(version: Version) -> Store {
     let table: &'static Table<'static> = Box::leak(Box::new(Table::empty()));
-    let version = ServerVersion::new(version.0, version.1);
-    Store { replay: Replay::new(Tree::new(table), Voters::default(), version, RaftIndex(0)) }
+    Store { replay: Replay::new(Tree::new(table), Voters::default(), Rules::of(version), RaftIndex(0)) }
 }
 
 impl Store {
@@ -127,7 +132,7 @@ fn a_ttl_before_2000_is_none_for_a_new_node_and_kept_by_an_update() {
 fn refresh_keeps_the_value() {
     let mut s = store((3, 4));
     s.put("/1/a", "x");
-    let refresh = |request| Request { refresh: true, expiration: 2_000_000_000_000_000_000, ..request };
+    let refresh = |request| Request { refresh: Some(true), expiration: 2_000_000_000_000_000_000, ..request };
     assert_eq!(s.run(refresh(put("/1/none", ""))), Effect::Refused(KEY_NOT_FOUND));
     s.run(refresh(Request { prev_exist: Some(true), ..put("/1/a", "") }));
     assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 2)));
@@ -135,6 +140,75 @@ fn refresh_keeps_the_value() {
     assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 3)));
     s.run(refresh(put("/1/a", "")));
     assert_eq!(s.node("/1/a"), Some(("x".into(), 4, 4)));
+}
+
+#[test]
+fn refresh_in_a_swap_keeps_the_value_from_2_3_7_on() {
+    for (patch, value) in [(0, ""), (6, ""), (7, "x"), (8, "x")] {
+        let mut s = store_of(Version::new(2, 3, patch));
+        s.put("/1/a", "x");
+        let refresh = |request| Request { refresh: Some(true), expiration: 2_000_000_000_000_000_000, ..request };
+        assert_eq!(s.run(refresh(Request { prev_exist: Some(true), ..put("/1/a", "") })), Effect::Changed);
+        assert_eq!(s.node("/1/a"), Some(("x".into(), 1, 2)), "an update keeps it in any 2.3");
+        assert_eq!(s.run(refresh(Request { prev_index: 2, ..put("/1/a", "") })), Effect::Changed);
+        assert_eq!(s.node("/1/a"), Some((value.into(), 1, 3)), "2.3.{patch}");
+    }
+    // Before 2.3 nobody knows the field.
+    let mut s = store((2, 2));
+    s.put("/1/a", "x");
+    s.run(Request { refresh: Some(true), prev_exist: Some(true), ..put("/1/a", "") });
+    assert_eq!(s.node("/1/a"), Some(("".into(), 1, 2)));
+}
+
+#[test]
+fn an_update_with_a_condition_compares_from_2_0_10_on() {
+    for (patch, effect, node) in
+        [(0, Effect::Changed, ("n", 2)), (9, Effect::Changed, ("n", 2)), (10, Effect::Refused(TEST_FAILED), ("x", 1))]
+    {
+        let mut s = store_of(Version::new(2, 0, patch));
+        s.put("/1/a", "x");
+        assert_eq!(s.run(Request { prev_exist: Some(true), prev_index: 9, ..put("/1/a", "n") }), effect, "2.0.{patch}");
+        assert_eq!(s.node("/1/a"), Some((node.0.into(), 1, node.1)));
+        // Without prevExist every server compares.
+        assert_eq!(s.run(Request { prev_value: b"other", ..put("/1/a", "m") }), Effect::Refused(TEST_FAILED));
+    }
+}
+
+#[test]
+fn namespaces_are_ordinary_directories_in_2_0_0() {
+    for (patch, effect) in [(0, Effect::Changed), (1, Effect::Refused(ROOT_READ_ONLY))] {
+        let mut s = store_of(Version::new(2, 0, patch));
+        s.put("/1/a", "x");
+        assert_eq!(s.run(Request { method: b"DELETE", path: b"/1", recursive: true, ..Request::default() }), effect);
+        assert_eq!(s.node("/1/a").is_none(), patch == 0);
+    }
+}
+
+#[test]
+fn attributes_of_a_removed_member_are_written_before_2_3() {
+    for (version, effect) in [((2, 2), Effect::Changed), ((2, 3), Effect::None), ((3, 4), Effect::None)] {
+        let mut s = store(version);
+        s.put("/0/removed_members/ab", "");
+        assert_eq!(s.put("/0/members/ab/attributes", r#"{"name":"m"}"#), effect, "{version:?}");
+    }
+}
+
+#[test]
+fn requests_that_use_in_order_names_are_seen() {
+    let post = Request { method: b"POST", path: b"/1/q", val: b"x", ..Request::default() };
+    let delete = |path: &'static str| Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() };
+    let mut s = store((2, 2));
+    s.replay.names = Some(InOrderNames::default());
+    // Entries are numbered by what was applied, which these do not count.
+    s.run(post);
+    s.run(Request { dir: true, ..post });
+    s.run(delete("/1/q/1"));
+    s.run(delete("/1/q/00000000000000000007"));
+    s.run(delete("/1/p/00000000000000000001"));
+    assert!(s.replay.names.as_ref().unwrap().used.is_empty());
+    s.run(delete("/1/q/00000000000000000001"));
+    s.put("/1/q/00000000000000000002/below", "x");
+    assert_eq!(s.replay.names.unwrap().used.len(), 2);
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! By whose rules a log was replayed, in the words of the report. Decides nothing.
+
+use super::facts::text;
+use crate::report::Report;
+use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
+use crate::report::table::{counted, first_of, short};
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::dialect::{Bound, Place};
+use crate::v2store::versions::{Other, Refuted, Sign, Versions};
+
+/// What bounds the version, and what depends on it.
+pub(super) fn facts(source: &mut SourceFacts, versions: &Versions) {
+    source.replay_rules = Some(versions.used.label.to_string());
+    source.server_versions = Some(versions.interval.to_string());
+    source.version_bounds =
+        versions.bounds.iter().map(bound).chain(versions.refuted.iter().map(|refuted| refutation(*refuted))).collect();
+    source.other_rules = versions.others.iter().map(other).collect();
+}
+
+fn bound(bound: &Bound) -> VersionBound {
+    VersionBound {
+        bound: bound.limit.to_string(),
+        proof: bound.proof.clone(),
+        raft_index: match bound.place {
+            Place::At(index) => Some(index.0),
+            Place::End => None,
+        },
+        file: bound.file.as_ref().map(|file| file.display().to_string()),
+        in_effect: bound.in_effect,
+    }
+}
+
+fn refutation(refuted: Refuted) -> VersionBound {
+    VersionBound {
+        bound: format!("not {}", refuted.rule_set.label),
+        proof: match refuted.sign {
+            Sign::Name => {
+                format!("a request uses an in-order key that the log makes by the rules of {}", refuted.by.label)
+            }
+            Sign::Members => format!(
+                "a learner's peer URLs are updated, and the v3 backend has the members as by the rules of {}",
+                refuted.by.label
+            ),
+        },
+        raft_index: Some(refuted.index.0),
+        file: None,
+        in_effect: true,
+    }
+}
+
+fn other(other: &Other) -> OtherRules {
+    let name = |path: &Vec<u8>| text(path.strip_prefix(NAMESPACE).filter(|key| !key.is_empty()).unwrap_or(path));
+    OtherRules {
+        rules: other.rule_set.label.to_string(),
+        v2_index: other.v2_index.0,
+        differing: other.difference.count,
+        keys: other.difference.paths.iter().map(name).collect(),
+    }
+}
+
+/// What the operator should know of it.
+pub(super) fn notices(report: &mut Report, versions: &Versions) {
+    if let (Some(named), Some(bound)) = (report.options.source_version, versions.contradiction()) {
+        let message = format!(
+            "--source-version {named} contradicts the source, whose last server was {}: {}{}",
+            bound.limit,
+            bound.proof,
+            place(bound.place)
+        );
+        report.warn("source-version-contradicted", message);
+    }
+    let found = std::mem::take(&mut report.source.other_rules);
+    for other in &found {
+        let used = versions.used.label;
+        let what = match other.differing {
+            0 => format!("the v2 index is {} by the rules of etcd {}", other.v2_index, other.rules),
+            count => format!(
+                "{} by the rules of etcd {}: {}",
+                counted(count, "node differs", "nodes differ"),
+                other.rules,
+                first_of(&other.keys.iter().map(|key| short(key)).collect::<Vec<_>>())
+            ),
+        };
+        let message = format!(
+            "the log is replayed by the rules of etcd {used}; {what}. Nothing in the source proves which server started last: \
+             name it with --source-version X.Y.Z"
+        );
+        report.lose("source-version-unknown", message);
+    }
+    report.source.other_rules = found;
+}
+
+fn place(place: Place) -> String {
+    match place {
+        Place::At(index) => format!(" (raft index {index})"),
+        Place::End => String::new(),
+    }
+}

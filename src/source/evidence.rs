@@ -1,0 +1,121 @@
+//! What the form of a log's records says about the servers that wrote them (FORMATS 3.2, 4.1, 4.5, 5.1; appendix E 1).
+//!
+//! One call for each record while the log is read; of each kind the last sign is kept, because the last server counts. Knows
+//! bytes and where they stand; which versions write what is not known here.
+
+use crate::ids::{RaftIndex, Term};
+use crate::source::raft::{Entry, EntryKind, HardState, SnapRecord};
+
+/// The signs in a log, each with the last entry that had been read before it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// The last frame with a length that is no multiple of 8: whether it is padded.
+    pub frame: Option<(bool, RaftIndex)>,
+    /// The first padded frame.
+    pub padded: Option<RaftIndex>,
+    /// The last entry without data: whether it has the field for data all the same.
+    pub empty_data: Option<(bool, RaftIndex)>,
+    /// The last hard state of a new term that stands after the first entry of that term.
+    pub state_after_entry: Option<RaftIndex>,
+    /// The last record of a snapshot: whether it has the raft configuration.
+    pub configured: Option<(bool, RaftIndex)>,
+    /// The last entry in file order that is higher than all before it.
+    at: RaftIndex,
+    /// The log begins with the entry of a migration from 0.4.
+    migrated: bool,
+    /// The highest term of a hard state.
+    state_term: Term,
+    /// The highest term of an entry.
+    entry_term: Term,
+}
+
+impl Marks {
+    /// Notes the entry that a migration from 0.4 begins a log with; false where it cannot be one.
+    pub fn migration(&mut self) -> bool {
+        let first = self.at == RaftIndex(0) && !self.migrated;
+        self.migrated |= first;
+        first
+    }
+
+    /// A frame of `len` bytes, without padding.
+    pub fn frame(&mut self, len: u64, padded: bool) {
+        if !len.is_multiple_of(8) {
+            self.frame = Some((padded, self.at));
+        }
+        if padded {
+            self.padded.get_or_insert(self.at);
+        }
+    }
+
+    /// An entry, of these bytes.
+    pub fn entry(&mut self, entry: &Entry<'_>, bytes: &[u8]) {
+        self.at = self.at.max(entry.index);
+        self.entry_term = self.entry_term.max(entry.term);
+        if entry.kind == EntryKind::Normal && entry.data.is_empty() {
+            self.empty_data = Some((bytes.ends_with(EMPTY_DATA), self.at));
+        }
+    }
+
+    /// A hard state.
+    pub fn state(&mut self, state: &HardState) {
+        if state.term > self.state_term && state.term <= self.entry_term {
+            self.state_after_entry = Some(self.at);
+        }
+        self.state_term = self.state_term.max(state.term);
+    }
+
+    /// A snapshot record. The one that a new log begins with has no configuration in any version.
+    pub fn snapshot(&mut self, record: &SnapRecord) {
+        if record.index > RaftIndex(0) {
+            self.configured = Some((record.configured, self.at));
+        }
+    }
+}
+
+/// The field for an entry's data with nothing in it. An entry without that field ends with the varint of its index, which
+/// never ends with a zero byte.
+const EMPTY_DATA: &[u8] = &[0x22, 0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::raft::parse_entry;
+
+    fn entry(bytes: &[u8]) -> Marks {
+        let mut marks = Marks::default();
+        marks.entry(&parse_entry(bytes, 0).unwrap(), bytes);
+        marks
+    }
+
+    #[test]
+    fn an_empty_field_for_data_is_seen() {
+        assert_eq!(entry(&[8, 0, 16, 2, 24, 5, 0x22, 0]).empty_data, Some((true, RaftIndex(5))));
+        assert_eq!(entry(&[8, 0, 16, 2, 24, 5]).empty_data, Some((false, RaftIndex(5))));
+        // An index that looks like the field.
+        assert_eq!(entry(&[8, 0, 16, 2, 24, 0x22]).empty_data, Some((false, RaftIndex(0x22))));
+        assert_eq!(entry(&[8, 0, 16, 2, 24, 5, 0x22, 1, 0]).empty_data, None);
+    }
+
+    #[test]
+    fn a_hard_state_after_the_first_entry_of_its_term_is_seen() {
+        let state = |term| HardState { term: Term(term), ..HardState::default() };
+        let mut before = Marks::default();
+        before.state(&state(2));
+        before.entry(&parse_entry(&[8, 0, 16, 2, 24, 5], 0).unwrap(), &[]);
+        before.state(&state(2));
+        assert_eq!(before.state_after_entry, None);
+        let mut after = entry(&[8, 0, 16, 2, 24, 5]);
+        after.state(&state(2));
+        assert_eq!(after.state_after_entry, Some(RaftIndex(5)));
+    }
+
+    #[test]
+    fn the_last_frame_counts() {
+        let mut marks = Marks::default();
+        marks.frame(16, false);
+        assert_eq!((marks.frame, marks.padded), (None, None));
+        marks.frame(13, true);
+        marks.frame(13, false);
+        assert_eq!((marks.frame, marks.padded), (Some((false, RaftIndex(0))), Some(RaftIndex(0))));
+    }
+}
