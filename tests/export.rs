@@ -179,14 +179,14 @@ fn it_is_whole_or_not_there_and_never_in_the_source() {
         export(Path::new(DEMO), &out, &["--format", format, "--overwrite"]).success();
         fs::write(&out, "mine").unwrap();
     }
-    refused(2, DEMO, &Path::new(DEMO).join("x"), &[], "into the source");
+    refused(5, DEMO, &Path::new(DEMO).join("x"), &[], "into the source");
     refused(2, DEMO, Path::new("-"), &["--format", "redb"], "standard output");
     refused(2, DEMO, &temp.path().join("x"), &["--wal-dir", "a", "--wal-dir", "b"], "--wal-dir");
     refused(6, DEMO, &temp.path().join("none/x"), &[], "none");
     refused(5, "missing", &temp.path().join("x"), &[], "missing");
     refused(5, "Cargo.toml", &temp.path().join("x"), &["--format", "redb"], "Cargo.toml");
     let snapshot = convert_to(Path::new(DEMO), &temp.path().join("c"), ["--as-of", AS_OF]).snapshot;
-    refused(2, snapshot.to_str().unwrap(), &snapshot, &["--overwrite"], "into the source");
+    refused(5, snapshot.to_str().unwrap(), &snapshot, &["--overwrite"], "into the source");
     let mut bytes = fs::read(&snapshot).unwrap();
     bytes[9000] ^= 1;
     let damaged = temp.path().join("damaged.db");

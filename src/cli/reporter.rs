@@ -4,7 +4,7 @@
 //! about what stands in it.
 
 use super::{exit, print};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::output::beside::Beside;
 use crate::report::Report;
 use crate::report::file::{Place, Written, to_json};
@@ -50,9 +50,10 @@ impl Reporter {
     /// # Errors
     /// The operating system fails.
     pub fn prepare(&mut self, report: &Report) -> Result<Option<Beside>> {
-        let made_output = report.output.is_some() && !report.options.dry_run;
-        let prepared = self.write(report, made_output);
-        if prepared.is_err() {
+        let prepared = self.write(report);
+        if let Err(e) = &prepared
+            && e.kind() == Kind::Output
+        {
             self.sent = Sent::Failed;
         }
         prepared
@@ -62,7 +63,7 @@ impl Reporter {
     /// there is not.
     pub fn tell_failure(&mut self, report: &Report) {
         let written = match &self.sent {
-            Sent::Nothing => self.write(report, false),
+            Sent::Nothing => self.write(report),
             Sent::Failed => return,
             Sent::Gone { .. } => {
                 exit::say(
@@ -79,18 +80,18 @@ impl Reporter {
 
     /// Says that no report is written, and why, where an earlier one stays.
     pub fn tell_kept(&self, report: &Report) {
-        let made_output = report.output.is_some() && !report.options.dry_run;
-        if let To::Place(place) = &self.to
-            && !place.takes(made_output)
-        {
-            exit::say_line(&format!(
-                "{}: this run's report is not written: the file is the report of an output that an earlier run made",
-                place.path().display()
-            ));
+        let To::Place(place) = &self.to else { return };
+        if let Ok(false) = place.takes(made(report)) {
+            let why = match made(report) {
+                Some(_) => "tells of the same output",
+                None => "is the report of an output that an earlier run made",
+            };
+            let path = place.path().display();
+            exit::say_line(&format!("{path}: this run's report is not written: the file {why}"));
         }
     }
 
-    fn write(&mut self, report: &Report, made_output: bool) -> Result<Option<Beside>> {
+    fn write(&mut self, report: &Report) -> Result<Option<Beside>> {
         match &self.to {
             To::Nowhere => Ok(None),
             To::StandardOutput => {
@@ -98,7 +99,7 @@ impl Reporter {
                 self.sent = Sent::Gone { _stream: None };
                 Ok(None)
             }
-            To::Place(place) if !place.takes(made_output) => Ok(None),
+            To::Place(place) if !place.takes(made(report))? => Ok(None),
             To::Place(place) => match place.write(&to_json(report)?)? {
                 Written::File(file) => Ok(Some(file)),
                 stream @ Written::Stream(_) => {
@@ -108,4 +109,9 @@ impl Reporter {
             },
         }
     }
+}
+
+/// The sha256 of the output that a run makes, where it makes one.
+fn made(report: &Report) -> Option<&str> {
+    report.output.as_ref().filter(|_| !report.options.dry_run).map(|output| output.sha256.as_str())
 }

@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Reason, Result};
@@ -39,13 +38,13 @@ pub struct Place {
 }
 
 /// What stands there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Earlier {
     Nothing,
     /// A report of a run that made no output, or an empty file.
     NoOutput,
-    /// A report of a run that made an output.
-    Output,
+    /// A report of a run that made an output with this sha256.
+    Output(String),
 }
 
 /// A report that is written.
@@ -72,7 +71,7 @@ impl Place {
             Err(e) if e.kind() == io::ErrorKind::NotFound => (Some(followed(path)), Earlier::Nothing),
             Err(e) => return Err(failed(path, e)),
         };
-        let replace = may_replace(options, earlier).map_err(|e| e.in_file(path))?;
+        let replace = may_replace(options, &earlier).map_err(|e| e.in_file(path))?;
         let place = Place { path: path.clone(), file, earlier, replace };
         // A place that cannot take it is known now, and not after the work.
         place.begin().map(drop)?;
@@ -84,10 +83,22 @@ impl Place {
         &self.path
     }
 
-    /// Whether a report goes there of a run that has made an output, or has not. The report of an output that exists does
-    /// not give way to that of a run without one.
-    pub fn takes(&self, made_output: bool) -> bool {
-        made_output || self.earlier != Earlier::Output
+    /// Whether the report of a run goes there that makes an output with this sha256, or none. The report of an output does not
+    /// give way to that of a run without one, nor to one that tells the same.
+    ///
+    /// # Errors
+    /// It would have to give way, and the options do not allow that ([`Reason::OutputExists`]).
+    pub fn takes(&self, sha256: Option<&str>) -> Result<bool> {
+        match (&self.earlier, sha256) {
+            (Earlier::Nothing | Earlier::NoOutput, _) => Ok(true),
+            (Earlier::Output(_), None) => Ok(false),
+            (Earlier::Output(_), Some(_)) if self.replace => Ok(true),
+            (Earlier::Output(earlier), Some(now)) if earlier == now => Ok(false),
+            (Earlier::Output(_), Some(_)) => {
+                let message = "the report tells of another output than this run makes: remove it or name another one";
+                Err(Error::new(Reason::OutputExists, message).in_file(&self.path))
+            }
+        }
     }
 
     /// Writes a report: all but the name of its file.
@@ -112,19 +123,15 @@ impl Place {
 }
 
 /// Whether a run may replace what stands at its report's place; refuses one that would have to and may not.
-fn may_replace(options: &ConvertOptions, earlier: Earlier) -> Result<bool> {
-    let refuse = |message: &str| Err(Error::new(Reason::OutputExists, message));
+fn may_replace(options: &ConvertOptions, earlier: &Earlier) -> Result<bool> {
     match earlier {
         Earlier::Nothing => Ok(false),
         _ if options.overwrite => Ok(true),
         // Nothing was made yet: this run is the next attempt.
         Earlier::NoOutput if options.skip_existing => Ok(true),
         // It is what the output is compared with.
-        Earlier::Output if options.skip_existing && fs::symlink_metadata(&options.output).is_ok() => Ok(false),
-        Earlier::Output if options.skip_existing => refuse(
-            "the report tells of an output, and the output does not exist: remove the report or name another one",
-        ),
-        _ => refuse("the report exists; give --overwrite to replace it"),
+        Earlier::Output(_) if options.skip_existing => Ok(false),
+        _ => Err(Error::new(Reason::OutputExists, "the report exists; give --overwrite to replace it")),
     }
 }
 
@@ -141,7 +148,12 @@ struct Stub {
     _exit_status: u8,
     options: StubOptions,
     #[serde(default)]
-    output: Option<IgnoredAny>,
+    output: Option<StubOutput>,
+}
+
+#[derive(Deserialize)]
+struct StubOutput {
+    sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -157,7 +169,7 @@ fn earlier(path: &Path) -> Result<Earlier> {
         return Ok(Earlier::NoOutput);
     }
     match serde_json::from_reader::<_, Stub>(BufReader::new(file)) {
-        Ok(stub) if stub.output.is_some() && !stub.options.dry_run => Ok(Earlier::Output),
+        Ok(Stub { output: Some(output), options, .. }) if !options.dry_run => Ok(Earlier::Output(output.sha256)),
         Ok(_) => Ok(Earlier::NoOutput),
         Err(e) if e.is_io() => Err(unreadable(e.into())),
         Err(_) => {
@@ -179,7 +191,7 @@ mod tests {
     /// The report of a run that made an output, or did not.
     fn report(output: bool, dry_run: bool) -> Vec<u8> {
         let mut report = Report::new(&ConvertOptions { dry_run, ..ConvertOptions::new("a", "b") });
-        report.output = output.then(OutputFacts::default);
+        report.output = output.then(|| OutputFacts { sha256: "00ff".into(), ..OutputFacts::default() });
         to_json(&report).unwrap()
     }
 
@@ -209,7 +221,7 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), report(true, false), "the link leads there");
         assert_eq!(refusal(&options(&link, false)), "the report exists; give --overwrite to replace it");
         let place = Place::of(&options(&link, true)).unwrap().unwrap();
-        assert!(place.takes(true) && !place.takes(false));
+        assert!(place.takes(Some("00")).unwrap() && !place.takes(None).unwrap());
         put(&place, b"new");
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
@@ -228,7 +240,7 @@ mod tests {
         }
         fs::write(&file, "").unwrap();
         assert!(refusal(&options(&file, false)).contains("--overwrite"));
-        assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(false));
+        assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(None).unwrap());
     }
 
     #[test]
@@ -238,9 +250,9 @@ mod tests {
         for text in [report(false, false), report(true, true)] {
             fs::write(&file, text).unwrap();
             assert!(refusal(&options(&file, false)).contains("--overwrite"));
-            assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(false));
+            assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(None).unwrap());
             let retry = ConvertOptions { skip_existing: true, ..options(&file, false) };
-            assert!(Place::of(&retry).unwrap().unwrap().takes(false));
+            assert!(Place::of(&retry).unwrap().unwrap().takes(None).unwrap());
         }
     }
 
@@ -249,17 +261,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("r.json");
         fs::write(&file, report(true, false)).unwrap();
-        let mut skip = ConvertOptions { skip_existing: true, ..options(&file, false) };
-        skip.output = dir.path().join("out");
-        assert!(refusal(&skip).contains("the output does not exist"));
-        fs::write(&skip.output, "").unwrap();
-        assert!(!Place::of(&skip).unwrap().unwrap().takes(false));
+        let skip = ConvertOptions { skip_existing: true, ..options(&file, false) };
+        let place = Place::of(&skip).unwrap().unwrap();
+        assert!(!place.takes(None).unwrap() && !place.takes(Some("00ff")).unwrap());
+        let error = place.takes(Some("00fe")).unwrap_err();
+        assert_eq!(error.reason(), Reason::OutputExists);
+        assert!(error.message().contains("another output"), "{error}");
     }
 
     #[test]
     fn a_device_is_written_to_and_not_replaced() {
         let place = Place::of(&options(Path::new("/dev/null"), false)).unwrap().unwrap();
-        assert!(place.takes(false));
+        assert!(place.takes(None).unwrap());
         put(&place, b"x");
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }

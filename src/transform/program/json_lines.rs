@@ -255,10 +255,7 @@ mod tests {
         for (text, expected) in [
             ("", "expected one JSON object"),
             ("nonsense", "expected one JSON object"),
-            (
-                "{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}",
-                "cut short: expected a line end behind its 41 bytes",
-            ),
+            ("{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}", "cut short: expected a line end after 41 bytes"),
             (r#"{"key":"a","value":"s3cret","modified_index":"s3cret"}"#, "column 53: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","s3cret":1,"modified_index":5}"#, "column 36: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","lease":-1,"modified_index":5}"#, "column 38: expected one JSON object"),
