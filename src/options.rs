@@ -83,7 +83,7 @@ pub struct ConvertOptions {
     pub revisions: Revisions,
     /// How much to raise the current revision by.
     pub bump_revision: u64,
-    /// Replace an existing regular file.
+    /// Replace an output, and sidecar files each by one of its kind.
     pub overwrite: bool,
     /// Leave an output alone that an equal run made.
     pub skip_existing: bool,

@@ -252,3 +252,66 @@ fn hash_part(rows: &dyn Rows, first: u64) -> Result<HashKv> {
     }
     Ok(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn sidecar(path: &Path, text: &str) -> beside::Beside {
+        let mut file = beside::Beside::create(path, path.exists()).unwrap();
+        file.write(|out| out.write_all(text.as_bytes()).map_err(|e| file_error(path, e))).unwrap();
+        file
+    }
+
+    fn file_error(path: &Path, e: std::io::Error) -> Error {
+        Error::io(Reason::OutputFailed, path, "write", e)
+    }
+
+    fn output(path: &Path) -> Sink {
+        let options = SinkOptions { overwrite: path.exists(), len: 4, dry_run: false };
+        let mut sink = Sink::create(path, options).unwrap();
+        sink.write_meta(b"made", crc32fast::hash(b"made")).unwrap();
+        sink
+    }
+
+    fn listed(dir: &Path) -> Vec<(String, String)> {
+        let read = |path: PathBuf| {
+            let text = if path.is_dir() { "directory".into() } else { fs::read_to_string(&path).unwrap() };
+            (path.file_name().unwrap().to_str().unwrap().to_string(), text)
+        };
+        let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| read(entry.unwrap().path())).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn all_files_have_their_names_or_each_name_is_as_it_was() {
+        for (blocked, replaced) in [("", false), ("out", false), ("out", true), ("report", false), ("ledger", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            if replaced {
+                ["out", "ledger", "report"].iter().for_each(|name| fs::write(at(name), "old").unwrap());
+            }
+            let files = Files { output: output(&at("out")), sidecars: vec![sidecar(&at("ledger"), "made")] };
+            let report = sidecar(&at("report"), "made");
+            if !blocked.is_empty() {
+                // A directory takes the name meanwhile.
+                let _ = fs::remove_file(at(blocked));
+                fs::create_dir(at(blocked)).unwrap();
+            }
+            let before: Vec<_> = listed(dir.path()).into_iter().filter(|(name, _)| !name.starts_with('.')).collect();
+            let named = files.name(Some(report));
+            let after = listed(dir.path());
+            if blocked.is_empty() {
+                named.unwrap();
+                let expected = ["ledger", "out", "report"].map(|name| (name.to_string(), "made".to_string()));
+                assert_eq!(after, expected);
+            } else {
+                assert!(named.is_err(), "{blocked}");
+                assert_eq!(after, before, "{blocked}");
+            }
+        }
+    }
+}
