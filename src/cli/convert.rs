@@ -265,6 +265,7 @@ pub fn run(args: &Args) -> Result<u8> {
             return Ok(staged.outcome());
         }
         report.end(exit::status(&Ok(staged.outcome())), None);
+        progress.end();
         let file = reporter.prepare(&report)?;
         interrupted()?;
         staged.commit(file)

@@ -111,7 +111,8 @@ impl Place {
             let written = stream.and_then(|mut stream| stream.write_all(json).map(|()| stream));
             return written.map(Written::Stream).map_err(|e| failed(&self.path, e));
         };
-        file.write(|out| out.write_all(json).map_err(|e| failed(&self.path, e)))?;
+        let write = |out: &mut dyn Write| out.write_all(json).and_then(|()| out.flush());
+        file.write(|out| write(out).map_err(|e| failed(&self.path, e)))?;
         file.sync()?;
         Ok(Written::File(file))
     }

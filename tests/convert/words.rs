@@ -13,7 +13,7 @@ use super::kit::{AS_OF, Case, DEMO_WAL};
 fn plural_of_one(text: &str) -> Option<String> {
     let one =
         Regex::new(r"(?:^|[^0-9.,:/-])(1 (?:(?:v2|v3|more|overflow|oversized|expired|other) )?([a-z]+s))\b").unwrap();
-    let singular = ["ms", "is", "has", "was", "does"];
+    let singular = ["as", "does", "has", "is", "ms", "was"];
     let mut found = one.captures_iter(text).filter(|found| !singular.contains(&&found[2]));
     found.next().map(|found| found[1].to_string())
 }
