@@ -116,6 +116,8 @@ reasons! {
     MemoryLimit = "memory-limit", Kind::Refused;
     /// The source holds v3 keys, leases, users or roles.
     V3Present = "v3-present", Kind::Refused;
+    /// The source's v3 backend cannot be read.
+    V3Unreadable = "v3-unreadable", Kind::Refused;
     /// A key, user or role that v2 and v3 both have.
     Conflict = "conflict", Kind::Refused;
     /// Committed v3 writes stand in the log, and not in the source's v3 backend.
@@ -126,6 +128,10 @@ reasons! {
     MemberRemoved = "member-removed", Kind::Refused;
     /// Sources that are not different members of one cluster.
     NotOneCluster = "not-one-cluster", Kind::Refused;
+    /// Members whose logs hold different entries at one raft index.
+    TwoHistories = "two-histories", Kind::Refused;
+    /// A given member lacks its log, and the others do not prove that nothing is missing.
+    MemberIncomplete = "member-incomplete", Kind::Refused;
     /// The given members together do not hold all that is committed.
     NotReached = "not-reached", Kind::Refused;
     /// `--tail fail` and v2 writes after the commit index.

@@ -2,8 +2,6 @@
 
 use super::log::{CRC, Dialect, Log};
 use crate::ids::RaftIndex;
-use crate::source::choose::choose;
-use crate::source::live::Access;
 use crate::source::open::Opened;
 use crate::source::record::{Frame, RecordType, read_frame};
 use crate::source::wal::{SegmentName, Wal};
@@ -68,8 +66,7 @@ fn read(segments: Vec<(SegmentName, Vec<u8>)>) {
         assert_eq!((entry.index, entry.term, entry.kind), (reference.index, reference.term, reference.kind));
         assert_eq!(wal.at(entry.index).unwrap().index, entry.index);
     }
-    let Ok(choice) = choose(&[], Some(&wal), None, Access::AtRest) else { return };
-    let opened = Opened::held(choice, wal);
+    let Ok(opened) = Opened::of_log(wal) else { return };
     let table = read_table(&opened).unwrap();
     if let Ok(recovered) = recover(&opened, &table, None, &ReplayOptions::default()) {
         let count = opened.wal().unwrap().entries().len() as u64;

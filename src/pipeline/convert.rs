@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, Observer, index_map, ledger, memory, program, targets};
+use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, targets};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -201,14 +201,20 @@ fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&
 /// What [`open`] and [`open_cluster`] return; a source without v2 data.
 pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
     let (salvage, allow_live) = (options.salvage, options.allow_live);
-    let open_options = OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage, allow_live };
+    let open_options =
+        OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage, allow_live, ..OpenOptions::default() };
     let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
-        return open_cluster(&sources, open_options).map(Box::new);
+        let mut opened = open_cluster(&sources, open_options).map(Box::new)?;
+        salvage::weigh(&mut opened, options)?;
+        return Ok(opened);
     };
     match open(source, wal_dir, open_options)? {
-        Found::V2(opened) => Ok(opened),
+        Found::V2(mut opened) => {
+            salvage::weigh(&mut opened, options)?;
+            Ok(opened)
+        }
         Found::V3File(map) => {
             let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
             Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))

@@ -41,6 +41,27 @@ pub(super) fn decide<'m>(
     }
 }
 
+/// A backend that cannot be read may hold v3 data. The v2 keys do not need it.
+///
+/// # Errors
+/// [`Reason::V3Unreadable`], unless v3 data are to be left out.
+pub(super) fn refuse_unusable(backend: &Backend<'_>, options: &ConvertOptions, report: &mut Report) -> Result<()> {
+    match &backend.unusable {
+        None => Ok(()),
+        Some(_) if options.existing == Existing::DropV3 => {
+            backend.note_unusable(report);
+            Ok(())
+        }
+        Some(error) => {
+            let message =
+                format!("{}; the v2 keys do not need it: --existing drop-v3 converts them without it", error.message());
+            let refusal = Error::new(Reason::V3Unreadable, message);
+            let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
+            Err(error.offset().into_iter().fold(refusal, Error::at))
+        }
+    }
+}
+
 fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
     let Some(found) = describe(backend, late) else { return Ok(()) };
     let message = format!(
@@ -142,7 +163,7 @@ fn refuse_other_states(opened: &Opened, backend: &Backend<'_>, recovered: &Recov
     let reason_and_message = if applied > state && opened.wal().is_some() {
         let message = format!("the v3 backend stands at raft index {applied} and the v2 keys at {state}");
         Some((Reason::IndexNotReached, format!("{message}: a merge needs both at once, so stop at {applied} or later")))
-    } else if applied < start && opened.wal().is_none_or(|wal| wal.after(applied).is_none()) {
+    } else if applied < start && opened.wal().is_none_or(|wal| !wal.continues(applied)) {
         let message = format!("the v3 backend stands at raft index {applied}, the snapshot at {start}");
         Some((Reason::Gap, format!("{message}, and the log between them, which may have v3 writes, is not here")))
     } else {

@@ -13,7 +13,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, prepare, targets};
+use super::{Interrupted, facts, prepare, salvage, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
@@ -50,9 +50,13 @@ pub fn export(
             up_to: options.up_to_index.map(RaftIndex),
             salvage: options.salvage,
             allow_live: options.allow_live,
+            ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
-            Found::V2(opened) => export_v2(&opened, &convert, options, print, interrupted),
+            Found::V2(mut opened) => {
+                salvage::weigh(&mut opened, &convert)?;
+                export_v2(&opened, &convert, options, print, interrupted)
+            }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
         }
     } else {
@@ -85,12 +89,13 @@ fn export_v2(
     let in_source = |e: Error| e.in_file(opened.path());
     let table = read_table(opened)?;
     interrupted()?;
-    let backend = backend(opened)?;
+    let backend = backend(opened);
     let replay_options = prepare::replay_options(convert);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
-    prepare::refuse_removed(opened, &mut recovered, convert)?;
+    prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);
-    facts::source(&mut report, opened, &mut recovered);
+    facts::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
+    backend.note_unusable(&mut report);
     if let Some(what) = backend.describe() {
         let message =
             format!("the source holds v3 data too ({what}), which is not exported: name its v3 database for that");
@@ -102,7 +107,7 @@ fn export_v2(
     let mut rules = choice(options)?;
     let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, options, opened.path())?;
+    refuse_nothing(&nodes, options, opened.path(), &facts::possibly_incomplete(&report))?;
     report.warnings.extend(unused(&rules));
     let bytes = deliver(&nodes, options, print, interrupted)?;
     Ok(Exported {
@@ -136,7 +141,7 @@ fn export_v3(
     let db = Db::open(map.bytes()).map_err(unsound)?;
     let mut rules = choice(options)?;
     let living = Living::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
-    refuse_nothing(&living, options, map.path())?;
+    refuse_nothing(&living, options, map.path(), "")?;
     let mut warnings = unused(&rules);
     if live {
         let message = format!(
@@ -168,15 +173,16 @@ fn unused(rules: &KeyRules) -> Vec<Notice> {
     rules.unused().into_iter().map(notice).collect()
 }
 
-fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path) -> Result<()> {
+fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path, incomplete: &str) -> Result<()> {
     if !records.is_empty() {
         return Ok(());
     }
     let message = if options.choose.is_empty() {
-        "nothing to export: the source holds no key"
+        "the source holds no key"
     } else {
-        "nothing to export: --include and --exclude leave no key of the source"
+        "--include and --exclude leave no key of the source"
     };
+    let message = format!("nothing to export: {message}{incomplete}");
     Err(Error::new(Reason::NothingToConvert, message).in_file(source))
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::completeness::{self, Completeness};
+use crate::error::Error;
 use crate::ids::RaftIndex;
 use crate::options::{AuthPolicy, ConvertOptions};
-use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, TailWrite};
+use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
-use crate::source::live::Access;
-use crate::source::open::{Member, Opened};
+use crate::source::open::{Member, Opened, Weighed};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::lease::MAX_SECONDS;
@@ -21,12 +22,15 @@ use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
 use crate::v2store::recover::{self, Recovered};
 
-/// The source, how the state was found, and what may be missing from it.
-pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) {
+/// The source, how the state was found, and what may be missing from it. Returns why the state is not to be used without
+/// `--salvage`, where that is so.
+#[must_use]
+pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
     report.source = source_facts(opened, recovered);
     report.tail = tail(&recovered.tail);
-    passed_over(report, opened, recovered.replay.applied);
-    log_state(report, opened, recovered);
+    let completeness = completeness::assess(opened, recovered);
+    passed_over(report, opened, recovered.replay.applied, completeness.proven);
+    let refusal = log_state(report, opened, recovered, completeness);
     backup(report, opened, recovered);
     let index = recovered.replay.applied;
     let v2_index = recovered.v2_index();
@@ -57,6 +61,7 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         );
         report.warn("ambiguous-expiry", message);
     }
+    refusal
 }
 
 pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
@@ -97,7 +102,18 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         member_id: metadata.map(|m| m.node_id.to_string()),
         voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
         parts: parts(opened, recovered),
+        salvage_starts: opened.weighed.iter().map(salvage_start).collect(),
         members: members(recovered),
+    }
+}
+
+fn salvage_start(start: &Weighed) -> SalvageStart {
+    SalvageStart {
+        snapshot_file: start.path.as_ref().map(|path| path.display().to_string()),
+        from: start.start.0,
+        raft_index: start.raft_index.0,
+        keys: start.keys,
+        chosen: start.chosen,
     }
 }
 
@@ -131,8 +147,14 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
     members.into_iter().map(member).collect()
 }
 
+/// What to add to a message that there is nothing, where the source may have held more.
+pub(super) fn possibly_incomplete(report: &Report) -> String {
+    let first = report.losses.first().map(|loss| format!("; the source is possibly incomplete: {}", loss.message));
+    first.unwrap_or_default()
+}
+
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
-fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
+fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven: bool) {
     for passed in &opened.choice.passed_over {
         let path = passed.path.display().to_string();
         // An error about the file names it, too.
@@ -142,42 +164,49 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex) {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
             report.lose("older-snapshot", message);
+        } else if passed.damaged && !proven && opened.wal().is_some() {
+            let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
+            report.lose("damaged-snapshot", message);
         } else {
             report.warn("snapshot-passed-over", message);
         }
     }
 }
 
-fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
-    // What one of several members lacks may be in the output all the same.
-    let filled = if opened.members.len() > 1 { recovered.replay.applied } else { RaftIndex(0) };
-    for member in &opened.members {
-        if let Some(wal) = &member.wal {
-            log_end(report, member, wal);
-            cut_copy(report, member, wal, filled);
-        } else if opened.members.len() > 1 {
-            let message = format!("{}: its log is gone: nothing was taken from it", member.path.display());
-            report.warn("log-gone", message);
-        }
-    }
-    for damage in &opened.salvaged {
-        let message = format!("went on past damage, with nothing that stands behind it in the log: {damage}");
-        report.lose("salvaged", message);
+fn log_state(
+    report: &mut Report,
+    opened: &Opened,
+    recovered: &Recovered<'_>,
+    completeness: Completeness,
+) -> Option<Error> {
+    let Completeness { warnings, losses, refusal, .. } = completeness;
+    report.warnings.extend(warnings);
+    report.losses.extend(losses);
+    let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
+    if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
+        report.lose("salvaged", format!("started from {}, which the log alone does not lead to", broken.display()));
     }
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { "salvaged" } else { "cut-copy" };
         report.lose(code, format!("went on without what is missing: {missing}"));
     }
     if let Some(first) = report.tail.writes.first() {
-        let message = format!(
-            "{} in the log above raft index {} left out, because nothing here proves a commit (the first: {} {}); if a client \
-             was told of success, convert with --tail all",
-            counted(report.tail.v2_writes, "v2 write", "v2 writes"),
-            recovered.replay.applied,
-            first.method,
-            short(&first.key)
-        );
-        report.lose("tail-left-out", message);
+        let writes = counted(report.tail.v2_writes, "v2 write", "v2 writes");
+        let (applied, named) = (recovered.replay.applied, format!("{} {}", first.method, short(&first.key)));
+        let is_cut_off = |wal: &Wal| wal.hole_above(applied).is_some();
+        let cut_off = opened.members.iter().filter_map(|member| member.wal.as_ref()).any(is_cut_off);
+        if opened.salvage && (cut_off || recovered.not_found.is_some()) {
+            let message = format!(
+                "{writes} in the log above raft index {applied} dropped, because entries before them are lost (the first: {named})"
+            );
+            report.lose("salvaged", message);
+        } else {
+            let message = format!(
+                "{writes} in the log above raft index {applied} left out, because nothing here proves a commit (the first: \
+                 {named}); if a client was told of success, convert with --tail all"
+            );
+            report.lose("tail-left-out", message);
+        }
     }
     if recovered.replay.unknown_members > 0 {
         let message = format!(
@@ -186,64 +215,7 @@ fn log_state(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         );
         report.warn("unknown-member", message);
     }
-}
-
-fn log_end(report: &mut Report, member: &Member, wal: &Wal) {
-    for damage in wal.damage() {
-        report.warn(
-            "damage-not-needed",
-            format!("the log up to the next segment is damaged and was not needed: {damage}"),
-        );
-    }
-    match wal.end() {
-        End::Clean => {}
-        // Said of the whole source: later writes are not in it.
-        End::Torn { .. } if member.access == Access::Live => {}
-        End::Torn { segment, offset } => {
-            let message = format!(
-                "{}: byte {offset}: the last record was cut short by a crash and does not count",
-                segment.display()
-            );
-            report.warn("torn-tail", message);
-        }
-        End::Damaged(damage) => {
-            report.warn("damage-filled", format!("what this log lacks was taken from another member: {damage}"));
-        }
-    }
-}
-
-/// Bytes that a server of 3.0 or later makes a segment before it writes to it (FORMATS 4.1).
-const PREALLOCATED: u64 = 64_000_000;
-
-/// Signs that the copy was cut short: a last segment below its preallocated size, a snapshot beyond the end of the log.
-fn cut_copy(report: &mut Report, member: &Member, wal: &Wal, filled: RaftIndex) {
-    if member.access == Access::Live {
-        return;
-    }
-    if let (End::Clean, Some((path, len))) = (wal.end(), wal.last_segment())
-        && wal.last_is_preallocated()
-        && len < PREALLOCATED
-    {
-        let message = format!(
-            "{}: byte {len}: the last segment ends here, where a server preallocates {PREALLOCATED} bytes: the copy may have \
-             been cut short",
-            path.display()
-        );
-        report.lose("cut-copy", message);
-    }
-    let last = wal.range().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
-    if let Some(name) = member.snapshots.last().filter(|name| name.index > last && !wal.snapshots().is_empty()) {
-        let message = format!(
-            "{}: the snapshot is at raft index {}, and the log ends at {last}: a part of the log may be missing",
-            name.path.display(),
-            name.index
-        );
-        if name.index <= filled {
-            report.warn("cut-copy", format!("{message}, which the other members have"));
-        } else {
-            report.lose("cut-copy", message);
-        }
-    }
+    refusal
 }
 
 fn tail(tail: &recover::Tail) -> Tail {
@@ -273,7 +245,7 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         return;
     }
     let mut writes = 0u64;
-    for reference in wal.after(opened.choice.index()).unwrap_or_default() {
+    for reference in wal.entries().iter().filter(|entry| entry.index > opened.choice.index()) {
         let Ok(entry) = wal.entry(reference) else { continue };
         if entry.index > recovered.replay.applied {
             continue;

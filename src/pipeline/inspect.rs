@@ -38,16 +38,19 @@ pub(super) fn open_options(allow_live: bool) -> OpenOptions {
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let (table, source_files) = read_and_hash(opened, &(), interrupted)?;
-    let backend = backend(opened)?;
+    let backend = backend(opened);
     let mut recovered = recover(opened, &table, backend.applied(), &ReplayOptions::default())?;
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-    facts::source(&mut report, opened, &mut recovered);
+    // What keeps a conversion from going on stands among the losses.
+    let _ = facts::source(&mut report, opened, &mut recovered);
+    backend.note_unusable(&mut report);
     facts::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
     facts::contents(&mut report, &recovered.replay.tree, &plan, &policy, table.duplicates);
-    let db = opened.start().and_then(|member| member.db.as_ref()).map(v3_facts).transpose()?;
+    let db = opened.start().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
+    let db = db.filter(|_| backend.unusable.is_none()).map(v3_facts).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;
     let key_list = options.keys.then(|| {

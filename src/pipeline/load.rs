@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::{Interrupted, Observer};
 use crate::bolt::Db;
-use crate::error::{Reason, Result};
+use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
-use crate::report::SourceFile;
 use crate::report::table::counted;
+use crate::report::{Report, SourceFile};
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
@@ -78,47 +78,64 @@ pub(super) struct Backend<'m> {
     pub(super) consistent_index: Option<RaftIndex>,
     /// The file, and which of the members it is of.
     pub(super) map: Option<&'m Map>,
+    /// Why the backend cannot be read, where it cannot: the v2 keys do not need it.
+    pub(super) unusable: Option<Error>,
     member: usize,
 }
 
 /// Looks into the v3 backends of the data directories, of which the one that is furthest on counts: they differ in nothing
 /// else.
-pub(super) fn backend(opened: &Opened) -> Result<Backend<'_>> {
-    let mut found: Vec<Backend<'_>> = opened
-        .members
-        .iter()
-        .enumerate()
-        .map(|(at, member)| backend_of(member, opened.choice.index()).map(|found| Backend { member: at, ..found }))
-        .collect::<Result<_>>()?;
+pub(super) fn backend(opened: &Opened) -> Backend<'_> {
+    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.choice.index()) };
+    let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
     // Of equals the one of the lowest id, whatever the order in which they were named.
     let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
-    found.sort_by_key(|found| (Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found)));
-    Ok(found.into_iter().next().unwrap_or_default())
+    found.sort_by_key(|found| {
+        (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
+    });
+    found.into_iter().next().unwrap_or_default()
 }
 
 /// The backend that came with the chosen snapshot, if that is newer than `db` (FORMATS 2.4).
-fn backend_of(member: &Member, start: RaftIndex) -> Result<Backend<'_>> {
-    let own = member.db.as_ref().map(content).transpose()?.unwrap_or_default();
+fn backend_of(member: &Member, start: RaftIndex) -> Backend<'_> {
+    let own = member.db.as_ref().map(content).unwrap_or_default();
     let behind = own.consistent_index.is_none_or(|index| index < start);
     let received = member.received_dbs.iter().find(|(index, _)| *index == start);
     match received.filter(|_| behind) {
         Some((_, received)) => content(received),
-        None => Ok(own),
+        None => own,
     }
 }
 
-fn content(map: &Map) -> Result<Backend<'_>> {
-    let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
-    let db = Db::open(map.bytes()).map_err(failed)?;
-    let content = v3_content(&db).map_err(failed)?;
-    let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
-    Ok(Backend { content, consistent_index, map: Some(map), member: 0 })
+/// A file of 0 bytes is a database that nothing was written to yet: etcd makes a new one of it.
+fn content(map: &Map) -> Backend<'_> {
+    if map.bytes().is_empty() {
+        return Backend::default();
+    }
+    match Db::open(map.bytes()).and_then(|db| v3_content(&db)) {
+        Ok(content) => {
+            let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
+            Backend { content, consistent_index, map: Some(map), ..Backend::default() }
+        }
+        Err(damage) => {
+            let error =
+                damage.into_error(Reason::V3Unreadable).context("the v3 backend cannot be read").in_file(map.path());
+            Backend { map: Some(map), unusable: Some(error), ..Backend::default() }
+        }
+    }
 }
 
 impl Backend<'_> {
     /// What it proves to be committed.
     pub(super) fn applied(&self) -> Option<BackendProof> {
         Some(BackendProof { member: self.member, index: self.consistent_index? })
+    }
+
+    /// Warns of a backend that cannot be read.
+    pub(super) fn note_unusable(&self, report: &mut Report) {
+        if let Some(error) = &self.unusable {
+            report.warn("v3-unreadable", error.to_string());
+        }
     }
 
     /// What of v3 data there is, in words; `None` where there is none.

@@ -7,10 +7,10 @@ use super::inspect::open_options;
 use super::load::{backend, wal_dir};
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
-use crate::ids::V2Index;
+use crate::ids::{RaftIndex, V2Index};
 use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
-use crate::source::open::{Found, Opened, open};
+use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
 use crate::source::wal::{EntryRef, Wal};
@@ -27,9 +27,8 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let Found::V2(opened) =
-        open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options(options.allow_live))?
-    else {
+    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live) };
+    let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
         );
@@ -37,8 +36,8 @@ pub fn inspect_wal(
     let Some(wal) = opened.wal() else {
         return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
     };
-    let effects = effects(&opened, interrupted)?;
-    for (at, reference) in wal.entries().iter().enumerate() {
+    let effects = Effects::of(&opened, interrupted)?;
+    for (at, (reference, counts)) in entries(wal).into_iter().enumerate() {
         if at.is_multiple_of(1 << 12) {
             interrupted()?;
         }
@@ -50,29 +49,64 @@ pub fn inspect_wal(
         if !options.kinds.is_empty() && !options.kinds.iter().any(|kind| matches(*kind, filter)) {
             continue;
         }
-        (line.effect, line.v2_index) = match effects.get(&reference.index.0) {
-            Some((effect, v2_index)) => (effect_word(*effect), Some(v2_index.0)),
-            None if reference.index <= opened.choice.index() => ("in the snapshot".to_string(), None),
-            None => ("not committed".to_string(), None),
-        };
+        let (effect, v2_index) = effects.word(reference.index, counts, &opened);
+        (line.effect, line.v2_index) = (effect, v2_index.map(|index| index.0));
         place(&mut line, wal, reference, &entry);
         show(&line)?;
     }
-    Ok(())
+    effects.failure.map_or(Ok(()), Err)?;
+    // What can be read was shown; that there was more is an error all the same.
+    let damage = opened.members.iter_mut().find_map(|member| member.wal.as_mut().and_then(Wal::take_damage));
+    damage.map_or(Ok(()), Err)
 }
 
-type Effects = HashMap<u64, (Effect, V2Index)>;
+/// All entries by index, and whether each counts: a snapshot that was received later may have taken its place.
+fn entries(wal: &Wal) -> Vec<(&EntryRef, bool)> {
+    let mut entries: Vec<_> = wal.history().into_iter().map(|entry| (entry, true)).collect();
+    entries.extend(wal.stale().map(|entry| (entry, false)));
+    entries.sort_by_key(|(entry, _)| entry.index);
+    entries
+}
 
-fn effects(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
-    let table = read_table(opened)?;
-    let backend = backend(opened)?;
-    let mut effects = HashMap::new();
-    let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
-        effects.insert(applied.entry.index.0, (applied.effect, applied.v2_index));
-        if effects.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
-    };
-    recover_observed(opened, &table, backend.applied(), &ReplayOptions::default(), observe)?;
-    Ok(effects)
+/// What the entries did, as far as a replay shows it.
+#[derive(Default)]
+struct Effects {
+    of: HashMap<RaftIndex, (Effect, V2Index)>,
+    /// Why the replay ended early.
+    failure: Option<Error>,
+}
+
+impl Effects {
+    fn of(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
+        let mut effects = Effects::default();
+        if opened.log_only {
+            return Ok(effects);
+        }
+        let table = read_table(opened)?;
+        let backend = backend(opened);
+        let mut of = HashMap::new();
+        let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
+            of.insert(applied.entry.index, (applied.effect, applied.v2_index));
+            if of.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
+        };
+        let replayed = recover_observed(opened, &table, backend.applied(), &ReplayOptions::default(), observe);
+        interrupted()?;
+        // The entries are shown all the same, and then the damage.
+        effects.failure = replayed.err();
+        effects.of = of;
+        Ok(effects)
+    }
+
+    fn word(&self, index: RaftIndex, counts: bool, opened: &Opened) -> (String, Option<V2Index>) {
+        match self.of.get(&index) {
+            _ if !counts => ("replaced".to_string(), None),
+            Some((effect, v2_index)) => (effect_word(*effect), Some(*v2_index)),
+            None if opened.log_only => ("unknown".to_string(), None),
+            None if index <= opened.choice.index() => ("in the snapshot".to_string(), None),
+            None if self.failure.is_some() => ("unknown".to_string(), None),
+            None => ("not committed".to_string(), None),
+        }
+    }
 }
 
 fn place(line: &mut EntryLine, wal: &Wal, reference: &EntryRef, entry: &Entry<'_>) {

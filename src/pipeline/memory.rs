@@ -16,6 +16,7 @@ use crate::source::cluster::Located;
 use crate::source::live::Access;
 use crate::source::open::Opened;
 use crate::source::wal::EntryRef;
+use crate::source::wal::Wal;
 use crate::transform::plan::{Row, Special};
 use crate::v2store::table::{Node, Table};
 use crate::verify::index_bytes;
@@ -127,7 +128,7 @@ impl Need {
         let held = opened.members.iter().any(|member| member.access != Access::AtRest);
         Need {
             copies: if held { opened.files().iter().map(|(_, bytes)| bytes.len() as u64).sum() } else { 0 },
-            entries: wals().map(|wal| wal.entries().len() as u64).sum(),
+            entries: wals().flat_map(Wal::spans).map(|span| span.entries.len() as u64).sum(),
             threads: options.jobs.max(1) as u64,
             verify: options.verify && !options.dry_run,
             renames: options.rules.rename_keys() || options.transformer.is_some(),

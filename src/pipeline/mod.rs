@@ -5,6 +5,7 @@
 //! together.
 
 mod clock;
+mod completeness;
 mod convert;
 mod existing;
 mod export;
@@ -20,6 +21,7 @@ mod memory;
 mod prepare;
 mod program;
 mod progress;
+mod salvage;
 mod targets;
 mod verify;
 mod write;

@@ -11,13 +11,13 @@ use super::kept::Kept;
 use super::load::{Backend, backend};
 use super::{Interrupted, clock, existing, facts, program};
 use crate::error::{Error, Reason, Result};
-use crate::ids::{RaftIndex, Revision, Term, V2Index};
+use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
 use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, TailPolicy, To};
 use crate::report::table::{counted, first_of};
 use crate::report::{Balance, Report};
-use crate::source::open::Opened;
-use crate::source::wal::Wal;
+use crate::source::open::{Member, Opened};
+use crate::source::raft::{ConfChangeKind, EntryKind, parse_conf_change};
 use crate::transform::auth::Auth;
 use crate::transform::inventory::Count;
 use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
@@ -106,11 +106,13 @@ pub(super) fn prepare<'m>(
 ) -> Result<Prepared<'m>> {
     let in_source = |e: Error| e.in_file(opened.path());
     let started = Instant::now();
-    let backend = backend(opened)?;
+    let backend = backend(opened);
+    existing::refuse_unusable(&backend, options, report)?;
     let mut recovered = recover(opened, table, backend.applied(), &replay_options(options)).map_err(in_source)?;
-    facts::source(report, opened, &mut recovered);
+    let incomplete = facts::source(report, opened, &mut recovered);
     report.stage("replay", started.elapsed());
-    refuse_removed(opened, &mut recovered, options)?;
+    refuse_removed(opened, &mut recovered, options.allow_removed)?;
+    incomplete.map_or(Ok(()), Err)?;
 
     let mut started = Instant::now();
     let v2_index = recovered.v2_index();
@@ -124,7 +126,7 @@ pub(super) fn prepare<'m>(
     let tree = &recovered.replay.tree;
     facts::contents(report, tree, &plan, &policy, table.duplicates);
     report.balance = balance(&plan);
-    refuse_nothing(options, opened, &plan)?;
+    refuse_nothing(options, opened, &plan, report)?;
     let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
     if let Some(kept) = &mut kept {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
@@ -142,7 +144,7 @@ pub(super) fn prepare<'m>(
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        refuse_nothing(options, opened, &plan)?;
+        refuse_nothing(options, opened, &plan, report)?;
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
@@ -225,19 +227,41 @@ pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
     }
 }
 
-pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
-    let Some(metadata) = opened.wal().and_then(Wal::metadata) else { return Ok(()) };
-    if options.allow_removed
-        || opened.members.len() > 1
-        || !membership::was_removed(&mut recovered.replay.tree, metadata.node_id)
-    {
-        return Ok(());
+/// Refuses a source whose members were all removed from their cluster, as the store or the end of a log says, committed or not.
+pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, allowed: bool) -> Result<()> {
+    let mut removed = None;
+    for member in &opened.members {
+        let Some(id) = member.id() else { continue };
+        if !membership::was_removed(&mut recovered.replay.tree, id) && !removes_itself(member, id)? {
+            return Ok(());
+        }
+        removed.get_or_insert((id, member));
     }
-    let message = format!(
-        "member {} was removed from its cluster: convert a live member, or give --allow-removed to take what it last knew",
-        metadata.node_id
-    );
-    Err(Error::new(Reason::MemberRemoved, message).in_file(opened.path()))
+    match removed {
+        Some((id, member)) if !allowed => {
+            let message = format!(
+                "member {id} was removed from its cluster: convert a live member, or give --allow-removed to take what it last \
+                 knew"
+            );
+            Err(Error::new(Reason::MemberRemoved, message).in_file(&member.path))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a member's log has an entry that removes the member.
+fn removes_itself(member: &Member, id: MemberId) -> Result<bool> {
+    let Some(wal) = &member.wal else { return Ok(false) };
+    for reference in wal.entries().iter().filter(|entry| entry.kind == EntryKind::ConfChange) {
+        let entry = wal.entry(reference)?;
+        if let Ok(change) = parse_conf_change(entry.data, entry.data_offset)
+            && change.kind == ConfChangeKind::RemoveNode
+            && change.node_id == id
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn policy(options: &ConvertOptions) -> Result<Policy> {
@@ -270,7 +294,7 @@ fn as_of(
     instant.map(Some).map_err(|_| Error::new(Reason::Internal, "the report's instant cannot be read"))
 }
 
-fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Result<()> {
+fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan, report: &Report) -> Result<()> {
     if !plan.rows.is_empty() || options.allow_empty {
         return Ok(());
     }
@@ -280,6 +304,7 @@ fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Res
         let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
         format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
     };
+    let message = message + &facts::possibly_incomplete(report);
     Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }
 

@@ -85,9 +85,29 @@ pub struct SourceFacts {
     /// What was taken from which source, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// With `--salvage`, every start that a replay was tried from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub salvage_starts: Vec<SalvageStart>,
     /// The members as the store describes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
+}
+
+/// A start of a damaged source, and what a replay from it gives.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SalvageStart {
+    /// The snapshot file; absent: the log from its first entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_file: Option<String>,
+    /// Raft index that the replay starts after.
+    pub from: u64,
+    /// Raft index that it ends at.
+    pub raft_index: u64,
+    /// Keys at its end.
+    pub keys: u64,
+    /// Whether the output is made from this start.
+    pub chosen: bool,
 }
 
 /// One of several sources, and what it gave.

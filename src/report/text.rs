@@ -165,6 +165,12 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
         let what = format!("{}: commit {}, last entry {last}, {taken} taken{start}", part.path, part.commit);
         table.line("member's log", what);
     }
+    for start in &source.salvage_starts {
+        let file = start.snapshot_file.as_deref().unwrap_or("the log from its first entry");
+        let chosen = if start.chosen { ", chosen" } else { "" };
+        let keys = counted(start.keys, "key", "keys");
+        table.line("possible start", format!("{file}: raft index {}, {keys}{chosen}", start.raft_index));
+    }
     table.maybe("commit", source.commit);
     if let Some(commit) = source.effective_commit {
         let evidence = source.commit_evidence.as_deref().unwrap_or("evidence unknown");

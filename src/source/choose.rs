@@ -1,16 +1,19 @@
-//! Which snapshot the replay starts from, and whether the log reaches from there to its end without a hole (FORMATS 2.3,
-//! 4.6 to 4.8). Knows files and raft indexes, not what they hold.
+//! Which snapshot the replay starts from, and whether the logs lead from there to their end without a gap (FORMATS 2.3, 4.6 to
+//! 4.9). Knows files and raft indexes; must not know what they hold.
 
-use std::path::PathBuf;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::source::cluster::{self, Reach, Trust};
 use crate::source::dir::SnapName;
 use crate::source::live::Access;
+use crate::source::open::Member;
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 
-/// The chosen beginning, and what was passed over on the way to it.
+/// The chosen start, and what was passed over on the way to it.
 #[derive(Debug)]
 pub struct Choice {
     /// The snapshot; `None`: the log from its first entry.
@@ -30,16 +33,18 @@ pub struct PassedOver {
     pub index: RaftIndex,
     /// Why it was not used.
     pub why: String,
+    /// Whether the file itself is damaged.
+    pub damaged: bool,
 }
 
 impl PassedOver {
-    pub(crate) fn new(name: &SnapName, why: impl ToString) -> PassedOver {
-        PassedOver { path: name.path.clone(), index: name.index, why: why.to_string() }
+    fn new(name: &SnapName, why: impl ToString) -> PassedOver {
+        PassedOver { path: name.path.clone(), index: name.index, why: why.to_string(), damaged: false }
     }
 }
 
 impl Choice {
-    /// Raft index that the replay starts behind.
+    /// Raft index that the replay starts after.
     pub fn index(&self) -> RaftIndex {
         self.snapshot.as_ref().map_or(RaftIndex(0), |s| s.index)
     }
@@ -50,63 +55,231 @@ impl Choice {
     }
 }
 
-/// Chooses the newest snapshot that loads and that the log confirms; falls back to an older one, or to the beginning of
-/// the log, only where the log reaches back to it. With `up_to`, snapshots beyond that index are not looked at.
+/// A snapshot file, and whose it is.
+struct Candidate<'m> {
+    name: &'m SnapName,
+    member: usize,
+    access: Access,
+}
+
+/// The snapshot files of all members at or below an index, the newest first; of equals that of the member named first.
+fn candidates<'m>(
+    members: &'m [Member],
+    up_to: Option<RaftIndex>,
+    files: impl Fn(&'m Member) -> Vec<&'m SnapName>,
+) -> Vec<Candidate<'m>> {
+    let of = |(at, member): (usize, &'m Member)| {
+        let named = files(member).into_iter();
+        named.map(move |name| Candidate { name, member: at, access: member.access })
+    };
+    let mut found: Vec<Candidate<'m>> = members.iter().enumerate().flat_map(of).collect();
+    found.retain(|candidate| up_to.is_none_or(|up_to| candidate.name.index <= up_to));
+    found.sort_by_key(|candidate| (Reverse((candidate.name.index, candidate.name.term)), candidate.member));
+    found
+}
+
+/// Chooses the newest snapshot that loads and that a log confirms, and from which the logs lead to everything that any member
+/// knows to be committed. Falls back to an older one, or to the beginning of the log, only where the logs reach back to it. A
+/// snapshot beyond the end of every log is newer than all of them. With `up_to`, nothing above that index is looked at.
 ///
 /// # Errors
-/// [`Reason::Gap`] if entries are missing behind every usable beginning, [`Reason::Damaged`] if no snapshot loads and the
-/// log does not begin at its first entry.
-pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>, access: Access) -> Result<Choice> {
-    let mut passed_over = Vec::new();
-    let mut first_damage = None;
-    let mut first_gap = None;
+/// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there, [`Reason::SourceEmpty`] if there is
+/// nothing to start from.
+pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
+    let mut search = Search::new(members, up_to)?;
     let mut orphans = Vec::new();
-    let wanted = |name: &&SnapName| up_to.is_none_or(|up_to| name.index <= up_to);
-    for name in names.iter().rev().filter(wanted) {
-        let snapshot = match load(name, access) {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                passed_over.push(PassedOver::new(name, &error));
-                first_damage.get_or_insert(error);
-                continue;
+    for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
+        let Some(snapshot) = search.load(&candidate) else { continue };
+        if !search.has_log {
+            return Ok(search.chosen(Some(snapshot), candidate.member));
+        }
+        if let Some(why) = contradiction(members, &snapshot) {
+            search.pass_over(&candidate, why);
+        } else if !search.is_confirmed(&snapshot) {
+            search.pass_over(&candidate, "the log has no snapshot record for it");
+            orphans.push((snapshot, candidate.member));
+        } else {
+            match search.leads_on(snapshot.index) {
+                Ok(()) => return Ok(search.chosen(Some(snapshot), candidate.member)),
+                Err(error) => {
+                    search.pass_over(&candidate, &error);
+                    search.first_gap.get_or_insert(error);
+                }
             }
-        };
-        let Some(wal) = wal else {
-            return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over });
-        };
-        if !confirmed(&snapshot, wal) {
-            passed_over.push(PassedOver::new(name, "the log has no snapshot record for it"));
-            orphans.push(snapshot);
+        }
+    }
+    if search.has_log && search.leads_on(RaftIndex(0)).is_ok() && search.has_beginning() {
+        let member = members.iter().position(|member| member.commit() == search.commit).unwrap_or(0);
+        return Ok(search.chosen(None, member));
+    }
+    // No confirmed beginning. A snapshot always holds committed state, so one that a log continues is safe all the same.
+    for (snapshot, member) in orphans {
+        if members.iter().any(|member| member.wal.as_ref().is_some_and(|wal| continues(&snapshot, wal)))
+            && search.leads_on(snapshot.index).is_ok()
+        {
+            search.passed_over.retain(|passed| passed.index > snapshot.index);
+            return Ok(search.chosen(Some(snapshot), member));
+        }
+    }
+    Err(search.failure())
+}
+
+/// A start for a source that is damaged, and how far the logs lead from it.
+#[derive(Debug)]
+pub struct SalvageStart {
+    /// The choice of this start.
+    pub choice: Choice,
+    /// The snapshot file; `None`: the log from its first entry.
+    pub path: Option<PathBuf>,
+    /// The last committed entry that is reached.
+    pub reaches: RaftIndex,
+}
+
+/// Every sound start of a damaged source: snapshots, those that etcd renamed to `.snap.broken` too, and the log from its first
+/// entry. The one that reaches furthest comes first; of equals the newest snapshot.
+///
+/// # Errors
+/// There is none; why the newest is none.
+pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Vec<SalvageStart>> {
+    let mut search = Search::new(members, up_to)?;
+    let mut starts = Vec::new();
+    for candidate in
+        candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect())
+    {
+        let Some(snapshot) = search.load(&candidate) else { continue };
+        if let Some(why) = contradiction(members, &snapshot) {
+            search.pass_over(&candidate, why);
             continue;
         }
-        match reaches(&snapshot, wal) {
-            Ok(()) => return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over }),
-            Err(error) => {
-                passed_over.push(PassedOver::new(name, &error));
-                first_gap.get_or_insert(error);
-            }
-        }
+        let reaches = search.reach.from(snapshot.index);
+        let choice = Choice { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
+        starts.push(SalvageStart { choice, path: Some(candidate.name.path.clone()), reaches });
     }
-    let Some(wal) = wal else {
-        return Err(
-            first_damage.unwrap_or_else(|| Error::new(Reason::SourceEmpty, "expected a .snap file, found none"))
-        );
+    let begins = |member: &Member| {
+        member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()))
     };
-    if wal.after(RaftIndex(0)).is_some() && (names.is_empty() || !wal.entries().is_empty()) {
-        return Ok(Choice { snapshot: None, member: 0, passed_over });
+    if let Some(member) = members.iter().position(begins) {
+        let choice = Choice { snapshot: None, member, passed_over: Vec::new() };
+        starts.push(SalvageStart { choice, path: None, reaches: search.reach.from(RaftIndex(0)) });
     }
-    // No confirmed beginning. A snapshot always holds committed state, so one that the log continues is safe all the same.
-    for snapshot in orphans {
-        if continues(&snapshot, wal) {
-            passed_over.retain(|passed| passed.index > snapshot.index);
-            return Ok(Choice { snapshot: Some(snapshot), member: 0, passed_over });
+    starts.sort_by_key(|start| Reverse((start.reaches, start.choice.index())));
+    match starts.first_mut() {
+        Some(first) => {
+            let index = first.choice.index();
+            first.choice.passed_over.extend(search.passed_over.into_iter().filter(|passed| passed.index > index));
+            Ok(starts)
+        }
+        None => Err(search.failure()),
+    }
+}
+
+/// What is known while the snapshots are looked at.
+struct Search<'m> {
+    members: &'m [Member],
+    up_to: Option<RaftIndex>,
+    has_log: bool,
+    /// The highest index that any member knows to be committed, as far as it is asked for.
+    commit: RaftIndex,
+    reach: Reach,
+    passed_over: Vec<PassedOver>,
+    first_damage: Option<Error>,
+    first_gap: Option<Error>,
+}
+
+impl<'m> Search<'m> {
+    fn new(members: &'m [Member], up_to: Option<RaftIndex>) -> Result<Search<'m>> {
+        let commit = cluster::commit(members).min(up_to.unwrap_or(RaftIndex(u64::MAX)));
+        Ok(Search {
+            members,
+            up_to,
+            has_log: members.iter().any(|member| member.wal.is_some()),
+            commit,
+            reach: Reach::of(members, commit, Trust::Committed)?,
+            passed_over: Vec::new(),
+            first_damage: None,
+            first_gap: None,
+        })
+    }
+
+    fn chosen(self, snapshot: Option<Snapshot>, member: usize) -> Choice {
+        Choice { snapshot, member, passed_over: self.passed_over }
+    }
+
+    fn pass_over(&mut self, candidate: &Candidate<'_>, why: impl ToString) {
+        self.passed_over.push(PassedOver::new(candidate.name, why));
+    }
+
+    /// Opens a snapshot; one that does not load is passed over.
+    fn load(&mut self, candidate: &Candidate<'_>) -> Option<Snapshot> {
+        load(candidate.name, candidate.access)
+            .map_err(|error| {
+                let passed_over = PassedOver::new(candidate.name, &error);
+                self.passed_over.push(PassedOver { damaged: true, ..passed_over });
+                self.first_damage.get_or_insert(error);
+            })
+            .ok()
+    }
+
+    /// A snapshot record at or below the commit index names it, or it is beyond the end of every log.
+    fn is_confirmed(&self, snapshot: &Snapshot) -> bool {
+        let named = |wal: &Wal| {
+            wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
+        };
+        let above = |wal: &Wal| wal.last().is_none_or(|last| snapshot.index >= last.index);
+        let mut wals = self.members.iter().filter_map(|member| member.wal.as_ref());
+        match snapshot.index <= self.commit {
+            true => wals.clone().any(named) || wals.all(above),
+            false => true,
         }
     }
-    Err(first_gap.or(first_damage).unwrap_or_else(|| beginning_is_missing(wal)))
+
+    /// The logs hold every committed entry above the start. A log alone must not have lost any other either.
+    fn leads_on(&self, start: RaftIndex) -> Result<()> {
+        let reached = self.reach.from(start) >= self.commit;
+        if reached && self.up_to == Some(self.commit) {
+            return Ok(());
+        }
+        if let [Member { wal: Some(wal), path, .. }] = self.members
+            && !wal.continues(start)
+        {
+            return Err(gap(start, wal).in_file(path));
+        }
+        if reached {
+            return Ok(());
+        }
+        match self.members {
+            [Member { wal: Some(wal), .. }] if wal.last().is_none_or(|last| last.index < self.commit) => {
+                // The log ends below its commit, which is told where the commit is decided.
+                Ok(())
+            }
+            members => cluster::join(members, start, self.commit, Trust::Committed).map(drop),
+        }
+    }
+
+    /// An empty store is a beginning only for a log that says so.
+    fn has_beginning(&self) -> bool {
+        let of = |member: &Member| {
+            member.wal.as_ref().is_some_and(|wal| member.snapshots.is_empty() || !wal.entries().is_empty())
+        };
+        self.members.iter().any(of)
+    }
+
+    fn failure(self) -> Error {
+        let wal = self.members.first().and_then(|member| member.wal.as_ref());
+        let alone = self.members.len() == 1;
+        self.first_gap.or(self.first_damage).unwrap_or_else(|| match wal {
+            None => Error::new(Reason::SourceEmpty, "expected a .snap file, found none"),
+            Some(wal) if alone => beginning_is_missing(wal),
+            Some(_) => match cluster::join(self.members, RaftIndex(0), self.commit, Trust::Committed) {
+                Err(error) => error,
+                Ok(_) => Error::new(Reason::NotReached, "expected a snapshot that the logs continue, found none"),
+            },
+        })
+    }
 }
 
 /// Opens a snapshot, which must be the one that its name says.
-pub(crate) fn load(name: &SnapName, access: Access) -> Result<Snapshot> {
+fn load(name: &SnapName, access: Access) -> Result<Snapshot> {
     let snapshot = Snapshot::of(access.open(&name.path)?)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
@@ -118,58 +291,71 @@ pub(crate) fn load(name: &SnapName, access: Access) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// A snapshot record at or below the commit names this snapshot.
-fn confirmed(snapshot: &Snapshot, wal: &Wal) -> bool {
-    snapshot.index <= wal.commit()
-        && wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
+/// What in the logs says that a snapshot is not of this history (FORMATS E 13).
+fn contradiction(members: &[Member], snapshot: &Snapshot) -> Option<String> {
+    members.iter().filter_map(|member| member.wal.as_ref()).find_map(|wal| {
+        let commit = wal.commit();
+        let mut records = wal.snapshots().iter().filter(|record| record.index <= commit);
+        let record = records.find(|record| record.index == snapshot.index && record.term != snapshot.term);
+        if let Some(record) = record {
+            let message = "snapshot mismatch: the log's snapshot record of this index has term";
+            return Some(format!("{message} {}, the file term {}", record.term, snapshot.term));
+        }
+        if let Some(entry) = wal.at(snapshot.index)
+            && entry.term != snapshot.term
+            && entry.index <= commit
+        {
+            return Some(format!(
+                "the log's entry {} is of term {}, the file of term {}",
+                entry.index, entry.term, snapshot.term
+            ));
+        }
+        let committed = wal.history().into_iter().rev().find(|entry| entry.index <= commit.min(snapshot.index));
+        committed.filter(|entry| entry.term > snapshot.term).map(|entry| {
+            format!(
+                "the log has the committed entry {} of term {}, the file is of term {}",
+                entry.index, entry.term, snapshot.term
+            )
+        })
+    })
 }
 
-/// The log goes on behind the snapshot, or does not reach beyond it.
-fn reaches(snapshot: &Snapshot, wal: &Wal) -> Result<()> {
-    if wal.after(snapshot.index).is_some() { Ok(()) } else { Err(gap(snapshot.index, wal)) }
-}
-
-/// The log goes on right behind a snapshot that it has no record of.
+/// The log goes on right after a snapshot that it has no record of.
 fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
     match wal.at(snapshot.index) {
         Some(entry) => entry.term == snapshot.term && snapshot.index <= wal.commit(),
-        None => match wal.range() {
-            Some((first, _)) => Some(first.0) == snapshot.index.0.checked_add(1),
-            None => wal.after(snapshot.index).is_some(),
+        None => match wal.entries().first() {
+            Some(first) => Some(first.index.0) == snapshot.index.0.checked_add(1),
+            None => wal.continues(snapshot.index),
         },
     }
 }
 
-fn gap(index: RaftIndex, wal: &Wal) -> Error {
-    let first = wal.range().map_or(wal.first_index(), |(first, _)| first);
-    let next = index.0.saturating_add(1);
-    let mut message = format!("expected raft entry {next} behind the snapshot, found the log begin at {first}");
-    if let Some(damage) = wal.damage().next_back() {
-        message = format!("{message}, because {damage}");
+fn gap(start: RaftIndex, wal: &Wal) -> Error {
+    if let Some(hole) = wal.hole_above(start) {
+        let entries = format!("entries after {} are lost, and no snapshot replaces them", hole.before);
+        let message = format!("{}: {entries}", hole.error.message());
+        return place(Error::new(Reason::Damaged, message), hole.error.file(), hole.error.offset());
     }
+    let next = start.0.saturating_add(1);
+    let first = wal.range().map_or(wal.first_index(), |(first, _)| first);
+    let message = match start {
+        RaftIndex(0) => format!("expected a snapshot below raft entry {first}, where the log begins, found none"),
+        _ => format!("expected raft entry {next} after the snapshot, found that the log has none before {first}"),
+    };
     in_last_segment(Error::new(Reason::Gap, message), wal)
 }
 
 fn beginning_is_missing(wal: &Wal) -> Error {
-    if let Some(damage) = wal.damage().next_back() {
-        let message =
-            format!("{}: the log up to the next segment is lost, and no snapshot makes up for it", damage.message());
-        let mut error = Error::new(Reason::Damaged, message);
-        if let Some(file) = damage.file() {
-            error = error.in_file(file);
-        }
-        return match damage.offset() {
-            Some(offset) => error.at(offset),
-            None => error,
-        };
+    if wal.range().is_none() && wal.holes().is_empty() {
+        return in_last_segment(Error::new(Reason::Gap, "expected a snapshot that the log knows, found none"), wal);
     }
-    match wal.range() {
-        Some((first, _)) => {
-            let message = format!("expected a snapshot below raft entry {first}, where the log begins, found none");
-            in_last_segment(Error::new(Reason::Gap, message), wal)
-        }
-        None => in_last_segment(Error::new(Reason::Gap, "expected a snapshot that the log knows, found none"), wal),
-    }
+    gap(RaftIndex(0), wal)
+}
+
+fn place(error: Error, file: Option<&Path>, offset: Option<u64>) -> Error {
+    let error = file.into_iter().fold(error, |error, file| error.in_file(file));
+    offset.into_iter().fold(error, Error::at)
 }
 
 fn in_last_segment(error: Error, wal: &Wal) -> Error {

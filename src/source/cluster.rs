@@ -2,16 +2,15 @@
 //! each entry is read from.
 //!
 //! Rests on two promises of raft: an entry that any member knows to be committed is the same on all, and two logs that agree
-//! on the term at an index agree on everything before it. Knows no v2 tree; who votes is told to it.
+//! on the term at an index agree on everything before it. Both hold for each span of a log by itself. Knows no v2 tree; who
+//! votes is told to it.
 
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
-use crate::source::choose::{Choice, PassedOver, load};
 use crate::source::open::Member;
-use crate::source::snap::Snapshot;
-use crate::source::wal::{End, EntryRef, Wal};
+use crate::source::wal::{End, EntryRef, Span, Wal};
 
 /// An entry, and whose log it is read from.
 #[derive(Debug, Clone, Copy)]
@@ -70,109 +69,227 @@ pub fn check(members: &[Member]) -> Result<()> {
     Ok(())
 }
 
-/// The highest commit index that each member knows.
-pub fn commits(members: &[Member]) -> Vec<RaftIndex> {
-    members.iter().map(|member| member.wal.as_ref().map_or(RaftIndex(0), Wal::commit)).collect()
+/// The highest commit index that any member knows.
+pub fn commit(members: &[Member]) -> RaftIndex {
+    members.iter().filter_map(|member| member.wal.as_ref()).map(Wal::commit).max().unwrap_or_default()
 }
 
-/// Chooses the newest snapshot of any member from which the logs together reach everything that any member knows to be
-/// committed.
+/// Whose entries above every commit on disk are taken.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// Nobody's.
+    Committed,
+    /// Those at the end of these members' logs.
+    Logs(&'a [bool]),
+}
+
+/// The entries after `from` up to `to`, each from a log that is right about it.
 ///
 /// # Errors
-/// [`Reason::NotReached`] if there is none.
-pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
-    let commits = commits(members);
-    let commit = commits.iter().copied().max().unwrap_or(RaftIndex(0));
-    let mut names: Vec<_> = members
-        .iter()
-        .enumerate()
-        .flat_map(|(at, m)| m.snapshots.iter().map(move |name| (at, name, m.access)))
-        .collect();
-    // The newest first; of equals the one of the member that was named first.
-    names.sort_by(|(at, a, _), (bt, b, _)| b.index.cmp(&a.index).then(at.cmp(bt)));
-    let mut passed_over = Vec::new();
-    for (member, name, access) in names {
-        if up_to.is_some_and(|up_to| name.index > up_to) {
-            continue;
-        }
-        let snapshot = match load(name, access) {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                passed_over.push(PassedOver::new(name, error));
-                continue;
-            }
-        };
-        if !is_committed(members, &snapshot, commit) {
-            passed_over.push(PassedOver::new(name, "no log confirms it"));
-            continue;
-        }
-        match join(members, &commits, snapshot.index, commit, vec![false; members.len()]) {
-            Ok(_) => return Ok(Choice { snapshot: Some(snapshot), member, passed_over }),
-            Err(error) => passed_over.push(PassedOver::new(name, error)),
-        }
-    }
-    join(members, &commits, RaftIndex(0), commit, vec![false; members.len()])?;
-    let member = commits.iter().position(|index| *index == commit).unwrap_or(0);
-    Ok(Choice { snapshot: None, member, passed_over })
-}
-
-fn is_committed(members: &[Member], snapshot: &Snapshot, commit: RaftIndex) -> bool {
-    let named = |wal: &Wal| {
-        wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
-            || wal.at(snapshot.index).is_some_and(|entry| entry.term == snapshot.term)
-    };
-    snapshot.index <= commit && members.iter().filter_map(|member| member.wal.as_ref()).any(named)
-}
-
-/// The entries behind `from` up to `to`, each from a log that is right about it. `holders` are members whose logs are known to
-/// be right about `to`; where that is committed on disk none need be.
-///
-/// # Errors
-/// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::Damaged`] if logs contradict each other.
-pub fn join(
-    members: &[Member],
-    commits: &[RaftIndex],
-    from: RaftIndex,
-    to: RaftIndex,
-    holders: Vec<bool>,
-) -> Result<Vec<Located>> {
-    let mut right = holders;
-    let mut pick = 0;
+/// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::TwoHistories`] if logs contradict each other.
+pub fn join(members: &[Member], from: RaftIndex, to: RaftIndex, trust: Trust<'_>) -> Result<Vec<Located>> {
+    let mut descent = Descent::new(members, trust);
     let mut out = Vec::new();
     let mut index = to;
     while index > from {
-        for (right, commit) in right.iter_mut().zip(commits) {
-            *right |= index <= *commit;
-        }
-        let entry = |at: usize| members.get(at).and_then(|member| member.wal.as_ref()?.at(index));
-        let is_right = |at: usize| right.get(at).copied().unwrap_or(false);
-        let holds = |at: &usize| is_right(*at) && entry(*at).is_some();
-        pick = Some(pick).filter(holds).or_else(|| (0..members.len()).find(holds)).ok_or_else(|| missing(index))?;
-        let Some(chosen) = entry(pick) else { return Err(missing(index)) };
-        let agrees: Vec<Option<bool>> =
-            (0..members.len()).map(|at| entry(at).map(|other| other.term == chosen.term)).collect();
-        for (at, (right, agrees)) in right.iter_mut().zip(agrees).enumerate() {
-            match agrees {
-                Some(true) => *right = true,
-                Some(false) if *right => return Err(contradiction(members, index, pick, at)),
-                _ => {}
-            }
-        }
-        out.push(Located { member: pick, entry: *chosen });
+        out.push(descent.at(index)?.ok_or_else(|| missing(index))?);
         index.0 -= 1;
     }
     out.reverse();
     Ok(out)
 }
 
+/// Which committed entries the given logs have.
+#[derive(Debug)]
+pub struct Reach {
+    /// Without a gap from the first to the last of each; descending.
+    ranges: Vec<(RaftIndex, RaftIndex)>,
+}
+
+impl Reach {
+    /// Finds all entries up to `to` that a log is right about.
+    ///
+    /// # Errors
+    /// [`Reason::TwoHistories`] if logs contradict each other.
+    pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>) -> Result<Reach> {
+        let mut descent = Descent::new(members, trust);
+        let mut ranges: Vec<(RaftIndex, RaftIndex)> = Vec::new();
+        let mut index = to;
+        while index > RaftIndex(0) {
+            let Some(top) = descent.top(index) else { break };
+            index = index.min(top);
+            if descent.at(index)?.is_some() {
+                match ranges.last_mut().filter(|(first, _)| first.0 == index.0 + 1) {
+                    Some((first, _)) => *first = index,
+                    None => ranges.push((index, index)),
+                }
+            }
+            index.0 -= 1;
+        }
+        Ok(Reach { ranges })
+    }
+
+    /// How far the logs lead from a start.
+    pub fn from(&self, start: RaftIndex) -> RaftIndex {
+        let next = RaftIndex(start.0.saturating_add(1));
+        let range = self.ranges.iter().find(|(first, last)| *first <= next && *last >= next);
+        range.map_or(start, |(_, last)| *last)
+    }
+}
+
+/// A span of one of the logs.
+#[derive(Debug)]
+struct Piece<'m> {
+    member: usize,
+    span: &'m Span,
+    right: bool,
+}
+
+impl Piece<'_> {
+    fn bounds(&self) -> (RaftIndex, RaftIndex) {
+        let index = |entry: Option<&EntryRef>| entry.map_or(RaftIndex(0), |entry| entry.index);
+        (index(self.span.entries.first()), index(self.span.entries.last()))
+    }
+}
+
+/// Walks down all logs at once. A span is right about an index that its log proves to be committed, and about every entry below
+/// one on which it agrees with a span that is right.
+struct Descent<'m> {
+    /// By their last index, ascending.
+    waiting: Vec<Piece<'m>>,
+    active: Vec<Piece<'m>>,
+    pick: Option<usize>,
+    members: &'m [Member],
+}
+
+impl<'m> Descent<'m> {
+    fn new(members: &'m [Member], trust: Trust<'_>) -> Descent<'m> {
+        let mut waiting = Vec::new();
+        for (at, member) in members.iter().enumerate() {
+            let spans = member.wal.as_ref().map_or(&[][..], Wal::spans);
+            let trusted = matches!(trust, Trust::Logs(which) if which.get(at) == Some(&true));
+            for (number, span) in spans.iter().enumerate().filter(|(_, span)| !span.entries.is_empty()) {
+                waiting.push(Piece { member: at, span, right: trusted && number + 1 == spans.len() });
+            }
+        }
+        waiting.sort_by_key(|piece| (piece.bounds().1, std::cmp::Reverse(piece.member)));
+        Descent { waiting, active: Vec::new(), pick: None, members }
+    }
+
+    /// The highest index that may be found at or below `index`.
+    fn top(&self, index: RaftIndex) -> Option<RaftIndex> {
+        let within = self.active.iter().any(|piece| piece.bounds().0 <= index);
+        if within { Some(index) } else { self.waiting.last().map(|piece| piece.bounds().1.min(index)) }
+    }
+
+    /// The entry with this index, where a log is right about it. To be asked with falling indexes.
+    fn at(&mut self, index: RaftIndex) -> Result<Option<Located>> {
+        while self.waiting.last().is_some_and(|piece| piece.bounds().1 >= index) {
+            self.active.extend(self.waiting.pop());
+        }
+        self.active.retain(|piece| piece.bounds().0 <= index);
+        for piece in &mut self.active {
+            piece.right |= index <= piece.span.committed;
+        }
+        // The log that the entry above was taken from, or else that of the member which was named first.
+        let right = self.active.iter().filter(|piece| piece.right);
+        let Some(chosen) = right.min_by_key(|piece| (Some(piece.member) != self.pick, piece.member)) else {
+            return Ok(None);
+        };
+        let (member, Some(entry)) = (chosen.member, chosen.span.at(index)) else { return Ok(None) };
+        let (entry, members) = (*entry, self.members);
+        for piece in &mut self.active {
+            match piece.span.at(index) {
+                Some(other) if other.term == entry.term => piece.right = true,
+                Some(_) if piece.right => {
+                    let common = last_in_common(members, index, member, piece.member);
+                    return Err(two_histories(members, index, common, member, piece.member));
+                }
+                _ => {}
+            }
+        }
+        self.pick = Some(member);
+        Ok(Some(Located { member, entry }))
+    }
+}
+
 fn missing(index: RaftIndex) -> Error {
     Error::new(Reason::NotReached, format!("no given member holds raft entry {index}, which is committed"))
 }
 
-fn contradiction(members: &[Member], index: RaftIndex, a: usize, b: usize) -> Error {
+/// Checks that logs which hold entries of the same index and term hold the same entries there. `--force-new-cluster` reuses the
+/// term, so that two histories may differ in nothing but the entries themselves.
+///
+/// # Errors
+/// [`Reason::TwoHistories`] with both members and the last index that they have in common.
+pub fn check_histories(members: &[Member]) -> Result<()> {
+    let histories: Vec<(usize, History<'_>)> =
+        members.iter().enumerate().filter_map(|(at, member)| Some((at, History::of(member)?))).collect();
+    for (number, (a, first)) in histories.iter().enumerate() {
+        for (b, second) in histories.iter().skip(number + 1) {
+            let mut common = None;
+            for (mine, theirs) in first.with(second) {
+                if mine.term == theirs.term && !alike(first.wal, mine, second.wal, theirs) {
+                    return Err(two_histories(members, mine.index, common, *a, *b));
+                }
+                common = (mine.term == theirs.term).then_some(mine.index).or(common);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a log that count.
+struct History<'m> {
+    wal: &'m Wal,
+    entries: Vec<&'m EntryRef>,
+}
+
+impl<'m> History<'m> {
+    fn of(member: &'m Member) -> Option<History<'m>> {
+        let wal = member.wal.as_ref()?;
+        Some(History { wal, entries: wal.history() })
+    }
+
+    /// The entries of both at the indexes that both have, ascending.
+    fn with<'a>(&'a self, other: &'a History<'m>) -> impl Iterator<Item = (&'m EntryRef, &'m EntryRef)> + 'a {
+        let mut theirs = other.entries.iter().peekable();
+        self.entries.iter().filter_map(move |mine| {
+            while theirs.next_if(|entry| entry.index < mine.index).is_some() {}
+            theirs.next_if(|entry| entry.index == mine.index).map(|entry| (*mine, *entry))
+        })
+    }
+}
+
+/// Whether two entries of one index and term have the same content.
+fn alike(first: &Wal, a: &EntryRef, second: &Wal, b: &EntryRef) -> bool {
+    match (first.entry(a), second.entry(b)) {
+        (Ok(a), Ok(b)) => (a.kind, a.data) == (b.kind, b.data),
+        // What cannot be read is told where it is needed.
+        _ => true,
+    }
+}
+
+fn two_histories(members: &[Member], index: RaftIndex, common: Option<RaftIndex>, a: usize, b: usize) -> Error {
     let path = |at: usize| members.get(at).map_or(String::new(), |member| member.path.display().to_string());
-    let message = format!("{} and {} hold different committed entries at raft index {index}", path(a), path(b));
-    Error::new(Reason::Damaged, message)
+    let common = match common {
+        Some(index) => format!("the last entry in common is {index}"),
+        None => "they have no entry below it in common".to_string(),
+    };
+    let message = format!(
+        "{} and {} hold different entries at raft index {index}; {common}: one of them went on alone, for example after \
+         --force-new-cluster; convert each of them alone",
+        path(a),
+        path(b)
+    );
+    Error::new(Reason::TwoHistories, message)
+}
+
+/// The last index below `index` at which two members hold the same entry.
+fn last_in_common(members: &[Member], index: RaftIndex, a: usize, b: usize) -> Option<RaftIndex> {
+    let (first, second) = (History::of(members.get(a)?)?, History::of(members.get(b)?)?);
+    let common = first.with(&second).filter(|(mine, theirs)| mine.index < index && mine.term == theirs.term);
+    common.last().map(|(entry, _)| entry.index)
 }
 
 /// The log of a member with its end, where it is whole.
@@ -208,7 +325,7 @@ pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex
 
 fn log(at: usize, member: &Member, start: Term) -> Option<Log<'_>> {
     let wal = member.wal.as_ref()?;
-    let last = wal.entries().last().map_or((start, wal.commit()), |entry| (entry.term, entry.index));
+    let last = wal.last().map_or((start, wal.commit()), |last| (last.term, last.index));
     Some(Log { at, id: wal.metadata()?.node_id, wal, last })
 }
 

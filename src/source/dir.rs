@@ -29,6 +29,8 @@ pub enum Layout {
     Member,
     /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
     Flat,
+    /// A log alone: a directory of segments, or one segment.
+    Log,
 }
 
 impl Layout {
@@ -37,6 +39,7 @@ impl Layout {
         match self {
             Layout::Member => "member",
             Layout::Flat => "flat",
+            Layout::Log => "log",
         }
     }
 }
@@ -61,12 +64,31 @@ pub struct DataDir {
     pub layout: Layout,
     /// `.snap` files, oldest first.
     pub snapshots: Vec<SnapName>,
+    /// Snapshots that etcd, or somebody, renamed to `.snap.broken`; oldest first.
+    pub broken_snapshots: Vec<SnapName>,
     /// WAL segments in sequence; `None` with `--wal-dir none`.
     pub segments: Option<Vec<SegmentName>>,
+    /// Segments that are not read: those renamed to `.wal.broken`, and those beside the only one that was named.
+    pub unread_segments: Vec<SegmentName>,
     /// The v3 backend.
     pub db: Option<PathBuf>,
     /// v3 backends received from a leader, by the raft index of their snapshot (FORMATS 2.4).
     pub received_dbs: Vec<(RaftIndex, PathBuf)>,
+}
+
+impl DataDir {
+    fn empty(root: &Path, layout: Layout) -> DataDir {
+        DataDir {
+            root: root.to_path_buf(),
+            layout,
+            snapshots: Vec::new(),
+            broken_snapshots: Vec::new(),
+            segments: None,
+            unread_segments: Vec::new(),
+            db: None,
+            received_dbs: Vec::new(),
+        }
+    }
 }
 
 /// Where the write-ahead log is.
@@ -130,10 +152,15 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
     if is_bolt(path)? {
         return Ok(Source::V3File(path.to_path_buf()));
     }
-    if name.ends_with(".wal") {
-        let message =
-            "expected a data directory or a .snap file, found a WAL segment; give the directory that `wal` is in";
-        return Err(refuse(Reason::NotEtcd, path, message));
+    if let Some((folder, segment)) = path.parent().zip(segment_named(path)) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let beside = segments(folder, list(folder)?);
+        let unread = beside.into_iter().filter(|other| other.seq != segment.seq).collect();
+        return Ok(Source::Directory(DataDir {
+            segments: Some(vec![segment]),
+            unread_segments: unread,
+            ..DataDir::empty(path, Layout::Log)
+        }));
     }
     // A snapshot under another name: its checksum tells.
     let mut head = [0; 1];
@@ -174,17 +201,15 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
         (path.join("member"), Layout::Member)
     } else if has("snap") || has("wal") {
         (path.to_path_buf(), Layout::Flat)
+    } else if *wal_dir == WalDir::Default && !segments(path, names.clone()).is_empty() {
+        let mut dir = DataDir::empty(path, Layout::Log);
+        dir.unread_segments = broken_segments(path, &names);
+        dir.segments = Some(segments(path, names));
+        return Ok(dir);
     } else {
         return Err(not_a_data_dir(path, &names));
     };
-    let mut dir = DataDir {
-        root: path.to_path_buf(),
-        layout,
-        snapshots: Vec::new(),
-        segments: None,
-        db: None,
-        received_dbs: Vec::new(),
-    };
+    let mut dir = DataDir::empty(path, layout);
     let snap_dir = base.join("snap");
     for name in list_if_there(&snap_dir)? {
         let path = snap_dir.join(&name);
@@ -192,18 +217,26 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
             dir.db = Some(path);
         } else if let Some((term, index)) = name.strip_suffix(".snap").and_then(two_numbers) {
             dir.snapshots.push(SnapName { term: Term(term), index: RaftIndex(index), path });
+        } else if let Some((term, index)) = name.strip_suffix(".snap.broken").and_then(two_numbers) {
+            dir.broken_snapshots.push(SnapName { term: Term(term), index: RaftIndex(index), path });
         } else if let Some(index) = name.strip_suffix(".snap.db").and_then(number) {
             dir.received_dbs.push((RaftIndex(index), path));
         }
     }
     dir.snapshots.sort();
+    dir.broken_snapshots.sort();
     dir.received_dbs.sort();
     dir.segments = match wal_dir {
         WalDir::None => None,
-        WalDir::At(at) => Some(segments_elsewhere(at)?),
+        WalDir::At(at) => {
+            let found = segments_elsewhere(at)?;
+            dir.unread_segments = broken_segments(at, &list(at)?);
+            Some(found)
+        }
         WalDir::Default => {
             let at = base.join("wal");
             let names = list_if_there(&at)?;
+            dir.unread_segments = broken_segments(&at, &names);
             Some(segments(&at, names))
         }
     };
@@ -283,6 +316,24 @@ fn segments(dir: &Path, names: Vec<String>) -> Vec<SegmentName> {
     segments
 }
 
+/// Segments that were renamed to `.wal.broken`: a copy of what a repair cut off, or a segment that was taken away.
+fn broken_segments(dir: &Path, names: &[String]) -> Vec<SegmentName> {
+    let broken = |name: &String| {
+        let (seq, index) = two_numbers(name.strip_suffix(".wal.broken")?)?;
+        Some(SegmentName { seq, index: RaftIndex(index), path: dir.join(name) })
+    };
+    let mut found: Vec<_> = names.iter().filter_map(broken).collect();
+    found.sort();
+    found
+}
+
+/// The segment that a path names, by its exact name.
+fn segment_named(path: &Path) -> Option<SegmentName> {
+    let name = path.file_name()?.to_str()?;
+    let (seq, index) = two_numbers(name.strip_suffix(".wal")?)?;
+    Some(SegmentName { seq, index: RaftIndex(index), path: path.to_path_buf() })
+}
+
 /// `%016x-%016x`, exactly.
 fn two_numbers(name: &str) -> Option<(u64, u64)> {
     let (a, b) = name.split_once('-')?;
@@ -348,7 +399,7 @@ mod tests {
         assert_eq!(reason_of(&["conf", "log", "snapshot/1_90.ss"]), Reason::UnsupportedFormat);
         assert_eq!(reason_of(&["proxy/cluster"]), Reason::UnsupportedFormat);
         assert_eq!(reason_of(&["cmdlog"]), Reason::NotEtcd);
-        assert_eq!(reason_of(&["0000000000000000-0000000000000000.wal"]), Reason::NotEtcd);
+        assert_eq!(reason_of(&["0.wal"]), Reason::NotEtcd);
         assert_eq!(reason_of(&["member/snap/0000000000000001-0000000000000002.snap"]), Reason::WalMissing);
         assert_eq!(reason_of(&["member/wal/0.tmp"]), Reason::SourceEmpty);
     }

@@ -12,6 +12,7 @@ pub mod map;
 pub mod open;
 pub mod raft;
 pub mod record;
+mod scan;
 pub mod snap;
 pub mod v3_request;
 pub mod wal;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
-use crate::source::choose::{Choice, choose};
+use crate::source::choose::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
 use crate::source::live::{self, Access};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::snap::Snapshot;
-use crate::source::wal::{End, Wal};
+use crate::source::wal::{End, SegmentName, Wal};
 
 /// A convertible source: one member's data, or several members' of one cluster.
 #[derive(Debug)]
@@ -23,10 +23,31 @@ pub struct Opened {
     pub members: Vec<Member>,
     /// Where the replay starts.
     pub choice: Choice,
+    /// Whether no state leads to the log: only its entries can be shown.
+    pub log_only: bool,
     /// Whether to go on past damage, to the last sound record before it.
     pub salvage: bool,
-    /// Damage that was passed over, because that was asked for.
-    pub salvaged: Vec<Error>,
+    /// With `salvage`, the starts that were not chosen: those that reach less far, or as far from an older snapshot.
+    pub other_starts: Vec<SalvageStart>,
+    /// With `salvage`, what a replay from each start gives, where that was tried.
+    pub weighed: Vec<Weighed>,
+}
+
+/// A start of a damaged source, replayed.
+#[derive(Debug)]
+pub struct Weighed {
+    /// The snapshot file; `None`: the log from its first entry.
+    pub path: Option<PathBuf>,
+    /// Raft index that the replay starts after.
+    pub start: RaftIndex,
+    /// Raft index that it ends at.
+    pub raft_index: RaftIndex,
+    /// Keys at its end.
+    pub keys: u64,
+    /// Whether this start was chosen.
+    pub chosen: bool,
+    /// Its place among the starts.
+    pub place: usize,
 }
 
 /// One member's data.
@@ -40,8 +61,12 @@ pub struct Member {
     pub access: Access,
     /// The log; `None` for a lone snapshot.
     pub wal: Option<Wal>,
+    /// Segments that are not read, as [`DataDir::unread_segments`].
+    pub unread_segments: Vec<SegmentName>,
     /// `.snap` files, oldest first.
     pub snapshots: Vec<SnapName>,
+    /// `.snap.broken` files, oldest first.
+    pub broken_snapshots: Vec<SnapName>,
     /// The v3 backend, `snap/db`.
     pub db: Option<Map>,
     /// Backends that came with a snapshot from a leader and may not have taken the place of `db` yet (FORMATS 2.4).
@@ -68,6 +93,8 @@ pub struct OpenOptions {
     pub salvage: bool,
     /// Read a directory that an etcd is running on.
     pub allow_live: bool,
+    /// Open a log also where no state leads to it: only its entries are to be shown.
+    pub log_only: bool,
 }
 
 /// Opens a source.
@@ -112,20 +139,25 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resu
             return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
         };
         let member = member(dir, options)?;
-        members.push(if member.has_empty_log() { member.without_files() } else { member });
+        // Without a log nothing says of which cluster the other files are.
+        let gone = member.has_empty_log();
+        members.push(if gone {
+            Member { layout: member.layout, ..Member::without_files(member.path) }
+        } else {
+            member
+        });
     }
     cluster::check(&members)?;
-    let choice = cluster::choose(&members, options.up_to)?;
-    Ok(Opened { members, choice, salvage: options.salvage, salvaged: Vec::new() })
+    cluster::check_histories(&members)?;
+    opened(members, options)
 }
 
 fn lone_snapshot(path: PathBuf, access: Access) -> Result<Opened> {
     let snapshot = Snapshot::of(access.open(&path)?)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
-    let member =
-        Member { path, layout: None, access, wal: None, snapshots: vec![name], db: None, received_dbs: Vec::new() };
-    Ok(Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() })
+    let member = Member { access, snapshots: vec![name], ..Member::without_files(path) };
+    Ok(Opened::at(vec![member], choice))
 }
 
 fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
@@ -144,7 +176,17 @@ fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
         // An etcd that was started meanwhile: then this is read as its files are.
         check_locks(&dir)?;
     }
-    Ok(Member { path: dir.root, layout: Some(dir.layout), access, wal, snapshots: dir.snapshots, db, received_dbs })
+    Ok(Member {
+        path: dir.root,
+        layout: Some(dir.layout),
+        access,
+        wal,
+        unread_segments: dir.unread_segments,
+        snapshots: dir.snapshots,
+        broken_snapshots: dir.broken_snapshots,
+        db,
+        received_dbs,
+    })
 }
 
 fn check_locks(dir: &DataDir) -> Result<()> {
@@ -165,25 +207,37 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
                        backup that etcdctl 2.0 made of a running server";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&member.path));
     }
-    let mut salvaged = Vec::new();
-    loop {
-        if let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage) {
-            if !options.salvage {
-                return Err(damage.advise(WHAT_TO_DO));
-            }
-            salvaged.push(damage);
+    if !options.salvage
+        && !options.log_only
+        && let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage)
+    {
+        return Err(damage.advise(WHAT_TO_DO));
+    }
+    let (path, layout) = (member.path.clone(), member.layout);
+    opened(vec![member], options).map_err(|error| {
+        let error = error.in_file(&path);
+        if layout == Some(Layout::Log) && error.reason() == Reason::Gap {
+            return error
+                .advise("a log alone converts only from its first entry; give the data directory that it is in");
         }
-        match choose(&member.snapshots, member.wal.as_ref(), options.up_to, member.access) {
-            Ok(choice) => return Ok(Opened { members: vec![member], choice, salvage: options.salvage, salvaged }),
-            Err(error) => {
-                let fell_back = options.salvage && member.wal.as_mut().is_some_and(Wal::fall_back);
-                if !fell_back {
-                    let error = error.in_file(&member.path);
-                    let damaged = error.kind() == Kind::Damaged && !options.salvage;
-                    return Err(if damaged { error.advise(WHAT_TO_DO) } else { error });
-                }
-            }
+        let damaged = error.kind() == Kind::Damaged && !options.salvage;
+        if damaged { error.advise(WHAT_TO_DO) } else { error }
+    })
+}
+
+fn opened(members: Vec<Member>, options: OpenOptions) -> Result<Opened> {
+    let salvage = options.salvage && members.iter().any(|member| member.wal.is_some());
+    if salvage {
+        let mut starts = salvage_starts(&members, options.up_to)?;
+        let choice = starts.remove(0).choice;
+        return Ok(Opened { salvage, other_starts: starts, ..Opened::at(members, choice) });
+    }
+    match choose(&members, options.up_to) {
+        Err(_) if options.log_only => {
+            let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
+            Ok(Opened { log_only: true, ..Opened::at(members, choice) })
         }
+        choice => Ok(Opened::at(members, choice?)),
     }
 }
 
@@ -198,25 +252,54 @@ impl Member {
         self.wal.as_ref().is_some_and(|wal| wal.metadata().is_none() && !matches!(wal.end(), End::Damaged(_)))
     }
 
-    /// One of several members whose log is gone: nothing says of which cluster its other files are, so they are not used.
-    fn without_files(self) -> Member {
-        Member { wal: None, snapshots: Vec::new(), db: None, received_dbs: Vec::new(), ..self }
+    /// Whether one of its unread segments is a file that was renamed.
+    pub fn is_renamed(&self, segment: &SegmentName) -> bool {
+        segment.path.extension().is_some_and(|end| end == "broken")
+    }
+
+    /// The highest index that its log knows to be committed; 0 without a log.
+    pub fn commit(&self) -> RaftIndex {
+        self.wal.as_ref().map_or(RaftIndex(0), Wal::commit)
+    }
+
+    /// A member without a directory: its log is in memory.
+    pub(crate) fn of_log(wal: Wal) -> Member {
+        Member { wal: Some(wal), ..Member::without_files(PathBuf::from("memory")) }
+    }
+
+    /// A member of which nothing was read.
+    fn without_files(path: PathBuf) -> Member {
+        Member {
+            path,
+            layout: None,
+            access: Access::AtRest,
+            wal: None,
+            unread_segments: Vec::new(),
+            snapshots: Vec::new(),
+            broken_snapshots: Vec::new(),
+            db: None,
+            received_dbs: Vec::new(),
+        }
     }
 }
 
 impl Opened {
+    fn at(members: Vec<Member>, choice: Choice) -> Opened {
+        Opened { members, choice, log_only: false, salvage: false, other_starts: Vec::new(), weighed: Vec::new() }
+    }
+
     /// One member without a directory: its log and its snapshot are in memory.
     pub fn held(choice: Choice, wal: Wal) -> Opened {
-        let member = Member {
-            path: PathBuf::from("memory"),
-            layout: None,
-            access: Access::AtRest,
-            wal: Some(wal),
-            snapshots: Vec::new(),
-            db: None,
-            received_dbs: Vec::new(),
-        };
-        Opened { members: vec![member], choice, salvage: false, salvaged: Vec::new() }
+        let member = Member::of_log(wal);
+        Opened::at(vec![member], choice)
+    }
+
+    /// A log in memory, without a snapshot.
+    ///
+    /// # Errors
+    /// As [`open`] where the log does not begin at its first entry.
+    pub fn of_log(wal: Wal) -> Result<Opened> {
+        opened(vec![Member::of_log(wal)], OpenOptions::default())
     }
 
     /// Whether an etcd was running on any of it.
@@ -228,9 +311,7 @@ impl Opened {
     fn is_settled(&self) -> bool {
         // 2.0 writes first how far the log is committed, and then the log.
         let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
-        self.choice.passed_over.is_empty()
-            && self.salvaged.is_empty()
-            && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
+        self.choice.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
     }
 
     /// The member that the replay starts from; of none, a member without data.

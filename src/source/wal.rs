@@ -1,20 +1,18 @@
 //! The write-ahead log: segments in order, one chain of checksums, and which entries stand in the end (FORMATS 4).
 //!
-//! One pass over all segments, before anything is chosen: entries are kept as references into the maps. Damage ends a run of
-//! sound records, and the next segment begins another: a snapshot may make the earlier ones unnecessary, which is found when
-//! it is chosen. What damage means for the result is the caller's question; here nothing is believed across it. Knows no
-//! v2 tree.
+//! One pass over all segments, before anything is chosen ([`scan`](super::scan)): entries are kept as references into the
+//! maps. Damage, a missing segment and a received snapshot divide the log into spans; what each of them proves is kept, and
+//! nothing is believed across a gap. What that means for the result is the caller's question. Knows no v2 tree.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::live::Access;
 use crate::source::map::Map;
-use crate::source::raft::{
-    Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
-};
-use crate::source::record::{Broken, Frame, Record, RecordType, is_being_written, looks_torn, read_frame};
+use crate::source::raft::{Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry};
+use crate::source::record::is_being_written;
+use crate::source::scan::Scan;
 
 /// The name of a segment: its place in the sequence and the index its first entry was to have (FORMATS 1.3).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,9 +34,47 @@ pub struct EntryRef {
     pub term: Term,
     /// Its kind.
     pub kind: EntryKind,
-    segment: u32,
-    len: u32,
-    offset: u64,
+    pub(super) segment: u32,
+    pub(super) len: u32,
+    pub(super) offset: u64,
+}
+
+/// Entries of one log that follow each other without a gap, and belong to one history.
+///
+/// A healthy log has one span. A snapshot that was received from a leader ends a span, because the entries before it may have
+/// lost an election; so does damage.
+#[derive(Debug, Default)]
+pub struct Span {
+    /// The entries, in index order.
+    pub entries: Vec<EntryRef>,
+    /// The log itself proves that entries up to this one are committed.
+    pub committed: RaftIndex,
+    /// The received snapshot that the span begins after.
+    pub base: Option<SnapRecord>,
+}
+
+impl Span {
+    /// The entry with this index.
+    pub fn at(&self, index: RaftIndex) -> Option<&EntryRef> {
+        let first = self.entries.first()?.index;
+        self.entries.get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
+    }
+
+    /// Index of the last entry.
+    pub fn last(&self) -> Option<RaftIndex> {
+        self.entries.last().map(|entry| entry.index)
+    }
+}
+
+/// Records that cannot be read, with readable ones after them.
+#[derive(Debug)]
+pub struct Hole {
+    /// What is wrong, and where.
+    pub error: Error,
+    /// The last entry before it.
+    pub before: RaftIndex,
+    /// The first index that the log continues with; `None` if it does not.
+    pub next: Option<RaftIndex>,
 }
 
 /// How the log ends.
@@ -46,54 +82,47 @@ pub struct EntryRef {
 pub enum End {
     /// At a frame boundary.
     Clean,
-    /// In a record whose writing was cut short, or not done yet; what is there of it does not count.
+    /// In a record whose writing was interrupted, or is not done yet; what is there of it does not count.
     Torn {
         /// The last segment.
         segment: PathBuf,
         /// Offset of the torn frame.
         offset: u64,
     },
-    /// In damage: what stands behind it is not known.
+    /// In damage: what follows it is not known.
     Damaged(Error),
 }
 
-/// A log, read: its last run of sound records.
+/// A log, read.
 #[derive(Debug)]
 pub struct Wal {
     segments: Vec<Segment>,
-    run: Run,
-    earlier: Vec<Run>,
-}
-
-/// Records without damage between them.
-#[derive(Debug)]
-struct Run {
     scan: Scan,
     end: End,
 }
 
+/// A segment, opened.
 #[derive(Debug)]
-struct Segment {
-    name: SegmentName,
-    map: Map,
+pub(super) struct Segment {
+    pub(super) name: SegmentName,
+    pub(super) map: Map,
     /// Where the writing stood, in a log that was being written to.
     written: Option<u64>,
 }
 
 impl Segment {
     /// Whether the record that begins here was seen while it was being written.
-    fn is_being_written(&self, offset: u64) -> bool {
+    pub(super) fn is_being_written(&self, offset: u64) -> bool {
         self.written.is_some_and(|written| is_being_written(self.map.bytes(), offset, written))
     }
 }
 
 impl Wal {
-    /// Reads all segments, which must be sorted by name. Damage is no error here: see [`Wal::end`] and [`Wal::damage`].
+    /// Reads all segments, which must be sorted by name. Damage is no error here: see [`Wal::end`] and [`Wal::holes`].
     ///
     /// # Errors
     /// A segment cannot be opened.
     pub fn read(names: &[SegmentName], access: Access) -> Result<Wal> {
-        let names = contiguous(names);
         let open = |(number, name): (usize, &SegmentName)| {
             let (map, written) = match number + 1 == names.len() {
                 true => access.open_growing(&name.path)?,
@@ -109,114 +138,109 @@ impl Wal {
     /// # Errors
     /// The damage that it ends in.
     pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
-        let names: Vec<SegmentName> = segments.iter().map(|(name, _)| name.clone()).collect();
-        let skip = names.len() - contiguous(&names).len();
         let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name, written: None };
-        let mut wal = Wal::scan(segments.into_iter().skip(skip).map(held).collect());
+        let mut wal = Wal::scan(segments.into_iter().map(held).collect());
         wal.take_damage().map_or(Ok(wal), Err)
     }
 
     fn scan(segments: Vec<Segment>) -> Wal {
-        let mut earlier = Vec::new();
-        let mut scan = Scan::begin(segments.first());
-        let mut end = End::Clean;
-        for (number, segment) in segments.iter().enumerate() {
-            let last = number + 1 == segments.len();
-            if let Some(error) = scan.breaks_at(segment) {
-                let end = End::Damaged(error.in_file(&segment.name.path));
-                earlier.push(Run { scan: std::mem::replace(&mut scan, Scan::begin(Some(segment))), end });
-            }
-            end = match scan.segment(number, segment, last) {
-                Ok(None) => continue,
-                Ok(Some(offset)) => End::Torn { segment: segment.name.path.clone(), offset },
-                Err(error) => End::Damaged(error.in_file(&segment.name.path)),
-            };
-            if !last {
-                let next = Scan::begin(segments.get(number + 1));
-                let end = std::mem::replace(&mut end, End::Clean);
-                earlier.push(Run { scan: std::mem::replace(&mut scan, next), end });
-            }
-        }
-        Wal { segments, run: Run { scan, end }, earlier }
-    }
-
-    /// Forgets the last run for the one before the last damage, if there is one; what stands between is lost then.
-    pub fn fall_back(&mut self) -> bool {
-        match self.earlier.pop() {
-            Some(run) => {
-                self.run = run;
-                true
-            }
-            None => false,
-        }
+        let (scan, end) = Scan::read(&segments);
+        Wal { segments, scan, end }
     }
 
     /// How the log ends.
     pub fn end(&self) -> &End {
-        &self.run.end
+        &self.end
     }
 
     /// The damage that the log ends in, as an error to be returned.
     pub fn take_damage(&mut self) -> Option<Error> {
-        match std::mem::replace(&mut self.run.end, End::Clean) {
+        match std::mem::replace(&mut self.end, End::Clean) {
             End::Damaged(error) => Some(error),
             end => {
-                self.run.end = end;
+                self.end = end;
                 None
             }
         }
     }
 
-    /// Damage in segments before this run, of which nothing is used.
-    pub fn damage(&self) -> impl DoubleEndedIterator<Item = &Error> {
-        self.earlier.iter().filter_map(|run| match &run.end {
-            End::Damaged(error) => Some(error),
-            End::Clean | End::Torn { .. } => None,
-        })
+    /// Records that are lost in the middle of the log.
+    pub fn holes(&self) -> &[Hole] {
+        &self.scan.holes
+    }
+
+    /// The first hole that may hide an entry above `index`.
+    pub fn hole_above(&self, index: RaftIndex) -> Option<&Hole> {
+        self.holes().iter().find(|hole| hole.next.is_none_or(|next| next.0 > index.0.saturating_add(1)))
     }
 
     /// Where the log begins: by the name of its first segment, no later than with this entry.
     pub fn first_index(&self) -> RaftIndex {
-        self.run.scan.first_index
+        self.scan.first_index
     }
 
     /// Whose log it is; `None` for a log that ends before it says so.
     pub fn metadata(&self) -> Option<Metadata> {
-        self.run.scan.metadata
+        self.scan.metadata
     }
 
     /// The last hard state.
     pub fn hard_state(&self) -> Option<HardState> {
-        self.run.scan.hard_state
+        self.scan.hard_state
     }
 
     /// All snapshot records, in file order.
     pub fn snapshots(&self) -> &[SnapRecord] {
-        &self.run.scan.snapshots
+        &self.scan.snapshots
     }
 
     /// True if any frame is padded, which proves a server of 3.0 or later.
     pub fn padded(&self) -> bool {
-        self.run.scan.padded
+        self.scan.padded
     }
 
     /// Entries that later ones replaced.
     pub fn overwritten(&self) -> u64 {
-        self.run.scan.overwritten
+        self.scan.overwritten
     }
 
     /// True if the records stand in the order that `etcdctl backup` writes: all entries, then one hard state, then at most
     /// one more snapshot record (FORMATS 1.4).
     pub fn has_backup_order(&self) -> bool {
-        self.run.scan.order.is_backup()
+        self.scan.order.is_backup()
     }
 
-    /// The entries in index order, without a gap; those before the last gap are not among them.
+    /// The spans of the log, in file order; there is one at least.
+    pub fn spans(&self) -> &[Span] {
+        &self.scan.spans
+    }
+
+    /// The entries of the last span: the log as its member has it, without those before the last gap.
     pub fn entries(&self) -> &[EntryRef] {
-        &self.run.scan.entries
+        self.spans().last().map_or(&[], |span| &span.entries)
     }
 
-    /// The entry behind a reference.
+    /// The entries that count, in index order: the last span, and before it what earlier spans prove to be committed.
+    pub fn history(&self) -> Vec<&EntryRef> {
+        let mut out: Vec<&EntryRef> = Vec::new();
+        let mut end = RaftIndex(u64::MAX);
+        for (number, span) in self.spans().iter().rev().enumerate() {
+            let to = if number == 0 { end } else { span.committed };
+            let counts = |entry: &&EntryRef| entry.index <= to && entry.index < end;
+            out.extend(span.entries.iter().rev().filter(counts));
+            end = out.last().map_or(end, |entry| entry.index);
+        }
+        out.reverse();
+        out
+    }
+
+    /// Entries of earlier spans that nothing in this log proves to be committed. A later snapshot or damage took their place.
+    pub fn stale(&self) -> impl Iterator<Item = &EntryRef> {
+        let earlier = self.spans().split_last().map_or(&[][..], |(_, earlier)| earlier);
+        earlier.iter().flat_map(|span| span.entries.iter().filter(|entry| entry.index > span.committed))
+    }
+
+    /// The entry that a reference names.
     ///
     /// # Errors
     /// [`Reason::Damaged`] if its bytes changed since they were read.
@@ -236,37 +260,50 @@ impl Wal {
         self.segments.iter().map(|segment| (segment.name.path.as_path(), segment.map.bytes()))
     }
 
-    /// The last segment and its size.
-    pub fn last_segment(&self) -> Option<(&Path, u64)> {
-        self.segments.last().map(|segment| (segment.name.path.as_path(), segment.map.bytes().len() as u64))
+    /// The last segment, its size, and where its records end.
+    pub fn last_segment(&self) -> Option<LastSegment<'_>> {
+        let segment = self.segments.last()?;
+        Some(LastSegment {
+            name: &segment.name,
+            len: segment.map.bytes().len() as u64,
+            records_end: self.scan.records_end,
+            preallocated: self.scan.segment_is_padded.unwrap_or(self.scan.padded),
+        })
     }
 
-    /// Whether a server made the last segment that preallocates them (3.0 and later).
-    pub fn last_is_preallocated(&self) -> bool {
-        self.run.scan.segment_padded
-    }
-
-    /// Index of the first and last entry.
+    /// Index of the first and last entry that counts.
     pub fn range(&self) -> Option<(RaftIndex, RaftIndex)> {
-        Some((self.entries().first()?.index, self.entries().last()?.index))
+        if let [span] = self.spans() {
+            return Some((span.entries.first()?.index, span.last()?));
+        }
+        let history = self.history();
+        Some((history.first()?.index, history.last()?.index))
     }
 
-    /// The entry with this index.
+    /// Term and index that the log ends with: those of its last entry, or of the snapshot that it begins after.
+    pub fn last(&self) -> Option<SnapRecord> {
+        let span = self.spans().last()?;
+        let entry = span.entries.last().map(|entry| SnapRecord { index: entry.index, term: entry.term });
+        entry.or(span.base)
+    }
+
+    /// The entry with this index, where it counts.
     pub fn at(&self, index: RaftIndex) -> Option<&EntryRef> {
-        let first = self.entries().first()?.index;
-        self.entries().get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
+        let (last, earlier) = self.spans().split_last()?;
+        last.at(index)
+            .or_else(|| earlier.iter().rev().filter(|span| index <= span.committed).find_map(|span| span.at(index)))
     }
 
-    /// The entries with indexes above `index`, or `None` if the first of them is missing.
+    /// Whether the log has every entry above `index` that it ever had.
     ///
     /// A log without entries still says by its name how far the log before it reached.
-    pub fn after(&self, index: RaftIndex) -> Option<&[EntryRef]> {
+    pub fn continues(&self, index: RaftIndex) -> bool {
         let next = index.0.saturating_add(1);
-        let Some(first) = self.entries().first() else {
-            return if next >= self.first_index().0 { Some(&[]) } else { None };
-        };
-        let skip = next.checked_sub(first.index.0)?;
-        Some(self.entries().get(usize::try_from(skip).ok()?..).unwrap_or_default())
+        let begins = self.spans().last().and_then(|span| {
+            let first = span.entries.first().map(|entry| entry.index.0);
+            first.or(span.base.map(|base| base.index.0.saturating_add(1)))
+        });
+        self.hole_above(index).is_none() && begins.unwrap_or(self.first_index().0) <= next
     }
 
     /// The highest index known to be committed; 0 without a hard state.
@@ -275,232 +312,22 @@ impl Wal {
     }
 }
 
-/// The last run of segments whose sequence numbers grow by one: older ones were left behind by a purge.
-fn contiguous(names: &[SegmentName]) -> &[SegmentName] {
-    let start = names.windows(2).rposition(|pair| match pair {
-        [a, b] => a.seq.checked_add(1) != Some(b.seq),
-        _ => false,
-    });
-    names.get(start.map_or(0, |at| at + 1)..).unwrap_or_default()
-}
-
-/// The state of one pass.
-#[derive(Debug, Default)]
-struct Scan {
-    first_index: RaftIndex,
-    crc: u32,
-    entries: Vec<EntryRef>,
-    metadata: Option<Metadata>,
-    metadata_bytes: Vec<u8>,
-    hard_state: Option<HardState>,
-    snapshots: Vec<SnapRecord>,
-    padded: bool,
-    /// Whether the last segment begins with a padded frame.
-    segment_padded: bool,
-    overwritten: u64,
-    order: Order,
-}
-
-impl Scan {
-    fn begin(segment: Option<&Segment>) -> Scan {
-        Scan { first_index: segment.map_or(RaftIndex(0), |segment| segment.name.index), ..Scan::default() }
-    }
-
-    /// A segment begins with the checksum of all before it. Where it does not, the end of the one before is damaged or gone,
-    /// and this one may be sound.
-    fn breaks_at(&self, segment: &Segment) -> Option<Error> {
-        match read_frame(segment.map.bytes(), 0) {
-            Ok(Frame::Record { record, .. })
-                if record.kind == RecordType::Crc && self.crc != 0 && self.crc != record.crc =>
-            {
-                let error = wrong_crc(&record, self.crc);
-                Some(error.context("the segment does not continue the one before it"))
-            }
-            _ => None,
-        }
-    }
-
-    /// Reads one segment. `Some` is the offset of a torn frame, which only the last one may have.
-    fn segment(&mut self, number: usize, segment: &Segment, last: bool) -> Result<Option<u64>> {
-        let bytes = segment.map.bytes();
-        let mut offset = 0;
-        let mut first = true;
-        loop {
-            let (record, next) = match read_frame(bytes, offset) {
-                Ok(Frame::End) => break,
-                Ok(Frame::Record { record, next, padded }) => {
-                    self.padded |= padded;
-                    if first {
-                        self.segment_padded = padded;
-                    }
-                    (record, next)
-                }
-                Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
-                Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
-                Err(broken) => return Err(broken.into_error()),
-            };
-            if first && record.kind != RecordType::Crc {
-                return Err(damaged(offset, "expected a checksum record at the beginning of a segment"));
-            }
-            first = false;
-            if let Err(error) = self.check_crc(&record) {
-                if last && (looks_torn(bytes, offset, next) || segment.is_being_written(offset)) {
-                    return Ok(Some(offset));
-                }
-                return Err(error);
-            }
-            self.record(number, &record)?;
-            offset = next;
-        }
-        if first && !last {
-            return Err(damaged(0, "expected records in a segment that has a successor, found none"));
-        }
-        Ok(None)
-    }
-
-    /// The chain of checksums (FORMATS 4.3).
-    fn check_crc(&mut self, record: &Record<'_>) -> Result<()> {
-        if record.kind == RecordType::Crc {
-            if self.crc != 0 && self.crc != record.crc {
-                return Err(wrong_crc(record, self.crc));
-            }
-            self.crc = record.crc;
-            return Ok(());
-        }
-        let crc = crc32c::crc32c_append(self.crc, record.data.unwrap_or_default());
-        if crc != record.crc {
-            return Err(wrong_crc(record, crc));
-        }
-        self.crc = crc;
-        Ok(())
-    }
-
-    fn record(&mut self, segment: usize, record: &Record<'_>) -> Result<()> {
-        let data = record.data.unwrap_or_default();
-        let offset = record.data_offset;
-        self.order.see(record.kind);
-        match record.kind {
-            RecordType::Crc if record.data.is_some() => {
-                return Err(damaged(offset, "expected a checksum record without data"));
-            }
-            RecordType::Crc => {}
-            RecordType::Metadata => self.metadata(data, offset)?,
-            _ if self.metadata.is_none() => {
-                return Err(damaged(offset, "expected member metadata before any other record"));
-            }
-            RecordType::Entry => self.entry(segment, data, offset)?,
-            RecordType::State => self.state(data, offset)?,
-            RecordType::Snapshot => self.snapshots.push(parse_snap_record(data, offset)?),
-        }
-        Ok(())
-    }
-
-    fn metadata(&mut self, data: &[u8], offset: u64) -> Result<()> {
-        if self.metadata.is_some() {
-            if self.metadata_bytes != data {
-                return Err(damaged(offset, "expected the member metadata of the first segment, found another's"));
-            }
-            return Ok(());
-        }
-        self.metadata = Some(parse_metadata(data, offset)?);
-        self.metadata_bytes = data.to_vec();
-        Ok(())
-    }
-
-    fn entry(&mut self, segment: usize, data: &[u8], offset: u64) -> Result<()> {
-        let entry = parse_entry(data, offset)?;
-        if let Some(last) = self.entries.last().map(|e| e.index) {
-            if entry.index > RaftIndex(last.0.saturating_add(1)) {
-                // A snapshot was received from a leader: the entries between are not on this disk.
-                self.entries.clear();
-            } else if entry.index <= last {
-                self.overwrite(entry.index);
-            }
-        }
-        if let Some(previous) = self.entries.last()
-            && entry.term < previous.term
-        {
-            let message = format!("expected an entry of term {} or later, found term {}", previous.term, entry.term);
-            return Err(damaged(offset, message));
-        }
-        let reference = EntryRef {
-            index: entry.index,
-            term: entry.term,
-            kind: entry.kind,
-            segment: u32::try_from(segment).map_err(|_| damaged(offset, "expected fewer segments"))?,
-            len: u32::try_from(data.len()).map_err(|_| damaged(offset, "expected an entry below 4 GiB"))?,
-            offset,
-        };
-        self.entries.push(reference);
-        Ok(())
-    }
-
-    /// A later entry replaces the one at its index and all behind it (FORMATS 4.7).
-    fn overwrite(&mut self, index: RaftIndex) {
-        let first = self.entries.first().map_or(index, |e| e.index);
-        let keep = usize::try_from(index.0.saturating_sub(first.0)).unwrap_or(usize::MAX).min(self.entries.len());
-        self.overwritten += (self.entries.len() - keep) as u64;
-        self.entries.truncate(keep);
-    }
-
-    fn state(&mut self, data: &[u8], offset: u64) -> Result<()> {
-        let state = parse_hard_state(data, offset)?;
-        if let Some(previous) = self.hard_state
-            && (state.term < previous.term || state.commit < previous.commit)
-        {
-            let message = format!(
-                "expected a hard state of term {} and commit {} or later, found term {} and commit {}",
-                previous.term, previous.commit, state.term, state.commit
-            );
-            return Err(damaged(offset, message));
-        }
-        self.hard_state = Some(state);
-        Ok(())
-    }
-}
-
-/// The order of record types so far, to recognise what `etcdctl backup` wrote.
-#[derive(Debug, Default)]
-struct Order {
-    states: u64,
-    snapshots_before_state: u64,
-    snapshots_after_state: u64,
-    entries_after_state: u64,
-    crcs: u64,
-}
-
-impl Order {
-    fn see(&mut self, kind: RecordType) {
-        match kind {
-            RecordType::State => self.states += 1,
-            RecordType::Snapshot if self.states == 0 => self.snapshots_before_state += 1,
-            RecordType::Snapshot => self.snapshots_after_state += 1,
-            RecordType::Entry if self.states > 0 => self.entries_after_state += 1,
-            RecordType::Crc => self.crcs += 1,
-            RecordType::Entry | RecordType::Metadata => {}
-        }
-    }
-
-    fn is_backup(&self) -> bool {
-        self.crcs == 1
-            && self.states == 1
-            && self.entries_after_state == 0
-            && self.snapshots_before_state == 1
-            && self.snapshots_after_state <= 1
-    }
-}
-
-fn wrong_crc(record: &Record<'_>, crc: u32) -> Error {
-    damaged(record.data_offset, format!("expected data with CRC-32C {:08x}, found {crc:08x}", record.crc))
+/// The last segment of a log, as far as its size says how the log ends.
+#[derive(Debug, Clone, Copy)]
+pub struct LastSegment<'w> {
+    /// Its name.
+    pub name: &'w SegmentName,
+    /// Bytes of the file.
+    pub len: u64,
+    /// Bytes up to the end of its last whole record.
+    pub records_end: u64,
+    /// Whether a server made it that preallocates segments (3.0 and later).
+    pub preallocated: bool,
 }
 
 fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     let start = usize::try_from(offset).ok()?;
     bytes.get(start..start.checked_add(usize::try_from(len).ok()?)?)
-}
-
-fn damaged(offset: u64, message: impl Into<String>) -> Error {
-    Error::new(Reason::Damaged, message).at(offset)
 }
 
 #[cfg(test)]

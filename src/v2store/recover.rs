@@ -9,10 +9,10 @@ use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
 use crate::limits;
-use crate::source::cluster::{self, Located, Proof};
+use crate::source::cluster::{self, Located, Proof, Reach, Trust};
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
-use crate::source::wal::{End, Wal};
+use crate::source::wal::{End, EntryRef, Wal};
 use crate::v2store::apply::{Effect, Replay, ServerVersion};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
@@ -190,15 +190,7 @@ pub fn recover_observed<'m>(
         return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
     }
     let Commit { index: commit, by: commit_by, not_found } = commit(opened, start, backend)?;
-    let commits = cluster::commits(&opened.members);
-    // What a member's backend proves is in its own log too, and so is what the snapshot of one alone proves.
-    let by_backend = backend.filter(|_| commit_by == CommitBy::Backend).map(|proof| proof.member);
-    let members = opened.members.len();
-    let right = (0..members).map(|at| members == 1 || by_backend == Some(at)).collect();
-    let committed = match opened.wal() {
-        Some(_) => cluster::join(&opened.members, &commits, start, commit, right)?,
-        None => Vec::new(),
-    };
+    let committed = committed(opened, start, commit, up_to, &right_logs(opened, backend, commit_by))?;
     let mut tree = Tree::new(table);
     let version = last_server(opened, &committed, &mut tree)?;
     let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
@@ -230,6 +222,30 @@ pub fn recover_observed<'m>(
         Some(up_to) if recovered.replay.applied != up_to => Err(not_reached(opened, &recovered, up_to)),
         _ => Ok(recovered),
     }
+}
+
+/// The committed entries after the start; at least those up to `up_to`.
+fn committed(
+    opened: &Opened,
+    start: RaftIndex,
+    commit: RaftIndex,
+    up_to: RaftIndex,
+    right: &[bool],
+) -> Result<Vec<Located>> {
+    if opened.members.iter().all(|member| member.wal.is_none()) {
+        return Ok(Vec::new());
+    }
+    let join = |to| cluster::join(&opened.members, start, to, Trust::Logs(right));
+    // What is missing above the index that is asked for is not missed.
+    join(commit).or_else(|error| if up_to < commit { join(up_to) } else { Err(error) })
+}
+
+/// Whose log is right about the commit index: what a member's backend proves is in its own log too, and so is what the snapshot
+/// of one alone proves.
+fn right_logs(opened: &Opened, backend: Option<BackendProof>, by: CommitBy) -> Vec<bool> {
+    let by_backend = backend.filter(|_| by == CommitBy::Backend).map(|proof| proof.member);
+    let alone = opened.members.len() == 1;
+    (0..opened.members.len()).map(|at| alone || by_backend == Some(at)).collect()
 }
 
 fn until(entries: &[Located], index: RaftIndex) -> &[Located] {
@@ -289,19 +305,23 @@ impl<'m> Recovered<'m> {
         observe: Observe<'_>,
     ) -> Result<()> {
         let members = &opened.members;
-        let end = |at: usize| members.get(at)?.wal.as_ref()?.range().map(|(_, last)| last);
-        let only = |at: usize| (0..members.len()).map(|other| other == at).collect();
+        let end = |at: usize| members.get(at)?.wal.as_ref()?.last().map(|last| last.index);
+        let only = |at: usize| (0..members.len()).map(|other| other == at).collect::<Vec<bool>>();
         let (to, right, by) = match options.tail {
             TailRule::Committed | TailRule::Fail => return Ok(()),
             TailRule::All => {
                 let Some(at) = cluster::furthest(members) else { return Ok(()) };
+                if opened.salvage {
+                    return self.go_on_in(opened, at, options, CommitBy::Asked, observe);
+                }
                 (end(at), only(at), CommitBy::Asked)
             }
             TailRule::Auto if self.backup => return Ok(()),
             TailRule::Auto => match self.only_voter(opened) {
+                Some(at) if opened.salvage => return self.go_on_in(opened, at, options, CommitBy::OnlyVoter, observe),
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
                 // Logs that were read one after the other while they grew do not prove what all held at once.
-                None if members.len() == 1 || opened.is_live() => return Ok(()),
+                None if members.len() == 1 || opened.is_live() || self.not_found.is_some() => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
                     let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {
@@ -317,7 +337,30 @@ impl<'m> Recovered<'m> {
         };
         let to = to.unwrap_or(commit).min(options.up_to.unwrap_or(RaftIndex(u64::MAX)));
         if to > commit {
-            let entries = cluster::join(members, &cluster::commits(members), commit, to, right)?;
+            let entries = cluster::join(members, commit, to, Trust::Logs(&right))?;
+            self.apply(opened, &entries, observe)?;
+            self.commit_by = by;
+        }
+        Ok(())
+    }
+
+    /// Applies what follows in one member's log without a gap, up to the next damage.
+    fn go_on_in(
+        &mut self,
+        opened: &'m Opened,
+        member: usize,
+        options: &ReplayOptions,
+        by: CommitBy,
+        observe: Observe<'_>,
+    ) -> Result<()> {
+        let Some(wal) = opened.members.get(member).and_then(|member| member.wal.as_ref()) else { return Ok(()) };
+        let next = RaftIndex(self.replay.applied.0.saturating_add(1));
+        let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
+        let span = wal.spans().iter().rev().find(|span| span.at(next).is_some());
+        let follows = |entry: &&EntryRef| entry.index >= next && entry.index <= up_to;
+        let entries = span.into_iter().flat_map(|span| span.entries.iter().filter(follows));
+        let entries: Vec<Located> = entries.map(|entry| Located { member, entry: *entry }).collect();
+        if !entries.is_empty() {
             self.apply(opened, &entries, observe)?;
             self.commit_by = by;
         }
@@ -358,13 +401,13 @@ fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> R
         return found(start, CommitBy::Snapshot);
     }
     let own = opened.wal().map_or(RaftIndex(0), Wal::commit);
-    let known = cluster::commits(&opened.members).into_iter().max().unwrap_or(own);
+    let known = cluster::commit(&opened.members);
     let (mut index, mut by) = match known {
         known if known > own.max(start) => (known, CommitBy::OtherMember),
         known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
         _ => (start, CommitBy::Snapshot),
     };
-    let last = opened.wal().and_then(Wal::range).map_or(start, |(_, last)| last.max(start));
+    let last = opened.wal().and_then(Wal::last).map_or(start, |last| last.index.max(start));
     // Of several members, the log of the one with this backend may have been lost: then the others prove what they can.
     let alone = opened.members.len() == 1;
     let holds =
@@ -372,14 +415,16 @@ fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> R
     if let Some(backend) = backend.filter(|proof| proof.index > index && (alone || holds(proof.member, proof.index))) {
         (index, by) = (backend.index, CommitBy::Backend);
     }
+    if opened.salvage {
+        let right = right_logs(opened, backend, by);
+        let reached = Reach::of(&opened.members, index, Trust::Logs(&right))?.from(start).min(index).max(start);
+        let not_found = (reached < index).then(|| beyond_log(opened, index, by, reached));
+        return Ok(Commit { index: reached, by, not_found });
+    }
     if index <= last || !alone {
         return found(index, by);
     }
-    let error = beyond_log(opened, index, by, last);
-    match opened.salvage {
-        true => Ok(Commit { index: last, by, not_found: Some(error) }),
-        false => Err(error.advise(WHAT_TO_DO)),
-    }
+    Err(beyond_log(opened, index, by, last).advise(WHAT_TO_DO))
 }
 
 fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) -> Error {
@@ -393,7 +438,10 @@ fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) 
         Some(End::Torn { segment, offset }) => {
             error.context("the last record is cut short").at(*offset).in_file(segment)
         }
-        _ => error.in_file(opened.wal().and_then(Wal::last_segment).map_or(opened.path(), |(segment, _)| segment)),
+        _ => {
+            let segment = opened.wal().and_then(Wal::last_segment);
+            error.in_file(segment.map_or(opened.path(), |segment| &segment.name.path))
+        }
     }
 }
 

@@ -78,6 +78,24 @@ pub fn public(test: &str) -> Option<PathBuf> {
     Some(require(test)?.join("public"))
 }
 
+/// The unpacked directories of ../shared/corpus-runs, or `None` after a note that `test` skips.
+pub fn runs(test: &str) -> Option<Vec<PathBuf>> {
+    let from = require(test)?.join("../corpus-runs");
+    let to = scratch::dir().join("corpus-runs");
+    let mut archives: Vec<PathBuf> = fs::read_dir(from)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "zst"))
+        .collect();
+    archives.sort();
+    let unpacked = |archive: &PathBuf| {
+        unpack(archive, &to);
+        let name = archive.file_name().unwrap().to_str().unwrap();
+        to.join(name.strip_suffix(".tar.zst").unwrap())
+    };
+    Some(archives.iter().map(unpacked).collect())
+}
+
 fn require(test: &str) -> Option<&'static Path> {
     static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
     let dir = DIR.get_or_init(|| {

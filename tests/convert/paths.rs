@@ -166,7 +166,7 @@ fn a_dash_is_no_file() {
     let case = Case::new();
     let folder = case.path("out");
     let program = env!("CARGO_BIN_EXE_etcdlift");
-    let mut command = |args: &[&str]| {
+    let command = |args: &[&str]| {
         let mut command = std::process::Command::new("timeout");
         command.args(["60", program]).args(args).current_dir(&folder);
         run(&mut command)

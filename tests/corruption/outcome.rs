@@ -52,7 +52,7 @@ pub(crate) fn read(dir: &Path) -> Result<Outcome> {
         End::Torn { offset, .. } => Some(*offset),
         End::Clean | End::Damaged(_) => None,
     };
-    let mut notes: Vec<String> = wal.damage().map(ToString::to_string).collect();
+    let mut notes: Vec<String> = wal.holes().iter().map(|hole| hole.error.to_string()).collect();
     notes.extend(opened.choice.passed_over.iter().map(|passed| passed.why.clone()));
     notes.extend(torn.map(|offset| format!("torn at {offset}")));
     if !recovered.tail.writes.is_empty() {

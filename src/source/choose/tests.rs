@@ -34,7 +34,11 @@ impl Fixture {
     }
 
     fn choose(&self, log: &Log) -> Result<Choice> {
-        choose(&self.names, Some(&Wal::of_bytes(log.named()).unwrap()), None, Access::AtRest)
+        self.choose_with(Wal::of_bytes(log.named()).unwrap())
+    }
+
+    fn choose_with(&self, wal: Wal) -> Result<Choice> {
+        choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None)
     }
 }
 
@@ -112,9 +116,9 @@ fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
     for (snapshot, fits) in [(5, false), (9, false), (10, true), (15, true)] {
         let snapshots = Fixture::new(&[snapshot]);
         let mut segments = log(1, &[snapshot]).named();
-        segments[0].1[60] ^= 1;
+        segments[0].1[2] ^= 1;
         let wal = Wal::of_bytes(segments).unwrap();
-        let choice = choose(&snapshots.names, Some(&wal), None, Access::AtRest);
+        let choice = snapshots.choose_with(wal);
         if fits {
             assert_eq!(chosen(choice), (snapshot, vec![]));
         } else {
@@ -132,12 +136,36 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
     log.cut(21, None);
     let mut segments = log.named();
     for bytes in segments.iter_mut().take(2).map(|(_, bytes)| bytes) {
-        bytes[60] ^= 1;
+        bytes[2] ^= 1;
     }
-    let wal = Wal::of_bytes(segments).unwrap();
     for names in [Fixture::new(&[]), Fixture::new(&[5]), Fixture::new(&[19])] {
-        let error = choose(&names.names, Some(&wal), None, Access::AtRest).unwrap_err();
+        let error = names.choose_with(Wal::of_bytes(segments.clone()).unwrap()).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Damaged, "{error}");
     }
-    assert_eq!(chosen(choose(&Fixture::new(&[20]).names, Some(&wal), None, Access::AtRest)), (20, vec![]));
+    assert_eq!(chosen(Fixture::new(&[20]).choose_with(Wal::of_bytes(segments).unwrap())), (20, vec![]));
+}
+
+/// A snapshot holds committed state: beyond the end of the log it is newer than all that the log has.
+#[test]
+fn a_snapshot_beyond_the_log_is_the_start() {
+    assert_eq!(chosen(Fixture::new(&[5, 30]).choose(&log(1, &[5]))), (30, vec![]));
+    assert_eq!(chosen(Fixture::new(&[5, 20]).choose(&log(1, &[5]))), (20, vec![]));
+    let mut later = log(1, &[5]);
+    later.entry(NORMAL, 3, 21, None);
+    later.state(3, 0xa, 21);
+    assert_eq!(
+        chosen(Fixture::new(&[5, 30]).choose(&later)),
+        (5, vec![30]),
+        "a committed entry of a later term is below it"
+    );
+}
+
+/// etcd calls it a snapshot mismatch.
+#[test]
+fn a_snapshot_of_another_term_than_its_record_is_not_used() {
+    let fixture = Fixture::new(&[10]);
+    assert_eq!(chosen(fixture.choose(&log(11, &[]))), (10, vec![]));
+    let mut log = log(11, &[]);
+    log.snapshot(10, 2);
+    assert_eq!(fixture.choose(&log).unwrap_err().reason(), Reason::Gap);
 }

@@ -1,6 +1,7 @@
 //! Logs in every state that a crash, a purge or a received snapshot leaves them in.
 
 use super::*;
+use crate::error::Reason;
 use crate::fuzzing::log::{Dialect, ENTRY, Log, NORMAL};
 
 const BOTH: [Dialect; 2] = [Dialect::Unpadded, Dialect::Padded];
@@ -38,9 +39,9 @@ fn a_sound_log_is_read_whole() {
         let wal = read(&three(dialect)).unwrap();
         assert_eq!(indexes(&wal), (1..=9).collect::<Vec<_>>());
         assert_eq!((wal.commit(), wal.snapshots().len(), wal.padded()), (RaftIndex(9), 1, dialect == Dialect::Padded));
-        assert!(wal.damage().next().is_none() && matches!(wal.end(), End::Clean));
-        assert_eq!(wal.after(RaftIndex(7)).unwrap().len(), 2);
-        assert_eq!(wal.after(RaftIndex(u64::MAX)).map(<[_]>::len), Some(0));
+        assert!(wal.holes().is_empty() && matches!(wal.end(), End::Clean));
+        assert!(wal.continues(RaftIndex(0)) && wal.continues(RaftIndex(7)) && wal.continues(RaftIndex(u64::MAX)));
+        assert_eq!((wal.spans().len(), wal.history().len(), wal.stale().count()), (1, 9, 0));
     }
 }
 
@@ -78,24 +79,28 @@ fn behind_a_received_snapshot_the_log_begins_anew() {
     let wal = read(&log).unwrap();
     assert_eq!(indexes(&wal), [51, 52]);
     assert_eq!(wal.snapshots().last(), Some(&SnapRecord { index: RaftIndex(50), term: Term(2) }));
-    assert!(wal.after(RaftIndex(9)).is_none() && wal.after(RaftIndex(49)).is_none());
-    assert_eq!(wal.after(RaftIndex(50)).unwrap().len(), 2);
+    assert!(!wal.continues(RaftIndex(9)) && !wal.continues(RaftIndex(49)) && wal.continues(RaftIndex(50)));
+    let history: Vec<u64> = wal.history().iter().map(|entry| entry.index.0).collect();
+    assert_eq!(history, (1..=9).chain(51..=52).collect::<Vec<_>>());
 }
 
 #[test]
 fn damage_in_an_early_segment_moves_the_beginning() {
     for dialect in BOTH {
         for damaged in 0..2 {
-            let mut segments = three(dialect).named();
+            let log = three(dialect);
+            let mut segments = log.named();
             let bytes = &mut segments[damaged].1;
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
+            // The length of a record: what follows it in the segment cannot be read.
+            let offset = log.segments()[damaged].ends[3];
+            bytes[offset + 2] ^= 1;
             let wal = Wal::of_bytes(segments).unwrap();
             let first = [4, 7][damaged];
-            assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((first, 9)), 1));
-            assert_eq!(wal.first_index(), RaftIndex(first));
-            assert!(wal.after(RaftIndex(first - 2)).is_none());
-            assert!(wal.damage().next().unwrap().offset().is_some() && wal.damage().next().unwrap().file().is_some());
+            assert_eq!((indexes(&wal).first(), wal.holes().len()), (Some(&first), 1));
+            assert!(!wal.continues(RaftIndex(first - 2)) && wal.continues(RaftIndex(first - 1)));
+            let hole = &wal.holes()[0];
+            assert!(hole.error.offset().is_some() && hole.error.file().is_some(), "{hole:?}");
+            assert_eq!(hole.next, Some(RaftIndex(first)));
         }
     }
 }
@@ -109,8 +114,8 @@ fn a_segment_whose_predecessor_lost_its_end_is_used_alone() {
         let end = log.segments()[1].ends[3];
         segments[1].1.truncate(end);
         let wal = Wal::of_bytes(segments).unwrap();
-        assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((7, 9)), 1));
-        assert!(wal.damage().next().unwrap().to_string().contains("does not continue"), "{wal:?}");
+        assert_eq!((indexes(&wal), wal.holes().len()), (vec![7, 8, 9], 1));
+        assert!(wal.holes()[0].error.to_string().contains("does not continue"), "{wal:?}");
     }
 }
 
@@ -118,9 +123,10 @@ fn a_segment_whose_predecessor_lost_its_end_is_used_alone() {
 fn damage_in_the_last_segment_is_an_error() {
     for dialect in BOTH {
         let mut segments = three(dialect).named();
+        // The last record: nothing after it can prove that it alone is damaged.
         let bytes = &mut segments[2].1;
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[last] ^= 1;
         let error = Wal::of_bytes(segments).unwrap_err();
         assert_eq!(error.reason(), Reason::Damaged);
         assert!(error.offset().is_some() && error.file().is_some());
@@ -128,12 +134,15 @@ fn damage_in_the_last_segment_is_an_error() {
 }
 
 #[test]
-fn before_a_missing_segment_nothing_is_used() {
+fn a_missing_segment_is_a_hole() {
     let mut segments = three(Dialect::Padded).named();
     segments.remove(1);
     let wal = Wal::of_bytes(segments).unwrap();
-    assert_eq!((first_and_last(&wal), wal.first_index()), (Some((7, 9)), RaftIndex(7)));
-    assert!(wal.after(RaftIndex(3)).is_none() && wal.after(RaftIndex(6)).is_some());
+    assert_eq!((indexes(&wal), wal.holes().len(), wal.spans().len()), (vec![7, 8, 9], 1, 2));
+    assert!(!wal.continues(RaftIndex(3)) && wal.continues(RaftIndex(6)));
+    assert!(wal.holes()[0].error.to_string().contains("expected segment 0000000000000001"), "{wal:?}");
+    // The hard state right before the hole may have belonged to a snapshot that was received.
+    assert_eq!(wal.spans()[0].committed, RaftIndex(0));
 }
 
 /// What a crash while the segment was cut leaves: nothing of it, or its header alone.
@@ -161,7 +170,7 @@ fn an_empty_segment_with_a_successor_is_damage() {
     let mut segments = three(Dialect::Padded).named();
     segments[1].1.clear();
     let wal = Wal::of_bytes(segments).unwrap();
-    assert_eq!((first_and_last(&wal), wal.damage().count()), (Some((7, 9)), 1));
+    assert_eq!((indexes(&wal), wal.holes().len()), (vec![7, 8, 9], 1));
 }
 
 #[test]
@@ -172,14 +181,13 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
         let mut segments = log.named();
         // Damaged, emptied, or not there.
         match lost {
-            0 => segments[2].1[100] ^= 1,
+            0 => segments[2].1[2] ^= 1,
             1 => segments[2].1.clear(),
             _ => drop(segments.remove(2)),
         }
         let wal = Wal::of_bytes(segments).unwrap();
-        assert_eq!((first_and_last(&wal), wal.first_index()), (None, RaftIndex(10)));
-        assert!(wal.after(RaftIndex(0)).is_none() && wal.after(RaftIndex(8)).is_none());
-        assert!(wal.after(RaftIndex(9)).is_some());
+        assert!(indexes(&wal).is_empty());
+        assert!(!wal.continues(RaftIndex(0)) && !wal.continues(RaftIndex(8)) && wal.continues(RaftIndex(9)));
     }
 }
 
@@ -197,7 +205,7 @@ fn a_torn_record_ends_the_last_segment_and_damages_any_other() {
             assert_eq!((first_and_last(&wal), wal.commit()), (Some((1, 9)), RaftIndex(6)));
             let mut segments = log.named();
             segments[1].1.truncate(len);
-            assert_eq!(Wal::of_bytes(segments).unwrap().damage().count(), 1);
+            assert_eq!(Wal::of_bytes(segments).unwrap().holes().len(), 1);
         }
     }
 }
@@ -266,6 +274,77 @@ fn only_files_of_the_exact_name_are_segments() {
     assert_eq!((first_and_last(&wal), wal.files().count()), (Some((1, 9)), 3));
 }
 
+/// One record whose checksum is wrong, with sound ones after it: the log loses that record alone.
+#[test]
+fn after_one_damaged_record_the_log_goes_on() {
+    for dialect in BOTH {
+        let log = three(dialect);
+        // Records 3 to 5 of the middle segment are entries 4 to 6.
+        for record in 3..6 {
+            for at_end in [true, false] {
+                let mut segments = log.named();
+                let (start, end) = (log.segments()[1].ends[record - 1], log.segments()[1].ends[record]);
+                // A byte of the data, or of the checksum itself.
+                let at = if at_end { start + 50 } else { start + 12 };
+                assert!(at < end);
+                segments[1].1[at] ^= 1;
+                let wal = Wal::of_bytes(segments).unwrap();
+                let index = record as u64 + 1;
+                assert_eq!((indexes(&wal), wal.holes().len()), ((index + 1..=9).collect::<Vec<_>>(), 1));
+                assert_eq!(wal.holes()[0].next, Some(RaftIndex(index + 1)));
+                assert!(!wal.continues(RaftIndex(index - 1)) && wal.continues(RaftIndex(index)));
+                assert_eq!(wal.commit(), RaftIndex(9));
+            }
+        }
+    }
+}
+
+/// Entries of a deposed leader that reach beyond the snapshot which it received: the term at the snapshot's index proves that
+/// those up to it are no history. Servers record the commit index before or after the snapshot.
+#[test]
+fn a_stale_tail_below_a_received_snapshot_does_not_count() {
+    for state_first in [true, false] {
+        let mut log = three(Dialect::Unpadded);
+        (10..=30).for_each(|index| log.entry(NORMAL, 7, index, None));
+        if state_first {
+            log.state(8, 0xb, 20);
+        }
+        log.snapshot(20, 6);
+        if !state_first {
+            log.state(8, 0xb, 20);
+        }
+        // A leader of term 8 may hold entries of term 6.
+        log.entry(NORMAL, 6, 21, None);
+        log.entry(NORMAL, 8, 22, None);
+        log.state(8, 0xb, 22);
+        let wal = read(&log).unwrap();
+        assert_eq!(indexes(&wal), [21, 22]);
+        let history: Vec<u64> = wal.history().iter().map(|entry| entry.index.0).collect();
+        assert_eq!(history, (1..=9).chain(21..=22).collect::<Vec<_>>());
+        assert_eq!(wal.stale().map(|entry| entry.index.0).collect::<Vec<_>>(), (10..=20).collect::<Vec<_>>());
+        assert!(wal.at(RaftIndex(15)).is_none() && !wal.continues(RaftIndex(9)) && wal.continues(RaftIndex(20)));
+    }
+}
+
+/// A crash may leave the record of a received snapshot without the commit index: then the old log counts, as in etcd.
+#[test]
+fn a_snapshot_record_that_no_commit_confirms_changes_nothing() {
+    let mut log = three(Dialect::Padded);
+    (10..=30).for_each(|index| log.entry(NORMAL, 7, index, None));
+    log.snapshot(20, 8);
+    let wal = read(&log).unwrap();
+    assert_eq!((indexes(&wal), wal.commit(), wal.stale().count()), ((1..=30).collect::<Vec<_>>(), RaftIndex(9), 0));
+}
+
+/// Who made a segment is told by the first frame whose length needs padding; a checksum record alone often does not.
+#[test]
+fn the_writer_of_a_segment_is_known_by_its_frames() {
+    for dialect in BOTH {
+        let segment = read(&three(dialect)).unwrap();
+        assert_eq!(segment.last_segment().unwrap().preallocated, dialect == Dialect::Padded);
+    }
+}
+
 proptest::proptest! {
     /// Any sequence of saves, as the log of a member that is leader, follower, deposed and caught up by snapshots.
     #[test]
@@ -306,6 +385,6 @@ proptest::proptest! {
         let wal = read(&log).unwrap();
         let found: Vec<_> = wal.entries().iter().map(|e| (e.index.0, e.term.0, wal.entry(e).unwrap().data.len())).collect();
         proptest::prop_assert_eq!(found, entries);
-        proptest::prop_assert!(wal.damage().next().is_none());
+        proptest::prop_assert!(wal.holes().is_empty());
     }
 }

@@ -1,0 +1,88 @@
+//! `--salvage`: weighs every sound start of a damaged source by what a replay from it gives, and chooses the one that reaches
+//! furthest.
+
+use super::load::backend;
+use super::prepare::replay_options;
+use crate::error::Result;
+use crate::ids::RaftIndex;
+use crate::options::ConvertOptions;
+use crate::source::choose::SalvageStart;
+use crate::source::open::{Opened, Weighed};
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::overlay::Tree;
+use crate::v2store::recover::{read_table, recover};
+
+/// Replays from each start, and leaves the source with the one that reaches furthest; of equals the newest snapshot. A start
+/// that no replay can go on from is passed over, unless there is no other.
+///
+/// # Errors
+/// That of the most promising start, where none can be replayed.
+pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions) -> Result<()> {
+    let mut starts = std::mem::take(&mut opened.other_starts);
+    if !opened.salvage {
+        return Ok(());
+    }
+    let mut best: Option<(RaftIndex, RaftIndex, usize)> = None;
+    let mut first_error = None;
+    let mut weighed = Vec::new();
+    for at in 0..=starts.len() {
+        // The start at hand stands in `opened`, the one before it goes back to its place.
+        if let Some(at) = at.checked_sub(1) {
+            swap(opened, &mut starts, at);
+        }
+        let start = opened.choice.index();
+        let path = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
+        match replay(opened, options) {
+            Ok((raft_index, keys)) => {
+                if best.is_none_or(|(reached, from, _)| (raft_index, start) > (reached, from)) {
+                    best = Some((raft_index, start, at));
+                }
+                weighed.push(Weighed { path, start, raft_index, keys, chosen: false, place: at });
+            }
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+        if let Some(at) = at.checked_sub(1) {
+            swap(opened, &mut starts, at);
+        }
+    }
+    let Some((.., place)) = best else { return first_error.map_or(Ok(()), Err) };
+    if let Some(at) = place.checked_sub(1) {
+        let passed_over = std::mem::take(&mut opened.choice.passed_over);
+        swap(opened, &mut starts, at);
+        let index = opened.choice.index();
+        opened.choice.passed_over.extend(passed_over.into_iter().filter(|passed| passed.index > index));
+    }
+    for line in &mut weighed {
+        line.chosen = line.place == place;
+    }
+    opened.weighed = weighed;
+    Ok(())
+}
+
+fn swap(opened: &mut Opened, starts: &mut [SalvageStart], at: usize) {
+    if let Some(start) = starts.get_mut(at) {
+        std::mem::swap(&mut opened.choice, &mut start.choice);
+    }
+}
+
+/// How far a replay goes, and how many keys it gives.
+fn replay(opened: &Opened, options: &ConvertOptions) -> Result<(RaftIndex, u64)> {
+    let table = read_table(opened)?;
+    let backend = backend(opened);
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options(options))?;
+    let applied = recovered.replay.applied;
+    Ok((applied, keys(&mut recovered.replay.tree)))
+}
+
+fn keys(tree: &mut Tree<'_>) -> u64 {
+    let Ok(root) = tree.lookup(NAMESPACE) else { return 0 };
+    let tree = &*tree;
+    let mut keys = 0;
+    let counted: Result<()> = tree.walk(root, &mut |visit| {
+        keys += u64::from(!tree.is_dir(visit.node));
+        Ok(())
+    });
+    counted.map_or(0, |()| keys)
+}

@@ -1,0 +1,386 @@
+//! One pass over the segments of a log (FORMATS 4.2 to 4.8): the chain of checksums, the hard state, the snapshot records, and
+//! the entries in spans. Knows records; must not know where a conversion starts or what an entry asks for.
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::RaftIndex;
+use crate::source::raft::{
+    HardState, Metadata, SnapRecord, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
+};
+use crate::source::record::{Broken, Frame, Record, RecordType, looks_torn, read_frame};
+use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
+
+/// What a pass over all segments found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// By the name of the first segment, the index of its first entry.
+    pub(super) first_index: RaftIndex,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) hard_state: Option<HardState>,
+    pub(super) snapshots: Vec<SnapRecord>,
+    /// In file order.
+    pub(super) spans: Vec<Span>,
+    pub(super) holes: Vec<Hole>,
+    pub(super) overwritten: u64,
+    pub(super) order: Order,
+    /// Whether any frame is padded.
+    pub(super) padded: bool,
+    /// Whether the first frame of the last segment that can tell is padded: who made the segment.
+    pub(super) segment_is_padded: Option<bool>,
+    /// Where the last whole record of the last segment ends.
+    pub(super) records_end: u64,
+    /// The span that entries are added to.
+    open: Span,
+    crc: u32,
+    metadata_bytes: Vec<u8>,
+    /// Commit indexes of the hard states, ascending, each once.
+    commits: Vec<RaftIndex>,
+    /// The last record is a hard state.
+    state_was_last: bool,
+    /// A snapshot record that does not fit the entries, until a hard state commits it.
+    pending: Option<SnapRecord>,
+    /// Holes that a hard state follows.
+    holes_before_state: usize,
+}
+
+impl Scan {
+    /// Reads segments, sorted by name.
+    pub(super) fn read(segments: &[Segment]) -> (Scan, End) {
+        let first_index = segments.first().map_or(RaftIndex(0), |segment| segment.name.index);
+        let mut scan = Scan { first_index, ..Scan::default() };
+        let mut end = End::Clean;
+        let mut previous: Option<&Segment> = None;
+        for (number, segment) in segments.iter().enumerate() {
+            let last = number + 1 == segments.len();
+            scan.begin_segment(previous, segment);
+            match scan.segment(number, segment, last) {
+                Ok(None) => {}
+                Ok(Some(offset)) if last => end = End::Torn { segment: segment.name.path.clone(), offset },
+                Ok(Some(offset)) => {
+                    scan.hole(damaged(offset, "expected a whole record in a segment that has a successor"), segment);
+                }
+                Err(error) if last => end = End::Damaged(error.in_file(&segment.name.path)),
+                Err(error) => scan.hole(error, segment),
+            }
+            previous = Some(segment);
+        }
+        let end = scan.end(end);
+        (scan, end)
+    }
+
+    /// The log has its end. A hard state may be lost in a hole that no other one follows.
+    fn end(&mut self, end: End) -> End {
+        let damaged = matches!(end, End::Damaged(_));
+        let committed = if damaged { self.certain_commit() } else { self.commit() };
+        let has_entries = !self.open.entries.is_empty();
+        self.open.committed = committed;
+        self.spans.push(std::mem::take(&mut self.open));
+        if damaged || (!has_entries && self.holes.iter().all(|hole| hole.next.is_some())) {
+            return end;
+        }
+        match self.holes.drain(self.holes_before_state.min(self.holes.len())..).next() {
+            Some(hole) => End::Damaged(hole.error),
+            None => end,
+        }
+    }
+
+    /// A segment begins with the checksum of all before it, and its name says which entry is next. Where that does not fit, the
+    /// end of the segment before is damaged or gone, and this one may be sound.
+    fn begin_segment(&mut self, previous: Option<&Segment>, segment: &Segment) {
+        (self.segment_is_padded, self.records_end) = (None, 0);
+        if let Some(previous) = previous
+            && previous.name.seq.checked_add(1) != Some(segment.name.seq)
+        {
+            let expected = previous.name.seq.saturating_add(1);
+            let message =
+                format!("expected segment {expected:016x} before this one, found segment {:016x}", previous.name.seq);
+            self.hole(Error::new(Reason::Gap, message), segment);
+        }
+        if let Ok(Frame::Record { record, .. }) = read_frame(segment.map.bytes(), 0)
+            && record.kind == RecordType::Crc
+            && self.crc != 0
+            && self.crc != record.crc
+        {
+            let error = wrong_crc(&record, self.crc).context("the segment does not continue the one before it");
+            self.hole(error, segment);
+        }
+        if let Some(hole) = self.holes.last_mut().filter(|hole| hole.next.is_none()) {
+            hole.next = Some(segment.name.index).filter(|index| *index > RaftIndex(0));
+        }
+    }
+
+    /// Reads one segment. `Some` is the offset of a torn frame.
+    fn segment(&mut self, number: usize, segment: &Segment, last: bool) -> Result<Option<u64>> {
+        let bytes = segment.map.bytes();
+        let mut offset = 0;
+        let mut first = true;
+        loop {
+            let (record, next) = match read_frame(bytes, offset) {
+                Ok(Frame::End) => break,
+                Ok(Frame::Record { record, next, padded }) => {
+                    self.padded |= padded;
+                    // A length that is a multiple of 8 needs no padding.
+                    let tells = padded || (next - offset) % 8 != 0;
+                    self.segment_is_padded = self.segment_is_padded.or(tells.then_some(padded));
+                    (record, next)
+                }
+                Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
+                Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
+                Err(broken) => return Err(broken.into_error()),
+            };
+            if first && record.kind != RecordType::Crc {
+                return Err(damaged(offset, "expected a checksum record at the beginning of a segment"));
+            }
+            first = false;
+            match self.check_crc(&record) {
+                Ok(()) => self.record(number, &record)?,
+                Err(_) if last && (looks_torn(bytes, offset, next) || segment.is_being_written(offset)) => {
+                    return Ok(Some(offset));
+                }
+                Err(error) => {
+                    let Some(crc) = self.resumes(&record, bytes, next) else { return Err(error) };
+                    self.hole(error, segment);
+                    self.crc = crc;
+                }
+            }
+            (offset, self.records_end) = (next, next);
+        }
+        if first && !last {
+            return Err(damaged(0, "expected records in a segment that has a successor, found none"));
+        }
+        Ok(None)
+    }
+
+    /// The chain of checksums (FORMATS 4.3).
+    fn check_crc(&mut self, record: &Record<'_>) -> Result<()> {
+        if record.kind == RecordType::Crc {
+            if self.crc != 0 && self.crc != record.crc {
+                return Err(wrong_crc(record, self.crc));
+            }
+            self.crc = record.crc;
+            return Ok(());
+        }
+        let crc = crc32c::crc32c_append(self.crc, record.data.unwrap_or_default());
+        if crc != record.crc {
+            return Err(wrong_crc(record, crc));
+        }
+        self.crc = crc;
+        Ok(())
+    }
+
+    /// The checksum that the chain goes on with after one damaged record, if the next record proves it: the one that stands in
+    /// the damaged record, or the one of its data.
+    fn resumes(&self, record: &Record<'_>, bytes: &[u8], next: u64) -> Option<u32> {
+        let Ok(Frame::Record { record: after, .. }) = read_frame(bytes, next) else { return None };
+        let of_data = crc32c::crc32c_append(self.crc, record.data.unwrap_or_default());
+        let proves = |crc: &u32| crc32c::crc32c_append(*crc, after.data.unwrap_or_default()) == after.crc;
+        [record.crc, of_data].into_iter().filter(|_| after.kind != RecordType::Crc).find(proves)
+    }
+
+    fn record(&mut self, segment: usize, record: &Record<'_>) -> Result<()> {
+        let data = record.data.unwrap_or_default();
+        let offset = record.data_offset;
+        self.order.see(record.kind);
+        self.state_was_last = record.kind == RecordType::State;
+        match record.kind {
+            RecordType::Crc if record.data.is_some() => {
+                return Err(damaged(offset, "expected a checksum record without data"));
+            }
+            RecordType::Crc => {}
+            RecordType::Metadata => self.metadata(data, offset)?,
+            _ if self.metadata.is_none() => {
+                return Err(damaged(offset, "expected member metadata before any other record"));
+            }
+            RecordType::Entry => self.entry(segment, data, offset)?,
+            RecordType::State => self.state(data, offset)?,
+            RecordType::Snapshot => self.snapshot(parse_snap_record(data, offset)?),
+        }
+        Ok(())
+    }
+
+    fn metadata(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        if self.metadata.is_some() {
+            if self.metadata_bytes != data {
+                return Err(damaged(offset, "expected the member metadata of the first segment, found another's"));
+            }
+            return Ok(());
+        }
+        self.metadata = Some(parse_metadata(data, offset)?);
+        self.metadata_bytes = data.to_vec();
+        Ok(())
+    }
+
+    fn entry(&mut self, segment: usize, data: &[u8], offset: u64) -> Result<()> {
+        let entry = parse_entry(data, offset)?;
+        let reference = EntryRef {
+            index: entry.index,
+            term: entry.term,
+            kind: entry.kind,
+            segment: u32::try_from(segment).map_err(|_| damaged(offset, "expected fewer segments"))?,
+            len: u32::try_from(data.len()).map_err(|_| damaged(offset, "expected an entry below 4 GiB"))?,
+            offset,
+        };
+        if let Some(record) = self.pending.filter(|record| self.follows_snapshot(*record, &reference)) {
+            self.split(record);
+        }
+        if let Some(hole) = self.holes.last_mut() {
+            hole.next.get_or_insert(entry.index);
+        }
+        match self.open.last() {
+            // A snapshot was received from a leader: the entries between are not on this disk.
+            Some(last) if entry.index.0 > last.0.saturating_add(1) => self.close_span(self.commit_below(entry.index)),
+            Some(last) if entry.index <= last => self.overwrite(entry.index),
+            _ => {}
+        }
+        let span = &mut self.open;
+        let before = |base: &SnapRecord| base.index.0.checked_add(1) == Some(entry.index.0);
+        let previous = span.entries.last().map(|entry| entry.term).or(span.base.filter(before).map(|base| base.term));
+        if let Some(previous) = previous.filter(|previous| entry.term < *previous) {
+            let message = format!("expected an entry of term {previous} or later, found term {}", entry.term);
+            return Err(damaged(offset, message));
+        }
+        span.entries.push(reference);
+        Ok(())
+    }
+
+    /// Whether an entry can only have been written after the member took this snapshot: it does not follow the entries that the
+    /// log has, but the snapshot.
+    fn follows_snapshot(&self, record: SnapRecord, entry: &EntryRef) -> bool {
+        let span = &self.open;
+        let beyond = span.last().is_some_and(|last| entry.index.0 > last.0.saturating_add(1));
+        let falls = span.at(record.index).is_some_and(|stale| entry.term < stale.term);
+        beyond || (falls && record.index.0.checked_add(1) == Some(entry.index.0))
+    }
+
+    /// A later entry replaces the one at its index and all after it (FORMATS 4.7).
+    fn overwrite(&mut self, index: RaftIndex) {
+        let entries = &mut self.open.entries;
+        let first = entries.first().map_or(index, |entry| entry.index);
+        let keep = usize::try_from(index.0.saturating_sub(first.0)).unwrap_or(usize::MAX).min(entries.len());
+        let replaced = (entries.len() - keep) as u64;
+        entries.truncate(keep);
+        self.overwritten += replaced;
+    }
+
+    fn state(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        let state = parse_hard_state(data, offset)?;
+        if let Some(previous) = self.hard_state
+            && (state.term < previous.term || state.commit < previous.commit)
+        {
+            let message = format!(
+                "expected a hard state of term {} and commit {} or later, found term {} and commit {}",
+                previous.term, previous.commit, state.term, state.commit
+            );
+            return Err(damaged(offset, message));
+        }
+        self.hard_state = Some(state);
+        if self.commits.last() != Some(&state.commit) {
+            self.commits.push(state.commit);
+        }
+        self.holes_before_state = self.holes.len();
+        if let Some(record) = self.pending.filter(|record| record.index <= state.commit) {
+            self.split(record);
+        }
+        Ok(())
+    }
+
+    /// A snapshot that the member took fits the entry at its index. One that it received from a leader may not: then the entries
+    /// up to it are no history, once it counts.
+    fn snapshot(&mut self, record: SnapRecord) {
+        self.snapshots.push(record);
+        let commit = self.commit();
+        let span = &self.open;
+        let fits = match (span.entries.first(), span.at(record.index)) {
+            (Some(_), Some(entry)) => entry.term == record.term,
+            (Some(first), None) => record.index < first.index,
+            (None, _) => span.base.is_some_and(|base| record.index <= base.index),
+        };
+        if fits || record.index == RaftIndex(0) {
+            return;
+        }
+        if record.index <= commit || span.entries.is_empty() { self.split(record) } else { self.pending = Some(record) }
+    }
+
+    /// Ends the span at a received snapshot; what the log has after its index begins the next one.
+    fn split(&mut self, record: SnapRecord) {
+        self.pending = None;
+        let committed = self.commit_below(record.index);
+        let entries = &mut self.open.entries;
+        let after = entries.split_off(entries.partition_point(|entry| entry.index <= record.index));
+        self.close_span(committed);
+        self.open = Span { entries: after, base: Some(record), committed: RaftIndex(0) };
+    }
+
+    /// Ends the span, and begins another.
+    fn close_span(&mut self, committed: RaftIndex) {
+        let mut span = std::mem::take(&mut self.open);
+        span.committed = committed;
+        if !span.entries.is_empty() {
+            self.spans.push(span);
+        }
+    }
+
+    /// Notes records that are lost. Entries before them may have been replaced by what is lost.
+    fn hole(&mut self, error: Error, segment: &Segment) {
+        let before = self.open.last().or(self.open.base.map(|base| base.index)).unwrap_or_default();
+        self.close_span(self.certain_commit());
+        self.pending = None;
+        // The next checksum record begins the chain anew.
+        self.crc = 0;
+        self.holes.push(Hole { error: error.in_file(&segment.name.path), before, next: None });
+    }
+
+    fn commit(&self) -> RaftIndex {
+        self.commits.last().copied().unwrap_or_default()
+    }
+
+    /// The highest commit index below `index` that was recorded. A member notes a higher one when it takes a snapshot.
+    fn commit_below(&self, index: RaftIndex) -> RaftIndex {
+        let below = self.commits.partition_point(|commit| *commit < index);
+        below.checked_sub(1).and_then(|at| self.commits.get(at)).copied().unwrap_or_default()
+    }
+
+    /// The commit index that speaks of the entries that stand in the log, whatever the next record was: servers before 3.4.8
+    /// record the commit index of a received snapshot right before the snapshot.
+    fn certain_commit(&self) -> RaftIndex {
+        if self.state_was_last { self.commit_below(self.commit()) } else { self.commit() }
+    }
+}
+
+/// The order of record types so far, to recognise what `etcdctl backup` wrote.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    states: u64,
+    snapshots_before_state: u64,
+    snapshots_after_state: u64,
+    entries_after_state: u64,
+    crcs: u64,
+}
+
+impl Order {
+    fn see(&mut self, kind: RecordType) {
+        match kind {
+            RecordType::State => self.states += 1,
+            RecordType::Snapshot if self.states == 0 => self.snapshots_before_state += 1,
+            RecordType::Snapshot => self.snapshots_after_state += 1,
+            RecordType::Entry if self.states > 0 => self.entries_after_state += 1,
+            RecordType::Crc => self.crcs += 1,
+            RecordType::Entry | RecordType::Metadata => {}
+        }
+    }
+
+    pub(super) fn is_backup(&self) -> bool {
+        self.crcs == 1
+            && self.states == 1
+            && self.entries_after_state == 0
+            && self.snapshots_before_state == 1
+            && self.snapshots_after_state <= 1
+    }
+}
+
+fn wrong_crc(record: &Record<'_>, crc: u32) -> Error {
+    damaged(record.data_offset, format!("expected data with CRC-32C {:08x}, found {crc:08x}", record.crc))
+}
+
+fn damaged(offset: u64, message: impl Into<String>) -> Error {
+    Error::new(Reason::Damaged, message).at(offset)
+}
