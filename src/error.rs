@@ -106,6 +106,10 @@ reasons! {
     NotIndexMap = "not-index-map", Kind::Refused;
     /// The output path exists.
     OutputExists = "output-exists", Kind::Refused;
+    /// Two options name the same file.
+    SameFile = "same-file", Kind::Refused;
+    /// A path that would be written is the source, a file of it, or inside it.
+    IntoSource = "into-source", Kind::Refused;
     /// The file system has no room for the output.
     NoRoom = "no-room", Kind::Refused;
     /// The conversion would need more than `--memory-limit` allows.

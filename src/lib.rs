@@ -1,7 +1,7 @@
 //! etcdlift takes etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) and writes a
 //! verified etcd v3 backend (bbolt and mvcc) that etcd 3.4 to 3.7 opens. Offline: no etcd runs, the source is never written.
 //!
-//! The road goes one way, and a module uses only what stands to its left (and the leaves `error`, `limits`, `ids`, `wire`):
+//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `error`, `limits`, `ids`, `time`, `wire`):
 //!
 //! ```text
 //! source ──► v2store ──► transform ──► mvcc ──► bolt ──► output
@@ -31,6 +31,7 @@
 
 pub mod bolt;
 pub mod cli;
+pub mod count;
 pub mod error;
 pub mod export;
 #[doc(hidden)]
@@ -44,6 +45,7 @@ pub mod pipeline;
 mod proto;
 pub mod report;
 pub mod source;
+pub mod time;
 pub mod transform;
 pub mod v2store;
 pub mod verify;

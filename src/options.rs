@@ -5,6 +5,7 @@
 
 mod carry;
 pub mod rules;
+pub mod size;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::time;
 
 pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
 pub use rules::Rules;
@@ -85,7 +88,7 @@ pub struct ConvertOptions {
     pub revisions: Revisions,
     /// How much to raise the current revision by.
     pub bump_revision: u64,
-    /// Replace an existing regular file.
+    /// Replace an output, and sidecar files each by one of its kind.
     pub overwrite: bool,
     /// Leave an output alone that an equal run made.
     pub skip_existing: bool,
@@ -236,6 +239,10 @@ pub struct ExportOptions {
     pub salvage: bool,
     /// Take what a member last knew that was removed from its cluster.
     pub allow_removed: bool,
+    /// Read a source that an etcd is running on, as a consistent prefix of its writes.
+    pub allow_live: bool,
+    /// Which keys to take, by their names in the source; the first that matches decides.
+    pub choose: Vec<rules::Choice>,
     /// The file to make, for sled the directory; standard output, as ndjson, where there is none.
     pub output: Option<PathBuf>,
     /// The form of the output.
@@ -443,7 +450,7 @@ impl FromStr for AsOf {
         match text {
             "now" => Ok(AsOf::Now),
             "last-write" => Ok(AsOf::LastWrite),
-            _ => text.parse().map(AsOf::At).map_err(|_: jiff::Error| {
+            _ => time::instant(text).map(AsOf::At).ok_or_else(|| {
                 "expected `now`, `last-write` or RFC 3339 with an offset, like 2016-05-04T12:00:00Z".into()
             }),
         }

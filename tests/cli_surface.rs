@@ -69,7 +69,10 @@ fn wrong_usage_is_status_2_and_makes_nothing() {
         &["convert", source, "-o", out, "--to", "data-dir"],
         &["convert", source, "-o", out, "--jobs", "none"],
         &["convert", source, "-o", out, "--skip-existing"],
-        &["convert", source, "-o", out, "--report", out],
+        &["convert", source, "-o", "-"],
+        &["convert", source, "-o", out, "--ledger", "-"],
+        &["convert", source, "-o", out, "--index-map", "-"],
+        &["export", source, "-o", "-", "--format", "redb"],
         &["inspect"],
         &["inspect", source, "-w", "yaml"],
         &["inspect", source, "--json", "-w", "table"],
@@ -89,9 +92,9 @@ fn nothing_is_written_into_a_source() {
     let source = dir.path().to_str().unwrap();
     let inside = dir.path().join("out.db");
     let output = etcdlift(&["convert", source, "-o", inside.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(5));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.starts_with("etcdlift: the output would be written into the source"), "{message}");
+    assert!(message.contains("out.db: the output would be written into the source"), "{message}");
     assert_eq!(message.lines().count(), 1);
 }
 

@@ -21,6 +21,10 @@ mod logs;
 mod options;
 #[path = "convert/outputs.rs"]
 mod outputs;
+#[path = "convert/paths.rs"]
+mod paths;
+#[path = "convert/replacing.rs"]
+mod replacing;
 #[path = "convert/reports.rs"]
 mod reports;
 #[path = "convert/resources.rs"]
@@ -35,3 +39,5 @@ mod snapshots;
 mod sources;
 #[path = "convert/transformer.rs"]
 mod transformer;
+#[path = "convert/words.rs"]
+mod words;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::convert::{convert, convert_to};
+use common::convert::{Inspected, convert, convert_to};
 use common::corpus::{self, Scenario};
 use common::dump::Dump;
 use common::etcdctl::Etcdctl;
@@ -179,14 +179,14 @@ fn it_is_whole_or_not_there_and_never_in_the_source() {
         export(Path::new(DEMO), &out, &["--format", format, "--overwrite"]).success();
         fs::write(&out, "mine").unwrap();
     }
-    refused(2, DEMO, &Path::new(DEMO).join("x"), &[], "into the source");
+    refused(5, DEMO, &Path::new(DEMO).join("x"), &[], "into the source");
     refused(2, DEMO, Path::new("-"), &["--format", "redb"], "standard output");
     refused(2, DEMO, &temp.path().join("x"), &["--wal-dir", "a", "--wal-dir", "b"], "--wal-dir");
     refused(6, DEMO, &temp.path().join("none/x"), &[], "none");
     refused(5, "missing", &temp.path().join("x"), &[], "missing");
     refused(5, "Cargo.toml", &temp.path().join("x"), &["--format", "redb"], "Cargo.toml");
     let snapshot = convert_to(Path::new(DEMO), &temp.path().join("c"), ["--as-of", AS_OF]).snapshot;
-    refused(2, snapshot.to_str().unwrap(), &snapshot, &["--overwrite"], "into the source");
+    refused(5, snapshot.to_str().unwrap(), &snapshot, &["--overwrite"], "into the source");
     let mut bytes = fs::read(&snapshot).unwrap();
     bytes[9000] ^= 1;
     let damaged = temp.path().join("damaged.db");
@@ -199,6 +199,66 @@ fn it_is_whole_or_not_there_and_never_in_the_source() {
     let mut left: Vec<_> = left.collect();
     left.sort();
     assert_eq!(left, ["c", "d", "damaged.db", "out"]);
+}
+
+/// The keys of an export, directories among them.
+fn keys(source: &Path, options: &[&str]) -> (Vec<String>, String) {
+    let output = export(source, Path::new("-"), options).success();
+    let keys = lines(&output.stdout).iter().map(|line| line["key"].as_str().unwrap().to_string()).collect();
+    (keys, output.stderr)
+}
+
+#[test]
+fn include_and_exclude_mean_what_they_mean_to_convert() {
+    let temp = scratch::temp();
+    let demo = Path::new(DEMO);
+    let snapshot = convert_to(demo, &temp.path().join("all"), ["--as-of", AS_OF]).snapshot;
+    let (all, _) = keys(&snapshot, &[]);
+    for (at, options) in [
+        &["--include", "/config"][..],
+        &["--include", "/config", "--include", "/queue"],
+        &["--include", "/config/"],
+        &["--include", "/conf", "--include", "/last"],
+        &["--exclude", "/services"],
+        &["--exclude", "/services", "--include", "/services"],
+        &["--include", "/services", "--exclude", "/services/web"],
+        &["--exclude", "/services/web", "--include", "/services"],
+        &["--exclude", "/none"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = temp.path().join(at.to_string());
+        let convert = [&["--as-of", AS_OF, "--allow-empty"], options].concat();
+        let converted = convert_to(demo, &folder, convert);
+        let unused = |text: &str| text.lines().filter(|line| line.contains("a rule matched nothing")).count();
+        if Inspected::of(&converted.snapshot).keys == 0 {
+            for source in [demo, &snapshot] {
+                let output = export(source, Path::new("-"), options);
+                assert_eq!(output.status, 4, "{}", output.story());
+                assert!(output.stderr.contains("--include and --exclude leave no key"), "{}", output.story());
+            }
+            continue;
+        }
+        let (expected, _) = keys(&converted.snapshot, &[]);
+        assert!(!expected.is_empty() && expected.len() <= all.len());
+        let (of_v3, said) = keys(&snapshot, options);
+        assert_eq!(of_v3, expected, "{options:?}");
+        assert_eq!(unused(&said), unused(&converted.output.stderr), "{options:?}: {said}");
+        let (of_v2, said) = keys(demo, options);
+        assert_eq!(unused(&said), unused(&converted.output.stderr), "{options:?}: {said}");
+        let is_key = |key: &&String| expected.contains(key);
+        assert_eq!(of_v2.iter().filter(is_key).count(), expected.len(), "{options:?}");
+        // The rest are directories that the same rules take.
+        let output = export(demo, Path::new("-"), options);
+        let rest =
+            lines(&output.stdout).into_iter().filter(|line| !is_key(&&line["key"].as_str().unwrap().to_string()));
+        assert!(rest.into_iter().all(|line| line["dir"] == true), "{options:?}");
+    }
+    let (services, _) = keys(demo, &["--include", "/services", "--exclude", "/services/web"]);
+    assert!(services.iter().all(|key| key.starts_with("/services")) && services.contains(&"/services/web".into()));
+    let (others, _) = keys(demo, &["--exclude", "/services"]);
+    assert!(others.len() > 9 && !others.iter().any(|key| key.starts_with("/services")));
 }
 
 /// What the directory's server showed; bytes that are no UTF-8 as it shows them.
@@ -352,6 +412,13 @@ fn of_a_real_v3_store_the_living_keys_are_exported() {
     ctl.save(&saved);
     let live = export(&data_dir.join("member/snap/db"), &temp.path().join("live"), &[]);
     assert_eq!(live.status, 5, "etcd is running on it: {}", live.story());
+    // It writes to its file ten times a second.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let out = temp.path().join("live.ndjson");
+    let live = export(&data_dir.join("member/snap/db"), &out, &["--allow-live"]).success();
+    let warning = format!("warning: an etcd is running on it: state at revision {revision}; later writes");
+    assert!(live.stderr.contains(&warning), "{}", live.story());
+    all_well(&rows::differences(&expected, &rows_of(&fs::read(&out).unwrap())));
     server.stop();
     for (at, source) in [saved, data_dir.join("member/snap/db"), data_dir].into_iter().enumerate() {
         let out: PathBuf = temp.path().join(format!("{at}.ndjson"));

@@ -348,9 +348,18 @@ fn it_appears_with_the_output_or_not_at_all() {
     let options = ["--as-of", AS_OF];
     let found = convert(&folder, Path::new(DEMO), &options);
     assert_eq!(found.output.status, 5, "{}", found.output.story());
-    assert!(found.output.stderr.contains("map.redb: the output exists"), "{}", found.output.story());
-    let found = convert(&folder, Path::new(DEMO), &[&options[..], &["--overwrite"]].concat());
-    assert_eq!(found.output.status, 0, "{}", found.output.story());
+    assert!(found.output.stderr.contains("map.redb: the index map exists"), "{}", found.output.story());
+    let overwrite = [&options[..], &["--overwrite"]].concat();
+    let found = convert(&folder, Path::new(DEMO), &overwrite);
+    assert_eq!(found.output.status, 5, "{}", found.output.story());
+    assert!(found.output.stderr.contains("map.redb: the file is no index map"), "{}", found.output.story());
+    assert_eq!(fs::read(&found.map).unwrap(), b"mine");
+    fs::remove_file(&found.map).unwrap();
+    let include = [&overwrite[..], &["--include", "/counter"]].concat();
+    for options in [include, overwrite] {
+        let found = convert(&folder, Path::new(DEMO), &options);
+        assert_eq!(found.output.status, 0, "{}", found.output.story());
+    }
     assert_eq!(revisions(&found.map, &["--key", "/last"]), [(51, 0)]);
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&found.map).unwrap().permissions().mode() & 0o777, 0o600);

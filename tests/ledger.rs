@@ -191,8 +191,14 @@ fn it_appears_with_the_output_or_not_at_all() {
     fs::write(folder.join("ledger.ndjson"), "{}\n").unwrap();
     let found = convert(&folder, demo, &["--as-of", AS_OF]);
     assert_eq!((found.output.status, &found.report["reason"]), (5, &"output-exists".into()));
-    assert!(found.output.stderr.contains("ledger.ndjson: the output exists"), "{}", found.output.story());
+    assert!(found.output.stderr.contains("ledger.ndjson: the ledger exists"), "{}", found.output.story());
     assert!(!found.out.exists());
+    let found = convert(&folder, demo, &["--as-of", AS_OF, "--overwrite"]);
+    assert_eq!((found.output.status, &found.report["reason"]), (5, &"output-exists".into()));
+    assert!(found.output.stderr.contains("ledger.ndjson: the file is no ledger"), "{}", found.output.story());
+    fs::remove_file(folder.join("ledger.ndjson")).unwrap();
+    let found = convert(&folder, demo, &["--as-of", AS_OF, "--overwrite", "--include", "/counter"]);
+    assert_eq!((found.output.status, found.ledger.len()), (0, 28), "{}", found.output.story());
     let found = convert(&folder, demo, &["--as-of", AS_OF, "--overwrite"]);
     assert_eq!((found.output.status, found.ledger.len()), (0, 28), "{}", found.output.story());
     let missing = temp.path().join("none/ledger");

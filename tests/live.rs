@@ -71,7 +71,11 @@ fn under_load(test: &str, value: usize, args: &[&str], enough: impl Fn(&[String]
                 assert!(!client.is_finished(), "the client has stopped");
                 assert_eq!(run.status, 0, "conversion {number}: {}", run.story());
                 check(&out, &report, least, value);
+                if number % 5 == 1 {
+                    check_export(&data_dir, &temp.path().join("out.ndjson"), least);
+                }
                 fs::remove_file(&out).unwrap();
+                fs::remove_file(&report).unwrap();
                 let after = names(&data_dir.join("member"));
                 if number >= CONVERSIONS && enough(&before, &after) {
                     break;
@@ -146,6 +150,23 @@ fn check(out: &Path, report: &Path, acknowledged: u64, value: usize) {
     if value == BIG {
         assert!((last - 11..=last - 10).contains(&emptied), "{emptied} of {last} are empty");
     }
+}
+
+/// An export is a prefix as well, and says so.
+fn check_export(data_dir: &Path, out: &Path, acknowledged: u64) {
+    let words = ["export".as_ref(), data_dir.as_os_str(), "--allow-live".as_ref(), "-o".as_ref(), out.as_os_str()];
+    let run = etcdlift(words).success();
+    assert!(run.stderr.contains("warning: an etcd is running on it: state at raft index "), "{}", run.story());
+    let mut found: Vec<u64> = Vec::new();
+    for line in fs::read_to_string(out).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        found.extend(line["key"].as_str().unwrap().strip_prefix("/seq/").map(|n| n.parse::<u64>().unwrap()));
+    }
+    found.sort_unstable();
+    let last = found.len() as u64;
+    assert!(found.iter().copied().eq(1..=last), "there is a hole below {last}");
+    assert!(last >= acknowledged, "{acknowledged} were acknowledged, {last} are there");
+    fs::remove_file(out).unwrap();
 }
 
 /// The segments and snapshots of a member.

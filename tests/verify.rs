@@ -116,7 +116,7 @@ fn a_lost_pair_is_found_by_the_report_and_by_the_source() {
     convert_with(&options, &mut report, Some(fault), &|| Ok(())).unwrap();
     report.end(0, None);
     let path = temp.path().join("report.json");
-    file::write(&path, &file::to_json(&report).unwrap()).unwrap();
+    std::fs::write(&path, file::to_json(&report).unwrap()).unwrap();
     let path = path.to_str().unwrap();
     // In itself it is sound.
     verify(&out, &[]).success();

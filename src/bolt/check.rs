@@ -11,6 +11,7 @@ use super::format::{
     PAGE_SIZE, PageHeader,
 };
 use super::read::{Db, Kind, Page, Pair, Root, Tree};
+use crate::count::{bytes, counted};
 use crate::ids::PageId;
 use crate::limits::{MAX_BOLT_DEPTH, MAX_BOLT_KEY};
 
@@ -69,7 +70,10 @@ impl Check {
             Some(first) if self.findings.len() == 1 => Err(first.clone()),
             Some(first) => {
                 let others = self.findings.len() as u64 - 1 + self.more_findings;
-                Err(Damage::new(first.offset, format!("{} (and {others} more findings)", first.message)))
+                Err(Damage::new(
+                    first.offset,
+                    format!("{} (and {})", first.message, counted(others, "more finding", "more findings")),
+                ))
             }
         }
     }
@@ -157,7 +161,7 @@ impl<'a> Checker<'_, 'a> {
             }
         }
         if self.db.body().len() as u64 != self.db.size() {
-            let message = format!("expected a file of {} bytes, found {}", self.db.size(), self.db.body().len());
+            let message = format!("expected a file of {}, found {}", bytes(self.db.size()), self.db.body().len());
             self.find(self.db.size(), message);
         }
     }
@@ -185,7 +189,10 @@ impl<'a> Checker<'_, 'a> {
             count => (0, u64::from(count)),
         };
         if count > words.len().saturating_sub(skip) as u64 {
-            return self.find(offset + 10, format!("{count} page numbers do not fit into the freelist"));
+            return self.find(
+                offset + 10,
+                format!("the freelist has no room for {}", counted(count, "page number", "page numbers")),
+            );
         }
         let mut last = 1;
         for page in words.skip(skip).take(usize::try_from(count).unwrap_or(usize::MAX)) {
@@ -291,7 +298,7 @@ impl<'a> Checker<'_, 'a> {
             }
             end = end.max(start + len);
             if key.is_empty() || key.len() as u64 > u64::from(MAX_BOLT_KEY) {
-                self.find(element, format!("a key of {} bytes", key.len()));
+                self.find(element, format!("a key of {}", bytes(key.len() as u64)));
             }
             if last.is_some_and(|last| last >= key) {
                 self.find(start, "the keys of a page do not ascend");
@@ -389,8 +396,10 @@ impl<'a> Checker<'_, 'a> {
         }
         let no_freelist = self.db.meta().freelist == FREELIST_ABSENT;
         if let Some(page) = first.filter(|_| self.own || !no_freelist) {
-            let message =
-                format!("{} pages are neither in use nor free, page {page} first", self.out.unreachable_pages);
+            let message = format!(
+                "{} neither in use nor free, page {page} first",
+                counted(self.out.unreachable_pages, "page is", "pages are")
+            );
             self.find(page.saturating_mul(u64::from(self.db.meta().page_size)), message);
         }
     }

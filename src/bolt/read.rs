@@ -10,6 +10,7 @@ use super::format::{
     BUCKET_LEN, BranchElement, BucketHeader, ELEMENT_BUCKET, ELEMENT_LEN, FLAG_BRANCH, FLAG_LEAF, HEADER_LEN,
     LeafElement, MAGIC, META_LEN, Meta, PageHeader, VERSION,
 };
+use crate::count::{bytes, counted};
 use crate::ids::PageId;
 use crate::limits::MAX_BOLT_DEPTH;
 
@@ -62,10 +63,10 @@ impl<'a> Db<'a> {
         let db = Db { body, trailer, meta, metas };
         if db.len().is_none_or(|len| len > body.len() as u64) {
             let message = format!(
-                "expected {} pages of {} bytes, found a file of {} bytes",
-                meta.hwm,
+                "expected {} of {} bytes, found a file of {}",
+                counted(meta.hwm.0, "page", "pages"),
                 meta.page_size,
-                body.len()
+                bytes(body.len() as u64)
             );
             return Err(Damage::new(body.len() as u64, message));
         }
@@ -159,7 +160,10 @@ impl<'a> Db<'a> {
         }
         let pages = u64::from(header.overflow) + 1;
         if pages > self.meta.hwm.0 - id.0 {
-            let message = format!("page {id} has {} overflow pages, beyond the high-water mark", header.overflow);
+            let message = format!(
+                "page {id} has {}, beyond the high-water mark",
+                counted(header.overflow.into(), "overflow page", "overflow pages")
+            );
             return Err(Damage::new(offset + 12, message));
         }
         Ok((header, cut(rest, 0, pages.saturating_mul(page_size)).unwrap_or_default(), offset))
@@ -433,7 +437,10 @@ impl<'a> Page<'a> {
         };
         let elements = body.as_chunks::<16>().0.get(..usize::from(header.count));
         let Some(elements) = elements else {
-            return Err(Damage::new(offset + 10, format!("{} elements do not fit into the page", header.count)));
+            return Err(Damage::new(
+                offset + 10,
+                format!("the page has no room for {}", counted(header.count.into(), "element", "elements")),
+            ));
         };
         Ok(Page { header, kind, bytes, offset, elements })
     }

@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 
 use super::choose::Choices;
 use super::progress::{Progress, When};
-use super::{exit, print, signals::Signals};
+use super::reporter::Reporter;
+use super::{exit, signals::Signals};
 use crate::error::{Error, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, ConvertOptions, Dirs, Existing, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol,
     REQUEST_LIMIT, Revisions, Rules, SourceVersion, TailPolicy, Target, To, Transformer, TtlRule, WalDir, all_cores,
+    size,
 };
-use crate::pipeline::{self, Outcome};
-use crate::report::{Report, file, text};
+use crate::pipeline;
+use crate::report::file::Place;
+use crate::report::{Report, text};
 
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,8 @@ pub struct Args {
     sources: Vec<PathBuf>,
 
     /// The file to make; it must not exist
+    ///
+    /// No two options may name the same file, and none a file of the source, by whatever path.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 
@@ -139,8 +144,10 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     transformer_timeout: u64,
 
-    /// List keys that a v3 client could not write again, for a limit of N bytes
-    #[arg(long, value_name = "N", default_value_t = REQUEST_LIMIT)]
+    /// List keys that a v3 client could not write again, for this limit of a request
+    ///
+    /// Bytes, or a size with a unit: 512k and 512KiB are 524288 bytes, 512kB are 512000.
+    #[arg(long, value_name = "SIZE", default_value_t = REQUEST_LIMIT, value_parser = size::parse)]
     request_limit: u64,
 
     /// Keys with a path element that starts with `_`
@@ -161,13 +168,17 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     bump_revision: u64,
 
-    /// Replace OUT if it is a regular file
+    /// Replace OUT if it is a regular file, and a report, ledger or index map of an earlier run
+    ///
+    /// A run that fails replaces nothing. Only a run that makes an output replaces the report of an output; a dry run
+    /// replaces no ledger.
     #[arg(long, conflicts_with = "skip_existing")]
     overwrite: bool,
 
     /// Exit 0 if OUT is what this run would make
     ///
-    /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256.
+    /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256. Neither
+    /// file is touched then.
     #[arg(long, requires = "report")]
     skip_existing: bool,
 
@@ -202,15 +213,18 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     progress: When,
 
-    /// Refuse what would take more than so many bytes of memory, beside the source's mapped files
+    /// Refuse what would take more memory than this, beside the source's mapped files
     ///
-    /// Reckoned before the work and again when more is known. Less is taken where that is possible, at the price of time.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Bytes, or a size with a unit: 2GiB and 2g are 2147483648 bytes, 2GB are 2000000000. Reckoned before the work and
+    /// again when more is known. Less is taken where that is possible, at the price of time.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse_positive)]
     memory_limit: Option<u64>,
 
     /// Write what happened as JSON to FILE; `-` is standard output
     ///
-    /// On every exit status but 2. Key names may stand in it, values and password hashes never.
+    /// On every exit status but 2. FILE must not exist; with --overwrite it may be an earlier report. The report of an
+    /// output is not replaced by that of a run without one: standard error says so. Key names may stand in it, values and
+    /// password hashes never.
     #[arg(long, value_name = "FILE|-")]
     report: Option<PathBuf>,
 
@@ -233,24 +247,18 @@ pub struct Args {
     no_verify: bool,
 }
 
-/// Where a report goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Destination {
-    File(PathBuf),
-    StandardOutput,
-}
-
 /// Converts, reports, and tells the status to exit with.
 ///
 /// # Errors
-/// The options do not go together, or the report cannot be written. Errors of the conversion itself are printed.
+/// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
 pub fn run(args: &Args) -> Result<u8> {
     let options = resolve(args)?;
-    let destination = destination(args);
     let signals = Signals::install()?;
-    if let Some(Destination::File(path)) = &destination {
-        file::probe(path)?;
-    }
+    let mut targets = pipeline::targets(&options);
+    args.rules.iter().for_each(|rules| targets.read("rules file", rules));
+    targets.check_named("report")?;
+    let place = Place::of(&options)?;
+    let mut reporter = if to_standard_output(args) { Reporter::on_standard_output() } else { Reporter::at(place) };
     let mut report = Report::new(&options);
     // A transformer may write to the terminal itself.
     let progress = Progress::new(if options.transformer.is_some() { When::Never } else { args.progress });
@@ -258,54 +266,47 @@ pub fn run(args: &Args) -> Result<u8> {
         progress.tick();
         signals.check()
     };
-    let result = exit::guard(|| pipeline::convert_observed(&options, &mut report, &progress, &interrupted));
+    let result = exit::guard(|| {
+        targets.check()?;
+        let staged = pipeline::stage(&options, &mut report, &progress, &interrupted)?;
+        if report.skipped {
+            return Ok(staged.outcome());
+        }
+        report.end(exit::status(&Ok(staged.outcome())), None);
+        progress.end();
+        let file = reporter.prepare(&report)?;
+        interrupted()?;
+        staged.commit(file)
+    });
     progress.end();
     let status = exit::status(&result);
-    report.end(status, result.as_ref().err());
-    let reported = deliver(&report, destination.as_ref());
-    conclude(&report, result, reported)
-}
-
-/// Says how it ended; a failed conversion outweighs a report that could not be written.
-fn conclude(report: &Report, result: Result<Outcome>, reported: Result<()>) -> Result<u8> {
-    match (result, reported) {
-        (Ok(outcome), reported) => {
-            exit::say(&text::summary(report));
-            let about = "the conversion is done, but its report is not";
-            reported.map_err(|e| e.context(about)).map(|()| exit::status(&Ok(outcome)))
-        }
-        (Err(error), reported) => {
-            let status = exit::fail(&error);
-            if let Err(e) = reported {
-                exit::fail(&e);
-            }
-            Ok(status)
+    match result {
+        Ok(_) => exit::say(&text::summary(&report)),
+        Err(error) => {
+            report.end(status, Some(&error));
+            exit::fail(&error);
+            reporter.tell_failure(&report);
         }
     }
-}
-
-fn deliver(report: &Report, destination: Option<&Destination>) -> Result<()> {
-    match destination {
-        None => Ok(()),
-        Some(Destination::StandardOutput) => print(&file::to_json(report)?),
-        Some(Destination::File(path)) => file::write(path, &file::to_json(report)?),
+    if !report.skipped {
+        reporter.tell_kept(&report);
     }
+    Ok(status)
 }
 
-fn destination(args: &Args) -> Option<Destination> {
-    let path = args.report.as_ref()?;
-    Some(if path == Path::new("-") { Destination::StandardOutput } else { Destination::File(path.clone()) })
+fn to_standard_output(args: &Args) -> bool {
+    args.report.as_deref() == Some(Path::new("-"))
 }
 
 /// What was typed, as the library takes it.
 fn resolve(args: &Args) -> Result<ConvertOptions> {
-    let report = match destination(args) {
-        Some(Destination::File(path)) => Some(path),
-        Some(Destination::StandardOutput) | None => None,
-    };
+    let report = args.report.clone().filter(|_| !to_standard_output(args));
     if args.skip_existing && report.is_none() {
         return Err(usage("--skip-existing needs the earlier run's --report in a file"));
     }
+    refuse_dash("--output", Some(&args.output), "a database")?;
+    refuse_dash("--ledger", args.ledger.as_ref(), "a ledger")?;
+    refuse_dash("--index-map", args.index_map.as_ref(), "an index map")?;
     if args.output.as_os_str().as_encoded_bytes().ends_with(b"/") && !args.output.is_dir() {
         return Err(usage("the output is one file, but --output names a directory"));
     }
@@ -313,7 +314,6 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
     if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
         return Err(usage("--wal-dir is given once for each source, in their order"));
     }
-    keep_source_untouched(args, &wal_dirs, report.as_deref())?;
     let (rules, ttl) = rules_of(args)?;
     Ok(ConvertOptions {
         sources: args.sources.clone(),
@@ -405,38 +405,12 @@ fn parse_map(text: &str) -> Result<Rename, String> {
     }
 }
 
-/// Nothing is written into a source, and the report does not replace the output.
-fn keep_source_untouched(args: &Args, wal_dirs: &[WalDir], report: Option<&Path>) -> Result<()> {
-    let wal_dirs = wal_dirs.iter().filter_map(|dir| match dir {
-        WalDir::Dir(dir) => Some(dir.as_path()),
-        WalDir::None => None,
-    });
-    let mut files = vec![("output", real(&args.output))];
-    files.extend(report.map(|path| ("report", real(path))));
-    files.extend(args.index_map.as_ref().map(|path| ("index map", real(path))));
-    files.extend(args.ledger.as_ref().map(|path| ("ledger", real(path))));
-    for (at, (what, path)) in files.iter().enumerate() {
-        if let Some((other, _)) = files.iter().skip(at + 1).find(|(_, other)| other == path) {
-            return Err(usage(&format!("the {what} and the {other} are the same file")));
-        }
+/// Only JSON and lines of JSON go to standard output: a file called `-` is nobody's wish.
+fn refuse_dash(option: &str, path: Option<&PathBuf>, what: &str) -> Result<()> {
+    if path.is_none_or(|path| path != Path::new("-")) {
+        return Ok(());
     }
-    for source in args.sources.iter().map(PathBuf::as_path).chain(wal_dirs) {
-        let source = real(source);
-        if let Some((what, _)) = files.iter().find(|(_, path)| path.starts_with(&source)) {
-            let message = format!("the {what} would be written into the source, which is never changed");
-            return Err(usage(&message));
-        }
-    }
-    Ok(())
-}
-
-/// The path without links; of a file that does not exist yet, its directory's.
-pub(super) fn real(path: &Path) -> PathBuf {
-    let parent = crate::output::sink::directory_of(path);
-    path.canonicalize()
-        .or_else(|_| parent.canonicalize().map(|parent| parent.join(path.file_name().unwrap_or_default())))
-        .or_else(|_| std::path::absolute(path))
-        .unwrap_or_else(|_| path.to_path_buf())
+    Err(usage(&format!("{option} - is refused: {what} is never written to standard output; name a file (./- is one)")))
 }
 
 pub(super) fn usage(message: &str) -> Error {
@@ -467,10 +441,10 @@ mod tests {
     fn every_option_arrives() {
         let typed = "src --output out --to backend --wal-dir none --target 3.4 --as-of 2016-05-04T12:00:00Z --hidden drop \
                      --dirs marker --revisions dense --bump-revision 7 --overwrite --allow-empty --dry-run --jobs 3 \
-                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --source-version 2.0.9 --allow-removed --allow-live --memory-limit 9 --progress never --salvage \
+                     --report r.json --strict --no-verify --tail committed --up-to-index 9 --in-order-names plain --source-version 2.0.9 --allow-removed --allow-live --memory-limit 9k --progress never --salvage \
                      --ttl drop --ttl /a=lease --expired keep --auth users-only --guest drop --existing merge \
                      --on-conflict take-v2 --exclude /a/b --include /a --map /a=/b=c --strip-leading-slash \
-                     --request-limit 9 --index-map i.redb --ledger l.ndjson";
+                     --request-limit 9MB --index-map i.redb --ledger l.ndjson";
         let options = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = ConvertOptions {
             ttl: vec!["drop".parse().unwrap(), "/a=lease".parse().unwrap()],
@@ -488,7 +462,7 @@ mod tests {
                 strip_leading_slash: true,
                 values: Vec::new(),
             },
-            request_limit: 9,
+            request_limit: 9_000_000,
             index_map: Some("i.redb".into()),
             ledger: Some("l.ndjson".into()),
             tail: TailPolicy::Committed,
@@ -497,7 +471,7 @@ mod tests {
             in_order_names: InOrderNames::Plain,
             allow_removed: true,
             allow_live: true,
-            memory_limit: Some(9),
+            memory_limit: Some(9 << 10),
             salvage: true,
             to: To::Backend,
             wal_dirs: vec![WalDir::None],
@@ -535,21 +509,18 @@ mod tests {
             &["src"][..],
             &["-o", "out"],
             &["src", "src2", "-o", "out", "--wal-dir", "w"],
-            &["src", "src2", "-o", "src2/out"],
             &["src", "-o", "out", "--overwrite", "--skip-existing", "--report", "r"],
             &["src", "-o", "out", "--skip-existing"],
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
-            &["src", "-o", "out", "--report", "./out"],
-            &["src", "-o", "src/out"],
             &["src", "-o", "missing/"],
-            &["src", "-o", "out", "--report", "src/r.json"],
-            &["src", "-o", "w/out", "--wal-dir", "w"],
-            &["src", "-o", "src", "--overwrite"],
+            &["src", "-o", "-"],
+            &["src", "-o", "out", "--ledger", "-"],
+            &["src", "-o", "out", "--index-map", "-"],
             &["src", "-o", "out", "--as-of", "yesterday"],
             &["src", "-o", "out", "--as-of", "2016-05-04T12:00:00"],
             &["src", "-o", "out", "--jobs", "0"],
             &["src", "-o", "out", "--memory-limit", "0"],
-            &["src", "-o", "out", "--memory-limit", "1G"],
+            &["src", "-o", "out", "--memory-limit", "1X"],
             &["src", "-o", "out", "--progress", "always"],
             &["src", "-o", "out", "--target-version", "2.3"],
             &["src", "-o", "out", "--bump-revision", "-1"],
@@ -561,21 +532,9 @@ mod tests {
             &["src", "-o", "out", "--transformer", "t", "--dirs", "marker"],
             &["src", "-o", "out", "--transformer-jobs", "2"],
             &["src", "-o", "out", "--rules", "missing.toml"],
-            &["src", "-o", "out", "--ledger", "out"],
-            &["src", "-o", "out", "--index-map", "src/i"],
-            &["src", "-o", "out", "--ledger", "l", "--index-map", "l"],
+            &["src", "-o", "out", "--request-limit", "1.5MiB"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }
-    }
-
-    #[test]
-    fn a_report_that_fails_does_not_hide_a_failed_conversion() {
-        let report = Report::new(&ConvertOptions::new("a", "b"));
-        let failed = |reason| Error::new(reason, "test");
-        let both = conclude(&report, Err(failed(Reason::Damaged)), Err(failed(Reason::OutputFailed)));
-        assert_eq!(both.unwrap(), 3);
-        let one = conclude(&report, Ok(Outcome::Complete), Err(failed(Reason::OutputFailed)));
-        assert_eq!(one.unwrap_err().kind().exit_code(), 6);
     }
 }

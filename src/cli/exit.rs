@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use crate::error::{Error, Reason, Result};
 use crate::pipeline::Outcome;
+use crate::report::table::printable;
 
 /// Done and verified, but perhaps not all that the cluster held.
 pub const PARTIAL: u8 = 8;
@@ -27,6 +28,11 @@ pub fn status(result: &Result<Outcome>) -> u8 {
 pub fn fail(error: &Error) -> u8 {
     say(&format!("etcdlift: {error}\n"));
     error.kind().exit_code()
+}
+
+/// Prints one more line about a run, whatever a file name in it holds.
+pub fn say_line(text: &str) {
+    say(&format!("etcdlift: {}\n", printable(text)));
 }
 
 /// Writes to standard error; when that fails there is nobody left to tell.

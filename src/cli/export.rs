@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::convert::{real, usage};
+use super::choose::Choices;
+use super::convert::usage;
 use super::{exit, print, signals::Signals};
 use crate::error::Result;
 use crate::options::{ExportFormat, ExportOptions, InOrderNames, SourceVersion, TailPolicy, WalDir};
@@ -63,6 +64,16 @@ pub struct Args {
     #[arg(long)]
     allow_removed: bool,
 
+    /// Read a directory or database that etcd is running on, as a consistent prefix
+    ///
+    /// The export has every write up to one raft index (of a v3 database: up to one revision), which the summary names, and
+    /// none after it. The source's files are held in memory.
+    #[arg(long)]
+    allow_live: bool,
+
+    #[command(flatten)]
+    choices: Choices,
+
     /// Replace OUT if it is a regular file
     #[arg(long)]
     overwrite: bool,
@@ -93,13 +104,6 @@ fn resolve(args: &Args) -> Result<ExportOptions> {
     if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
         return Err(usage("--wal-dir is given once for each source, in their order"));
     }
-    if let Some(output) = &output {
-        let output = real(output);
-        let mut read = args.sources.iter().chain(args.wal_dir.iter().filter(|dir| **dir != Path::new("none")));
-        if read.any(|source| output.starts_with(real(source))) {
-            return Err(usage("the output would be written into the source, which is never changed"));
-        }
-    }
     Ok(ExportOptions {
         sources: args.sources.clone(),
         wal_dirs,
@@ -109,6 +113,8 @@ fn resolve(args: &Args) -> Result<ExportOptions> {
         in_order_names: args.in_order_names,
         salvage: args.salvage,
         allow_removed: args.allow_removed,
+        allow_live: args.allow_live,
+        choose: args.choices.0.clone(),
         output,
         format: args.format,
         overwrite: args.overwrite,

@@ -11,6 +11,7 @@ pub mod form;
 pub mod inspect;
 pub mod lookup;
 pub mod progress;
+pub mod reporter;
 pub mod shell;
 pub mod signals;
 pub mod verify;
@@ -44,7 +45,7 @@ const EXIT_STATUS: &str = "Exit status:
   3    the source is damaged or cannot be read to its end
   4    nothing to convert, or nothing found by `lookup`
   5    refused: a precondition or a policy says no
-  6    the output could not be written; nothing is left behind
+  6    the output or its report could not be written; nothing is left behind
   7    verification failed, or `verify` found a difference
   8    done and verified, but perhaps not all that the cluster held
   130  interrupted (143: terminated, 129: hung up); nothing is left behind";

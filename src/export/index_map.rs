@@ -108,6 +108,16 @@ pub struct Found {
     pub entries: Vec<Entry<'static>>,
 }
 
+/// Whether a file is an index map, of any version, by its `meta` table.
+pub fn is_index_map(path: &Path) -> bool {
+    let names_an_output = |database: &redb::Database| {
+        let transaction = database.begin_read().map_err(damaged)?;
+        let meta = transaction.open_table(META).map_err(damaged)?;
+        Ok(meta.get("output_sha256").map_err(damaged)?.is_some())
+    };
+    redb_file::is_redb(path).unwrap_or(false) && redb_file::peek(path, names_an_output).unwrap_or(false)
+}
+
 /// Writes a map into an empty file. The entries are those of the output, by revision.
 ///
 /// # Errors

@@ -79,10 +79,22 @@ pub(super) fn is_redb(path: &Path) -> Result<bool> {
 /// # Errors
 /// The file is damaged ([`Reason::Damaged`]) or cannot be read; what `read` returned.
 pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+    open(path, true, read)
+}
+
+/// [`read`] without a look at every page: for a first idea of what a file is.
+///
+/// # Errors
+/// As there.
+pub(super) fn peek<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+    open(path, false, read)
+}
+
+fn open<T>(path: &Path, check: bool, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
     let work = || {
         let overlay = Overlay::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
         let mut builder = Builder::new();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
         let database = builder.create_with_backend(overlay).map_err(|e| match e {
             DatabaseError::Storage(StorageError::Corrupted(what)) => {
                 Error::new(Reason::Damaged, format!("expected a sound redb file, found: {what}"))

@@ -63,7 +63,7 @@ impl FromStr for TtlPolicy {
             _ => {
                 let duration = text.strip_prefix("fixed:").ok_or_else(expected)?;
                 let duration: SignedDuration = duration.parse().map_err(|_| expected())?;
-                let seconds = duration.as_secs() + i64::from(duration.subsec_nanos() > 0);
+                let seconds = duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0));
                 if seconds < 1 {
                     Err("a lease takes at least one second".into())
                 } else {

@@ -3,13 +3,14 @@
 //! A temporary file in the same directory takes the content and is synced; when the output is about to get its name, these
 //! get theirs, and lose them again if the output does not. Must not know what stands in them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::sink::{directory_of, refuse_existing};
+use super::naming::{Named, directory_of, temporary};
+use super::sink::refuse_existing;
 use crate::error::{Error, Reason, Result};
 
 /// A file in the making.
@@ -20,13 +21,6 @@ pub struct Beside {
     temp: NamedTempFile,
 }
 
-/// A file that has its name.
-#[derive(Debug)]
-pub struct Named {
-    path: PathBuf,
-    replaced: bool,
-}
-
 impl Beside {
     /// Begins a file that will be called `path`.
     ///
@@ -34,8 +28,15 @@ impl Beside {
     /// It exists ([`Reason::OutputExists`]), or its directory cannot be written ([`Reason::OutputFailed`]).
     pub fn create(path: &Path, overwrite: bool) -> Result<Beside> {
         refuse_existing(path, overwrite)?;
-        let temp = tempfile::Builder::new().prefix(".etcdlift-").suffix(".tmp").tempfile_in(directory_of(path));
-        let temp = temp.map_err(|e| failed(path, "create a temporary file beside it", e))?;
+        Beside::begin(path, overwrite).map_err(|e| failed(path, "create a temporary file beside it", e))
+    }
+
+    /// [`Beside::create`] for whoever has looked at what is there.
+    ///
+    /// # Errors
+    /// Its directory cannot be written.
+    pub fn begin(path: &Path, overwrite: bool) -> io::Result<Beside> {
+        let temp = temporary().tempfile_in(directory_of(path))?;
         Ok(Beside { path: path.to_path_buf(), overwrite, temp })
     }
 
@@ -64,43 +65,33 @@ impl Beside {
         failed(&self.path, "write", e)
     }
 
-    /// Gives the file its name; all of it is on disk then.
-    ///
-    /// # Errors
-    /// Another file has that name by now, or the operating system fails.
-    pub fn name(self) -> Result<Named> {
-        let Beside { path, overwrite, temp } = self;
-        // Whoever wrote by path may have replaced what the handle is open on.
-        File::open(temp.path()).and_then(|file| file.sync_all()).map_err(|e| failed(&path, "sync", e))?;
-        let replaced = overwrite && path.exists();
-        if overwrite {
-            temp.persist(&path).map_err(|e| failed(&path, "rename", e.error))?;
-        } else {
-            temp.persist_noclobber(&path).map_err(|e| {
-                let e = e.error;
-                let exists = e.kind() == io::ErrorKind::AlreadyExists;
-                let reason = if exists { Reason::OutputExists } else { Reason::OutputFailed };
-                Error::io(reason, &path, "rename", e)
-            })?;
-        }
-        Ok(Named { path, replaced })
-    }
-}
-
-impl Named {
-    /// Syncs the directory, so that the name is on disk as well; where that fails, the file is taken away again.
+    /// Brings all of the content to disk: what is left to do is its name.
     ///
     /// # Errors
     /// The operating system fails.
-    pub fn settle(self) -> Result<()> {
-        let synced = File::open(directory_of(&self.path)).and_then(|directory| directory.sync_all());
-        synced.map_err(|e| failed(&self.path, "sync its directory", e)).inspect_err(|_| self.undo())
+    pub fn sync(&self) -> Result<()> {
+        // Whoever wrote by path may have replaced what the handle is open on.
+        let synced = File::open(self.temp.path()).and_then(|file| file.sync_all());
+        synced.map_err(|e| failed(&self.path, "sync", e))
     }
 
-    /// Takes the file away again, unless it has replaced another one.
-    pub fn undo(&self) {
-        if !self.replaced {
-            let _ = fs::remove_file(&self.path);
+    /// Gives the file its name, which is on disk then. It must be synced before.
+    ///
+    /// # Errors
+    /// Another file has that name by now, or the operating system fails; then nothing has changed.
+    pub fn name(self) -> Result<Named> {
+        let Beside { path, overwrite, temp } = self;
+        let named = Named::give(temp.into_temp_path(), &path, overwrite).map_err(|e| {
+            let exists = e.kind() == io::ErrorKind::AlreadyExists;
+            let reason = if exists { Reason::OutputExists } else { Reason::OutputFailed };
+            Error::io(reason, &path, "rename", e)
+        })?;
+        match named.sync() {
+            Ok(()) => Ok(named),
+            Err(e) => {
+                named.undo();
+                Err(failed(&path, "sync its directory", e))
+            }
         }
     }
 }
@@ -112,6 +103,7 @@ fn failed(path: &Path, action: &str, e: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn names(dir: &Path) -> usize {
         fs::read_dir(dir).unwrap().count()
@@ -124,6 +116,7 @@ mod tests {
         let mut file = Beside::create(&path, false).unwrap();
         let hello = |writer: &mut dyn io::Write| writer.write_all(b"hello").map_err(|e| failed(Path::new(""), "", e));
         file.write(hello).unwrap();
+        file.sync().unwrap();
         assert!(!path.exists());
         let named = file.name().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"hello");
@@ -135,12 +128,23 @@ mod tests {
     }
 
     #[test]
-    fn one_that_replaced_another_stays() {
+    fn one_that_replaced_another_gives_way_to_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
         fs::write(&path, "old").unwrap();
         let named = Beside::create(&path, true).unwrap().name().unwrap();
-        named.undo();
         assert_eq!(fs::read(&path).unwrap(), b"");
+        named.undo();
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), 1));
+    }
+
+    #[test]
+    fn one_that_appears_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let file = Beside::create(&path, false).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        assert_eq!(file.name().unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"theirs".to_vec(), 1));
     }
 }

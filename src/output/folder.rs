@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::sink::{directory_of, require_directory};
+use super::naming::{directory_of, sync_directory_of, temporary};
+use super::sink::require_directory;
 use crate::error::{Error, Reason, Result};
 
 /// A directory in the making.
@@ -49,7 +50,7 @@ impl Folder {
     /// As [`refuse_existing`].
     pub fn create(path: &Path) -> Result<Folder> {
         refuse_existing(path)?;
-        let temp = tempfile::Builder::new().prefix(".etcdlift-").suffix(".tmp").tempdir_in(directory_of(path));
+        let temp = temporary().tempdir_in(directory_of(path));
         Ok(Folder {
             path: path.to_path_buf(),
             temp: temp.map_err(|e| failed(path, "create a directory beside it", e))?,
@@ -64,20 +65,26 @@ impl Folder {
     /// Makes every file private, syncs all, and gives the directory its name. Returns the bytes of its files.
     ///
     /// # Errors
-    /// Something has that name by now, or the operating system fails.
+    /// Something has that name by now, or the operating system fails. Then the name is as it was.
     pub fn name(self) -> Result<u64> {
-        let bytes = settle(self.temp.path()).map_err(|e| failed(&self.path, "sync", e))?;
+        let Folder { path, temp } = self;
+        let bytes = settle(temp.path()).map_err(|e| failed(&path, "sync", e))?;
+        let replaced = path.exists();
         // It does not take the place of a file, nor of a directory with something in it.
-        fs::rename(self.temp.path(), &self.path).map_err(|e| match e.kind() {
+        fs::rename(temp.path(), &path).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                Error::io(Reason::OutputExists, &self.path, "rename", e)
+                Error::io(Reason::OutputExists, &path, "rename", e)
             }
-            _ => failed(&self.path, "rename", e),
+            _ => failed(&path, "rename", e),
         })?;
-        let _ = self.temp.keep();
-        File::open(directory_of(&self.path))
-            .and_then(|directory| directory.sync_all())
-            .map_err(|e| failed(&self.path, "sync its directory", e))?;
+        if let Err(e) = sync_directory_of(&path) {
+            // Back to the temporary name, under which it is removed.
+            if fs::rename(&path, temp.path()).is_ok() && replaced {
+                let _ = fs::create_dir(&path);
+            }
+            return Err(failed(&path, "sync its directory", e));
+        }
+        let _ = temp.keep();
         Ok(bytes)
     }
 }

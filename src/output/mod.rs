@@ -4,8 +4,10 @@
 
 pub mod beside;
 pub mod folder;
+pub mod naming;
 pub mod sink;
 pub mod snapshot;
+pub mod targets;
 
 pub use sink::{Sink, SinkOptions};
 pub use snapshot::{Digest, Digested};

@@ -16,6 +16,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use tempfile::NamedTempFile;
 
+use super::naming::{Named, directory_of, temporary};
+use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
 
 /// How an output file is to be made.
@@ -67,9 +69,7 @@ impl Sink {
             })?;
             return Ok(sink);
         }
-        let temp = sink.os("create a temporary file beside it", || {
-            tempfile::Builder::new().prefix(".etcdlift-").suffix(".tmp").tempfile_in(directory)
-        })?;
+        let temp = sink.os("create a temporary file beside it", || temporary().tempfile_in(directory))?;
         reserve(path, temp.as_file(), options.len)?;
         sink.temp = Some(temp);
         Ok(sink)
@@ -82,7 +82,11 @@ impl Sink {
     pub fn write_extent(&mut self, offset: u64, bytes: &[u8], crc32: u32) -> Result<()> {
         let len = bytes.len() as u64;
         if offset.checked_add(len).is_none_or(|end| end > self.options.len) {
-            let message = format!("{len} bytes at {offset} do not fit in an output of {} bytes", self.options.len);
+            let message = format!(
+                "an output of {} has no room for {} at {offset}",
+                count::bytes(self.options.len),
+                count::bytes(len)
+            );
             return Err(Error::new(Reason::Internal, message).in_file(&self.out));
         }
         if let Some(temp) = &self.temp {
@@ -149,24 +153,23 @@ impl Sink {
     ///
     /// # Errors
     /// Another file has that name by now ([`Reason::OutputExists`]), the file is not whole, or the operating system
-    /// fails. A new output is removed again when its directory cannot be synced.
+    /// fails. The name is taken back when its directory cannot be synced.
     pub fn commit(mut self) -> Result<()> {
         self.check_coverage()?;
         refuse_existing(&self.out, self.options.overwrite)?;
         let Some(temp) = self.temp.take() else { return Ok(()) };
-        if self.options.overwrite {
-            self.os("rename", || temp.persist(&self.out).map_err(|e| e.error))?;
-        } else {
-            match self.step().and_then(|()| temp.persist_noclobber(&self.out).map_err(|e| e.error)) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.out)),
-                renamed => renamed.map_err(|e| self.failed("rename", e))?,
-            };
-        }
-        self.sync_directory().inspect_err(|_| {
-            if !self.options.overwrite {
-                let _ = fs::remove_file(&self.out);
+        let give = || Named::give(temp.into_temp_path(), &self.out, self.options.overwrite);
+        let named = match self.step().and_then(|()| give()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.out)),
+            given => given.map_err(|e| self.failed("rename", e))?,
+        };
+        match self.os("sync the directory", || named.sync()) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                named.undo();
+                Err(e)
             }
-        })
+        }
     }
 
     fn sync(&self) -> Result<()> {
@@ -174,15 +177,6 @@ impl Sink {
             Some(temp) => self.os("sync", || temp.as_file().sync_all()),
             None => Ok(()),
         }
-    }
-
-    fn sync_directory(&self) -> Result<()> {
-        let directory = directory_of(&self.out);
-        self.os("sync the directory", || match File::open(directory)?.sync_all() {
-            // Some network file systems have no sync of a directory.
-            Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
-            synced => synced,
-        })
     }
 
     /// Every byte was written, and once: what was never encoded cannot be compared.
@@ -261,7 +255,7 @@ pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Said before the work rather than after it.
-pub(super) fn require_directory(path: &Path) -> Result<()> {
+pub(crate) fn require_directory(path: &Path) -> Result<()> {
     let directory = directory_of(path);
     match fs::metadata(directory) {
         Ok(meta) if meta.is_dir() => Ok(()),
@@ -275,19 +269,13 @@ fn exists(path: &Path) -> Error {
     Error::new(Reason::OutputExists, "the output exists; give --overwrite to replace it").in_file(path)
 }
 
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
 fn check_room(path: &Path, directory: &Path, len: u64) -> Result<()> {
     let room = statvfs(directory).map_err(|e| Error::io(Reason::OutputFailed, path, "use its directory", e.into()))?;
     let free = room.blocks_available().saturating_mul(room.fragment_size());
     // A file system that counts no blocks at all says nothing.
     if room.blocks() > 0 && free < len {
-        let message = format!("no room for the output of {len} bytes, {free} bytes are free");
+        let message =
+            format!("no room for the output of {}, {} free", count::bytes(len), counted(free, "byte is", "bytes are"));
         return Err(Error::new(Reason::NoRoom, message).in_file(path));
     }
     Ok(())
@@ -309,7 +297,7 @@ fn reserve(path: &Path, file: &File, len: u64) -> Result<()> {
 }
 
 fn no_room(path: &Path, len: u64) -> Error {
-    Error::new(Reason::NoRoom, format!("no room for the output of {len} bytes")).in_file(path)
+    Error::new(Reason::NoRoom, format!("no room for the output of {}", count::bytes(len))).in_file(path)
 }
 
 #[cfg(test)]
@@ -392,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_before_the_rename_keeps_what_is_overwritten() {
+    fn a_failure_at_any_call_keeps_what_is_overwritten() {
         for calls in 0.. {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().join("out.db");
@@ -401,12 +389,11 @@ mod tests {
             let made = make(&out, options(true));
             CALLS_LEFT.set(None);
             assert_eq!(names(dir.path()), ["out.db"]);
-            let renamed = fs::read(&out).unwrap() != b"old";
-            assert!(!renamed || fs::read(&out).unwrap() == [META, BODY].concat());
             if made.is_ok() {
-                assert!(renamed);
+                assert!(fs::read(&out).unwrap() == [META, BODY].concat());
                 return;
             }
+            assert_eq!(fs::read(&out).unwrap(), b"old", "after {calls} calls");
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::error::{Error, Reason, Result};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::time;
 use crate::v2store::recover::Recovered;
 use crate::v2store::table::Table;
 
@@ -88,7 +89,7 @@ struct Node {
 impl Node {
     /// When the event happened, at the earliest.
     fn at(&self) -> Option<Timestamp> {
-        let expiration: Timestamp = self.expiration.as_ref()?.parse().ok()?;
+        let expiration = time::instant(self.expiration.as_ref()?)?;
         expiration.checked_sub(SignedDuration::from_secs(self.ttl)).ok()
     }
 }

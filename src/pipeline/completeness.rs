@@ -4,6 +4,7 @@
 //! A committed entry stands in the logs of a majority. So as many whole logs of voters as intersect every majority hold all that
 //! is committed, whatever the other logs lack. Decides about warnings, losses and a refusal; must not know what an entry does.
 
+use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
 use crate::ids::RaftIndex;
 use crate::report::Notice;
@@ -95,7 +96,9 @@ impl Completeness {
             Weight::Damaged(reason) => {
                 let needed = voters.div_ceil(2).max(1);
                 let message = format!(
-                    "{message}; {needed} whole logs of {voters} voters would prove that nothing is missing, found {whole}"
+                    "{message}; {} of {} would prove that nothing is missing, found {whole}",
+                    counted(needed as u64, "whole log", "whole logs"),
+                    counted(voters as u64, "voter", "voters")
                 );
                 self.losses.push(notice(code, message.clone()));
                 let error = Error::new(reason, message).in_file(&member.path);

@@ -1,18 +1,17 @@
-//! `convert`: the stages in their order, from the source to a file with its name.
+//! `convert`: the stages in their order, from the source to a file that lacks its name, and then the names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::load::{read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
-use super::write::{How, Written, write};
-use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage};
+use super::write::{Files, How, Written, write};
+use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, targets};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::beside::Beside;
-use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
 use crate::report::{LeaseLine, OutputFacts, Report, earlier};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
@@ -47,6 +46,47 @@ pub fn convert_observed(
     observer: &dyn Observer,
     interrupted: Interrupted<'_>,
 ) -> Result<Outcome> {
+    stage(options, report, observer, interrupted)?.commit(None)
+}
+
+/// A conversion whose files are whole, checked and on disk under temporary names. Dropped, it leaves nothing.
+#[derive(Debug)]
+#[must_use = "the files have no names yet"]
+pub struct Staged {
+    outcome: Outcome,
+    /// None where an output was left alone.
+    files: Option<Files>,
+}
+
+impl Staged {
+    /// How the conversion ends once the files have their names.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Gives the files their names, the output last: all of them, or none. `report` is a file that is to appear with them.
+    ///
+    /// # Errors
+    /// Something has one of the names by now ([`Reason::OutputExists`]), or the operating system fails
+    /// ([`Reason::OutputFailed`]). Then each name is as it was before.
+    pub fn commit(self, report: Option<Beside>) -> Result<Outcome> {
+        if let Some(files) = self.files {
+            files.name(report)?;
+        }
+        Ok(self.outcome)
+    }
+}
+
+/// [`convert_observed`] up to the names: for whoever has more to write before the output appears.
+///
+/// # Errors
+/// As [`convert`].
+pub fn stage(
+    options: &ConvertOptions,
+    report: &mut Report,
+    observer: &dyn Observer,
+    interrupted: Interrupted<'_>,
+) -> Result<Staged> {
     on_threads(options, || run(options, report, None, observer, interrupted))
 }
 
@@ -68,10 +108,10 @@ pub fn convert_with(
     fault: Option<Fault>,
     interrupted: Interrupted<'_>,
 ) -> Result<Outcome> {
-    on_threads(options, || run(options, report, fault, &(), interrupted))
+    on_threads(options, || run(options, report, fault, &(), interrupted))?.commit(None)
 }
 
-fn on_threads(options: &ConvertOptions, work: impl FnOnce() -> Result<Outcome> + Send) -> Result<Outcome> {
+fn on_threads(options: &ConvertOptions, work: impl FnOnce() -> Result<Staged> + Send) -> Result<Staged> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs.max(1))
         .build()
@@ -85,13 +125,8 @@ fn run(
     fault: Option<Fault>,
     observer: &dyn Observer,
     interrupted: Interrupted<'_>,
-) -> Result<Outcome> {
-    if !options.skip_existing {
-        refuse_existing(&options.output, options.overwrite)?;
-        for path in options.ledger.iter().chain(&options.index_map) {
-            refuse_existing(path, options.overwrite)?;
-        }
-    }
+) -> Result<Staged> {
+    targets::check(options)?;
     let started = Instant::now();
     observer.stage("opening", None);
     let opened = open_v2(options)?;
@@ -109,14 +144,14 @@ fn run(
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
         *report = earlier;
-        return Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial });
+        return Ok(Staged { outcome: outcome(report), files: None });
     }
 
     observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
         let mut made = Vec::new();
-        if let Some(path) = &options.ledger {
+        if let Some(path) = ledger_path(options, report) {
             let started = Instant::now();
             let mut ledger = Beside::create(path, options.overwrite)?;
             ledger::write(&mut ledger, &prepared, file, &report.balance, interrupted)?;
@@ -142,7 +177,22 @@ fn run(
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     report.output = Some(output_facts(options, &prepared, &written));
-    Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial })
+    Ok(Staged { outcome: outcome(report), files: Some(written.files) })
+}
+
+fn outcome(report: &Report) -> Outcome {
+    if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial }
+}
+
+/// Where the ledger goes. A dry run replaces none: that of an output stays.
+fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&'a Path> {
+    let path = options.ledger.as_deref()?;
+    if options.dry_run && path.exists() {
+        let message = format!("{}: the ledger exists, and a dry run replaces none", path.display());
+        report.warn("ledger-not-written", message);
+        return None;
+    }
+    Some(path)
 }
 
 /// Opens the sources of a conversion.

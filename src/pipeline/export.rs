@@ -1,7 +1,7 @@
 //! `export`: a v2 tree or the living keys of a v3 store, as a file for other programs (CLI.md).
 //!
-//! A v2 source is replayed as a conversion replays it; nothing expires and nothing is left out. Of a v3 file the `key` bucket
-//! is read, and nothing else. What was written is read back before it gets its name.
+//! A v2 source is replayed as a conversion replays it; nothing expires, and only `--include` and `--exclude` leave something
+//! out. Of a v3 file the `key` bucket is read, and nothing else. What was written is read back before it gets its name.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -13,21 +13,21 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, prepare, salvage};
+use super::{Interrupted, facts, prepare, salvage, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
 use crate::export::{ndjson, table};
 use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
-use crate::options::{ConvertOptions, ExportFormat, ExportOptions};
+use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::beside::Beside;
-use crate::output::sink;
-use crate::report::{Exported, Report};
+use crate::report::{Exported, Notice, Report};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::plan::NAMESPACE;
+use crate::transform::rules::KeyRules;
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
 use crate::v2store::recover::{read_table, recover};
@@ -43,16 +43,13 @@ pub fn export(
     print: &mut dyn FnMut(&[u8]) -> Result<()>,
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
-    match (&options.output, options.format) {
-        (None, _) => {}
-        (Some(path), ExportFormat::Sled) => crate::output::folder::refuse_existing(path)?,
-        (Some(path), _) => sink::refuse_existing(path, options.overwrite)?,
-    }
+    targets::check_export(options)?;
     let convert = conversion(options);
     if let [source] = convert.sources.as_slice() {
         let open_options = OpenOptions {
             up_to: options.up_to_index.map(RaftIndex),
             salvage: options.salvage,
+            allow_live: options.allow_live,
             ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
@@ -78,6 +75,7 @@ fn conversion(options: &ExportOptions) -> ConvertOptions {
         in_order_names: options.in_order_names,
         salvage: options.salvage,
         allow_removed: options.allow_removed,
+        allow_live: options.allow_live,
         ..ConvertOptions::new("", "")
     }
 }
@@ -107,9 +105,11 @@ fn export_v2(
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
     let root = tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "there is no namespace of keys"))?;
-    let nodes = Nodes::new(tree, root, v2_index, interrupted)?;
+    let mut rules = choice(options)?;
+    let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, opened.path(), &facts::possibly_incomplete(&report))?;
+    refuse_nothing(&nodes, options, opened.path(), &facts::possibly_incomplete(&report))?;
+    report.warnings.extend(unused(&rules));
     let bytes = deliver(&nodes, options, print, interrupted)?;
     Ok(Exported {
         kind: "v2",
@@ -130,15 +130,27 @@ fn export_v3(
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
     let unsound = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
-    lock::check_db(map.path())?;
+    let live = match lock::check_db(map.path()) {
+        Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
+        checked => checked.map(|()| false)?,
+    };
     let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
     interrupted()?;
     if let Some(first) = summary.findings.first() {
         return Err(unsound(first.clone()).advise("`etcdlift verify` lists all that is wrong"));
     }
     let db = Db::open(map.bytes()).map_err(unsound)?;
-    let living = Living::new(&db, summary.revision, interrupted).map_err(|e| e.in_file(map.path()))?;
-    refuse_nothing(&living, map.path(), "")?;
+    let mut rules = choice(options)?;
+    let living = Living::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
+    refuse_nothing(&living, options, map.path(), "")?;
+    let mut warnings = unused(&rules);
+    if live {
+        let message = format!(
+            "an etcd is running on it: state at revision {}; later writes are not in this output",
+            summary.revision
+        );
+        warnings.insert(0, Notice { code: "live".into(), message });
+    }
     let bytes = deliver(&living, options, print, interrupted)?;
     Ok(Exported {
         kind: "v3",
@@ -147,17 +159,32 @@ fn export_v3(
         state: format!("revision {}", summary.revision),
         output: options.output.clone(),
         bytes,
-        warnings: Vec::new(),
+        warnings,
         losses: Vec::new(),
     })
 }
 
-fn refuse_nothing(records: &dyn Records, source: &Path, incomplete: &str) -> Result<()> {
-    if records.is_empty() {
-        let message = format!("nothing to export: the source holds no key{incomplete}");
-        return Err(Error::new(Reason::NothingToConvert, message).in_file(source));
+/// `--include` and `--exclude`.
+fn choice(options: &ExportOptions) -> Result<KeyRules> {
+    KeyRules::new(&Rules { choose: options.choose.clone(), ..Rules::default() })
+}
+
+fn unused(rules: &KeyRules) -> Vec<Notice> {
+    let notice = |rule| Notice { code: "unused-rule".into(), message: format!("a rule matched nothing: {rule}") };
+    rules.unused().into_iter().map(notice).collect()
+}
+
+fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path, incomplete: &str) -> Result<()> {
+    if !records.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let message = if options.choose.is_empty() {
+        "the source holds no key"
+    } else {
+        "--include and --exclude leave no key of the source"
+    };
+    let message = format!("nothing to export: {message}{incomplete}");
+    Err(Error::new(Reason::NothingToConvert, message).in_file(source))
 }
 
 /// Writes the records, reads them back, and only then gives them their name. Returns how many bytes there are.
@@ -197,7 +224,8 @@ fn deliver(
     let bytes =
         fs::metadata(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?.len();
     interrupted()?;
-    file.name()?.settle()?;
+    file.sync()?;
+    file.name()?;
     Ok(bytes)
 }
 
@@ -271,13 +299,21 @@ struct Nodes<'t, 'm> {
 }
 
 impl<'t, 'm> Nodes<'t, 'm> {
-    fn new(tree: &'t Tree<'m>, root: NodeRef, v2_index: V2Index, interrupted: Interrupted<'_>) -> Result<Self> {
+    fn new(
+        tree: &'t Tree<'m>,
+        root: NodeRef,
+        v2_index: V2Index,
+        rules: &mut KeyRules,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Self> {
         let mut nodes = Vec::new();
+        let mut visited = 0u64;
         tree.walk::<Error>(root, &mut |visit| {
-            if nodes.len().is_multiple_of(1 << 16) {
+            if visited.is_multiple_of(1 << 16) {
                 interrupted()?;
             }
-            if visit.node != root {
+            visited += 1;
+            if visit.node != root && rules.excluded(path::user_key(&tree.path(visit.node))).is_none() {
                 nodes.push(visit.node);
             }
             Ok(())
@@ -322,7 +358,7 @@ struct Living<'a> {
 }
 
 impl<'a> Living<'a> {
-    fn new(db: &Db<'a>, revision: Revision, interrupted: Interrupted<'_>) -> Result<Self> {
+    fn new(db: &Db<'a>, revision: Revision, rules: &mut KeyRules, interrupted: Interrupted<'_>) -> Result<Self> {
         let unsound = |e: Damage| e.into_error(Reason::Damaged);
         let bucket = db.bucket(schema::KEY).map_err(unsound)?;
         let mut last: HashMap<&[u8], KeyValue<'a>> = HashMap::new();
@@ -337,7 +373,7 @@ impl<'a> Living<'a> {
                 _ => last.insert(kv.key, kv),
             };
         }
-        let mut pairs: Vec<_> = last.into_values().collect();
+        let mut pairs: Vec<_> = last.into_values().filter(|kv| rules.excluded(kv.key).is_none()).collect();
         pairs.par_sort_unstable_by_key(|kv| kv.key);
         Ok(Living { pairs, revision })
     }

@@ -261,11 +261,15 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
     if writes > 0 {
         let message = format!(
-            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} of them in-order keys or index \
-             compares (listed in the report): it holds what a server started on it would serve, which may differ from what \
+            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} \
+             (listed in the report): it holds what a server started on it would serve, which may differ from what \
              the cluster served; convert the data directory it was made from, if you still have it",
             counted(writes, "v2 write", "v2 writes"),
-            report.uncertain.len()
+            counted(
+                report.uncertain.len() as u64,
+                "of them an in-order key or index compare",
+                "of them in-order keys or index compares"
+            )
         );
         report.lose("backup-renumbered", message);
     }
@@ -333,8 +337,8 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
         report.warn("permissions-cut", message);
     }
     if !auth.matched_nothing.is_empty() {
-        let count = counted(auth.matched_nothing.len() as u64, "permission", "permissions");
-        let message = format!("{count} could match no v2 key and are left out: {}", first_of(&auth.matched_nothing));
+        let count = counted(auth.matched_nothing.len() as u64, "permission is", "permissions are");
+        let message = format!("{count} left out, for no v2 key could match: {}", first_of(&auth.matched_nothing));
         report.warn("permissions-without-keys", message);
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::load::{backend, read_and_hash, wal_dir};
 use super::{Interrupted, facts};
 use crate::bolt::Db;
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, Expired, InspectOptions};
@@ -106,7 +107,7 @@ pub(super) fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
     };
     let mut findings: Vec<Notice> = summary.findings.iter().map(finding).collect();
     if summary.more_findings > 0 {
-        let message = format!("and {} more findings", summary.more_findings);
+        let message = format!("and {}", counted(summary.more_findings, "more finding", "more findings"));
         findings.push(Notice { code: "finding".to_string(), message });
     }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::Interrupted;
 use super::inspect::open_options;
 use super::load::{backend, wal_dir};
+use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::options::{EntryFilter, WalOptions};
@@ -181,7 +182,7 @@ fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
     say(request.refresh == Some(true), "refresh".into());
     say(request.prev_exist.is_some(), format!("prevExist={}", request.prev_exist == Some(true)));
     say(request.prev_index > 0, format!("prevIndex={}", request.prev_index));
-    say(!request.prev_value.is_empty(), format!("prevValue of {} bytes", request.prev_value.len()));
+    say(!request.prev_value.is_empty(), format!("prevValue of {}", bytes(request.prev_value.len() as u64)));
     say(request.expiration != 0, format!("expires {}", time(request.expiration)));
     say(filter == EntryFilter::Sync, format!("at {}", time(request.time)));
     let path = request.path.strip_prefix(NAMESPACE).unwrap_or(request.path);

@@ -22,17 +22,19 @@ mod prepare;
 mod program;
 mod progress;
 mod salvage;
+mod targets;
 mod verify;
 mod versions;
 mod write;
 
-pub use convert::{Fault, Outcome, convert, convert_observed, convert_with};
+pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};
 #[cfg(not(feature = "sled"))]
 pub use export::NO_SLED;
 pub use export::export;
 pub use inspect::inspect;
 pub use log::inspect_wal;
 pub use progress::Observer;
+pub use targets::targets;
 pub use verify::verify;
 
 use crate::error::Result;

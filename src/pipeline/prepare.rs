@@ -339,11 +339,11 @@ fn check_balance(balance: &Balance, ordered: &Ordered, others: u64) -> Result<()
     }
     let left_out: Count = balance.expired.plus(balance.excluded).plus(balance.dropped);
     let message = format!(
-        "the books do not balance: {} keys in the source, {} to be written, {} left out, {} rows and {others} of them no source keys",
-        balance.source.keys,
+        "the books do not balance: {} in the source, {} to be written, {} left out, {} of which {others} from no source key",
+        counted(balance.source.keys, "key", "keys"),
         balance.written.keys,
         left_out.keys,
-        ordered.rows.len()
+        counted(ordered.rows.len() as u64, "row", "rows")
     );
     Err(Error::new(Reason::Unbalanced, message))
 }

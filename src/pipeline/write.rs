@@ -1,5 +1,5 @@
 //! From a plan to a file: pages laid out, encoded in waves on all threads, written and hashed in file order, read back and
-//! checked, and only then given their name.
+//! checked. What is left to do then is the names of the output and its sidecar files.
 //!
 //! While one wave is written the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
 
@@ -10,10 +10,12 @@ use rayon::prelude::*;
 
 use super::{Interrupted, Observer};
 use crate::bolt::{self, Bucket, Extent, Layout, Rows};
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{Content, HashKv, StatusHash, schema};
 use crate::options::{ConvertOptions, To};
 use crate::output::beside;
+use crate::output::naming::Named;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
@@ -29,6 +31,14 @@ pub(super) struct Written {
     pub(super) digested: Digested,
     pub(super) hash_kv: u32,
     pub(super) status_hash: u32,
+    pub(super) files: Files,
+}
+
+/// The output and its sidecar files: whole and on disk, without their names.
+#[derive(Debug)]
+pub(super) struct Files {
+    output: Sink,
+    sidecars: Vec<beside::Beside>,
 }
 
 /// Makes the files that go with the output, from the output as it lies on disk; in a dry run there is none.
@@ -91,8 +101,7 @@ pub(super) fn write(
     let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
     interrupted()?;
-    name_all(sink, beside)?;
-    Ok(Written { digested, hash_kv, status_hash })
+    Ok(Written { digested, hash_kv, status_hash, files: Files { output: sink, sidecars: beside } })
 }
 
 /// As many pairs are handed to the writer as the books say.
@@ -101,16 +110,26 @@ fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
     if keys == expected {
         return Ok(());
     }
-    let message = format!("the books do not balance: {expected} pairs are to be written, the writer has {keys}");
+    let message = format!(
+        "the books do not balance: {} to be written, the writer has {keys}",
+        counted(expected, "pair is", "pairs are")
+    );
     Err(Error::new(Reason::Unbalanced, message))
 }
 
-/// Gives all files their names, the output last; if one cannot have its name, none keeps it.
-fn name_all(sink: Sink, beside: Vec<beside::Beside>) -> Result<()> {
-    let mut named: Vec<beside::Named> = Vec::new();
-    let result =
-        beside.into_iter().try_for_each(|file| file.name().map(|file| named.push(file))).and_then(|()| sink.commit());
-    result.inspect_err(|_| named.iter().for_each(beside::Named::undo))
+impl Files {
+    /// Gives all files their names, with one more sidecar file, the output last; if one cannot have its name, none keeps it.
+    pub(super) fn name(self, more: Option<beside::Beside>) -> Result<()> {
+        let sidecars: Vec<beside::Beside> = self.sidecars.into_iter().chain(more).collect();
+        sidecars.iter().try_for_each(beside::Beside::sync)?;
+        let mut named: Vec<Named> = Vec::new();
+        let all = sidecars.into_iter().try_for_each(|file| file.name().map(|file| named.push(file)));
+        let all = all.and_then(|()| self.output.commit());
+        if all.is_err() {
+            named.into_iter().rev().for_each(Named::undo);
+        }
+        all
+    }
 }
 
 struct Pages<'a> {
@@ -232,4 +251,67 @@ fn hash_part(rows: &dyn Rows, first: u64) -> Result<HashKv> {
         hash.update(&key, &value);
     }
     Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn sidecar(path: &Path, text: &str) -> beside::Beside {
+        let mut file = beside::Beside::create(path, path.exists()).unwrap();
+        file.write(|out| out.write_all(text.as_bytes()).map_err(|e| file_error(path, e))).unwrap();
+        file
+    }
+
+    fn file_error(path: &Path, e: std::io::Error) -> Error {
+        Error::io(Reason::OutputFailed, path, "write", e)
+    }
+
+    fn output(path: &Path) -> Sink {
+        let options = SinkOptions { overwrite: path.exists(), len: 4, dry_run: false };
+        let mut sink = Sink::create(path, options).unwrap();
+        sink.write_meta(b"made", crc32fast::hash(b"made")).unwrap();
+        sink
+    }
+
+    fn listed(dir: &Path) -> Vec<(String, String)> {
+        let read = |path: PathBuf| {
+            let text = if path.is_dir() { "directory".into() } else { fs::read_to_string(&path).unwrap() };
+            (path.file_name().unwrap().to_str().unwrap().to_string(), text)
+        };
+        let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| read(entry.unwrap().path())).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn all_files_have_their_names_or_each_name_is_as_it_was() {
+        for (blocked, replaced) in [("", false), ("out", false), ("out", true), ("report", false), ("ledger", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            if replaced {
+                ["out", "ledger", "report"].iter().for_each(|name| fs::write(at(name), "old").unwrap());
+            }
+            let files = Files { output: output(&at("out")), sidecars: vec![sidecar(&at("ledger"), "made")] };
+            let report = sidecar(&at("report"), "made");
+            if !blocked.is_empty() {
+                // A directory takes the name meanwhile.
+                let _ = fs::remove_file(at(blocked));
+                fs::create_dir(at(blocked)).unwrap();
+            }
+            let before: Vec<_> = listed(dir.path()).into_iter().filter(|(name, _)| !name.starts_with('.')).collect();
+            let named = files.name(Some(report));
+            let after = listed(dir.path());
+            if blocked.is_empty() {
+                named.unwrap();
+                let expected = ["ledger", "out", "report"].map(|name| (name.to_string(), "made".to_string()));
+                assert_eq!(after, expected);
+            } else {
+                assert!(named.is_err(), "{blocked}");
+                assert_eq!(after, before, "{blocked}");
+            }
+        }
+    }
 }

@@ -120,7 +120,7 @@ mod tests {
         earlier.options.sources = vec!["elsewhere".into()];
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into();
         earlier.output = Some(OutputFacts { bytes: 3, sha256, ..Default::default() });
-        file::write(&dir.join("r.json"), &file::to_json(&earlier).unwrap()).unwrap();
+        fs::write(dir.join("r.json"), file::to_json(&earlier).unwrap()).unwrap();
         now
     }
 

@@ -3,6 +3,10 @@
 //! One JSON object a line, in this order: what is written, by revision; keys that are not, with the reason; directories.
 //! Names that are no UTF-8 stand in base64. Values never stand in it, only their SHA-256.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -73,6 +77,16 @@ pub fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
+/// What a line begins with; its name may be longer than what is read here.
+const BEGINNINGS: [&[u8]; 3] = [br#"{"path":""#, br#"{"path_base64":""#, br#"{"added":true,"#];
+
+/// Whether a file begins as a ledger does.
+pub fn is_ledger(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    read.is_ok() && BEGINNINGS.iter().any(|beginning| start.starts_with(beginning))
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -84,6 +98,10 @@ fn is_zero(number: &i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn added() -> Line {
+        Line { added: true, written: Some(Written::default()), ..Line::default() }
+    }
 
     #[test]
     fn a_line_holds_what_there_is_to_say() {
@@ -98,6 +116,12 @@ mod tests {
         let expected =
             r#"{"path":"/a","created_index":3,"modified_index":4,"key_base64":"/w==","revision":4,"lease":1}"#;
         assert_eq!(json, expected);
+        for line in [&line, &Line { path: None, path_base64: Some("/w==".into()), ..line.clone() }, &added()] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), serde_json::to_vec(line).unwrap()).unwrap();
+            assert!(is_ledger(file.path()), "{line:?}");
+        }
+        assert!(!is_ledger(Path::new("Cargo.toml")) && !is_ledger(Path::new("missing")));
         assert_eq!(text_or_base64(b"\xff"), (None, Some("/w==".into())));
         assert_eq!(text_or_base64("ä".as_bytes()), (Some("ä".into()), None));
     }

@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+use crate::count;
+pub use crate::count::counted;
+
 /// Lines of a name and a value, aligned when printed.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -68,12 +71,7 @@ pub fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit = larger;
     }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{bytes} bytes ({value:.1} {unit})") }
-}
-
-/// A number and what is counted: `1 key`, `2 keys`.
-pub fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+    if unit == "bytes" { count::bytes(bytes) } else { format!("{bytes} bytes ({value:.1} {unit})") }
 }
 
 /// The first few of a list of names: `a, b and 7 more`.
@@ -126,7 +124,7 @@ mod tests {
 
     #[test]
     fn sizes_name_their_bytes() {
-        assert_eq!(size(1023), "1023 bytes");
+        assert_eq!((size(1), size(1023)), ("1 byte".into(), "1023 bytes".into()));
         assert_eq!(size(1536), "1536 bytes (1.5 KiB)");
         assert_eq!(size(3 << 30), "3221225472 bytes (3.0 GiB)");
     }

@@ -10,6 +10,7 @@ use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report, Transformed};
 use super::table::{Table, counted, printable, size};
 use super::verification::Verification;
+use crate::count::bytes;
 use crate::options::{Target, To};
 
 /// The quota that etcd starts with unless told otherwise.
@@ -116,9 +117,9 @@ pub fn inspection(found: &Inspection) -> String {
         let expiration = key.expiration.as_ref().map(|at| format!("  expires {at}")).unwrap_or_default();
         let (created, modified) = (key.created, key.modified);
         let line = format!(
-            "{}  created {created}  modified {modified}  {} bytes{expiration}\n",
+            "{}  created {created}  modified {modified}  {}{expiration}\n",
             printable(&key.key),
-            key.value_bytes
+            bytes(key.value_bytes)
         );
         text.push_str(&line);
     }
@@ -154,14 +155,15 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
         table.line("snapshot", format!("{file}, term {term}, raft index {index}"));
     }
     if let (Some(first), Some(last)) = (source.first_entry, source.last_entry) {
-        table.line("log", format!("{}, entries {first} to {last}", segments(source.segments)));
+        let range = if first == last { format!("entry {first}") } else { format!("entries {first} to {last}") };
+        table.line("log", format!("{}, {range}", segments(source.segments)));
     } else if source.segments > 0 {
         table.line("log", format!("{}, no entries", segments(source.segments)));
     }
     for part in &source.parts {
         let start = if part.start { ", the start" } else { "" };
-        let (last, taken) = (part.last_entry, part.entries_taken);
-        let what = format!("{}: commit {}, last entry {last}, {taken} entries taken{start}", part.path, part.commit);
+        let (last, taken) = (part.last_entry, entries(part.entries_taken));
+        let what = format!("{}: commit {}, last entry {last}, {taken} taken{start}", part.path, part.commit);
         table.line("member's log", what);
     }
     for start in &source.salvage_starts {
@@ -226,8 +228,8 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
         }
     }
     if contents.replacements > 0 {
-        let what = "nodes: bytes that were no UTF-8 are lost in the source";
-        table.line("U+FFFD", format!("{} {what}", contents.replacements));
+        let nodes = counted(contents.replacements, "node", "nodes");
+        table.line("U+FFFD", format!("{nodes}: bytes that were no UTF-8 are lost in the source"));
     }
     table.count("oversized values", contents.oversized.len() as u64);
     table.count("renamed keys", contents.renamed);
@@ -273,7 +275,9 @@ fn lease_lines(table: &mut Table, output: &OutputFacts) {
         let keys: u64 = output.lease_list.iter().map(|lease| lease.keys).sum();
         let count = counted(output.lease_list.len() as u64, "lease", "leases");
         let keys = counted(keys, "key", "keys");
-        table.line("leases", format!("{count} for {keys}, {} to {} seconds", first.ttl, last.ttl));
+        let seconds = counted(last.ttl.unsigned_abs(), "second", "seconds");
+        let range = if first.ttl == last.ttl { seconds } else { format!("{} to {seconds}", first.ttl) };
+        table.line("leases", format!("{count} for {keys}, {range}"));
     }
 }
 

@@ -4,6 +4,7 @@
 //! damaged. So nothing is believed that etcd could not have written: reserved bits, padding bytes, field order, and the
 //! record's own inner length must all agree. Knows nothing of what a record's data means.
 
+use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::wire::Reader;
 
@@ -163,7 +164,7 @@ impl Length {
 fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
     let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
     let message =
-        format!("expected a record of {} bytes, found the end of the file {missing} bytes early", length.record);
+        format!("expected a record of {}, found the end of the file {} early", bytes(length.record), bytes(missing));
     let error = damaged(offset, message);
     let written = before_zero_sector(body, offset + FRAME_HEAD).unwrap_or(body);
     if head_agrees(written, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }

@@ -5,7 +5,8 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::source::evidence::Marks;
 use crate::source::raft::{
-    HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata, parse_snap_record,
+    HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
+    parse_snap_record,
 };
 use crate::source::record::{Broken, Frame, Record, RecordType, looks_torn, read_frame};
 use crate::source::wal::{End, EntryRef, Hole, Segment, Span};

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::path::Path;
 
+use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::source::map::Map;
@@ -119,7 +120,10 @@ fn cut_short(e: WireError, len: usize) -> Error {
     if e.expected != LENGTH_WITHIN {
         return e.into();
     }
-    damaged(e.offset, format!("expected more than the {len} bytes of this file by the length here: it was cut short"))
+    damaged(
+        e.offset,
+        format!("expected more than the {} of this file by the length here: it was cut short", bytes(len as u64)),
+    )
 }
 
 fn raft_snapshot(body: &[u8], base: u64) -> Result<Parsed> {

@@ -93,7 +93,7 @@ impl Slots {
 /// Whole seconds from `as_of` to `expiry`, rounded up so that no key dies early.
 pub fn seconds_left(expiry: Timestamp, as_of: Timestamp) -> i64 {
     let left = expiry.duration_since(as_of);
-    left.as_secs() + i64::from(left.subsec_nanos() > 0)
+    left.as_secs().saturating_add(i64::from(left.subsec_nanos() > 0))
 }
 
 #[cfg(test)]
@@ -132,5 +132,8 @@ mod tests {
         ] {
             assert_eq!(seconds_left(at(expiry), as_of), left, "{expiry}");
         }
+        let span = Timestamp::MAX.as_second() - Timestamp::MIN.as_second();
+        assert_eq!(seconds_left(Timestamp::MAX, Timestamp::MIN), span + 1);
+        assert_eq!(seconds_left(Timestamp::MIN, Timestamp::MAX), -span);
     }
 }

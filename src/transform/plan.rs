@@ -7,6 +7,7 @@
 use hashbrown::HashMap;
 use jiff::Timestamp;
 
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::options::{Expired, REQUEST_LIMIT, TtlPolicy};
@@ -360,15 +361,18 @@ impl Plan {
     fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
         if policy.as_of.is_none() && self.inventory.ttl.keys > 0 {
             let message = format!(
-                "{} keys have a TTL, and nothing in the source proves a time to count it from: give --as-of now or an instant",
-                self.inventory.ttl.keys
+                "{} a TTL, and nothing in the source proves a time to count it from: give --as-of now or an instant",
+                counted(self.inventory.ttl.keys, "key has", "keys have")
             );
             return Err(Error::new(Reason::TimeUnknown, message));
         }
         let Some((first, count)) = self.refused else { return Ok(()) };
         let path = tree.path(first);
-        let message =
-            format!("--ttl fail refuses {count} keys with a TTL, the first {}", short(&shown(path::user_key(&path))));
+        let message = format!(
+            "--ttl fail refuses {} with a TTL, the first {}",
+            counted(count, "key", "keys"),
+            short(&shown(path::user_key(&path)))
+        );
         Err(Error::new(Reason::TtlPresent, message))
     }
 }

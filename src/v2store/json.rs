@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::limits;
+use crate::time;
 use crate::v2store::table::{Node, NodeId, Table};
 use crate::v2store::text::{self, Text};
 
@@ -471,7 +472,7 @@ impl<'m> Lexer<'m> {
         if raw == NO_EXPIRY {
             return Ok(None);
         }
-        let parsed = std::str::from_utf8(raw).ok().and_then(|text| text.parse::<Timestamp>().ok());
+        let parsed = std::str::from_utf8(raw).ok().and_then(time::instant);
         parsed.map(Some).ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
 use crate::limits;
@@ -316,8 +317,8 @@ fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions) -> Result<()>
     match writes.first() {
         Some(first) if options.tail == TailRule::Fail => {
             let message = format!(
-                "{} v2 writes stand in the log after the commit index {}, the first at raft index {}",
-                writes.len(),
+                "{} in the log after the commit index {}, the first at raft index {}",
+                counted(writes.len() as u64, "v2 write is", "v2 writes are"),
                 recovered.replay.applied,
                 first.index
             );

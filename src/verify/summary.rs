@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::Findings;
 use crate::bolt::{Check, Damage, Db, Strictness, check};
+use crate::count::counted;
 use crate::error::{Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term};
 
@@ -115,8 +116,11 @@ pub fn verify(file: &[u8]) -> Result<V3Summary> {
     let mut summary = store(&db).map_err(failed)?;
     if let Some(first) = summary.findings.first() {
         let others = summary.findings.len() as u64 - 1 + summary.more_findings;
-        let message =
-            if others == 0 { first.message.clone() } else { format!("{} (and {others} more findings)", first.message) };
+        let message = if others == 0 {
+            first.message.clone()
+        } else {
+            format!("{} (and {})", first.message, counted(others, "more finding", "more findings"))
+        };
         return Err(failed(Damage::new(first.offset, message)));
     }
     if summary.consistent_index.is_none() {

@@ -57,8 +57,8 @@ fn last_write_is_what_the_data_proves() {
     let without = store(9, &leaf("t", 6, "2").replace("0001-", "2030-"));
     assert!(!text.is_empty());
     let bare = case.file("bare.snap", snap(without.as_bytes(), 9));
-    let words = ["1 key", "have a TTL", "--as-of now"];
-    case.run(&bare, &["--as-of", "last-write"]).refused(5, "time-unknown", &words[1..]);
+    let words = ["1 key has a TTL", "--as-of now"];
+    case.run(&bare, &["--as-of", "last-write"]).refused(5, "time-unknown", &words);
     let (_, found) =
         rows(&case, &case.file("c.snap", snap(store(9, &leaf("t", 6, "")).as_bytes(), 9)), &["--as-of", "last-write"]);
     assert_eq!(found.len(), 1);

@@ -105,6 +105,7 @@ fn a_full_disk_is_known_before_the_first_byte() {
     let script =
         r#"mount -t tmpfs -o size=12k tmpfs "$1" || exit 99; shift; "$@"; status=$?; ls -A "$0"; exit $status"#;
     for option in ["--no-verify", "--dry-run"] {
+        let _ = fs::remove_file(&report);
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script]);
         command.args([case.path("out"), case.path("out"), env!("CARGO_BIN_EXE_etcdlift").into()]);
@@ -135,17 +136,43 @@ fn skip_existing_leaves_an_equal_output_alone() {
     let first = case.run(&demo(), &["--jobs", "1"]);
     first.converted(0);
     let made = fs::metadata(case.out()).unwrap();
+    let report = fs::read(case.report()).unwrap();
     let again = skipping(&case, &demo(), &["--jobs", "2"]);
     assert_eq!(again.status, 0, "{}", again.story());
     assert!(again.stderr.contains("left alone: "), "{}", again.story());
     let now = fs::metadata(case.out()).unwrap();
     assert_eq!((made.ino(), made.mtime_nsec()), (now.ino(), now.mtime_nsec()));
-    // And once more: the report still tells of the output.
-    assert_eq!(skipping(&case, &demo(), &[]).status, 0);
-    // With nothing there it is an ordinary run.
+    assert_eq!(fs::read(case.report()).unwrap(), report, "the report was rewritten");
+    // With nothing there it is an ordinary run, and its output is the one that the report tells of.
     fs::remove_file(case.out()).unwrap();
-    assert_eq!(skipping(&case, &demo(), &[]).status, 0);
+    let made = skipping(&case, &demo(), &[]);
+    assert_eq!((made.status, made.stderr.contains("tells of the same output")), (0, true), "{}", made.story());
     assert!(fs::read(case.out()).unwrap().len() > 8192);
+    // An output that would need another report is not made.
+    fs::remove_file(case.out()).unwrap();
+    let other = skipping(&case, &demo(), &["--hidden", "drop"]);
+    assert_eq!(other.status, 5, "{}", other.story());
+    assert!(other.stderr.contains("report.json: the report tells of another output"), "{}", other.story());
+    assert!(names(&case.path("out")).is_empty());
+    assert_eq!(fs::read(case.report()).unwrap(), report, "the report was rewritten");
+}
+
+/// `until etcdlift convert … --skip-existing; do sleep 60; done`
+#[test]
+fn skip_existing_can_be_repeated_until_it_succeeds() {
+    let case = Case::new();
+    for _ in 0..2 {
+        let failed = skipping(&case, &case.path("default.etcd"), &[]);
+        assert_eq!(failed.status, 5, "{}", failed.story());
+        one_line(&failed, &["default.etcd: "]);
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(case.report()).unwrap()).unwrap();
+        assert_eq!(report["reason"], "source-missing");
+    }
+    let source = case.demo();
+    assert_eq!(skipping(&case, &source, &[]).success().status, 0);
+    let report = fs::read(case.report()).unwrap();
+    assert!(skipping(&case, &source, &[]).success().stderr.contains("left alone: "));
+    assert_eq!(fs::read(case.report()).unwrap(), report);
 }
 
 #[test]
@@ -157,13 +184,16 @@ fn skip_existing_refuses_an_output_that_differs() {
         prepare(&case);
         let output = skipping(&case, &source, options);
         assert_eq!(output.status, 5, "{}", output.story());
-        one_line(&output, words);
+        let mut lines = output.stderr.lines();
+        let first = lines.next().unwrap();
+        assert!(words.iter().all(|word| first.contains(word)), "{}", output.story());
+        assert!(lines.all(|line| line.contains("this run's report is not written")), "{}", output.story());
         assert_eq!(names(&case.path("out")), ["out.db"]);
     };
     differs(&|_| {}, &["--hidden", "drop"], &["made with other options"]);
     differs(&|case| fs::write(case.out(), "x").unwrap(), &[], &["not the file that its report tells of"]);
     differs(&|case| fs::remove_file(case.report()).unwrap(), &[], &["no report of it"]);
-    differs(&|case| fs::write(case.report(), "{}").unwrap(), &[], &["cannot be read by this version"]);
+    differs(&|case| fs::write(case.report(), "{}").unwrap(), &[], &["report.json: the file is no report of etcdlift"]);
     let other = |case: &Case| fs::remove_file(case.path("default.etcd/member/snap/db")).unwrap();
     differs(&other, &[], &["made from other source files"]);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::files::{leaf, snap, store};
-use super::kit::{Case, names};
+use super::kit::{Case, demo, names};
 
 #[test]
 fn sigint_while_reading_is_130() {
@@ -24,6 +24,30 @@ fn sigterm_while_writing_is_143() {
 #[test]
 fn a_terminal_that_hangs_up_is_129() {
     interrupted("HUP", 129, |child, _| listens(child));
+}
+
+#[test]
+fn what_an_earlier_run_made_stays() {
+    let case = Case::new();
+    case.run(&demo(), &[]).converted(0);
+    let before = [case.out(), case.report()].map(|path| fs::read(path).unwrap());
+    let source = big(&case);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.arg("convert").arg(source).arg("-o").arg(case.out()).arg("--report").arg(case.report());
+    let mut child = command.args(["--jobs", "1", "--overwrite"]).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while names(&case.path("out")).len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "it never writes");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+    assert!(kill.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{text}");
+    assert!(text.lines().last().unwrap().contains("report.json: this run's report is not written"), "{text}");
+    assert!(before == [case.out(), case.report()].map(|path| fs::read(path).unwrap()), "{text}");
+    assert_eq!(names(&case.path("out")), ["out.db"]);
 }
 
 /// As under nohup, and as a shell starts what runs behind `&`.

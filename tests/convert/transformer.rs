@@ -117,7 +117,8 @@ fn nothing_changes_in_the_corpus_either() {
     for scenario in scenarios {
         let source = scenario.data_dir("m0.etcd");
         for revisions in ["keep", "dense"] {
-            let mut options = vec!["--as-of", &scenario.truth.captured_at, "--revisions", revisions, "--auth", "ignore"];
+            let mut options =
+                vec!["--as-of", &scenario.truth.captured_at, "--revisions", revisions, "--auth", "ignore"];
             options.extend(scenario.truth.source_version());
             let (plain, case) = (Case::new(), Case::new());
             let expected = plain.run(&source, &options);

@@ -145,6 +145,8 @@ fn electable_hold(cluster: &Cluster, whose: usize, to: u64) -> bool {
 
 fn options(given: &[Given], salvage: bool) -> ExportOptions {
     ExportOptions {
+        allow_live: false,
+        choose: Vec::new(),
         sources: given.iter().map(|given| given.path.clone()).collect(),
         wal_dirs: Vec::new(),
         tail: TailPolicy::Auto,

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::Node;
+use crate::count::bytes;
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::KeyValue;
 use crate::transform::lease::seconds_left;
@@ -134,7 +135,7 @@ impl Lines {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        Err(format!("{}: cut short: expected a line end behind its {} bytes", self.place(), self.bytes.len()))
+        Err(format!("{}: cut short: expected a line end after {}", self.place(), bytes(self.bytes.len() as u64)))
     }
 
     fn line(&mut self, line: &[u8], each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>) -> Result<(), String> {
@@ -254,10 +255,7 @@ mod tests {
         for (text, expected) in [
             ("", "expected one JSON object"),
             ("nonsense", "expected one JSON object"),
-            (
-                "{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}",
-                "cut short: expected a line end behind its 41 bytes",
-            ),
+            ("{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}", "cut short: expected a line end after 41 bytes"),
             (r#"{"key":"a","value":"s3cret","modified_index":"s3cret"}"#, "column 53: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","s3cret":1,"modified_index":5}"#, "column 36: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","lease":-1,"modified_index":5}"#, "column 38: expected one JSON object"),

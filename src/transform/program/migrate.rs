@@ -9,6 +9,7 @@ use std::io::Write;
 use jiff::Timestamp;
 
 use super::nodes::Node;
+use crate::count::bytes;
 use crate::limits;
 use crate::mvcc::KeyValue;
 
@@ -131,9 +132,12 @@ impl Frames {
         match (rest.len(), self.length()) {
             (0, _) => Ok(()),
             (have, None) => Err(format!("{}: cut short: {have} of the 8 bytes of its length", self.place())),
-            (have, Some(len)) => {
-                Err(format!("{}: cut short: {} of {len} bytes", self.place(), have.saturating_sub(LENGTH_BYTES)))
-            }
+            (have, Some(len)) => Err(format!(
+                "{}: cut short: {} of {}",
+                self.place(),
+                have.saturating_sub(LENGTH_BYTES),
+                bytes(len as u64)
+            )),
         }
     }
 

@@ -1,0 +1,117 @@
+//! The report of a conversion on its way to where the command line wants it.
+//!
+//! It is written whole before the output gets its name, so that no output appears whose report cannot be had. Decides nothing
+//! about what stands in it.
+
+use super::{exit, print};
+use crate::error::{Kind, Result};
+use crate::output::beside::Beside;
+use crate::report::Report;
+use crate::report::file::{Place, Written, to_json};
+
+/// Where the report goes, and how far that got.
+#[derive(Debug)]
+pub struct Reporter {
+    to: To,
+    sent: Sent,
+}
+
+#[derive(Debug)]
+enum To {
+    Nowhere,
+    StandardOutput,
+    Place(Place),
+}
+
+#[derive(Debug)]
+enum Sent {
+    Nothing,
+    /// It cannot be written; the error says so.
+    Failed,
+    /// A reader has it already. A pipe stays open until the run ends.
+    Gone {
+        _stream: Option<Written>,
+    },
+}
+
+impl Reporter {
+    /// A report on standard output.
+    pub fn on_standard_output() -> Reporter {
+        Reporter { to: To::StandardOutput, sent: Sent::Nothing }
+    }
+
+    /// A report in a file or on a device, or none.
+    pub fn at(place: Option<Place>) -> Reporter {
+        Reporter { to: place.map_or(To::Nowhere, To::Place), sent: Sent::Nothing }
+    }
+
+    /// Writes the report of a run that has all but the names of its files. What is returned is to get its name with them.
+    ///
+    /// # Errors
+    /// The operating system fails.
+    pub fn prepare(&mut self, report: &Report) -> Result<Option<Beside>> {
+        let prepared = self.write(report);
+        if let Err(e) = &prepared
+            && e.kind() == Kind::Output
+        {
+            self.sent = Sent::Failed;
+        }
+        prepared
+    }
+
+    /// Writes the report of a run that has failed, as far as there is somewhere to write it. Says on standard error where
+    /// there is not.
+    pub fn tell_failure(&mut self, report: &Report) {
+        let written = match &self.sent {
+            Sent::Nothing => self.write(report),
+            Sent::Failed => return,
+            Sent::Gone { .. } => {
+                exit::say(
+                    "etcdlift: the report was sent before this error, and tells of an output that does not exist\n",
+                );
+                return;
+            }
+        };
+        let named = written.and_then(|file| file.map_or(Ok(()), |file| file.name().map(drop)));
+        if let Err(e) = named {
+            exit::fail(&e);
+        }
+    }
+
+    /// Says that no report is written, and why, where an earlier one stays.
+    pub fn tell_kept(&self, report: &Report) {
+        let To::Place(place) = &self.to else { return };
+        if let Ok(false) = place.takes(made(report)) {
+            let why = match made(report) {
+                Some(_) => "tells of the same output",
+                None => "is the report of an output that an earlier run made",
+            };
+            let path = place.path().display();
+            exit::say_line(&format!("{path}: this run's report is not written: the file {why}"));
+        }
+    }
+
+    fn write(&mut self, report: &Report) -> Result<Option<Beside>> {
+        match &self.to {
+            To::Nowhere => Ok(None),
+            To::StandardOutput => {
+                print(&to_json(report)?)?;
+                self.sent = Sent::Gone { _stream: None };
+                Ok(None)
+            }
+            To::Place(place) if !place.takes(made(report))? => Ok(None),
+            To::Place(place) => match place.write(&to_json(report)?)? {
+                Written::File(file) => Ok(Some(file)),
+                stream @ Written::Stream(_) => {
+                    self.sent = Sent::Gone { _stream: Some(stream) };
+                    Ok(None)
+                }
+            },
+        }
+    }
+}
+
+/// The sha256 of the output that a run makes, where it makes one.
+fn made(report: &Report) -> Option<&str> {
+    report.output.as_ref().filter(|_| !report.options.dry_run).map(|output| output.sha256.as_str())
+}

@@ -1,0 +1,288 @@
+//! The paths that a run writes, held against each other and against what it reads, before any work.
+//!
+//! Paths are compared by what they are: device and inode of what exists, symbolic links followed; of a file that does not
+//! exist yet, device and inode of its directory, and its name. Must not know what the files are for.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::naming::directory_of;
+use crate::error::{Error, Reason, Result};
+
+/// Symbolic links that are followed before a path counts as one that leads nowhere.
+const MAX_LINKS: usize = 40;
+
+/// Folders of a source that hold its files; any of them may be a symbolic link.
+const FOLDERS: [&str; 6] = ["", "member", "snap", "wal", "member/snap", "member/wal"];
+
+/// The paths that the options of one run name.
+#[derive(Debug, Default)]
+pub struct Targets {
+    written: Vec<Target>,
+    read: Vec<Target>,
+    /// Source files and folders.
+    source_files: HashSet<(u64, u64)>,
+    source_folders: HashSet<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Target {
+    what: &'static str,
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// What a path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Identity {
+    /// Something that exists, by device and inode.
+    Existing(u64, u64),
+    /// A name in a directory that exists.
+    New(u64, u64, OsString),
+    /// A path whose directory does not exist.
+    Nowhere(PathBuf),
+}
+
+impl Targets {
+    /// Adds a path that is written; `what` names it in messages.
+    pub fn write(&mut self, what: &'static str, path: &Path) {
+        self.written.push(Target::new(what, path));
+    }
+
+    /// Adds a file that is read and is no source: a program, a list of rules.
+    pub fn read(&mut self, what: &'static str, path: &Path) {
+        self.read.push(Target::new(what, path));
+    }
+
+    /// Adds a source: a file, or a directory with all that is in it.
+    pub fn source(&mut self, path: &Path) {
+        let Ok(found) = fs::metadata(path) else { return };
+        if !found.is_dir() {
+            self.source_files.insert(id(&found));
+            return;
+        }
+        for folder in FOLDERS {
+            let folder = path.join(folder);
+            let Ok(found) = fs::metadata(&folder) else { continue };
+            if found.is_dir() {
+                self.source_folders.insert(id(&found));
+                self.add_files_of(&folder);
+            }
+        }
+    }
+
+    /// Another name of a file is that file: a hard link, or a symbolic link from within the source.
+    fn add_files_of(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if let Ok(found) = fs::metadata(entry.path())
+                && !found.is_dir()
+            {
+                self.source_files.insert(id(&found));
+            }
+        }
+    }
+
+    /// Refuses two paths that are one file, and a path that is a source, a file of one, or inside one.
+    ///
+    /// # Errors
+    /// [`Reason::SameFile`], [`Reason::IntoSource`].
+    pub fn check(&self) -> Result<()> {
+        self.written.iter().try_for_each(|target| self.check_one(target))
+    }
+
+    /// [`Targets::check`] for the path of this name alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_named(&self, what: &str) -> Result<()> {
+        self.written.iter().filter(|target| target.what == what).try_for_each(|target| self.check_one(target))
+    }
+
+    fn check_one(&self, target: &Target) -> Result<()> {
+        let Target { what, path, identity } = target;
+        let same = |other: &&Target| other.identity == *identity && other.what != *what;
+        if let Some(other) = self.written.iter().chain(&self.read).find(same) {
+            let message = format!("the {what} and the {} are the same file", other.what);
+            return Err(Error::new(Reason::SameFile, message).in_file(path));
+        }
+        let own = match identity {
+            Identity::Existing(device, inode) => self.source_files.contains(&(*device, *inode)),
+            Identity::New(..) | Identity::Nowhere(_) => false,
+        };
+        if own || self.is_inside(path) {
+            let message = format!("the {what} would be written into the source, which is never changed");
+            return Err(Error::new(Reason::IntoSource, message).in_file(path));
+        }
+        Ok(())
+    }
+
+    /// Whether a folder of a source is on the way to a path, or is its end.
+    fn is_inside(&self, path: &Path) -> bool {
+        if self.source_folders.is_empty() {
+            return false;
+        }
+        let end = followed(path);
+        let real = end.canonicalize().or_else(|_| directory_of(&end).canonicalize()).unwrap_or(end);
+        let is_folder = |path: &Path| fs::metadata(path).is_ok_and(|found| self.source_folders.contains(&id(&found)));
+        real.ancestors().any(is_folder)
+    }
+}
+
+impl Target {
+    fn new(what: &'static str, path: &Path) -> Target {
+        Target { what, path: path.to_path_buf(), identity: Identity::of(path) }
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> Identity {
+        if let Ok(found) = fs::metadata(path) {
+            let (device, inode) = id(&found);
+            return Identity::Existing(device, inode);
+        }
+        let end = followed(path);
+        match (fs::metadata(directory_of(&end)), end.file_name()) {
+            (Ok(found), Some(name)) => {
+                let (device, inode) = id(&found);
+                Identity::New(device, inode, name.to_os_string())
+            }
+            _ => Identity::Nowhere(plain(&end)),
+        }
+    }
+}
+
+/// Where the symbolic links at the end of a path lead, whether anything is there or not.
+pub fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = directory_of(&path).join(to);
+    }
+    path
+}
+
+/// An absolute path without `.` and `..`, by its words alone: nothing of it can be looked up.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).components() {
+        match component {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn id(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn check(written: &[(&'static str, PathBuf)], sources: &[PathBuf]) -> Result<(), (Reason, String)> {
+        let mut targets = Targets::default();
+        written.iter().for_each(|(what, path)| targets.write(what, path));
+        sources.iter().for_each(|path| targets.source(path));
+        targets.check().map_err(|e| (e.reason(), e.message().to_string()))
+    }
+
+    fn is_same(a: PathBuf, b: PathBuf) -> bool {
+        match check(&[("report", a), ("ledger", b)], &[]) {
+            Ok(()) => false,
+            Err((reason, message)) => {
+                assert_eq!(reason, Reason::SameFile);
+                assert_eq!(message, "the report and the ledger are the same file");
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_the_same_by_whatever_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        fs::write(at("other"), "").unwrap();
+        fs::hard_link(at("file"), at("hard")).unwrap();
+        symlink("file", at("soft")).unwrap();
+        symlink(dir.path(), at("sub/up")).unwrap();
+        symlink("new", at("dangling")).unwrap();
+        symlink("sub/../dangling", at("twice")).unwrap();
+        for path in ["file", "hard", "soft", "sub/../file", "sub/up/file", "./file", "sub/up/sub/../soft"] {
+            assert!(is_same(at("file"), at(path)), "{path}");
+            assert!(!is_same(at("other"), at(path)) && !is_same(at("new"), at(path)), "{path}");
+        }
+        for path in ["new", "dangling", "twice", "sub/../new", "sub/up/new"] {
+            assert!(is_same(at("new"), at(path)), "{path}");
+            assert!(!is_same(at("sub/new"), at(path)), "{path}");
+        }
+        assert!(is_same(at("no/such/../x"), at("./no/x")));
+        assert!(!is_same(at("no/x"), at("no/y")));
+        symlink("loop", at("loop")).unwrap();
+        assert!(!is_same(at("loop"), at("new")));
+    }
+
+    #[test]
+    fn nothing_goes_into_a_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("src/member/snap")).unwrap();
+        fs::create_dir_all(at("log")).unwrap();
+        fs::write(at("src/member/snap/db"), "x").unwrap();
+        fs::write(at("log/0.wal"), "x").unwrap();
+        fs::write(at("elsewhere.snap"), "x").unwrap();
+        symlink(at("log"), at("src/member/wal")).unwrap();
+        symlink(at("elsewhere.snap"), at("src/member/snap/1.snap")).unwrap();
+        symlink(at("src"), at("link")).unwrap();
+        symlink("src/member/new", at("dangling")).unwrap();
+        fs::hard_link(at("src/member/snap/db"), at("hard")).unwrap();
+        for path in [
+            "src",
+            "src/new",
+            "src/member/snap/db",
+            "link/new",
+            "log/new",
+            "log/0.wal",
+            "elsewhere.snap",
+            "hard",
+            "dangling",
+        ] {
+            for source in ["src", "link"] {
+                let (reason, message) = check(&[("output", at(path))], &[at(source)]).unwrap_err();
+                assert_eq!(reason, Reason::IntoSource, "{path}");
+                assert_eq!(message, "the output would be written into the source, which is never changed");
+            }
+        }
+        for path in ["new", "srcs", "src2/new", "no/such"] {
+            assert_eq!(check(&[("output", at(path))], &[at("src")]), Ok(()), "{path}");
+        }
+        // A lone file is a source of its own, and its directory is not.
+        for (path, refused) in [("hard", true), ("src/member/snap/db", true), ("src/member/snap/new", false)] {
+            assert_eq!(check(&[("output", at(path))], &[at("src/member/snap/db")]).is_err(), refused, "{path}");
+        }
+        assert_eq!(check(&[("output", at("new"))], &[at("missing")]), Ok(()));
+    }
+
+    #[test]
+    fn what_is_read_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = dir.path().join("rules.toml");
+        fs::write(&rules, "").unwrap();
+        let mut targets = Targets::default();
+        targets.write("output", &rules);
+        targets.write("report", &dir.path().join("r"));
+        targets.read("rules file", &rules);
+        assert_eq!(targets.check().unwrap_err().message(), "the output and the rules file are the same file");
+        assert!(targets.check_named("report").is_ok() && targets.check_named("output").is_err());
+    }
+}

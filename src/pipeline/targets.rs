@@ -1,0 +1,89 @@
+//! The paths that a run writes: compared with each other and with the source, and with what is there, before any work.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Reason, Result};
+use crate::export::index_map::is_index_map;
+use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
+use crate::output::sink::refuse_existing;
+use crate::output::targets::Targets;
+use crate::output::{folder, sink};
+use crate::report::ledger::is_ledger;
+
+/// The paths that a conversion writes and reads.
+pub fn targets(options: &ConvertOptions) -> Targets {
+    let mut targets = of_sources(&options.sources, &options.wal_dirs);
+    targets.write("output", &options.output);
+    for (what, path) in [("report", &options.report), ("index map", &options.index_map), ("ledger", &options.ledger)] {
+        if let Some(path) = path {
+            targets.write(what, path);
+        }
+    }
+    if let Some(transformer) = &options.transformer {
+        targets.read("transformer", &transformer.program);
+    }
+    targets
+}
+
+fn of_sources(sources: &[std::path::PathBuf], wal_dirs: &[WalDir]) -> Targets {
+    let mut targets = Targets::default();
+    sources.iter().for_each(|path| targets.source(path));
+    for dir in wal_dirs {
+        if let WalDir::Dir(dir) = dir {
+            targets.source(dir);
+        }
+    }
+    targets
+}
+
+/// Refuses a conversion that would replace what it may not. The report is the caller's: the library does not write it.
+///
+/// # Errors
+/// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; a directory does not exist
+/// ([`Reason::OutputFailed`]).
+pub(super) fn check(options: &ConvertOptions) -> Result<()> {
+    targets(options).check()?;
+    if options.skip_existing && fs::symlink_metadata(&options.output).is_ok() {
+        // What is there is compared once the source is read.
+        return Ok(());
+    }
+    refuse_existing(&options.output, options.overwrite)?;
+    if let Some(path) = &options.ledger {
+        sidecar("ledger", path, options.overwrite, is_ledger)?;
+    }
+    if let Some(path) = &options.index_map {
+        sidecar("index map", path, options.overwrite, is_index_map)?;
+    }
+    Ok(())
+}
+
+/// Refuses an export that would replace what it may not.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_export(options: &ExportOptions) -> Result<()> {
+    let Some(output) = &options.output else { return Ok(()) };
+    let mut targets = of_sources(&options.sources, &options.wal_dirs);
+    targets.write("output", output);
+    targets.check()?;
+    match options.format {
+        ExportFormat::Sled => folder::refuse_existing(output),
+        ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
+    }
+}
+
+/// A sidecar file is replaced by one of its kind only: a mistyped name costs nothing.
+fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else { return sink::require_directory(path) };
+    let message = if !found.is_file() {
+        format!("the {what} exists and is no regular file: name another one")
+    } else if !overwrite {
+        format!("the {what} exists; give --overwrite to replace it")
+    } else if found.len() > 0 && !is_one(path) {
+        format!("the file is no {what} of etcdlift, and --overwrite replaces nothing else: name another one")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Reason::OutputExists, message).in_file(path))
+}
