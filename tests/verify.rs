@@ -95,7 +95,7 @@ fn what_keeps_it_from_looking_is_refused() {
     };
     refused(5, &["--source", DEMO], "keys with a TTL: give --report");
     refused(5, &["--report", "Cargo.toml"], "Cargo.toml: expected the report of a conversion");
-    refused(5, &["--report", "missing"], "missing: cannot read the report");
+    refused(5, &["--report", "missing"], "missing: no such file or directory");
     refused(5, &["--report", report.to_str().unwrap(), "--source", "missing"], "missing: ");
     refused(2, &["--source", DEMO, "--wal-dir", "a", "--wal-dir", "b"], "--wal-dir");
     let failed = convert_to(Path::new("Cargo.toml"), &temp.path().join("b"), ["--jobs", "1"]);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::choose::Choices;
 use super::progress::{Progress, When};
 use super::{exit, print, signals::Signals};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, ConvertOptions, Dirs, Existing, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol,
@@ -238,7 +238,13 @@ enum Destination {
 /// # Errors
 /// The options do not go together, or the report cannot be written. Errors of the conversion itself are printed.
 pub fn run(args: &Args) -> Result<u8> {
-    let options = resolve(args)?;
+    // A rules file that cannot be read is a refusal with a report; what is wrong in it is a wrong command line.
+    let (rules, unread) = match rules_of(args) {
+        Ok(rules) => (rules, None),
+        Err(e) if e.kind() == Kind::Usage => return Err(e),
+        Err(e) => (Default::default(), Some(e)),
+    };
+    let options = resolve(args, rules)?;
     let destination = destination(args);
     let signals = Signals::install()?;
     if let Some(Destination::File(path)) = &destination {
@@ -251,7 +257,10 @@ pub fn run(args: &Args) -> Result<u8> {
         progress.tick();
         signals.check()
     };
-    let result = exit::guard(|| pipeline::convert_observed(&options, &mut report, &progress, &interrupted));
+    let result = match unread {
+        Some(error) => Err(error),
+        None => exit::guard(|| pipeline::convert_observed(&options, &mut report, &progress, &interrupted)),
+    };
     progress.end();
     let status = exit::status(&result);
     report.end(status, result.as_ref().err());
@@ -291,7 +300,7 @@ fn destination(args: &Args) -> Option<Destination> {
 }
 
 /// What was typed, as the library takes it.
-fn resolve(args: &Args) -> Result<ConvertOptions> {
+fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOptions> {
     let report = match destination(args) {
         Some(Destination::File(path)) => Some(path),
         Some(Destination::StandardOutput) | None => None,
@@ -307,7 +316,6 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
         return Err(usage("--wal-dir is given once for each source, in their order"));
     }
     keep_source_untouched(args, &wal_dirs, report.as_deref())?;
-    let (rules, ttl) = rules_of(args)?;
     Ok(ConvertOptions {
         sources: args.sources.clone(),
         output: args.output.clone(),
@@ -445,7 +453,9 @@ mod tests {
     fn parse(words: &[&str]) -> Result<ConvertOptions, String> {
         let words = ["etcdlift", "convert"].iter().chain(words);
         match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
-            Command::Convert(args) => resolve(&args).map_err(|e| e.to_string()),
+            Command::Convert(args) => {
+                rules_of(&args).and_then(|rules| resolve(&args, rules)).map_err(|e| e.to_string())
+            }
             other => Err(format!("{other:?}")),
         }
     }

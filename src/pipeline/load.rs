@@ -16,6 +16,7 @@ use crate::report::table::counted;
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
+use crate::source::recognise;
 use crate::v2store::recover::{BackendProof, read_table};
 use crate::v2store::table::Table;
 use crate::verify::{V3Content, v3_content};
@@ -108,6 +109,9 @@ fn backend_of(member: &Member, start: RaftIndex) -> Result<Backend<'_>> {
 }
 
 fn content(map: &Map) -> Result<Backend<'_>> {
+    if let Some(found) = recognise::foreign(map.bytes()) {
+        return Err(found.refuse(map.path(), "a v3 backend"));
+    }
     let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
     let db = Db::open(map.bytes()).map_err(failed)?;
     let content = v3_content(&db).map_err(failed)?;

@@ -15,6 +15,7 @@ use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::table::short;
 use crate::report::{OutputFacts, Report, Verification};
 use crate::source::map::Map;
+use crate::source::recognise;
 use crate::verify;
 
 /// Verifies a v3 database or snapshot file.
@@ -23,6 +24,9 @@ use crate::verify;
 /// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     let map = Map::open(&options.file)?;
+    if let Some(found) = recognise::foreign(map.bytes()) {
+        return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
+    }
     interrupted()?;
     // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
     let (facts, findings) = v3_facts(&map).map_err(|e| match e.kind() {

@@ -65,6 +65,8 @@ pub fn choose(names: &[SnapName], wal: Option<&Wal>, up_to: Option<RaftIndex>, a
     for name in names.iter().rev().filter(wanted) {
         let snapshot = match load(name, access) {
             Ok(snapshot) => snapshot,
+            // An older one would do, and it would be older data.
+            Err(error) if error.reason() == Reason::PermissionDenied => return Err(error),
             Err(error) => {
                 passed_over.push(PassedOver::new(name, &error));
                 first_damage.get_or_insert(error);

@@ -97,6 +97,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
         }
         let snapshot = match load(name, access) {
             Ok(snapshot) => snapshot,
+            Err(error) if error.reason() == Reason::PermissionDenied => return Err(error),
             Err(error) => {
                 passed_over.push(PassedOver::new(name, error));
                 continue;

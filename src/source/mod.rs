@@ -11,6 +11,7 @@ pub mod lock;
 pub mod map;
 pub mod open;
 pub mod raft;
+pub mod recognise;
 pub mod record;
 pub mod snap;
 pub mod v3_request;
