@@ -19,6 +19,8 @@ mod kit;
 mod locks;
 #[path = "convert/logs.rs"]
 mod logs;
+#[path = "convert/nothing.rs"]
+mod nothing;
 #[path = "convert/options.rs"]
 mod options;
 #[path = "convert/outputs.rs"]

@@ -90,6 +90,8 @@ pub struct Args {
     guest: Guest,
 
     /// v3 data that the source already holds
+    ///
+    /// `merge` and `keep-v3` keep every revision, lease, user and compaction mark as it is.
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     existing: Existing,
 
@@ -388,6 +390,11 @@ fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
     if args.transformer.is_some() && (rules.rename_keys() || !rules.values.is_empty()) {
         return Err(usage(
             "--transformer names keys and values itself: it does not go with rules that rename or decode",
+        ));
+    }
+    if args.transformer.is_some() && args.existing == Existing::KeepV3 {
+        return Err(usage(
+            "--transformer is sent v2 nodes: it does not go with --existing keep-v3, which leaves them out",
         ));
     }
     if args.transformer.is_some() && args.dirs == Dirs::Marker {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::load::{read_and_hash, wal_dir};
+use super::load::{describe_v3, read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{How, Written, write};
 use super::{Interrupted, Observer, index_map, ledger, memory, program};
@@ -163,9 +163,12 @@ pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
             let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
             Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))
         }
-        Found::V3Only(_) => {
-            let message = "nothing to convert: no .snap file and no WAL, only a v3 database (if the WAL lives elsewhere, \
-                           give --wal-dir DIR)";
+        Found::V3Only(map) => {
+            let found = describe_v3(&map).map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
+            let message = format!(
+                "nothing to convert: no .snap file and no WAL, only a v3 database {found} (if the WAL lives elsewhere, give \
+                 --wal-dir DIR)"
+            );
             Err(Error::new(Reason::NothingToConvert, message).in_file(source))
         }
     }

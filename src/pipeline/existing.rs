@@ -1,5 +1,5 @@
-//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or kept as they are under the keys
-//! that come from v2.
+//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or kept as they are, alone or under
+//! the keys that come from v2.
 //!
 //! What is kept is kept byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
 //! does not hold all that the cluster had committed, for what stands in the log alone is not applied here.
@@ -12,7 +12,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::{ConvertOptions, Existing};
 use crate::report::Report;
-use crate::report::facts::ExistingFacts;
+use crate::report::facts::{Contents, ExistingFacts};
 use crate::report::table::counted;
 use crate::source::open::Opened;
 use crate::v2store::recover::Recovered;
@@ -22,7 +22,8 @@ use crate::verify::{self, V3Summary};
 /// to merge with, and the conversion goes on as for any other source.
 ///
 /// # Errors
-/// [`Reason::V3Present`], [`Reason::V3Late`] and [`Reason::Gap`] as the policy has it; a backend that is not sound.
+/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Late`] and [`Reason::Gap`] as the policy has it; a backend that is
+/// not sound.
 pub(super) fn decide<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
@@ -38,14 +39,52 @@ pub(super) fn decide<'m>(
             Ok(None)
         }
         Existing::Merge => merge(opened, backend, recovered, &late, options, report),
+        Existing::KeepV3 => {
+            let kept = merge(opened, backend, recovered, &late, options, report)?;
+            let Some(kept) = kept else { return Err(missing(opened, backend)) };
+            leave_v2_out(report);
+            Ok(Some(kept))
+        }
+    }
+}
+
+fn missing(opened: &Opened, backend: &Backend<'_>) -> Error {
+    let message = match backend.map {
+        Some(_) => {
+            "the v3 backend of the source holds no key, lease, user or role, and --existing keep-v3 leaves v2 out"
+        }
+        None => "the source has no v3 backend (snap/db), and --existing keep-v3 leaves v2 out",
+    };
+    let path = backend.map.map_or(opened.path(), |map| map.path());
+    Error::new(Reason::V3Missing, message).in_file(path)
+}
+
+/// Losses of v2 alone.
+const V2_LOSSES: [&str; 2] = ["tail-left-out", "backup-renumbered"];
+
+/// Says that v2 is left out; what is lost of it besides is no loss then.
+fn leave_v2_out(report: &mut Report) {
+    report.losses.retain(|loss| !V2_LOSSES.contains(&loss.code.as_str()));
+    let Contents { keys, users, roles, .. } = &report.contents;
+    let counts = [
+        (*keys, "v2 key", "v2 keys"),
+        (users.len() as u64, "v2 user", "v2 users"),
+        (roles.len() as u64, "v2 role", "v2 roles"),
+    ];
+    let left_out: Vec<String> =
+        counts.iter().filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(*count, one, many)).collect();
+    if !left_out.is_empty() {
+        let message =
+            format!("v2 data of the source is left out, as --existing keep-v3 has it: {}", left_out.join(", "));
+        report.warn("v2-left-out", message);
     }
 }
 
 fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
     let Some(found) = describe(backend, late) else { return Ok(()) };
     let message = format!(
-        "the source holds v3 data too ({found}): give --existing merge to keep them and add the v2 keys, or --existing drop-v3 to \
-         start without them"
+        "the source holds v3 data too ({found}): give --existing merge to keep them and add the v2 keys, --existing drop-v3 to \
+         start without them, or --existing keep-v3 to leave v2 out"
     );
     Err(Error::new(Reason::V3Present, message).in_file(opened.path()))
 }
@@ -108,7 +147,7 @@ fn merge<'m>(
     if kept.is_empty() {
         return Ok(None);
     }
-    refuse_other_states(opened, backend, recovered)?;
+    refuse_other_states(opened, backend, recovered, options)?;
     report.existing = Some(ExistingFacts {
         path: path_of(backend),
         kept: true,
@@ -135,13 +174,22 @@ fn refuse_unsound(summary: &V3Summary) -> Result<()> {
 }
 
 /// v2 and v3 of one instant, or none: a backend that is ahead of the v2 state, or behind a hole in the log.
-fn refuse_other_states(opened: &Opened, backend: &Backend<'_>, recovered: &Recovered<'_>) -> Result<()> {
+fn refuse_other_states(
+    opened: &Opened,
+    backend: &Backend<'_>,
+    recovered: &Recovered<'_>,
+    options: &ConvertOptions,
+) -> Result<()> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let state = recovered.replay.applied;
     let start = opened.choice.index();
     let reason_and_message = if applied > state && opened.wal().is_some() {
         let message = format!("the v3 backend stands at raft index {applied} and the v2 keys at {state}");
-        Some((Reason::IndexNotReached, format!("{message}: a merge needs both at once, so stop at {applied} or later")))
+        let needed = match options.existing {
+            Existing::KeepV3 => "it holds no earlier state",
+            _ => "a merge needs both at once",
+        };
+        Some((Reason::IndexNotReached, format!("{message}: {needed}, so stop at {applied} or later")))
     } else if applied < start && opened.wal().is_none_or(|wal| wal.after(applied).is_none()) {
         let message = format!("the v3 backend stands at raft index {applied}, the snapshot at {start}");
         Some((Reason::Gap, format!("{message}, and the log between them, which may have v3 writes, is not here")))

@@ -118,7 +118,7 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => &mut self.counted.dropped,
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -173,6 +173,7 @@ impl Ledger<'_, '_> {
             Why::Ttl => "ttl",
             Why::Transformer => "transformer",
             Why::KeptV3 => "kept-v3",
+            Why::V3Only => "v3-only",
         });
         if let Why::Excluded(rule) = why {
             line.rule = Some(self.prepared.rules.choice_text(rule).to_string());

@@ -119,6 +119,11 @@ fn content(map: &Map) -> Result<Backend<'_>> {
     Ok(Backend { content, consistent_index, map: Some(map), member: 0 })
 }
 
+/// What a v3 database holds, in words.
+pub(super) fn describe_v3(map: &Map) -> Result<String> {
+    Ok(content(map)?.describe().unwrap_or_else(|| "nothing in it".to_string()))
+}
+
 impl Backend<'_> {
     /// What it proves to be committed.
     pub(super) fn applied(&self) -> Option<BackendProof> {

@@ -17,6 +17,7 @@ mod ledger;
 mod load;
 mod log;
 mod memory;
+mod nothing;
 mod prepare;
 mod program;
 mod progress;

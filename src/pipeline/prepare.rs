@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use super::kept::Kept;
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, existing, facts, program};
+use super::{Interrupted, clock, existing, facts, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
-use crate::options::{AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, TailPolicy, To};
+use crate::options::{AsOf, ConvertOptions, Dirs, Existing, InOrderNames, Keep, OnConflict, Revisions, TailPolicy, To};
 use crate::report::table::{counted, first_of};
 use crate::report::{Balance, Report};
 use crate::source::open::Opened;
@@ -114,19 +114,17 @@ pub(super) fn prepare<'m>(
 
     let mut started = Instant::now();
     let v2_index = recovered.v2_index();
-    let tree = &mut recovered.replay.tree;
-    facts::auth_names(report, &auth::names(tree));
-    let auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
-    facts::auth(report, options, &auth);
+    let auth = auth_of(&mut recovered.replay.tree, options, report).map_err(in_source)?;
     let mut policy = policy(options)?;
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
     facts::contents(report, tree, &plan, &policy, table.duplicates);
     report.balance = balance(&plan);
-    refuse_nothing(options, opened, &plan)?;
+    let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+    source.refuse(&plan, report)?;
     let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
-    if let Some(kept) = &mut kept {
+    if let Some(kept) = kept.as_mut().filter(|_| options.existing == Existing::Merge) {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
     }
     let numbering = match (&kept, options.revisions) {
@@ -142,7 +140,8 @@ pub(super) fn prepare<'m>(
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        refuse_nothing(options, opened, &plan)?;
+        let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+        source.refuse(&plan, report)?;
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
@@ -171,6 +170,17 @@ pub(super) fn prepare<'m>(
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
     Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+}
+
+/// What becomes of users and roles of v2.
+fn auth_of(tree: &mut Tree<'_>, options: &ConvertOptions, report: &mut Report) -> Result<Auth> {
+    facts::auth_names(report, &auth::names(tree));
+    if options.existing == Existing::KeepV3 {
+        return Ok(Auth::default());
+    }
+    let auth = auth::migrate(tree, options.auth, options.guest, &options.rules)?;
+    facts::auth(report, options, &auth);
+    Ok(auth)
 }
 
 /// Keys that v2 and v3 both have.
@@ -242,6 +252,7 @@ pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, opt
 
 fn policy(options: &ConvertOptions) -> Result<Policy> {
     Ok(Policy {
+        v3_only: options.existing == Existing::KeepV3,
         drop_hidden: options.hidden == Keep::Drop,
         mark_empty_dirs: options.dirs == Dirs::Marker,
         as_of: None,
@@ -268,19 +279,6 @@ fn as_of(
     }
     let instant = report.as_of.parse();
     instant.map(Some).map_err(|_| Error::new(Reason::Internal, "the report's instant cannot be read"))
-}
-
-fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan) -> Result<()> {
-    if !plan.rows.is_empty() || options.allow_empty {
-        return Ok(());
-    }
-    let message = if plan.inventory.keys.keys == 0 {
-        "nothing to convert: the source holds no v2 key (--allow-empty writes an empty database)".to_string()
-    } else {
-        let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
-        format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
-    };
-    Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }
 
 fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {

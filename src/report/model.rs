@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use super::table::counted;
 use crate::error::Error;
-use crate::options::ConvertOptions;
+use crate::options::{ConvertOptions, Existing};
 
 /// The number of the schema that this version writes.
 pub const SCHEMA: u32 = 1;
@@ -153,11 +153,17 @@ impl Report {
     /// What `--strict` refuses, one phrase for each; empty when there is nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
+        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count() as u64;
         let mut object = |count: u64, one: &str, many: &str| {
             if count > 0 {
                 found.push(counted(count, one, many));
             }
         };
+        object(unused, "rule that matched nothing", "rules that matched nothing");
+        if self.options.existing == Existing::KeepV3 {
+            // What v2 holds is left out on purpose.
+            return found;
+        }
         object(
             self.contents.replacements,
             "node with U+FFFD in its name or value",
@@ -165,8 +171,6 @@ impl Report {
         );
         object(self.contents.oversized.len() as u64, "oversized key", "oversized keys");
         object(self.contents.expired.keys, "expired key", "expired keys");
-        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count();
-        object(unused as u64, "rule that matched nothing", "rules that matched nothing");
         found
     }
 }
