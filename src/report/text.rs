@@ -134,6 +134,9 @@ pub fn verification(found: &Verification) -> String {
     table.line("file sha256", &found.sha256);
     table.line("checked", found.checked.join(", "));
     let mut text = table.to_string();
+    for warning in &found.warnings {
+        text.push_str(&format!("warning: {}\n", printable(&warning.message)));
+    }
     for difference in &found.differences {
         text.push_str(&format!("wrong: {}\n", printable(difference)));
     }
