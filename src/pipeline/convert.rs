@@ -14,7 +14,7 @@ use crate::output::Digested;
 use crate::output::beside::Beside;
 use crate::output::sink::refuse_existing;
 use crate::output::snapshot::hex;
-use crate::report::{LeaseLine, OutputFacts, Report, earlier};
+use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::transform::lease::Grant;
 use crate::transform::order::Ordered;
@@ -109,6 +109,7 @@ fn run(
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
         *report = earlier;
+        report.next_steps = next_steps::steps(report);
         return Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial });
     }
 
@@ -142,6 +143,7 @@ fn run(
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     report.output = Some(output_facts(options, &prepared, &written));
+    report.next_steps = next_steps::steps(report);
     Ok(if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial })
 }
 
@@ -164,7 +166,8 @@ pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
             Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))
         }
         Found::V3Only(map) => {
-            let found = describe_v3(&map).map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
+            let found =
+                describe_v3(&map).map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
             let message = format!(
                 "nothing to convert: no .snap file and no WAL, only a v3 database {found} (if the WAL lives elsewhere, give \
                  --wal-dir DIR)"
@@ -189,6 +192,7 @@ fn output_facts(options: &ConvertOptions, prepared: &Prepared<'_>, written: &Wri
         pairs: prepared.pair_count(),
         leases: prepared.lease_count(),
         lease_list: lease_list(&prepared.ordered),
+        auth_enabled: prepared.auth_enabled(),
         verified: options.verify && !options.dry_run,
     }
 }

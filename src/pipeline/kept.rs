@@ -100,6 +100,11 @@ impl<'m> Kept<'m> {
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
     }
 
+    /// Whether clients have to log in.
+    pub(super) fn auth_is_on(&self) -> bool {
+        self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
+    }
+
     /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
     pub(super) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {

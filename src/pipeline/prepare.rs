@@ -82,6 +82,11 @@ impl<'m> Prepared<'m> {
         self.ordered.leases.len() as u64 + self.kept.as_ref().map_or(0, Kept::lease_count)
     }
 
+    /// Whether clients of the output have to log in.
+    pub(super) fn auth_enabled(&self) -> bool {
+        self.kept.as_ref().map_or(self.auth.enabled, Kept::auth_is_on)
+    }
+
     /// The revision that the store is compacted at after boot.
     pub(super) fn compacted(&self) -> Revision {
         self.meta.scheduled_compact.max(self.meta.finished_compact).unwrap_or_default()
