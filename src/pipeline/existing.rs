@@ -4,19 +4,22 @@
 //! What is kept is kept byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
 //! does not hold all that the cluster had committed, for what stands in the log alone is not applied here.
 
+use super::facts;
 use super::kept::Kept;
 use super::late::{self, Late};
-use super::load::Backend;
+use super::load::{Backend, v2v3_words};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::{ConvertOptions, Existing};
 use crate::report::Report;
-use crate::report::facts::{Contents, ExistingFacts};
-use crate::report::table::counted;
+use crate::report::facts::{Contents, ExistingFacts, V2v3};
+use crate::report::table::{counted, first_of};
 use crate::source::open::Opened;
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::overlay::Tree;
 use crate::v2store::recover::Recovered;
-use crate::verify::{self, V3Summary};
+use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
 
 /// Decides what becomes of v3 data in the source, and notes it in the report. Where there is nothing to keep there is nothing
 /// to merge with, and the conversion goes on as for any other source.
@@ -36,16 +39,78 @@ pub(super) fn decide<'m>(
         Existing::Fail => refuse(opened, backend, &late).map(|()| None),
         Existing::DropV3 => {
             note_dropped(backend, &late, report);
+            note_v2v3(&backend.content, report, "which is left out with all v3 data");
             Ok(None)
         }
-        Existing::Merge => merge(opened, backend, recovered, &late, options, report),
+        Existing::Merge => {
+            let kept = merge(opened, backend, recovered, &late, options, report)?;
+            note_v2v3(&backend.content, report, STAYS);
+            Ok(kept)
+        }
         Existing::KeepV3 => {
             let kept = merge(opened, backend, recovered, &late, options, report)?;
             let Some(kept) = kept else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
+            note_v2v3(&backend.content, report, STAYS);
             Ok(Some(kept))
         }
     }
+}
+
+/// What becomes of v2 trees inside v3 where v3 data are kept.
+const STAYS: &str = "which stays as it is: its keys keep their v3 names";
+
+/// Names v2 trees that a server kept inside v3.
+pub(super) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
+    for tree in &content.v2v3 {
+        report.warn("v2v3-tree", format!("v3 holds {}, {becomes}", v2v3_words(tree)));
+    }
+    if let Some(existing) = report.existing.as_mut() {
+        let facts = |tree: &V2v3Tree| V2v3 { prefix: facts::text(&tree.prefix), keys: tree.keys };
+        existing.v2v3 = content.v2v3.iter().map(facts).collect();
+    }
+}
+
+/// Names that the report lists.
+const LISTED: usize = 100;
+
+/// Keys that an earlier `etcdctl migrate` may have left behind, and v2 has deleted since. Only keys that both have are a sign
+/// that there was one.
+pub(super) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>, report: &mut Report) {
+    let index = tree.current_index.0;
+    let mut in_v2 = |key: &[u8]| {
+        let path = [NAMESPACE, key].concat();
+        key.starts_with(b"/") && tree.lookup(&path).is_ok_and(|node| !tree.is_dir(node))
+    };
+    let (mut both, mut only, mut migrated) = (0u64, 0u64, Vec::new());
+    for (key, living) in kept.living_keys() {
+        if in_v2(key) {
+            both += 1;
+            continue;
+        }
+        only += 1;
+        // It writes each key once, under its own name, with the indexes of v2 (FORMATS 12.1).
+        let created = living.create.0.cast_unsigned();
+        if key.starts_with(b"/") && living.version == 1 && created <= index {
+            migrated.push(key);
+        }
+    }
+    if both == 0 || migrated.is_empty() {
+        return;
+    }
+    migrated.sort_unstable();
+    let count = migrated.len() as u64;
+    let names: Vec<String> = migrated.iter().take(LISTED).map(|key| facts::text(key)).collect();
+    let (first, more) = (first_of(&names), count.saturating_sub(LISTED as u64));
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let message = format!(
+        "only in v3: {}, {count} of them as an earlier `etcdctl migrate` writes keys, which v2 may have deleted since: \
+         {first}{more}; --existing drop-v3 starts without any v3 data",
+        counted(only, "key", "keys")
+    );
+    report.warn("only-in-v3", message);
+    let existing = report.existing.get_or_insert_default();
+    (existing.only_in_v3, existing.left_by_migrate) = (only, names);
 }
 
 fn missing(opened: &Opened, backend: &Backend<'_>) -> Error {

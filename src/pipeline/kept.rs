@@ -134,6 +134,11 @@ impl<'m> Kept<'m> {
         self.living.get(key).copied()
     }
 
+    /// Every key that is not deleted, in no order.
+    pub(super) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
+        self.living.iter().map(|(key, living)| (*key, *living))
+    }
+
     /// Joins the users and roles of v2 to those that are there.
     ///
     /// # Errors

@@ -5,21 +5,21 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{Interrupted, Observer};
+use super::{Interrupted, Observer, facts};
 use crate::bolt::Db;
 use crate::error::{Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::SourceFile;
-use crate::report::table::counted;
+use crate::report::table::{counted, short};
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
 use crate::source::recognise;
 use crate::v2store::recover::{BackendProof, read_table};
 use crate::v2store::table::Table;
-use crate::verify::{V3Content, v3_content};
+use crate::verify::{V2v3Tree, V3Content, v3_content};
 
 /// Bytes hashed between two questions whether the run was interrupted.
 const HASH_CHUNK: usize = 16 << 20;
@@ -119,6 +119,12 @@ fn content(map: &Map) -> Result<Backend<'_>> {
     Ok(Backend { content, consistent_index, map: Some(map), member: 0 })
 }
 
+/// A v2 tree inside v3, in words.
+pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
+    let prefix = short(&facts::text(&tree.prefix));
+    format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
+}
+
 /// What a v3 database holds, in words.
 pub(super) fn describe_v3(map: &Map) -> Result<String> {
     Ok(content(map)?.describe().unwrap_or_else(|| "nothing in it".to_string()))
@@ -140,6 +146,7 @@ impl Backend<'_> {
             .filter(|(count, ..)| *count > 0)
             .map(|(count, one, many)| counted(*count, one, many))
             .collect();
-        if parts.is_empty() { None } else { Some(parts.join(", ")) }
+        let trees = self.content.v2v3.iter().map(|tree| format!("among them {}", v2v3_words(tree)));
+        if parts.is_empty() { None } else { Some(parts.into_iter().chain(trees).collect::<Vec<_>>().join(", ")) }
     }
 }

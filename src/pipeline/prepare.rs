@@ -148,6 +148,9 @@ pub(super) fn prepare<'m>(
         let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
         source.refuse(&plan, report)?;
     }
+    if let Some(kept) = kept.as_ref().filter(|_| options.existing == Existing::Merge) {
+        existing::note_only_in_v3(kept, &mut recovered.replay.tree, report);
+    }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
         settle_conflicts(tree, &mut plan, kept, options, report).map_err(in_source)?;

@@ -218,12 +218,31 @@ pub struct ExistingFacts {
     /// v3 names of keys that v2 has as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+    /// Keys that v2 does not have, where others are in both.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub only_in_v3: u64,
+    /// The first of these that are as `etcdctl migrate` writes keys: v2 may have deleted them since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_by_migrate: Vec<String>,
+    /// v2 trees among the keys, of `--experimental-enable-v2v3`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub v2v3: Vec<V2v3>,
     /// Users and roles that v2 has as well, and not alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_conflicts: Vec<String>,
     /// v3 writes that stand in the log and not in the backend.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub late_writes: Vec<LateWrite>,
+}
+
+/// A v2 tree inside v3.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct V2v3 {
+    /// The prefix that the server was given.
+    pub prefix: String,
+    /// Keys of it.
+    pub keys: u64,
 }
 
 /// A v3 write in the log.

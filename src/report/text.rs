@@ -233,6 +233,7 @@ fn existing_lines(table: &mut Table, existing: &ExistingFacts) {
         table.line("v3 data dropped", parts);
     }
     table.count("in v2 and in v3", existing.conflicts.len() as u64);
+    table.count("only in v3", existing.only_in_v3);
 }
 
 fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {

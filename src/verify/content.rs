@@ -3,12 +3,13 @@
 //! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
 
 use super::keys::{self, Findings};
+use super::v2v3::{self, V2v3Tree};
 use crate::bolt::{Damage, Db, Strictness, check};
 use crate::ids::RaftIndex;
 use crate::mvcc::schema;
 
 /// How much v3 data a database holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct V3Content {
     /// Keys that are not deleted.
     pub keys: u64,
@@ -22,6 +23,8 @@ pub struct V3Content {
     pub roles: u64,
     /// Raft index of the last entry applied to it, if it says so.
     pub consistent_index: Option<RaftIndex>,
+    /// v2 trees that a server kept among the keys.
+    pub v2v3: Vec<V2v3Tree>,
 }
 
 impl V3Content {
@@ -38,12 +41,12 @@ impl V3Content {
 /// The file is damaged.
 pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
     check(db, Strictness::Any).sound()?;
-    let (keys, changes) = match db.bucket(schema::KEY)? {
+    let (keys, changes, v2v3) = match db.bucket(schema::KEY)? {
         Some(bucket) => {
             let keys = keys::read(db, &bucket, &mut Findings::default())?;
-            (keys.live(), keys.pairs)
+            (keys.live(), keys.pairs, v2v3::trees(keys.live_keys()))
         }
-        None => (0, 0),
+        None => (0, 0, Vec::new()),
     };
     Ok(V3Content {
         keys,
@@ -52,6 +55,7 @@ pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
         users: count(db, schema::AUTH_USERS)?,
         roles: count(db, schema::AUTH_ROLES)?,
         consistent_index: meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex),
+        v2v3,
     })
 }
 
