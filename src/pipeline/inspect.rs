@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::load::{backend, read_and_hash, wal_dir};
-use super::{Interrupted, existing, facts};
+use super::{Interrupted, duplicates, existing, facts};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
@@ -45,7 +45,8 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     facts::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
-    facts::contents(&mut report, &recovered.replay.tree, &plan, &policy, table.duplicates);
+    facts::contents(&mut report, &recovered.replay.tree, &plan, &policy);
+    duplicates::note(&mut report, opened, &table)?;
     existing::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
     let db = opened.start().and_then(|member| member.db.as_ref()).map(v3_facts).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));

@@ -21,6 +21,7 @@ use crate::transform::order::Pairs;
 use crate::transform::plan::{NAMESPACE, Row, Why};
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
+use crate::v2store::table::Shadowed;
 
 /// Lines that are made as one.
 const CHUNK: usize = 1 << 14;
@@ -51,7 +52,8 @@ pub(super) fn write(
         };
         ledger.rows(file, interrupted, &mut emit)?;
         ledger.left_out(&prepared.plan.left_out, interrupted, &mut emit)?;
-        ledger.directories(interrupted, &mut emit)
+        ledger.directories(interrupted, &mut emit)?;
+        ledger.shadowed(&mut emit)
     });
     if let Some(e) = io_error {
         return Err(out.failed(e));
@@ -158,6 +160,31 @@ impl Ledger<'_, '_> {
             }
             Ok(())
         })?;
+        emit(&mut self.lines)
+    }
+
+    /// Nodes of the snapshot that a later sibling stands in for. They are no keys of the source: no etcd would show them.
+    fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
+        let table = self.prepared.table;
+        for Shadowed { node, .. } in &table.shadowed {
+            let path = table.path(node);
+            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else { continue };
+            let (path, path_base64) = text_or_base64(key);
+            let value = table.value(node);
+            let is_file = !node.is_dir();
+            self.push(&Line {
+                path,
+                path_base64,
+                dir: node.is_dir(),
+                created_index: node.created,
+                modified_index: node.modified,
+                expiration: table.expiry(node).map(|at| at.to_string()),
+                value_bytes: is_file.then_some(value.len() as u64),
+                value_sha256: is_file.then(|| hex(&Sha256::digest(&value))),
+                reason: Some("duplicate-name"),
+                ..Line::default()
+            })?;
+        }
         emit(&mut self.lines)
     }
 

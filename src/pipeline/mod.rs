@@ -6,6 +6,7 @@
 
 mod clock;
 mod convert;
+mod duplicates;
 mod existing;
 mod export;
 mod facts;

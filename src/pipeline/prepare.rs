@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::kept::Kept;
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, existing, facts, nothing, program};
+use super::{Interrupted, clock, duplicates, existing, facts, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
@@ -31,6 +31,8 @@ use crate::v2store::table::Table;
 
 /// A source, read and decided on.
 pub(super) struct Prepared<'m> {
+    /// The snapshot's store.
+    pub(super) table: &'m Table<'m>,
     recovered: Recovered<'m>,
     /// What is not written, and what was counted.
     pub(super) plan: Plan,
@@ -124,7 +126,8 @@ pub(super) fn prepare<'m>(
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
-    facts::contents(report, tree, &plan, &policy, table.duplicates);
+    facts::contents(report, tree, &plan, &policy);
+    duplicates::note(report, opened, table)?;
     report.balance = balance(&plan);
     let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
     source.refuse(&plan, report)?;
@@ -177,7 +180,7 @@ pub(super) fn prepare<'m>(
         _ => (Some(ordered.current), Some(ordered.current)),
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
-    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+    Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
 }
 
 /// What becomes of users and roles of v2.

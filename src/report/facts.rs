@@ -149,6 +149,12 @@ pub struct Contents {
     /// Keys whose value a rule decoded.
     #[serde(skip_serializing_if = "is_zero")]
     pub decoded: u64,
+    /// Siblings of the snapshot that have the name of a later one, which alone counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duplicates: u64,
+    /// The first of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub duplicate_names: Vec<DuplicateName>,
     /// Nodes whose name or value holds U+FFFD: JSON has lost the bytes that stood there.
     pub replacements: u64,
     /// Keys that a v3 client could not write again with etcd's default request limit.
@@ -259,6 +265,29 @@ pub struct LateWrite {
     /// The lease or revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
+}
+
+/// A name that several siblings have once U+FFFD stands for bytes that are no UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DuplicateName {
+    /// The v2 key.
+    pub key: String,
+    /// Siblings that a later one stands in for.
+    pub shadowed: u64,
+    /// The names as they were written, where the log still has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written_as: Vec<TrueName>,
+}
+
+/// A name as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrueName {
+    /// The v2 key, bytes that are not printable ASCII as `\\xNN`.
+    pub key: String,
+    /// Raft index of the last request for it, or for a key below it.
+    pub raft_index: u64,
 }
 
 fn is_zero(count: &u64) -> bool {

@@ -205,6 +205,7 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
         let what = "nodes: bytes that were no UTF-8 are lost in the source";
         table.line("U+FFFD", format!("{} {what}", contents.replacements));
     }
+    table.count("duplicate names", contents.duplicates);
     table.count("oversized values", contents.oversized.len() as u64);
     table.count("renamed keys", contents.renamed);
     table.count("decoded values", contents.decoded);

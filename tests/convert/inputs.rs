@@ -1,13 +1,18 @@
 //! Wrong inputs that are known for what they are: archives, pointers, a directory one level too high or too low, a file that
-//! does not exist or may not be read, for every command and option that reads one.
+//! does not exist or may not be read, for every command and option that reads one; and names that collide in a snapshot.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
+use super::common::http;
+use super::common::peers::{self, Version};
 use super::common::run::etcdlift;
-use super::files::copy_sparse;
+use super::common::server::{Boot, Server};
+use super::files::{copy_sparse, leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use super::sources::as_nobody;
 use crate::test_name;
@@ -184,4 +189,62 @@ fn what_may_not_be_read_is_status_5_everywhere() {
         tried += 1;
     }
     assert_eq!(tried, 9);
+}
+
+/// Names that differ only in bytes that are no UTF-8, as a snapshot has them; the log before it still has the bytes.
+#[test]
+fn names_that_collide_are_listed_in_report_and_ledger() {
+    let case = Case::new();
+    let dir = r#""\ufffd":{"Path":"/1/\ufffd","CreatedIndex":3,"ModifiedIndex":3,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{"b":{"Path":"/1/\ufffd/b","CreatedIndex":4,"ModifiedIndex":4,"ExpireTime":"0001-01-01T00:00:00Z","Value":"deep","Children":null}}}"#;
+    let children = [dir.to_string(), leaf("a", 5, "x"), leaf("\\ufffd", 6, "last")].join(",");
+    let source = case.file("twice.snap", snap(store(9, &children).as_bytes(), 9));
+    let ledger = case.path("ledger");
+    let run = case.run(&source, &["--ledger", ledger.to_str().unwrap()]);
+    let rows = run.converted(0);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let report = run.report();
+    assert_eq!(report["contents"]["duplicates"], 1);
+    assert_eq!(report["contents"]["duplicate_names"], json!([{"key": "/\u{fffd}", "shadowed": 1}]));
+    assert!(run.notices("warnings").contains(&"duplicate-names"), "{report}");
+    assert!(run.output.stderr.contains("this: /\u{fffd}\n"), "{}", run.output.story());
+    let text = fs::read_to_string(&ledger).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shadowed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["reason"] == "duplicate-name")
+        .map(|line| (line["path"].as_str().unwrap(), line["dir"] == true, line["modified_index"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(shadowed, [("/\u{fffd}", true, 3), ("/\u{fffd}/b", false, 4)]);
+    let inspected = etcdlift(["inspect", source.to_str().unwrap(), "--json"]).success().json();
+    assert_eq!(inspected["duplicates"], 1);
+}
+
+/// A real server keeps both names until it reads its own snapshot; its log has the bytes.
+#[test]
+fn the_log_of_a_real_server_still_has_the_names() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let case = Case::new();
+    let source = case.path("source");
+    let boot = Boot::new(&peers, Version::V3_4, &source);
+    let server = Server::start(&Boot { enable_v2: true, args: vec!["--snapshot-count=20".into()], ..boot });
+    let put = |key: &str| {
+        let answer = http::put_form(server.client_address(), &format!("/v2/keys{key}"), "value=x").unwrap();
+        assert!(answer.status < 300, "{key}: {}", answer.status);
+    };
+    ["/d%FE/a", "/d%FF/a"].iter().for_each(|key| put(key));
+    (0..60).for_each(|n| put(&format!("/k{n}")));
+    server.stop();
+    let run = case.run(&source, &[]);
+    assert_eq!(run.converted(0).len(), 61);
+    let names = &run.report()["contents"]["duplicate_names"];
+    assert_eq!((&names[0]["key"], &names[0]["shadowed"]), (&"/d\u{fffd}".into(), &1.into()), "{names}");
+    let written: Vec<&str> =
+        names[0]["written_as"].as_array().unwrap().iter().map(|name| name["key"].as_str().unwrap()).collect();
+    assert_eq!(written, ["/d\\xfe", "/d\\xff"]);
+    let indexes: Vec<u64> =
+        names[0]["written_as"].as_array().unwrap().iter().map(|name| name["raft_index"].as_u64().unwrap()).collect();
+    assert!(indexes[0] > 0 && indexes[1] == indexes[0] + 1, "{indexes:?}");
+    let said =
+        format!("as they were written: /d\\xfe (raft index {}), /d\\xff (raft index {})", indexes[0], indexes[1]);
+    assert!(run.output.stderr.contains(&said), "{}", run.output.story());
 }
