@@ -10,6 +10,7 @@ mod duplicates;
 mod existing;
 mod export;
 mod facts;
+mod hashes;
 mod index_map;
 mod inspect;
 mod kept;
