@@ -4,7 +4,10 @@
 //! decides the exit status (CLI.md, "Exit status"). An error prints as ONE line that an operator can act on:
 //! `FILE: byte N: what was expected and what was found`.
 
+mod permissions;
+
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Shorthand for results of this crate.
@@ -88,8 +91,12 @@ reasons! {
     NothingToConvert = "nothing-to-convert", Kind::Empty;
     /// The index map does not have what was asked for.
     NotFound = "not-found", Kind::Empty;
-    /// The source does not exist.
+    /// The source does not exist, or a file of it is gone.
     SourceMissing = "source-missing", Kind::Refused;
+    /// A file that an option names does not exist.
+    FileMissing = "file-missing", Kind::Refused;
+    /// The operating system does not let this process read a file.
+    PermissionDenied = "permission-denied", Kind::Refused;
     /// The source is an empty directory or file.
     SourceEmpty = "source-empty", Kind::Refused;
     /// The source is not etcd data.
@@ -118,6 +125,8 @@ reasons! {
     V3Present = "v3-present", Kind::Refused;
     /// The source's v3 backend cannot be read.
     V3Unreadable = "v3-unreadable", Kind::Refused;
+    /// `--existing keep-v3` and no v3 data.
+    V3Missing = "v3-missing", Kind::Refused;
     /// A key, user or role that v2 and v3 both have.
     Conflict = "conflict", Kind::Refused;
     /// Committed v3 writes stand in the log, and not in the source's v3 backend.
@@ -164,6 +173,26 @@ reasons! {
     Unbalanced = "unbalanced", Kind::Verify;
 }
 
+/// What the message says of a file that does not exist, as every other program does.
+pub(crate) const MISSING: &str = "no such file or directory";
+
+impl Reason {
+    /// Whether a failure of this reason was met while a file was read.
+    fn is_of_reading(self) -> bool {
+        self.kind() != Kind::Output && self != Reason::TransformerFailed
+    }
+
+    /// The reason for an I/O error of this kind, where `self` is the one for all others.
+    fn of_io(self, kind: ErrorKind) -> Reason {
+        match kind {
+            ErrorKind::PermissionDenied if self.is_of_reading() => Reason::PermissionDenied,
+            ErrorKind::NotFound | ErrorKind::NotADirectory if self == Reason::Unreadable => Reason::SourceMissing,
+            ErrorKind::NotFound | ErrorKind::NotADirectory if self == Reason::Usage => Reason::FileMissing,
+            _ => self,
+        }
+    }
+}
+
 /// What went wrong, in which file, at which byte offset.
 pub struct Error(Box<Inner>);
 
@@ -181,12 +210,23 @@ impl Error {
         Error(Box::new(Inner { reason, file: None, offset: None, message: message.into(), source: None }))
     }
 
-    /// The operating system failed an operation on `file`.
+    /// The operating system failed an operation on `file`. A file that does not exist and a permission that is missing are
+    /// refusals of their own where something was to be read, whatever `reason` says: the data is not damaged.
     pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
         let text = source.to_string();
         // Where a temporary file was to be is nobody's concern; only an error that tempfile has wrapped says so.
         let why = text.split_once(" at path ").filter(|_| source.get_ref().is_some()).map_or(&*text, |(why, _)| why);
-        let mut error = Error::new(reason, format!("cannot {action}: {why}")).in_file(file);
+        let message = match source.kind() {
+            ErrorKind::NotFound if reason.is_of_reading() => MISSING.to_string(),
+            ErrorKind::NotADirectory if reason.is_of_reading() => format!("{MISSING}: a part of its path is a file"),
+            ErrorKind::PermissionDenied => {
+                let place = if reason.kind() == Kind::Output { file.parent().unwrap_or(file) } else { file };
+                let rights = permissions::describe(file, place);
+                format!("cannot {action}: {why} ({rights})")
+            }
+            _ => format!("cannot {action}: {why}"),
+        };
+        let mut error = Error::new(reason.of_io(source.kind()), message).in_file(file);
         error.0.source = Some(Box::new(source));
         error
     }
@@ -301,6 +341,32 @@ mod tests {
         let wrapped = tempfile::NamedTempFile::new_in("/nonexistent/dir").unwrap_err();
         let error = Error::io(Reason::OutputFailed, Path::new("r.json"), "write the report", wrapped);
         assert_eq!(error.to_string(), "r.json: cannot write the report: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn what_the_operating_system_says_has_its_reason() {
+        use ErrorKind::{Interrupted, NotADirectory, NotFound, PermissionDenied};
+        for (reason, kind, expected) in [
+            (Reason::Unreadable, PermissionDenied, Reason::PermissionDenied),
+            (Reason::ReportUnusable, PermissionDenied, Reason::PermissionDenied),
+            (Reason::NotIndexMap, PermissionDenied, Reason::PermissionDenied),
+            (Reason::Usage, PermissionDenied, Reason::PermissionDenied),
+            (Reason::OutputFailed, PermissionDenied, Reason::OutputFailed),
+            (Reason::TransformerFailed, PermissionDenied, Reason::TransformerFailed),
+            (Reason::Unreadable, NotFound, Reason::SourceMissing),
+            (Reason::Unreadable, NotADirectory, Reason::SourceMissing),
+            (Reason::Usage, NotFound, Reason::FileMissing),
+            (Reason::ReportUnusable, NotFound, Reason::ReportUnusable),
+            (Reason::OutputFailed, NotFound, Reason::OutputFailed),
+            (Reason::Unreadable, Interrupted, Reason::Unreadable),
+        ] {
+            let error = Error::io(reason, Path::new("/proc/no-such-file"), "read", kind.into());
+            assert_eq!(error.reason(), expected, "{reason:?} {kind:?}");
+            let read = expected.kind() == Kind::Refused && reason != Reason::TransformerFailed;
+            assert_eq!(error.message().starts_with(MISSING), read && kind != PermissionDenied, "{error}");
+            let says_who = error.message().contains("this process runs as uid");
+            assert_eq!(says_who, kind == PermissionDenied, "{error}");
+        }
     }
 
     #[test]

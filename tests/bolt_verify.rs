@@ -125,8 +125,15 @@ fn a_history_with_all_that_is_allowed_has_no_findings() {
     assert_eq!((summary.leases, summary.users, summary.roles), (2, 1, 1));
     assert_eq!((summary.members[0].id.0, summary.members[0].name.as_str()), (31, "n"));
     let file = store.file();
-    let content =
-        V3Content { keys: 2, changes: 6, leases: 2, users: 1, roles: 1, consistent_index: Some(RaftIndex(7)) };
+    let content = V3Content {
+        keys: 2,
+        changes: 6,
+        leases: 2,
+        users: 1,
+        roles: 1,
+        consistent_index: Some(RaftIndex(7)),
+        v2v3: Vec::new(),
+    };
     assert_eq!(v3_content(&Db::open(&file).unwrap()).unwrap(), content);
     let nothing = image(&[]).unwrap();
     assert!(v3_content(&Db::open(&nothing).unwrap()).unwrap().is_empty());

@@ -11,12 +11,16 @@ mod carry;
 mod demo;
 #[path = "convert/files.rs"]
 mod files;
+#[path = "convert/inputs.rs"]
+mod inputs;
 #[path = "convert/kit.rs"]
 mod kit;
 #[path = "convert/locks.rs"]
 mod locks;
 #[path = "convert/logs.rs"]
 mod logs;
+#[path = "convert/nothing.rs"]
+mod nothing;
 #[path = "convert/options.rs"]
 mod options;
 #[path = "convert/outputs.rs"]

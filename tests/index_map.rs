@@ -276,7 +276,7 @@ fn what_is_none_of_ours_is_refused() {
     etcdlift(["export", DEMO, "-o", exported.to_str().unwrap(), "--format", "redb"]).success();
     fs::write(temp.path().join("empty"), "").unwrap();
     for (file, words) in [
-        (temp.path().join("missing"), "found nothing"),
+        (temp.path().join("missing"), "no such file or directory"),
         (temp.path().join("empty"), "found no redb file"),
         (converted.out, "found no redb file"),
         (other, "other tables"),

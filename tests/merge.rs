@@ -459,3 +459,210 @@ fn without_v3_data_a_merge_is_a_plain_conversion() {
     assert!(fs::read(&plain.snapshot).unwrap() == fs::read(&merged.snapshot).unwrap());
     assert_eq!(report(&merged).get("existing"), None);
 }
+
+/// The output of `--existing keep-v3` is the v3 data of the source and nothing else, and every v2 key is accounted for.
+#[test]
+fn keep_v3_is_the_v3_data_alone() {
+    let Some((peers, scenarios)) = scenarios(test_name!()) else { return };
+    for scenario in scenarios {
+        let source = scenario.data_dir("m0.etcd");
+        let before = Dump::of(&peers, &source.join("member/snap/db"));
+        let temp = scratch::temp();
+        let (ledger, map) = (temp.path().join("ledger"), temp.path().join("map"));
+        let files = ["--ledger", ledger.to_str().unwrap(), "--index-map", map.to_str().unwrap()];
+        let options =
+            [&["--as-of", &scenario.truth.captured_at, "--existing", "keep-v3", "--strict"], &files[..]].concat();
+        let converted = convert_to(&source, temp.path(), options);
+        assert_eq!(converted.output.status, 0, "{}", converted.output.story());
+        assert!(converted.output.stderr.contains("as --existing keep-v3 has it: "), "{}", converted.output.story());
+        let after = Dump::of(&peers, &converted.snapshot);
+        assert_eq!(format!("{:?}", after.keys), format!("{:?}", before.keys), "{}", scenario.name);
+        for bucket in ["lease", "auth", "authUsers", "authRoles"] {
+            let of = |dump: &Dump| -> Vec<_> {
+                let pairs = dump.others.iter().filter(|pair| pair.bucket == bucket);
+                pairs.map(|pair| (pair.key.clone(), pair.value.clone())).collect()
+            };
+            // A conversion writes what a server adds at its next start.
+            if bucket == "auth" {
+                of(&before).iter().for_each(|pair| assert!(of(&after).contains(pair)));
+            } else {
+                assert_eq!(of(&after), of(&before), "{bucket}");
+            }
+        }
+        for mark in [&b"scheduledCompactRev"[..], b"finishedCompactRev"] {
+            assert_eq!(after.other("meta", mark), before.other("meta", mark));
+        }
+        let report = report(&converted);
+        let balance = &report["balance"];
+        assert_eq!((&balance["dropped"], &balance["written"]["keys"]), (&balance["source"], &0.into()), "{balance}");
+        assert_eq!(report["existing"]["kept"], true);
+        let text = fs::read_to_string(&ledger).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let named = lines.iter().filter(|line| line["reason"] == "v3-only").count() as u64;
+        assert_eq!(named, balance["source"]["keys"].as_u64().unwrap());
+        assert!(named > 0 && lines.iter().all(|line| line.get("revision").is_none()));
+        let (out, made) = (converted.snapshot.to_str().unwrap(), converted.report.to_str().unwrap());
+        etcdlift(["verify", out, "--report", made, "--source", source.to_str().unwrap()]).success();
+        let asked = etcdlift(["lookup", map.to_str().unwrap(), "--key", "/nothing"]);
+        assert_eq!(asked.status, 4, "{}", asked.story());
+        peers.check(&converted.snapshot).success();
+    }
+}
+
+#[test]
+fn keep_v3_is_refused_where_there_is_none_or_not_all_of_it() {
+    let temp = scratch::temp();
+    let demo = PathBuf::from("fixtures/demo/input/default.etcd");
+    let converted = convert_to(&demo, &temp.path().join("a"), ["--existing", "keep-v3"]);
+    refused(&converted, "v3-missing", &["member/snap/db: the v3 backend of the source holds no key"]);
+    let snap = demo.join("member/snap/0000000000000002-0000000000000029.snap");
+    let converted = convert_to(&snap, &temp.path().join("b"), ["--existing", "keep-v3"]);
+    refused(&converted, "v3-missing", &["the source has no v3 backend"]);
+    let Some(scenarios) = corpus::of_kinds(test_name!(), &["x"]) else { return };
+    for scenario in scenarios {
+        let options = ["--existing", "keep-v3"];
+        let converted = convert_to(&scenario.data_dir("m0.etcd"), &temp.path().join(&scenario.name), options);
+        refused(&converted, "v3-late", &["committed in the log above raft index"]);
+    }
+}
+
+/// A directory that a real etcd 3.4 writes here.
+fn written_by_3_4(peers: &Peers, data_dir: &Path, args: &[&str], write: impl FnOnce(&Server, &Etcdctl)) {
+    let args = args.iter().map(ToString::to_string).collect();
+    let server = Server::start(&Boot { enable_v2: true, args, ..Boot::new(peers, Version::V3_4, data_dir) });
+    write(&server, &Etcdctl::new(peers, &server));
+    server.stop();
+}
+
+fn put_v2(server: &Server, key: &str) {
+    let answer = http::put_form(server.client_address(), &format!("/v2/keys{key}"), "value=x").unwrap();
+    assert!(answer.status < 300, "{key}: {}", answer.status);
+}
+
+#[test]
+fn a_source_with_v3_data_alone_says_how_much_and_keep_v3_takes_it() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let temp = scratch::temp();
+    let source = temp.path().join("source");
+    written_by_3_4(&peers, &source, &[], |_, ctl| {
+        ctl.put("/a", "1");
+        ctl.put("/b", "2");
+    });
+    let plain = convert_to(&source, &temp.path().join("plain"), ["--jobs", "1"]);
+    assert_eq!(plain.output.status, 4, "{}", plain.output.story());
+    assert!(plain.output.stderr.contains("holds no v2 key, only v3 data (2 keys)"), "{}", plain.output.story());
+    let kept = convert_to(&source, &temp.path().join("kept"), ["--existing", "keep-v3"]);
+    assert_eq!(kept.output.status, 0, "{}", kept.output.story());
+    assert_eq!(Dump::of(&peers, &kept.snapshot).rows().len(), 2);
+}
+
+/// Keys that `etcdctl migrate` wrote and v2 has deleted since are named; keys of v3 clients alone are no sign of it.
+#[test]
+fn keys_that_an_earlier_migrate_left_behind_are_named() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let temp = scratch::temp();
+    let source = temp.path().join("source");
+    written_by_3_4(&peers, &source, &[], |server, _| ["/a", "/b", "/d/c"].iter().for_each(|key| put_v2(server, key)));
+    let mut migrate = common::run::bounded(&peers.etcdctl_3_4(), 60);
+    migrate.env("ETCDCTL_API", "3").args(["migrate", "--data-dir"]).arg(&source);
+    common::run::run(&mut migrate).success();
+    written_by_3_4(&peers, &source, &[], |server, ctl| {
+        for key in ["/b", "/d/c"] {
+            let target = format!("http://{}/v2/keys{key}", server.client_address());
+            let mut curl = common::run::bounded(Path::new("curl"), 20);
+            common::run::run(curl.args(["-sf", "-X", "DELETE", &target])).success();
+        }
+        ctl.put("native", "x");
+    });
+    let options = ["--existing", "merge", "--on-conflict", "keep-v3"];
+    let converted = convert_to(&source, &temp.path().join("out"), options);
+    assert_eq!(converted.output.status, 0, "{}", converted.output.story());
+    let said = "only in v3: 3 keys, 2 of them as an earlier `etcdctl migrate` writes keys";
+    let stderr = &converted.output.stderr;
+    assert!(stderr.contains(said) && stderr.contains("/b, /d/c; --existing drop-v3"), "{}", converted.output.story());
+    let existing = &report(&converted)["existing"];
+    assert_eq!((&existing["only_in_v3"], &existing["left_by_migrate"]), (&3.into(), &json!(["/b", "/d/c"])));
+
+    // Nothing is in both: v3 keys are v3's own.
+    let other = temp.path().join("other");
+    written_by_3_4(&peers, &other, &[], |server, ctl| {
+        put_v2(server, "/a");
+        ctl.put("/native", "x");
+    });
+    let converted = convert_to(&other, &temp.path().join("own"), ["--existing", "merge"]);
+    assert_eq!(converted.output.status, 0, "{}", converted.output.story());
+    assert!(!converted.output.stderr.contains("only in v3"), "{}", converted.output.story());
+}
+
+/// A v2 tree that a server kept inside v3.
+#[test]
+fn a_tree_of_enable_v2v3_is_named() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let temp = scratch::temp();
+    let source = temp.path().join("source");
+    write_v2v3(&peers, &source, "/pfx", &["/a", "/d/c"]);
+    let tree = "a v2 tree of `etcd --experimental-enable-v2v3 /pfx` (3 keys)";
+    let plain = convert_to(&source, &temp.path().join("plain"), ["--jobs", "1"]);
+    assert!(plain.output.status == 4 && plain.output.stderr.contains(tree), "{}", plain.output.story());
+    let kept = convert_to(&source, &temp.path().join("kept"), ["--existing", "keep-v3"]);
+    assert_eq!(kept.output.status, 0, "{}", kept.output.story());
+    assert!(kept.output.stderr.contains(&format!("warning: v3 holds {tree}, which stays")), "{}", kept.output.story());
+    assert_eq!(report(&kept)["existing"]["v2v3"], json!([{"prefix": "/pfx", "keys": 3}]));
+    for path in [&source, &source.join("member/snap/db"), &kept.snapshot] {
+        let inspected = etcdlift(["inspect", path.to_str().unwrap()]).success();
+        assert!(inspected.text().contains(tree), "{}", inspected.story());
+    }
+}
+
+/// A 3.4 that keeps its v2 keys inside v3 answers no question for its health: it is up when it takes a key.
+fn write_v2v3(peers: &Peers, data_dir: &Path, prefix: &str, keys: &[&str]) {
+    let [client, peer] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let mut command = common::run::bounded(&peers.etcd(Version::V3_4), 60);
+    command.args(["--enable-v2", "--experimental-enable-v2v3", prefix, "--name", "default"]);
+    command.arg("--data-dir").arg(data_dir);
+    for (option, address) in [("client-urls", client), ("peer-urls", peer)] {
+        command.args([format!("--listen-{option}"), format!("http://{address}")]);
+    }
+    command.args(["--advertise-client-urls".to_string(), format!("http://{client}")]);
+    command.args(["--initial-advertise-peer-urls".to_string(), format!("http://{peer}")]);
+    command.args(["--initial-cluster".to_string(), format!("default=http://{peer}")]);
+    let null = std::process::Stdio::null;
+    let mut child = command.stdout(null()).stderr(null()).spawn().unwrap();
+    let begun = std::time::Instant::now();
+    for key in keys {
+        let put =
+            || http::put_form(client, &format!("/v2/keys{key}"), "value=x").is_ok_and(|answer| answer.status < 300);
+        while !put() {
+            assert!(begun.elapsed().as_secs() < 40, "it does not take {key}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+    // The watchdog passes the signal on.
+    let kill = std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+    assert!(kill.unwrap().success());
+    child.wait().unwrap();
+}
+
+/// A store with a history is hashed without what its compaction takes away, whether the output is read back or not.
+#[test]
+fn the_hashes_are_those_of_the_file_where_it_is_not_read_back() {
+    let Some((_, scenarios)) = scenarios(test_name!()) else { return };
+    for scenario in scenarios {
+        let source = scenario.data_dir("m0.etcd");
+        for options in [&[][..], &["--bump-revision", "5"], &["--bump-revision", "5", "--existing", "keep-v3"]] {
+            let hashes = |how: &str| {
+                let temp = scratch::temp();
+                let merge = ["--existing", "merge", "--on-conflict", "take-v2"];
+                let merge = if options.contains(&"--existing") { &[][..] } else { &merge };
+                let as_of = ["--as-of", &scenario.truth.captured_at, how];
+                let converted = convert_to(&source, temp.path(), [&as_of[..], merge, options].concat());
+                assert_eq!(converted.output.status, 0, "{}", converted.output.story());
+                let output = &report(&converted)["output"];
+                (output["hash_kv"].clone(), output["status_hash"].clone())
+            };
+            let read_back = hashes("--progress=never");
+            assert_eq!(hashes("--no-verify"), read_back, "{options:?}");
+            assert_eq!(hashes("--dry-run"), read_back, "{options:?}");
+        }
+    }
+}

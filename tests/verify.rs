@@ -95,7 +95,7 @@ fn what_keeps_it_from_looking_is_refused() {
     };
     refused(5, &["--source", DEMO], "keys with a TTL: give --report");
     refused(5, &["--report", "Cargo.toml"], "Cargo.toml: expected the report of a conversion");
-    refused(5, &["--report", "missing"], "missing: cannot read the report");
+    refused(5, &["--report", "missing"], "missing: no such file or directory");
     refused(5, &["--report", report.to_str().unwrap(), "--source", "missing"], "missing: ");
     refused(2, &["--source", DEMO, "--wal-dir", "a", "--wal-dir", "b"], "--wal-dir");
     let failed = convert_to(Path::new("Cargo.toml"), &temp.path().join("b"), ["--jobs", "1"]);
@@ -143,7 +143,7 @@ fn a_changed_value_is_found() {
     verify(&out, &[]).success();
     let output = verify(&out, &["--report", report.to_str().unwrap(), "--source", DEMO]);
     assert_eq!(output.status, 7, "{}", output.story());
-    assert!(output.text().contains("expected its value, found another"), "{}", output.story());
+    assert!(output.text().contains("another value (expected 4 bytes, found 4 bytes)"), "{}", output.story());
 }
 
 #[test]
@@ -214,4 +214,71 @@ fn the_database_of_every_etcd_is_sound() {
             assert_eq!(json["keys"], 8, "etcd {version}: {json}");
         }
     }
+}
+
+/// Another source is named first, by sha256, and then the keys in which it differs.
+#[test]
+fn another_source_is_named_and_its_keys_are_listed() {
+    let temp = scratch::temp();
+    let children = |keys: std::ops::Range<u32>, value: &str| {
+        let leaf = |n: u32| {
+            format!(
+                r#""k{n:02}":{{"Path":"/1/k{n:02}","CreatedIndex":{n},"ModifiedIndex":{n},"ExpireTime":"0001-01-01T00:00:00Z","Value":"{value}","Children":null}}"#
+            )
+        };
+        keys.map(leaf).collect::<Vec<_>>().join(",")
+    };
+    let snap = |name: &str, children: &str| {
+        let store = format!(
+            r#"{{"Root":{{"Path":"/","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"1":{{"Path":"/1","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{{children}}}}}}}}},"CurrentIndex":99}}"#
+        );
+        let made = common::v2files::write_snapshot(&temp.path().join("sources").join(name), store.into(), 9, 2, 7, 99);
+        let path = temp.path().join(name);
+        fs::rename(made.path, &path).unwrap();
+        path
+    };
+    let source = snap("a.snap", &children(10..50, "x"));
+    let converted = convert_to(&source, &temp.path().join("a"), ["--jobs", "1"]);
+    converted.output.success();
+    let report = converted.report.to_str().unwrap();
+    let against = |source: &Path, options: &[&str]| {
+        verify(&converted.snapshot, &[&["--report", report, "--source", source.to_str().unwrap()], options].concat())
+    };
+    against(&source, &[]).success();
+    // The same keys in another file: said, and no difference.
+    let same = snap("same.snap", &format!("{} ", children(10..50, "x")));
+    let output = against(&same, &[]).success();
+    assert!(output.text().contains("warning: this is not the source of the report: "), "{}", output.story());
+
+    let one = snap(
+        "one.snap",
+        &children(10..50, "x")
+            .replace(r#""Value":"x","Children":null},"k12""#, r#""Value":"yy","Children":null},"k12""#),
+    );
+    let output = against(&one, &["--json"]);
+    assert_eq!(output.status, 7, "{}", output.story());
+    assert!(
+        output.stderr.contains("one.snap has the sha256 ") && output.stderr.contains("(and 1 more)"),
+        "{}",
+        output.story()
+    );
+    let json = output.json();
+    assert_eq!(json["differing_keys"], 1);
+    let lines: Vec<&str> = json["differences"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(lines[0].starts_with("this is not the source of the report: ") && lines[0].contains("sha256"), "{lines:?}");
+    assert!(lines[1].ends_with("key /k11: another value (expected 2 bytes, found 1 bytes)"), "{lines:?}");
+
+    // 5 are missing, 8 are too much, 35 have another value.
+    let many = snap("many.snap", &children(15..58, "other"));
+    let json = against(&many, &["--json"]).json();
+    assert_eq!(json["differing_keys"], 48);
+    let lines: Vec<&str> = json["differences"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert_eq!(lines.len(), 22, "{lines:?}");
+    assert!(lines[1].contains("key /k10: extra: the file has it"), "{lines:?}");
+    assert!(lines[21].ends_with("and 28 more keys differ"), "{lines:?}");
+    assert!(against(&many, &[]).text().lines().filter(|line| line.starts_with("wrong: ")).count() == 22);
+    // A key that the file lacks.
+    let more = snap("more.snap", &children(10..51, "x"));
+    let output = against(&more, &[]);
+    assert!(output.text().contains("key /k50: missing: the source has it"), "{}", output.story());
 }

@@ -9,7 +9,7 @@ use super::choose::Choices;
 use super::progress::{Progress, When};
 use super::reporter::Reporter;
 use super::{exit, signals::Signals};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, ConvertOptions, Dirs, Existing, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol,
@@ -102,6 +102,8 @@ pub struct Args {
     guest: Guest,
 
     /// v3 data that the source already holds
+    ///
+    /// `merge` and `keep-v3` keep every revision, lease, user and compaction mark as it is.
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     existing: Existing,
 
@@ -252,7 +254,13 @@ pub struct Args {
 /// # Errors
 /// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
 pub fn run(args: &Args) -> Result<u8> {
-    let options = resolve(args)?;
+    // A rules file that cannot be read is a refusal with a report; what is wrong in it is a wrong command line.
+    let (rules, unread) = match rules_of(args) {
+        Ok(rules) => (rules, None),
+        Err(e) if e.kind() == Kind::Usage => return Err(e),
+        Err(e) => (Default::default(), Some(e)),
+    };
+    let options = resolve(args, rules)?;
     let signals = Signals::install()?;
     let mut targets = pipeline::targets(&options);
     args.rules.iter().for_each(|rules| targets.read("rules file", rules));
@@ -266,18 +274,21 @@ pub fn run(args: &Args) -> Result<u8> {
         progress.tick();
         signals.check()
     };
-    let result = exit::guard(|| {
-        targets.check()?;
-        let staged = pipeline::stage(&options, &mut report, &progress, &interrupted)?;
-        if report.skipped {
-            return Ok(staged.outcome());
-        }
-        report.end(exit::status(&Ok(staged.outcome())), None);
-        progress.end();
-        let file = reporter.prepare(&report)?;
-        interrupted()?;
-        staged.commit(file)
-    });
+    let result = match unread {
+        Some(error) => Err(error),
+        None => exit::guard(|| {
+            targets.check()?;
+            let staged = pipeline::stage(&options, &mut report, &progress, &interrupted)?;
+            if report.skipped {
+                return Ok(staged.outcome());
+            }
+            report.end(exit::status(&Ok(staged.outcome())), None);
+            progress.end();
+            let file = reporter.prepare(&report)?;
+            interrupted()?;
+            staged.commit(file)
+        }),
+    };
     progress.end();
     let status = exit::status(&result);
     match result {
@@ -299,7 +310,7 @@ fn to_standard_output(args: &Args) -> bool {
 }
 
 /// What was typed, as the library takes it.
-fn resolve(args: &Args) -> Result<ConvertOptions> {
+fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOptions> {
     let report = args.report.clone().filter(|_| !to_standard_output(args));
     if args.skip_existing && report.is_none() {
         return Err(usage("--skip-existing needs the earlier run's --report in a file"));
@@ -314,7 +325,6 @@ fn resolve(args: &Args) -> Result<ConvertOptions> {
     if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
         return Err(usage("--wal-dir is given once for each source, in their order"));
     }
-    let (rules, ttl) = rules_of(args)?;
     Ok(ConvertOptions {
         sources: args.sources.clone(),
         output: args.output.clone(),
@@ -390,6 +400,11 @@ fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
             "--transformer names keys and values itself: it does not go with rules that rename or decode",
         ));
     }
+    if args.transformer.is_some() && args.existing == Existing::KeepV3 {
+        return Err(usage(
+            "--transformer is sent v2 nodes: it does not go with --existing keep-v3, which leaves them out",
+        ));
+    }
     if args.transformer.is_some() && args.dirs == Dirs::Marker {
         return Err(usage(
             "--transformer is sent directories and makes their markers: it does not go with --dirs marker",
@@ -427,7 +442,9 @@ mod tests {
     fn parse(words: &[&str]) -> Result<ConvertOptions, String> {
         let words = ["etcdlift", "convert"].iter().chain(words);
         match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
-            Command::Convert(args) => resolve(&args).map_err(|e| e.to_string()),
+            Command::Convert(args) => {
+                rules_of(&args).and_then(|rules| resolve(&args, rules)).map_err(|e| e.to_string())
+            }
             other => Err(format!("{other:?}")),
         }
     }

@@ -44,7 +44,7 @@ const EXIT_STATUS: &str = "Exit status:
   2    the command line is wrong
   3    the source is damaged or cannot be read to its end
   4    nothing to convert, or nothing found by `lookup`
-  5    refused: a precondition or a policy says no
+  5    refused: a file is missing or may not be read, a precondition or a policy says no
   6    the output or its report could not be written; nothing is left behind
   7    verification failed, or `verify` found a difference
   8    done and verified, but perhaps not all that the cluster held

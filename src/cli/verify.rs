@@ -24,7 +24,8 @@ pub struct Args {
 
     /// Hold it against what this source holds, key by key; several are members of one cluster
     ///
-    /// The options of the conversion are taken from the report; without one, they are the defaults.
+    /// The options of the conversion are taken from the report; without one, they are the defaults. Files with other sha256
+    /// than the report's are named first, then the first 20 keys that differ.
     #[arg(long, value_name = "SOURCE")]
     source: Vec<PathBuf>,
 

@@ -214,14 +214,14 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> 
 /// Asks a map.
 ///
 /// # Errors
-/// The file is not there or no index map ([`Reason::NotIndexMap`]), damaged ([`Reason::Damaged`]), or cannot be read.
+/// The file does not exist or is no index map ([`Reason::NotIndexMap`]), is damaged ([`Reason::Damaged`]), or cannot be read.
 pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
     let none = |what: &str| {
         Error::new(Reason::NotIndexMap, format!("expected an index map of `convert --index-map`, found {what}"))
             .in_file(path)
     };
-    if !path.exists() {
-        return Err(none("nothing"));
+    if let Err(e) = std::fs::metadata(path) {
+        return Err(Error::io(Reason::NotIndexMap, path, "read", e));
     }
     if !redb_file::is_redb(path)? {
         return Err(none("no redb file"));

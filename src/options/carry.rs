@@ -147,6 +147,15 @@ pub enum Existing {
     Merge,
     /// Start without it
     DropV3,
+    /// Keep all of it, and leave the v2 keys, users and roles out
+    KeepV3,
+}
+
+impl Existing {
+    /// Whether the v3 data of the source is in the output.
+    pub fn keeps_v3(self) -> bool {
+        matches!(self, Existing::Merge | Existing::KeepV3)
+    }
 }
 
 /// With `merge`, a key that v2 and v3 both have.

@@ -112,7 +112,7 @@ pub struct RulesFile {
 /// ```
 ///
 /// # Errors
-/// [`Reason::Usage`] naming the file and the line.
+/// [`Reason::Usage`] naming the file and the line; [`Reason::FileMissing`] and [`Reason::PermissionDenied`].
 pub fn read(path: &Path) -> Result<RulesFile> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(Reason::Usage, path, "read the rules", e))?;
     parse(&text).map_err(|message| Error::new(Reason::Usage, message).in_file(path))

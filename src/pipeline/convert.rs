@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::load::{read_and_hash, wal_dir};
+use super::load::{describe_v3, read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
 use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, targets};
@@ -13,7 +13,7 @@ use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::beside::Beside;
 use crate::output::snapshot::hex;
-use crate::report::{LeaseLine, OutputFacts, Report, earlier};
+use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::transform::lease::Grant;
 use crate::transform::order::Ordered;
@@ -144,6 +144,7 @@ fn run(
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
         *report = earlier;
+        report.next_steps = next_steps::steps(report);
         return Ok(Staged { outcome: outcome(report), files: None });
     }
 
@@ -177,6 +178,7 @@ fn run(
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     report.output = Some(output_facts(options, &prepared, &written));
+    report.next_steps = next_steps::steps(report);
     Ok(Staged { outcome: outcome(report), files: Some(written.files) })
 }
 
@@ -219,9 +221,13 @@ pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
             let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
             Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))
         }
-        Found::V3Only(_) => {
-            let message = "nothing to convert: no .snap file and no WAL, only a v3 database (if the WAL lives elsewhere, \
-                           give --wal-dir DIR)";
+        Found::V3Only(map) => {
+            let found =
+                describe_v3(&map).map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
+            let message = format!(
+                "nothing to convert: no .snap file and no WAL, only a v3 database {found} (if the WAL lives elsewhere, give \
+                 --wal-dir DIR)"
+            );
             Err(Error::new(Reason::NothingToConvert, message).in_file(source))
         }
     }
@@ -242,6 +248,7 @@ fn output_facts(options: &ConvertOptions, prepared: &Prepared<'_>, written: &Wri
         pairs: prepared.pair_count(),
         leases: prepared.lease_count(),
         lease_list: lease_list(&prepared.ordered),
+        auth_enabled: prepared.auth_enabled(),
         verified: options.verify && !options.dry_run,
     }
 }

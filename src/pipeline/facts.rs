@@ -344,7 +344,7 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
 }
 
 /// What the tree holds.
-pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy: &Policy, duplicates: u64) {
+pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy: &Policy) {
     let inventory = &plan.inventory;
     let contents = &mut report.contents;
     contents.keys = inventory.keys.keys;
@@ -379,14 +379,6 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
     }
     for rule in policy.rules.unused().into_iter().map(String::from).chain(policy.ttl.unused()) {
         report.warn("unused-rule", format!("a rule matched nothing: {rule}"));
-    }
-    if duplicates > 0 {
-        let message = format!(
-            "{} siblings had the same name in the snapshot once bytes that are no UTF-8 were replaced; etcd keeps the last \
-             one, and so does this",
-            counted(duplicates, "time", "times")
-        );
-        report.warn("duplicate-names", message);
     }
 }
 

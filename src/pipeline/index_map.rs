@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map};
 use crate::ids::Revision;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
-use crate::options::{ConvertOptions, Existing};
+use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::beside::Beside;
 use crate::output::snapshot::hex;
@@ -36,7 +36,7 @@ pub(super) fn write(
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
     let db = Db::open(file).map_err(damaged)?;
-    let entries = entries(&db, prepared.pairs(), options.existing == Existing::Merge, interrupted)?;
+    let entries = entries(&db, prepared.pairs(), options.existing.keeps_v3(), interrupted)?;
     let last = entries.last().map_or(Revision(1), |entry| entry.revision);
     let compact_revision = compact_revision(&db)?;
     let numbering = match prepared.ordered.numbering {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::load::{backend, read_and_hash, wal_dir};
-use super::{Interrupted, facts};
+use super::{Interrupted, duplicates, existing, facts};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
@@ -18,7 +18,7 @@ use crate::transform::plan::{Policy, plan};
 use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 use crate::v2store::recover::{ReplayOptions, recover};
-use crate::verify::{Sha256State, V3Summary, summarize};
+use crate::verify::{Sha256State, V3Summary, summarize, v3_content};
 
 /// Looks into a source.
 ///
@@ -48,7 +48,9 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     facts::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
-    facts::contents(&mut report, &recovered.replay.tree, &plan, &policy, table.duplicates);
+    facts::contents(&mut report, &recovered.replay.tree, &plan, &policy);
+    duplicates::note(&mut report, opened, &table)?;
+    existing::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
     let db = opened.start().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
     let db = db.filter(|_| backend.unusable.is_none()).map(v3_facts).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
@@ -80,7 +82,14 @@ fn v2_line(tree: &Tree<'_>, node: crate::v2store::overlay::NodeRef) -> KeyLine {
 
 fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     interrupted()?;
-    let (facts, warnings) = v3_facts(map)?;
+    let (facts, mut warnings) = v3_facts(map)?;
+    let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
+    // What is wrong with the file stands among the findings already.
+    if let Ok(content) = v3_content(&db) {
+        let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
+        existing::note_v2v3(&content, &mut report, "which no conversion takes apart");
+        warnings.extend(report.warnings);
+    }
     let file = SourceFile {
         path: map.path().display().to_string(),
         bytes: map.bytes().len() as u64,

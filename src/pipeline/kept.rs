@@ -100,6 +100,11 @@ impl<'m> Kept<'m> {
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
     }
 
+    /// Whether clients have to log in.
+    pub(super) fn auth_is_on(&self) -> bool {
+        self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
+    }
+
     /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
     pub(super) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
@@ -127,6 +132,11 @@ impl<'m> Kept<'m> {
     /// The key of that name, if v3 has one.
     pub(super) fn living(&self, key: &[u8]) -> Option<Living> {
         self.living.get(key).copied()
+    }
+
+    /// Every key that is not deleted, in no order.
+    pub(super) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
+        self.living.iter().map(|(key, living)| (*key, *living))
     }
 
     /// Joins the users and roles of v2 to those that are there.

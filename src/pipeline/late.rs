@@ -70,8 +70,8 @@ pub(super) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>>
         }
         "revoke lease" => !has_lease(kept, part.number),
         "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
-        "enable auth" => auth_is_on(kept),
-        "disable auth" => !auth_is_on(kept),
+        "enable auth" => kept.auth_is_on(),
+        "disable auth" => !kept.auth_is_on(),
         "add user" => kept.value(schema::AUTH_USERS, part.name).is_some(),
         "delete user" => kept.value(schema::AUTH_USERS, part.name).is_none(),
         "add role" => kept.value(schema::AUTH_ROLES, part.name).is_some(),
@@ -85,10 +85,6 @@ pub(super) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>>
 
 fn has_lease(kept: &Kept<'_>, id: i64) -> bool {
     kept.value(schema::LEASE, &id.to_be_bytes()).is_some()
-}
-
-fn auth_is_on(kept: &Kept<'_>) -> bool {
-    kept.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
 }
 
 /// The writes in the report's words, one line for each key.

@@ -21,6 +21,7 @@ use crate::transform::order::Pairs;
 use crate::transform::plan::{NAMESPACE, Row, Why};
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
+use crate::v2store::table::Shadowed;
 
 /// Lines that are made as one.
 const CHUNK: usize = 1 << 14;
@@ -51,7 +52,8 @@ pub(super) fn write(
         };
         ledger.rows(file, interrupted, &mut emit)?;
         ledger.left_out(&prepared.plan.left_out, interrupted, &mut emit)?;
-        ledger.directories(interrupted, &mut emit)
+        ledger.directories(interrupted, &mut emit)?;
+        ledger.shadowed(&mut emit)
     });
     if let Some(e) = io_error {
         return Err(out.failed(e));
@@ -118,7 +120,7 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => &mut self.counted.dropped,
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -161,6 +163,31 @@ impl Ledger<'_, '_> {
         emit(&mut self.lines)
     }
 
+    /// Nodes of the snapshot that a later sibling stands in for. They are no keys of the source: no etcd would show them.
+    fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
+        let table = self.prepared.table;
+        for Shadowed { node, .. } in &table.shadowed {
+            let path = table.path(node);
+            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else { continue };
+            let (path, path_base64) = text_or_base64(key);
+            let value = table.value(node);
+            let is_file = !node.is_dir();
+            self.push(&Line {
+                path,
+                path_base64,
+                dir: node.is_dir(),
+                created_index: node.created,
+                modified_index: node.modified,
+                expiration: table.expiry(node).map(|at| at.to_string()),
+                value_bytes: is_file.then_some(value.len() as u64),
+                value_sha256: is_file.then(|| hex(&Sha256::digest(&value))),
+                reason: Some("duplicate-name"),
+                ..Line::default()
+            })?;
+        }
+        emit(&mut self.lines)
+    }
+
     fn left_out_line(&self, node: NodeRef, why: Why) -> Line {
         let tree = self.pairs.tree;
         let path = tree.path(node);
@@ -173,6 +200,7 @@ impl Ledger<'_, '_> {
             Why::Ttl => "ttl",
             Why::Transformer => "transformer",
             Why::KeptV3 => "kept-v3",
+            Why::V3Only => "v3-only",
         });
         if let Why::Excluded(rule) = why {
             line.rule = Some(self.prepared.rules.choice_text(rule).to_string());

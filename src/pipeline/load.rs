@@ -5,22 +5,23 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{Interrupted, Observer};
+use super::{Interrupted, Observer, facts};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::mvcc::schema;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
-use crate::report::table::counted;
+use crate::report::table::{counted, short};
 use crate::report::{Report, SourceFile};
 use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
+use crate::source::recognise;
 use crate::v2store::membership;
 use crate::v2store::recover::{BackendProof, read_table};
 use crate::v2store::table::Table;
-use crate::verify::{V3Content, v3_content};
+use crate::verify::{V2v3Tree, V3Content, v3_content};
 
 /// Bytes hashed between two questions whether the run was interrupted.
 const HASH_CHUNK: usize = 16 << 20;
@@ -116,6 +117,13 @@ fn content(map: &Map) -> Backend<'_> {
     if map.bytes().is_empty() {
         return Backend::default();
     }
+    if let Some(found) = recognise::foreign(map.bytes()) {
+        return Backend {
+            map: Some(map),
+            unusable: Some(found.refuse(map.path(), "a v3 backend")),
+            ..Backend::default()
+        };
+    }
     match Db::open(map.bytes()).and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
         Ok((content, members)) => {
             let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
@@ -146,6 +154,19 @@ fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
     Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
 }
 
+/// A v2 tree inside v3, in words.
+pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
+    let prefix = short(&facts::text(&tree.prefix));
+    format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
+}
+
+/// What a v3 database holds, in words.
+pub(super) fn describe_v3(map: &Map) -> Result<String> {
+    let backend = content(map);
+    let described = backend.describe().unwrap_or_else(|| "nothing in it".to_string());
+    backend.unusable.map_or(Ok(described), Err)
+}
+
 impl Backend<'_> {
     /// What it proves: which entries are committed, and whose it is.
     pub(super) fn applied(&self) -> Option<BackendProof> {
@@ -173,6 +194,7 @@ impl Backend<'_> {
             .filter(|(count, ..)| *count > 0)
             .map(|(count, one, many)| counted(*count, one, many))
             .collect();
-        if parts.is_empty() { None } else { Some(parts.join(", ")) }
+        let trees = self.content.v2v3.iter().map(|tree| format!("among them {}", v2v3_words(tree)));
+        if parts.is_empty() { None } else { Some(parts.into_iter().chain(trees).collect::<Vec<_>>().join(", ")) }
     }
 }

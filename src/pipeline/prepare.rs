@@ -9,12 +9,12 @@ use jiff::Timestamp;
 
 use super::kept::Kept;
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, existing, facts, program};
+use super::{Interrupted, clock, duplicates, existing, facts, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::mvcc::{Content, Meta, auth_buckets};
 use crate::options::{
-    AsOf, ConvertOptions, Dirs, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
+    AsOf, ConvertOptions, Dirs, Existing, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
 };
 use crate::report::table::{counted, first_of};
 use crate::report::{Balance, Report};
@@ -34,6 +34,8 @@ use crate::v2store::table::Table;
 
 /// A source, read and decided on.
 pub(super) struct Prepared<'m> {
+    /// The snapshot's store.
+    pub(super) table: &'m Table<'m>,
     recovered: Recovered<'m>,
     /// What is not written, and what was counted.
     pub(super) plan: Plan,
@@ -85,6 +87,11 @@ impl<'m> Prepared<'m> {
         self.ordered.leases.len() as u64 + self.kept.as_ref().map_or(0, Kept::lease_count)
     }
 
+    /// Whether clients of the output have to log in.
+    pub(super) fn auth_enabled(&self) -> bool {
+        self.kept.as_ref().map_or(self.auth.enabled, Kept::auth_is_on)
+    }
+
     /// The revision that the store is compacted at after boot.
     pub(super) fn compacted(&self) -> Revision {
         self.meta.scheduled_compact.max(self.meta.finished_compact).unwrap_or_default()
@@ -119,22 +126,19 @@ pub(super) fn prepare<'m>(
 
     let mut started = Instant::now();
     let v2_index = recovered.v2_index();
-    let tree = &mut recovered.replay.tree;
-    facts::auth_names(report, &auth::names(tree));
-    let mut auth = auth::migrate(tree, options.auth, options.guest, &options.rules).map_err(in_source)?;
-    if !recovered.versions.may_be(Version::new(2, 1, 0)) {
-        auth.widened.clear();
-    }
-    facts::auth(report, options, &auth);
+    let may_be_2_1 = recovered.versions.may_be(Version::new(2, 1, 0));
+    let auth = auth_of(&mut recovered.replay.tree, may_be_2_1, options, report).map_err(in_source)?;
     let mut policy = policy(options)?;
     policy.as_of = as_of(options, opened, table, &recovered, report)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
-    facts::contents(report, tree, &plan, &policy, table.duplicates);
+    facts::contents(report, tree, &plan, &policy);
+    duplicates::note(report, opened, table)?;
     report.balance = balance(&plan);
-    refuse_nothing(options, opened, &plan, report)?;
+    let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+    source.refuse(&plan, report)?;
     let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
-    if let Some(kept) = &mut kept {
+    if let Some(kept) = kept.as_mut().filter(|_| options.existing == Existing::Merge) {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
     }
     let numbering = match (&kept, options.revisions) {
@@ -150,7 +154,11 @@ pub(super) fn prepare<'m>(
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        refuse_nothing(options, opened, &plan, report)?;
+        let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+        source.refuse(&plan, report)?;
+    }
+    if let Some(kept) = kept.as_ref().filter(|_| options.existing == Existing::Merge) {
+        existing::note_only_in_v3(kept, &mut recovered.replay.tree, report);
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
@@ -178,7 +186,21 @@ pub(super) fn prepare<'m>(
         _ => (Some(ordered.current), Some(ordered.current)),
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
-    Ok(Prepared { recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+    Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+}
+
+/// What becomes of users and roles of v2.
+fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, report: &mut Report) -> Result<Auth> {
+    facts::auth_names(report, &auth::names(tree));
+    if options.existing == Existing::KeepV3 {
+        return Ok(Auth::default());
+    }
+    let mut auth = auth::migrate(tree, options.auth, options.guest, &options.rules)?;
+    if !may_be_2_1 {
+        auth.widened.clear();
+    }
+    facts::auth(report, options, &auth);
+    Ok(auth)
 }
 
 /// Keys that v2 and v3 both have.
@@ -273,6 +295,7 @@ fn removes_itself(member: &Member, id: MemberId) -> Result<bool> {
 
 fn policy(options: &ConvertOptions) -> Result<Policy> {
     Ok(Policy {
+        v3_only: options.existing == Existing::KeepV3,
         drop_hidden: options.hidden == Keep::Drop,
         mark_empty_dirs: options.dirs == Dirs::Marker,
         as_of: None,
@@ -299,20 +322,6 @@ fn as_of(
     }
     let instant = report.as_of.parse();
     instant.map(Some).map_err(|_| Error::new(Reason::Internal, "the report's instant cannot be read"))
-}
-
-fn refuse_nothing(options: &ConvertOptions, opened: &Opened, plan: &Plan, report: &Report) -> Result<()> {
-    if !plan.rows.is_empty() || options.allow_empty {
-        return Ok(());
-    }
-    let message = if plan.inventory.keys.keys == 0 {
-        "nothing to convert: the source holds no v2 key (--allow-empty writes an empty database)".to_string()
-    } else {
-        let keys = counted(plan.inventory.keys.keys, "v2 key", "v2 keys");
-        format!("nothing to convert: the options leave none of {keys} (--allow-empty writes an empty database)")
-    };
-    let message = message + &facts::possibly_incomplete(report);
-    Err(Error::new(Reason::NothingToConvert, message).in_file(opened.path()))
 }
 
 fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {

@@ -13,8 +13,9 @@ use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::table::short;
-use crate::report::{OutputFacts, Report, Verification};
+use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
 use crate::source::map::Map;
+use crate::source::recognise;
 use crate::verify;
 
 /// Verifies a v3 database or snapshot file.
@@ -23,6 +24,9 @@ use crate::verify;
 /// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     let map = Map::open(&options.file)?;
+    if let Some(found) = recognise::foreign(map.bytes()) {
+        return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
+    }
     interrupted()?;
     // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
     let (facts, findings) = v3_facts(&map).map_err(|e| match e.kind() {
@@ -36,6 +40,7 @@ pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<V
         checked: vec!["structure", "store"],
         sha256,
         facts,
+        ..Verification::default()
     };
     match found.facts.sha256 {
         Sha256Check::None => {}
@@ -102,21 +107,56 @@ fn compare_source(
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
     let opened = open_v2(&convert)?;
-    let (table, _) = read_and_hash(&opened, &(), interrupted)?;
+    let (table, files) = read_and_hash(&opened, &(), interrupted)?;
+    let other = report.and_then(|report| other_source(report, &files));
+    let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
     let mut scratch = Report::new(&convert);
-    let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted)?;
+    let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message =
             "the source has keys with a TTL: give --report, which knows the instant that they were counted from";
         return Err(Error::new(Reason::ReportUnusable, message).in_file(opened.path()));
     }
-    match verify::compare(map.bytes(), &prepared.content()?, &|| interrupted()) {
+    let content = prepared.content()?;
+    let differences = match verify::compare(map.bytes(), &content, &|| interrupted()) {
         Err(e) if e.reason() == Reason::VerifyFailed => {
-            found.differences.push(format!("{}", e.in_file(map.path())));
-            Ok(())
+            let listing = verify::list(map.bytes(), &content, &|| interrupted())?;
+            found.differing_keys = listing.keys;
+            // What no key shows: the order of pairs, a change before the last one.
+            let lines = if listing.lines.is_empty() { vec![e.message().to_string()] } else { listing.lines };
+            lines.into_iter().map(|line| format!("{}: {line}", found.path)).collect()
         }
-        other => other,
+        Err(e) => return Err(e),
+        Ok(()) => Vec::new(),
+    };
+    match other {
+        // Another member's files may hold the same.
+        Some(message) if differences.is_empty() => {
+            found.warnings.push(Notice { code: "other-source".into(), message });
+        }
+        Some(message) => found.differences.insert(0, message),
+        None => {}
     }
+    found.differences.extend(differences);
+    Ok(())
+}
+
+/// Says that the files are not those that the report's conversion has read, where that is so.
+fn other_source(report: &Report, files: &[SourceFile]) -> Option<String> {
+    let of = |files: &[SourceFile]| -> Vec<(u64, String)> {
+        files.iter().map(|file| (file.bytes, file.sha256.clone())).collect()
+    };
+    let (expected, found) = (of(&report.source_files), of(files));
+    let differing = files.iter().find(|file| !expected.contains(&(file.bytes, file.sha256.clone())));
+    let missing = report.source_files.iter().find(|file| !found.contains(&(file.bytes, file.sha256.clone())));
+    let example = match (differing, missing) {
+        (None, None) => return None,
+        (Some(file), _) => format!("{} has the sha256 {}, which no file of the report has", file.path, file.sha256),
+        (None, Some(file)) => {
+            format!("no file here has the sha256 {} that {} has in the report", file.sha256, file.path)
+        }
+    };
+    Some(format!("this is not the source of the report: {example}"))
 }
 
 /// A transformer that is not the one that made the file, as far as that is known.

@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::hashes::hashes;
 use super::{Interrupted, Observer};
-use crate::bolt::{self, Bucket, Extent, Layout, Rows};
+use crate::bolt::{self, Bucket, Extent, Layout};
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
-use crate::mvcc::{Content, HashKv, StatusHash, schema};
+use crate::mvcc::{Content, schema};
 use crate::options::{ConvertOptions, To};
 use crate::output::beside;
 use crate::output::naming::Named;
@@ -93,7 +94,7 @@ pub(super) fn write(
         report.stage("verify", started.elapsed());
         hashes
     } else {
-        hashes(&buckets, interrupted)?
+        hashes(content, &buckets, interrupted)?
     };
     interrupted()?;
     observer.stage("finishing", None);
@@ -214,43 +215,6 @@ fn check(
     compared.map_err(failed)?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))
-}
-
-/// Rows hashed as one.
-const HASH_ROWS: u64 = 1 << 14;
-
-/// The two hashes, where nothing was read back that gives them.
-fn hashes(buckets: &[Bucket<'_>], interrupted: Interrupted<'_>) -> Result<(u32, u32)> {
-    let mut status = StatusHash::new();
-    let mut hash_kv = HashKv::new();
-    for bucket in buckets {
-        let mut hash = HashKv::of_bucket(bucket.name);
-        let parts: Vec<HashKv> = (0..bucket.rows.len().div_ceil(HASH_ROWS))
-            .into_par_iter()
-            .map(|part| {
-                interrupted()?;
-                hash_part(bucket.rows, part * HASH_ROWS)
-            })
-            .collect::<Result<_>>()?;
-        parts.iter().for_each(|part| hash.join(part));
-        if bucket.name == schema::KEY {
-            hash_kv = hash;
-        }
-        status.join(&hash);
-    }
-    Ok((hash_kv.finish(), status.finish()))
-}
-
-fn hash_part(rows: &dyn Rows, first: u64) -> Result<HashKv> {
-    let mut hash = HashKv::part();
-    let (mut key, mut value) = (Vec::new(), Vec::new());
-    for row in first..rows.len().min(first + HASH_ROWS) {
-        key.resize(rows.key_len(row) as usize, 0);
-        value.resize(rows.value_len(row) as usize, 0);
-        rows.encode(row, &mut key, &mut value)?;
-        hash.update(&key, &value);
-    }
-    Ok(hash)
 }
 
 #[cfg(test)]

@@ -210,6 +210,12 @@ pub struct Contents {
     /// Keys whose value a rule decoded.
     #[serde(skip_serializing_if = "is_zero")]
     pub decoded: u64,
+    /// Siblings of the snapshot that have the name of a later one, which alone counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub duplicates: u64,
+    /// The first of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub duplicate_names: Vec<DuplicateName>,
     /// Nodes whose name or value holds U+FFFD: JSON has lost the bytes that stood there.
     pub replacements: u64,
     /// Keys that a v3 client could not write again with etcd's default request limit.
@@ -282,12 +288,31 @@ pub struct ExistingFacts {
     /// v3 names of keys that v2 has as well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
+    /// Keys that v2 does not have, where others are in both.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub only_in_v3: u64,
+    /// The first of these that are as `etcdctl migrate` writes keys: v2 may have deleted them since.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_by_migrate: Vec<String>,
+    /// v2 trees among the keys, of `--experimental-enable-v2v3`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub v2v3: Vec<V2v3>,
     /// Users and roles that v2 has as well, and not alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_conflicts: Vec<String>,
     /// v3 writes that stand in the log and not in the backend.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub late_writes: Vec<LateWrite>,
+}
+
+/// A v2 tree inside v3.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct V2v3 {
+    /// The prefix that the server was given.
+    pub prefix: String,
+    /// Keys of it.
+    pub keys: u64,
 }
 
 /// A v3 write in the log.
@@ -304,6 +329,29 @@ pub struct LateWrite {
     /// The lease or revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
+}
+
+/// A name that several siblings have once U+FFFD stands for bytes that are no UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DuplicateName {
+    /// The v2 key.
+    pub key: String,
+    /// Siblings that a later one stands in for.
+    pub shadowed: u64,
+    /// The names as they were written, where the log still has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written_as: Vec<TrueName>,
+}
+
+/// A name as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrueName {
+    /// The v2 key, bytes that are not printable ASCII as `\\xNN`.
+    pub key: String,
+    /// Raft index of the last request for it, or for a key below it.
+    pub raft_index: u64,
 }
 
 fn is_zero(count: &u64) -> bool {

@@ -1,6 +1,7 @@
 //! The lines of a ledger: what became of one v2 node (CLI.md, `--ledger`).
 //!
-//! One JSON object a line, in this order: what is written, by revision; keys that are not, with the reason; directories.
+//! One JSON object a line, in this order: what is written, by revision; keys that are not, with the reason; directories; nodes
+//! of the snapshot that a later sibling of the same name stands in for.
 //! Names that are no UTF-8 stand in base64. Values never stand in it, only their SHA-256.
 
 use std::fs::File;

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
+use super::next_steps::NextStep;
 use super::table::counted;
 use crate::error::Error;
-use crate::options::ConvertOptions;
+use crate::options::{ConvertOptions, Existing};
 
 /// The number of the schema that this version writes.
 pub const SCHEMA: u32 = 1;
@@ -72,6 +73,9 @@ pub struct Report {
     /// What was made.
     #[serde(default)]
     pub output: Option<OutputFacts>,
+    /// What the operator does with the output; empty where there is none, and after a dry run.
+    #[serde(default)]
+    pub next_steps: Vec<NextStep>,
     /// Time of each stage, in the order they ran.
     #[serde(default)]
     pub stages: Vec<Stage>,
@@ -114,6 +118,7 @@ impl Report {
             uncertain: Vec::new(),
             transformed: None,
             output: None,
+            next_steps: Vec::new(),
             stages: Vec::new(),
             losses: Vec::new(),
             warnings: Vec::new(),
@@ -147,26 +152,25 @@ impl Report {
         if error.is_some() {
             // Whatever was about to be made, there is none of it.
             self.output = None;
+            self.next_steps.clear();
         }
     }
 
     /// What `--strict` refuses, one phrase for each; empty when there is nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
-        let mut object = |count: u64, one: &str, many: &str| {
-            if count > 0 {
-                found.push(counted(count, one, many));
-            }
-        };
-        object(
-            self.contents.replacements,
-            "node with U+FFFD in its name or value",
-            "nodes with U+FFFD in name or value",
-        );
-        object(self.contents.oversized.len() as u64, "oversized key", "oversized keys");
-        object(self.contents.expired.keys, "expired key", "expired keys");
-        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count();
-        object(unused as u64, "rule that matched nothing", "rules that matched nothing");
+        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count() as u64;
+        let contents = &self.contents;
+        let (oversized, expired) = (contents.oversized.len() as u64, contents.expired.keys);
+        let of_v2 = [
+            (contents.replacements, "node with U+FFFD in its name or value", "nodes with U+FFFD in name or value"),
+            (oversized, "oversized key", "oversized keys"),
+            (expired, "expired key", "expired keys"),
+        ];
+        // What v2 holds may be left out on purpose.
+        let of_v2 = of_v2.into_iter().filter(|_| self.options.existing != Existing::KeepV3);
+        let all = of_v2.chain([(unused, "rule that matched nothing", "rules that matched nothing")]);
+        found.extend(all.filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(count, one, many)));
         found
     }
 }
@@ -238,6 +242,8 @@ pub struct OutputFacts {
     /// Those that come from v2's TTLs, shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lease_list: Vec<LeaseLine>,
+    /// Authentication will be on.
+    pub auth_enabled: bool,
     /// It was read back and its structure checked.
     pub verified: bool,
 }

@@ -3,18 +3,14 @@
 //! Compact: a line only where there is something to say, and the next step as a command that can be pasted. Reads the data
 //! of this folder and nothing else.
 
-use std::path::Path;
-
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report, Transformed};
+use super::next_steps;
 use super::table::{Table, counted, printable, size};
 use super::verification::Verification;
 use crate::count::bytes;
-use crate::options::{Target, To};
-
-/// The quota that etcd starts with unless told otherwise.
-const DEFAULT_QUOTA: u64 = 2 << 30;
+use crate::options::Existing;
 
 /// Path elements that a summary lists; the report has all.
 const FIRST_ELEMENTS: usize = 10;
@@ -56,7 +52,7 @@ pub fn summary(report: &Report) -> String {
         table.line("log tail", tail);
     }
     if let Some(output) = &report.output {
-        output_lines(&mut table, output);
+        output_lines(&mut table, report, output);
     }
     if !report.stages.is_empty() {
         let stages: Vec<String> = report.stages.iter().map(|stage| format!("{} {} ms", stage.name, stage.ms)).collect();
@@ -70,7 +66,7 @@ pub fn summary(report: &Report) -> String {
         text.push_str(&format!("perhaps not all: {}\n", printable(&loss.message)));
     }
     if let Some(output) = &report.output {
-        text.push_str(&ending(report, output));
+        text.push_str(&next_steps::ending(report, output));
     }
     text
 }
@@ -136,6 +132,9 @@ pub fn verification(found: &Verification) -> String {
     table.line("file sha256", &found.sha256);
     table.line("checked", found.checked.join(", "));
     let mut text = table.to_string();
+    for warning in &found.warnings {
+        text.push_str(&format!("warning: {}\n", printable(&warning.message)));
+    }
     for difference in &found.differences {
         text.push_str(&format!("wrong: {}\n", printable(difference)));
     }
@@ -231,6 +230,7 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
         let nodes = counted(contents.replacements, "node", "nodes");
         table.line("U+FFFD", format!("{nodes}: bytes that were no UTF-8 are lost in the source"));
     }
+    table.count("duplicate names", contents.duplicates);
     table.count("oversized values", contents.oversized.len() as u64);
     table.count("renamed keys", contents.renamed);
     table.count("decoded values", contents.decoded);
@@ -259,10 +259,15 @@ fn existing_lines(table: &mut Table, existing: &ExistingFacts) {
         table.line("v3 data dropped", parts);
     }
     table.count("in v2 and in v3", existing.conflicts.len() as u64);
+    table.count("only in v3", existing.only_in_v3);
 }
 
-fn output_lines(table: &mut Table, output: &OutputFacts) {
-    table.line("revisions", format!("v2 index {} -> v3 revision {}", output.v2_index, output.revision));
+fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
+    if report.options.existing == Existing::KeepV3 {
+        table.line("revision", output.revision);
+    } else {
+        table.line("revisions", format!("v2 index {} -> v3 revision {}", output.v2_index, output.revision));
+    }
     table.line("HashKV", output.hash_kv);
     table.line("status hash", format!("{:x}", output.status_hash));
     table.line("output", size(output.bytes));
@@ -301,61 +306,6 @@ fn v3_lines(table: &mut Table, db: &V3Facts) {
             Sha256Check::None => "no trailer",
         },
     );
-}
-
-fn ending(report: &Report, output: &OutputFacts) -> String {
-    let out = &report.options.output;
-    let name = printable(&out.display().to_string());
-    let mut text = match (report.options.dry_run, report.skipped, output.verified) {
-        (_, true, _) => format!("left alone: {name} is what this run would make\n"),
-        (true, _, _) => return format!("dry run: {name} was not written\n"),
-        (_, _, true) => format!("done, verified: {name}\n"),
-        (_, _, false) => format!("done, NOT verified: {name}\n"),
-    };
-    text.push_str("next, on every member:\n");
-    text.push_str(&format!("  {}\n", restore_command(report, out)));
-    text.push_str(&format!(
-        "then: `etcdctl endpoint hashkv --cluster --rev {}` must print {}\n",
-        output.revision, output.hash_kv
-    ));
-    if output.leases > 0 {
-        text.push_str("leases start counting when the new cluster elects its leader\n");
-    }
-    if output.db_bytes > DEFAULT_QUOTA {
-        text.push_str(&format!(
-            "the database is larger than etcd's default quota of 2 GiB: start etcd with --quota-backend-bytes={}\n",
-            quota_for(output.db_bytes)
-        ));
-    }
-    text
-}
-
-fn restore_command(report: &Report, out: &Path) -> String {
-    let tool = match report.options.target {
-        Target::V3_4 => "ETCDCTL_API=3 etcdctl",
-        Target::V3_5 | Target::V3_6 | Target::V3_7 => "etcdutl",
-    };
-    let skip = match report.options.to {
-        To::Snapshot => "",
-        To::Backend => " --skip-hash-check",
-    };
-    let identity = "--name NAME --initial-cluster NAME=PEER_URL,... --initial-advertise-peer-urls PEER_URL";
-    format!("{tool} snapshot restore {}{skip} --data-dir NEW_DATA_DIR {identity}", quoted(out))
-}
-
-/// Half as much again, in whole GiB: room to write before the quota alarm.
-fn quota_for(db_bytes: u64) -> u64 {
-    db_bytes.saturating_add(db_bytes / 2).div_ceil(1 << 30).saturating_mul(1 << 30)
-}
-
-/// A path as a POSIX shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let dashed = if text.starts_with('-') { format!("./{text}") } else { text };
-    if dashed.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(&b)) {
-        return dashed;
-    }
-    format!("'{}'", printable(&dashed.replace('\'', r"'\''")))
 }
 
 fn keys_and_size(count: Count) -> String {
@@ -432,6 +382,7 @@ mod tests {
         report.stage("read", std::time::Duration::from_millis(12));
         report.warn("auth-not-carried", "2 users are not carried");
         report.lose("tail-left-out", "1 write left out");
+        report.next_steps = next_steps::steps(&report);
         report
     }
 
@@ -461,22 +412,12 @@ warning: 2 users are not carried
 perhaps not all: 1 write left out
 done, verified: /tmp/demo.db
 next, on every member:
-  etcdutl snapshot restore /tmp/demo.db --data-dir NEW_DATA_DIR --name NAME --initial-cluster NAME=PEER_URL,... \
---initial-advertise-peer-urls PEER_URL
-then: `etcdctl endpoint hashkv --cluster --rev 7` must print 123
+  etcdutl snapshot restore /tmp/demo.db --name NAME --initial-cluster NAME=PEER_URL,... --initial-advertise-peer-urls \
+PEER_URL --data-dir NAME.etcd
+then, before the first write, this must print the hash 123 for every member:
+  etcdctl --endpoints CLIENT_URL endpoint hashkv --cluster --rev 7
 ";
         assert_eq!(summary(&converted()), expected);
-    }
-
-    #[test]
-    fn the_next_step_suits_target_form_and_name() {
-        let mut report = converted();
-        report.options.target = Target::V3_4;
-        report.options.output = "-my file's.db".into();
-        let text = summary(&report);
-        assert!(text.contains(r"  ETCDCTL_API=3 etcdctl snapshot restore './-my file'\''s.db' --data-dir"), "{text}");
-        report.options.to = To::Backend;
-        assert!(summary(&report).contains(r"file'\''s.db' --skip-hash-check --data-dir"));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
     let mut search = Search::new(members, up_to)?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
-        let Some(snapshot) = search.load(&candidate) else { continue };
+        let Some(snapshot) = search.load(&candidate)? else { continue };
         if !search.has_log {
             return Ok(search.chosen(Some(snapshot), candidate.member));
         }
@@ -146,7 +146,7 @@ pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Ve
     for candidate in
         candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect())
     {
-        let Some(snapshot) = search.load(&candidate) else { continue };
+        let Some(snapshot) = search.load(&candidate)? else { continue };
         if let Some(why) = contradiction(members, &snapshot) {
             search.pass_over(&candidate, why);
             continue;
@@ -209,15 +209,19 @@ impl<'m> Search<'m> {
         self.passed_over.push(PassedOver::new(candidate.name, why));
     }
 
-    /// Opens a snapshot; one that does not load is passed over.
-    fn load(&mut self, candidate: &Candidate<'_>) -> Option<Snapshot> {
-        load(candidate.name, candidate.access)
-            .map_err(|error| {
+    /// Opens a snapshot; one that does not load is passed over, but not one that this process may not read: an older one would do
+    /// in its place, and hold older data.
+    fn load(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
+        match load(candidate.name, candidate.access) {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(error) if error.reason() == Reason::PermissionDenied => Err(error),
+            Err(error) => {
                 let passed_over = PassedOver::new(candidate.name, &error);
                 self.passed_over.push(PassedOver { damaged: true, ..passed_over });
                 self.first_damage.get_or_insert(error);
-            })
-            .ok()
+                Ok(None)
+            }
+        }
     }
 
     /// A snapshot record at or below the commit index names it, or it is beyond the end of every log.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::source::recognise;
 use crate::source::wal::SegmentName;
 
 /// What a SOURCE turned out to be.
@@ -108,13 +109,7 @@ pub enum WalDir {
 /// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
 /// [`Reason::WalMissing`]) that says what it found instead.
 pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if is_absent(&e) => {
-            return Err(refuse(Reason::SourceMissing, path, "expected a file or directory, found nothing"));
-        }
-        Err(e) => return Err(Error::io(Reason::Unreadable, path, "read", e)),
-    };
+    let metadata = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
     if metadata.is_dir() {
         return complete(directory(path, wal_dir)?, wal_dir);
     }
@@ -145,6 +140,7 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
     if len == 0 {
         return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
     }
+    recognise::refuse_foreign(path, "a .snap file or a data directory")?;
     let name = file_name(path);
     if name.ends_with(".snap") || name.ends_with(".snap.broken") {
         return Ok(Source::Snapshot(path.to_path_buf()));
@@ -240,6 +236,12 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
             Some(segments(&at, names))
         }
     };
+    for name in &dir.snapshots {
+        recognise::refuse_foreign(&name.path, "a .snap file")?;
+    }
+    for name in dir.segments.iter().flatten() {
+        recognise::refuse_foreign(&name.path, "a WAL segment")?;
+    }
     Ok(dir)
 }
 
@@ -266,14 +268,9 @@ fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
 
 /// The segments in the directory that `--wal-dir` names, at least one.
 fn segments_elsewhere(at: &Path) -> Result<Vec<SegmentName>> {
-    match fs::metadata(at) {
-        Err(e) if is_absent(&e) => {
-            return Err(refuse(Reason::SourceMissing, at, "expected the directory of --wal-dir, found nothing"));
-        }
-        Ok(metadata) if !metadata.is_dir() => {
-            return Err(refuse(Reason::NotEtcd, at, "expected the directory of --wal-dir, found a file"));
-        }
-        _ => {}
+    let failed = |e| Error::io(Reason::Unreadable, at, "read", e).context("the directory of --wal-dir");
+    if !fs::metadata(at).map_err(failed)?.is_dir() {
+        return Err(refuse(Reason::NotEtcd, at, "expected the directory of --wal-dir, found a file"));
     }
     let found = segments(at, list(at)?);
     if found.is_empty() {
@@ -296,12 +293,10 @@ fn not_a_data_dir(path: &Path, names: &[String]) -> Error {
         let message = "found the directory of an etcd proxy, which holds no keys";
         return refuse(Reason::UnsupportedFormat, path, message);
     }
-    let hint = if names.iter().any(|n| n.ends_with(".wal") || n.ends_with(".snap")) {
-        "expected a data directory, found a `wal` or `snap` folder of one: give the directory above it"
-    } else {
-        "expected a data directory (with `member`, or `snap` and `wal`), found something else"
-    };
-    refuse(Reason::NotEtcd, path, hint)
+    let message = recognise::misplaced(path, names).unwrap_or_else(|| {
+        "expected a data directory (with `member`, or `snap` and `wal`), found something else".to_string()
+    });
+    refuse(Reason::NotEtcd, path, &message)
 }
 
 fn segments(dir: &Path, names: Vec<String>) -> Vec<SegmentName> {

@@ -80,7 +80,11 @@ pub fn again<T>(mut attempt: impl FnMut() -> Result<T>, is_settled: impl Fn(&T) 
         let found = attempt();
         let settled = match &found {
             Ok(found) => is_settled(found),
-            Err(e) => e.kind() != Kind::Damaged && !matches!(e.reason(), Reason::Locked | Reason::NotReached),
+            // A file that is gone was purged between its listing and its opening.
+            Err(e) => {
+                let passes = matches!(e.reason(), Reason::Locked | Reason::NotReached | Reason::SourceMissing);
+                e.kind() != Kind::Damaged && !passes
+            }
         };
         if settled {
             return found;

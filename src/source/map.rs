@@ -30,7 +30,8 @@ impl Map {
     /// Opens and maps `path`.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped.
+    /// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped; [`Reason::SourceMissing`] and
+    /// [`Reason::PermissionDenied`] where these are why.
     pub fn open(path: &Path) -> Result<Map> {
         let failed = |action| move |e| Error::io(Reason::Unreadable, path, action, e);
         // Asked before opening: opening a FIFO would wait for a writer.
@@ -82,6 +83,6 @@ mod tests {
         fs::write(&path, b"abc").unwrap();
         assert_eq!(Map::open(&path).unwrap().bytes(), b"abc");
         assert_eq!(Map::open(dir.path()).unwrap_err().reason(), Reason::Unreadable);
-        assert_eq!(Map::open(&dir.path().join("b")).unwrap_err().reason(), Reason::Unreadable);
+        assert_eq!(Map::open(&dir.path().join("b")).unwrap_err().reason(), Reason::SourceMissing);
     }
 }

@@ -12,6 +12,7 @@ pub mod lock;
 pub mod map;
 pub mod open;
 pub mod raft;
+pub mod recognise;
 pub mod record;
 mod scan;
 pub mod snap;

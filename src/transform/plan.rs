@@ -27,6 +27,8 @@ pub const NAMESPACE: &[u8] = b"/1";
 /// What to carry over.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    /// Leave out all keys: v3 data alone is wanted.
+    pub v3_only: bool,
     /// Leave out keys with a path element that starts with `_`.
     pub drop_hidden: bool,
     /// Write an empty-valued key `PATH/` for each empty directory.
@@ -47,6 +49,7 @@ impl Policy {
     /// Carry everything over; TTLs count from `as_of`.
     pub fn everything(as_of: Timestamp) -> Policy {
         Policy {
+            v3_only: false,
             drop_hidden: false,
             mark_empty_dirs: false,
             as_of: Some(as_of),
@@ -59,6 +62,9 @@ impl Policy {
 
     /// Why rules and policies leave a node out, its TTL policy aside.
     pub fn leave_out(&mut self, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
+        if self.v3_only {
+            return Some(Why::V3Only);
+        }
         if let Some(rule) = self.rules.excluded(key) {
             return Some(rule.map_or(Why::NotIncluded, Why::Excluded));
         }
@@ -124,6 +130,8 @@ pub enum Why {
     Transformer,
     /// v3 has a key of that name, and `--on-conflict keep-v3` keeps it.
     KeptV3,
+    /// `--existing keep-v3`: v2 is left out on purpose.
+    V3Only,
 }
 
 /// What will be written, and what not.
@@ -273,7 +281,7 @@ impl Plan {
     /// Notes a key that is not written, with the bytes of its name and value.
     pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
         match why {
-            Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 => self.dropped.add(bytes),
+            Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => self.dropped.add(bytes),
             Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
             Why::Expired => self.expired.add(bytes),
         }
@@ -359,7 +367,7 @@ impl Plan {
     }
 
     fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
-        if policy.as_of.is_none() && self.inventory.ttl.keys > 0 {
+        if policy.as_of.is_none() && self.inventory.ttl.keys > 0 && !policy.v3_only {
             let message = format!(
                 "{} a TTL, and nothing in the source proves a time to count it from: give --as-of now or an instant",
                 counted(self.inventory.ttl.keys, "key has", "keys have")

@@ -14,7 +14,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::limits;
 use crate::time;
-use crate::v2store::table::{Node, NodeId, Table};
+use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
 
 /// Go's zero time, which says "no TTL".
@@ -306,7 +306,28 @@ fn drop_duplicates(table: &mut Table<'_>) -> Result<()> {
     }
     table.duplicates = dead.len() as u64;
     dead.sort_unstable();
+    table.shadowed = shadowed(table, &dead);
     remove(table, &dead)
+}
+
+/// Nodes that are kept of what is shadowed; of more, only the number of siblings is.
+const MAX_SHADOWED: usize = 10_000;
+
+/// The nodes of these subtrees, each once. `dead` is sorted by its first nodes; ranges may lie within one another.
+fn shadowed(table: &Table<'_>, dead: &[(u32, u32)]) -> Vec<Shadowed> {
+    let mut found = Vec::new();
+    let mut done = 0;
+    for (start, end) in dead {
+        for id in (*start).max(done)..*end {
+            if found.len() == MAX_SHADOWED {
+                return found;
+            }
+            let sibling = dead.binary_search_by_key(&id, |(start, _)| *start).is_ok();
+            found.push(Shadowed { node: table.node(NodeId(id)), sibling });
+        }
+        done = done.max(*end);
+    }
+    found
 }
 
 fn ascending(table: &Table<'_>, dir: NodeId) -> bool {
@@ -616,6 +637,10 @@ mod tests {
         let table = read(text.as_bytes()).unwrap();
         assert_eq!(paths(&text), ["/", "/1", "/1/a", "/1/\u{fffd}", "/1/\u{fffd}/b"]);
         assert_eq!(table.duplicates, 1);
+        let shadowed: Vec<_> = table.shadowed.iter().map(|of| (table.path(&of.node), of.sibling)).collect();
+        let expected = [("/1/\u{fffd}", true), ("/1/\u{fffd}/b", false)].map(|(path, of)| (path.as_bytes().into(), of));
+        assert_eq!(shadowed, expected);
+        assert_eq!(&*table.value(&table.shadowed[1].node), b"first");
         assert_eq!(&*table.value(&table.nodes[4]), b"last");
         assert_eq!(table.nodes.iter().map(|n| n.end).collect::<Vec<_>>(), [5, 5, 3, 5, 5]);
     }

@@ -57,8 +57,19 @@ pub struct Table<'m> {
     pub current_index: V2Index,
     /// Siblings that had the same name as a later one, which alone counts (FORMATS 3.1).
     pub duplicates: u64,
+    /// The first nodes of their subtrees, which are not among `nodes`.
+    pub shadowed: Vec<Shadowed>,
     /// Where the watchers' event history stands in the document; empty without one.
     pub(crate) history: std::ops::Range<usize>,
+}
+
+/// A node that a later sibling, of it or of a directory above it, stands in for.
+#[derive(Debug, Clone, Copy)]
+pub struct Shadowed {
+    /// The node; its place in the tree is lost.
+    pub node: Node,
+    /// It is itself a sibling of the one that counts, rather than below such a one.
+    pub sibling: bool,
 }
 
 impl<'m> Table<'m> {
@@ -70,6 +81,7 @@ impl<'m> Table<'m> {
             expiries: Vec::new(),
             current_index: V2Index(0),
             duplicates: 0,
+            shadowed: Vec::new(),
             history: 0..0,
         }
     }

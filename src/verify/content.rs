@@ -3,12 +3,13 @@
 //! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
 
 use super::keys::{self, Findings};
+use super::v2v3::{self, V2v3Tree};
 use crate::bolt::{Damage, Db, Strictness, check};
 use crate::ids::{RaftIndex, Term};
 use crate::mvcc::schema;
 
 /// How much v3 data a database holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct V3Content {
     /// Keys that are not deleted.
     pub keys: u64,
@@ -28,6 +29,8 @@ pub struct V3Content {
     pub conf_state: bool,
     /// A cluster has used it: it names the cluster version, or an entry that it has applied.
     pub used: bool,
+    /// v2 trees that a server kept among the keys.
+    pub v2v3: Vec<V2v3Tree>,
 }
 
 impl V3Content {
@@ -44,12 +47,12 @@ impl V3Content {
 /// The file is damaged.
 pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
     check(db, Strictness::Any).sound()?;
-    let (keys, changes) = match db.bucket(schema::KEY)? {
+    let (keys, changes, v2v3) = match db.bucket(schema::KEY)? {
         Some(bucket) => {
             let keys = keys::read(db, &bucket, &mut Findings::default())?;
-            (keys.live(), keys.pairs)
+            (keys.live(), keys.pairs, v2v3::trees(keys.live_keys()))
         }
-        None => (0, 0),
+        None => (0, 0, Vec::new()),
     };
     let consistent_index = meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex);
     let cluster_version = has(db, schema::CLUSTER, schema::CLUSTER_VERSION)?;
@@ -63,6 +66,7 @@ pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
         term: meta_number(db, schema::TERM)?.map(Term),
         conf_state: has(db, schema::META, schema::CONF_STATE)?,
         used: cluster_version || consistent_index.is_some_and(|index| index > RaftIndex(0)),
+        v2v3,
     })
 }
 

@@ -94,6 +94,11 @@ impl<'a> KeyIndex<'a> {
         slot.is_some_and(|slot| slot.offset == offset && slot.tag & TOMBSTONE == 0)
     }
 
+    /// The last change of every key that is not deleted.
+    pub(super) fn live_changes(&self) -> impl Iterator<Item = Change<'a>> {
+        self.slots.iter().filter(|slot| slot.tag & TOMBSTONE == 0).filter_map(|slot| slot.change(self.file))
+    }
+
     /// The keys that are attached to a lease.
     pub(super) fn leased(&self) -> impl Iterator<Item = Change<'a>> {
         let slots = self.leased.then(|| self.slots.iter().filter(|slot| slot.tag & LEASED != 0));

@@ -91,6 +91,11 @@ impl<'a> Keys<'a> {
         self.index.live()
     }
 
+    /// Their names, in no order.
+    pub(super) fn live_keys(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.index.live_changes().map(|change| change.kv.key)
+    }
+
     /// HashKV at the current revision of a store compacted at `compacted`.
     pub(super) fn hash_kv(&self, bucket: &Tree<'a>, compacted: Option<Revision>) -> Result<u32, Damage> {
         if compacted.is_none() || self.superseded == 0 {

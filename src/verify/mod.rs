@@ -4,11 +4,15 @@
 mod content;
 mod index;
 mod keys;
+mod listing;
 mod source;
 mod store;
 mod summary;
+mod v2v3;
 
 pub use content::{V3Content, v3_content};
 pub use index::index_bytes;
+pub use listing::{Listing, list};
 pub use source::compare;
 pub use summary::{Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, verify};
+pub use v2v3::V2v3Tree;

@@ -24,7 +24,7 @@ pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() ->
     compare_keys(&db, content.stored(), content.pairs(), interrupted)
 }
 
-fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
     let failed = |what: String| Error::new(Reason::VerifyFailed, format!("bucket {}: {what}", name.escape_ascii()));
     let bucket = db.bucket(name).map_err(damaged)?.ok_or_else(|| failed("expected it, found none".into()))?;
     let mut expected = expected.iter();
@@ -118,7 +118,7 @@ fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> 
 }
 
 /// Creation and modification revision of a row, from its node.
-fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
+pub(super) fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
     let special = pairs.ordered.special(row);
     let modified = special.and_then(|special| special.modified);
     let created = special.and_then(|special| special.created);
@@ -141,6 +141,6 @@ fn failed(pairs: Pairs<'_, '_>, row: &Row, what: &str) -> Error {
     Error::new(Reason::VerifyFailed, format!("key {key}: {what}"))
 }
 
-fn damaged(damage: Damage) -> Error {
+pub(super) fn damaged(damage: Damage) -> Error {
     damage.into_error(Reason::VerifyFailed)
 }

@@ -21,9 +21,9 @@ use crate::test_name;
 fn a_path_without_etcd_data_is_refused() {
     let case = Case::new();
     let refused = |name: &str, reason: &str, words: &[&str]| case.run(&case.path(name), &[]).refused(5, reason, words);
-    refused("missing", "source-missing", &["missing: ", "found nothing"]);
+    refused("missing", "source-missing", &["missing: ", "no such file or directory"]);
     case.file("file", "hello");
-    refused("file/below", "source-missing", &["file/below: ", "found nothing"]);
+    refused("file/below", "source-missing", &["file/below: ", "no such file or directory"]);
     fs::create_dir(case.path("empty")).unwrap();
     refused("empty", "source-empty", &["empty: ", "found an empty one"]);
     case.file("nothing", "");
@@ -36,7 +36,7 @@ fn a_path_without_etcd_data_is_refused() {
     case.file("hollow/member/wal/0.tmp", "");
     refused("hollow", "source-empty", &["hollow: ", "found neither"]);
     symlink("nirvana", case.path("dangling")).unwrap();
-    refused("dangling", "source-missing", &["found nothing"]);
+    refused("dangling", "source-missing", &["no such file or directory"]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_wal_dir_that_holds_no_log_is_refused() {
     let refused = |source: &Path, dir: PathBuf, reason: &str, words: &[&str]| {
         case.run(source, &["--wal-dir", dir.to_str().unwrap()]).refused(5, reason, words);
     };
-    refused(&source, case.path("missing"), "source-missing", &["missing: ", "found nothing"]);
+    refused(&source, case.path("missing"), "source-missing", &["missing: ", "no such file or directory"]);
     refused(&source, case.file("file", "x"), "not-etcd-data", &["file: ", "found a file"]);
     refused(&source, demo().join("member"), "wal-missing", &["member: ", "found none"]);
     // The log would be left out without a word.
@@ -178,8 +178,12 @@ fn what_may_not_be_read_is_named() {
         let args = ["convert".as_ref(), source.as_os_str(), "-o".as_ref(), out.as_os_str()];
         let Some(output) = as_nobody(test_name!(), &args) else { return };
         fs::set_permissions(&locked, Permissions::from_mode(mode)).unwrap();
-        assert_eq!(output.status, 3, "{name}: {}", output.story());
-        one_line(&output, &[locked.to_str().unwrap().trim_end_matches('/'), "Permission denied"]);
+        assert_eq!(output.status, 5, "{name}: {}", output.story());
+        let uid = fs::metadata("/proc/self").unwrap().uid();
+        let owner = format!("owned by uid {uid} and gid ");
+        let process = format!("mode 0000; this process runs as uid {}", if uid == 0 { 65534 } else { uid });
+        let words = [locked.to_str().unwrap().trim_end_matches('/'), "Permission denied", &owner, &process];
+        one_line(&output, &words);
         assert_eq!(super::kit::names(temp.path()), ["default.etcd"]);
     }
 }

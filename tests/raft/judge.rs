@@ -152,6 +152,7 @@ fn options(given: &[Given], salvage: bool) -> ExportOptions {
         tail: TailPolicy::Auto,
         up_to_index: None,
         in_order_names: InOrderNames::Auto,
+        source_version: None,
         salvage,
         allow_removed: false,
         output: None,

@@ -1,0 +1,129 @@
+//! Names that collide once U+FFFD stands for bytes that are no UTF-8 (FORMATS 3.1): which they are, and what the log still knows
+//! of them. Only the last of such siblings is in the snapshot's tree, as in etcd.
+
+use std::collections::BTreeMap;
+
+use super::facts;
+use crate::error::Result;
+use crate::report::Report;
+use crate::report::facts::{DuplicateName, TrueName};
+use crate::report::table::{counted, first_of};
+use crate::source::open::Opened;
+use crate::v2store::path;
+use crate::v2store::recover;
+use crate::v2store::table::Table;
+
+/// Names that the report lists, and true names of each.
+const LISTED: usize = 100;
+
+/// True names by the path that they have become, each with the last raft index.
+type TrueNames = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u64>>;
+
+/// Lists the names, if there are any.
+///
+/// # Errors
+/// A log entry cannot be read.
+pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>) -> Result<()> {
+    if table.duplicates == 0 {
+        return Ok(());
+    }
+    let mut shadowed: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    for of in table.shadowed.iter().filter(|of| of.sibling) {
+        *shadowed.entry(table.path(&of.node).into_owned()).or_default() += 1;
+    }
+    let mut names: TrueNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
+    search_logs(opened, &mut names)?;
+    let line = |(path, count): (&Vec<u8>, &u64)| DuplicateName {
+        key: facts::text(path::user_key(path)),
+        shadowed: *count,
+        written_as: names.get(path).into_iter().flatten().take(LISTED).map(true_name).collect(),
+    };
+    let lines: Vec<DuplicateName> = shadowed.iter().take(LISTED).map(line).collect();
+    report.warn("duplicate-names", message(table.duplicates, &lines));
+    report.contents.duplicates = table.duplicates;
+    report.contents.duplicate_names = lines;
+    Ok(())
+}
+
+fn true_name((name, raft_index): (&Vec<u8>, &u64)) -> TrueName {
+    TrueName { key: path::user_key(name).escape_ascii().to_string(), raft_index: *raft_index }
+}
+
+fn message(count: u64, lines: &[DuplicateName]) -> String {
+    let keys: Vec<String> = lines.iter().map(|line| line.key.clone()).collect();
+    let mut message = format!(
+        "{} of the snapshot with the name of a later one, once bytes that are no UTF-8 were replaced by U+FFFD; etcd keeps the \
+         last one, and so does this: {}",
+        counted(count, "node", "nodes"),
+        first_of(&keys)
+    );
+    let known: Vec<String> = lines
+        .iter()
+        .flat_map(|line| &line.written_as)
+        .map(|name| format!("{} (raft index {})", name.key, name.raft_index))
+        .collect();
+    if !known.is_empty() {
+        message.push_str(&format!("; the log still has the names as they were written: {}", first_of(&known)));
+    }
+    message
+}
+
+/// Looks in all logs for requests whose path becomes one of these, or lies below one.
+fn search_logs(opened: &Opened, names: &mut TrueNames) -> Result<()> {
+    for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
+        for reference in wal.spans().iter().flat_map(|span| &span.entries) {
+            let Some(write) = recover::write_in(&wal.entry(reference)?) else { continue };
+            for (end, _) in write.path.iter().enumerate().filter(|(_, b)| **b == b'/').skip(1) {
+                note_name(names, write.path.get(..end).unwrap_or_default(), write.index.0);
+            }
+            note_name(names, &write.path, write.index.0);
+        }
+    }
+    Ok(())
+}
+
+fn note_name(names: &mut TrueNames, written: &[u8], index: u64) {
+    let Some(known) = names.get_mut(&replaced(written)) else { return };
+    if known.len() < LISTED || known.contains_key(written) {
+        let last = known.entry(written.to_vec()).or_default();
+        *last = index.max(*last);
+    }
+}
+
+/// The name as Go's JSON encoder writes it: U+FFFD for each byte that is no UTF-8.
+fn replaced(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        out.extend_from_slice(chunk.valid().as_bytes());
+        chunk.invalid().iter().for_each(|_| out.extend_from_slice("\u{fffd}".as_bytes()));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_that_is_no_utf8_becomes_one_character() {
+        for (name, expected) in [
+            (&b"/a"[..], "/a"),
+            (b"/\xff", "/\u{fffd}"),
+            (b"/\xe2\x82", "/\u{fffd}\u{fffd}"),
+            ("/\u{e4}".as_bytes(), "/\u{e4}"),
+        ] {
+            assert_eq!(replaced(name), expected.as_bytes(), "{}", name.escape_ascii());
+        }
+        assert_eq!(replaced(b"/\xed\xa0\x80"), "/\u{fffd}\u{fffd}\u{fffd}".as_bytes());
+    }
+
+    #[test]
+    fn the_last_request_counts_for_each_true_name() {
+        let mut names = TrueNames::from([("/1/\u{fffd}".as_bytes().to_vec(), BTreeMap::new())]);
+        for (name, index) in [(&b"/1/\xff"[..], 5), (b"/1/\xfe", 6), (b"/1/\xff", 9), (b"/1/a", 7)] {
+            note_name(&mut names, name, index);
+        }
+        let found: Vec<_> = names.values().flatten().map(true_name).map(|name| (name.key, name.raft_index)).collect();
+        assert_eq!(found, [("/\\xfe".to_string(), 6), ("/\\xff".to_string(), 9)]);
+    }
+}

@@ -1,0 +1,102 @@
+//! The two hashes of an output that is not read back, from the rows as they are handed to the writer.
+//!
+//! FORMATS sections 10.1 and 10.3. What a file gives is `verify`'s to say; both must say the same.
+
+use std::borrow::Cow;
+
+use hashbrown::HashMap;
+use rayon::prelude::*;
+
+use super::Interrupted;
+use crate::bolt::{Bucket, Rows};
+use crate::error::Result;
+use crate::ids::Revision;
+use crate::mvcc::{Content, HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
+
+/// Rows hashed as one.
+const HASH_ROWS: u64 = 1 << 14;
+
+/// HashKV at the current revision, and the hash that `snapshot status` prints.
+pub(super) fn hashes(
+    content: &Content<'_, '_>,
+    buckets: &[Bucket<'_>],
+    interrupted: Interrupted<'_>,
+) -> Result<(u32, u32)> {
+    let mut status = StatusHash::new();
+    let mut hash_kv = HashKv::new();
+    for bucket in buckets {
+        let mut hash = HashKv::of_bucket(bucket.name);
+        let parts: Vec<HashKv> = (0..bucket.rows.len().div_ceil(HASH_ROWS))
+            .into_par_iter()
+            .map(|part| {
+                interrupted()?;
+                hash_part(bucket.rows, part * HASH_ROWS)
+            })
+            .collect::<Result<_>>()?;
+        parts.iter().for_each(|part| hash.join(part));
+        if bucket.name == schema::KEY {
+            // Each planned row is the only change of its key, and so kept by every compaction.
+            hash_kv = if content.stored().is_empty() { hash } else { of_history(content, bucket.rows, interrupted)? };
+        }
+        status.join(&hash);
+    }
+    Ok((hash_kv.finish(), status.finish()))
+}
+
+fn hash_part(rows: &dyn Rows, first: u64) -> Result<HashKv> {
+    let mut hash = HashKv::part();
+    each(rows, first..rows.len().min(first + HASH_ROWS), &mut |_, key, value| {
+        hash.update(key, value);
+        Ok(())
+    })?;
+    Ok(hash)
+}
+
+type Show<'a> = &'a mut dyn FnMut(u64, &[u8], &[u8]) -> Result<()>;
+
+fn each(rows: &dyn Rows, range: std::ops::Range<u64>, show: Show<'_>) -> Result<()> {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for row in range {
+        key.resize(rows.key_len(row) as usize, 0);
+        value.resize(rows.value_len(row) as usize, 0);
+        rows.encode(row, &mut key, &mut value)?;
+        show(row, &key, &value)?;
+    }
+    Ok(())
+}
+
+/// HashKV of a store with a history, which leaves out what its compaction has taken away.
+fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupted<'_>) -> Result<HashKv> {
+    let mut last: HashMap<Cow<'_, [u8]>, (u64, bool)> = HashMap::new();
+    for (row, stored) in (0..).zip(content.stored()) {
+        let tombstone = RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone);
+        last.insert(KeyValue::decode(stored.value, 0)?.key.into(), (row, tombstone));
+    }
+    let pairs = content.pairs();
+    for (row, planned) in (content.stored().len() as u64..).zip(&pairs.ordered.rows) {
+        last.insert(pairs.key(planned), (row, false));
+    }
+    let all = last.values().all(|(_, tombstone)| *tombstone);
+    let kept: std::collections::HashSet<u64> =
+        last.into_values().filter(|(_, tombstone)| !tombstone).map(|(row, _)| row).collect();
+    let compacted = Some(compacted(content));
+    let mut hash = HashKv::new();
+    each(rows, 0..rows.len(), &mut |row, key, value| {
+        if row.is_multiple_of(HASH_ROWS) {
+            interrupted()?;
+        }
+        let revision = RevisionKey::decode(key);
+        if revision.is_none_or(|revision| is_hashed(revision, compacted, || all || kept.contains(&row))) {
+            hash.update(key, value);
+        }
+        Ok(())
+    })?;
+    Ok(hash)
+}
+
+/// The revision that the store is compacted at after boot; 0 for none.
+fn compacted(content: &Content<'_, '_>) -> Revision {
+    let meta = content.others().filter(|(name, _)| *name == schema::META).flat_map(|(_, pairs)| pairs);
+    let marks = meta.filter(|(key, _)| key == schema::SCHEDULED_COMPACT || key == schema::FINISHED_COMPACT);
+    marks.filter_map(|(_, value)| RevisionKey::decode(value)).map(|key| key.main).max().unwrap_or_default()
+}

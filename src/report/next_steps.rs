@@ -1,0 +1,254 @@
+//! The next steps of an operator: commands that can be pasted, filled in from the members of the source.
+//!
+//! As data for the report (`next_steps`) and as the end of the summary. Knows what each etcd release accepts (FORMATS 10.1, 10.5,
+//! 11.1); knows nothing of how the output was made.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Member;
+use super::model::{OutputFacts, Report};
+use super::table::printable;
+use crate::options::{Target, To};
+
+/// A command that the operator runs next.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NextStep {
+    /// The member to run it for; none where it is for the whole cluster, or where the source names no members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// `restore` makes a data directory of the output, `install` puts the output into the member's own directory in its
+    /// place, `check` asks the running cluster.
+    pub purpose: String,
+    /// A line for a POSIX shell; upper-case words without quotes stand for what the source does not say.
+    pub command: String,
+    /// What `check` must print for every member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+}
+
+/// The quota that etcd starts with unless told otherwise.
+const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// The steps after a conversion that made its output; none after any other.
+pub fn steps(report: &Report) -> Vec<NextStep> {
+    let Some(output) = report.output.as_ref().filter(|_| !report.options.dry_run) else { return Vec::new() };
+    let members = members(report);
+    let mut steps = restore_steps(report, &members);
+    steps.extend(install_step(report, &members));
+    let expect = Some(output.hash_kv.to_string());
+    steps.push(NextStep { member: None, purpose: "check".into(), command: check(report, output, &members), expect });
+    steps
+}
+
+/// The end of the summary: what was made, and the steps.
+pub(super) fn ending(report: &Report, output: &OutputFacts) -> String {
+    let name = printable(&report.options.output.display().to_string());
+    let mut text = match (report.options.dry_run, report.skipped, output.verified) {
+        (_, true, _) => format!("left alone: {name} is what this run would make\n"),
+        (true, _, _) => return format!("dry run: {name} was not written\n"),
+        (_, _, true) => format!("done, verified: {name}\n"),
+        (_, _, false) => format!("done, NOT verified: {name}\n"),
+    };
+    let of = |purpose: &'static str| report.next_steps.iter().filter(move |step| step.purpose == purpose);
+    for step in of("restore") {
+        let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
+        text.push_str(&format!("next, on {place}:\n  {}\n", step.command));
+    }
+    for step in of("install") {
+        text.push_str(&format!("or instead, in the member's own directory, with etcd stopped:\n  {}\n", step.command));
+    }
+    for step in of("check") {
+        let hash = step.expect.as_deref().unwrap_or_default();
+        text.push_str(&format!(
+            "then, before the first write, this must print the hash {hash} for every member:\n  {}\n",
+            step.command
+        ));
+        if step.command.contains("https://") {
+            text.push_str(
+                "the client URLs are https: add --cacert, and --cert and --key where the servers ask for them\n",
+            );
+        }
+    }
+    if output.leases > 0 {
+        text.push_str("leases start counting when the new cluster elects its leader\n");
+    }
+    if output.db_bytes > DEFAULT_QUOTA {
+        text.push_str(&format!(
+            "the database is larger than etcd's default quota of 2 GiB: start etcd with --quota-backend-bytes={}\n",
+            quota_for(output.db_bytes)
+        ));
+    }
+    text
+}
+
+/// Half as much again, in whole GiB: room to write before the quota alarm.
+fn quota_for(db_bytes: u64) -> u64 {
+    db_bytes.saturating_add(db_bytes / 2).div_ceil(1 << 30).saturating_mul(1 << 30)
+}
+
+/// A member of the new cluster.
+struct NewMember<'r> {
+    name: String,
+    peer_urls: &'r [String],
+    client_urls: &'r [String],
+}
+
+/// The members of the source that can be restored as they are; none where one of them cannot.
+fn members(report: &Report) -> Vec<NewMember<'_>> {
+    let source = &report.source;
+    let votes = |member: &&Member| source.voters.contains(&member.id);
+    // A learner becomes no voter because it is restored.
+    let any_votes = source.members.iter().any(|member| votes(&member));
+    let live: Vec<&Member> = source.members.iter().filter(|member| !any_votes || votes(member)).collect();
+    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
+    live.iter().for_each(|member| *times.entry(&member.name).or_default() += 1);
+    let mut urls: Vec<&String> = live.iter().flat_map(|member| &member.peer_urls).collect();
+    let count = urls.len();
+    urls.sort();
+    urls.dedup();
+    let usable = |member: &&Member| {
+        !member.peer_urls.is_empty() && member.peer_urls.iter().all(|url| is_url(url)) && !is_made_up(member)
+    };
+    if urls.len() != count || !live.iter().all(usable) {
+        return Vec::new();
+    }
+    let new = |member: &&'_ Member| -> String {
+        let name = member.name.as_str();
+        let plain = !name.contains(['=', ',']) && !name.chars().any(char::is_control);
+        match times.get(name) {
+            _ if name.is_empty() || !plain => member.id.clone(),
+            Some(1) => name.to_string(),
+            _ => format!("{name}-{}", member.id),
+        }
+    };
+    live.iter()
+        .map(|member| NewMember { name: new(member), peer_urls: &member.peer_urls, client_urls: &member.client_urls })
+        .collect()
+}
+
+/// The one member that `etcdutl backup` puts in the place of all others.
+fn is_made_up(member: &Member) -> bool {
+    member.name == "etcdctl-v2-backup" || member.peer_urls.iter().any(|url| url.contains("use-flag--force-new-cluster"))
+}
+
+/// Whether etcd takes it as a peer URL: a scheme, a host and a port, and no path.
+fn is_url(url: &str) -> bool {
+    let rest = ["http://", "https://", "unix://", "unixs://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let port = rest.and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port);
+    let plain = !url.contains(',') && !url.chars().any(|c| c.is_control() || c.is_whitespace());
+    plain && port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
+    let tool = match report.options.target {
+        Target::V3_4 => "ETCDCTL_API=3 etcdctl",
+        Target::V3_5 | Target::V3_6 | Target::V3_7 => "etcdutl",
+    };
+    let skip = match report.options.to {
+        To::Snapshot => "",
+        To::Backend => " --skip-hash-check",
+    };
+    let file = quoted(&report.options.output);
+    let command = |name: &str, cluster: &str, urls: &str, dir: &str| {
+        format!(
+            "{tool} snapshot restore {file}{skip} --name {name} --initial-cluster {cluster} --initial-advertise-peer-urls {urls} \
+             --data-dir {dir}"
+        )
+    };
+    let step = |member, command| NextStep { member, purpose: "restore".into(), command, expect: None };
+    if members.is_empty() {
+        return vec![step(None, command("NAME", "NAME=PEER_URL,...", "PEER_URL", "NAME.etcd"))];
+    }
+    let pairs = members.iter().flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));
+    let cluster = word(&pairs.collect::<Vec<_>>().join(","));
+    let of = |member: &NewMember<'_>| {
+        let dir = quoted(Path::new(&format!("{}.etcd", member.name.replace('/', "_"))));
+        let (name, urls) = (word(&member.name), word(&member.peer_urls.join(",")));
+        step(Some(member.name.clone()), command(&name, &cluster, &urls, &dir))
+    };
+    members.iter().map(of).collect()
+}
+
+/// A backend is for this member's own directory, too, where the release can go on from there (FORMATS 11.1): with other
+/// voters it would differ from theirs.
+fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> {
+    let source = &report.source;
+    let [root] = report.options.sources.as_slice() else { return None };
+    let [member] = members else { return None };
+    let of_3 = source.cluster_version.as_ref().is_some_and(|version| version.starts_with("3."));
+    let takes_it = match report.options.target {
+        Target::V3_4 => true,
+        Target::V3_5 => of_3,
+        Target::V3_6 | Target::V3_7 => false,
+    };
+    let own = matches!(source.kind.as_str(), "data-dir" | "wal-only") && source.layout.as_deref() == Some("member");
+    if report.options.to != To::Backend || !takes_it || !own || source.voters.len() != 1 {
+        return None;
+    }
+    let (file, db) = (quoted(&report.options.output), quoted(&root.join("member/snap/db")));
+    let command = format!("install -m 600 {file} {db}");
+    Some(NextStep { member: Some(member.name.clone()), purpose: "install".into(), command, expect: None })
+}
+
+/// The command that asks every member for its hash. A compacted revision is refused by 3.4 before 3.4.27 and by 3.5 before
+/// 3.5.10 (FORMATS 10.1); without one, every release answers for its current revision.
+fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> String {
+    let tool = match report.options.target {
+        Target::V3_4 => "ETCDCTL_API=3 etcdctl",
+        Target::V3_5 | Target::V3_6 | Target::V3_7 => "etcdctl",
+    };
+    let endpoints: Vec<&str> = members.iter().filter_map(|member| Some(member.client_urls.first()?.as_str())).collect();
+    let known = !endpoints.is_empty() && endpoints.len() == members.len() && endpoints.iter().all(|url| is_url(url));
+    // Without `--cluster` where it can be: 3.4's etcdctl does not log in to ask for the members.
+    let (endpoints, cluster) =
+        if known { (word(&endpoints.join(",")), "") } else { ("CLIENT_URL".to_string(), " --cluster") };
+    let user = if output.auth_enabled { " --user root" } else { "" };
+    let refused = report.options.target <= Target::V3_5 && output.revision <= output.compact_revision;
+    let revision = if refused { String::new() } else { format!(" --rev {}", output.revision) };
+    format!("{tool} --endpoints {endpoints}{user} endpoint hashkv{cluster}{revision}")
+}
+
+/// A path as a shell takes it, never as an option.
+fn quoted(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.starts_with(b"-") {
+        return shell_word(&[b"./", bytes].concat());
+    }
+    shell_word(bytes)
+}
+
+/// Text as one word of a shell.
+fn word(text: &str) -> String {
+    shell_word(OsStr::new(text).as_bytes())
+}
+
+/// Bytes as one word of a shell: bare where nothing in them is special, in single quotes where they are printable text, else
+/// in `$'…'`, which can say any byte.
+fn shell_word(bytes: &[u8]) -> String {
+    let bare = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(b);
+    if !bytes.is_empty() && bytes.iter().all(bare) {
+        return bytes.iter().map(|b| char::from(*b)).collect();
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let escaped = bytes.iter().map(|b| match b {
+                b'\'' | b'\\' => format!("\\{}", char::from(*b)),
+                b' '..=b'~' => char::from(*b).to_string(),
+                b'\n' => r"\n".to_string(),
+                // Three digits at most: what follows is not taken for a part of it.
+                _ => format!("\\{b:03o}"),
+            });
+            format!("$'{}'", escaped.collect::<String>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
