@@ -132,6 +132,9 @@ fn a_history_with_all_that_is_allowed_has_no_findings() {
         users: 1,
         roles: 1,
         consistent_index: Some(RaftIndex(7)),
+        term: Some(Term(2)),
+        conf_state: false,
+        used: true,
         v2v3: Vec::new(),
     };
     assert_eq!(v3_content(&Db::open(&file).unwrap()).unwrap(), content);
