@@ -188,11 +188,14 @@ pub struct Args {
     #[arg(long)]
     allow_empty: bool,
 
-    /// Go on past damage, to the last sound record before it, and exit 8 with what was lost
+    /// Skip damage: take the sound start that reaches furthest, and exit 8 with what was lost
+    ///
+    /// A start is a snapshot (.snap.broken files too) or the first entry of the log; the replay goes to the next damage, never
+    /// across a gap. The summary lists all starts with raft index and number of keys.
     #[arg(long)]
     salvage: bool,
 
-    /// Take what a member last knew that was removed from its cluster
+    /// Accept removed members and use their last known state
     #[arg(long)]
     allow_removed: bool,
 

@@ -1,6 +1,6 @@
 //! The write-ahead log: segments in order, one chain of checksums, and which entries stand in the end (FORMATS 4).
 //!
-//! One pass over all segments, before anything is chosen ([`scan`](super::scan)): entries are kept as references into the
+//! One pass over all segments, before anything is chosen: entries are kept as references into the
 //! maps. Damage, a missing segment and a received snapshot divide the log into spans; what each of them proves is kept, and
 //! nothing is believed across a gap. What that means for the result is the caller's question. Knows no v2 tree.
 
@@ -244,7 +244,7 @@ impl Wal {
     /// The entry that a reference names.
     ///
     /// # Errors
-    /// [`Reason::Damaged`] if its bytes changed since they were read.
+    /// [`Damaged`](crate::error::Reason::Damaged) if its bytes changed since they were read.
     pub fn entry(&self, entry: &EntryRef) -> Result<Entry<'_>> {
         let segment = self.segments.get(entry.segment as usize);
         let data = segment.and_then(|segment| slice(segment.map.bytes(), entry.offset, u64::from(entry.len)));

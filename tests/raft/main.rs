@@ -52,7 +52,7 @@ const STYLES: [Style; 4] = [
 ];
 
 /// Clusters that are tried where the environment does not say.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 120;
 
 #[test]
 fn every_subset_of_a_cluster_gives_what_it_proves() {
