@@ -268,7 +268,8 @@ impl<'m> Ground<'m> {
         recovered.apply(opened, until(&self.committed, up_to), observe)?;
         recovered.backup = recovered.is_backup(opened);
         if up_to > commit {
-            recovered.go_beyond(opened, commit, &options, observe)?;
+            let is_reached = self.commit.not_found.is_none();
+            recovered.go_beyond(opened, commit, is_reached, &options, observe)?;
             recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
             refuse_tail(&recovered, &options)?;
             let applied = recovered.replay.applied;
@@ -356,11 +357,13 @@ impl<'m> Recovered<'m> {
         Ok(())
     }
 
-    /// Entries above every commit on disk: those that the cluster would find committed, or those that are asked for.
+    /// Entries above every commit on disk: those that the cluster would find committed, or those that are asked for. `is_reached`
+    /// is false where the logs do not lead to the commit index.
     fn go_beyond(
         &mut self,
         opened: &'m Opened,
         commit: RaftIndex,
+        is_reached: bool,
         options: &ReplayOptions,
         observe: Observe<'_>,
     ) -> Result<()> {
@@ -381,7 +384,7 @@ impl<'m> Recovered<'m> {
                 Some(at) if opened.salvage => return self.go_on_in(opened, at, options, CommitBy::OnlyVoter, observe),
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
                 // Logs that were read one after the other while they grew do not prove what all held at once.
-                None if members.len() == 1 || opened.is_live() || self.not_found.is_some() => return Ok(()),
+                None if members.len() == 1 || opened.is_live() || !is_reached => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
                     let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {
