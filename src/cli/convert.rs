@@ -23,9 +23,9 @@ use crate::report::{Report, text};
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A .snap file, a data directory, its member folder, or a backup; or data directories of several members
+    /// A .snap file, a data directory, its member folder, a backup, a directory of WAL segments; or data directories of several members
     ///
-    /// The kind is found out, not declared. Sources are opened read-only and never changed. Several are members of one
+    /// etcdlift detects the kind. A log alone converts only from its first entry. Sources are opened read-only and never changed. Several are members of one
     /// cluster, read as one log: what is committed is what the cluster itself would find after a restart.
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<PathBuf>,
@@ -85,7 +85,8 @@ pub struct Args {
 
     /// The instant against which TTLs are counted: `now`, `last-write` or RFC 3339
     ///
-    /// `last-write` is the latest instant that the data itself proves, so that nothing expires while a copy lies around.
+    /// `last-write` is the latest instant that the data itself proves, so that nothing expires while a copy lies around. Instants
+    /// after 9999-12-30T22:00:00.999999999Z count as that one.
     #[arg(long, value_name = "TIME", default_value = "now")]
     as_of: AsOf,
 

@@ -14,7 +14,7 @@ use crate::report::{file, text};
 /// Options of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A .snap file, a data directory, its member folder, a backup, or a v3 database or snapshot file
+    /// A .snap file, a data directory, its member folder, a backup, WAL segments, or a v3 database or snapshot file
     source: PathBuf,
 
     /// Where the write-ahead log is when it lives elsewhere; `none` to look at the snapshot alone

@@ -64,16 +64,14 @@ pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness
     let whole = opened.members.iter().zip(&signs).filter(|(member, signs)| votes(member) && is_whole(signs)).count();
     let proven = whole > 0 && whole * 2 >= voters.len();
     let mut found = Completeness { proven, ..Completeness::default() };
-    for (member, signs) in opened.members.iter().zip(signs) {
-        for sign in signs {
-            found.take(sign, member, opened, (whole, voters.len()));
-        }
+    for sign in signs.into_iter().flatten() {
+        found.take(sign, opened, (whole, voters.len()));
     }
     found
 }
 
 impl Completeness {
-    fn take(&mut self, sign: Sign, member: &Member, opened: &Opened, (whole, voters): (usize, usize)) {
+    fn take(&mut self, sign: Sign, opened: &Opened, (whole, voters): (usize, usize)) {
         let proven = self.proven;
         let Sign { code, message, weight } = sign;
         let notice = |code: &str, message: String| Notice { code: code.to_string(), message };
@@ -101,7 +99,7 @@ impl Completeness {
                     counted(voters as u64, "voter", "voters")
                 );
                 self.losses.push(notice(code, message.clone()));
-                let error = Error::new(reason, message).in_file(&member.path);
+                let error = Error::new(reason, message);
                 let error = if error.kind() == Kind::Damaged { error.advise(WHAT_TO_DO) } else { error };
                 self.refusal.get_or_insert(error);
             }

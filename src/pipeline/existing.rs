@@ -15,6 +15,7 @@ use crate::options::{ConvertOptions, Existing};
 use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
 use crate::report::table::{counted, first_of};
+use crate::source::dir::Layout;
 use crate::source::open::Opened;
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::overlay::Tree;
@@ -168,6 +169,13 @@ pub(super) fn refuse_unusable(backend: &Backend<'_>, options: &ConvertOptions, r
 
 fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
     let Some(found) = describe(backend, late) else { return Ok(()) };
+    if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
+        let message = format!(
+            "the log has v3 data too ({found}), whose database is not in it: give the data directory, or --existing drop-v3 to start \
+             without them"
+        );
+        return Err(Error::new(Reason::V3Present, message).in_file(opened.path()));
+    }
     let message = format!(
         "the source holds v3 data too ({found}): give --existing merge to keep them and add the v2 keys, --existing drop-v3 to \
          start without them, or --existing keep-v3 to leave v2 out"

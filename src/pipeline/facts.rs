@@ -12,6 +12,7 @@ use crate::options::{AuthPolicy, ConvertOptions};
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
+use crate::source::dir::Layout;
 use crate::source::open::{Member, Opened, Weighed};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
@@ -40,6 +41,10 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     if opened.wal().is_none() {
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
         report.warn("snapshot-only", message);
+    }
+    if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
+        let message = "a log alone: snapshots and a v3 database, which a data directory has too, were not looked at";
+        report.warn("log-only", message);
     }
     if opened.is_live() {
         let message = format!(

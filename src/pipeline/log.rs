@@ -56,14 +56,14 @@ pub fn inspect_wal(
     }
     effects.failure.map_or(Ok(()), Err)?;
     // What can be read was shown; that there was more is an error all the same.
-    let damage = opened.members.iter_mut().find_map(|member| member.wal.as_mut().and_then(Wal::take_damage));
-    damage.map_or(Ok(()), Err)
+    let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
+    wals.find_map(Wal::take_damage).map_or(Ok(()), Err)
 }
 
 /// All entries by index, and whether each counts: a snapshot that was received later may have taken its place.
 fn entries(wal: &Wal) -> Vec<(&EntryRef, bool)> {
     let mut entries: Vec<_> = wal.history().into_iter().map(|entry| (entry, true)).collect();
-    entries.extend(wal.stale().map(|entry| (entry, false)));
+    entries.extend(wal.unproven().map(|(entry, replaced)| (entry, !replaced)));
     entries.sort_by_key(|(entry, _)| entry.index);
     entries
 }

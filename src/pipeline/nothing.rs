@@ -69,11 +69,16 @@ impl Source<'_, '_> {
             advice.push("--tail all takes the tail");
         }
         let named = !report.contents.users.is_empty() || !report.contents.roles.is_empty();
-        advice.push(match named && self.options.auth != AuthPolicy::Ignore {
-            true => "--allow-empty writes a database with the users and roles alone",
-            false => "--allow-empty writes an empty database",
-        });
-        Ok(format!("{message} ({})", advice.join("; ")))
+        if v3.is_none() || self.options.existing == Existing::DropV3 {
+            advice.push(match named && self.options.auth != AuthPolicy::Ignore {
+                true => "--allow-empty writes a database with the users and roles alone",
+                false => "--allow-empty writes an empty database",
+            });
+        }
+        Ok(match advice.is_empty() {
+            true => message,
+            false => format!("{message} ({})", advice.join("; ")),
+        })
     }
 
     /// The first write of a key above `--up-to-index`.
@@ -98,15 +103,20 @@ impl Source<'_, '_> {
         let count = |wanted: fn(&Why) -> bool| plan.left_out.iter().filter(|(_, why)| wanted(why)).count() as u64;
         let expired = count(|why| matches!(why, Why::Expired));
         let mut advice = if expired > 0 { self.expired_advice(plan, report)? } else { Vec::new() };
-        advice.push("--allow-empty writes an empty database".to_string());
-        let advice = advice.join("; ");
+        if self.backend.describe().is_none() || self.options.existing == Existing::DropV3 {
+            advice.push("--allow-empty writes an empty database".to_string());
+        }
+        let advice = match advice.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", advice.join("; ")),
+        };
         if expired == keys {
             let all = if keys == 1 { "the only v2 key has".into() } else { format!("all {keys} v2 keys have") };
             let last = match clock::last_write(self.opened, self.table, self.recovered)? {
                 Some(proven) => format!("the last write that the source proves is at {} ({})", proven.at, proven.by),
                 None => "the source proves no time of a write".to_string(),
             };
-            return Ok(format!("{all} expired as of {}; {last} ({advice})", report.as_of));
+            return Ok(format!("{all} expired as of {}; {last}{advice}", report.as_of));
         }
         let parts = [
             (expired, "expired", format!(" as of {}", report.as_of)),
@@ -122,7 +132,7 @@ impl Source<'_, '_> {
             .map(|(count, what, how)| format!("{count} {what}{how}"))
             .collect();
         let keys = counted(keys, "v2 key", "v2 keys");
-        Ok(format!("the options leave none of {keys}: {} ({advice})", parts.join(", ")))
+        Ok(format!("the options leave none of {keys}: {}{advice}", parts.join(", ")))
     }
 
     /// What keeps keys that have expired, where it does.

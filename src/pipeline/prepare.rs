@@ -168,11 +168,7 @@ pub(super) fn prepare<'m>(
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     if policy.rules.renames() {
-        let pairs = Pairs { tree, ordered: &ordered };
-        names::refuse_clashes(&pairs).map_err(in_source)?;
-        if !auth.roles.is_empty() {
-            reach::refuse_wider(&auth, &pairs).map_err(in_source)?;
-        }
+        refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
     facts::order(report, &ordered);
     report.stage("plan", started.elapsed());
@@ -187,6 +183,12 @@ pub(super) fn prepare<'m>(
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
     Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+}
+
+/// Refuses new names that clash, or that a role would reach further by.
+fn refuse_renamed(pairs: &Pairs<'_, '_>, auth: &Auth) -> Result<()> {
+    names::refuse_clashes(pairs)?;
+    if auth.roles.is_empty() { Ok(()) } else { reach::refuse_wider(auth, pairs) }
 }
 
 /// What becomes of users and roles of v2.

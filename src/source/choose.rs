@@ -9,9 +9,9 @@ use crate::ids::{RaftIndex, Term};
 use crate::source::cluster::{self, Reach, Trust};
 use crate::source::dir::SnapName;
 use crate::source::live::Access;
-use crate::source::open::Member;
+use crate::source::open::{Member, WHAT_TO_DO};
 use crate::source::snap::Snapshot;
-use crate::source::wal::Wal;
+use crate::source::wal::{End, Wal};
 
 /// The chosen start, and what was passed over on the way to it.
 #[derive(Debug)]
@@ -256,7 +256,9 @@ impl<'m> Search<'m> {
                 // The log ends below its commit, which is told where the commit is decided.
                 Ok(())
             }
-            members => cluster::join(members, start, self.commit, Trust::Committed).map(drop),
+            members => {
+                cluster::join(members, start, self.commit, Trust::Committed).map(drop).map_err(|e| blame(members, e))
+            }
         }
     }
 
@@ -275,10 +277,28 @@ impl<'m> Search<'m> {
             None => Error::new(Reason::SourceEmpty, "expected a .snap file, found none"),
             Some(wal) if alone => beginning_is_missing(wal),
             Some(_) => match cluster::join(self.members, RaftIndex(0), self.commit, Trust::Committed) {
-                Err(error) => error,
+                Err(error) => blame(self.members, error),
                 Ok(_) => Error::new(Reason::NotReached, "expected a snapshot that the logs continue, found none"),
             },
         })
+    }
+}
+
+/// What several logs lack may be lost in the damage of one of them: then that is what is wrong.
+fn blame(members: &[Member], error: Error) -> Error {
+    let wals = || members.iter().filter_map(|member| member.wal.as_ref());
+    let holes = wals().flat_map(|wal| wal.holes().iter().map(|hole| &hole.error));
+    let ends = wals().filter_map(|wal| match wal.end() {
+        End::Damaged(error) => Some(error),
+        End::Clean | End::Torn { .. } => None,
+    });
+    match (error.reason(), holes.chain(ends).next()) {
+        (Reason::NotReached, Some(damage)) => {
+            let message = format!("{}; {}", damage.message(), error.message());
+            let blamed = Error::new(Reason::Damaged, message).advise(WHAT_TO_DO);
+            place(blamed, damage.file(), damage.offset())
+        }
+        _ => error,
     }
 }
 

@@ -153,12 +153,15 @@ impl Piece<'_> {
 }
 
 /// Walks down all logs at once. A span is right about an index that its log proves to be committed, and about every entry below
-/// one on which it agrees with a span that is right.
+/// one on which it agrees with a span that is right. It is also right about an entry of the term of a right one above: a term has
+/// one leader, whose log only grows, so both stand in that log, whatever is lost between them.
 struct Descent<'m> {
     /// By their last index, ascending.
     waiting: Vec<Piece<'m>>,
     active: Vec<Piece<'m>>,
     pick: Option<usize>,
+    /// The term of the lowest right entry so far.
+    above: Option<Term>,
     members: &'m [Member],
 }
 
@@ -173,7 +176,7 @@ impl<'m> Descent<'m> {
             }
         }
         waiting.sort_by_key(|piece| (piece.bounds().1, std::cmp::Reverse(piece.member)));
-        Descent { waiting, active: Vec::new(), pick: None, members }
+        Descent { waiting, active: Vec::new(), pick: None, above: None, members }
     }
 
     /// The highest index that may be found at or below `index`.
@@ -189,7 +192,8 @@ impl<'m> Descent<'m> {
         }
         self.active.retain(|piece| piece.bounds().0 <= index);
         for piece in &mut self.active {
-            piece.right |= index <= piece.span.committed;
+            let term = piece.span.at(index).map(|entry| entry.term);
+            piece.right |= index <= piece.span.committed || (self.above.is_some() && term == self.above);
         }
         // The log that the entry above was taken from, or else that of the member which was named first.
         let right = self.active.iter().filter(|piece| piece.right);
@@ -208,7 +212,7 @@ impl<'m> Descent<'m> {
                 _ => {}
             }
         }
-        self.pick = Some(member);
+        (self.pick, self.above) = (Some(member), Some(entry.term));
         Ok(Some(Located { member, entry }))
     }
 }

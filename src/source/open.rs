@@ -197,8 +197,7 @@ fn check_locks(dir: &DataDir) -> Result<()> {
 }
 
 /// What can be done about a damaged source.
-pub(crate) const WHAT_TO_DO: &str =
-    "take another copy, give the other members too, or go on to the last sound record with --salvage";
+pub(crate) const WHAT_TO_DO: &str = "take another copy, give the other members' directories to `convert` too, or have it skip the damage with --salvage";
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
 fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
@@ -209,7 +208,7 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     }
     if !options.salvage
         && !options.log_only
-        && let Some(damage) = member.wal.as_mut().and_then(Wal::take_damage)
+        && let Some(damage) = member.wal.as_mut().and_then(Wal::take_end_damage)
     {
         return Err(damage.advise(WHAT_TO_DO));
     }

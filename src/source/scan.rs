@@ -238,7 +238,9 @@ impl Scan {
         }
         match self.open.last() {
             // A snapshot was received from a leader: the entries between are not on this disk.
-            Some(last) if entry.index.0 > last.0.saturating_add(1) => self.close_span(self.commit_below(entry.index)),
+            Some(last) if entry.index.0 > last.0.saturating_add(1) => {
+                self.close_span(self.commit_below(entry.index), true);
+            }
             Some(last) if entry.index <= last => self.overwrite(entry.index),
             _ => {}
         }
@@ -318,14 +320,14 @@ impl Scan {
         let committed = self.commit_below(record.index);
         let entries = &mut self.open.entries;
         let after = entries.split_off(entries.partition_point(|entry| entry.index <= record.index));
-        self.close_span(committed);
-        self.open = Span { entries: after, base: Some(record), committed: RaftIndex(0) };
+        self.close_span(committed, true);
+        self.open = Span { entries: after, base: Some(record), ..Span::default() };
     }
 
     /// Ends the span, and begins another.
-    fn close_span(&mut self, committed: RaftIndex) {
+    fn close_span(&mut self, committed: RaftIndex, replaced: bool) {
         let mut span = std::mem::take(&mut self.open);
-        span.committed = committed;
+        (span.committed, span.replaced) = (committed, replaced);
         if !span.entries.is_empty() {
             self.spans.push(span);
         }
@@ -334,7 +336,7 @@ impl Scan {
     /// Notes records that are lost. Entries before them may have been replaced by what is lost.
     fn hole(&mut self, error: Error, segment: &Segment) {
         let before = self.open.last().or(self.open.base.map(|base| base.index)).unwrap_or_default();
-        self.close_span(self.certain_commit());
+        self.close_span(self.certain_commit(), false);
         self.pending = None;
         // The next checksum record begins the chain anew.
         self.crc = 0;
@@ -351,10 +353,12 @@ impl Scan {
         below.checked_sub(1).and_then(|at| self.commits.get(at)).copied().unwrap_or_default()
     }
 
-    /// The commit index that speaks of the entries that stand in the log, whatever the next record was: servers before 3.4.8
-    /// record the commit index of a received snapshot right before the snapshot.
+    /// The commit index that speaks of the entries in the log, whatever the next record was: servers before 3.4.8 record the commit
+    /// index of a received snapshot right before the snapshot. A log with an entry of the current term fits its leader's log.
     fn certain_commit(&self) -> RaftIndex {
-        if self.state_was_last { self.commit_below(self.commit()) } else { self.commit() }
+        let term = self.open.entries.last().map(|entry| entry.term);
+        let fits = term == self.hard_state.map(|state| state.term);
+        if self.state_was_last && !fits { self.commit_below(self.commit()) } else { self.commit() }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Span {
     pub committed: RaftIndex,
     /// The received snapshot that the span begins after.
     pub base: Option<SnapRecord>,
+    /// Whether a received snapshot took the place of what the span does not prove; if not, damage follows it.
+    pub replaced: bool,
 }
 
 impl Span {
@@ -141,7 +143,7 @@ impl Wal {
     pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
         let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name, written: None };
         let mut wal = Wal::scan(segments.into_iter().map(held).collect());
-        wal.take_damage().map_or(Ok(wal), Err)
+        wal.take_end_damage().map_or(Ok(wal), Err)
     }
 
     fn scan(segments: Vec<Segment>) -> Wal {
@@ -155,7 +157,7 @@ impl Wal {
     }
 
     /// The damage that the log ends in, as an error to be returned.
-    pub fn take_damage(&mut self) -> Option<Error> {
+    pub fn take_end_damage(&mut self) -> Option<Error> {
         match std::mem::replace(&mut self.end, End::Clean) {
             End::Damaged(error) => Some(error),
             end => {
@@ -163,6 +165,12 @@ impl Wal {
                 None
             }
         }
+    }
+
+    /// The first damage in the log, as an error to be returned.
+    pub fn take_damage(&mut self) -> Option<Error> {
+        let hole = self.scan.holes.drain(..).next().map(|hole| hole.error);
+        hole.or_else(|| self.take_end_damage())
     }
 
     /// Records that are lost in the middle of the log.
@@ -235,10 +243,14 @@ impl Wal {
         out
     }
 
-    /// Entries of earlier spans that nothing in this log proves to be committed. A later snapshot or damage took their place.
-    pub fn stale(&self) -> impl Iterator<Item = &EntryRef> {
+    /// Entries of earlier spans that nothing in this log proves to be committed, and whether a later snapshot took their place.
+    pub fn unproven(&self) -> impl Iterator<Item = (&EntryRef, bool)> {
         let earlier = self.spans().split_last().map_or(&[][..], |(_, earlier)| earlier);
-        earlier.iter().flat_map(|span| span.entries.iter().filter(|entry| entry.index > span.committed))
+        let of = |span: &'_ Span| (span.committed, span.replaced);
+        earlier.iter().flat_map(move |span| {
+            let (committed, replaced) = of(span);
+            span.entries.iter().filter(move |entry| entry.index > committed).map(move |entry| (entry, replaced))
+        })
     }
 
     /// The entry that a reference names.

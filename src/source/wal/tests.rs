@@ -44,7 +44,7 @@ fn a_sound_log_is_read_whole() {
         );
         assert!(wal.holes().is_empty() && matches!(wal.end(), End::Clean));
         assert!(wal.continues(RaftIndex(0)) && wal.continues(RaftIndex(7)) && wal.continues(RaftIndex(u64::MAX)));
-        assert_eq!((wal.spans().len(), wal.history().len(), wal.stale().count()), (1, 9, 0));
+        assert_eq!((wal.spans().len(), wal.history().len(), wal.unproven().count()), (1, 9, 0));
     }
 }
 
@@ -324,7 +324,7 @@ fn a_stale_tail_below_a_received_snapshot_does_not_count() {
         assert_eq!(indexes(&wal), [21, 22]);
         let history: Vec<u64> = wal.history().iter().map(|entry| entry.index.0).collect();
         assert_eq!(history, (1..=9).chain(21..=22).collect::<Vec<_>>());
-        assert_eq!(wal.stale().map(|entry| entry.index.0).collect::<Vec<_>>(), (10..=20).collect::<Vec<_>>());
+        assert_eq!(wal.unproven().map(|(entry, _)| entry.index.0).collect::<Vec<_>>(), (10..=20).collect::<Vec<_>>());
         assert!(wal.at(RaftIndex(15)).is_none() && !wal.continues(RaftIndex(9)) && wal.continues(RaftIndex(20)));
     }
 }
@@ -336,7 +336,7 @@ fn a_snapshot_record_that_no_commit_confirms_changes_nothing() {
     (10..=30).for_each(|index| log.entry(NORMAL, 7, index, None));
     log.snapshot(20, 8);
     let wal = read(&log).unwrap();
-    assert_eq!((indexes(&wal), wal.commit(), wal.stale().count()), ((1..=30).collect::<Vec<_>>(), RaftIndex(9), 0));
+    assert_eq!((indexes(&wal), wal.commit(), wal.unproven().count()), ((1..=30).collect::<Vec<_>>(), RaftIndex(9), 0));
 }
 
 /// Who made a segment is told by the first frame whose length needs padding; a checksum record alone often does not.
