@@ -87,7 +87,7 @@ fn restored_and_checked(test: &str, version: Version, name: &str, auth: bool) {
         assert_eq!(restore.len(), 1);
         let member = restore[0].member.clone().unwrap();
         paste(&peers, version, temp.path(), &restore[0].command, "").success();
-        let data_dir = temp.path().join(format!("{member}.etcd"));
+        let data_dir = temp.path().join(format!("{member}.v3.etcd"));
         let server = Server::start(&Boot::new(&peers, version, &data_dir));
         let asked = check(&peers, version, &made, &server, password);
         assert_eq!(asked.contains("--user root"), auth, "{asked}");
@@ -134,7 +134,7 @@ fn the_hash_of_kept_v3_data_is_that_of_every_release() {
             let made = converted(&scenario, temp.path(), version, existing);
             let restore = steps(&made, "restore").remove(0);
             paste(&peers, version, temp.path(), &restore.command, "").success();
-            let data_dir = temp.path().join(format!("{}.etcd", restore.member.unwrap()));
+            let data_dir = temp.path().join(format!("{}.v3.etcd", restore.member.unwrap()));
             let server = Server::start(&Boot::new(&peers, version, &data_dir));
             check(&peers, version, &made, &server, "");
         }

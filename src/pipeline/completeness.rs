@@ -92,16 +92,22 @@ impl Completeness {
             Weight::EndMissing => self.losses.push(notice(code, message)),
             Weight::Damaged(_) if opened.salvage => self.losses.push(notice("salvaged", message)),
             Weight::Damaged(reason) => {
-                let needed = voters.div_ceil(2).max(1);
-                let message = format!(
-                    "{message}; {} of {} would prove that nothing is missing, found {whole}",
-                    counted(needed as u64, "whole log", "whole logs"),
-                    counted(voters as u64, "voter", "voters")
-                );
+                let message = match voters {
+                    0 => format!("{message}; who votes is not known, so nothing proves that the other logs are enough"),
+                    _ => format!(
+                        "{message}; {} of {} would prove that nothing is missing, found {whole}",
+                        counted(voters.div_ceil(2) as u64, "whole log", "whole logs"),
+                        counted(voters as u64, "voter", "voters")
+                    ),
+                };
                 self.losses.push(notice(code, message.clone()));
                 let error = Error::new(reason, message);
                 let error = if error.kind() == Kind::Damaged { error.advise(WHAT_TO_DO) } else { error };
-                self.refusal.get_or_insert(error);
+                // The same one, in whatever order the members are given.
+                let rank = |error: &Error| (error.kind().exit_code(), error.to_string());
+                if self.refusal.as_ref().is_none_or(|other| rank(&error) < rank(other)) {
+                    self.refusal = Some(error);
+                }
             }
         }
     }

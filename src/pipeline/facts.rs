@@ -194,6 +194,10 @@ fn log_state(
     if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
         report.lose("salvaged", format!("started from {}, which the log alone does not lead to", broken.display()));
     }
+    if opened.salvage && opened.members.iter().all(|member| member.wal.is_none()) {
+        report
+            .lose("salvaged", "there is no log: the state is that of the snapshot, and what followed it is not known");
+    }
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { "salvaged" } else { "cut-copy" };
         report.lose(code, format!("went on without what is missing: {missing}"));

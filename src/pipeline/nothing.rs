@@ -40,17 +40,17 @@ impl Source<'_, '_> {
     /// The source has no key.
     fn no_key(&self, plan: &Plan, report: &Report) -> Result<String> {
         let (mut there, mut advice) = (Vec::new(), Vec::new());
+        let v3 = self.backend.describe().filter(|_| self.options.existing != Existing::DropV3);
         let directories = plan.inventory.directories;
         if directories > 0 {
             there.push(counted(directories, "directory", "directories"));
-            if self.options.dirs == Dirs::Drop && plan.inventory.empty_directories > 0 {
+            if self.options.dirs == Dirs::Drop && plan.inventory.empty_directories > 0 && v3.is_none() {
                 advice.push("--dirs marker writes a key for each empty directory");
             }
         }
         let names = [(&report.contents.users, "v2 user", "v2 users"), (&report.contents.roles, "v2 role", "v2 roles")];
         let auth = names.iter().filter(|(names, ..)| !names.is_empty());
         there.extend(auth.map(|(names, one, many)| counted(names.len() as u64, one, many)));
-        let v3 = self.backend.describe();
         if let Some(v3) = &v3 {
             there.push(format!("v3 data ({v3})"));
             advice.push("--existing keep-v3 writes the v3 data alone");
@@ -69,7 +69,7 @@ impl Source<'_, '_> {
             advice.push("--tail all takes the tail");
         }
         let named = !report.contents.users.is_empty() || !report.contents.roles.is_empty();
-        if v3.is_none() || self.options.existing == Existing::DropV3 {
+        if v3.is_none() {
             advice.push(match named && self.options.auth != AuthPolicy::Ignore {
                 true => "--allow-empty writes a database with the users and roles alone",
                 false => "--allow-empty writes an empty database",

@@ -181,6 +181,8 @@ fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Rep
     if report.is_none() && found.facts.sha256 == Sha256Check::None {
         convert.to = To::Backend;
     }
+    // What a strict run refuses does not keep the rest from being compared.
+    convert.strict = false;
     convert.sources.clone_from(&options.sources);
     convert.wal_dirs.clone_from(&options.wal_dirs);
     let unusable = |message: String| {

@@ -60,7 +60,10 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
 
 fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
     let hashes = |report: &Report| -> Vec<(u64, String)> {
-        report.source_files.iter().map(|file| (file.bytes, file.sha256.clone())).collect()
+        let mut hashes: Vec<_> = report.source_files.iter().map(|file| (file.bytes, file.sha256.clone())).collect();
+        // Members may be given in another order.
+        hashes.sort();
+        hashes
     };
     let program = |report: &Report| report.transformed.as_ref().and_then(|made| made.program_sha256.clone());
     if earlier.schema != now.schema || earlier.etcdlift != now.etcdlift {

@@ -163,12 +163,13 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     };
     let step = |member, command| NextStep { member, purpose: "restore".into(), command, expect: None };
     if members.is_empty() {
-        return vec![step(None, command("NAME", "NAME=PEER_URL,...", "PEER_URL", "NAME.etcd"))];
+        return vec![step(None, command("NAME", "NAME=PEER_URL,...", "PEER_URL", "NAME.v3.etcd"))];
     }
     let pairs = members.iter().flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));
     let cluster = word(&pairs.collect::<Vec<_>>().join(","));
     let of = |member: &NewMember<'_>| {
-        let dir = quoted(Path::new(&format!("{}.etcd", member.name.replace('/', "_"))));
+        // Not etcd's default name: the directory of the v2 data may have that.
+        let dir = quoted(Path::new(&format!("{}.v3.etcd", member.name.replace('/', "_"))));
         let (name, urls) = (word(&member.name), word(&member.peer_urls.join(",")));
         step(Some(member.name.clone()), command(&name, &cluster, &urls, &dir))
     };

@@ -271,7 +271,7 @@ impl<'m> Search<'m> {
     }
 
     fn failure(self) -> Error {
-        let wal = self.members.first().and_then(|member| member.wal.as_ref());
+        let wal = self.members.iter().find_map(|member| member.wal.as_ref());
         let alone = self.members.len() == 1;
         self.first_gap.or(self.first_damage).unwrap_or_else(|| match wal {
             None => Error::new(Reason::SourceEmpty, "expected a .snap file, found none"),

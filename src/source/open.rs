@@ -201,6 +201,9 @@ pub(crate) const WHAT_TO_DO: &str = "take another copy, give the other members' 
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
 fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
+    if member.has_empty_log() && options.salvage && !member.snapshots.is_empty() {
+        member = Member { wal: None, ..member };
+    }
     if member.has_empty_log() {
         let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
                        backup that etcdctl 2.0 made of a running server";
@@ -225,11 +228,10 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
 }
 
 fn opened(members: Vec<Member>, options: OpenOptions) -> Result<Opened> {
-    let salvage = options.salvage && members.iter().any(|member| member.wal.is_some());
-    if salvage {
+    if options.salvage {
         let mut starts = salvage_starts(&members, options.up_to)?;
         let choice = starts.remove(0).choice;
-        return Ok(Opened { salvage, other_starts: starts, ..Opened::at(members, choice) });
+        return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, choice) });
     }
     match choose(&members, options.up_to) {
         Err(_) if options.log_only => {

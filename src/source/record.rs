@@ -116,6 +116,53 @@ pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
     }
 }
 
+/// Where a segment can be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// Offset of the first record that is proven.
+    pub offset: u64,
+    /// The checksum that its chain goes on from: that of the record before it.
+    pub crc: u32,
+}
+
+/// Finds the first two records at or after `from` of which the first one's checksum leads to the second one's.
+///
+/// Any bytes may look like a record. So the bytes that are hashed in vain are bounded by a multiple of the segment.
+pub fn find_records(segment: &[u8], from: u64) -> Option<Resumed> {
+    let mut budget = 4 * segment.len() as u64 + 4096;
+    let first = usize::try_from(from + FRAME_HEAD).ok()?;
+    // A record begins with the tag of its type.
+    for at in memchr::memchr_iter(0x08, segment.get(first..)?) {
+        let offset = (first + at) as u64 - FRAME_HEAD;
+        let Some((before, next)) = record_at(segment, offset) else { continue };
+        let Some((after, _)) = record_at(segment, next) else { continue };
+        if after.kind == RecordType::Crc {
+            continue;
+        }
+        let data = after.data.unwrap_or_default();
+        budget = budget.checked_sub(data.len() as u64)?;
+        if crc32c::crc32c_append(before.crc, data) == after.crc {
+            return Some(Resumed { offset: next, crc: before.crc });
+        }
+    }
+    None
+}
+
+/// The record whose frame begins here, and where the next one does, if its fields fit its length.
+fn record_at(segment: &[u8], offset: u64) -> Option<(Record<'_>, u64)> {
+    let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
+    // What most bytes fail at: a length below 4 GiB with the flags of a padding, a type of one byte, the tag of a checksum.
+    let likely = matches!(head, [.., 0, 0, 0, 0 | 0x81..=0x87]) && matches!(body, [0x08, 1..=5, 0x10, ..]);
+    if !likely {
+        return None;
+    }
+    let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
+    let frame = body.get(..usize::try_from(length.record.checked_add(length.padding)?).ok()?)?;
+    let (record, padding) = frame.split_at_checked(usize::try_from(length.record).ok()?)?;
+    let parsed = parse_record(record, offset + FRAME_HEAD).ok().filter(|_| all_zero(padding))?;
+    Some((parsed, offset + FRAME_HEAD + frame.len() as u64))
+}
+
 /// Whether a record that does not match its checksum looks torn: some whole sector of it was never written, and nothing
 /// but zeros follows it in the segment (FORMATS 4.7).
 pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {

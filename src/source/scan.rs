@@ -8,7 +8,7 @@ use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
     parse_snap_record,
 };
-use crate::source::record::{Broken, Frame, Record, RecordType, looks_torn, read_frame};
+use crate::source::record::{Broken, Frame, Record, RecordType, find_records, looks_torn, read_frame};
 use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
 
 /// What a pass over all segments found.
@@ -39,6 +39,8 @@ pub(super) struct Scan {
     state_was_last: bool,
     /// A snapshot record that does not fit the entries, until a hard state commits it.
     pending: Option<SnapRecord>,
+    /// A record contradicts those before it, though each of them is whole: these are not all of one log.
+    is_foreign: bool,
     /// Holes that a hard state follows.
     holes_before_state: usize,
 }
@@ -125,22 +127,34 @@ impl Scan {
                 }
                 Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
                 Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
-                Err(broken) => return Err(broken.into_error()),
+                Err(broken) => {
+                    offset = self.skip(broken.into_error(), segment, offset)?;
+                    continue;
+                }
             };
             if first && record.kind != RecordType::Crc {
                 return Err(damaged(offset, "expected a checksum record at the beginning of a segment"));
             }
             first = false;
             match self.check_crc(&record) {
-                Ok(()) => {
-                    self.record(number, &record)?;
-                    self.marks.frame(record.len, padded);
-                }
+                Ok(()) => match self.record(number, &record) {
+                    Ok(()) => self.marks.frame(record.len, padded),
+                    Err(error) if self.is_foreign => return Err(error),
+                    Err(error) => {
+                        // The record is whole, and nobody can read it: the checksums go on after it.
+                        let Some(crc) = self.resumes(&record, bytes, next) else { return Err(error) };
+                        self.hole(error, segment);
+                        self.crc = crc;
+                    }
+                },
                 Err(_) if last && (looks_torn(bytes, offset, next) || segment.is_being_written(offset)) => {
                     return Ok(Some(offset));
                 }
                 Err(error) => {
-                    let Some(crc) = self.resumes(&record, bytes, next) else { return Err(error) };
+                    let Some(crc) = self.resumes(&record, bytes, next) else {
+                        offset = self.skip(error, segment, offset)?;
+                        continue;
+                    };
                     self.hole(error, segment);
                     self.crc = crc;
                 }
@@ -151,6 +165,18 @@ impl Scan {
             return Err(damaged(0, "expected records in a segment that has a successor, found none"));
         }
         Ok(None)
+    }
+
+    /// Where the log goes on after what cannot be read: at the first record that the checksum of the record before it proves. That
+    /// one is lost with the rest, because nothing proves it.
+    fn skip(&mut self, error: Error, segment: &Segment, offset: u64) -> Result<u64> {
+        if self.metadata.is_none() {
+            return Err(error);
+        }
+        let Some(found) = find_records(segment.map.bytes(), offset + 1) else { return Err(error) };
+        self.hole(error, segment);
+        self.crc = found.crc;
+        Ok(found.offset)
     }
 
     /// The chain of checksums (FORMATS 4.3).
@@ -207,6 +233,7 @@ impl Scan {
     fn metadata(&mut self, data: &[u8], offset: u64) -> Result<()> {
         if self.metadata.is_some() {
             if self.metadata_bytes != data {
+                self.is_foreign = true;
                 return Err(damaged(offset, "expected the member metadata of the first segment, found another's"));
             }
             return Ok(());
@@ -249,6 +276,7 @@ impl Scan {
         let previous = span.entries.last().map(|entry| entry.term).or(span.base.filter(before).map(|base| base.term));
         if let Some(previous) = previous.filter(|previous| entry.term < *previous) {
             let message = format!("expected an entry of term {previous} or later, found term {}", entry.term);
+            self.is_foreign = true;
             return Err(damaged(offset, message));
         }
         span.entries.push(reference);
@@ -279,6 +307,7 @@ impl Scan {
         if let Some(previous) = self.hard_state
             && (state.term < previous.term || state.commit < previous.commit)
         {
+            self.is_foreign = true;
             let message = format!(
                 "expected a hard state of term {} and commit {} or later, found term {} and commit {}",
                 previous.term, previous.commit, state.term, state.commit

@@ -51,11 +51,13 @@ fn archives_and_pointers_are_named_with_the_cure() {
 
 #[test]
 fn a_pointer_inside_a_data_directory_is_named() {
-    for name in [DEMO_SNAP, DEMO_WAL, "member/snap/db"] {
+    for (name, reason) in
+        [(DEMO_SNAP, "not-etcd-data"), (DEMO_WAL, "not-etcd-data"), ("member/snap/db", "v3-unreadable")]
+    {
         let case = Case::new();
         let source = case.demo();
         fs::write(source.join(name), LFS).unwrap();
-        case.run(&source, &[]).refused(5, "not-etcd-data", &[name, "Git LFS", "git lfs pull"]);
+        case.run(&source, &[]).refused(5, reason, &[name, "Git LFS", "git lfs pull"]);
     }
     let case = Case::new();
     let source = case.demo();

@@ -144,7 +144,7 @@ fn a_gap_between_snapshot_and_log_is_refused() {
     let case = Case::new();
     let source = case.demo();
     cut_log_before(&source.join(DEMO_WAL), 45);
-    case.run(&source, &[]).refused(3, "gap", &[".wal: ", "raft entry 42", "begin at 45"]);
+    case.run(&source, &[]).refused(3, "gap", &[".wal: ", "raft entry 42", "has none before 45"]);
 }
 
 /// Makes a log that begins with this raft entry, with the checksums that a server would have written.

@@ -169,7 +169,7 @@ impl SourceDir {
     pub(crate) fn expected_after(&self, len: usize) -> Option<Tree> {
         let last = self.records.last().unwrap().0;
         let there = self.records.iter().filter(|(segment, end, _)| *segment < last || *end <= len);
-        // A snapshot counts with its record, or before a log without entries; else the log is read from its beginning.
+        // A snapshot counts with its record, or at the end of the log or beyond it; else the log is read from its beginning.
         let (mut entry, mut commit, mut records) = (0, 0, 0);
         for (_, _, said) in there {
             records += 1;
@@ -180,7 +180,7 @@ impl SourceDir {
                 Said::Other => {}
             }
         }
-        if entry == 0 {
+        if entry <= self.snap_index {
             (entry, commit) = (self.snap_index, commit.max(self.snap_index));
         }
         // A log whose member is not known is none; nor is one that does not reach its own commit.

@@ -42,9 +42,9 @@ fn each_member_is_restored_with_the_urls_it_had() {
         )
     };
     let expected = [
-        line("m0", "http://10.0.0.1:2380,http://10.0.0.1:7001", "m0.etcd"),
-        line("'m 1'", "http://10.0.0.2:2380", "'m 1.etcd'"),
-        line("c3", "http://10.0.0.3:2380", "c3.etcd"),
+        line("m0", "http://10.0.0.1:2380,http://10.0.0.1:7001", "m0.v3.etcd"),
+        line("'m 1'", "http://10.0.0.2:2380", "'m 1.v3.etcd'"),
+        line("c3", "http://10.0.0.3:2380", "c3.v3.etcd"),
     ];
     assert_eq!(restore, expected);
     let members: Vec<_> = steps(&report(three())).into_iter().map(|step| step.member).collect();

@@ -144,8 +144,7 @@ fn a_missing_segment_is_a_hole() {
     assert_eq!((indexes(&wal), wal.holes().len(), wal.spans().len()), (vec![7, 8, 9], 1, 2));
     assert!(!wal.continues(RaftIndex(3)) && wal.continues(RaftIndex(6)));
     assert!(wal.holes()[0].error.to_string().contains("expected segment 0000000000000001"), "{wal:?}");
-    // The hard state right before the hole may have belonged to a snapshot that was received.
-    assert_eq!(wal.spans()[0].committed, RaftIndex(0));
+    assert_eq!(wal.spans()[0].committed, RaftIndex(3));
 }
 
 /// What a crash while the segment was cut leaves: nothing of it, or its header alone.
@@ -184,7 +183,7 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
         let mut segments = log.named();
         // Damaged, emptied, or not there.
         match lost {
-            0 => segments[2].1[2] ^= 1,
+            0 => segments[2].1.fill(0xa5),
             1 => segments[2].1.clear(),
             _ => drop(segments.remove(2)),
         }
@@ -326,6 +325,26 @@ fn a_stale_tail_below_a_received_snapshot_does_not_count() {
         assert_eq!(history, (1..=9).chain(21..=22).collect::<Vec<_>>());
         assert_eq!(wal.unproven().map(|(entry, _)| entry.index.0).collect::<Vec<_>>(), (10..=20).collect::<Vec<_>>());
         assert!(wal.at(RaftIndex(15)).is_none() && !wal.continues(RaftIndex(9)) && wal.continues(RaftIndex(20)));
+    }
+}
+
+/// Servers before 3.4.8 write the commit index of a received snapshot, and then its record: where that is lost, the entries of an
+/// earlier term may be stale.
+#[test]
+fn a_hard_state_of_another_term_right_before_damage_proves_nothing() {
+    for (term, committed) in [(7, 20), (8, 9)] {
+        let mut log = three(Dialect::Padded);
+        (10..=30).for_each(|index| log.entry(NORMAL, 7, index, None));
+        log.state(term, 0xb, 20);
+        log.snapshot(20, 6);
+        log.entry(NORMAL, 8, 21, None);
+        log.state(8, 0xb, 21);
+        let mut segments = log.named();
+        let ends = &log.segments()[2].ends;
+        let at = ends[ends.len() - 4] + 12;
+        segments[2].1[at] ^= 1;
+        let wal = Wal::of_bytes(segments).unwrap();
+        assert_eq!((wal.spans()[0].committed, wal.holes().len()), (RaftIndex(committed), 1), "term {term}");
     }
 }
 
