@@ -35,7 +35,7 @@ pub struct Cli {
 
 const LONG_ABOUT: &str = "Offline converter of etcd v2 data into verified etcd v3 snapshots.
 
-Reads a .snap file, a copied data directory with its write-ahead log, or a backup made by `etcdctl backup`, and writes a \
+Reads a .snap file, a copied data directory, a write-ahead log alone, or a backup made by `etcdctl backup`, and writes a \
 database that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.";
 
 const EXIT_STATUS: &str = "Exit status:

@@ -413,7 +413,7 @@ perhaps not all: 1 write left out
 done, verified: /tmp/demo.db
 next, on every member:
   etcdutl snapshot restore /tmp/demo.db --name NAME --initial-cluster NAME=PEER_URL,... --initial-advertise-peer-urls \
-PEER_URL --data-dir NAME.etcd
+PEER_URL --data-dir NAME.v3.etcd
 then, before the first write, this must print the hash 123 for every member:
   etcdctl --endpoints CLIENT_URL endpoint hashkv --cluster --rev 7
 ";

@@ -125,12 +125,31 @@ pub struct Resumed {
     pub crc: u32,
 }
 
-/// Finds the first two records at or after `from` of which the first one's checksum leads to the second one's.
+/// Goes on after a record whose fields cannot be read, where its length can, and its data leads to the checksum of the next
+/// record. `crc` is the checksum before it.
+pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32) -> Option<Resumed> {
+    let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
+    let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
+    let record = body.get(..usize::try_from(length.record).ok()?)?;
+    let next = offset + FRAME_HEAD + length.record + length.padding;
+    let (after, _) = record_at(segment, next).filter(|(after, _)| after.kind != RecordType::Crc)?;
+    // The data follows a type, a checksum of at most five bytes, and a length of at most five.
+    let heads = 5..=14usize.min(record.len());
+    heads.filter_map(|head| record.get(head..)).find_map(|data| {
+        let crc = crc32c::crc32c_append(crc, data);
+        let proven = crc32c::crc32c_append(crc, after.data.unwrap_or_default()) == after.crc;
+        proven.then_some(Resumed { offset: next, crc })
+    })
+}
+
+/// Finds the first two records after `damaged` of which the first one's checksum leads to the second one's. It goes on with the
+/// first one where all that lies before it is one whole record, whose length alone is damaged; else with the second. `crc` is
+/// the checksum before it.
 ///
 /// Any bytes may look like a record. So the bytes that are hashed in vain are bounded by a multiple of the segment.
-pub fn find_records(segment: &[u8], from: u64) -> Option<Resumed> {
+pub fn find_records(segment: &[u8], damaged: u64, crc: u32) -> Option<Resumed> {
     let mut budget = 4 * segment.len() as u64 + 4096;
-    let first = usize::try_from(from + FRAME_HEAD).ok()?;
+    let first = usize::try_from(damaged + 1 + FRAME_HEAD).ok()?;
     // A record begins with the tag of its type.
     for at in memchr::memchr_iter(0x08, segment.get(first..)?) {
         let offset = (first + at) as u64 - FRAME_HEAD;
@@ -142,10 +161,23 @@ pub fn find_records(segment: &[u8], from: u64) -> Option<Resumed> {
         let data = after.data.unwrap_or_default();
         budget = budget.checked_sub(data.len() as u64)?;
         if crc32c::crc32c_append(before.crc, data) == after.crc {
-            return Some(Resumed { offset: next, crc: before.crc });
+            let whole = whole_record(segment, damaged, offset, crc);
+            let first = whole.map(|crc| Resumed { offset, crc });
+            return Some(first.unwrap_or(Resumed { offset: next, crc: before.crc }));
         }
     }
     None
+}
+
+/// The checksum of the record that lies between two offsets, if it is whole: at most seven bytes of padding follow it.
+fn whole_record(segment: &[u8], start: u64, end: u64, crc: u32) -> Option<u32> {
+    let body = usize::try_from(start + FRAME_HEAD).ok()?..usize::try_from(end).ok()?;
+    let body = segment.get(body)?;
+    (0..8).find_map(|padding| {
+        let (record, rest) = body.split_at_checked(body.len().checked_sub(padding)?)?;
+        let record = parse_record(record, start + FRAME_HEAD).ok().filter(|_| all_zero(rest))?;
+        (crc32c::crc32c_append(crc, record.data.unwrap_or_default()) == record.crc).then_some(record.crc)
+    })
 }
 
 /// The record whose frame begins here, and where the next one does, if its fields fit its length.

@@ -8,7 +8,9 @@ use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
     parse_snap_record,
 };
-use crate::source::record::{Broken, Frame, Record, RecordType, find_records, looks_torn, read_frame};
+use crate::source::record::{
+    Broken, Frame, Record, RecordType, after_damaged_head, find_records, looks_torn, read_frame,
+};
 use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
 
 /// What a pass over all segments found.
@@ -167,13 +169,15 @@ impl Scan {
         Ok(None)
     }
 
-    /// Where the log goes on after what cannot be read: at the first record that the checksum of the record before it proves. That
-    /// one is lost with the rest, because nothing proves it.
+    /// Where the log goes on after what cannot be read: right after it, where its data or its length is all that is sound of it, or
+    /// at the first record that the checksum of the record before it proves. That one is lost then, because nothing proves it.
     fn skip(&mut self, error: Error, segment: &Segment, offset: u64) -> Result<u64> {
         if self.metadata.is_none() {
             return Err(error);
         }
-        let Some(found) = find_records(segment.map.bytes(), offset + 1) else { return Err(error) };
+        let bytes = segment.map.bytes();
+        let found = after_damaged_head(bytes, offset, self.crc).or_else(|| find_records(bytes, offset, self.crc));
+        let Some(found) = found else { return Err(error) };
         self.hole(error, segment);
         self.crc = found.crc;
         Ok(found.offset)

@@ -9,7 +9,7 @@ use nix::libc;
 
 use super::common::peers::{self, Version};
 use super::common::server::{Boot, Server};
-use super::files::copy_sparse;
+use super::files::{copy_sparse, frames};
 use super::kit::{Case, DEMO_WAL, demo, one_line};
 use crate::test_name;
 
@@ -107,9 +107,12 @@ fn damage_is_damage_while_an_etcd_runs() {
     let source = case.demo();
     let file = OpenOptions::new().read(true).write(true).open(source.join(DEMO_WAL)).unwrap();
     let held = Flock::lock(file.try_clone().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+    // After the snapshot.
+    let records = frames(&fs::read(source.join(DEMO_WAL)).unwrap());
+    let at = records[records.len() - 4].1.end as u64 - 3;
     let mut byte = [0];
-    file.read_exact_at(&mut byte, 3000).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], 3000).unwrap();
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
     case.run(&source, &["--allow-live"]).refused(3, "damaged", &[DEMO_WAL, "byte "]);
     held.unlock().unwrap();
 }

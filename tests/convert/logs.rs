@@ -83,6 +83,9 @@ fn a_log_cut_below_what_was_applied_is_refused() {
     run.converted(8);
     assert_eq!(run.report()["source"]["raft_index"], 41);
     assert!(run.report()["losses"].to_string().contains("the log ends at 19 without a record of it"));
+    let case = Case::new();
+    let source = case.demo();
+    edit(&source.join(DEMO_WAL), |bytes| bytes.truncate(frames(bytes)[40].0 + 20));
     fs::remove_file(source.join(DEMO_SNAP)).unwrap();
     let words = [".wal: byte ", "cut short: expected the log to reach", "a part of the log is missing", "--salvage"];
     case.run(&source, &[]).refused(3, "commit-beyond-log", &words);

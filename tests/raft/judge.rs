@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use etcdlift::error::Kind;
+use etcdlift::error::{Kind, Reason};
 use etcdlift::fuzzing::model::Model;
 use etcdlift::options::{ExportFormat, ExportOptions, InOrderNames, TailPolicy};
 use etcdlift::pipeline::export;
@@ -25,6 +25,9 @@ impl Given {
         self.damage.is_some_and(|damage| damage.is_visible)
     }
 }
+
+/// Why even `--salvage` may have nothing to start from.
+const NO_START: [Reason; 2] = [Reason::SourceEmpty, Reason::WalMissing];
 
 type State = BTreeMap<String, (String, u64, u64)>;
 
@@ -49,6 +52,10 @@ pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result
         Ok(exported) => exported,
         Err(error) => {
             return match error.kind() {
+                // Salvage takes what there is, unless there is no sound start at all.
+                Kind::Refused if salvage && !NO_START.contains(&error.reason()) => {
+                    Err(format!("salvage refused: {error:?}"))
+                }
                 Kind::Damaged | Kind::Refused if hurt => Ok(format!("{what}: refused ({:?})", error.reason())),
                 Kind::Empty if error.message().contains("possibly incomplete") => {
                     Ok(format!("{what}: no key, possibly incomplete"))

@@ -301,6 +301,43 @@ fn after_one_damaged_record_the_log_goes_on() {
     }
 }
 
+/// Damage in the frame of a record, which no checksum covers: its length, its type, the checksum itself. The log loses that
+/// record, and no other.
+#[test]
+fn a_damaged_frame_loses_one_record() {
+    for dialect in BOTH {
+        let log = three(dialect);
+        for record in 3..6 {
+            let (start, index) = (log.segments()[1].ends[record - 1], record as u64 + 1);
+            for (byte, bit) in (0..14).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+                let mut segments = log.named();
+                segments[1].1[start + byte] ^= 1 << bit;
+                let wal = Wal::of_bytes(segments).unwrap();
+                let place = format!("{dialect:?}, record {record}, byte {byte}, bit {bit}: {:?}", wal.holes());
+                assert_eq!(wal.holes().len(), 1, "{place}");
+                assert_eq!(indexes(&wal), (index + 1..=9).collect::<Vec<_>>(), "{place}");
+            }
+        }
+    }
+}
+
+/// Where several records are overwritten, the first that can be read again proves the next.
+#[test]
+fn overwritten_records_lose_one_more() {
+    for dialect in BOTH {
+        let mut log = three(dialect);
+        (10..=30).for_each(|index| log.entry(NORMAL, 1, index, Some(&[b'y'; 50])));
+        log.state(1, 0xa, 30);
+        let mut segments = log.named();
+        // Records 7 to 27 of the last segment are entries 10 to 30.
+        let ends = &log.segments()[2].ends;
+        segments[2].1[ends[9] + 3..ends[12] - 9].fill(0xa5);
+        let wal = Wal::of_bytes(segments).unwrap();
+        assert_eq!((indexes(&wal), wal.holes().len()), ((17..=30).collect::<Vec<_>>(), 1), "{:?}", wal.holes());
+        assert_eq!(wal.holes()[0].before, RaftIndex(12));
+    }
+}
+
 /// Entries of a deposed leader that reach beyond the snapshot which it received: the term at the snapshot's index proves that
 /// those up to it are no history. Servers record the commit index before or after the snapshot.
 #[test]
