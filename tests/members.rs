@@ -210,24 +210,29 @@ fn a_destroyed_log_is_made_up_for_by_the_others() {
     }
 }
 
-/// A log that ends below its own snapshot is a sign of a copy cut short, unless the others have the rest.
+/// Damage after the snapshot, and a copy that ends before it.
 #[test]
-fn a_damaged_log_below_its_snapshot_is_made_up_for_by_the_others() {
+fn a_damaged_or_truncated_log_is_made_up_for_by_the_others() {
     let Some(case) = case(test_name!(), "v3.4.23-e") else { return };
     let live = case.scenario.live();
     let (_, whole) = case.convert(&case.members(&live), &[]);
     let damaged = case.copy(live[0]);
     let segment = segment(&damaged);
-    let mut bytes = fs::read(&segment).unwrap();
-    bytes[5_000..10_000].fill(0xa5);
-    fs::write(&segment, bytes).unwrap();
-    let mut sources = case.members(&live);
-    sources[0] = damaged;
-    let (output, out) = case.convert(&sources, &[]);
-    assert_eq!(output.status, 0, "{}", output.story());
-    assert!(fs::read(&out).unwrap() == fs::read(whole).unwrap());
-    let codes = report(&out)["warnings"].to_string();
-    assert!(codes.contains("damage-filled") && codes.contains("cut-copy"), "{codes}");
+    let bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let mut hurt = bytes.clone();
+    hurt[end - 1500..end - 700].fill(0xa5);
+    let whole = fs::read(whole).unwrap();
+    for (bytes, code) in [(hurt, "damage-filled"), (bytes[..5_000].to_vec(), "cut-copy")] {
+        fs::write(&segment, bytes).unwrap();
+        let mut sources = case.members(&live);
+        sources[0].clone_from(&damaged);
+        let (output, out) = case.convert(&sources, &[]);
+        assert_eq!(output.status, 0, "{}", output.story());
+        assert!(fs::read(&out).unwrap() == whole, "{code}");
+        let codes = report(&out)["warnings"].to_string();
+        assert!(codes.contains(code), "{codes}");
+    }
 }
 
 #[test]

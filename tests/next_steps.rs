@@ -156,7 +156,7 @@ fn every_member_has_its_own_restore_command() {
         assert_eq!(names, ["m0", "m2", "m3"]);
         for step in &restore {
             paste(&peers, version, temp.path(), &step.command, "").success();
-            let dir = temp.path().join(format!("{}.etcd", step.member.as_ref().unwrap()));
+            let dir = temp.path().join(format!("{}.v3.etcd", step.member.as_ref().unwrap()));
             assert!(dir.join("member/wal").is_dir() && dir.join("member/snap/db").is_file());
         }
         assert_eq!(steps(&made, "check").len(), 1);

@@ -80,7 +80,7 @@ fn list_log(args: &Args, json: bool, signals: &Signals) -> Result<()> {
         allow_live: args.allow_live,
     };
     let mut pending = Vec::new();
-    pipeline::inspect_wal(&options, &|| signals.check(), &mut |line| {
+    let shown = pipeline::inspect_wal(&options, &|| signals.check(), &mut |line| {
         if json {
             serde_json::to_writer(&mut pending, line)
                 .map_err(|e| Error::new(Reason::Internal, format!("cannot write JSON: {e}")))?;
@@ -89,8 +89,10 @@ fn list_log(args: &Args, json: bool, signals: &Signals) -> Result<()> {
         }
         pending.push(b'\n');
         if pending.len() >= FLUSH_BYTES { print(&std::mem::take(&mut pending)) } else { Ok(()) }
-    })?;
-    print(&pending)
+    });
+    // What could be read comes before the damage that ended it.
+    print(&pending)?;
+    shown
 }
 
 /// Bytes of text gathered before they are printed.

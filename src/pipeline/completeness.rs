@@ -143,7 +143,7 @@ impl View<'_> {
 
     /// Records are lost, and others follow them.
     fn hole(&self, hole: &Hole) -> Sign {
-        let Hole { error, before, next } = hole;
+        let Hole { error, before, remains, next } = hole;
         let not_needed = |message: String| Sign { code: "damage-not-needed", message, weight: Weight::NotNeeded };
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
@@ -156,7 +156,7 @@ impl View<'_> {
                 "the damaged part of the log is newer than the state that was asked for: {error}"
             ));
         }
-        let lost = (before.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
+        let lost = (remains.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
         if lost.0 > lost.1 && !self.is_alone() {
             return not_needed(format!("damage in the log hides no entry: {error}"));
         }
@@ -166,7 +166,7 @@ impl View<'_> {
             } else {
                 format!("entries {} to {}", lost.0, lost.1)
             };
-            let message = format!("taken from another member: {entries}: {error}");
+            let message = format!("the logs of other members have what damage hides ({entries}): {error}");
             return Sign { code: "damage-filled", message, weight: Weight::NotNeeded };
         }
         let message = format!("later log entries were dropped because of damage: {error}");

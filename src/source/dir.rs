@@ -158,6 +158,10 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
             ..DataDir::empty(path, Layout::Log)
         }));
     }
+    if name.ends_with(".wal") {
+        let message = "found a WAL segment under a name that etcd does not give it: its place in the log is not known";
+        return Err(refuse(Reason::NotEtcd, path, message));
+    }
     // A snapshot under another name: its checksum tells.
     let mut head = [0; 1];
     read_at_start(path, &mut head)?;

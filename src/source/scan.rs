@@ -2,7 +2,7 @@
 //! the entries in spans. Knows records; must not know where a conversion starts or what an entry asks for.
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::RaftIndex;
+use crate::ids::{RaftIndex, Term};
 use crate::source::evidence::Marks;
 use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
@@ -41,6 +41,8 @@ pub(super) struct Scan {
     state_was_last: bool,
     /// A snapshot record that does not fit the entries, until a hard state commits it.
     pending: Option<SnapRecord>,
+    /// Term of the last entry before the last hole, until another entry follows.
+    term_before_hole: Option<Term>,
     /// A record contradicts those before it, though each of them is whole: these are not all of one log.
     is_foreign: bool,
     /// Holes that a hard state follows.
@@ -266,6 +268,13 @@ impl Scan {
         }
         if let Some(hole) = self.holes.last_mut() {
             hole.next.get_or_insert(entry.index);
+            // Entries of one term stand in one leader's log; any other entry may have replaced some of those before it.
+            if self.open.entries.is_empty()
+                && self.term_before_hole.take() == Some(entry.term)
+                && entry.index > hole.before
+            {
+                hole.remains = hole.before;
+            }
         }
         match self.open.last() {
             // A snapshot was received from a leader: the entries between are not on this disk.
@@ -368,12 +377,14 @@ impl Scan {
 
     /// Notes records that are lost. Entries before them may have been replaced by what is lost.
     fn hole(&mut self, error: Error, segment: &Segment) {
+        self.term_before_hole = self.open.entries.last().map(|entry| entry.term);
         let before = self.open.last().or(self.open.base.map(|base| base.index)).unwrap_or_default();
-        self.close_span(self.certain_commit(), false);
+        let remains = self.certain_commit().min(before);
+        self.close_span(remains, false);
         self.pending = None;
         // The next checksum record begins the chain anew.
         self.crc = 0;
-        self.holes.push(Hole { error: error.in_file(&segment.name.path), before, next: None });
+        self.holes.push(Hole { error: error.in_file(&segment.name.path), before, remains, next: None });
     }
 
     fn commit(&self) -> RaftIndex {

@@ -76,6 +76,8 @@ pub struct Hole {
     pub error: Error,
     /// The last entry before it.
     pub before: RaftIndex,
+    /// The last entry before it that what is lost did not replace.
+    pub remains: RaftIndex,
     /// The first index that the log continues with; `None` if it does not.
     pub next: Option<RaftIndex>,
 }
