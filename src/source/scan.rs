@@ -31,6 +31,8 @@ pub(super) struct Scan {
     pub(super) segment_is_padded: Option<bool>,
     /// Where the last whole record of the last segment ends.
     pub(super) records_end: u64,
+    /// The highest index that the log as a whole proves to be committed.
+    pub(super) committed: RaftIndex,
     /// The span that entries are added to.
     open: Span,
     crc: u32,
@@ -77,7 +79,9 @@ impl Scan {
     /// The log has its end. A hard state may be lost in a hole that no other one follows.
     fn end(&mut self, end: End) -> End {
         let damaged = matches!(end, End::Damaged(_));
-        let committed = if damaged { self.certain_commit() } else { self.commit() };
+        // 2.0 writes the hard state before the entries that it commits, and what follows it may be what is torn.
+        let committed = if matches!(end, End::Clean) { self.commit() } else { self.certain_commit() };
+        self.committed = committed;
         let has_entries = !self.open.entries.is_empty();
         self.open.committed = committed;
         self.spans.push(std::mem::take(&mut self.open));

@@ -321,9 +321,10 @@ impl Wal {
         self.hole_above(index).is_none() && begins.unwrap_or(self.first_index().0) <= next
     }
 
-    /// The highest index known to be committed; 0 without a hard state.
+    /// The highest index known to be committed; 0 without a hard state. Where the log is torn or damaged right after a hard state
+    /// of a new term, that one does not count: what it commits may be what is missing.
     pub fn commit(&self) -> RaftIndex {
-        self.hard_state().map_or(RaftIndex(0), |state| state.commit)
+        self.scan.committed
     }
 }
 

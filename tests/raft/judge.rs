@@ -52,6 +52,8 @@ pub(super) fn judge(cluster: &Cluster, given: &[Given], salvage: bool) -> Result
         Ok(exported) => exported,
         Err(error) => {
             return match error.kind() {
+                // There is one history.
+                _ if error.reason() == Reason::TwoHistories => Err(format!("two histories: {error:?}")),
                 // Salvage takes what there is, unless there is no sound start at all.
                 Kind::Refused if salvage && !NO_START.contains(&error.reason()) => {
                     Err(format!("salvage refused: {error:?}"))

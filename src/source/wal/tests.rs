@@ -94,9 +94,8 @@ fn damage_in_an_early_segment_moves_the_beginning() {
             let log = three(dialect);
             let mut segments = log.named();
             let bytes = &mut segments[damaged].1;
-            // The length of a record: what follows it in the segment cannot be read.
             let offset = log.segments()[damaged].ends[3];
-            bytes[offset + 2] ^= 1;
+            bytes[offset..].fill(0xa5);
             let wal = Wal::of_bytes(segments).unwrap();
             let first = [4, 7][damaged];
             assert_eq!((indexes(&wal).first(), wal.holes().len()), (Some(&first), 1));
@@ -383,6 +382,24 @@ fn a_hard_state_of_another_term_right_before_damage_proves_nothing() {
         let wal = Wal::of_bytes(segments).unwrap();
         assert_eq!((wal.spans()[0].committed, wal.holes().len()), (RaftIndex(committed), 1), "term {term}");
     }
+}
+
+/// 2.0 writes the hard state before the entries that it commits: where these are torn, the entries of an earlier term that they
+/// would have replaced are not what is committed.
+#[test]
+fn a_hard_state_before_a_torn_entry_of_its_term_does_not_commit_older_entries() {
+    let mut log = Log::new(Dialect::Unpadded, 0xa, 0xc);
+    log.state(1, 0xa, 4);
+    (1..=9).for_each(|index| log.entry(NORMAL, if index < 6 { 1 } else { 2 }, index, Some(&[b'x'; 40])));
+    log.state(3, 0xb, 6);
+    log.entry(NORMAL, 3, 6, Some(&[b'y'; 40]));
+    let whole = log.segments()[0].ends.clone();
+    assert_eq!(read(&log).unwrap().commit(), RaftIndex(6));
+    let mut segments = log.named();
+    segments[0].1.truncate(whole[whole.len() - 2] + 20);
+    let wal = Wal::of_bytes(segments).unwrap();
+    assert!(matches!(wal.end(), End::Torn { .. }));
+    assert_eq!((wal.commit(), wal.spans()[0].committed), (RaftIndex(4), RaftIndex(4)));
 }
 
 /// A crash may leave the record of a received snapshot without the commit index: then the old log counts, as in etcd.
