@@ -157,10 +157,11 @@ impl View<'_> {
             ));
         }
         let lost = (remains.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
-        if lost.0 > lost.1 && !self.is_alone() {
+        // A replay of one log alone never crosses a gap.
+        if lost.0 > lost.1 || (self.is_alone() && lost.1 <= self.applied.0) {
             return not_needed(format!("damage in the log hides no entry: {error}"));
         }
-        if lost.1 <= self.applied.0 && !self.is_alone() {
+        if lost.1 <= self.applied.0 {
             let entries = if lost.0 == lost.1 {
                 format!("entry {}", lost.0)
             } else {
