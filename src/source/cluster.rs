@@ -88,7 +88,7 @@ pub enum Trust<'a> {
 /// # Errors
 /// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::TwoHistories`] if logs contradict each other.
 pub fn join(members: &[Member], from: RaftIndex, to: RaftIndex, trust: Trust<'_>) -> Result<Vec<Located>> {
-    let mut descent = Descent::new(members, trust);
+    let mut descent = Descent::below(members, trust, to)?;
     let mut out = Vec::new();
     let mut index = to;
     while index > from {
@@ -112,7 +112,7 @@ impl Reach {
     /// # Errors
     /// [`Reason::TwoHistories`] if logs contradict each other.
     pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>) -> Result<Reach> {
-        let mut descent = Descent::new(members, trust);
+        let mut descent = Descent::below(members, trust, to)?;
         let mut ranges: Vec<(RaftIndex, RaftIndex)> = Vec::new();
         let mut index = to;
         while index > RaftIndex(0) {
@@ -177,6 +177,17 @@ impl<'m> Descent<'m> {
         }
         waiting.sort_by_key(|piece| (piece.bounds().1, std::cmp::Reverse(piece.member)));
         Descent { waiting, active: Vec::new(), pick: None, above: None, members }
+    }
+
+    /// Walks down to `to`: what is committed above it shows which spans are right below.
+    fn below(members: &'m [Member], trust: Trust<'_>, to: RaftIndex) -> Result<Descent<'m>> {
+        let mut descent = Descent::new(members, trust);
+        let mut next = Some(commit(members));
+        while let Some(index) = next.and_then(|index| descent.top(index)).filter(|index| *index > to) {
+            descent.at(index)?;
+            next = index.0.checked_sub(1).map(RaftIndex);
+        }
+        Ok(descent)
     }
 
     /// The highest index that may be found at or below `index`.
