@@ -83,6 +83,8 @@ reasons! {
     Damaged = "damaged", Kind::Damaged;
     /// The operating system could not read the source.
     Unreadable = "unreadable", Kind::Damaged;
+    /// A file of the source was written, replaced or truncated while it was being read.
+    ChangedWhileReading = "changed-while-reading", Kind::Damaged;
     /// Entries between the snapshot and the log are missing.
     Gap = "gap", Kind::Damaged;
     /// The log commits more than it holds.

@@ -21,3 +21,10 @@ pub const MAX_REVISION: u64 = 1 << 62;
 
 /// Levels of a bbolt tree that a reader follows: with at least two elements a branch page, 2^48 pages need 48.
 pub const MAX_BOLT_DEPTH: usize = 64;
+
+/// Bytes of a hole at the end of a file that are still read: more than any segment preallocates (64 MiB) or any record has.
+pub const MAX_TRAILING_HOLE: u64 = 128 << 20;
+
+/// Bytes of holes with data after them, in one file: no file that etcd writes has any, and a copy of one has only those of its
+/// empty parts.
+pub const MAX_HOLES: u64 = 1 << 30;

@@ -90,7 +90,7 @@ fn the_whole_log_leads_to_the_snapshot_in_the_fixture() {
 impl Proven {
     /// All pairs of one data directory, as far as its log reaches.
     fn directory(&mut self, path: &Path, wal_dir: &WalDir) {
-        let mut opened = match open(path, wal_dir, OpenOptions::default()) {
+        let mut opened = match open(path, wal_dir, &OpenOptions::default()) {
             Ok(Found::V2(opened)) => *opened,
             Ok(found) => panic!("{}: {found:?}", path.display()),
             // A backup of a running 2.0 server has an empty log.

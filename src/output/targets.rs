@@ -74,6 +74,11 @@ impl Targets {
         }
     }
 
+    /// Adds source files by device and inode, as they were opened.
+    pub fn source_files(&mut self, files: impl IntoIterator<Item = (u64, u64)>) {
+        self.source_files.extend(files);
+    }
+
     /// Another name of a file is that file: a hard link, or a symbolic link from within the source.
     fn add_files_of(&mut self, folder: &Path) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

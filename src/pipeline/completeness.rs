@@ -133,7 +133,7 @@ impl View<'_> {
         if let End::Damaged(error) = wal.end() {
             signs.push(self.damaged_end(wal, error));
         }
-        if member.access != Access::Live {
+        if member.access() != Access::Live {
             signs.extend(wal.last_segment().and_then(|segment| last_segment(member, wal, segment, closes_segments)));
             signs.extend(unread_segments(member, wal));
             signs.extend(self.snapshot_beyond(member, wal));

@@ -1,6 +1,7 @@
 //! `convert`: the stages in their order, from the source to a file that lacks its name, and then the names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::{describe_v3, read_and_hash, wal_dir};
@@ -15,6 +16,7 @@ use crate::output::beside::Beside;
 use crate::output::snapshot::hex;
 use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
+use crate::source::watch::Watch;
 use crate::transform::lease::Grant;
 use crate::transform::order::Ordered;
 
@@ -56,6 +58,8 @@ pub struct Staged {
     outcome: Outcome,
     /// None where an output was left alone.
     files: Option<Files>,
+    options: ConvertOptions,
+    watch: Arc<Watch>,
 }
 
 impl Staged {
@@ -67,11 +71,18 @@ impl Staged {
     /// Gives the files their names, the output last: all of them, or none. `report` is a file that is to appear with them.
     ///
     /// # Errors
-    /// Something has one of the names by now ([`Reason::OutputExists`]), or the operating system fails
+    /// Something has one of the names by now ([`Reason::OutputExists`]), the source has changed
+    /// ([`Reason::ChangedWhileReading`]), a path leads into it by now ([`Reason::IntoSource`]), or the operating system fails
     /// ([`Reason::OutputFailed`]). Then each name is as it was before.
     pub fn commit(self, report: Option<Beside>) -> Result<Outcome> {
         if let Some(files) = self.files {
-            files.name(report)?;
+            let check = || {
+                self.watch.check()?;
+                let mut targets = targets::targets(&self.options);
+                targets.source_files(self.watch.files());
+                targets.check()
+            };
+            files.name(report, &check)?;
         }
         Ok(self.outcome)
     }
@@ -87,7 +98,20 @@ pub fn stage(
     observer: &dyn Observer,
     interrupted: Interrupted<'_>,
 ) -> Result<Staged> {
-    on_threads(options, || run(options, report, None, observer, interrupted))
+    stage_with(options, report, None, observer, interrupted)
+}
+
+fn stage_with(
+    options: &ConvertOptions,
+    report: &mut Report,
+    fault: Option<Fault>,
+    observer: &dyn Observer,
+    interrupted: Interrupted<'_>,
+) -> Result<Staged> {
+    let watch = Arc::default();
+    let staged = on_threads(options, || run(options, report, fault, &watch, &Run { observer, interrupted }));
+    let (outcome, files) = watch.settle(staged)?;
+    Ok(Staged { outcome, files, options: options.clone(), watch })
 }
 
 /// A fault of the writer, to show that it is noticed: not part of the library's interface.
@@ -108,10 +132,10 @@ pub fn convert_with(
     fault: Option<Fault>,
     interrupted: Interrupted<'_>,
 ) -> Result<Outcome> {
-    on_threads(options, || run(options, report, fault, &(), interrupted))?.commit(None)
+    stage_with(options, report, fault, &(), interrupted)?.commit(None)
 }
 
-fn on_threads(options: &ConvertOptions, work: impl FnOnce() -> Result<Staged> + Send) -> Result<Staged> {
+fn on_threads<T: Send>(options: &ConvertOptions, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.jobs.max(1))
         .build()
@@ -119,17 +143,27 @@ fn on_threads(options: &ConvertOptions, work: impl FnOnce() -> Result<Staged> + 
     pool.install(work)
 }
 
+/// Whom a run tells and asks meanwhile.
+struct Run<'a> {
+    observer: &'a dyn Observer,
+    interrupted: Interrupted<'a>,
+}
+
 fn run(
     options: &ConvertOptions,
     report: &mut Report,
     fault: Option<Fault>,
-    observer: &dyn Observer,
-    interrupted: Interrupted<'_>,
-) -> Result<Staged> {
+    watch: &Arc<Watch>,
+    Run { observer, interrupted }: &Run<'_>,
+) -> Result<(Outcome, Option<Files>)> {
+    let (observer, interrupted) = (*observer, *interrupted);
     targets::check(options)?;
     let started = Instant::now();
     observer.stage("opening", None);
-    let opened = open_v2(options)?;
+    let opened = open_v2(options, watch)?;
+    let mut targets = targets::targets(options);
+    targets.source_files(watch.files());
+    targets.check()?;
     let within = |e: Error| e.in_file(opened.path());
     memory::before_reading(options, &opened).map_err(within)?;
     report.stage("open", started.elapsed());
@@ -145,7 +179,8 @@ fn run(
     {
         *report = earlier;
         report.next_steps = next_steps::steps(report);
-        return Ok(Staged { outcome: outcome(report), files: None });
+        opened.check_bytes()?;
+        return Ok((outcome(report), None));
     }
 
     observer.stage("replaying and planning", None);
@@ -177,9 +212,12 @@ fn run(
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
+    let started = Instant::now();
+    opened.check_bytes()?;
+    report.stage("check source", started.elapsed());
     report.output = Some(output_facts(options, &prepared, &written));
     report.next_steps = next_steps::steps(report);
-    Ok(Staged { outcome: outcome(report), files: Some(written.files) })
+    Ok((outcome(report), Some(written.files)))
 }
 
 fn outcome(report: &Report) -> Outcome {
@@ -201,18 +239,23 @@ fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&
 ///
 /// # Errors
 /// What [`open`] and [`open_cluster`] return; a source without v2 data.
-pub(super) fn open_v2(options: &ConvertOptions) -> Result<Box<Opened>> {
+pub(super) fn open_v2(options: &ConvertOptions, watch: &Arc<Watch>) -> Result<Box<Opened>> {
     let (salvage, allow_live) = (options.salvage, options.allow_live);
-    let open_options =
-        OpenOptions { up_to: options.up_to_index.map(RaftIndex), salvage, allow_live, ..OpenOptions::default() };
+    let open_options = OpenOptions {
+        up_to: options.up_to_index.map(RaftIndex),
+        salvage,
+        allow_live,
+        watch: Arc::clone(watch),
+        ..OpenOptions::default()
+    };
     let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
-        let mut opened = open_cluster(&sources, open_options).map(Box::new)?;
+        let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
         salvage::weigh(&mut opened, options)?;
         return Ok(opened);
     };
-    match open(source, wal_dir, open_options)? {
+    match open(source, wal_dir, &open_options)? {
         Found::V2(mut opened) => {
             salvage::weigh(&mut opened, options)?;
             Ok(opened)

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rayon::slice::ParallelSliceMut;
@@ -26,6 +27,7 @@ use crate::report::{Exported, Notice, Report};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::source::watch::Watch;
 use crate::transform::plan::NAMESPACE;
 use crate::transform::rules::KeyRules;
 use crate::v2store::overlay::{NodeRef, Tree};
@@ -44,15 +46,32 @@ pub fn export(
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
     targets::check_export(options)?;
+    let watch = Arc::default();
+    let exported = stage(options, &watch, print, interrupted);
+    let (mut exported, file) = watch.settle(exported)?;
+    if let Some(file) = file {
+        exported.bytes = file.name(&|| targets::check_export(options).and_then(|()| watch.check()))?;
+    }
+    Ok(exported)
+}
+
+/// [`export`] up to the name of the output.
+fn stage(
+    options: &ExportOptions,
+    watch: &Arc<Watch>,
+    print: Print<'_>,
+    interrupted: Interrupted<'_>,
+) -> Result<(Exported, Option<Delivered>)> {
     let convert = conversion(options);
     if let [source] = convert.sources.as_slice() {
         let open_options = OpenOptions {
             up_to: options.up_to_index.map(RaftIndex),
             salvage: options.salvage,
             allow_live: options.allow_live,
+            watch: Arc::clone(watch),
             ..OpenOptions::default()
         };
-        match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
+        match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
             Found::V2(mut opened) => {
                 salvage::weigh(&mut opened, &convert)?;
                 export_v2(&opened, &convert, options, print, interrupted)
@@ -60,7 +79,38 @@ pub fn export(
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
         }
     } else {
-        export_v2(&*open_v2(&convert)?, &convert, options, print, interrupted)
+        export_v2(&*open_v2(&convert, watch)?, &convert, options, print, interrupted)
+    }
+}
+
+/// Prints a part of an export that goes to no file.
+type Print<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
+
+/// An output that is whole and read back, without its name.
+enum Delivered {
+    File(Beside),
+    #[cfg(feature = "sled")]
+    Folder(crate::output::folder::Folder),
+}
+
+impl Delivered {
+    /// Gives the output its name, right after `check`. Returns how many bytes it has.
+    fn name(self, check: &dyn Fn() -> Result<()>) -> Result<u64> {
+        match self {
+            Delivered::File(file) => {
+                let failed = |e| Error::io(Reason::OutputFailed, file.path(), "read it back", e);
+                let bytes = fs::metadata(file.temp_path()).map_err(failed)?.len();
+                file.sync()?;
+                check()?;
+                file.name()?;
+                Ok(bytes)
+            }
+            #[cfg(feature = "sled")]
+            Delivered::Folder(folder) => {
+                check()?;
+                folder.name()
+            }
+        }
     }
 }
 
@@ -84,9 +134,9 @@ fn export_v2(
     opened: &Opened,
     convert: &ConvertOptions,
     options: &ExportOptions,
-    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    print: Print<'_>,
     interrupted: Interrupted<'_>,
-) -> Result<Exported> {
+) -> Result<(Exported, Option<Delivered>)> {
     let in_source = |e: Error| e.in_file(opened.path());
     let table = read_table(opened)?;
     interrupted()?;
@@ -110,8 +160,9 @@ fn export_v2(
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
     refuse_nothing(&nodes, options, opened.path(), &facts::possibly_incomplete(&report))?;
     report.warnings.extend(unused(&rules));
-    let bytes = deliver(&nodes, options, print, interrupted)?;
-    Ok(Exported {
+    let (bytes, delivered) = deliver(&nodes, options, print, interrupted)?;
+    opened.check_bytes()?;
+    let exported = Exported {
         kind: "v2",
         keys: nodes.nodes.len() as u64 - directories,
         directories,
@@ -120,15 +171,16 @@ fn export_v2(
         bytes,
         warnings: report.warnings,
         losses: report.losses,
-    })
+    };
+    Ok((exported, delivered))
 }
 
 fn export_v3(
     map: &Map,
     options: &ExportOptions,
-    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    print: Print<'_>,
     interrupted: Interrupted<'_>,
-) -> Result<Exported> {
+) -> Result<(Exported, Option<Delivered>)> {
     let unsound = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let live = match lock::check_db(map.path()) {
         Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
@@ -151,8 +203,9 @@ fn export_v3(
         );
         warnings.insert(0, Notice { code: "live".into(), message });
     }
-    let bytes = deliver(&living, options, print, interrupted)?;
-    Ok(Exported {
+    let (bytes, delivered) = deliver(&living, options, print, interrupted)?;
+    map.check_bytes()?;
+    let exported = Exported {
         kind: "v3",
         keys: living.pairs.len() as u64,
         directories: 0,
@@ -161,7 +214,8 @@ fn export_v3(
         bytes,
         warnings,
         losses: Vec::new(),
-    })
+    };
+    Ok((exported, delivered))
 }
 
 /// `--include` and `--exclude`.
@@ -187,13 +241,13 @@ fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path,
     Err(Error::new(Reason::NothingToConvert, message).in_file(source))
 }
 
-/// Writes the records, reads them back, and only then gives them their name. Returns how many bytes there are.
+/// Writes the records and reads them back. Returns how many bytes were printed, or the output without its name.
 fn deliver(
     records: &dyn Records,
     options: &ExportOptions,
-    print: &mut dyn FnMut(&[u8]) -> Result<()>,
+    print: Print<'_>,
     interrupted: Interrupted<'_>,
-) -> Result<u64> {
+) -> Result<(u64, Option<Delivered>)> {
     let records = &Watched { records, interrupted };
     let Some(path) = &options.output else {
         let mut bytes = 0;
@@ -201,11 +255,11 @@ fn deliver(
             bytes += text.len() as u64;
             print(text)
         })?;
-        return Ok(bytes);
+        return Ok((bytes, None));
     };
     let in_output = |e: Error| e.in_file(path);
     if options.format == ExportFormat::Sled {
-        return deliver_sled(path, records).map_err(in_output);
+        return deliver_sled(path, records).map(|folder| (0, Some(folder))).map_err(in_output);
     }
     let mut file = Beside::create(path, options.overwrite)?;
     if options.format == ExportFormat::Redb {
@@ -221,25 +275,21 @@ fn deliver(
             File::open(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?;
         ndjson::compare(&mut BufReader::with_capacity(1 << 20, text), records).map_err(in_output)?;
     }
-    let bytes =
-        fs::metadata(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?.len();
     interrupted()?;
-    file.sync()?;
-    file.name()?;
-    Ok(bytes)
+    Ok((0, Some(Delivered::File(file))))
 }
 
 #[cfg(feature = "sled")]
-fn deliver_sled(path: &Path, records: &dyn Records) -> Result<u64> {
+fn deliver_sled(path: &Path, records: &dyn Records) -> Result<Delivered> {
     use crate::export::sled_dir;
     let folder = crate::output::folder::Folder::create(path)?;
     sled_dir::write(folder.temp_path(), records)?;
     sled_dir::compare(folder.temp_path(), records)?;
-    folder.name()
+    Ok(Delivered::Folder(folder))
 }
 
 #[cfg(not(feature = "sled"))]
-fn deliver_sled(_: &Path, _: &dyn Records) -> Result<u64> {
+fn deliver_sled(_: &Path, _: &dyn Records) -> Result<Delivered> {
     Err(Error::new(Reason::Usage, NO_SLED))
 }
 

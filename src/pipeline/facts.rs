@@ -92,7 +92,7 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
         snapshot_term: snapshot.map(|s| s.term.0),
         snapshot_index: snapshot.map(|s| s.index.0),
-        segments: wal.map_or(0, |wal| wal.files().count() as u64),
+        segments: wal.map_or(0, |wal| wal.maps().count() as u64),
         first_entry: range.map(|(first, _)| first.0),
         last_entry: range.map(|(_, last)| last.0),
         commit: wal.and_then(Wal::hard_state).map(|state| state.commit.0),

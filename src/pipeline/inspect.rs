@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::load::{backend, read_and_hash, wal_dir};
+use super::load::{backend, read_and_hash, source_file, wal_dir};
 use super::{Interrupted, duplicates, existing, facts};
 use crate::bolt::Db;
 use crate::count::counted;
@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, Expired, InspectOptions};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
-use crate::report::{Inspection, Notice, Report, SourceFile};
+use crate::report::{Inspection, Notice, Report};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
@@ -25,10 +25,16 @@ use crate::verify::{Sha256State, V3Summary, summarize, v3_content};
 /// # Errors
 /// It is no etcd data, or damaged.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    match open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options(options.allow_live))? {
-        Found::V2(opened) => inspect_v2(&opened, options, interrupted),
-        Found::V3File(map) | Found::V3Only(map) => inspect_v3(&map, options, interrupted),
-    }
+    let open_options = open_options(options.allow_live);
+    let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
+        let inspection = match &found {
+            Found::V2(opened) => inspect_v2(opened, options, interrupted)?,
+            Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupted)?,
+        };
+        found.check_bytes()?;
+        Ok(inspection)
+    });
+    open_options.watch.settle(inspected)
 }
 
 /// As a source is opened to be looked at.
@@ -90,11 +96,7 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
         existing::note_v2v3(&content, &mut report, "which no conversion takes apart");
         warnings.extend(report.warnings);
     }
-    let file = SourceFile {
-        path: map.path().display().to_string(),
-        bytes: map.bytes().len() as u64,
-        sha256: super::load::hash(map.bytes(), interrupted)?,
-    };
+    let file = source_file(map, interrupted)?;
     let key_list = if options.keys { Some(v3_lines(map)?) } else { None };
     Ok(Inspection {
         path: options.source.display().to_string(),

@@ -9,6 +9,7 @@ use super::{Interrupted, Observer, facts};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
+use crate::limits;
 use crate::mvcc::schema;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
@@ -41,7 +42,7 @@ pub(super) fn read_and_hash<'m>(
     observer: &dyn Observer,
     interrupted: Interrupted<'_>,
 ) -> Result<(Table<'m>, Vec<SourceFile>)> {
-    let bytes = opened.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
     observer.stage("reading", Some(bytes));
     let asked = || {
         observer.advance(HASH_CHUNK as u64);
@@ -54,24 +55,33 @@ pub(super) fn read_and_hash<'m>(
 }
 
 fn hash_files(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Vec<SourceFile>> {
-    opened
-        .files()
-        .into_par_iter()
-        .map(|(path, bytes)| {
-            let path = path.display().to_string();
-            Ok(SourceFile { path, bytes: bytes.len() as u64, sha256: hash(bytes, interrupted)? })
-        })
-        .collect()
+    opened.maps().into_par_iter().map(|map| source_file(map, interrupted)).collect()
 }
 
-/// sha256 in lower-case hex.
-pub(super) fn hash(bytes: &[u8], interrupted: Interrupted<'_>) -> Result<String> {
+/// What a file is: its path, its size, its sha256. A long hole at its end is not read.
+pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<SourceFile> {
     let mut sha256 = Sha256::new();
-    for chunk in bytes.chunks(HASH_CHUNK) {
+    for chunk in map.bytes().chunks(HASH_CHUNK) {
         interrupted()?;
         sha256.update(chunk);
     }
-    Ok(hex(&sha256.finalize()))
+    let (read, bytes) = (map.bytes().len() as u64, map.file_len());
+    let is_whole = bytes - read <= limits::MAX_HOLES;
+    if is_whole {
+        let zeros = [0; 1 << 16];
+        let mut rest = usize::try_from(bytes - read).unwrap_or(0);
+        while let Some(part) = zeros.get(..rest.min(zeros.len())).filter(|part| !part.is_empty()) {
+            interrupted()?;
+            sha256.update(part);
+            rest -= part.len();
+        }
+    }
+    Ok(SourceFile {
+        path: map.path().display().to_string(),
+        bytes,
+        sha256: hex(&sha256.finalize()),
+        hashed_bytes: (!is_whole).then_some(read),
+    })
 }
 
 /// What the source's v3 backend holds, where it has one.

@@ -28,6 +28,16 @@ pub fn inspect_wal(
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
     let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live) };
+    let shown = show_entries(options, &open_options, interrupted, show);
+    open_options.watch.settle(shown)
+}
+
+fn show_entries(
+    options: &WalOptions,
+    open_options: &OpenOptions,
+    interrupted: Interrupted<'_>,
+    show: &mut dyn FnMut(&EntryLine) -> Result<()>,
+) -> Result<()> {
     let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
@@ -55,6 +65,7 @@ pub fn inspect_wal(
         show(&line)?;
     }
     effects.failure.map_or(Ok(()), Err)?;
+    opened.check_bytes()?;
     // What can be read was shown; that there was more is an error all the same.
     let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
     wals.find_map(Wal::take_damage).map_or(Ok(()), Err)

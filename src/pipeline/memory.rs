@@ -133,9 +133,9 @@ impl Need {
     /// What is known once a source is open.
     fn of(options: &ConvertOptions, opened: &Opened) -> Need {
         let wals = || opened.members.iter().filter_map(|member| member.wal.as_ref());
-        let held = opened.members.iter().any(|member| member.access != Access::AtRest);
+        let held = opened.members.iter().any(|member| member.access() != Access::AtRest);
         Need {
-            copies: if held { opened.files().iter().map(|(_, bytes)| bytes.len() as u64).sum() } else { 0 },
+            copies: if held { opened.maps().iter().map(|map| map.bytes().len() as u64).sum() } else { 0 },
             entries: wals().flat_map(Wal::spans).map(|span| span.entries.len() as u64).sum(),
             threads: options.jobs.max(1) as u64,
             verify: options.verify && !options.dry_run,

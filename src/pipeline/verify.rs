@@ -4,17 +4,20 @@
 //! own decisions are taken once more from the source (`prepare`), and nothing is written.
 
 use std::fs;
+use std::sync::Arc;
 
 use super::convert::open_v2;
 use super::inspect::v3_facts;
-use super::load::{hash, read_and_hash};
+use super::load::{read_and_hash, source_file};
 use super::{Interrupted, prepare, program};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::table::short;
 use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
+use crate::source::live::{Access, Files};
 use crate::source::map::Map;
+use crate::source::open::Opened;
 use crate::source::recognise;
 use crate::verify;
 
@@ -23,17 +26,23 @@ use crate::verify;
 /// # Errors
 /// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
-    let map = Map::open(&options.file)?;
+    let watch = Arc::default();
+    let map = Files::new(Access::AtRest, &watch).open_db(&options.file)?;
+    let verified = verify_map(&map, options, interrupted).and_then(|found| map.check_bytes().map(|()| found));
+    watch.settle(verified)
+}
+
+fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     if let Some(found) = recognise::foreign(map.bytes()) {
         return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
     }
     interrupted()?;
     // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
-    let (facts, findings) = v3_facts(&map).map_err(|e| match e.kind() {
+    let (facts, findings) = v3_facts(map).map_err(|e| match e.kind() {
         Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
         _ => e,
     })?;
-    let sha256 = hash(map.bytes(), interrupted)?;
+    let sha256 = source_file(map, interrupted)?.sha256;
     let mut found = Verification {
         path: options.file.display().to_string(),
         differences: findings.into_iter().map(|notice| notice.message).collect(),
@@ -52,7 +61,7 @@ pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<V
         found.checked.push("report");
     }
     if !options.sources.is_empty() {
-        compare_source(&mut found, &map, options, report.as_ref(), interrupted)?;
+        compare_source(&mut found, map, options, report.as_ref(), interrupted)?;
         found.checked.push("source");
     }
     Ok(found)
@@ -106,12 +115,27 @@ fn compare_source(
 ) -> Result<()> {
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
-    let opened = open_v2(&convert)?;
-    let (table, files) = read_and_hash(&opened, &(), interrupted)?;
+    let watch = Arc::default();
+    let compared = open_v2(&convert, &watch).and_then(|opened| {
+        compare_opened(found, map, &opened, &convert, report, interrupted)?;
+        opened.check_bytes()
+    });
+    watch.settle(compared)
+}
+
+fn compare_opened(
+    found: &mut Verification,
+    map: &Map,
+    opened: &Opened,
+    convert: &ConvertOptions,
+    report: Option<&Report>,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
+    let (table, files) = read_and_hash(opened, &(), interrupted)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
-    let mut scratch = Report::new(&convert);
-    let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted).map_err(named)?;
+    let mut scratch = Report::new(convert);
+    let prepared = prepare::prepare(opened, &table, convert, &mut scratch, interrupted).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message =
             "the source has keys with a TTL: give --report, which knows the instant that they were counted from";

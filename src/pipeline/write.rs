@@ -20,6 +20,7 @@ use crate::output::naming::Named;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
+use crate::source::live;
 use crate::source::map::Map;
 use crate::verify;
 
@@ -120,12 +121,17 @@ fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
 
 impl Files {
     /// Gives all files their names, with one more sidecar file, the output last; if one cannot have its name, none keeps it.
-    pub(super) fn name(self, more: Option<beside::Beside>) -> Result<()> {
+    /// `check` is asked right before each.
+    pub(super) fn name(self, more: Option<beside::Beside>, check: &dyn Fn() -> Result<()>) -> Result<()> {
         let sidecars: Vec<beside::Beside> = self.sidecars.into_iter().chain(more).collect();
         sidecars.iter().try_for_each(beside::Beside::sync)?;
         let mut named: Vec<Named> = Vec::new();
-        let all = sidecars.into_iter().try_for_each(|file| file.name().map(|file| named.push(file)));
-        let all = all.and_then(|()| self.output.commit());
+        let all = sidecars.into_iter().try_for_each(|file| {
+            check()?;
+            named.push(file.name()?);
+            Ok(())
+        });
+        let all = all.and_then(|()| check()).and_then(|()| self.output.commit());
         if all.is_err() {
             named.into_iter().rev().for_each(Named::undo);
         }
@@ -191,7 +197,7 @@ fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Res
 
 /// The output under its temporary name. Whatever is wrong with that is not the source's fault.
 fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
-    Map::open(temp).map_err(|e| {
+    live::map(temp).map_err(|e| {
         let e = Error::new(Reason::OutputFailed, e.message()).in_file(&options.output);
         e.context("reading it back")
     })
@@ -266,7 +272,7 @@ mod tests {
                 fs::create_dir(at(blocked)).unwrap();
             }
             let before: Vec<_> = listed(dir.path()).into_iter().filter(|(name, _)| !name.starts_with('.')).collect();
-            let named = files.name(Some(report));
+            let named = files.name(Some(report), &|| Ok(()));
             let after = listed(dir.path());
             if blocked.is_empty() {
                 named.unwrap();

@@ -117,7 +117,7 @@ mod tests {
         options.report = Some(dir.join("r.json"));
         options.skip_existing = true;
         let mut now = Report::new(&options);
-        now.source_files.push(SourceFile { path: "src".into(), bytes: 1, sha256: "ab".into() });
+        now.source_files.push(SourceFile { path: "src".into(), bytes: 1, sha256: "ab".into(), hashed_bytes: None });
         fs::write(&options.output, "abc").unwrap();
         let mut earlier = now.clone();
         earlier.options.sources = vec!["elsewhere".into()];

@@ -18,6 +18,9 @@ pub struct SourceFile {
     pub bytes: u64,
     /// sha256 of it, in lower-case hex.
     pub sha256: String,
+    /// How many bytes from the beginning the hash is of, where the file ends in a hole of more than 1 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashed_bytes: Option<u64>,
 }
 
 /// What kind of source it is, and where in the cluster's history it stands.

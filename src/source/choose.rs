@@ -8,7 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::cluster::{self, Reach, Trust};
 use crate::source::dir::SnapName;
-use crate::source::live::Access;
+use crate::source::live::Files;
 use crate::source::open::{Member, WHAT_TO_DO};
 use crate::source::snap::Snapshot;
 use crate::source::wal::{End, Wal};
@@ -59,18 +59,18 @@ impl Choice {
 struct Candidate<'m> {
     name: &'m SnapName,
     member: usize,
-    access: Access,
+    files: &'m Files,
 }
 
 /// The snapshot files of all members at or below an index, the newest first; of equals that of the member named first.
 fn candidates<'m>(
     members: &'m [Member],
     up_to: Option<RaftIndex>,
-    files: impl Fn(&'m Member) -> Vec<&'m SnapName>,
+    of_member: impl Fn(&'m Member) -> Vec<&'m SnapName>,
 ) -> Vec<Candidate<'m>> {
     let of = |(at, member): (usize, &'m Member)| {
-        let named = files(member).into_iter();
-        named.map(move |name| Candidate { name, member: at, access: member.access })
+        let named = of_member(member).into_iter();
+        named.map(move |name| Candidate { name, member: at, files: &member.files })
     };
     let mut found: Vec<Candidate<'m>> = members.iter().enumerate().flat_map(of).collect();
     found.retain(|candidate| up_to.is_none_or(|up_to| candidate.name.index <= up_to));
@@ -212,7 +212,7 @@ impl<'m> Search<'m> {
     /// Opens a snapshot; one that does not load is passed over, but not one that this process may not read: an older one would do
     /// in its place, and hold older data.
     fn load(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
-        match load(candidate.name, candidate.access) {
+        match load(candidate.name, candidate.files) {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(error) if error.reason() == Reason::PermissionDenied => Err(error),
             Err(error) => {
@@ -303,8 +303,8 @@ fn blame(members: &[Member], error: Error) -> Error {
 }
 
 /// Opens a snapshot, which must be the one that its name says.
-fn load(name: &SnapName, access: Access) -> Result<Snapshot> {
-    let snapshot = Snapshot::of(access.open(&name.path)?)?;
+fn load(name: &SnapName, files: &Files) -> Result<Snapshot> {
+    let snapshot = Snapshot::of(files.open_snapshot(&name.path)?)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
             "expected the snapshot of term {} and index {} that its name says, found term {} and index {}",
@@ -383,8 +383,8 @@ fn place(error: Error, file: Option<&Path>, offset: Option<u64>) -> Error {
 }
 
 fn in_last_segment(error: Error, wal: &Wal) -> Error {
-    match wal.files().last() {
-        Some((path, _)) => error.in_file(path),
+    match wal.maps().last() {
+        Some(map) => error.in_file(map.path()),
         None => error,
     }
 }

@@ -1,6 +1,7 @@
 //! What a path is: a snapshot file, a data directory of any layout from 2.0.0 on, or something that is not convertible
 //! (FORMATS 1.1 to 1.3). Reads names and, of a lone file, its first bytes; nothing else.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ pub struct SnapName {
 }
 
 /// The files of a data directory that may hold data.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataDir {
     /// The directory as it was named.
     pub root: PathBuf,
@@ -89,6 +90,22 @@ impl DataDir {
             db: None,
             received_dbs: Vec::new(),
         }
+    }
+}
+
+impl DataDir {
+    /// A file that only one of two listings of a directory has, in words.
+    pub(super) fn difference(&self, now: &DataDir) -> Option<String> {
+        let (before, now) = (self.files(), now.files());
+        let appeared = now.difference(&before).next().map(|path| format!("{} appeared", path.display()));
+        appeared.or_else(|| before.difference(&now).next().map(|path| format!("{} is gone", path.display())))
+    }
+
+    fn files(&self) -> BTreeSet<&Path> {
+        let snapshots = self.snapshots.iter().chain(&self.broken_snapshots).map(|name| &name.path);
+        let segments = self.segments.iter().flatten().chain(&self.unread_segments).map(|name| &name.path);
+        let backends = self.db.iter().chain(self.received_dbs.iter().map(|(_, path)| path));
+        snapshots.chain(segments).chain(backends).map(PathBuf::as_path).collect()
     }
 }
 
@@ -134,6 +151,22 @@ pub fn detect_member(path: &Path, wal_dir: &WalDir) -> Result<Option<DataDir>> {
         return directory(path, wal_dir).map(Some);
     }
     detect(path, wal_dir).map(|_| None)
+}
+
+/// The files of what [`detect`] has found to be a directory, once more.
+///
+/// # Errors
+/// As [`detect`].
+pub(super) fn relist(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
+    if path.is_dir() {
+        return directory(path, wal_dir);
+    }
+    match detect(path, wal_dir)? {
+        Source::Directory(dir) => Ok(dir),
+        Source::Snapshot(_) | Source::V3File(_) | Source::V3Only(_) => {
+            Err(refuse(Reason::NotEtcd, path, "expected the segment that was found there before"))
+        }
+    }
 }
 
 fn lone_file(path: &Path, len: u64) -> Result<Source> {

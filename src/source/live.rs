@@ -1,19 +1,28 @@
-//! Files of an etcd that is running: copied into memory, so that what comes out is the state at some instant.
+//! The files of a source, opened: mapped where nobody writes to them, copied into memory where an etcd is running on them, so
+//! that what comes out is the state at some instant.
 //!
-//! A file that shrinks while it is mapped ends the process, and etcd cuts a segment's preallocated end off; so nothing is
-//! mapped here. Each kind of file has its own reason why a copy is whole: a log only grows at its end, a database says in
+//! etcd cuts a segment's preallocated end off, and writes to a database in place: a map would change while it is read. Each kind of file has its own reason why a copy is whole: a log only grows at its end, a database says in
 //! its first pages which other pages count, and a snapshot has a checksum. What cannot be had in one go (a file was purged
 //! between its listing and its opening, a record was seen half written) is had in another one. Knows no formats.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use memmap2::MmapMut;
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::{Whence, lseek};
+
+use crate::count;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::limits;
 use crate::source::map::Map;
+use crate::source::watch::{Locks, Watch};
 
 /// How the files of a source are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,43 +36,93 @@ pub enum Access {
     Live,
 }
 
-impl Access {
-    /// Opens a file that is written once, and then only removed.
+/// Opens the files of a source.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    access: Access,
+    watch: Arc<Watch>,
+}
+
+impl Files {
+    /// Reads files in this way; those that are mapped are watched.
+    pub fn new(access: Access, watch: &Arc<Watch>) -> Files {
+        Files { access, watch: Arc::clone(watch) }
+    }
+
+    /// How they are read.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The files that were mapped.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Opens a snapshot: a file that is written once, and has a checksum of its own.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] if it is not a regular file or cannot be read.
-    pub fn open(self, path: &Path) -> Result<Map> {
-        match self {
-            Access::AtRest => Map::open(path),
-            Access::Copied | Access::Live => {
-                let (file, len) = open(path)?;
-                Ok(Map::held(path, copy(path, &file, len)?))
-            }
+    /// [`Reason::Unreadable`] if it is not a regular file or cannot be read, [`Reason::Damaged`] for a hole in it that no
+    /// file of etcd has.
+    pub fn open_snapshot(&self, path: &Path) -> Result<Map> {
+        self.open(path, Locks::None)
+    }
+
+    /// Opens a segment that is no more written to.
+    ///
+    /// # Errors
+    /// As [`Files::open_snapshot`].
+    pub fn open_segment(&self, path: &Path) -> Result<Map> {
+        Ok(checked(self.open(path, Locks::Segment)?))
+    }
+
+    /// Opens the last segment of a log. The number is where the writing stood, where somebody may be writing: no byte
+    /// after it is anything but zero, and every byte before it is there.
+    ///
+    /// # Errors
+    /// As [`Files::open_snapshot`].
+    pub fn open_growing(&self, path: &Path) -> Result<(Map, Option<u64>)> {
+        match self.access {
+            Access::AtRest | Access::Copied => Ok((self.open_segment(path)?, None)),
+            Access::Live => copy_growing(path).map(|(map, written)| (map, Some(written))),
         }
     }
 
     /// Opens a database, which is written in place: the pages that count are reached from the first two.
     ///
     /// # Errors
-    /// As [`Access::open`]; and [`Reason::Locked`] if it changes faster than it can be read.
-    pub fn open_db(self, path: &Path) -> Result<Map> {
-        match self {
-            Access::AtRest => Map::open(path),
+    /// As [`Files::open_snapshot`]; and [`Reason::Locked`] if it changes faster than it can be read.
+    pub fn open_db(&self, path: &Path) -> Result<Map> {
+        match self.access {
+            Access::AtRest => Ok(checked(self.open(path, Locks::Db)?)),
             Access::Copied | Access::Live => copy_db(path, || {}),
         }
     }
 
-    /// Opens the last segment of a log. The number is where the writing stood, where somebody may be writing: no byte
-    /// behind it is anything but zero, and every byte before it is there.
-    ///
-    /// # Errors
-    /// As [`Access::open`].
-    pub fn open_growing(self, path: &Path) -> Result<(Map, Option<u64>)> {
-        match self {
-            Access::AtRest | Access::Copied => Ok((self.open(path)?, None)),
-            Access::Live => copy_growing(path).map(|(map, written)| (map, Some(written))),
+    fn open(&self, path: &Path, locks: Locks) -> Result<Map> {
+        let source = Source::open(path)?;
+        if self.access != Access::AtRest {
+            return source.copy();
         }
+        let map = Map::of(path, &source.file, source.data_len()?, source.found.len())?;
+        self.watch.file(path, &source.found, locks, map.faults());
+        Ok(map)
     }
+}
+
+/// A map whose bytes all count.
+fn checked(mut map: Map) -> Map {
+    map.checksum(0..map.bytes().len());
+    map
+}
+
+/// Maps a file that is no source.
+///
+/// # Errors
+/// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped.
+pub fn map(path: &Path) -> Result<Map> {
+    let source = Source::open(path)?;
+    Map::of(path, &source.file, source.data_len()?, source.found.len())
 }
 
 /// How often a source is read until it holds still for long enough.
@@ -101,14 +160,14 @@ const META_PAGES: usize = 2 << 16;
 /// stand, all that they lead to stands. `meanwhile` is what a test does to the file.
 fn copy_db(path: &Path, mut meanwhile: impl FnMut()) -> Result<Map> {
     for _ in 0..ATTEMPTS {
-        let (file, _) = open(path)?;
-        let before = copy(path, &file, META_PAGES as u64)?;
-        let len = file.metadata().map_err(|e| failed(path, "read", e))?.len();
-        let bytes = copy(path, &file, len)?;
+        let before = Source::open(path)?.head(META_PAGES)?;
+        // Its size is asked again: the database may have grown.
+        let source = Source::open(path)?;
+        let map = source.copy()?;
         meanwhile();
-        let after = copy(path, &file, META_PAGES as u64)?;
-        if before == after && bytes.starts_with(&before) {
-            return Ok(Map::held(path, bytes));
+        let after = source.head(META_PAGES)?;
+        if before == after && map.bytes().starts_with(&before) {
+            return Ok(map);
         }
         thread::sleep(PAUSE);
     }
@@ -122,12 +181,15 @@ fn copy_db(path: &Path, mut meanwhile: impl FnMut()) -> Result<Map> {
 /// Bytes that were seen to be written were written before they were seen, and all before them too: so a second reading
 /// has them whole, where the first may have found a later page and not yet an earlier one.
 fn copy_growing(path: &Path) -> Result<(Map, u64)> {
-    let (file, len) = open(path)?;
-    let written = end_of_writing(&file, len).map_err(|e| failed(path, "read", e))?;
-    let mut bytes = copy(path, &file, len)?;
+    let source = Source::open(path)?;
+    let len = source.data_len()? as u64;
+    let written = end_of_writing(&source.file, len).map_err(|e| failed(path, "read", e))?;
+    let mut bytes = source.read()?;
     let end = usize::try_from(written).unwrap_or(usize::MAX);
-    bytes.get_mut(end..).unwrap_or_default().fill(0);
-    Ok((Map::held(path, bytes), written))
+    if let Some(bytes) = &mut bytes {
+        bytes.get_mut(end..).unwrap_or_default().fill(0);
+    }
+    Ok((source.copied(bytes)?, written))
 }
 
 /// Where the zeros begin that reach to the end of the file.
@@ -150,38 +212,120 @@ fn end_of_writing(file: &File, len: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-fn open(path: &Path) -> Result<(File, u64)> {
-    // Asked before opening: opening a FIFO would wait for a writer.
-    if !fs::metadata(path).map_err(|e| failed(path, "read", e))?.is_file() {
-        return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
+/// A regular file, opened read-only.
+struct Source<'p> {
+    path: &'p Path,
+    file: File,
+    found: Metadata,
+}
+
+impl Source<'_> {
+    fn open(path: &Path) -> Result<Source<'_>> {
+        let regular = |found: Metadata| match found.is_file() {
+            true => Ok(found),
+            false => Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path)),
+        };
+        // Asked before opening, and opened without waiting: a FIFO would wait for a writer, a device may do something.
+        regular(fs::metadata(path).map_err(|e| failed(path, "read", e))?)?;
+        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let file = file.map_err(|e| failed(path, "open", e))?;
+        let found = regular(file.metadata().map_err(|e| failed(path, "read", e))?)?;
+        Ok(Source { path, file, found })
     }
-    let file = File::open(path).map_err(|e| failed(path, "open", e))?;
-    let len = file.metadata().map_err(|e| failed(path, "read", e))?.len();
-    Ok((file, len))
-}
 
-/// At most `len` bytes from the beginning.
-fn copy(path: &Path, file: &File, len: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    usize::try_from(len)
-        .ok()
-        .and_then(|len| bytes.try_reserve_exact(len).ok())
-        .ok_or_else(|| failed(path, "hold in memory", io::ErrorKind::OutOfMemory.into()))?;
-    let mut from_start = Positioned { file, at: 0 };
-    from_start.by_ref().take(len).read_to_end(&mut bytes).map_err(|e| failed(path, "read", e))?;
-    Ok(bytes)
-}
+    /// How many bytes of the file are to be read: all, but of a long hole at its end only the beginning.
+    fn data_len(&self) -> Result<usize> {
+        let len = self.found.len();
+        let to_read = if self.may_have_holes() { self.without_last_hole()? } else { len };
+        usize::try_from(to_read).map_err(|_| failed(self.path, "map", io::ErrorKind::FileTooLarge.into()))
+    }
 
-/// Reads without moving the file's own position.
-struct Positioned<'f> {
-    file: &'f File,
-    at: u64,
-}
+    fn may_have_holes(&self) -> bool {
+        self.found.len() > limits::MAX_TRAILING_HOLE && self.found.blocks().saturating_mul(512) < self.found.len()
+    }
 
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
+    fn without_last_hole(&self) -> Result<u64> {
+        let len = self.found.len();
+        let (mut end, mut holes) = (0, 0);
+        while let Some(data) = self.seek(end, Whence::SeekData)? {
+            holes += data.saturating_sub(end);
+            if holes > limits::MAX_HOLES {
+                let message = format!(
+                    "expected data, found holes of {} with data after them: the file was not copied whole",
+                    count::bytes(holes)
+                );
+                return Err(Error::new(Reason::Damaged, message).at(end).in_file(self.path));
+            }
+            // Without progress there is nothing to be learned of this file system.
+            end = self.seek(data, Whence::SeekHole)?.filter(|end| *end > data).unwrap_or(len);
+        }
+        Ok(len.min(end.saturating_add(limits::MAX_TRAILING_HOLE)))
+    }
+
+    /// The next data, or the next hole, from here on; `None` after the last data.
+    fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>> {
+        let Ok(from) = i64::try_from(from) else { return Ok(None) };
+        match lseek(&self.file, from, whence) {
+            Ok(at) => Ok(u64::try_from(at).ok()),
+            Err(Errno::ENXIO) => Ok(None),
+            // A file system that knows no holes has none.
+            Err(_) => match whence {
+                Whence::SeekData => Ok(u64::try_from(from).ok().filter(|from| *from < self.found.len())),
+                _ => Ok(Some(self.found.len())),
+            },
+        }
+    }
+
+    /// At most `len` bytes from the beginning.
+    fn head(&self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let read = self.read_into(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn copy(&self) -> Result<Map> {
+        self.copied(self.read()?)
+    }
+
+    fn copied(&self, bytes: Option<MmapMut>) -> Result<Map> {
+        match bytes {
+            None => Ok(Map::held(self.path, Vec::new())),
+            Some(bytes) => Map::copied(self.path, bytes, self.found.len()),
+        }
+    }
+
+    /// The file in memory of its own; holes take none.
+    fn read(&self) -> Result<Option<MmapMut>> {
+        let len = self.data_len()?;
+        if len == 0 {
+            return Ok(None);
+        }
+        let mut bytes = MmapMut::map_anon(len).map_err(|e| failed(self.path, "hold in memory", e))?;
+        let mut end = 0;
+        while let Some(data) = self.seek(end, Whence::SeekData)? {
+            end = self.seek(data, Whence::SeekHole)?.filter(|end| *end > data).unwrap_or(len as u64);
+            let (from, to) =
+                (usize::try_from(data).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
+            self.read_into(bytes.get_mut(from..to).unwrap_or_default(), data)?;
+            if to == len {
+                break;
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Reads until the buffer is full or the file ends. Returns how much was read.
+    fn read_into(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut read = 0;
+        while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset.saturating_add(read as u64)) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(self.path, "read", e)),
+            }
+        }
         Ok(read)
     }
 }
@@ -200,9 +344,14 @@ mod tests {
         file
     }
 
+    fn files(access: Access) -> Files {
+        Files::new(access, &Arc::default())
+    }
+
     #[test]
     fn the_end_of_writing_is_behind_the_last_byte_that_is_not_zero() {
-        let at = |bytes: &[u8]| Access::Live.open_growing(file(bytes).path()).unwrap().1.unwrap();
+        let live = files(Access::Live);
+        let at = |bytes: &[u8]| live.open_growing(file(bytes).path()).unwrap().1.unwrap();
         assert_eq!(at(b""), 0);
         assert_eq!(at(&[0; 5000]), 0);
         assert_eq!(at(b"\0a\0\0"), 2);
@@ -214,8 +363,8 @@ mod tests {
     #[test]
     fn a_copy_outlives_what_becomes_of_the_file() {
         let source = file(&[7; 100_000]);
-        let map = Access::Copied.open(source.path()).unwrap();
-        let db = Access::Live.open_db(source.path()).unwrap();
+        let map = files(Access::Copied).open_segment(source.path()).unwrap();
+        let db = files(Access::Live).open_db(source.path()).unwrap();
         source.as_file().set_len(0).unwrap();
         for map in [map, db] {
             assert_eq!(map.bytes(), [7; 100_000]);

@@ -1,14 +1,20 @@
 //! A source file as bytes: opened read-only, mapped into memory. The only file of the crate with `unsafe`. Bytes that are in
 //! memory already can stand in for a file, so that whatever reads files reads those too.
 //!
-//! The map is private and never written. A file that another process truncates while it is mapped ends this process
-//! with SIGBUS, before any output has its name: a source must be a copy or at rest, which `lock` checks.
+//! A map is private and never written. Other processes can still change a mapped file: what they write shows through, and
+//! [`Map::check_bytes`] finds it. If they truncate it, or a disk fails, the kernel sends SIGBUS; a handler puts zeros in the
+//! place of the missing pages, and [`Faults`] tells of it. Must not know what the bytes mean.
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut, MmapOptions};
+use nix::libc;
 
 use crate::error::{Error, Reason, Result};
 
@@ -17,49 +23,68 @@ use crate::error::{Error, Reason, Result};
 pub struct Map {
     path: PathBuf,
     content: Content,
+    /// Bytes of the file: more than [`Map::bytes`] has where it ends in a long hole.
+    file_len: u64,
+    /// Parts of the content with the CRC-32C that they had when they were read first.
+    sums: Vec<(Range<usize>, u32)>,
 }
 
 #[derive(Debug)]
 enum Content {
-    Mapped(Mmap),
+    Mapped(Guarded),
+    Copied(Mmap),
     /// Also an empty file, which cannot be mapped.
     Held(Vec<u8>),
 }
 
+/// A map of a file, known to the signal handler.
+#[derive(Debug)]
+struct Guarded {
+    // In this order: the handler forgets the region before it is unmapped.
+    guard: Guard,
+    map: Mmap,
+}
+
 impl Map {
-    /// Opens and maps `path`.
+    /// Maps the first `len` bytes of a file of `file_len` bytes, which all others are zero after.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped; [`Reason::SourceMissing`] and
-    /// [`Reason::PermissionDenied`] where these are why.
-    pub fn open(path: &Path) -> Result<Map> {
-        let failed = |action| move |e| Error::io(Reason::Unreadable, path, action, e);
-        // Asked before opening: opening a FIFO would wait for a writer.
-        if !fs::metadata(path).map_err(failed("read"))?.is_file() {
-            return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
-        }
-        let file = File::open(path).map_err(failed("open"))?;
-        let len = file.metadata().map_err(failed("read"))?.len();
+    /// [`Reason::Unreadable`] if it cannot be mapped.
+    pub(super) fn of(path: &Path, file: &File, len: usize, file_len: u64) -> Result<Map> {
         let content = if len == 0 {
             Content::Held(Vec::new())
         } else {
             // SAFETY: the map is read-only and private to this process. Its bytes are only ever read as `&[u8]`, which
-            // any content is valid for. That no other process shrinks the file meanwhile cannot be enforced; the module
-            // documentation says what happens then.
-            Content::Mapped(unsafe { Mmap::map(&file) }.map_err(failed("map"))?)
+            // any content is valid for. Another process may change or truncate the file meanwhile, which nothing can
+            // prevent: the module documentation says how that is found.
+            let map = unsafe { MmapOptions::new().len(len).map(file) };
+            let map = map.map_err(|e| Error::io(Reason::Unreadable, path, "map", e))?;
+            Content::Mapped(Guarded { guard: Guard::of(&map), map })
         };
-        Ok(Map { path: path.to_path_buf(), content })
+        Ok(Map { path: path.to_path_buf(), content, file_len, sums: Vec::new() })
     }
 
     /// Bytes in memory under the name of a file.
     pub fn held(path: &Path, bytes: Vec<u8>) -> Map {
-        Map { path: path.to_path_buf(), content: Content::Held(bytes) }
+        let file_len = bytes.len() as u64;
+        Map { path: path.to_path_buf(), content: Content::Held(bytes), file_len, sums: Vec::new() }
     }
 
-    /// The whole file.
+    /// A copy in memory of the first bytes of a file of `file_len` bytes, which all others are zero after. Pages that were
+    /// not written are zero and take no memory.
+    ///
+    /// # Errors
+    /// [`Reason::Unreadable`] if the memory cannot be made read-only.
+    pub(super) fn copied(path: &Path, copy: MmapMut, file_len: u64) -> Result<Map> {
+        let copy = copy.make_read_only().map_err(|e| Error::io(Reason::Unreadable, path, "hold in memory", e))?;
+        Ok(Map { path: path.to_path_buf(), content: Content::Copied(copy), file_len, sums: Vec::new() })
+    }
+
+    /// The whole file; without the end of a long hole at its end.
     pub fn bytes(&self) -> &[u8] {
         match &self.content {
-            Content::Mapped(map) => map,
+            Content::Mapped(guarded) => &guarded.map,
+            Content::Copied(map) => map,
             Content::Held(bytes) => bytes,
         }
     }
@@ -68,21 +93,258 @@ impl Map {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Bytes of the file. All that [`Map::bytes`] lacks are zero.
+    pub fn file_len(&self) -> u64 {
+        self.file_len
+    }
+
+    /// Whether other processes can change the bytes.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.content, Content::Mapped(_))
+    }
+
+    /// The CRC-32C of a part of the file, which must have it again whenever [`Map::check_bytes`] is called.
+    pub(super) fn checksum(&mut self, part: Range<usize>) -> u32 {
+        let crc = crc32c::crc32c(self.bytes().get(part.clone()).unwrap_or_default());
+        if self.is_mapped() {
+            self.sums.push((part, crc));
+        }
+        crc
+    }
+
+    /// Checks that the bytes are those that were read first. Reads all of them again.
+    ///
+    /// # Errors
+    /// [`Reason::ChangedWhileReading`].
+    pub fn check_bytes(&self) -> Result<()> {
+        for (part, expected) in &self.sums {
+            let found = crc32c::crc32c(self.bytes().get(part.clone()).unwrap_or_default());
+            if found != *expected {
+                let message = format!(
+                    "{} bytes from here on changed while they were being read (CRC-32C {expected:08x} before, {found:08x} now)",
+                    part.len()
+                );
+                let error = Error::new(Reason::ChangedWhileReading, message);
+                return Err(error.at(part.start as u64).in_file(&self.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the map's pages; of none where other processes cannot change them.
+    pub(super) fn faults(&self) -> Option<Faults> {
+        match &self.content {
+            Content::Mapped(guarded) => Some(guarded.guard.faults.clone()),
+            Content::Copied(_) | Content::Held(_) => None,
+        }
+    }
+}
+
+/// Whether pages of a map could not be read. It outlives the map.
+#[derive(Debug, Clone)]
+pub struct Faults(Arc<Slot>);
+
+impl Faults {
+    /// Offset of the first page that could not be read and reads as zeros.
+    pub fn first(&self) -> Option<u64> {
+        self.0.0.lost.load(Ordering::SeqCst).checked_sub(1).map(|offset| offset as u64)
+    }
+}
+
+/// A region that the handler looks after, until this is dropped.
+#[derive(Debug)]
+struct Guard {
+    faults: Faults,
+}
+
+impl Guard {
+    fn of(map: &[u8]) -> Guard {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(install);
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let region = free.unwrap_or_else(Region::append);
+        let start = map.as_ptr().addr();
+        region.lost.store(0, Ordering::SeqCst);
+        region.end.store(start + map.len(), Ordering::SeqCst);
+        region.start.store(start, Ordering::SeqCst);
+        Guard { faults: Faults(Arc::new(Slot(region))) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let region = self.faults.0.0;
+        region.start.store(0, Ordering::SeqCst);
+        region.end.store(0, Ordering::SeqCst);
+    }
+}
+
+/// A region of the list, free again when nobody asks about it any more.
+#[derive(Debug)]
+struct Slot(&'static Region);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+    }
+}
+
+/// An element of a list that only grows, so that the handler can walk it at any time.
+#[derive(Debug, Default)]
+struct Region {
+    /// First address; 0 if it is not in use.
+    start: AtomicUsize,
+    /// Address after the last one.
+    end: AtomicUsize,
+    /// 1 + the offset of the first fault; 0 without one.
+    lost: AtomicUsize,
+    next: AtomicPtr<Region>,
+}
+
+static FIRST: AtomicPtr<Region> = AtomicPtr::new(ptr::null_mut());
+static FREE: Mutex<Vec<&'static Region>> = Mutex::new(Vec::new());
+static PAGE: AtomicUsize = AtomicUsize::new(4096);
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+impl Region {
+    fn append() -> &'static Region {
+        let region: &'static mut Region = Box::leak(Box::default());
+        let new = ptr::from_mut(region);
+        let mut first = FIRST.load(Ordering::SeqCst);
+        loop {
+            // SAFETY: `new` was leaked, so it is valid for ever; nobody else has it before the exchange.
+            unsafe { &*new }.next.store(first, Ordering::SeqCst);
+            match FIRST.compare_exchange(first, new, Ordering::SeqCst, Ordering::SeqCst) {
+                // SAFETY: as above. From here on there are only shared references to it.
+                Ok(_) => return unsafe { &*new },
+                Err(other) => first = other,
+            }
+        }
+    }
+
+    /// The region that an address is in, with its bounds. Uses only what a signal handler may use.
+    fn find(address: usize) -> Option<(&'static Region, usize, usize)> {
+        let mut next = FIRST.load(Ordering::SeqCst);
+        // SAFETY: every pointer of the list is null or to a leaked region.
+        while let Some(region) = unsafe { next.as_ref() } {
+            let start = region.start.load(Ordering::SeqCst);
+            let end = region.end.load(Ordering::SeqCst);
+            // A region that is given to another map meanwhile has another start.
+            let stands = region.start.load(Ordering::SeqCst) == start;
+            if start != 0 && stands && (start..end).contains(&address) {
+                return Some((region, start, end));
+            }
+            next = region.next.load(Ordering::SeqCst);
+        }
+        None
+    }
+}
+
+fn install() {
+    // SAFETY: `sysconf` has no preconditions. Both structures are plain data, valid when zeroed, and live through the calls;
+    // the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        if let Ok(page) = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)) {
+            PAGE.store(page, Ordering::SeqCst);
+        }
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) != 0 {
+            return;
+        }
+        BEFORE.get_or_init(|| before);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_bus_error as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        libc::sigemptyset(&mut action.sa_mask);
+        libc::sigaction(libc::SIGBUS, &action, ptr::null_mut());
+    }
+}
+
+/// Puts zeros in the place of pages that a mapped file does not have any more, and notes that. All else goes to the handler that
+/// was there before: the instruction that failed runs once more, and fails again.
+extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid `info`. Nothing here allocates or locks: `find` reads atomics, and `mmap`,
+    // `sigaction` and `raise` are system calls. The pages that are replaced lie in a live map of this process, which holds
+    // no references that assume their content.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let sent = (*info).si_code <= 0;
+        let address = (*info).si_addr().addr();
+        let region = if sent { None } else { Region::find(address) };
+        if let Some((region, start, end)) = region {
+            let from = address & !(PAGE.load(Ordering::SeqCst) - 1);
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+            let at = ptr::with_exposed_provenance_mut(from);
+            if libc::mmap(at, end - from, libc::PROT_READ, flags, -1, 0) != libc::MAP_FAILED {
+                let offset = from.max(start) - start;
+                let _ = region.lost.compare_exchange(0, 1 + offset, Ordering::SeqCst, Ordering::SeqCst);
+                *libc::__errno_location() = errno;
+                return;
+            }
+        }
+        match BEFORE.get() {
+            Some(before) => libc::sigaction(signal, before, ptr::null_mut()),
+            None => 0,
+        };
+        if sent {
+            libc::raise(signal);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
+
+    fn map(len: usize) -> (tempfile::NamedTempFile, Map) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&vec![7; len], 0).unwrap();
+        let map = Map::of(file.path(), file.as_file(), len, len as u64).unwrap();
+        (file, map)
+    }
 
     #[test]
-    fn maps_files_and_refuses_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        fs::write(&path, b"").unwrap();
-        assert_eq!(Map::open(&path).unwrap().bytes(), b"");
-        fs::write(&path, b"abc").unwrap();
-        assert_eq!(Map::open(&path).unwrap().bytes(), b"abc");
-        assert_eq!(Map::open(dir.path()).unwrap_err().reason(), Reason::Unreadable);
-        assert_eq!(Map::open(&dir.path().join("b")).unwrap_err().reason(), Reason::SourceMissing);
+    fn a_truncated_file_reads_as_zeros_and_says_where() {
+        let (file, map) = map(100_000);
+        let faults = map.faults().unwrap();
+        assert_eq!((map.bytes()[99_999], faults.first()), (7, None));
+        file.as_file().set_len(5000).unwrap();
+        assert!(map.bytes()[8192..].iter().all(|byte| *byte == 0));
+        assert_eq!(faults.first(), Some(8192));
+        assert_eq!(map.bytes()[..5000], [7; 5000]);
+        drop(map);
+        assert_eq!(faults.first(), Some(8192), "the map is gone, what happened to it is known");
+    }
+
+    #[test]
+    fn one_of_many_maps_is_truncated() {
+        let mut maps: Vec<_> = (1..20).map(|pages| map(pages * 10_000)).collect();
+        // Regions are used again.
+        maps.drain(5..9);
+        maps.extend((1..5).map(|pages| map(pages * 10_000)));
+        for (number, (file, map)) in maps.iter().enumerate() {
+            if number % 3 == 0 {
+                file.as_file().set_len(0).unwrap();
+            }
+            let sum: u64 = map.bytes().iter().map(|byte| u64::from(*byte)).sum();
+            let lost = number % 3 == 0;
+            assert_eq!(map.faults().unwrap().first(), lost.then_some(0), "map {number}");
+            assert_eq!(sum, if lost { 0 } else { 7 * map.bytes().len() as u64 });
+        }
+    }
+
+    #[test]
+    fn bytes_that_change_are_found() {
+        let (file, mut map) = map(10_000);
+        let crc = map.checksum(0..10_000);
+        assert_eq!(crc, crc32c::crc32c(&[7; 10_000]));
+        map.check_bytes().unwrap();
+        file.as_file().write_all_at(&[8], 9_000).unwrap();
+        let error = map.check_bytes().unwrap_err();
+        assert_eq!((error.reason(), error.offset()), (Reason::ChangedWhileReading, Some(0)));
+        file.as_file().write_all_at(&[7], 9_000).unwrap();
+        map.check_bytes().unwrap();
     }
 }

@@ -18,3 +18,4 @@ mod scan;
 pub mod snap;
 pub mod v3_request;
 pub mod wal;
+pub mod watch;

@@ -4,17 +4,19 @@
 //! Ties the other files of this folder together; the v2 tree begins where this ends.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::source::choose::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
-use crate::source::live::{self, Access};
+use crate::source::live::{self, Access, Files};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::snap::Snapshot;
 use crate::source::wal::{End, SegmentName, Wal};
+use crate::source::watch::Watch;
 
 /// A convertible source: one member's data, or several members' of one cluster.
 #[derive(Debug)]
@@ -57,8 +59,8 @@ pub struct Member {
     pub path: PathBuf,
     /// A directory's layout; `None` for a lone `.snap` file.
     pub layout: Option<Layout>,
-    /// How its files were read: whether an etcd was running on it.
-    pub access: Access,
+    /// How its files are read.
+    pub files: Files,
     /// The log; `None` for a lone snapshot.
     pub wal: Option<Wal>,
     /// Segments that are not read, as [`DataDir::unread_segments`].
@@ -84,9 +86,24 @@ pub enum Found {
     V3Only(Map),
 }
 
+impl Found {
+    /// Checks that the files still have the bytes that were read first.
+    ///
+    /// # Errors
+    /// [`Reason::ChangedWhileReading`].
+    pub fn check_bytes(&self) -> Result<()> {
+        match self {
+            Found::V2(opened) => opened.check_bytes(),
+            Found::V3File(map) | Found::V3Only(map) => map.check_bytes(),
+        }
+    }
+}
+
 /// How to open a source.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
+    /// Learns of each file that is opened.
+    pub watch: Arc<Watch>,
     /// Start from a snapshot at or below this raft index.
     pub up_to: Option<RaftIndex>,
     /// Go on past damage, to the last sound record before it.
@@ -101,7 +118,7 @@ pub struct OpenOptions {
 ///
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
-pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Found> {
     let settled = |found: &Found| match found {
         Found::V2(opened) => opened.is_settled(),
         Found::V3File(_) | Found::V3Only(_) => true,
@@ -110,13 +127,14 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found
     if options.allow_live { live::again(attempt, settled) } else { attempt() }
 }
 
-fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Found> {
     let access = if options.allow_live { Access::Copied } else { Access::AtRest };
+    let files = Files::new(access, &options.watch);
     let opened = match detect(path, wal_dir)? {
-        Source::V3File(path) => return access.open_db(&path).map(Found::V3File),
-        Source::V3Only(path) => return access.open_db(&path).map(Found::V3Only),
-        Source::Snapshot(path) => lone_snapshot(path, access)?,
-        Source::Directory(dir) => one_member(member(dir, options)?, options)?,
+        Source::V3File(path) => return files.open_db(&path).map(Found::V3File),
+        Source::V3Only(path) => return files.open_db(&path).map(Found::V3Only),
+        Source::Snapshot(path) => lone_snapshot(path, files)?,
+        Source::Directory(dir) => one_member(member(dir, wal_dir, options)?, options)?,
     };
     Ok(Found::V2(Box::new(opened)))
 }
@@ -126,19 +144,19 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Foun
 /// # Errors
 /// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
 /// their logs together do not reach what is committed.
-pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
     if options.allow_live { live::again(attempt, Opened::is_settled) } else { attempt() }
 }
 
-fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
         let Some(dir) = detect_member(path, wal_dir)? else {
             let message = "several sources must be data directories with a WAL, one of each member";
             return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
         };
-        let member = member(dir, options)?;
+        let member = member(dir, wal_dir, options)?;
         // Without a log nothing says of which cluster the other files are.
         let gone = member.has_empty_log();
         members.push(if gone {
@@ -152,26 +170,30 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resu
     opened(members, options)
 }
 
-fn lone_snapshot(path: PathBuf, access: Access) -> Result<Opened> {
-    let snapshot = Snapshot::of(access.open(&path)?)?;
+fn lone_snapshot(path: PathBuf, files: Files) -> Result<Opened> {
+    let snapshot = Snapshot::of(files.open_snapshot(&path)?)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
-    let member = Member { access, snapshots: vec![name], ..Member::without_files(path) };
+    let member = Member { files, snapshots: vec![name], ..Member::without_files(path) };
     Ok(Opened::at(vec![member], choice))
 }
 
-fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
+fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions) -> Result<Member> {
     let access = match (check_locks(&dir), options.allow_live) {
         (Ok(()), false) => Access::AtRest,
         (Ok(()), true) => Access::Copied,
         (Err(e), true) if e.reason() == Reason::Locked => Access::Live,
         (Err(e), _) => return Err(e),
     };
+    let files = Files::new(access, &options.watch);
+    if access == Access::AtRest {
+        options.watch.directory(dir.clone(), wal_dir.clone());
+    }
     // In this order where an etcd is running: the log, read last, knows all that was listed and read before it.
-    let db = dir.db.as_deref().map(|path| access.open_db(path)).transpose()?;
-    let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, access.open(path)?)));
+    let db = dir.db.as_deref().map(|path| files.open_db(path)).transpose()?;
+    let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, files.open_db(path)?)));
     let received_dbs = received.collect::<Result<_>>()?;
-    let wal = dir.segments.as_deref().map(|names| Wal::read(names, access)).transpose()?;
+    let wal = dir.segments.as_deref().map(|names| Wal::read(names, &files)).transpose()?;
     if access == Access::Copied {
         // An etcd that was started meanwhile: then this is read as its files are.
         check_locks(&dir)?;
@@ -179,7 +201,7 @@ fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
     Ok(Member {
         path: dir.root,
         layout: Some(dir.layout),
-        access,
+        files,
         wal,
         unread_segments: dir.unread_segments,
         snapshots: dir.snapshots,
@@ -200,7 +222,7 @@ fn check_locks(dir: &DataDir) -> Result<()> {
 pub(crate) const WHAT_TO_DO: &str = "take another copy, give the other members' directories to `convert` too, or have it skip the damage with --salvage";
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
-fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
+fn one_member(mut member: Member, options: &OpenOptions) -> Result<Opened> {
     if member.has_empty_log() && options.salvage && !member.snapshots.is_empty() {
         member = Member { wal: None, ..member };
     }
@@ -227,7 +249,7 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     })
 }
 
-fn opened(members: Vec<Member>, options: OpenOptions) -> Result<Opened> {
+fn opened(members: Vec<Member>, options: &OpenOptions) -> Result<Opened> {
     if options.salvage {
         let mut starts = salvage_starts(&members, options.up_to)?;
         let choice = starts.remove(0).choice;
@@ -246,6 +268,11 @@ impl Member {
     /// Its id, where its log says it.
     pub fn id(&self) -> Option<MemberId> {
         Some(self.wal.as_ref()?.metadata()?.node_id)
+    }
+
+    /// How its files were read: whether an etcd was running on it.
+    pub fn access(&self) -> Access {
+        self.files.access()
     }
 
     /// Whether there is a log, and nothing in it.
@@ -273,7 +300,7 @@ impl Member {
         Member {
             path,
             layout: None,
-            access: Access::AtRest,
+            files: Files::default(),
             wal: None,
             unread_segments: Vec::new(),
             snapshots: Vec::new(),
@@ -300,12 +327,12 @@ impl Opened {
     /// # Errors
     /// As [`open`] where the log does not begin at its first entry.
     pub fn of_log(wal: Wal) -> Result<Opened> {
-        opened(vec![Member::of_log(wal)], OpenOptions::default())
+        opened(vec![Member::of_log(wal)], &OpenOptions::default())
     }
 
     /// Whether an etcd was running on any of it.
     pub fn is_live(&self) -> bool {
-        self.members.iter().any(|member| member.access == Access::Live)
+        self.members.iter().any(|member| member.access() == Access::Live)
     }
 
     /// Nothing was passed over that may only have been half there.
@@ -330,14 +357,21 @@ impl Opened {
         self.start().and_then(|member| member.wal.as_ref())
     }
 
-    /// The files that the result depends on, with their bytes: the chosen snapshot, the segments, the v3 backends.
-    pub fn files(&self) -> Vec<(&Path, &[u8])> {
-        let mut files: Vec<_> = self.choice.snapshot.iter().map(|s| (s.path(), s.file())).collect();
+    /// The files that the result depends on: the chosen snapshot, the segments, the v3 backends.
+    pub fn maps(&self) -> Vec<&Map> {
+        let mut maps: Vec<_> = self.choice.snapshot.iter().map(Snapshot::map).collect();
         for member in &self.members {
-            files.extend(member.wal.iter().flat_map(Wal::files));
-            let received = member.received_dbs.iter().map(|(_, map)| map);
-            files.extend(member.db.iter().chain(received).map(|map| (map.path(), map.bytes())));
+            maps.extend(member.wal.iter().flat_map(Wal::maps));
+            maps.extend(member.db.iter().chain(member.received_dbs.iter().map(|(_, map)| map)));
         }
-        files
+        maps
+    }
+
+    /// Checks that these files still have the bytes that were read first.
+    ///
+    /// # Errors
+    /// [`Reason::ChangedWhileReading`].
+    pub fn check_bytes(&self) -> Result<()> {
+        self.maps().into_iter().try_for_each(Map::check_bytes)
     }
 }

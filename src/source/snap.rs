@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
+use crate::source::live;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
@@ -39,16 +40,16 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
     pub fn open(path: &Path) -> Result<Snapshot> {
-        Snapshot::of(Map::open(path)?)
+        Snapshot::of(live::map(path)?)
     }
 
     /// Checks the bytes of a `.snap` file.
     ///
     /// # Errors
     /// As [`Snapshot::open`].
-    pub fn of(map: Map) -> Result<Snapshot> {
-        let parsed = parse(map.bytes()).map_err(|e| e.in_file(map.path()))?;
-        let Parsed { json, index, term, conf_state } = parsed;
+    pub fn of(mut map: Map) -> Result<Snapshot> {
+        let path = map.path().to_path_buf();
+        let Parsed { json, index, term, conf_state } = read(&mut map).map_err(|e| e.in_file(&path))?;
         Ok(Snapshot { map, json, index, term, conf_state })
     }
 
@@ -68,8 +69,8 @@ impl Snapshot {
     }
 
     /// The whole file.
-    pub fn file(&self) -> &[u8] {
-        self.map.bytes()
+    pub fn map(&self) -> &Map {
+        &self.map
     }
 }
 
@@ -91,6 +92,27 @@ pub struct Parsed {
 /// # Errors
 /// As [`Snapshot::open`].
 pub fn parse(bytes: &[u8]) -> Result<Parsed> {
+    read(&mut Map::held(Path::new("memory"), bytes.to_vec()))
+}
+
+fn read(map: &mut Map) -> Result<Parsed> {
+    let body = container(map.bytes())?;
+    let found = map.checksum(body.range.clone());
+    if u64::from(found) != body.crc {
+        let message = format!("expected snapshot data with CRC-32C {:08x}, found {found:08x}", body.crc);
+        return Err(damaged(body.range.start as u64, message));
+    }
+    let base = body.range.start as u64;
+    raft_snapshot(map.bytes().get(body.range).unwrap_or_default(), base)
+}
+
+/// The data of a `.snap` file, with the checksum that it should have.
+struct Body {
+    range: Range<usize>,
+    crc: u64,
+}
+
+fn container(bytes: &[u8]) -> Result<Body> {
     if bytes.is_empty() {
         return Err(damaged(0, "expected a snapshot, found an empty file"));
     }
@@ -108,12 +130,9 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
     if body.is_empty() || crc == 0 {
         return Err(damaged(data.offset, "expected snapshot data with a checksum, found an empty snapshot"));
     }
-    let found = crc32c::crc32c(body);
-    if u64::from(found) != crc {
-        let message = format!("expected snapshot data with CRC-32C {crc:08x}, found {found:08x}");
-        return Err(damaged(data.value_offset, message));
-    }
-    raft_snapshot(body, data.value_offset)
+    // The offset lies within a slice of memory, so it fits.
+    let start = usize::try_from(data.value_offset).unwrap_or(usize::MAX);
+    Ok(Body { range: start..start.saturating_add(body.len()), crc })
 }
 
 fn cut_short(e: WireError, len: usize) -> Error {

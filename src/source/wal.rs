@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::evidence::Marks;
-use crate::source::live::Access;
+use crate::source::live::Files;
 use crate::source::map::Map;
 use crate::source::raft::{Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry};
 use crate::source::record::is_being_written;
@@ -127,11 +127,11 @@ impl Wal {
     ///
     /// # Errors
     /// A segment cannot be opened.
-    pub fn read(names: &[SegmentName], access: Access) -> Result<Wal> {
+    pub fn read(names: &[SegmentName], files: &Files) -> Result<Wal> {
         let open = |(number, name): (usize, &SegmentName)| {
             let (map, written) = match number + 1 == names.len() {
-                true => access.open_growing(&name.path)?,
-                false => (access.open(&name.path)?, None),
+                true => files.open_growing(&name.path)?,
+                false => (files.open_segment(&name.path)?, None),
             };
             Ok(Segment { name: name.clone(), map, written })
         };
@@ -270,9 +270,9 @@ impl Wal {
         self.segments.get(entry.segment as usize).map_or(Path::new(""), |segment| &segment.name.path)
     }
 
-    /// The segments and their bytes, in order.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
-        self.segments.iter().map(|segment| (segment.name.path.as_path(), segment.map.bytes()))
+    /// The segments' files, in order.
+    pub fn maps(&self) -> impl Iterator<Item = &Map> {
+        self.segments.iter().map(|segment| &segment.map)
     }
 
     /// The last segment, its size, and where its records end.
@@ -280,7 +280,7 @@ impl Wal {
         let segment = self.segments.last()?;
         Some(LastSegment {
             name: &segment.name,
-            len: segment.map.bytes().len() as u64,
+            len: segment.map.file_len(),
             records_end: self.scan.records_end,
             preallocated: self.scan.segment_is_padded.unwrap_or(self.scan.marks.padded.is_some()),
         })

@@ -30,7 +30,7 @@ pub(crate) struct Outcome {
 
 /// Reads a data directory.
 pub(crate) fn read(dir: &Path) -> Result<Outcome> {
-    let Found::V2(opened) = open(dir, &WalDir::Default, OpenOptions::default())? else { panic!("v2 data") };
+    let Found::V2(opened) = open(dir, &WalDir::Default, &OpenOptions::default())? else { panic!("v2 data") };
     let table = read_table(&opened)?;
     let mut recovered = recover(&opened, &table, None, &ReplayOptions::default())?;
     let tree = &mut recovered.replay.tree;
