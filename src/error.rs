@@ -187,6 +187,9 @@ impl Reason {
     /// The reason for an I/O error of this kind, where `self` is the one for all others.
     fn of_io(self, kind: ErrorKind) -> Reason {
         match kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge if self == Reason::OutputFailed => {
+                Reason::NoRoom
+            }
             ErrorKind::PermissionDenied if self.is_of_reading() => Reason::PermissionDenied,
             ErrorKind::NotFound | ErrorKind::NotADirectory if self == Reason::Unreadable => Reason::SourceMissing,
             ErrorKind::NotFound | ErrorKind::NotADirectory if self == Reason::Usage => Reason::FileMissing,
@@ -231,6 +234,11 @@ impl Error {
         let mut error = Error::new(reason.of_io(source.kind()), message).in_file(file);
         error.0.source = Some(Box::new(source));
         error
+    }
+
+    /// The operating system failed an operation on an output that the caller does not know the path of.
+    pub fn of_output(action: &str, source: &std::io::Error) -> Self {
+        Error::new(Reason::OutputFailed.of_io(source.kind()), format!("cannot {action}: {source}"))
     }
 
     /// Names the file, unless one is named already.
@@ -347,7 +355,9 @@ mod tests {
 
     #[test]
     fn what_the_operating_system_says_has_its_reason() {
-        use ErrorKind::{Interrupted, NotADirectory, NotFound, PermissionDenied};
+        use ErrorKind::{
+            FileTooLarge, Interrupted, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, StorageFull,
+        };
         for (reason, kind, expected) in [
             (Reason::Unreadable, PermissionDenied, Reason::PermissionDenied),
             (Reason::ReportUnusable, PermissionDenied, Reason::PermissionDenied),
@@ -360,11 +370,15 @@ mod tests {
             (Reason::Usage, NotFound, Reason::FileMissing),
             (Reason::ReportUnusable, NotFound, Reason::ReportUnusable),
             (Reason::OutputFailed, NotFound, Reason::OutputFailed),
+            (Reason::OutputFailed, StorageFull, Reason::NoRoom),
+            (Reason::OutputFailed, QuotaExceeded, Reason::NoRoom),
+            (Reason::OutputFailed, FileTooLarge, Reason::NoRoom),
+            (Reason::Unreadable, FileTooLarge, Reason::Unreadable),
             (Reason::Unreadable, Interrupted, Reason::Unreadable),
         ] {
             let error = Error::io(reason, Path::new("/proc/no-such-file"), "read", kind.into());
             assert_eq!(error.reason(), expected, "{reason:?} {kind:?}");
-            let read = expected.kind() == Kind::Refused && reason != Reason::TransformerFailed;
+            let read = expected.kind() == Kind::Refused && reason.kind() != Kind::Output && reason != Reason::TransformerFailed;
             assert_eq!(error.message().starts_with(MISSING), read && kind != PermissionDenied, "{error}");
             let says_who = error.message().contains("this process runs as uid");
             assert_eq!(says_who, kind == PermissionDenied, "{error}");

@@ -284,7 +284,7 @@ pub fn run(args: &Args) -> Result<u8> {
             targets.check()?;
             let staged = pipeline::stage(&options, &mut report, &progress, &interrupted)?;
             if report.skipped {
-                return Ok(staged.outcome());
+                return staged.commit(None);
             }
             report.end(exit::status(&Ok(staged.outcome())), None);
             progress.end();

@@ -7,7 +7,7 @@ use super::{exit, print};
 use crate::error::{Kind, Result};
 use crate::output::beside::Beside;
 use crate::report::Report;
-use crate::report::file::{Place, Written, to_json};
+use crate::report::file::{Place, to_json};
 
 /// Where the report goes, and how far that got.
 #[derive(Debug)]
@@ -28,10 +28,8 @@ enum Sent {
     Nothing,
     /// It cannot be written; the error says so.
     Failed,
-    /// A reader has it already. A pipe stays open until the run ends.
-    Gone {
-        _stream: Option<Written>,
-    },
+    /// Whoever reads standard output has it already.
+    Gone,
 }
 
 impl Reporter {
@@ -40,7 +38,7 @@ impl Reporter {
         Reporter { to: To::StandardOutput, sent: Sent::Nothing }
     }
 
-    /// A report in a file or on a device, or none.
+    /// A report in a file, or none.
     pub fn at(place: Option<Place>) -> Reporter {
         Reporter { to: place.map_or(To::Nowhere, To::Place), sent: Sent::Nothing }
     }
@@ -65,7 +63,7 @@ impl Reporter {
         let written = match &self.sent {
             Sent::Nothing => self.write(report),
             Sent::Failed => return,
-            Sent::Gone { .. } => {
+            Sent::Gone => {
                 exit::say(
                     "etcdlift: the report was sent before this error, and tells of an output that does not exist\n",
                 );
@@ -96,17 +94,11 @@ impl Reporter {
             To::Nowhere => Ok(None),
             To::StandardOutput => {
                 print(&to_json(report)?)?;
-                self.sent = Sent::Gone { _stream: None };
+                self.sent = Sent::Gone;
                 Ok(None)
             }
             To::Place(place) if !place.takes(made(report))? => Ok(None),
-            To::Place(place) => match place.write(&to_json(report)?)? {
-                Written::File(file) => Ok(Some(file)),
-                stream @ Written::Stream(_) => {
-                    self.sent = Sent::Gone { _stream: Some(stream) };
-                    Ok(None)
-                }
-            },
+            To::Place(place) => place.write(&to_json(report)?).map(Some),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn create(path: &Path) -> Result<Database> {
 /// An error of writing a database.
 pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
     match e.into() {
-        redb::Error::Io(e) if e.kind() == io::ErrorKind::StorageFull => Error::new(Reason::NoRoom, e.to_string()),
+        redb::Error::Io(e) => Error::of_output("write the redb file", &e),
         e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
     }
 }

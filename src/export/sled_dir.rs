@@ -108,5 +108,8 @@ fn encode(record: &Record<'_>) -> Result<Vec<u8>> {
 }
 
 fn failed(e: sled::Error) -> Error {
+    if let sled::Error::Io(e) = &e {
+        return Error::of_output("write the sled database", e);
+    }
     Error::new(Reason::OutputFailed, format!("cannot write the sled database: {e}"))
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::naming::{Named, directory_of, temporary};
+use super::naming::{Before, Named, directory_of, temporary};
 use super::sink::refuse_existing;
 use crate::error::{Error, Reason, Result};
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Reason, Result};
 #[derive(Debug)]
 pub struct Beside {
     path: PathBuf,
-    overwrite: bool,
+    before: Before,
     temp: NamedTempFile,
 }
 
@@ -27,17 +27,17 @@ impl Beside {
     /// # Errors
     /// It exists ([`Reason::OutputExists`]), or its directory cannot be written ([`Reason::OutputFailed`]).
     pub fn create(path: &Path, overwrite: bool) -> Result<Beside> {
-        refuse_existing(path, overwrite)?;
-        Beside::begin(path, overwrite).map_err(|e| failed(path, "create a temporary file beside it", e))
+        let before = refuse_existing(path, overwrite)?;
+        Beside::begin(path, before).map_err(|e| failed(path, "create a temporary file beside it", e))
     }
 
     /// [`Beside::create`] for whoever has looked at what is there.
     ///
     /// # Errors
     /// Its directory cannot be written.
-    pub fn begin(path: &Path, overwrite: bool) -> io::Result<Beside> {
+    pub fn begin(path: &Path, before: Before) -> io::Result<Beside> {
         let temp = temporary().tempfile_in(directory_of(path))?;
-        Ok(Beside { path: path.to_path_buf(), overwrite, temp })
+        Ok(Beside { path: path.to_path_buf(), before, temp })
     }
 
     /// The name that it will have.
@@ -80,12 +80,8 @@ impl Beside {
     /// # Errors
     /// Another file has that name by now, or the operating system fails; then nothing has changed.
     pub fn name(self) -> Result<Named> {
-        let Beside { path, overwrite, temp } = self;
-        let named = Named::give(temp.into_temp_path(), &path, overwrite).map_err(|e| {
-            let exists = e.kind() == io::ErrorKind::AlreadyExists;
-            let reason = if exists { Reason::OutputExists } else { Reason::OutputFailed };
-            Error::io(reason, &path, "rename", e)
-        })?;
+        let Beside { path, before, temp } = self;
+        let named = Named::give(temp.into_temp_path(), &path, before)?;
         match named.sync() {
             Ok(()) => Ok(named),
             Err(e) => {

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use tempfile::TempPath;
 
+use crate::error::{Error, Reason, Result};
+use crate::source::lock;
+use crate::source::watch::Identity;
+
 /// Prefix and suffix of every temporary name.
 const PREFIX: &str = ".etcdlift-";
 const SUFFIX: &str = ".tmp";
@@ -18,6 +22,8 @@ const SUFFIX: &str = ".tmp";
 #[derive(Debug)]
 pub struct Named {
     path: PathBuf,
+    /// Device and inode of the file.
+    file: Option<(u64, u64)>,
     replaced: Replaced,
 }
 
@@ -28,6 +34,46 @@ enum Replaced {
     File(Option<TempPath>),
 }
 
+/// What stands at a path before a run writes to it, and may give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing, or something that may not give way: the name must be free.
+    Nothing,
+    /// This regular file, as it is now.
+    File(Identity),
+}
+
+impl Before {
+    /// Looks at a path. Without `overwrite`, nothing gives way.
+    ///
+    /// # Errors
+    /// Something other than a regular file is there ([`Reason::OutputExists`]), another process has locked it
+    /// ([`Reason::Locked`]), or it cannot be looked at ([`Reason::OutputFailed`]).
+    pub fn at(path: &Path, overwrite: bool) -> Result<Before> {
+        if !overwrite {
+            return Ok(Before::Nothing);
+        }
+        let found = match fs::symlink_metadata(path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Before::Nothing);
+            }
+            found => found.map_err(|e| Error::io(Reason::OutputFailed, path, "look at what is there", e))?,
+        };
+        if !found.is_file() {
+            return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path));
+        }
+        let locked = lock::is_locked(path);
+        if locked.map_err(|e| Error::io(Reason::OutputFailed, path, "see whether another process has locked it", e))? {
+            let message = "another process has locked the file, which may be in use; it is not replaced";
+            return Err(Error::new(Reason::Locked, message).in_file(path));
+        }
+        Ok(Before::File(Identity::of(&found)))
+    }
+}
+
+/// Said of a target that is there and is neither a file nor a directory.
+pub(crate) const NOT_REGULAR: &str = "it exists and is no regular file: name another one";
+
 /// A builder of temporary files: hidden, and only their owner may read them.
 pub fn temporary() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
@@ -36,21 +82,28 @@ pub fn temporary() -> tempfile::Builder<'static, 'static> {
 }
 
 impl Named {
-    /// Gives a temporary file the name `path`, in place of the file that has it where `overwrite` allows that.
+    /// Gives a temporary file the name `path`, in place of the file that stood there before.
     ///
     /// # Errors
-    /// Without `overwrite`, something has that name ([`io::ErrorKind::AlreadyExists`]); the operating system fails. Then
-    /// nothing has changed.
-    pub fn give(temp: TempPath, path: &Path, overwrite: bool) -> io::Result<Named> {
-        let replaced = if overwrite && fs::symlink_metadata(path).is_ok() {
-            let second = temporary().make_in(directory_of(path), |second| fs::hard_link(path, second));
-            Replaced::File(second.ok().map(tempfile::NamedTempFile::into_temp_path))
-        } else {
-            Replaced::Nothing
+    /// What is there is not what was there before ([`Reason::OutputExists`]), another process has locked it
+    /// ([`Reason::Locked`]), or the operating system fails ([`Reason::OutputFailed`]). Then nothing has changed.
+    pub fn give(temp: TempPath, path: &Path, before: Before) -> Result<Named> {
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::AlreadyExists => appeared(path),
+            _ => Error::io(Reason::OutputFailed, path, "rename", e),
         };
-        let named = if overwrite { temp.persist(path) } else { temp.persist_noclobber(path) };
-        named.map_err(|e| e.error)?;
-        Ok(Named { path: path.to_path_buf(), replaced })
+        let file = fs::symlink_metadata(&temp).ok().map(|found| Identity::of(&found).file);
+        let Before::File(_) = before else {
+            temp.persist_noclobber(path).map_err(|e| failed(e.error))?;
+            return Ok(Named { path: path.to_path_buf(), file, replaced: Replaced::Nothing });
+        };
+        if Before::at(path, true)? != before {
+            return Err(appeared(path));
+        }
+        let second = temporary().make_in(directory_of(path), |second| fs::hard_link(path, second));
+        let replaced = Replaced::File(second.ok().map(tempfile::NamedTempFile::into_temp_path));
+        temp.persist(path).map_err(|e| failed(e.error))?;
+        Ok(Named { path: path.to_path_buf(), file, replaced })
     }
 
     /// The name.
@@ -68,6 +121,11 @@ impl Named {
 
     /// Takes the name back: what had it before has it again, or nothing.
     pub fn undo(self) {
+        let now = fs::symlink_metadata(&self.path).ok().map(|found| Identity::of(&found).file);
+        if now != self.file {
+            // Another run has replaced it meanwhile.
+            return;
+        }
         // Whoever calls this has an error to tell already, and a failure here changes nothing about it.
         let _ = match self.replaced {
             Replaced::Nothing => fs::remove_file(&self.path),
@@ -76,6 +134,11 @@ impl Named {
         };
         let _ = sync_directory_of(&self.path);
     }
+}
+
+fn appeared(path: &Path) -> Error {
+    let message = "another process has written the file since this run began; it is not replaced";
+    Error::new(Reason::OutputExists, message).in_file(path)
 }
 
 /// Syncs the directory that a path is in.
@@ -116,7 +179,7 @@ mod tests {
     fn a_new_name_is_taken_back_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        let named = Named::give(temp(dir.path(), "new"), &path, false).unwrap();
+        let named = Named::give(temp(dir.path(), "new"), &path, Before::Nothing).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         named.sync().unwrap();
         named.undo();
@@ -128,11 +191,58 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "old").unwrap();
-        let error = Named::give(temp(dir.path(), "new"), &path, false).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        Named::give(temp(dir.path(), "new"), &path, true).unwrap().undo();
+        let error = Named::give(temp(dir.path(), "new"), &path, Before::Nothing).unwrap_err();
+        assert_eq!(error.reason(), Reason::OutputExists);
+        Named::give(temp(dir.path(), "new"), &path, Before::at(&path, true).unwrap()).unwrap().undo();
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["f".to_string()]));
-        drop(Named::give(temp(dir.path(), "new"), &path, true).unwrap());
+        drop(Named::give(temp(dir.path(), "new"), &path, Before::at(&path, true).unwrap()).unwrap());
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"new".to_vec(), vec!["f".to_string()]));
+    }
+
+    #[test]
+    fn only_the_file_that_was_there_before_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let appeared = |before| {
+            let error = Named::give(temp(dir.path(), "new"), &path, before).unwrap_err();
+            assert_eq!(error.reason(), Reason::OutputExists, "{error}");
+        };
+        let before = Before::at(&path, true).unwrap();
+        assert_eq!(before, Before::Nothing);
+        fs::write(&path, "theirs").unwrap();
+        appeared(before);
+        let before = Before::at(&path, true).unwrap();
+        // Another run replaces it, and so does its owner who writes into it.
+        temp(dir.path(), "theirs").persist(&path).unwrap();
+        appeared(before);
+        let before = Before::at(&path, true).unwrap();
+        fs::write(&path, "theirs too").unwrap();
+        appeared(before);
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"theirs too".to_vec(), vec!["f".to_string()]));
+    }
+
+    #[test]
+    fn a_name_that_another_run_took_is_not_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let named = Named::give(temp(dir.path(), "mine"), &path, Before::Nothing).unwrap();
+        temp(dir.path(), "theirs").persist(&path).unwrap();
+        named.undo();
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+    }
+
+    #[test]
+    fn a_locked_file_does_not_give_way() {
+        use nix::fcntl::{Flock, FlockArg};
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for lock in [FlockArg::LockExclusiveNonblock, FlockArg::LockSharedNonblock] {
+            let before = Before::at(file.path(), true).unwrap();
+            let held = Flock::lock(file.reopen().unwrap(), lock).unwrap();
+            assert_eq!(Before::at(file.path(), true).unwrap_err().reason(), Reason::Locked);
+            let directory = directory_of(file.path());
+            let error = Named::give(temp(directory, "new"), file.path(), before).unwrap_err();
+            assert_eq!(error.reason(), Reason::Locked);
+            held.unlock().unwrap();
+        }
     }
 }

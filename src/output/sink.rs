@@ -16,7 +16,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use tempfile::NamedTempFile;
 
-use super::naming::{Named, directory_of, temporary};
+use super::naming::{Before, NOT_REGULAR, Named, directory_of, temporary};
 use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
 
@@ -36,6 +36,7 @@ pub struct SinkOptions {
 pub struct Sink {
     out: PathBuf,
     options: SinkOptions,
+    before: Before,
     /// Absent in a dry run.
     temp: Option<NamedTempFile>,
     extents: Vec<Extent>,
@@ -59,10 +60,10 @@ impl Sink {
     /// The output exists ([`Reason::OutputExists`]), the file system has no room ([`Reason::NoRoom`]), or its directory
     /// cannot be written ([`Reason::OutputFailed`]).
     pub fn create(path: &Path, options: SinkOptions) -> Result<Sink> {
-        refuse_existing(path, options.overwrite)?;
+        let before = refuse_existing(path, options.overwrite)?;
         let directory = directory_of(path);
         check_room(path, directory, options.len)?;
-        let mut sink = Sink { out: path.to_path_buf(), options, temp: None, extents: Vec::new() };
+        let mut sink = Sink { out: path.to_path_buf(), options, before, temp: None, extents: Vec::new() };
         if options.dry_run {
             sink.os("write to the directory", || {
                 access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
@@ -156,13 +157,9 @@ impl Sink {
     /// fails. The name is taken back when its directory cannot be synced.
     pub fn commit(mut self) -> Result<()> {
         self.check_coverage()?;
-        refuse_existing(&self.out, self.options.overwrite)?;
-        let Some(temp) = self.temp.take() else { return Ok(()) };
-        let give = || Named::give(temp.into_temp_path(), &self.out, self.options.overwrite);
-        let named = match self.step().and_then(|()| give()) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.out)),
-            given => given.map_err(|e| self.failed("rename", e))?,
-        };
+        let Some(temp) = self.temp.take() else { return refuse_existing(&self.out, self.options.overwrite).map(drop) };
+        self.step().map_err(|e| self.failed("rename", e))?;
+        let named = Named::give(temp.into_temp_path(), &self.out, self.before)?;
         match self.os("sync the directory", || named.sync()) {
             Ok(()) => Ok(()),
             Err(e) => {
@@ -234,22 +231,23 @@ impl Sink {
 /// that may be replaced.
 ///
 /// # Errors
-/// Something is there ([`Reason::OutputExists`]), or its directory is not or cannot be looked at
-/// ([`Reason::OutputFailed`]).
-pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
+/// Something is there ([`Reason::OutputExists`]), another process has locked it ([`Reason::Locked`]), or its directory is not
+/// or cannot be looked at ([`Reason::OutputFailed`]).
+pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<Before> {
+    let nothing = || require_directory(path).map(|()| Before::Nothing);
     let meta = match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return require_directory(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return nothing(),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return nothing(),
         Err(e) => return Err(Error::io(Reason::OutputFailed, path, "look for an existing output", e)),
         Ok(meta) => meta,
     };
     if meta.is_file() {
-        return if overwrite { Ok(()) } else { Err(exists(path)) };
+        return if overwrite { Before::at(path, true) } else { Err(exists(path)) };
     }
     let message = if meta.is_dir() {
         "the output is a directory: name a file in it"
     } else {
-        "the output exists and is no regular file: name another one"
+        NOT_REGULAR
     };
     Err(Error::new(Reason::OutputExists, message).in_file(path))
 }

@@ -26,6 +26,8 @@ pub struct Targets {
     /// Source files and folders.
     source_files: HashSet<(u64, u64)>,
     source_folders: HashSet<(u64, u64)>,
+    /// Folders that a link in a source folder leads into: nothing is written right into them.
+    linked_folders: HashSet<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -82,10 +84,13 @@ impl Targets {
     /// Another name of a file is that file: a hard link, or a symbolic link from within the source.
     fn add_files_of(&mut self, folder: &Path) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if let Ok(found) = fs::metadata(entry.path())
-                && !found.is_dir()
+            let path = entry.path();
+            let Some(found) = fs::metadata(&path).ok().filter(|found| !found.is_dir()) else { continue };
+            self.source_files.insert(id(&found));
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+                && let Some(folder) = path.canonicalize().ok().and_then(|real| fs::metadata(directory_of(&real)).ok())
             {
-                self.source_files.insert(id(&found));
+                self.linked_folders.insert(id(&folder));
             }
         }
     }
@@ -130,9 +135,12 @@ impl Targets {
             return false;
         }
         let end = followed(path);
+        let is_one = |path: &Path, of: &HashSet<_>| fs::metadata(path).is_ok_and(|found| of.contains(&id(&found)));
+        if is_one(directory_of(&end), &self.linked_folders) {
+            return true;
+        }
         let real = end.canonicalize().or_else(|_| directory_of(&end).canonicalize()).unwrap_or(end);
-        let is_folder = |path: &Path| fs::metadata(path).is_ok_and(|found| self.source_folders.contains(&id(&found)));
-        real.ancestors().any(is_folder)
+        real.ancestors().any(|path| is_one(path, &self.source_folders))
     }
 }
 
@@ -243,6 +251,8 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::create_dir_all(at("src/member/snap")).unwrap();
         fs::create_dir_all(at("log")).unwrap();
+        fs::create_dir_all(at("out")).unwrap();
+        fs::create_dir_all(at("new")).unwrap();
         fs::write(at("src/member/snap/db"), "x").unwrap();
         fs::write(at("log/0.wal"), "x").unwrap();
         fs::write(at("elsewhere.snap"), "x").unwrap();
@@ -268,14 +278,15 @@ mod tests {
                 assert_eq!(message, "the output would be written into the source, which is never changed");
             }
         }
-        for path in ["new", "srcs", "src2/new", "no/such"] {
-            assert_eq!(check(&[("output", at(path))], &[at("src")]), Ok(()), "{path}");
+        // The folder of `elsewhere.snap`, which the source links to, holds source data too.
+        for (path, inside) in [("new", true), ("new/../srcs", true), ("out/new", false), ("no/such", false)] {
+            assert_eq!(check(&[("output", at(path))], &[at("src")]).is_err(), inside, "{path}");
         }
         // A lone file is a source of its own, and its directory is not.
         for (path, refused) in [("hard", true), ("src/member/snap/db", true), ("src/member/snap/new", false)] {
             assert_eq!(check(&[("output", at(path))], &[at("src/member/snap/db")]).is_err(), refused, "{path}");
         }
-        assert_eq!(check(&[("output", at("new"))], &[at("missing")]), Ok(()));
+        assert_eq!(check(&[("output", at("out/new"))], &[at("missing")]), Ok(()));
     }
 
     #[test]

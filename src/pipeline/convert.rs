@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::load::{describe_v3, read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, targets};
+use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, skip_existing, targets};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -144,9 +144,9 @@ fn on_threads<T: Send>(options: &ConvertOptions, work: impl FnOnce() -> Result<T
 }
 
 /// Whom a run tells and asks meanwhile.
-struct Run<'a> {
-    observer: &'a dyn Observer,
-    interrupted: Interrupted<'a>,
+pub(super) struct Run<'a> {
+    pub(super) observer: &'a dyn Observer,
+    pub(super) interrupted: Interrupted<'a>,
 }
 
 fn run(
@@ -154,9 +154,9 @@ fn run(
     report: &mut Report,
     fault: Option<Fault>,
     watch: &Arc<Watch>,
-    Run { observer, interrupted }: &Run<'_>,
+    run: &Run<'_>,
 ) -> Result<(Outcome, Option<Files>)> {
-    let (observer, interrupted) = (*observer, *interrupted);
+    let Run { observer, interrupted } = *run;
     targets::check(options)?;
     let started = Instant::now();
     observer.stage("opening", None);
@@ -177,32 +177,17 @@ fn run(
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
+        let files = skip_existing::check(options, &opened, &table, &earlier, run)?;
         *report = earlier;
         report.next_steps = next_steps::steps(report);
         opened.check_bytes()?;
-        return Ok((outcome(report), None));
+        return Ok((outcome(report), files));
     }
 
     observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
-        let mut made = Vec::new();
-        if let Some(path) = ledger_path(options, report) {
-            let started = Instant::now();
-            let mut ledger = Beside::create(path, options.overwrite)?;
-            ledger::write(&mut ledger, &prepared, file, &report.balance, interrupted)?;
-            report.stage("ledger", started.elapsed());
-            made.push(ledger);
-        }
-        // It belongs to a file: a dry run has none.
-        if let (Some(path), Some(file)) = (&options.index_map, file) {
-            let started = Instant::now();
-            let map = Beside::create(path, options.overwrite)?;
-            index_map::write(&map, &prepared, file, digested, options, interrupted)?;
-            report.stage("index map", started.elapsed());
-            made.push(map);
-        }
-        Ok(made)
+        sidecars(options, &prepared, file, digested, report, interrupted)
     };
     let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
     if let Some(fault) = fault {
@@ -218,6 +203,33 @@ fn run(
     report.output = Some(output_facts(options, &prepared, &written));
     report.next_steps = next_steps::steps(report);
     Ok((outcome(report), Some(written.files)))
+}
+
+/// Makes the sidecar files of an output, without their names; `file` is the output, which a dry run has not.
+pub(super) fn sidecars(
+    options: &ConvertOptions,
+    prepared: &Prepared<'_>,
+    file: Option<&[u8]>,
+    digested: &Digested,
+    report: &mut Report,
+    interrupted: Interrupted<'_>,
+) -> Result<Vec<Beside>> {
+    let mut made = Vec::new();
+    if let Some(path) = ledger_path(options, report) {
+        let started = Instant::now();
+        let mut ledger = Beside::create(path, options.overwrite)?;
+        ledger::write(&mut ledger, prepared, file, &report.balance, interrupted)?;
+        report.stage("ledger", started.elapsed());
+        made.push(ledger);
+    }
+    if let (Some(path), Some(file)) = (&options.index_map, file) {
+        let started = Instant::now();
+        let map = Beside::create(path, options.overwrite)?;
+        index_map::write(&map, prepared, file, digested, options, interrupted)?;
+        report.stage("index map", started.elapsed());
+        made.push(map);
+    }
+    Ok(made)
 }
 
 fn outcome(report: &Report) -> Outcome {

@@ -25,6 +25,7 @@ mod prepare;
 mod program;
 mod progress;
 mod salvage;
+mod skip_existing;
 mod targets;
 mod verify;
 mod versions;

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::is_index_map;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
+use crate::output::naming::{Before, NOT_REGULAR};
 use crate::output::sink::refuse_existing;
 use crate::output::targets::Targets;
 use crate::output::{folder, sink};
@@ -69,21 +70,21 @@ pub(super) fn check_export(options: &ExportOptions) -> Result<()> {
     targets.check()?;
     match options.format {
         ExportFormat::Sled => folder::refuse_existing(output),
-        ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
+        ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite).map(drop),
     }
 }
 
 /// A sidecar file is replaced by one of its kind only: a mistyped name costs nothing.
-fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<()> {
+pub(super) fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else { return sink::require_directory(path) };
     let message = if !found.is_file() {
-        format!("the {what} exists and is no regular file: name another one")
+        NOT_REGULAR.to_string()
     } else if !overwrite {
         format!("the {what} exists; give --overwrite to replace it")
     } else if found.len() > 0 && !is_one(path) {
         format!("the file is no {what} of etcdlift, and --overwrite replaces nothing else: name another one")
     } else {
-        return Ok(());
+        return Before::at(path, true).map(drop);
     };
     Err(Error::new(Reason::OutputExists, message).in_file(path))
 }

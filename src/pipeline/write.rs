@@ -39,7 +39,8 @@ pub(super) struct Written {
 /// The output and its sidecar files: whole and on disk, without their names.
 #[derive(Debug)]
 pub(super) struct Files {
-    output: Sink,
+    /// None where it has its name already.
+    output: Option<Sink>,
     sidecars: Vec<beside::Beside>,
 }
 
@@ -103,7 +104,7 @@ pub(super) fn write(
     let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
     interrupted()?;
-    Ok(Written { digested, hash_kv, status_hash, files: Files { output: sink, sidecars: beside } })
+    Ok(Written { digested, hash_kv, status_hash, files: Files { output: Some(sink), sidecars: beside } })
 }
 
 /// As many pairs are handed to the writer as the books say.
@@ -120,6 +121,11 @@ fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
 }
 
 impl Files {
+    /// Sidecar files of an output that has its name.
+    pub(super) fn without_output(sidecars: Vec<beside::Beside>) -> Files {
+        Files { output: None, sidecars }
+    }
+
     /// Gives all files their names, with one more sidecar file, the output last; if one cannot have its name, none keeps it.
     /// `check` is asked right before each.
     pub(super) fn name(self, more: Option<beside::Beside>, check: &dyn Fn() -> Result<()>) -> Result<()> {
@@ -131,7 +137,7 @@ impl Files {
             named.push(file.name()?);
             Ok(())
         });
-        let all = all.and_then(|()| check()).and_then(|()| self.output.commit());
+        let all = all.and_then(|()| check()).and_then(|()| self.output.map_or(Ok(()), Sink::commit));
         if all.is_err() {
             named.into_iter().rev().for_each(Named::undo);
         }
@@ -264,7 +270,7 @@ mod tests {
             if replaced {
                 ["out", "ledger", "report"].iter().for_each(|name| fs::write(at(name), "old").unwrap());
             }
-            let files = Files { output: output(&at("out")), sidecars: vec![sidecar(&at("ledger"), "made")] };
+            let files = Files { output: Some(output(&at("out"))), sidecars: vec![sidecar(&at("ledger"), "made")] };
             let report = sidecar(&at("report"), "made");
             if !blocked.is_empty() {
                 // A directory takes the name meanwhile.

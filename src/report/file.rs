@@ -1,7 +1,7 @@
 //! A report on disk: where it goes, what stands there already, and that it is written whole or not at all.
 //!
-//! A regular file is made under a temporary name and gets its name with the output; a pipe or a device is written to as it
-//! is. Of an earlier report it reads whether that run made an output, and nothing else.
+//! It is made under a temporary name and gets its name with the output; a pipe or a device is refused. Of an earlier report it
+//! reads whether that run made an output, and nothing else.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Reason, Result};
 use crate::options::ConvertOptions;
 use crate::output::beside::Beside;
+use crate::output::naming::{Before, NOT_REGULAR};
 use crate::output::targets::followed;
 
 /// The JSON text of a report or an inspection, indented, with a newline at its end.
@@ -30,11 +31,11 @@ pub fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
 pub struct Place {
     /// The path as it was named.
     path: PathBuf,
-    /// Where a regular file is or will be; `None` for a pipe, a terminal, a device.
-    file: Option<PathBuf>,
+    /// Where the file is or will be: links are followed.
+    file: PathBuf,
     earlier: Earlier,
-    /// Whether `earlier` may give way.
-    replace: bool,
+    /// What stands there, if it may give way.
+    before: Before,
 }
 
 /// What stands there.
@@ -47,32 +48,28 @@ enum Earlier {
     Output(String),
 }
 
-/// A report that is written.
-#[derive(Debug)]
-pub enum Written {
-    /// A file without its name.
-    File(Beside),
-    /// A pipe or a device, which has it.
-    Stream(File),
-}
-
 impl Place {
     /// Looks before the work begins at where the report of a run goes; `None`: to no file.
     ///
     /// # Errors
     /// The path is a directory, or its directory cannot take a file ([`Reason::OutputFailed`]); a file is there and is no
-    /// report, or one that the options do not allow to replace ([`Reason::OutputExists`]).
+    /// report, or one that the options do not allow to replace, or a pipe or a device ([`Reason::OutputExists`]); another
+    /// process has locked it ([`Reason::Locked`]).
     pub fn of(options: &ConvertOptions) -> Result<Option<Place>> {
         let Some(path) = &options.report else { return Ok(None) };
         let (file, earlier) = match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(failed(path, io::Error::from(io::ErrorKind::IsADirectory))),
-            Ok(found) if !found.is_file() => (None, Earlier::Nothing),
-            Ok(_) => (Some(fs::canonicalize(path).map_err(|e| failed(path, e))?), earlier(path)?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (Some(followed(path)), Earlier::Nothing),
+            Ok(found) if !found.is_file() => {
+                let message = format!("{NOT_REGULAR}, or `-` for standard output");
+                return Err(Error::new(Reason::OutputExists, message).in_file(path));
+            }
+            Ok(_) => (fs::canonicalize(path).map_err(|e| failed(path, e))?, earlier(path)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (followed(path), Earlier::Nothing),
             Err(e) => return Err(failed(path, e)),
         };
         let replace = may_replace(options, &earlier).map_err(|e| e.in_file(path))?;
-        let place = Place { path: path.clone(), file, earlier, replace };
+        let before = Before::at(&file, replace)?;
+        let place = Place { path: path.clone(), file, earlier, before };
         // A place that cannot take it is known now, and not after the work.
         place.begin().map(drop)?;
         Ok(Some(place))
@@ -92,7 +89,7 @@ impl Place {
         match (&self.earlier, sha256) {
             (Earlier::Nothing | Earlier::NoOutput, _) => Ok(true),
             (Earlier::Output(_), None) => Ok(false),
-            (Earlier::Output(_), Some(_)) if self.replace => Ok(true),
+            (Earlier::Output(_), Some(_)) if self.before != Before::Nothing => Ok(true),
             (Earlier::Output(earlier), Some(now)) if earlier == now => Ok(false),
             (Earlier::Output(_), Some(_)) => {
                 let message = "the report tells of another output than this run makes: remove it or name another one";
@@ -105,21 +102,16 @@ impl Place {
     ///
     /// # Errors
     /// The operating system fails ([`Reason::OutputFailed`]); what was there is there still.
-    pub fn write(&self, json: &[u8]) -> Result<Written> {
-        let Some(mut file) = self.begin()? else {
-            let stream = fs::OpenOptions::new().write(true).open(&self.path);
-            let written = stream.and_then(|mut stream| stream.write_all(json).map(|()| stream));
-            return written.map(Written::Stream).map_err(|e| failed(&self.path, e));
-        };
+    pub fn write(&self, json: &[u8]) -> Result<Beside> {
+        let mut file = self.begin()?;
         let write = |out: &mut dyn Write| out.write_all(json).and_then(|()| out.flush());
         file.write(|out| write(out).map_err(|e| failed(&self.path, e)))?;
         file.sync()?;
-        Ok(Written::File(file))
+        Ok(file)
     }
 
-    fn begin(&self) -> Result<Option<Beside>> {
-        let begin = |path: &PathBuf| Beside::begin(path, self.replace).map_err(|e| failed(&self.path, e));
-        self.file.as_ref().map(begin).transpose()
+    fn begin(&self) -> Result<Beside> {
+        Beside::begin(&self.file, self.before).map_err(|e| failed(&self.path, e))
     }
 }
 
@@ -207,10 +199,7 @@ mod tests {
     }
 
     fn put(place: &Place, json: &[u8]) {
-        match place.write(json).unwrap() {
-            Written::File(file) => drop(file.name().unwrap()),
-            Written::Stream(_) => {}
-        }
+        drop(place.write(json).unwrap().name().unwrap());
     }
 
     #[test]
@@ -271,11 +260,26 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_written_to_and_not_replaced() {
-        let place = Place::of(&options(Path::new("/dev/null"), false)).unwrap().unwrap();
-        assert!(place.takes(None).unwrap());
-        put(&place, b"x");
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    fn a_device_is_refused() {
+        for overwrite in [false, true] {
+            assert!(refusal(&options(Path::new("/dev/null"), overwrite)).contains("no regular file"));
+        }
+    }
+
+    #[test]
+    fn one_that_another_run_has_written_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        for text in [None, Some(report(false, false))] {
+            if let Some(text) = text {
+                fs::write(&file, text).unwrap();
+            }
+            let place = Place::of(&options(&file, true)).unwrap().unwrap();
+            fs::write(&file, report(true, false)).unwrap();
+            let error = place.write(&report(false, false)).unwrap().name().unwrap_err();
+            assert_eq!(error.reason(), Reason::OutputExists);
+            assert_eq!(fs::read(&file).unwrap(), report(true, false));
+        }
     }
 
     #[test]

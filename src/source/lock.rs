@@ -5,7 +5,9 @@
 //! two kinds do not see each other. `F_OFD_GETLK` works on a file opened read-only, where setting a write lock would not.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -32,6 +34,22 @@ pub fn check_segment(path: &Path) -> Result<()> {
 /// [`Reason::Locked`] if it is locked, [`Reason::Unreadable`] if that cannot be found out.
 pub fn check_db(path: &Path) -> Result<()> {
     check_flock(path, open(path)?)
+}
+
+/// Whether another process has locked a file in any way.
+///
+/// # Errors
+/// It cannot be opened or asked about.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if ofd_locked(&file)? {
+        return Ok(true);
+    }
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock.unlock().map(|_| false).map_err(|(_, e)| e.into()),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, e)) => Err(e.into()),
+    }
 }
 
 fn check_flock(path: &Path, file: File) -> Result<()> {

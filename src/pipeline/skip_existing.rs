@@ -1,0 +1,117 @@
+//! `--skip-existing`: an output that stands there already is checked, and sidecar files that it lacks are made.
+//!
+//! The report of the earlier run says what the output should be; the file has to say so too. A sidecar file is made from the
+//! plan of the source and from the output, which then must hold exactly that plan.
+
+use std::fs;
+use std::path::Path;
+
+use super::convert::{Run, sidecars};
+use super::prepare::prepare;
+use super::targets::sidecar;
+use super::write::Files;
+use crate::error::{Error, Kind, Reason, Result};
+use crate::export::index_map::is_index_map;
+use crate::options::ConvertOptions;
+use crate::output::Digested;
+use crate::report::ledger::is_ledger;
+use crate::report::{OutputFacts, Report};
+use crate::source::live;
+use crate::source::map::Map;
+use crate::source::open::Opened;
+use crate::v2store::table::Table;
+use crate::verify::{self, V3Summary};
+
+/// Checks the output that `earlier` tells of. Returns the sidecar files that it lacks, without their names.
+///
+/// # Errors
+/// The output is not sound, or not what the report tells of ([`Reason::OutputExists`]); a sidecar file cannot be made for it.
+pub(super) fn check(
+    options: &ConvertOptions,
+    opened: &Opened,
+    table: &Table<'_>,
+    earlier: &Report,
+    run: &Run<'_>,
+) -> Result<Option<Files>> {
+    let output = &options.output;
+    let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report tells of no output"))?;
+    let map = live::map(output).map_err(|e| differs(output, e.message()))?;
+    (run.interrupted)()?;
+    let summary = verify::verify(map.bytes()).map_err(|e| {
+        let place = e.offset().map_or(String::new(), |offset| format!("byte {offset}: "));
+        differs(output, &format!("it is not sound: {place}{}", e.message()))
+    })?;
+    if let Some(what) = difference(facts, &summary) {
+        return Err(differs(output, &format!("its report tells of another {what}")));
+    }
+    let missing = missing(options)?;
+    if missing.ledger.is_none() && missing.index_map.is_none() {
+        return Ok(None);
+    }
+    make(&missing, opened, table, earlier, &map, run).map(Some).map_err(|e| match e.kind() {
+        Kind::Verify => differs(output, &format!("it does not hold what the source holds: {e}")),
+        _ => e.context("a sidecar file of the existing output cannot be made"),
+    })
+}
+
+fn differs(output: &Path, what: &str) -> Error {
+    let message = format!("the output exists, and {what}; --skip-existing leaves only an equal one alone");
+    Error::new(Reason::OutputExists, message).in_file(output)
+}
+
+fn difference(facts: &OutputFacts, found: &V3Summary) -> Option<&'static str> {
+    let numbers = [
+        ("HashKV", facts.hash_kv.into(), u64::from(found.hash_kv)),
+        ("status hash", facts.status_hash.into(), found.status_hash.into()),
+        ("number of pairs", facts.pairs, found.pairs),
+        ("number of leases", facts.leases, found.leases),
+    ];
+    numbers.into_iter().find(|(_, told, found)| told != found).map(|(what, ..)| what)
+}
+
+/// The options, without the sidecar files that exist.
+fn missing(options: &ConvertOptions) -> Result<ConvertOptions> {
+    let mut missing = options.clone();
+    let exists = |what, path: &Option<std::path::PathBuf>, is_one: fn(&Path) -> bool| match path {
+        Some(path) if fs::symlink_metadata(path).is_ok() => sidecar(what, path, true, is_one).map(|()| true),
+        _ => Ok(false),
+    };
+    if exists("ledger", &options.ledger, is_ledger)? {
+        missing.ledger = None;
+    }
+    if exists("index map", &options.index_map, is_index_map)? {
+        missing.index_map = None;
+    }
+    Ok(missing)
+}
+
+fn make(
+    missing: &ConvertOptions,
+    opened: &Opened,
+    table: &Table<'_>,
+    earlier: &Report,
+    map: &Map,
+    run: &Run<'_>,
+) -> Result<Files> {
+    let facts = earlier.output.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the report tells of no output"))?;
+    let mut report = Report::new(missing);
+    // TTLs count from the instant of the run that made the output.
+    report.as_of.clone_from(&earlier.as_of);
+    let prepared = prepare(opened, table, missing, &mut report, run.interrupted)?;
+    verify::compare(map.bytes(), &prepared.content()?, &|| (run.interrupted)())?;
+    let digested = Digested {
+        db_sha256: bytes_of(&facts.db_sha256)?,
+        db_bytes: facts.db_bytes,
+        sha256: bytes_of(&facts.sha256)?,
+        bytes: facts.bytes,
+    };
+    sidecars(missing, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted).map(Files::without_output)
+}
+
+/// A sha256 from its hex digits.
+fn bytes_of(hex: &str) -> Result<[u8; 32]> {
+    let digits = (0..32).map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2).unwrap_or_default(), 16).ok());
+    let bytes: Option<Vec<u8>> = digits.collect();
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| Error::new(Reason::OutputExists, "expected a sha256 of 64 hex digits in the earlier report"))
+}
