@@ -187,7 +187,9 @@ impl Reason {
     /// The reason for an I/O error of this kind, where `self` is the one for all others.
     fn of_io(self, kind: ErrorKind) -> Reason {
         match kind {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge if self == Reason::OutputFailed => {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+                if self == Reason::OutputFailed =>
+            {
                 Reason::NoRoom
             }
             ErrorKind::PermissionDenied if self.is_of_reading() => Reason::PermissionDenied,
@@ -378,7 +380,9 @@ mod tests {
         ] {
             let error = Error::io(reason, Path::new("/proc/no-such-file"), "read", kind.into());
             assert_eq!(error.reason(), expected, "{reason:?} {kind:?}");
-            let read = expected.kind() == Kind::Refused && reason.kind() != Kind::Output && reason != Reason::TransformerFailed;
+            let read = expected.kind() == Kind::Refused
+                && reason.kind() != Kind::Output
+                && reason != Reason::TransformerFailed;
             assert_eq!(error.message().starts_with(MISSING), read && kind != PermissionDenied, "{error}");
             let says_who = error.message().contains("this process runs as uid");
             assert_eq!(says_who, kind == PermissionDenied, "{error}");

@@ -7,10 +7,14 @@ mod common;
 
 #[path = "convert/carry.rs"]
 mod carry;
+#[path = "convert/changing.rs"]
+mod changing;
 #[path = "convert/demo.rs"]
 mod demo;
 #[path = "convert/files.rs"]
 mod files;
+#[path = "convert/harm.rs"]
+mod harm;
 #[path = "convert/inputs.rs"]
 mod inputs;
 #[path = "convert/kit.rs"]

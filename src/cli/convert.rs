@@ -180,8 +180,8 @@ pub struct Args {
 
     /// Exit 0 if OUT is what this run would make
     ///
-    /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256. Neither
-    /// file is touched then.
+    /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256 and hashes, and
+    /// OUT is a sound database. Neither file is touched then. A ledger or index map that does not exist yet is made.
     #[arg(long, requires = "report")]
     skip_existing: bool,
 
@@ -228,7 +228,7 @@ pub struct Args {
 
     /// Write what happened as JSON to FILE; `-` is standard output
     ///
-    /// On every exit status but 2. FILE must not exist; with --overwrite it may be an earlier report. The report of an
+    /// On every exit status but 2. FILE is a regular file and must not exist; with --overwrite it may be an earlier report. The report of an
     /// output is not replaced by that of a run without one: standard error says so. Key names may stand in it, values and
     /// password hashes never.
     #[arg(long, value_name = "FILE|-")]
@@ -300,7 +300,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Err(error) => {
             report.end(status, Some(&error));
             exit::fail(&error);
-            reporter.tell_failure(&report);
+            reporter.tell_failure(&report, &|| pipeline::targets(&options).check_named("report"));
         }
     }
     if !report.skipped {

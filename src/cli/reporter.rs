@@ -4,7 +4,7 @@
 //! about what stands in it.
 
 use super::{exit, print};
-use crate::error::{Kind, Result};
+use crate::error::{Reason, Result};
 use crate::output::beside::Beside;
 use crate::report::Report;
 use crate::report::file::{Place, to_json};
@@ -50,7 +50,7 @@ impl Reporter {
     pub fn prepare(&mut self, report: &Report) -> Result<Option<Beside>> {
         let prepared = self.write(report);
         if let Err(e) = &prepared
-            && e.kind() == Kind::Output
+            && e.reason() != Reason::OutputExists
         {
             self.sent = Sent::Failed;
         }
@@ -59,9 +59,10 @@ impl Reporter {
 
     /// Writes the report of a run that has failed, as far as there is somewhere to write it. Says on standard error where
     /// there is not.
-    pub fn tell_failure(&mut self, report: &Report) {
+    /// `check` is asked whether its place is still one.
+    pub fn tell_failure(&mut self, report: &Report, check: &dyn Fn() -> Result<()>) {
         let written = match &self.sent {
-            Sent::Nothing => self.write(report),
+            Sent::Nothing => check().and_then(|()| self.write(report)),
             Sent::Failed => return,
             Sent::Gone => {
                 exit::say(

@@ -244,11 +244,7 @@ pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<Before> {
     if meta.is_file() {
         return if overwrite { Before::at(path, true) } else { Err(exists(path)) };
     }
-    let message = if meta.is_dir() {
-        "the output is a directory: name a file in it"
-    } else {
-        NOT_REGULAR
-    };
+    let message = if meta.is_dir() { "the output is a directory: name a file in it" } else { NOT_REGULAR };
     Err(Error::new(Reason::OutputExists, message).in_file(path))
 }
 

@@ -78,9 +78,7 @@ impl Staged {
         if let Some(files) = self.files {
             let check = || {
                 self.watch.check()?;
-                let mut targets = targets::targets(&self.options);
-                targets.source_files(self.watch.files());
-                targets.check()
+                targets::check_again(&self.options, &self.watch)
             };
             files.name(report, &check)?;
         }
@@ -161,9 +159,7 @@ fn run(
     let started = Instant::now();
     observer.stage("opening", None);
     let opened = open_v2(options, watch)?;
-    let mut targets = targets::targets(options);
-    targets.source_files(watch.files());
-    targets.check()?;
+    targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
     memory::before_reading(options, &opened).map_err(within)?;
     report.stage("open", started.elapsed());
@@ -194,6 +190,7 @@ fn run(
         content.lose(fault.lost_row);
         expected -= u64::from(fault.unseen_by_books);
     }
+    targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;

@@ -11,6 +11,7 @@ use crate::output::sink::refuse_existing;
 use crate::output::targets::Targets;
 use crate::output::{folder, sink};
 use crate::report::ledger::is_ledger;
+use crate::source::watch::Watch;
 
 /// The paths that a conversion writes and reads.
 pub fn targets(options: &ConvertOptions) -> Targets {
@@ -57,6 +58,16 @@ pub(super) fn check(options: &ConvertOptions) -> Result<()> {
         sidecar("index map", path, options.overwrite, is_index_map)?;
     }
     Ok(())
+}
+
+/// Refuses paths that lead into the source, or to one file, by now: links may have changed since [`check`].
+///
+/// # Errors
+/// [`Reason::SameFile`], [`Reason::IntoSource`].
+pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()> {
+    let mut targets = targets(options);
+    targets.source_files(watch.files());
+    targets.check()
 }
 
 /// Refuses an export that would replace what it may not.

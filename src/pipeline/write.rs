@@ -126,10 +126,11 @@ impl Files {
         Files { output: None, sidecars }
     }
 
-    /// Gives all files their names, with one more sidecar file, the output last; if one cannot have its name, none keeps it.
+    /// Gives all files their names, one more sidecar file first, the output last; if one cannot have its name, none keeps it.
+    /// The first name decides between runs at once: a run that does not get it changes nothing of the other's.
     /// `check` is asked right before each.
     pub(super) fn name(self, more: Option<beside::Beside>, check: &dyn Fn() -> Result<()>) -> Result<()> {
-        let sidecars: Vec<beside::Beside> = self.sidecars.into_iter().chain(more).collect();
+        let sidecars: Vec<beside::Beside> = more.into_iter().chain(self.sidecars).collect();
         sidecars.iter().try_for_each(beside::Beside::sync)?;
         let mut named: Vec<Named> = Vec::new();
         let all = sidecars.into_iter().try_for_each(|file| {
