@@ -16,6 +16,9 @@ pub const MAX_BOLT_KEY: u32 = 32_768;
 /// Bytes of one bbolt value (FORMATS 8.4: up to 2^31 - 2).
 pub const MAX_BOLT_VALUE: u32 = (1 << 31) - 2;
 
+/// Bytes of one record in the log: protobuf allows a message no more than 2 GiB. A longer one is a damaged length.
+pub const MAX_RECORD: u64 = 1 << 31;
+
 /// The highest v2 index that becomes a revision: leaves room for as many revisions again (FORMATS 13.2).
 pub const MAX_REVISION: u64 = 1 << 62;
 

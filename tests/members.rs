@@ -17,6 +17,7 @@ use common::peers::{self, Peers};
 use common::rows::{self, Row};
 use common::run::{self, Output};
 use common::scratch;
+use common::v2files;
 
 struct Case {
     peers: Peers,
@@ -86,6 +87,91 @@ fn a_cluster_gives_its_truth_and_one_file() {
             files.push(fs::read(out).unwrap());
         }
         assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "{name}: the order makes a difference");
+    }
+}
+
+/// Every choice of two or more members of every cluster in the corpus, in every order: the same end, and the same bytes.
+#[test]
+fn the_order_of_sources_makes_no_difference() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let Some(scenarios) = corpus::all(test_name!()) else { return };
+    let mut runs = 0;
+    for scenario in scenarios {
+        let case = Case { peers: peers.clone(), scenario, dir: scratch::temp() };
+        let names = case.scenario.live();
+        for chosen in 0u32..1 << names.len() {
+            let names: Vec<&str> = (0..names.len()).filter(|at| chosen >> at & 1 == 1).map(|at| names[at]).collect();
+            if names.len() < 2 {
+                continue;
+            }
+            let mut first = None;
+            for order in orders(names.len()) {
+                let names: Vec<&str> = order.iter().map(|at| names[*at]).collect();
+                let (output, out) = case.convert(&case.members(&names), &[]);
+                let reason = report(&out)["reason"].clone();
+                let end = (output.status, reason, fs::read(&out).ok());
+                let _ = fs::remove_file(&out);
+                runs += 1;
+                let first = first.get_or_insert_with(|| end.clone());
+                assert!(*first == end, "{} {names:?}: {}", case.scenario.name, output.story());
+            }
+        }
+    }
+    assert!(runs > 30, "{runs} runs");
+    println!("{runs} runs");
+}
+
+/// Every order of so many.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let mut orders = vec![Vec::new()];
+    for next in 0..count {
+        let longer =
+            |order: Vec<usize>| (0..=order.len()).map(move |at| [&order[..at], &[next], &order[at..]].concat());
+        orders = orders.into_iter().flat_map(longer).collect();
+    }
+    orders
+}
+
+/// Two members with a snapshot of one raft index and term.
+#[test]
+fn snapshots_of_one_index_that_differ_are_two_histories() {
+    let dir = scratch::temp();
+    let store = |value: &str, created: u64, watchers: u64| {
+        format!(
+            r#"{{"Root":{{"Path":"/","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"1":{{"Path":"/1","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"k":{{"Path":"/1/k","CreatedIndex":{created},"ModifiedIndex":9,"ExpireTime":"0001-01-01T00:00:00Z","Value":"{value}","Children":null}}}}}}}}}},"WatcherHub":{{"EventHistory":null}},"CurrentIndex":9,"Stats":{{"watchers":{watchers}}},"CurrentVersion":2}}"#
+        )
+    };
+    let member = |name: &str, id: u64, store: String| {
+        let path = dir.path().join(name);
+        let snapshot = v2files::write_snapshot(&path, store.into_bytes(), 10, 2, 1, 9);
+        v2files::write_minimal_wal(&path, &snapshot, id, 7);
+        path
+    };
+    let one = member("one.etcd", 1, store("v", 8, 0));
+    let convert = |sources: [&Path; 2], options: &[&str]| {
+        let out = dir.path().join("out.db");
+        let _ = fs::remove_file(&out);
+        let sources = sources.map(Path::as_os_str);
+        let args = ["convert".as_ref(), sources[0], sources[1], "-o".as_ref(), out.as_os_str()];
+        run::etcdlift(args.into_iter().chain(options.iter().map(AsRef::as_ref)))
+    };
+    for (at, other) in
+        [store("w", 8, 0), store("v", 7, 0), store("v", 8, 0).replace("/1/k", "/1/j")].into_iter().enumerate()
+    {
+        let two = member(&format!("two-{at}.etcd"), 2, other);
+        for sources in [[&*one, &two], [&two, &one]] {
+            for options in [&[][..], &["--salvage"]] {
+                let output = convert(sources, options);
+                assert_eq!(output.status, 5, "{}", output.story());
+                let named = ["one.etcd", &format!("two-{at}.etcd"), "differs from that of another member"];
+                assert!(named.iter().all(|word| output.stderr.contains(word)), "{}", output.story());
+            }
+        }
+    }
+    // What each member counts for itself is no part of the history.
+    let two = member("two.etcd", 2, store("v", 8, 5));
+    for sources in [[&*one, &two], [&two, &one]] {
+        assert_eq!(convert(sources, &[]).status, 0, "{}", convert(sources, &[]).story());
     }
 }
 

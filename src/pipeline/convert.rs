@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::load::{describe_v3, read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, skip_existing, targets};
+use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, skip_existing, targets, twins};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::options::ConvertOptions;
@@ -161,6 +161,7 @@ fn run(
     let opened = open_v2(options, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
+    twins::check(&opened, options, interrupted)?;
     memory::before_reading(options, &opened).map_err(within)?;
     report.stage("open", started.elapsed());
 

@@ -14,7 +14,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, prepare, salvage, targets};
+use super::{Interrupted, facts, prepare, salvage, targets, twins};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
@@ -138,6 +138,7 @@ fn export_v2(
     interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let in_source = |e: Error| e.in_file(opened.path());
+    twins::check(opened, convert, interrupted)?;
     let table = read_table(opened)?;
     interrupted()?;
     let backend = backend(opened);

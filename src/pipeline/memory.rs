@@ -16,6 +16,7 @@ use crate::options::ConvertOptions;
 use crate::source::cluster::Located;
 use crate::source::live::Access;
 use crate::source::open::Opened;
+use crate::source::snap::Snapshot;
 use crate::source::wal::EntryRef;
 use crate::source::wal::Wal;
 use crate::transform::plan::{Row, Special};
@@ -56,8 +57,24 @@ pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened) -> Resul
         return Ok(());
     }
     let json = opened.choice.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
-    let nodes = memmem::find_iter(json, br#"{"Path":"#).count() as u64;
-    Need { nodes, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    Need { nodes: marks(json), ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+}
+
+/// Refuses two snapshots whose trees would need more to be compared.
+///
+/// # Errors
+/// [`Reason::MemoryLimit`].
+pub(super) fn before_comparing(options: &ConvertOptions, snapshots: [&Snapshot; 2]) -> Result<()> {
+    if options.memory_limit.is_none() {
+        return Ok(());
+    }
+    let nodes = snapshots.iter().map(|snapshot| marks(snapshot.json())).sum();
+    Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
+}
+
+/// The marks that nodes begin with in a snapshot.
+fn marks(json: &[u8]) -> u64 {
+    memmem::find_iter(json, br#"{"Path":"#).count() as u64
 }
 
 /// The same with what was read: a snapshot may be written in another form, and its nodes may have a TTL.

@@ -27,6 +27,7 @@ mod progress;
 mod salvage;
 mod skip_existing;
 mod targets;
+mod twins;
 mod verify;
 mod versions;
 mod write;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::convert::open_v2;
 use super::inspect::v3_facts;
 use super::load::{read_and_hash, source_file};
-use super::{Interrupted, prepare, program};
+use super::{Interrupted, prepare, program, twins};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
@@ -131,6 +131,7 @@ fn compare_opened(
     report: Option<&Report>,
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
+    twins::check(opened, convert, interrupted)?;
     let (table, files) = read_and_hash(opened, &(), interrupted)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));

@@ -6,6 +6,7 @@
 
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
+use crate::limits;
 use crate::wire::Reader;
 
 /// The type of a record (FORMATS 4.2).
@@ -235,6 +236,11 @@ impl Length {
             flags if padding != 0 && flags == 0x80 | padding => Length { record, padding, padded: true },
             _ => return Err(damaged(offset, format!("expected the length of a record, found {field:#018x}"))),
         };
+        if record > limits::MAX_RECORD {
+            let message =
+                format!("expected a record of at most {}, found a length of {record}", bytes(limits::MAX_RECORD));
+            return Err(damaged(offset, message));
+        }
         Ok(Some(length))
     }
 }
@@ -428,6 +434,29 @@ mod tests {
     }
 
     /// Whatever was seen of a record that was being written, and whatever zeros stand behind it.
+    /// The head of the record agrees with the length, as it would in one that was cut short.
+    #[test]
+    fn a_length_that_no_record_has_is_damage() {
+        for (len, torn) in [(100, true), (limits::MAX_RECORD, true), (limits::MAX_RECORD + 8, false), (1 << 55, false)]
+        {
+            let mut record = vec![0x08, 0x02, 0x10, 0x01, 0x1a];
+            let mut rest = len - 5;
+            while rest - 1 >= 1 << 7 * (record.len() - 4) {
+                record.push(0);
+                rest -= 1;
+            }
+            record.push(0);
+            rest -= 1;
+            let last = record.len() - 1;
+            for (at, byte) in record[5..].iter_mut().enumerate() {
+                *byte = (rest >> (7 * at)) as u8 & 0x7f | if at + 5 < last { 0x80 } else { 0 };
+            }
+            let segment = [&u64::to_le_bytes(len)[..], &record].concat();
+            let broken = read_frame(&segment, 0).unwrap_err();
+            assert_eq!(matches!(broken, Broken::Torn(_)), torn, "{len}: {:?}", broken.into_error());
+        }
+    }
+
     #[test]
     fn a_record_seen_half_written_is_told_from_damage() {
         for text in [PADDED, UNPADDED] {

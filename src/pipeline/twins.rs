@@ -1,0 +1,67 @@
+//! Snapshots that several members have of one raft index and term: the state of one cluster at one entry, so the same store.
+//!
+//! Compares the nodes that an output depends on. Watchers' history and statistics are each member's own, and may differ. Members
+//! whose stores differ have two histories, or one of them was damaged before it was written; which is right cannot be known.
+
+use std::collections::BTreeMap;
+
+use super::{Interrupted, facts, memory};
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, Term};
+use crate::options::ConvertOptions;
+use crate::report::table::short;
+use crate::source::dir::SnapName;
+use crate::source::live::Files;
+use crate::source::open::Opened;
+use crate::source::snap::Snapshot;
+use crate::v2store::difference::difference;
+use crate::v2store::json;
+use crate::v2store::overlay::Tree;
+use crate::v2store::path;
+
+/// Refuses members that have different snapshots of one index and term. A snapshot that cannot be read is not compared.
+///
+/// # Errors
+/// [`Reason::TwoHistories`] with both files; the comparison would need more memory than allowed.
+pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<()> {
+    if opened.members.len() < 2 {
+        return Ok(());
+    }
+    let mut named: BTreeMap<(RaftIndex, Term), Vec<(&SnapName, &Files)>> = BTreeMap::new();
+    for member in &opened.members {
+        for name in &member.snapshots {
+            named.entry((name.index, name.term)).or_default().push((name, &member.files));
+        }
+    }
+    for ((index, term), files) in named {
+        let read = |(name, files): (&SnapName, &Files)| {
+            let snapshot = Snapshot::of(files.open_snapshot(&name.path).ok()?).ok()?;
+            ((snapshot.index, snapshot.term) == (index, term)).then_some(snapshot)
+        };
+        let mut snapshots = files.into_iter().filter_map(read);
+        let Some(first) = snapshots.next() else { continue };
+        for other in snapshots {
+            interrupted()?;
+            if first.json() != other.json() {
+                memory::before_comparing(options, [&first, &other])?;
+                compare(&first, &other)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare(first: &Snapshot, other: &Snapshot) -> Result<()> {
+    let (Ok(one), Ok(two)) = (json::read(first.json()), json::read(other.json())) else { return Ok(()) };
+    let found = difference(&mut Tree::new(&one), &mut Tree::new(&two));
+    let Some(path) = found.paths.first() else { return Ok(()) };
+    let message = format!(
+        "the snapshot of raft index {} and term {} differs from that of another member, {}, first in {}: which of them is right \
+         cannot be known; give only members of one history",
+        first.index,
+        first.term,
+        other.path().display(),
+        short(&facts::text(path::user_key(path)))
+    );
+    Err(Error::new(Reason::TwoHistories, message).in_file(first.path()))
+}
