@@ -1,0 +1,71 @@
+//! What a run may take, by the size of its source, and a run that is held to it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+/// The bounds of one run.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Bytes of private memory.
+    pub(super) memory: u64,
+    /// Seconds of processor time.
+    pub(super) seconds: f64,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its exit status; 128 and the number of the signal that ended it.
+    pub(super) status: i32,
+    pub(super) stderr: String,
+    pub(super) seconds: f64,
+}
+
+impl Bounds {
+    /// For memory, what the program takes with its threads, and 16 times the source: a key of a few bytes has a node, a row
+    /// and a place in an index. For time, a few times what an ordinary source of that size takes on a slow machine.
+    pub(super) fn of(source: &Path) -> Bounds {
+        let bytes = size(source);
+        Bounds { memory: (64 << 20) + 16 * bytes, seconds: 0.5 + bytes as f64 / f64::from(1 << 20) }
+    }
+}
+
+/// Bytes on disk: holes take none.
+fn size(path: &Path) -> u64 {
+    let found = fs::metadata(path).unwrap();
+    if found.is_dir() {
+        return fs::read_dir(path).unwrap().map(|entry| size(&entry.unwrap().path())).sum();
+    }
+    (found.blocks() * 512).min(found.len())
+}
+
+/// Runs etcdlift with these arguments. A program that asks for more memory than the bounds gets none, and is aborted; the
+/// kernel ends it at about twice the time.
+pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
+    let seconds = (2.0 * bounds.seconds).ceil() as u64 + 1;
+    let script = format!("ulimit -d {}; ulimit -t {seconds}; exec \"$@\"", bounds.memory / 1024);
+    let before = children_seconds();
+    let output = Command::new("timeout")
+        .args(["-k", "5", "120", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_etcdlift")])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ended { status, stderr, seconds: children_seconds() - before }
+}
+
+/// Processor time of all children so far: tests of this file run one after the other.
+fn children_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
