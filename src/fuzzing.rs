@@ -17,11 +17,13 @@ mod input;
 pub mod log;
 mod messages;
 pub mod model;
+pub mod replay;
 mod segment;
 mod store;
 
 pub use convert::convert;
 pub use messages::entry;
+pub use replay::replay;
 pub use segment::{SEAM, segment};
 pub use store::{snap, store};
 
@@ -32,8 +34,15 @@ use crate::verify::{summarize, v3_content};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, for whoever replays seeds.
-pub const TARGETS: [(&str, Target); 6] =
-    [("snap", snap), ("store", store), ("segment", segment), ("entry", entry), ("bolt", bolt), ("convert", convert)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("snap", snap),
+    ("store", store),
+    ("segment", segment),
+    ("entry", entry),
+    ("bolt", bolt),
+    ("convert", convert),
+    ("replay", replay),
+];
 
 /// Any bytes as a bbolt file: once as they are, once with the checksums of both meta pages put right.
 pub fn bolt(data: &[u8]) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use etcdlift::bolt::{Bucket, OwnedRows, image};
 use etcdlift::fuzzing::model::Model;
+use etcdlift::fuzzing::replay::{PARTS, part};
 use etcdlift::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::source::raft::Request;
 
@@ -112,4 +113,63 @@ fn made_seeds_are_as_they_are_made() {
     write("bolt", "own", &image(&buckets).unwrap());
     let life = |seed: usize| (0..300).map(|i| (((i + 1) * (seed * 2 + 7919)) >> 3) as u8).collect::<Vec<u8>>();
     (0..14).for_each(|seed| write("convert", &format!("life-{seed}"), &life(seed)));
+    hostile_seeds(&write);
+}
+
+/// Small sources that once took gigabytes or minutes.
+fn hostile_seeds(write: &dyn Fn(&str, &str, &[u8])) {
+    let node = |path: &str, value: &str, children: &str| {
+        format!(r#"{{"Path":"{path}","ModifiedIndex":4,"CreatedIndex":3,"Value":"{value}","Children":{children}}}"#)
+    };
+    let store = |children: &str, history: &str| {
+        let keys = node("/1", "", &format!("{{{children}}}"));
+        let root = node("/", "", &format!(r#"{{"1":{keys}}}"#));
+        format!(r#"{{"Root":{root},"WatcherHub":{{"EventHistory":{history}}},"CurrentIndex":9}}"#)
+    };
+    let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(",");
+    let history = format!(r#"{{"Queue":{{"Events":[{}]}}}}"#, many(3000, &|_| "null".into()));
+    let key = format!(r#""k":{}"#, node("/1/k", &r"\n\u0007".repeat(300), "null"));
+    let mut deep = node(&format!("/1{}", "/d".repeat(60)), "v", "null");
+    for depth in (1..60).rev() {
+        deep = node(&format!("/1{}", "/d".repeat(depth)), "", &format!(r#"{{"d":{deep}}}"#));
+    }
+    let stores = [
+        ("empty-history", store(&key, &history)),
+        (
+            "first-elements",
+            store(&many(300, &|n| format!(r#""{n}":{}"#, node(&format!("/1/{n}"), "", "null"))), "null"),
+        ),
+        ("one-name", store(&many(300, &|_| format!(r#""\u{{fffd}}":{}"#, node("/1/\u{fffd}", "", "null"))), "null")),
+        ("deep", store(&format!(r#""d":{deep}"#), "null")),
+    ];
+    for (name, json) in &stores {
+        write("store", name, json.as_bytes());
+        write("snap", name, &log::snap(json.as_bytes(), 9, 3, &[0xa1]));
+    }
+    let [request, change, snapshot] = PARTS;
+    let put = |path: &[u8], val: &[u8]| log::request(&Request { method: b"PUT", path, val, ..Request::default() });
+    let refresh =
+        Request { method: b"PUT", path: b"/1/k", expiration: 1 << 60, refresh: Some(true), ..Request::default() };
+    let remove = Request { method: b"DELETE", path: b"/1/a", recursive: true, dir: true, ..Request::default() };
+    let deep = |depth: usize| format!("/1{}", "/a".repeat(depth)).into_bytes();
+    let members: Vec<u8> = (0..200u64)
+        .flat_map(|id| part(change, 0, &log::conf_change(0, 0x100 + id, &log::member_json(0x100 + id, 1))))
+        .collect();
+    let attributes: Vec<u8> = (0..50u64)
+        .flat_map(|id| part(request, 6, &put(format!("/0/members/{:x}/attributes", 0x100 + id).as_bytes(), b"{}")))
+        .collect();
+    let refreshes = [part(snapshot, 0, stores[0].1.as_bytes()), part(request, 12, &log::request(&refresh))].concat();
+    write("replay", "refreshes", &refreshes);
+    write("replay", "deep-path", &part(request, 0, &put(&deep(30_000), b"v")));
+    let churn = [part(request, 0, &put(&deep(2000), b"v")), part(request, 0, &log::request(&remove))].concat();
+    write("replay", "deep-paths", &churn.repeat(20));
+    write("replay", "members", &[members, attributes].concat());
+    let post = Request { method: b"POST", path: b"/1/q", val: b"job", ..Request::default() };
+    write("replay", "in-order", &part(request, 13, &log::request(&post)));
+    let sync = Request { method: b"SYNC", time: 1 << 61, ..Request::default() };
+    write(
+        "replay",
+        "syncs",
+        &[part(request, 0, &put(b"/1/k", b"v")), part(request, 14, &log::request(&sync))].concat(),
+    );
 }

@@ -21,6 +21,7 @@ use nix::unistd::{Whence, lseek};
 use crate::count;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::limits;
+use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::watch::{Locks, Watch};
 
@@ -105,6 +106,8 @@ impl Files {
             return source.copy();
         }
         let map = Map::of(path, &source.file, source.data_len()?, source.found.len())?;
+        // Whoever holds a lock from the beginning has not been started meanwhile.
+        let locks = if lock::is_locked(path).unwrap_or(false) { Locks::None } else { locks };
         self.watch.file(path, &source.found, locks, map.faults());
         Ok(map)
     }

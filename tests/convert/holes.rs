@@ -28,7 +28,7 @@ fn a_long_hole_at_the_end_is_not_read() {
     let case = Case::new();
     let source = case.demo();
     let expected = case.run(&demo(), &["--to", "backend"]).bytes();
-    for (name, huge) in [(DEMO_WAL, HUGE), ("member/snap/db", HUGE), (DEMO_WAL, 1 << 45)] {
+    for (name, huge) in [(DEMO_WAL, HUGE), ("member/snap/db", HUGE), (DEMO_WAL, 1 << 43)] {
         grow(&source.join(name), huge);
         for live in [None, Some("--allow-live")] {
             let _ = fs::remove_file(case.out());
@@ -72,12 +72,12 @@ fn a_long_hole_with_data_after_it_is_damage() {
             let out = case.out();
             let args: Vec<&str> = ["convert", "-o", out.to_str().unwrap()].into_iter().chain(more).collect();
             let output = bounded(&args, &[&source]);
-            let skipped = more == Some("--salvage") && name == DEMO_SNAP;
-            assert_eq!(output.status, if skipped { 8 } else { 3 }, "{name} {more:?}: {}", output.story());
-            if !skipped {
-                assert!(output.stderr.contains("found holes of"), "{name} {more:?}: {}", output.story());
-                assert!(names(&case.path("out")).is_empty());
-            }
+            // The log makes up for the snapshot: it begins with its first entry.
+            let made = name == DEMO_SNAP;
+            assert_eq!(output.status, if made { 0 } else { 3 }, "{name} {more:?}: {}", output.story());
+            assert!(output.stderr.contains("found holes of"), "{name} {more:?}: {}", output.story());
+            assert_eq!(names(&case.path("out")).is_empty(), !made);
+            let _ = fs::remove_file(&out);
         }
     }
 }

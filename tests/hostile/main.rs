@@ -6,10 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bounds;
-mod shapes;
 #[allow(dead_code, reason = "the differential test picks more kinds of numbers")]
 #[path = "../differential/random.rs"]
 mod random;
+mod shapes;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,12 @@ fn no_source_does_harm() {
                 kept.display(),
                 complaints.join("; "),
                 args.join(" "),
-                ended.stderr.lines().take(3).map(|line| format!("  {}\n", &line[..floor(line, 300)])).collect::<String>()
+                ended
+                    .stderr
+                    .lines()
+                    .take(3)
+                    .map(|line| format!("  {}\n", &line[..floor(line, 300)]))
+                    .collect::<String>()
             );
             let _ = std::io::stderr().write_all(story.as_bytes());
             wrong.push(story);
@@ -146,7 +151,8 @@ fn complaints(ended: &Ended, bounds: &Bounds) -> Vec<String> {
 /// Files that a run of this status should not have left.
 fn left_behind(dir: &Path, status: i32) -> Option<String> {
     let out = dir.join("out");
-    let names: Vec<String> = fs::read_dir(out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<String> =
+        fs::read_dir(out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     let may_stand = |name: &String| name == "r.json" || (matches!(status, 0 | 8) && !name.starts_with('.'));
     names.iter().find(|name| !may_stand(name)).map(|name| format!("{name} was left behind"))
 }

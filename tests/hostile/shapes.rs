@@ -97,8 +97,11 @@ impl Source {
             fs::write(wal.join(name), bytes).unwrap();
         }
         if random.chance(25) {
-            let files: Vec<PathBuf> =
-                [&snap, &wal].into_iter().flat_map(|dir| fs::read_dir(dir).unwrap()).map(|e| e.unwrap().path()).collect();
+            let files: Vec<PathBuf> = [&snap, &wal]
+                .into_iter()
+                .flat_map(|dir| fs::read_dir(dir).unwrap())
+                .map(|e| e.unwrap().path())
+                .collect();
             let file = random.pick(&files);
             let mut bytes = fs::read(&file).unwrap();
             damage(&mut bytes, random);
@@ -256,7 +259,8 @@ fn attributes(source: &mut Source, size: usize, random: &mut Random) {
         let inner = leaf(&format!("{path}/raftAttributes"), &attributes, NEVER);
         format!(r#""{n:x}":{}"#, dir(&path, &inner))
     });
-    source.with_root(&format!(r#""0":{}"#, dir("/0", &format!(r#""members":{}"#, dir("/0/members", &members)))), "null");
+    source
+        .with_root(&format!(r#""0":{}"#, dir("/0", &format!(r#""members":{}"#, dir("/0/members", &members)))), "null");
     for n in 0..size {
         let path = format!("/0/members/{:x}/attributes", n % many);
         source.put(path.as_bytes(), br#"{"name":"m","clientURLs":["http://c:1"]}"#);
@@ -394,11 +398,14 @@ fn compares(source: &mut Source, size: usize, random: &mut Random) {
 fn users(source: &mut Source, size: usize, random: &mut Random) {
     let roles = random.between(1, 300);
     let users = list(size, |n| {
-        let value = format!(r#"{{\"user\":\"u{n}\",\"password\":\"$2a$10$x\",\"roles\":[\"r{}\",\"root\"]}}"#, n % roles);
+        let value =
+            format!(r#"{{\"user\":\"u{n}\",\"password\":\"$2a$10$x\",\"roles\":[\"r{}\",\"root\"]}}"#, n % roles);
         leaf(&format!("/2/users/u{n}"), &value, NEVER)
     });
     let roles = list(roles, |n| {
-        let value = format!(r#"{{\"role\":\"r{n}\",\"permissions\":{{\"kv\":{{\"read\":[\"/a{n}/*\"],\"write\":[\"/b\"]}}}}}}"#);
+        let value = format!(
+            r#"{{\"role\":\"r{n}\",\"permissions\":{{\"kv\":{{\"read\":[\"/a{n}/*\"],\"write\":[\"/b\"]}}}}}}"#
+        );
         leaf(&format!("/2/roles/r{n}"), &value, NEVER)
     });
     auth(source, &users, &roles);
@@ -406,7 +413,8 @@ fn users(source: &mut Source, size: usize, random: &mut Random) {
 
 fn permissions(source: &mut Source, size: usize, random: &mut Random) {
     let patterns = list(size, |n| format!(r#"\"/k{n}/{}\""#, if n % 2 == 0 { "*" } else { "" }));
-    let value = format!(r#"{{\"role\":\"r\",\"permissions\":{{\"kv\":{{\"read\":[{patterns}],\"write\":[{patterns}]}}}}}}"#);
+    let value =
+        format!(r#"{{\"role\":\"r\",\"permissions\":{{\"kv\":{{\"read\":[{patterns}],\"write\":[{patterns}]}}}}}}"#);
     auth(source, "", &leaf("/2/roles/r", &value, NEVER));
     for n in 0..random.between(1, 3000) {
         source.put(format!("/1/k{n}/x").as_bytes(), b"v");
