@@ -73,6 +73,34 @@ fn a_source_behind_links_is_not_written_into() {
     }
 }
 
+/// A folder of the source, and one of its files, mounted elsewhere.
+#[test]
+fn a_bind_mount_is_the_source() {
+    let case = Case::new();
+    let source = case.demo();
+    fs::create_dir(case.path("mounted")).unwrap();
+    fs::write(case.path("file"), "").unwrap();
+    let script = r#"mount --bind "$1/member/wal" "$2" && mount --bind "$3" "$4" || exit 99
+        out=$5 program=$6 source=$1
+        for path in "$2/new" "$2/0000000000000000-0000000000000000.wal" "$4"; do
+            "$program" convert "$source" -o "$path" --overwrite && exit 1
+            "$program" convert "$source" -o "$out" --report "$path" --overwrite && exit 1
+        done; ls -A "$2""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]);
+    command.args([&source, &case.path("mounted"), &source.join(DEMO_SNAP), &case.path("file"), &case.out()]);
+    let before = fs::read(source.join(DEMO_WAL)).unwrap();
+    let output = run(command.arg(env!("CARGO_BIN_EXE_etcdlift")));
+    if output.status == 99 || output.stderr.starts_with("unshare") {
+        return skip(test_name!(), Need::Machine, "nothing can be mounted");
+    }
+    assert_eq!(output.status, 0, "{}", output.story());
+    assert_eq!(output.text(), "0000000000000000-0000000000000000.wal\n", "{}", output.story());
+    let refused = output.stderr.matches("would be written into the source, which is never changed").count();
+    assert_eq!((refused, names(&case.path("out"))), (6, vec![]), "{}", output.story());
+    assert!(fs::read(source.join(DEMO_WAL)).unwrap() == before);
+}
+
 /// A transformer runs in the middle of a conversion: it makes a link that leads the output into the source.
 #[test]
 fn a_folder_that_becomes_the_source_meanwhile_is_noticed() {
