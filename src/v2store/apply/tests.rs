@@ -219,3 +219,32 @@ fn knows_attribute_paths_as_etcd_does() {
     assert!(!is_attributes_path(b"/0/members//attributes"));
     assert!(!is_attributes_path(b"/0/members/xyz/attributes"));
 }
+
+/// Requests and TTLs may change what configuration changes are compared with.
+#[test]
+fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
+    let mut s = store((2, 3));
+    let add = |s: &mut Store, id: u64, url: &str| {
+        let context = format!(r#"{{"id":{id},"peerURLs":["{url}"]}}"#);
+        let change = crate::source::raft::ConfChange {
+            kind: crate::source::raft::ConfChangeKind::AddNode,
+            node_id: crate::ids::MemberId(id),
+            context: context.as_bytes(),
+        };
+        let Replay { tree, members, voters, rules, .. } = &mut s.replay;
+        membership::apply_conf_change(tree, members, voters, &change, *rules).unwrap()
+    };
+    assert!(add(&mut s, 10, "a") && !add(&mut s, 11, "a"));
+    // A request gives the URL to nobody, another one takes it back.
+    s.put("/0/members/a/raftAttributes", r#"{"peerURLs":["b"]}"#);
+    assert!(add(&mut s, 11, "a") && !add(&mut s, 12, "b"));
+    s.run(Request { method: b"DELETE", path: b"/0/members", recursive: true, ..Request::default() });
+    assert!(add(&mut s, 12, "b"));
+    let expiring = Request { expiration: 1_600_000_000_000_000_000, ..put("/0/members/d/raftAttributes", "") };
+    s.run(Request { val: br#"{"peerURLs":["c"]}"#, ..expiring });
+    assert!(!add(&mut s, 14, "c"));
+    s.run(Request { method: b"SYNC", time: 1_700_000_000_000_000_000, ..Request::default() });
+    assert!(add(&mut s, 14, "c"));
+    s.run(Request { method: b"DELETE", path: b"/0/members/c", recursive: true, ..Request::default() });
+    assert!(add(&mut s, 12, "b") && !add(&mut s, 12, "d"));
+}
