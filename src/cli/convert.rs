@@ -3,6 +3,7 @@
 //! Refuses options that do not go together, calls the library, and sees to it that the report is written and the summary
 //! printed however the run ends. Must not know how anything is converted.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::choose::Choices;
@@ -391,10 +392,12 @@ fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
         rules.strip_leading_slash |= file.rules.strip_leading_slash;
         rules.values.extend(file.rules.values);
         // What is typed wins over what the file says of the same keys.
-        ttl.extend(file.ttl.into_iter().filter(|rule| !args.ttl.iter().any(|typed| typed.prefix == rule.prefix)));
+        let typed: HashSet<_> = args.ttl.iter().map(|rule| &rule.prefix).collect();
+        ttl.extend(file.ttl.into_iter().filter(|rule| !typed.contains(&rule.prefix)));
     }
-    for (at, rule) in ttl.iter().enumerate() {
-        if ttl.iter().skip(at + 1).any(|other| other.prefix == rule.prefix) {
+    let mut seen = HashSet::new();
+    for rule in &ttl {
+        if !seen.insert(&rule.prefix) {
             let which = rule.prefix.as_ref().map_or("all keys".into(), |prefix| format!("{prefix:?}"));
             return Err(usage(&format!("--ttl names two policies for {which}")));
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 
 use crate::error::{Error, Reason, Result};
@@ -89,14 +90,6 @@ pub struct Role {
     pub permissions: BTreeMap<Range, Access>,
 }
 
-impl Role {
-    /// Whether it may read, or write, a v3 key.
-    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
-        let not = if write { Access::Read } else { Access::Write };
-        self.permissions.iter().any(|(range, access)| *access != not && range.contains(key))
-    }
-}
-
 /// The v2 keys that a role could reach.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Granted {
@@ -104,14 +97,6 @@ pub struct Granted {
     pub read: Vec<Range>,
     /// Those that it could write.
     pub write: Vec<Range>,
-}
-
-impl Granted {
-    /// Whether it could read, or write, a v2 key.
-    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
-        let ranges = if write { &self.write } else { &self.read };
-        ranges.iter().any(|range| range.contains(key))
-    }
 }
 
 /// What a permission allows.
@@ -210,34 +195,47 @@ fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
 /// Users whose rights in 2.1 are less than those of all their roles: that server asks only the first role that exists. The role
 /// root is implied, and may do everything.
 fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
-    let mut patterns: BTreeMap<Vec<u8>, KvPermissions> = BTreeMap::new();
+    let mut patterns: HashMap<Vec<u8>, Patterns> = HashMap::new();
     for (name, value) in children(tree, b"/2/roles") {
         let json: RoleJson = serde_json::from_slice(&value).map_err(|_| unreadable("role", &name))?;
-        patterns.insert(name, json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default());
+        let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
+        let set = |patterns: Option<Vec<String>>| patterns.into_iter().flatten().collect();
+        patterns.insert(name, Patterns { read: set(kv.read), write: set(kv.write) });
     }
     let mut widened = Vec::new();
+    // Users may have roles in common.
+    let mut exceeds: HashMap<(*const Patterns, *const Patterns), bool> = HashMap::new();
     for (name, value) in children(tree, b"/2/users") {
         let json: UserJson = serde_json::from_slice(&value).map_err(|_| unreadable("user", &name))?;
         let roles: Vec<&[u8]> = json.roles.iter().flatten().map(String::as_bytes).collect();
         let exists = |role: &&&[u8]| **role == ROOT || patterns.contains_key(**role);
         let mut existing = roles.iter().filter(exists);
         let Some(first) = existing.next().filter(|first| **first != ROOT && name != ROOT) else { continue };
-        let first = patterns.get(*first);
-        if existing.any(|role| *role == ROOT || patterns.get(*role).is_some_and(|role| role.exceed(first))) {
+        let Some(first) = patterns.get(*first) else { continue };
+        let mut exceed = |role: &Patterns| {
+            let pair = (std::ptr::from_ref(role), std::ptr::from_ref(first));
+            *exceeds.entry(pair).or_insert_with(|| role.exceed(first))
+        };
+        if existing.any(|role| *role == ROOT || patterns.get(*role).is_some_and(&mut exceed)) {
             widened.push(shown(&name).into_owned());
         }
     }
     Ok(widened)
 }
 
-impl KvPermissions {
+/// The patterns of a role.
+struct Patterns {
+    read: HashSet<String>,
+    write: HashSet<String>,
+}
+
+impl Patterns {
     /// Whether there is a pattern that others do not have.
-    fn exceed(&self, others: Option<&KvPermissions>) -> bool {
-        let more = |own: &Option<Vec<String>>, theirs: Option<&Option<Vec<String>>>| {
-            let has = |pattern| theirs.is_some_and(|theirs| theirs.iter().flatten().any(|other| other == pattern));
-            own.iter().flatten().any(|pattern| !has(pattern))
+    fn exceed(&self, others: &Patterns) -> bool {
+        let within = |own: &HashSet<String>, theirs: &HashSet<String>| {
+            own.len() <= theirs.len() && own.iter().all(|pattern| theirs.contains(pattern))
         };
-        more(&self.read, others.map(|kv| &kv.read)) || more(&self.write, others.map(|kv| &kv.write))
+        !within(&self.read, &others.read) || !within(&self.write, &others.write)
     }
 }
 
