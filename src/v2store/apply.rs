@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher};
 use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
 
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
@@ -195,7 +196,7 @@ impl<'m> Replay<'m> {
             return Ok(self.set(request).map_or_else(Effect::Refused, |()| Effect::Changed));
         }
         let attributes: Attributes = serde_json::from_slice(request.request.val)
-            .map_err(|e| damaged(format!("expected a member's attributes as JSON: {e}")))?;
+            .map_err(|e| damaged(format!("expected a member's attributes as JSON, {}", display::json_fault(&e))))?;
         self.put_attributes(id, &attributes);
         Ok(Effect::Changed)
     }
@@ -203,7 +204,7 @@ impl<'m> Replay<'m> {
     fn attributes_message(&mut self, message: &[u8]) -> Result<Effect> {
         use protobuf::Message;
         let message = ClusterMemberAttrSet::parse_from_bytes(message)
-            .map_err(|e| damaged(format!("expected a member's attributes: {e}")))?;
+            .map_err(|_| damaged("expected a member's attributes as a protobuf message, found something else"))?;
         let id = crate::ids::MemberId(message.member_id());
         if membership::was_removed(&mut self.tree, id) {
             return Ok(Effect::None);

@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use serde::{Deserialize, Serialize};
 
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, V2Index};
 use crate::source::raft::{ConfChange, ConfChangeKind};
@@ -94,7 +95,8 @@ pub fn apply_conf_change(
         return Ok(true);
     }
     let member: Member = serde_json::from_slice(change.context).map_err(|e| {
-        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change: {e}"))
+        let found = display::json_fault(&e);
+        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change, {found}"))
     })?;
     let id = if member.id == 0 { id } else { MemberId(member.id) };
     let taken = members.have_url_of(tree, id, member.peer_urls.iter().flatten());

@@ -248,3 +248,34 @@ fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
     s.run(Request { method: b"DELETE", path: b"/0/members/c", recursive: true, ..Request::default() });
     assert!(add(&mut s, 12, "b") && !add(&mut s, 12, "d"));
 }
+
+#[test]
+fn an_error_does_not_show_a_value() {
+    let mut s = store((3, 3));
+    let run = |s: &mut Store, val: &'static str| {
+        let request = put("/1/0/members/ab/attributes", val);
+        let entry = Entry {
+            kind: EntryKind::Normal,
+            term: crate::ids::Term(1),
+            index: RaftIndex(1),
+            data: &[],
+            data_offset: 0,
+        };
+        s.replay.request(&request, &entry).unwrap_err().to_string()
+    };
+    for (val, place) in
+        [("\"$2a$10$secret\"", "byte 15"), ("{\"name\":[\"$2a$10$secret\"]}", "byte 8"), ("$2a$10$secret", "byte 1")]
+    {
+        let error = run(&mut s, val);
+        assert!(error.contains(place) && !error.contains("secret"), "{error}");
+    }
+    let member = br#"{"id":"$2a$10$secret"}"#;
+    let change = crate::source::raft::ConfChange {
+        kind: crate::source::raft::ConfChangeKind::AddNode,
+        node_id: crate::ids::MemberId(1),
+        context: member,
+    };
+    let Replay { tree, members, voters, rules, .. } = &mut s.replay;
+    let error = membership::apply_conf_change(tree, members, voters, &change, *rules).unwrap_err().to_string();
+    assert!(error.ends_with("found a value of another kind at byte 21") && !error.contains("secret"), "{error}");
+}
