@@ -11,6 +11,8 @@ mod carry;
 mod demo;
 #[path = "convert/files.rs"]
 mod files;
+#[path = "convert/hidden.rs"]
+mod hidden;
 #[path = "convert/inputs.rs"]
 mod inputs;
 #[path = "convert/kit.rs"]
