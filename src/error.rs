@@ -10,6 +10,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::display::Printable;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -307,22 +309,14 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
-            write_printable(f, &file.display().to_string())?;
-            f.write_str(": ")?;
+            write!(f, "{}: ", Printable(&file.display().to_string()))?;
         }
         if let Some(offset) = self.0.offset {
             write!(f, "byte {offset}: ")?;
         }
-        write_printable(f, &self.0.message)
+        // One line, whatever a key inside the message holds.
+        write!(f, "{}", Printable(&self.0.message))
     }
-}
-
-/// One line, whatever a file name or a key inside the message holds.
-fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    for c in text.chars() {
-        if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Error {

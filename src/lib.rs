@@ -32,6 +32,7 @@
 pub mod bolt;
 pub mod cli;
 pub mod count;
+pub mod display;
 pub mod error;
 pub mod export;
 #[doc(hidden)]

@@ -15,6 +15,8 @@ mod demo;
 mod files;
 #[path = "convert/harm.rs"]
 mod harm;
+#[path = "convert/hidden.rs"]
+mod hidden;
 #[path = "convert/holes.rs"]
 mod holes;
 #[path = "convert/inputs.rs"]

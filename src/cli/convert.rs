@@ -3,6 +3,7 @@
 //! Refuses options that do not go together, calls the library, and sees to it that the report is written and the summary
 //! printed however the run ends. Must not know how anything is converted.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::choose::Choices;
@@ -130,6 +131,9 @@ pub struct Args {
     rules: Option<PathBuf>,
 
     /// A program that makes the v3 pairs, as `etcdctl migrate --transformer` takes it
+    ///
+    /// When the conversion ends or fails, the program is ended with its process group. A process that it has detached, for
+    /// example with `setsid`, goes on.
     #[arg(long, value_name = "PROG")]
     transformer: Option<PathBuf>,
 
@@ -146,6 +150,13 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "transformer")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     transformer_timeout: u64,
+
+    /// The conversion fails as soon as the transformers answer more than this
+    ///
+    /// Bytes of all answers, and 128 more for each pair. Without it the limit is 16 times the bytes that were sent to them, and
+    /// at least 64 MiB.
+    #[arg(long, value_name = "SIZE", requires = "transformer", value_parser = size::parse_positive)]
+    transformer_answer_limit: Option<u64>,
 
     /// List keys that a v3 client could not write again, for this limit of a request
     ///
@@ -352,6 +363,7 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
             protocol: args.transformer_protocol,
             jobs: args.transformer_jobs.into(),
             timeout_seconds: args.transformer_timeout,
+            answer_limit: args.transformer_answer_limit,
         }),
         request_limit: args.request_limit,
         hidden: args.hidden,
@@ -391,10 +403,12 @@ fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
         rules.strip_leading_slash |= file.rules.strip_leading_slash;
         rules.values.extend(file.rules.values);
         // What is typed wins over what the file says of the same keys.
-        ttl.extend(file.ttl.into_iter().filter(|rule| !args.ttl.iter().any(|typed| typed.prefix == rule.prefix)));
+        let typed: HashSet<_> = args.ttl.iter().map(|rule| &rule.prefix).collect();
+        ttl.extend(file.ttl.into_iter().filter(|rule| !typed.contains(&rule.prefix)));
     }
-    for (at, rule) in ttl.iter().enumerate() {
-        if ttl.iter().skip(at + 1).any(|other| other.prefix == rule.prefix) {
+    let mut seen = HashSet::new();
+    for rule in &ttl {
+        if !seen.insert(&rule.prefix) {
             let which = rule.prefix.as_ref().map_or("all keys".into(), |prefix| format!("{prefix:?}"));
             return Err(usage(&format!("--ttl names two policies for {which}")));
         }
@@ -517,10 +531,15 @@ mod tests {
     #[test]
     fn a_transformer_arrives() {
         let typed = "src -o out --transformer ./t.py --transformer-protocol json-lines --transformer-jobs 2 \
-                     --transformer-timeout 5";
+                     --transformer-timeout 5 --transformer-answer-limit 9k";
         let transformer = parse(&typed.split_whitespace().collect::<Vec<_>>()).unwrap().transformer.unwrap();
-        let expected =
-            Transformer { program: "./t.py".into(), protocol: Protocol::JsonLines, jobs: 2, timeout_seconds: 5 };
+        let expected = Transformer {
+            program: "./t.py".into(),
+            protocol: Protocol::JsonLines,
+            jobs: 2,
+            timeout_seconds: 5,
+            answer_limit: Some(9 << 10),
+        };
         assert_eq!(transformer, expected);
     }
 

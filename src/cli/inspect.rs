@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::form::Form;
 use super::{print, signals::Signals};
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};
 use crate::pipeline;
@@ -82,7 +83,7 @@ fn list_log(args: &Args, json: bool, signals: &Signals) -> Result<()> {
     let mut pending = Vec::new();
     let shown = pipeline::inspect_wal(&options, &|| signals.check(), &mut |line| {
         if json {
-            serde_json::to_writer(&mut pending, line)
+            display::write_json(&mut pending, line)
                 .map_err(|e| Error::new(Reason::Internal, format!("cannot write JSON: {e}")))?;
         } else {
             pending.extend_from_slice(text::entry(line).as_bytes());

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Record, Records, What};
+use crate::display;
 use crate::error::{Error, Reason, Result};
 
 /// Bytes of text gathered before they are written.
@@ -57,7 +58,7 @@ struct Line<'a> {
 pub fn write(records: &dyn Records, emit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut text = Vec::with_capacity(2 * FLUSH_BYTES);
     records.each(&mut |record| {
-        serde_json::to_writer(&mut text, &Line::of(record))
+        display::write_json(&mut text, &Line::of(record))
             .map_err(|e| Error::new(Reason::Internal, format!("cannot write a record as JSON: {e}")))?;
         text.push(b'\n');
         if text.len() < FLUSH_BYTES {
@@ -176,9 +177,7 @@ mod tests {
     #[test]
     fn lines_are_as_documented() {
         let expected = concat!(
-            r#"{"key":"/\n"#,
-            "\u{2028}ä",
-            r#"","value":"","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00.5Z"}"#,
+            r#"{"key":"/\n\u2028ä","value":"","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00.5Z"}"#,
             "\n",
             r#"{"key":"/d","dir":true,"created_index":3,"modified_index":7}"#,
             "\n",

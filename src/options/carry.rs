@@ -182,6 +182,9 @@ pub struct Transformer {
     pub jobs: usize,
     /// Seconds without any progress after which it counts as hung; at least 1.
     pub timeout_seconds: u64,
+    /// How many bytes it may answer in all, with 128 more for each pair; `None`: 16 times what it is sent, and at least 64 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_limit: Option<u64>,
 }
 
 /// What a transformer speaks on its standard input and output.

@@ -7,6 +7,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
@@ -100,8 +101,9 @@ fn history(table: &Table<'_>) -> Result<Option<Proven>> {
         return Ok(None);
     }
     let hub: Option<Hub> = serde_json::from_slice(json).map_err(|e| {
+        let found = display::json_fault(&e);
         let message =
-            format!("expected an event history (--as-of last-write looks for the time of the last write): {e}");
+            format!("expected an event history (--as-of last-write looks for the time of the last write), {found}");
         Error::new(Reason::Damaged, message).at(table.history_offset())
     })?;
     let events = hub.and_then(|hub| hub.history?.queue?.events).unwrap_or_default();

@@ -4,8 +4,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use hashbrown::HashMap;
-
 use super::facts;
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
@@ -29,7 +27,7 @@ pub(super) struct Kept<'m> {
     /// Compaction marks: begun, ended.
     pub(super) compacted: (Option<Revision>, Option<Revision>),
     /// Keys that are not deleted.
-    living: HashMap<&'m [u8], Living>,
+    living: BTreeMap<&'m [u8], Living>,
     /// All other buckets.
     buckets: BTreeMap<&'static [u8], Vec<Pair>>,
 }
@@ -100,6 +98,11 @@ impl<'m> Kept<'m> {
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
     }
 
+    /// The keys of a bucket other than `key`.
+    pub(super) fn names(&self, bucket: &[u8]) -> HashSet<&[u8]> {
+        self.buckets.get(bucket).into_iter().flatten().map(|(name, _)| name.as_slice()).collect()
+    }
+
     /// Whether clients have to log in.
     pub(super) fn auth_is_on(&self) -> bool {
         self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
@@ -109,8 +112,9 @@ impl<'m> Kept<'m> {
     pub(super) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
             [] => self.living.contains_key(start),
-            [0] => self.living.keys().any(|key| *key >= start),
-            _ => self.living.keys().any(|key| (start..end).contains(key)),
+            [0] => self.living.range(start..).next().is_some(),
+            _ if end <= start => false,
+            _ => self.living.range(start..end).next().is_some(),
         }
     }
 
@@ -134,7 +138,7 @@ impl<'m> Kept<'m> {
         self.living.get(key).copied()
     }
 
-    /// Every key that is not deleted, in no order.
+    /// Every key that is not deleted, sorted.
     pub(super) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
         self.living.iter().map(|(key, living)| (*key, *living))
     }

@@ -4,7 +4,7 @@
 //! raft index only with changes of keys, users and roles, not with a lease, a compaction or a request that changed nothing. What
 //! the backend shows already is no loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::facts;
 use super::kept::Kept;
@@ -61,30 +61,32 @@ fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool) -> Result<Vec<La
 /// Those of the writes that the store does not show: what one leaves when it is done is not there.
 pub(super) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>> {
     let parts: Vec<Vec<V3Write<'_>>> = late.iter().map(|(_, request)| request.parts()).collect();
+    let [leases, users, roles] =
+        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| kept.names(bucket));
+    let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
+    let mut revoked: HashMap<i64, usize> = HashMap::new();
+    for (at, part) in parts.iter().enumerate().flat_map(|(at, parts)| parts.iter().map(move |part| (at, part))) {
+        if part.action == "revoke lease" {
+            revoked.insert(part.number, at);
+        }
+    }
     let shown = |at: usize, part: &V3Write<'_>| match part.action {
         // A put leaves a revision, and with it the raft index would be there.
         "delete" => !kept.any_in(part.name, part.end),
-        "grant lease" => {
-            let revoked = |later: &V3Write<'_>| later.action == "revoke lease" && later.number == part.number;
-            has_lease(kept, part.number) || parts.iter().skip(at + 1).flatten().any(revoked)
-        }
-        "revoke lease" => !has_lease(kept, part.number),
+        "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
+        "revoke lease" => !has_lease(part.number),
         "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
         "enable auth" => kept.auth_is_on(),
         "disable auth" => !kept.auth_is_on(),
-        "add user" => kept.value(schema::AUTH_USERS, part.name).is_some(),
-        "delete user" => kept.value(schema::AUTH_USERS, part.name).is_none(),
-        "add role" => kept.value(schema::AUTH_ROLES, part.name).is_some(),
-        "delete role" => kept.value(schema::AUTH_ROLES, part.name).is_none(),
+        "add user" => users.contains(part.name),
+        "delete user" => !users.contains(part.name),
+        "add role" => roles.contains(part.name),
+        "delete role" => !roles.contains(part.name),
         _ => false,
     };
     let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
     let lost = parts.iter().enumerate().map(lost);
     late.iter().zip(lost).filter(|(_, lost)| *lost).map(|(late, _)| *late).collect()
-}
-
-fn has_lease(kept: &Kept<'_>, id: i64) -> bool {
-    kept.value(schema::LEASE, &id.to_be_bytes()).is_some()
 }
 
 /// The writes in the report's words, one line for each key.

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Interrupted;
 use super::prepare::Prepared;
 use crate::bolt::{Db, Pair};
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::output::beside::Beside;
@@ -209,7 +210,7 @@ impl Ledger<'_, '_> {
     }
 
     fn push(&mut self, line: &Line) -> Result<()> {
-        serde_json::to_writer(&mut self.lines, line)
+        display::write_json(&mut self.lines, line)
             .map_err(|e| Error::new(Reason::Internal, format!("cannot write a line of the ledger as JSON: {e}")))?;
         self.lines.push(b'\n');
         Ok(())

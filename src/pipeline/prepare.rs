@@ -233,7 +233,7 @@ fn settle_conflicts(
             report.warn("kept-v3", format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
         }
         OnConflict::TakeV2 => {
-            conflicts::take_v2(plan, &found);
+            conflicts::take_v2(plan, &found)?;
             report.warn("taken-from-v2", format!("{count} in v2 and in v3, and put on top as v2 has them: {first}"));
         }
     }

@@ -10,6 +10,7 @@ use super::convert::open_v2;
 use super::inspect::v3_facts;
 use super::load::{read_and_hash, source_file};
 use super::{Interrupted, prepare, program, twins};
+use crate::display;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
@@ -70,7 +71,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
 fn read_report(path: &std::path::Path) -> Result<Report> {
     let text = fs::read(path).map_err(|e| Error::io(Reason::ReportUnusable, path, "read the report", e))?;
     let report: Report = serde_json::from_slice(&text).map_err(|e| {
-        let message = format!("expected the report of a conversion by this version, found something else: {e}");
+        let message = format!("expected the report of a conversion by this version, {}", display::json_fault(&e));
         Error::new(Reason::ReportUnusable, message).in_file(path)
     })?;
     if report.output.is_none() {

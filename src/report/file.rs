@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::display::write_indented_json;
 use crate::error::{Error, Reason, Result};
 use crate::options::ConvertOptions;
 use crate::output::beside::Beside;
@@ -20,7 +21,8 @@ use crate::output::targets::followed;
 /// # Errors
 /// A value cannot be JSON; an internal error.
 pub fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut json = serde_json::to_vec_pretty(value)
+    let mut json = Vec::new();
+    write_indented_json(&mut json, value)
         .map_err(|e| Error::new(Reason::Internal, format!("cannot write the report as JSON: {e}")))?;
     json.push(b'\n');
     Ok(json)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::Member;
 use super::model::{OutputFacts, Report};
 use super::table::printable;
+use crate::display::is_hidden;
 use crate::options::{Target, To};
 
 /// A command that the operator runs next.
@@ -120,7 +121,7 @@ fn members(report: &Report) -> Vec<NewMember<'_>> {
     }
     let new = |member: &&'_ Member| -> String {
         let name = member.name.as_str();
-        let plain = !name.contains(['=', ',']) && !name.chars().any(char::is_control);
+        let plain = !name.contains(['=', ',']) && !name.chars().any(is_hidden);
         match times.get(name) {
             _ if name.is_empty() || !plain => member.id.clone(),
             Some(1) => name.to_string(),
@@ -141,7 +142,7 @@ fn is_made_up(member: &Member) -> bool {
 fn is_url(url: &str) -> bool {
     let rest = ["http://", "https://", "unix://", "unixs://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let port = rest.and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port);
-    let plain = !url.contains(',') && !url.chars().any(|c| c.is_control() || c.is_whitespace());
+    let plain = !url.contains(',') && !url.chars().any(|c| is_hidden(c) || c.is_whitespace());
     plain && port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -237,7 +238,7 @@ fn shell_word(bytes: &[u8]) -> String {
         return bytes.iter().map(|b| char::from(*b)).collect();
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        Ok(text) if !text.chars().any(is_hidden) => format!("'{}'", text.replace('\'', r"'\''")),
         _ => {
             let escaped = bytes.iter().map(|b| match b {
                 b'\'' | b'\\' => format!("\\{}", char::from(*b)),

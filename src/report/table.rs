@@ -1,12 +1,13 @@
 //! Aligned `name: value` lines for people.
 //!
-//! Values come from a source that may be hostile: control characters are printed escaped, so that a key cannot write to the
+//! Values come from a source that may be hostile: hidden characters are printed escaped, so that a key cannot write to the
 //! terminal. Knows nothing of what the lines mean.
 
 use std::fmt;
 
 use crate::count;
 pub use crate::count::counted;
+pub use crate::display::{printable, short};
 
 /// Lines of a name and a value, aligned when printed.
 #[derive(Debug, Clone, Default)]
@@ -51,15 +52,6 @@ impl fmt::Display for Table {
     }
 }
 
-/// The text with control characters escaped.
-pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
-}
-
 /// A size as people read it: `1536 bytes (1.5 KiB)`.
 pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -84,16 +76,6 @@ pub fn first_of(names: &[String]) -> String {
     }
 }
 
-/// A name in a sentence: control characters escaped, and cut where it would fill the screen.
-pub fn short(name: &str) -> String {
-    const SHOWN: usize = 100;
-    let mut text: String = name.chars().take(SHOWN).collect();
-    if text.len() < name.len() {
-        text.push_str(&format!("… ({} bytes)", name.len()));
-    }
-    printable(&text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,13 +95,6 @@ mod tests {
         let names = |n: u32| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
         assert_eq!(first_of(&names(2)), "0, 1");
         assert_eq!(first_of(&names(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
-    }
-
-    #[test]
-    fn long_names_are_cut_between_characters() {
-        assert_eq!(short("/a\n"), "/a\\n");
-        let long = "é".repeat(101);
-        assert_eq!(short(&long), format!("{}… (202 bytes)", "é".repeat(100)));
     }
 
     #[test]

@@ -330,7 +330,10 @@ pub fn entry(line: &EntryLine) -> String {
     let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();
     let detail: String = line.detail.iter().map(|detail| format!(" {detail}")).collect();
     let index = line.v2_index.map(|index| format!(" (v2 index {index})")).unwrap_or_default();
-    format!("{:>8} {:>4} {:<11}{key}{value}{detail}: {}{index}", line.raft_index, line.term, line.kind, line.effect)
+    printable(&format!(
+        "{:>8} {:>4} {:<11}{key}{value}{detail}: {}{index}",
+        line.raft_index, line.term, line.kind, line.effect
+    ))
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 
 use crate::error::{Error, Reason, Result};
+use crate::limits::MAX_BOLT_KEY;
 use crate::options::{AuthPolicy, Guest, Rules};
 use crate::report::table::{counted, first_of, short};
 use crate::transform::permissions::{Image, KeySets, NoImage, Range, matched};
@@ -89,14 +91,6 @@ pub struct Role {
     pub permissions: BTreeMap<Range, Access>,
 }
 
-impl Role {
-    /// Whether it may read, or write, a v3 key.
-    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
-        let not = if write { Access::Read } else { Access::Write };
-        self.permissions.iter().any(|(range, access)| *access != not && range.contains(key))
-    }
-}
-
 /// The v2 keys that a role could reach.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Granted {
@@ -104,14 +98,6 @@ pub struct Granted {
     pub read: Vec<Range>,
     /// Those that it could write.
     pub write: Vec<Range>,
-}
-
-impl Granted {
-    /// Whether it could read, or write, a v2 key.
-    pub fn allows(&self, write: bool, key: &[u8]) -> bool {
-        let ranges = if write { &self.write } else { &self.read };
-        ranges.iter().any(|range| range.contains(key))
-    }
 }
 
 /// What a permission allows.
@@ -197,7 +183,8 @@ struct UserJson {
 fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
     let mut users = Vec::new();
     for (name, value) in children(tree, b"/2/users") {
-        let json: UserJson = serde_json::from_slice(&value).map_err(|_| unreadable("user", &name))?;
+        refuse_long("user", &name)?;
+        let json: UserJson = document(&value).ok_or_else(|| unreadable("user", &name))?;
         let mut roles: BTreeSet<Vec<u8>> = json.roles.into_iter().flatten().map(String::into_bytes).collect();
         if name == ROOT {
             roles.insert(ROOT.to_vec());
@@ -210,34 +197,47 @@ fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
 /// Users whose rights in 2.1 are less than those of all their roles: that server asks only the first role that exists. The role
 /// root is implied, and may do everything.
 fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
-    let mut patterns: BTreeMap<Vec<u8>, KvPermissions> = BTreeMap::new();
+    let mut patterns: HashMap<Vec<u8>, Patterns> = HashMap::new();
     for (name, value) in children(tree, b"/2/roles") {
-        let json: RoleJson = serde_json::from_slice(&value).map_err(|_| unreadable("role", &name))?;
-        patterns.insert(name, json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default());
+        let json: RoleJson = document(&value).ok_or_else(|| unreadable("role", &name))?;
+        let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
+        let set = |patterns: Option<Vec<String>>| patterns.into_iter().flatten().collect();
+        patterns.insert(name, Patterns { read: set(kv.read), write: set(kv.write) });
     }
     let mut widened = Vec::new();
+    // Users may have roles in common.
+    let mut exceeds: HashMap<(*const Patterns, *const Patterns), bool> = HashMap::new();
     for (name, value) in children(tree, b"/2/users") {
-        let json: UserJson = serde_json::from_slice(&value).map_err(|_| unreadable("user", &name))?;
+        let json: UserJson = document(&value).ok_or_else(|| unreadable("user", &name))?;
         let roles: Vec<&[u8]> = json.roles.iter().flatten().map(String::as_bytes).collect();
         let exists = |role: &&&[u8]| **role == ROOT || patterns.contains_key(**role);
         let mut existing = roles.iter().filter(exists);
         let Some(first) = existing.next().filter(|first| **first != ROOT && name != ROOT) else { continue };
-        let first = patterns.get(*first);
-        if existing.any(|role| *role == ROOT || patterns.get(*role).is_some_and(|role| role.exceed(first))) {
+        let Some(first) = patterns.get(*first) else { continue };
+        let mut exceed = |role: &Patterns| {
+            let pair = (std::ptr::from_ref(role), std::ptr::from_ref(first));
+            *exceeds.entry(pair).or_insert_with(|| role.exceed(first))
+        };
+        if existing.any(|role| *role == ROOT || patterns.get(*role).is_some_and(&mut exceed)) {
             widened.push(shown(&name).into_owned());
         }
     }
     Ok(widened)
 }
 
-impl KvPermissions {
+/// The patterns of a role.
+struct Patterns {
+    read: HashSet<String>,
+    write: HashSet<String>,
+}
+
+impl Patterns {
     /// Whether there is a pattern that others do not have.
-    fn exceed(&self, others: Option<&KvPermissions>) -> bool {
-        let more = |own: &Option<Vec<String>>, theirs: Option<&Option<Vec<String>>>| {
-            let has = |pattern| theirs.is_some_and(|theirs| theirs.iter().flatten().any(|other| other == pattern));
-            own.iter().flatten().any(|pattern| !has(pattern))
+    fn exceed(&self, others: &Patterns) -> bool {
+        let within = |own: &HashSet<String>, theirs: &HashSet<String>| {
+            own.len() <= theirs.len() && own.iter().all(|pattern| theirs.contains(pattern))
         };
-        more(&self.read, others.map(|kv| &kv.read)) || more(&self.write, others.map(|kv| &kv.write))
+        !within(&self.read, &others.read) || !within(&self.write, &others.write)
     }
 }
 
@@ -267,7 +267,8 @@ impl Auth {
         let mut sets = KeySets::new(rules)?;
         let mut guest_rights = false;
         for (name, value) in children(tree, b"/2/roles") {
-            let json: RoleJson = serde_json::from_slice(&value).map_err(|_| unreadable("role", &name))?;
+            refuse_long("role", &name)?;
+            let json: RoleJson = document(&value).ok_or_else(|| unreadable("role", &name))?;
             let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
             let (read, write) = (kv.read.unwrap_or_default(), kv.write.unwrap_or_default());
             guest_rights |= name == GUEST && !(read.is_empty() && write.is_empty());
@@ -331,8 +332,27 @@ fn children(tree: &mut Tree<'_>, dir: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     files.map(|(name, node)| (name, tree.value(node).into_owned())).collect()
 }
 
+/// A user or a role. The decoder would take a list of the fields' values, too.
+fn document<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Option<T> {
+    let is_object = value.trim_ascii_start().first() == Some(&b'{');
+    if is_object { serde_json::from_slice(value).ok() } else { None }
+}
+
+/// Refuses a name that bbolt does not take for a key.
+fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
+    if name.len() as u64 <= u64::from(MAX_BOLT_KEY) {
+        return Ok(());
+    }
+    let message = format!(
+        "{what} {}: expected a name of up to {MAX_BOLT_KEY} bytes, which is all that a v3 database takes",
+        short(&shown(name))
+    );
+    Err(Error::new(Reason::AuthInvalid, message).advise("--auth ignore leaves users and roles out"))
+}
+
 fn unreadable(what: &str, name: &[u8]) -> Error {
-    let message = format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", shown(name));
+    let message =
+        format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", short(&shown(name)));
     Error::new(Reason::Damaged, message).advise("--auth ignore leaves users and roles out")
 }
 
@@ -430,6 +450,37 @@ mod tests {
         assert!(
             error.reason() == Reason::AuthInvalid && error.to_string().contains("role reader: its permission /a/*")
         );
+    }
+
+    #[test]
+    fn a_user_or_role_that_is_no_object_is_named() {
+        for value in ["[\"$2a$10$secret\",[\"root\"]]", "null", "7", "\"$2a$10$secret\"", ""] {
+            for (users, roles) in [([("bob", value)].as_slice(), [].as_slice()), (&[], &[("bob", value)])] {
+                let store = auth_of("false", users, roles);
+                let error = migrated(&store, AuthPolicy::Migrate, Guest::Fail, &Rules::default()).unwrap_err();
+                let text = error.to_string();
+                assert!(
+                    error.reason() == Reason::Damaged && text.contains(" bob: ") && !text.contains("secret"),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_database_takes_is_refused() {
+        let fits = "n".repeat(32_768);
+        let long = format!("{fits}x");
+        let (user, role) = ("{\"password\":\"$2a$10$hash\"}", "{\"permissions\":{}}");
+        let run = |users: &[(&str, &str)], roles: &[(&str, &str)]| {
+            migrated(&auth_of("false", users, roles), AuthPolicy::Migrate, Guest::Fail, &Rules::default())
+        };
+        assert!(run(&[(&fits, user)], &[(&fits, role)]).is_ok());
+        for (what, refused) in [("user n", run(&[(&long, user)], &[])), ("role n", run(&[], &[(&long, role)]))] {
+            let error = refused.unwrap_err();
+            assert!(error.reason() == Reason::AuthInvalid && error.to_string().contains(what), "{error}");
+            assert!(error.to_string().contains("expected a name of up to 32768 bytes"), "{error}");
+        }
     }
 
     #[test]

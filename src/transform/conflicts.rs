@@ -7,9 +7,12 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
+use crate::report::table::short;
 use crate::transform::order::{Pairs, v3_key};
 use crate::transform::plan::{Plan, Row, Special, Why};
+use crate::transform::rules::shown;
 use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 
@@ -63,18 +66,23 @@ pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
 }
 
 /// Puts the rows on top: each is one more change of the key that v3 has.
-pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) {
-    for Conflict { row, living, .. } in conflicts {
+///
+/// # Errors
+/// [`Reason::IndexRange`] naming a key whose version cannot be raised.
+pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) -> Result<()> {
+    for Conflict { row, living, key } in conflicts {
+        let version = living.version.checked_add(1).ok_or_else(|| {
+            let key = short(&shown(key));
+            let message = format!("key {key}: its version in v3 is {}, the last that there is", living.version);
+            Error::new(Reason::IndexRange, message).advise("give --on-conflict keep-v3")
+        })?;
         let Some(row) = plan.rows.get_mut(*row) else { continue };
         let own = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at)).cloned();
-        plan.specials.push(Special {
-            created: Some(living.create),
-            version: Some(living.version.saturating_add(1)),
-            ..own.unwrap_or_default()
-        });
+        plan.specials.push(Special { created: Some(living.create), version: Some(version), ..own.unwrap_or_default() });
         // Rows are fewer than 2^32, and each has at most two specials made for it.
         row.special = u32::try_from(plan.specials.len()).unwrap_or(0);
     }
+    Ok(())
 }
 
 fn row_key<'t>(tree: &'t Tree<'_>, plan: &Plan, row: &Row) -> Cow<'t, [u8]> {
@@ -118,9 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_version_cannot_be_raised() {
+        with(|_, mut plan, mut found| {
+            found[0].living.version = i64::MAX;
+            let error = take_v2(&mut plan, &found).unwrap_err();
+            assert_eq!(error.reason(), Reason::IndexRange);
+            assert!(error.to_string().starts_with("key /a: its version in v3 is 9223372036854775807"), "{error}");
+        });
+    }
+
+    #[test]
     fn v2_goes_on_top_with_what_v3_knew_of_the_key() {
         with(|_, mut plan, found| {
-            take_v2(&mut plan, &found);
+            take_v2(&mut plan, &found).unwrap();
             assert_eq!((plan.rows.len(), plan.written.keys), (3, 2));
             let special = |row: &Row| plan.specials.get((row.special as usize).wrapping_sub(1));
             let changed: Vec<_> = plan.rows.iter().filter_map(special).collect();

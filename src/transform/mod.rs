@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod lease;
 pub mod names;
 pub mod order;
+mod patterns;
 pub mod permissions;
 pub mod plan;
 pub mod program;

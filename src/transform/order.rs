@@ -11,7 +11,7 @@ use rayon::slice::ParallelSliceMut;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision, V2Index};
 use crate::limits;
-use crate::report::table::short;
+use crate::report::table::{counted, short};
 use crate::transform::lease::{Grant, LeaseSlot};
 use crate::transform::plan::{NAMESPACE, Plan, Row, Special};
 use crate::v2store::overlay::{NodeRef, Tree};
@@ -81,7 +81,7 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
     out.sort(tree, &places)?;
     let last = match order.numbering {
         Numbering::Keep => out.keep(tree, order.v2_index)?,
-        Numbering::Dense(first) => out.dense(first),
+        Numbering::Dense(before) => out.dense(before)?,
     };
     let current = last.checked_add(order.bump).filter(|current| *current <= limits::MAX_REVISION);
     let current = current.and_then(|current| i64::try_from(current.max(1)).ok());
@@ -163,13 +163,18 @@ impl Ordered {
         Ok(last.max(v2_index.0))
     }
 
-    fn dense(&mut self, before: Revision) -> u64 {
-        let mut last = before.0;
-        for row in &mut self.rows {
-            last += 1;
-            row.main = Revision(last);
+    fn dense(&mut self, before: Revision) -> Result<u64> {
+        let rows = self.rows.len() as u64;
+        let last = u64::try_from(before.0).unwrap_or(1).saturating_add(rows);
+        if last > limits::MAX_REVISION {
+            let rows = counted(rows, "revision", "revisions");
+            let message = format!("expected a current revision up to 2^62, found {before} and {rows} more");
+            return Err(Error::new(Reason::IndexRange, message));
         }
-        u64::try_from(last).unwrap_or(1)
+        for (row, revision) in self.rows.iter_mut().zip(before.0.saturating_add(1)..) {
+            row.main = Revision(revision);
+        }
+        Ok(last)
     }
 }
 
@@ -348,6 +353,16 @@ mod tests {
         let list = ordered(&[("c", 9, u64::MAX), ("a", 1, 1), ("b", 0, 0)], Numbering::DENSE, 12).unwrap();
         let row = |name: &str, main, create| (name.to_string(), main, 0, create);
         assert_eq!(list, [row("/1/b", 2, 2), row("/1/a", 3, 3), row("/1/c", 4, 4), row("current", 4, 0)]);
+    }
+
+    #[test]
+    fn refuses_to_number_on_from_the_last_revision() {
+        for before in [1 << 62, i64::MAX - 1, i64::MAX] {
+            let error = ordered(&[("a", 5, 9), ("b", 2, 2)], Numbering::Dense(Revision(before)), 12).unwrap_err();
+            assert_eq!(error.reason(), Reason::IndexRange);
+            assert!(error.to_string().contains(&format!("found {before} and 2 revisions more")), "{error}");
+        }
+        assert!(ordered(&[("a", 5, 9)], Numbering::Dense(Revision((1 << 62) - 1)), 12).is_ok());
     }
 
     #[test]

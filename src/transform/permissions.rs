@@ -4,10 +4,12 @@
 //! one way; each piece that is taken is renamed as a whole, and is an interval again. Knows patterns, rules and intervals;
 //! neither roles nor users.
 
+use std::collections::HashSet;
+
 use crate::error::Result;
 use crate::options::Rules;
 use crate::options::rules::{Choice, Pattern};
-use crate::transform::rules::{KeyRules, is_below};
+use crate::transform::rules::KeyRules;
 
 /// A half-open interval of keys; without an end it goes on for ever.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +46,7 @@ pub struct KeySets<'r> {
     /// Where the action of some rule begins or ends, sorted.
     cuts: Vec<Vec<u8>>,
     /// Where ranges begin that no v2 key is in, because it has no two slashes in a row.
-    holes: Vec<Vec<u8>>,
+    holes: HashSet<Vec<u8>>,
 }
 
 impl<'r> KeySets<'r> {
@@ -58,7 +60,7 @@ impl<'r> KeySets<'r> {
         });
         let patterns = chosen.chain(rules.rename.iter().map(|rename| &rename.from));
         let mut cuts = Vec::new();
-        let mut holes = Vec::new();
+        let mut holes = HashSet::new();
         for rename in &rules.rename {
             // Behind this slash something stands, and no other slash. Where the new name has no slash in its place, a range
             // that does not say so would be about other keys too.
@@ -113,10 +115,12 @@ impl<'r> KeySets<'r> {
 
     /// A range, cut wherever some rule begins or ends to act.
     fn pieces(&self, whole: &Range) -> Vec<Range> {
-        let inside = |cut: &&Vec<u8>| **cut > whole.start && whole.end.as_ref().is_none_or(|end| *cut < end);
+        let first = self.cuts.partition_point(|cut| *cut <= whole.start);
+        let inside = self.cuts.get(first..).unwrap_or_default().iter();
+        let inside = inside.take_while(|cut| whole.end.as_ref().is_none_or(|end| *cut < end));
         let mut pieces = Vec::new();
         let mut start = whole.start.clone();
-        for cut in self.cuts.iter().filter(inside) {
+        for cut in inside {
             pieces.push(Range { start, end: Some(cut.clone()) });
             start = cut.clone();
         }
@@ -128,16 +132,13 @@ impl<'r> KeySets<'r> {
     fn piece(&mut self, piece: &Range) -> Result<Option<Range>, NoImage> {
         let key = &piece.start;
         let one = piece.is_one_key();
-        let choose = self.rules.choose.iter().map(|choice| match choice {
-            Choice::Include(pattern) | Choice::Exclude(pattern) => pattern,
-        });
-        if !one && regex_decides(choose, key) {
+        if !one && self.keys.regex_chooses(key) {
             return Err(NoImage::NoInterval);
         }
         if self.keys.excluded(key).is_some() {
             return Ok(None);
         }
-        if !one && regex_decides(self.rules.rename.iter().map(|rename| &rename.from), key) {
+        if !one && self.keys.regex_renames(key) {
             return Err(NoImage::NoInterval);
         }
         let Some(renamed) = self.keys.rename(key) else { return Ok(Some(piece.clone())) };
@@ -156,15 +157,6 @@ impl<'r> KeySets<'r> {
         };
         Ok(Some(Range { start, end }))
     }
-}
-
-/// Whether a regular expression is the first to have a say on keys like this one.
-fn regex_decides<'p>(mut patterns: impl Iterator<Item = &'p Pattern>, key: &[u8]) -> bool {
-    let deciding = patterns.find(|pattern| match pattern {
-        Pattern::Prefix(prefix) => is_below(prefix.as_bytes(), key),
-        Pattern::Regex(_) => true,
-    });
-    matches!(deciding, Some(Pattern::Regex(_)))
 }
 
 impl Range {
@@ -198,7 +190,7 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Ranges in order, those that touch or overlap as one.
-fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+pub(super) fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.sort_unstable();
     let mut out: Vec<Range> = Vec::new();
     for range in ranges {

@@ -5,35 +5,50 @@
 //! policies.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use regex::bytes::Regex;
 
-use crate::error::{Error, Reason, Result};
-use crate::options::rules::{Choice, Pattern};
+use crate::error::Result;
+use crate::options::rules::{Choice, Pattern, Rename};
 use crate::options::{Rules, TtlPolicy, TtlRule};
+use crate::transform::patterns::{Patterns, Prefixes, regex};
 
 /// Rules, ready to be asked. Counts what each has matched.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRules {
-    choose: Vec<(bool, Matcher)>,
+    choose: Matcher,
+    /// Of each choice, whether it includes.
+    includes: Arc<[bool]>,
     with_include: bool,
-    rename: Vec<(Matcher, Box<[u8]>)>,
+    rename: Matcher,
+    renames: Arc<[Renaming]>,
     strip_leading_slash: bool,
-    decode: Vec<Matcher>,
+    decode: Matcher,
 }
 
-#[derive(Debug, Clone)]
+/// Patterns of one kind of rule, with how often each was the first to match.
+#[derive(Debug, Clone, Default)]
 struct Matcher {
-    pattern: Compiled,
-    /// How the rule was written, to name it.
-    text: String,
-    hits: u64,
+    patterns: Patterns,
+    /// How each rule was written, to name it.
+    texts: Arc<[String]>,
+    hits: Vec<u64>,
 }
 
-#[derive(Debug, Clone)]
-enum Compiled {
-    Prefix(Box<[u8]>),
-    Regex(Box<Regex>),
+/// What a rename does.
+#[derive(Debug)]
+enum Renaming {
+    Prefix {
+        len: usize,
+        to: Box<[u8]>,
+    },
+    /// Compiled when a key matches: the pattern is known to be right.
+    Regex {
+        text: String,
+        regex: OnceLock<Option<Regex>>,
+        to: Box<[u8]>,
+    },
 }
 
 /// What a key is called: `prefix`, then the v2 key from byte `skip` on.
@@ -51,56 +66,57 @@ impl KeyRules {
     /// # Errors
     /// [`Reason::Usage`] for a regular expression that cannot be read.
     pub fn new(rules: &Rules) -> Result<KeyRules> {
-        let mut out = KeyRules { strip_leading_slash: rules.strip_leading_slash, ..KeyRules::default() };
-        for choice in &rules.choose {
-            let (include, word, pattern) = match choice {
-                Choice::Include(pattern) => (true, "include", pattern),
-                Choice::Exclude(pattern) => (false, "exclude", pattern),
-            };
-            out.with_include |= include;
-            out.choose.push((include, Matcher::new(word, pattern)?));
-        }
-        for rename in &rules.rename {
-            out.rename.push((Matcher::new("map", &rename.from)?, rename.to.as_bytes().into()));
-        }
-        for value in &rules.values {
-            out.decode.push(Matcher::new("decode", &value.of)?);
-        }
-        Ok(out)
+        let includes: Arc<[bool]> = rules.choose.iter().map(|choice| matches!(choice, Choice::Include(_))).collect();
+        Ok(KeyRules {
+            choose: Matcher::new(rules.choose.iter().map(of_choice))?,
+            with_include: includes.contains(&true),
+            includes,
+            rename: Matcher::new(rules.rename.iter().map(|rename| ("map", &rename.from)))?,
+            renames: rules.rename.iter().map(Renaming::new).collect(),
+            strip_leading_slash: rules.strip_leading_slash,
+            decode: Matcher::new(rules.values.iter().map(|value| ("decode", &value.of)))?,
+        })
     }
 
     /// Why the key is left out: the place of the rule among all choices, or `None` inside for a key that no include names.
     /// `None`: it is taken.
     pub fn excluded(&mut self, key: &[u8]) -> Option<Option<u32>> {
-        if self.choose.is_empty() {
-            return None;
+        match self.choose.first(key) {
+            Some(at) if self.includes.get(at) == Some(&true) => None,
+            Some(at) => Some(u32::try_from(at).ok()),
+            None => self.with_include.then_some(None),
         }
-        for (at, (include, matcher)) in self.choose.iter_mut().enumerate() {
-            if matcher.matches(key) {
-                return if *include { None } else { Some(u32::try_from(at).ok()) };
-            }
-        }
-        self.with_include.then_some(None)
     }
 
     /// How a choice was written.
     pub fn choice_text(&self, at: u32) -> &str {
-        self.choose.get(at as usize).map_or("", |(_, matcher)| &matcher.text)
+        self.choose.texts.get(at as usize).map_or("", String::as_str)
+    }
+
+    /// Whether a regular expression is the first to have a say on whether keys like this one are taken.
+    pub(super) fn regex_chooses(&self, key: &[u8]) -> bool {
+        self.choose.patterns.regex_decides(key)
+    }
+
+    /// Whether a regular expression is the first to have a say on the names of keys like this one.
+    pub(super) fn regex_renames(&self, key: &[u8]) -> bool {
+        self.rename.patterns.regex_decides(key)
     }
 
     /// Whether any key can get another name.
     pub fn renames(&self) -> bool {
-        !self.rename.is_empty() || self.strip_leading_slash
+        !self.renames.is_empty() || self.strip_leading_slash
     }
 
     /// Whether any value is decoded.
     pub fn decodes(&self) -> bool {
-        !self.decode.is_empty()
+        !self.decode.texts.is_empty()
     }
 
     /// What a v2 key is called in v3; `None`: the same.
     pub fn rename(&mut self, key: &[u8]) -> Option<Renamed> {
-        let renamed = self.rename.iter_mut().find_map(|(matcher, to)| matcher.rename(key, to));
+        let renaming = self.rename.first(key).and_then(|at| self.renames.get(at));
+        let renamed = renaming.and_then(|renaming| renaming.apply(key));
         if !self.strip_leading_slash {
             return renamed;
         }
@@ -125,7 +141,7 @@ impl KeyRules {
             &base64::alphabet::STANDARD,
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
         );
-        if !self.decode.iter_mut().any(|matcher| matcher.matches(key)) {
+        if self.decode.first(key).is_none() {
             return Ok(None);
         }
         let decoded = ENGINE.decode(value().trim_ascii()).map_err(|_| "expected base64 in its value")?;
@@ -134,10 +150,7 @@ impl KeyRules {
 
     /// Rules that nothing has matched, as they were written.
     pub fn unused(&self) -> Vec<&str> {
-        let choose = self.choose.iter().map(|(_, matcher)| matcher);
-        let rename = self.rename.iter().map(|(matcher, _)| matcher);
-        let all = choose.chain(rename).chain(&self.decode);
-        all.filter(|matcher| matcher.hits == 0).map(|matcher| matcher.text.as_str()).collect()
+        [&self.choose, &self.rename, &self.decode].into_iter().flat_map(Matcher::unused).collect()
     }
 }
 
@@ -148,44 +161,59 @@ impl Renamed {
     }
 }
 
+fn of_choice(choice: &Choice) -> (&'static str, &Pattern) {
+    match choice {
+        Choice::Include(pattern) => ("include", pattern),
+        Choice::Exclude(pattern) => ("exclude", pattern),
+    }
+}
+
 impl Matcher {
-    fn new(word: &str, pattern: &Pattern) -> Result<Matcher> {
-        let (pattern, text) = match pattern {
-            Pattern::Prefix(prefix) => (Compiled::Prefix(prefix.as_bytes().into()), format!("{word} {prefix}")),
-            Pattern::Regex(text) => {
-                let regex = Regex::new(text).map_err(|e| {
-                    let what = e.to_string().lines().last().unwrap_or_default().trim().to_string();
-                    Error::new(Reason::Usage, format!("regular expression {text:?}: {what}"))
-                })?;
-                (Compiled::Regex(Box::new(regex)), format!("{word} regex {text}"))
-            }
+    fn new<'p>(patterns: impl Iterator<Item = (&'static str, &'p Pattern)> + Clone) -> Result<Matcher> {
+        let text = |(word, pattern): (&str, &Pattern)| match pattern {
+            Pattern::Prefix(prefix) => format!("{word} {prefix}"),
+            Pattern::Regex(text) => format!("{word} regex {text}"),
         };
-        Ok(Matcher { pattern, text, hits: 0 })
+        let texts: Arc<[String]> = patterns.clone().map(text).collect();
+        let hits = vec![0; texts.len()];
+        Ok(Matcher { patterns: Patterns::new(patterns.map(|(_, pattern)| pattern))?, texts, hits })
     }
 
-    fn matches(&mut self, key: &[u8]) -> bool {
-        let found = match &self.pattern {
-            Compiled::Prefix(prefix) => is_below(prefix, key),
-            Compiled::Regex(regex) => regex.is_match(key),
-        };
-        self.hits += u64::from(found);
-        found
+    /// The place of the first pattern that matches a key.
+    fn first(&mut self, key: &[u8]) -> Option<usize> {
+        let at = self.patterns.first(key)?;
+        if let Some(hits) = self.hits.get_mut(at) {
+            *hits += 1;
+        }
+        Some(at)
     }
 
-    fn rename(&mut self, key: &[u8], to: &[u8]) -> Option<Renamed> {
-        let renamed = match &self.pattern {
-            Compiled::Prefix(prefix) => {
-                is_below(prefix, key).then(|| Renamed { skip: prefix.len(), prefix: to.into() })
-            }
-            Compiled::Regex(regex) => regex.captures(key).and_then(|groups| {
+    fn unused(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().zip(&self.hits).filter(|(_, hits)| **hits == 0).map(|(text, _)| text.as_str())
+    }
+}
+
+impl Renaming {
+    fn new(rename: &Rename) -> Renaming {
+        let to = rename.to.as_bytes().into();
+        match &rename.from {
+            Pattern::Prefix(prefix) => Renaming::Prefix { len: prefix.len(), to },
+            Pattern::Regex(text) => Renaming::Regex { text: text.clone(), regex: OnceLock::new(), to },
+        }
+    }
+
+    /// The name of a key that the pattern matches.
+    fn apply(&self, key: &[u8]) -> Option<Renamed> {
+        match self {
+            Renaming::Prefix { len, to } => Some(Renamed { skip: *len, prefix: to.clone() }),
+            Renaming::Regex { text, regex: compiled, to } => {
+                let groups = compiled.get_or_init(|| regex(text).ok()).as_ref()?.captures(key)?;
                 let found = groups.get(0)?;
                 let mut new = key.get(..found.start())?.to_vec();
                 groups.expand(to, &mut new);
                 Some(Renamed { skip: found.end(), prefix: new.into() })
-            }),
-        };
-        self.hits += u64::from(renamed.is_some());
-        renamed
+            }
+        }
     }
 }
 
@@ -198,6 +226,7 @@ pub fn is_below(prefix: &[u8], key: &[u8]) -> bool {
 /// TTL policies by prefix.
 #[derive(Debug, Clone, Default)]
 pub struct TtlRules {
+    prefixes: Arc<Prefixes>,
     /// Longest prefix first.
     rules: Vec<(Box<[u8]>, TtlPolicy, u64)>,
     otherwise: TtlPolicy,
@@ -214,12 +243,17 @@ impl TtlRules {
             }
         }
         out.rules.sort_by_key(|(prefix, ..)| std::cmp::Reverse(prefix.len()));
+        let mut prefixes = Prefixes::default();
+        for (at, (prefix, ..)) in out.rules.iter().enumerate() {
+            prefixes.add(prefix, at);
+        }
+        out.prefixes = Arc::new(prefixes);
         out
     }
 
     /// The policy for a v2 key that has a TTL.
     pub fn policy(&mut self, key: &[u8]) -> TtlPolicy {
-        match self.rules.iter_mut().find(|(prefix, ..)| is_below(prefix, key)) {
+        match self.prefixes.first(key).and_then(|at| self.rules.get_mut(at)) {
             Some((_, policy, hits)) => {
                 *hits += 1;
                 *policy
@@ -243,7 +277,8 @@ pub(crate) fn shown(key: &[u8]) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::rules::{Decode, Rename, ValueRule};
+    use crate::error::Reason;
+    use crate::options::rules::{Decode, ValueRule};
 
     fn prefix(text: &str) -> Pattern {
         Pattern::Prefix(text.into())

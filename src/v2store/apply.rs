@@ -4,18 +4,19 @@
 //! were read from, nor why these rules hold.
 
 use std::borrow::Cow;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
 
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
 use crate::v2store::dialect::Rules;
-use crate::v2store::membership::{self, Attributes, Voters};
+use crate::v2store::membership::{self, Attributes, Members, Voters};
 use crate::v2store::overlay::{Missing, NewNode, Tree};
 use crate::v2store::path;
 
@@ -47,6 +48,7 @@ pub struct Replay<'m> {
     pub tree: Tree<'m>,
     /// The raft configuration as it stands.
     pub voters: Voters,
+    members: Members,
     /// The rules that hold.
     pub rules: Rules,
     /// The last entry applied.
@@ -69,6 +71,7 @@ impl<'m> Replay<'m> {
         Replay {
             tree,
             voters,
+            members: Members::default(),
             rules,
             applied,
             last_sync: None,
@@ -94,7 +97,8 @@ impl<'m> Replay<'m> {
             EntryKind::Normal => {}
             EntryKind::ConfChange => {
                 let change = parse_conf_change(entry.data, entry.data_offset)?;
-                let accepted = membership::apply_conf_change(&mut self.tree, &mut self.voters, &change, self.rules)?;
+                let (tree, members, voters) = (&mut self.tree, &mut self.members, &mut self.voters);
+                let accepted = membership::apply_conf_change(tree, members, voters, &change, self.rules)?;
                 return Ok(if accepted { Effect::Changed } else { Effect::Refused(CONF_CHANGE_REJECTED) });
             }
             EntryKind::ConfChangeV2 => {
@@ -146,6 +150,9 @@ impl<'m> Replay<'m> {
             }
             _ => return Ok(Effect::None),
         };
+        if outcome.is_ok() {
+            self.members.written(&mut self.tree, &request.path);
+        }
         Ok(match outcome {
             Ok(()) => Effect::Changed,
             Err(code) => Effect::Refused(code),
@@ -165,6 +172,9 @@ impl<'m> Replay<'m> {
         } else {
             self.set(request)
         };
+        if outcome.is_ok() {
+            self.members.written(&mut self.tree, &request.path);
+        }
         Ok(match outcome {
             Ok(()) => Effect::Changed,
             Err(code) => Effect::Refused(code),
@@ -179,14 +189,14 @@ impl<'m> Replay<'m> {
         if membership::was_removed(&mut self.tree, id) {
             return Ok(Effect::None);
         }
-        if !membership::member_ids(&mut self.tree).contains(&id) {
+        if !self.members.contain(&mut self.tree, id) {
             self.unknown_members += 1;
         }
         if !self.rules.has(Rules::RE_ENCODED_ATTRIBUTES) {
             return Ok(self.set(request).map_or_else(Effect::Refused, |()| Effect::Changed));
         }
         let attributes: Attributes = serde_json::from_slice(request.request.val)
-            .map_err(|e| damaged(format!("expected a member's attributes as JSON: {e}")))?;
+            .map_err(|e| damaged(format!("expected a member's attributes as JSON, {}", display::json_fault(&e))))?;
         self.put_attributes(id, &attributes);
         Ok(Effect::Changed)
     }
@@ -194,7 +204,7 @@ impl<'m> Replay<'m> {
     fn attributes_message(&mut self, message: &[u8]) -> Result<Effect> {
         use protobuf::Message;
         let message = ClusterMemberAttrSet::parse_from_bytes(message)
-            .map_err(|e| damaged(format!("expected a member's attributes: {e}")))?;
+            .map_err(|_| damaged("expected a member's attributes as a protobuf message, found something else"))?;
         let id = crate::ids::MemberId(message.member_id());
         if membership::was_removed(&mut self.tree, id) {
             return Ok(Effect::None);
@@ -237,7 +247,18 @@ pub struct InOrderNames {
 
 impl InOrderNames {
     fn make(&mut self, path: &[u8]) {
-        self.made.insert(self.hasher.hash_one(path));
+        let hash = self.hashes(path).last();
+        self.made.extend(hash.map(|(_, hash)| hash));
+    }
+
+    /// The last components of a path and of those above it, with hashes of these paths.
+    fn hashes<'p>(&self, path: &'p [u8]) -> impl Iterator<Item = (&'p [u8], u64)> + use<'p> {
+        let mut hasher = self.hasher.build_hasher();
+        path::components(path).map(move |name| {
+            hasher.write_usize(name.len());
+            hasher.write(name);
+            (name, hasher.clone().finish())
+        })
     }
 
     /// The path or a directory above it may be such a name.
@@ -245,10 +266,8 @@ impl InOrderNames {
         if self.made.is_empty() {
             return;
         }
-        let ends = memchr::memchr_iter(b'/', path).filter(|end| *end > 0).chain([path.len()]);
-        let mut above = ends.filter_map(|end| path.get(..end));
-        let named = |path: &[u8]| path::split(path).1.iter().all(u8::is_ascii_digit);
-        if above.any(|path| named(path) && self.made.contains(&self.hasher.hash_one(path))) {
+        let named = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+        if self.hashes(path).any(|(name, hash)| named(name) && self.made.contains(&hash)) {
             self.used.push(index);
         }
     }

@@ -19,6 +19,7 @@ use crate::v2store::text::{self, Text};
 
 /// Go's zero time, which says "no TTL".
 const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
+const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// Reads a v2 store.
 ///
@@ -494,7 +495,10 @@ impl<'m> Lexer<'m> {
             return Ok(None);
         }
         let parsed = std::str::from_utf8(raw).ok().and_then(time::instant);
-        parsed.map(Some).ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
+        // The zero time is an instant: another offset or a fraction of zeros does not change it.
+        parsed
+            .map(|at| (at != GO_ZERO_TIME).then_some(at))
+            .ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
     }
 
     /// Takes `null` if it stands here.
@@ -651,6 +655,24 @@ mod tests {
         let table = read(text.as_bytes()).unwrap();
         let expected: Timestamp = "2016-05-01T10:00:00.123456789Z".parse().unwrap();
         assert_eq!(table.expiry(&table.nodes[1]), Some(expected));
+    }
+
+    #[test]
+    fn the_zero_time_is_no_ttl_in_any_spelling() {
+        for zero in [
+            "0001-01-01T00:00:00Z",
+            "0001-01-01T00:00:00.000Z",
+            "0001-01-01T00:00:00+00:00",
+            "0001-01-01T01:00:00+01:00",
+            "0000-12-31T23:30:00-00:30",
+        ] {
+            let text = store(&format!(r#""1":{{"Path":"/1","ExpireTime":"{zero}"}}"#));
+            let table = read(text.as_bytes()).unwrap();
+            assert!(table.expiry(&table.nodes[1]).is_none() && table.expiries.is_empty(), "{zero}");
+        }
+        let text = store(r#""1":{"Path":"/1","ExpireTime":"0001-01-01T00:00:00.000000001Z"}"#);
+        let table = read(text.as_bytes()).unwrap();
+        assert!(table.expiry(&table.nodes[1]).is_some());
     }
 
     #[test]

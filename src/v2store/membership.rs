@@ -5,16 +5,18 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
+use hashbrown::{DefaultHashBuilder, HashMap};
 use serde::{Deserialize, Serialize};
 
+use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, V2Index};
 use crate::source::raft::{ConfChange, ConfChangeKind};
 use crate::source::snap::ConfState;
 use crate::v2store::dialect::Rules;
-use crate::v2store::overlay::{NewNode, Tree};
+use crate::v2store::overlay::{NewNode, NodeRef, Tree};
 
 /// The raft configuration: who votes, who only learns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,16 +74,17 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::resu
 /// [`Reason::Damaged`] if the member in it cannot be read.
 pub fn apply_conf_change(
     tree: &mut Tree<'_>,
+    members: &mut Members,
     voters: &mut Voters,
     change: &ConfChange<'_>,
     rules: Rules,
 ) -> Result<bool> {
     let id = change.node_id;
-    if tree.lookup(removed_path(id).as_bytes()).is_ok() {
+    if was_removed(tree, id) {
         return Ok(false);
     }
-    let members = members(tree);
-    let known = members.iter().find(|(member, _)| *member == id).map(|(_, attributes)| attributes);
+    members.read(tree);
+    let known = members.get(tree, id);
     if change.kind == ConfChangeKind::RemoveNode {
         if known.is_none() {
             return Ok(false);
@@ -92,13 +95,11 @@ pub fn apply_conf_change(
         return Ok(true);
     }
     let member: Member = serde_json::from_slice(change.context).map_err(|e| {
-        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change: {e}"))
+        let found = display::json_fault(&e);
+        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change, {found}"))
     })?;
     let id = if member.id == 0 { id } else { MemberId(member.id) };
-    let urls = member.peer_urls.clone().unwrap_or_default();
-    let taken = members
-        .iter()
-        .any(|(other, attributes)| *other != id && attributes.peer_urls.iter().flatten().any(|url| urls.contains(url)));
+    let taken = members.have_url_of(tree, id, member.peer_urls.iter().flatten());
     let learner = member.is_learner || change.kind == ConfChangeKind::AddLearnerNode;
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
     match (change.kind, known) {
@@ -112,13 +113,13 @@ pub fn apply_conf_change(
             if !old.is_learner {
                 return Ok(false);
             }
-            let promoted = RaftAttributes { peer_urls: old.peer_urls.clone(), is_learner: false };
-            update_raft_attributes(tree, id, &promoted);
+            let peer_urls = raft_attributes(tree, change.node_id).and_then(|attributes| attributes.peer_urls);
+            update_raft_attributes(tree, id, &RaftAttributes { peer_urls, is_learner: false });
             voters.learners.remove(&id);
             voters.voters.insert(id);
         }
         (_, None) if !member.is_promote && !taken => {
-            if learner && rules.has(Rules::ONE_LEARNER) && members.iter().any(|(_, attributes)| attributes.is_learner) {
+            if learner && rules.has(Rules::ONE_LEARNER) && members.have_learner(tree) {
                 return Ok(false);
             }
             create_raft_attributes(tree, id, &attributes(learner));
@@ -127,7 +128,133 @@ pub fn apply_conf_change(
         }
         _ => return Ok(false),
     }
+    members.get(tree, id);
     Ok(true)
+}
+
+/// The members of a store by peer URL, so that a change reads the members that it is about and no others.
+///
+/// Each one is compared with the store before it counts, so nobody has to say what a request or a TTL removed. What a
+/// request wrote must be said: see [`Members::written`].
+#[derive(Debug, Default)]
+pub struct Members {
+    /// Whether the store was read. It is, when the first change comes.
+    is_read: bool,
+    known: HashMap<MemberId, Known>,
+    /// Hashes of peer URLs, with the member of each.
+    urls: BTreeSet<(u64, MemberId)>,
+    learners: BTreeSet<MemberId>,
+    hasher: DefaultHashBuilder,
+}
+
+/// What is known of the raft attributes of a member.
+#[derive(Debug)]
+struct Known {
+    /// The node that was read, and its modified index then: no two values have both in common.
+    node: (NodeRef, V2Index),
+    /// `None` if they are no raft attributes.
+    member: Option<KnownMember>,
+    /// Hashes of its peer URLs.
+    urls: Box<[u64]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KnownMember {
+    is_learner: bool,
+}
+
+impl Members {
+    /// Takes notice of a request that succeeded at this clean path.
+    pub fn written(&mut self, tree: &mut Tree<'_>, path: &[u8]) {
+        if !self.is_read {
+            return;
+        }
+        let name = path.strip_prefix(b"/0/members/").and_then(|rest| rest.split(|byte| *byte == b'/').next());
+        if let Some(id) = name.and_then(parse_id) {
+            self.get(tree, id);
+        }
+    }
+
+    /// Whether the store lists this member.
+    pub fn contain(&mut self, tree: &mut Tree<'_>, id: MemberId) -> bool {
+        self.get(tree, id).is_some()
+    }
+
+    fn read(&mut self, tree: &mut Tree<'_>) {
+        if self.is_read {
+            return;
+        }
+        self.is_read = true;
+        let Ok(dir) = tree.lookup(b"/0/members") else { return };
+        for (name, _) in tree.children(dir) {
+            if let Some(id) = parse_id(&name) {
+                self.get(tree, id);
+            }
+        }
+    }
+
+    /// The member as the store has it now.
+    fn get(&mut self, tree: &mut Tree<'_>, id: MemberId) -> Option<KnownMember> {
+        let node = tree.lookup(raft_attributes_path(id).as_bytes()).ok();
+        let node = node.map(|node| (node, tree.modified(node)));
+        if let Some(known) = self.known.get(&id)
+            && node == Some(known.node)
+        {
+            return known.member;
+        }
+        if let Some(old) = self.known.remove(&id) {
+            self.learners.remove(&id);
+            for url in old.urls {
+                self.urls.remove(&(url, id));
+            }
+        }
+        let node = node?;
+        let attributes: Option<RaftAttributes> = serde_json::from_slice(&tree.value(node.0)).ok();
+        let member = attributes.as_ref().map(|attributes| KnownMember { is_learner: attributes.is_learner });
+        let urls = attributes.as_ref().and_then(|attributes| attributes.peer_urls.as_ref());
+        let urls: Box<[u64]> = urls.into_iter().flatten().map(|url| self.hasher.hash_one(url)).collect();
+        self.urls.extend(urls.iter().map(|url| (*url, id)));
+        if member.is_some_and(|member| member.is_learner) {
+            self.learners.insert(id);
+        }
+        self.known.insert(id, Known { node, member, urls });
+        member
+    }
+
+    /// Whether a member other than this one has one of these peer URLs.
+    fn have_url_of<'u>(
+        &mut self,
+        tree: &mut Tree<'_>,
+        own: MemberId,
+        mut urls: impl Iterator<Item = &'u String>,
+    ) -> bool {
+        urls.any(|url| {
+            let url = self.hasher.hash_one(url);
+            let mut from = Some(0);
+            while let Some(first) = from
+                && let Some(&(_, id)) = self.urls.range((url, MemberId(first))..=(url, MemberId(u64::MAX))).next()
+            {
+                if id != own {
+                    self.get(tree, id);
+                    if self.urls.contains(&(url, id)) {
+                        return true;
+                    }
+                }
+                from = id.0.checked_add(1);
+            }
+            false
+        })
+    }
+
+    fn have_learner(&mut self, tree: &mut Tree<'_>) -> bool {
+        while let Some(id) = self.learners.first().copied() {
+            if self.get(tree, id).is_some_and(|member| member.is_learner) {
+                return true;
+            }
+            self.learners.remove(&id);
+        }
+        false
+    }
 }
 
 /// Members in the store with what is known of them; a child without raft attributes is not one (FORMATS 3.4).
@@ -136,13 +263,17 @@ fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
     let mut members = Vec::new();
     for (name, _) in tree.children(dir) {
         let Some(id) = parse_id(&name) else { continue };
-        if let Ok(node) = tree.lookup(raft_attributes_path(id).as_bytes())
-            && let Ok(attributes) = serde_json::from_slice(&tree.value(node))
-        {
+        if let Some(attributes) = raft_attributes(tree, id) {
             members.push((id, attributes));
         }
     }
     members
+}
+
+/// The raft attributes of a member that the store lists.
+fn raft_attributes(tree: &mut Tree<'_>, id: MemberId) -> Option<RaftAttributes> {
+    let node = tree.lookup(raft_attributes_path(id).as_bytes()).ok()?;
+    serde_json::from_slice(&tree.value(node)).ok()
 }
 
 /// Ids of the members that the store lists.
@@ -268,13 +399,11 @@ mod tests {
     /// Value, created and modified index of the member's raft attributes, after each change that was accepted.
     fn attributes_after(changes: &[(ConfChangeKind, &str)]) -> Vec<(String, u64, u64)> {
         let table = Table::empty();
-        let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
+        let (mut tree, mut voters, mut members) = (Tree::new(&table), Voters::default(), Members::default());
         let after = changes.iter().map(|(kind, context)| {
             let change = ConfChange { kind: *kind, node_id: MemberId(10), context: context.as_bytes() };
-            assert!(
-                apply_conf_change(&mut tree, &mut voters, &change, Rules::of(Version::new(3, 5, 33))).unwrap(),
-                "{context}"
-            );
+            let rules = Rules::of(Version::new(3, 5, 33));
+            assert!(apply_conf_change(&mut tree, &mut members, &mut voters, &change, rules).unwrap(), "{context}");
             let node = tree.lookup(b"/0/members/a/raftAttributes").unwrap();
             let value = String::from_utf8(tree.value(node).into_owned()).unwrap();
             (value, tree.created(node).0, tree.modified(node).0)
@@ -306,11 +435,11 @@ mod tests {
         let cases = [((3, 4, 45), old.clone()), ((3, 5, 30), old), ((3, 5, 31), new)];
         for ((major, minor, patch), (accepted, index, learners)) in cases {
             let table = Table::empty();
-            let (mut tree, mut voters) = (Tree::new(&table), Voters::default());
+            let (mut tree, mut voters, mut members) = (Tree::new(&table), Voters::default(), Members::default());
             let rules = Rules::of(Version::new(major, minor, patch));
             let found = changes.map(|(kind, id, context)| {
                 let change = ConfChange { kind, node_id: MemberId(id), context: context.as_bytes() };
-                apply_conf_change(&mut tree, &mut voters, &change, rules).unwrap()
+                apply_conf_change(&mut tree, &mut members, &mut voters, &change, rules).unwrap()
             });
             let left: Vec<u64> = voters.learners.iter().map(|id| id.0).collect();
             assert_eq!((found, tree.current_index.0, left), (accepted, index, learners), "{major}.{minor}.{patch}");

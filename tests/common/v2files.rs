@@ -83,6 +83,22 @@ pub fn write_wal(
     cluster_id: u64,
     requests: impl Iterator<Item = Vec<u8>>,
 ) {
+    write_entries(data_dir, snapshot, node_id, cluster_id, requests.map(|request| (NORMAL, request)));
+}
+
+/// The type of an entry that holds a request.
+pub const NORMAL: u64 = 0;
+/// The type of an entry that holds a configuration change.
+pub const CONF_CHANGE: u64 = 1;
+
+/// As [`write_wal`], with entries of these types and data.
+pub fn write_entries(
+    data_dir: &Path,
+    snapshot: &Snapshot,
+    node_id: u64,
+    cluster_id: u64,
+    entries: impl Iterator<Item = (u64, Vec<u8>)>,
+) {
     const METADATA: u64 = 1;
     const ENTRY: u64 = 2;
     const STATE: u64 = 3;
@@ -96,10 +112,10 @@ pub fn write_wal(
     // Term, vote, commit.
     wal.record(STATE, Some(&numbers(&[term, node_id, index])));
     wal.record(SNAPSHOT, Some(&numbers(&[index, term])));
-    for request in requests {
+    for (kind, data) in entries {
         index += 1;
-        let mut entry = numbers(&[0, term, index]);
-        put_bytes(&mut entry, 4, &request);
+        let mut entry = numbers(&[kind, term, index]);
+        put_bytes(&mut entry, 4, &data);
         wal.record(ENTRY, Some(&entry));
         wal.record(STATE, Some(&numbers(&[term, node_id, index])));
     }
@@ -120,6 +136,18 @@ pub fn put_request(id: u64, path: &str, value: &[u8]) -> Vec<u8> {
     put_bytes(&mut request, 3, path.as_bytes());
     put_bytes(&mut request, 4, value);
     request
+}
+
+/// The type of a configuration change that adds a member.
+pub const ADD_NODE: u64 = 0;
+/// The type of a configuration change that updates a member.
+pub const UPDATE_NODE: u64 = 2;
+
+/// A configuration change as a server logs it.
+pub fn conf_change(kind: u64, node_id: u64, member: &str) -> Vec<u8> {
+    let mut change = numbers(&[node_id, kind, node_id]);
+    put_bytes(&mut change, 4, member.as_bytes());
+    change
 }
 
 /// Writes a `.snap` file around a v2 store in JSON.

@@ -389,7 +389,9 @@ fn crashes_and_programs_that_do_not_listen_are_refused() {
         ("deaf", "it ended with exit status 0, but before it had read all nodes"),
         ("hard-of-hearing", "it ended with exit status 0, but before it had read all nodes"),
     ] {
-        for jobs in ["1", "3"] {
+        // Those that answer all the same answer alike, and that is noticed first.
+        let answers = ["crash-behind-answers", "hard-of-hearing"].contains(&name);
+        for jobs in if answers { &["1"][..] } else { &["1", "3"] } {
             let case = Case::new();
             let liar = liar(&case, name);
             let run = convert(&case, &demo(), &liar, &["--transformer-jobs", jobs]);
@@ -402,6 +404,28 @@ fn crashes_and_programs_that_do_not_listen_are_refused() {
     convert(&case, &demo(), &text, &[]).refused(5, "transformer-failed", &words);
     let words = ["missing: cannot start the transformer: No such file"];
     convert(&case, &demo(), &case.path("missing"), &[]).refused(5, "transformer-failed", &words);
+}
+
+#[test]
+fn a_program_that_answers_for_ever_is_ended() {
+    if !has_python(test_name!()) {
+        return;
+    }
+    let more = ["that it was sent, found more: mend it, or raise --transformer-answer-limit"];
+    let twice = ["expected one pair at each mod_revision, found /good and /good at 4"];
+    let small = ["--transformer-answer-limit", "1MiB"];
+    for (name, options, words) in [
+        ("endless-line", &LINES[..], more),
+        ("endless-directories", &LINES[..], more),
+        ("endless-frames", &small[..], more),
+        ("endless-twins", &[], twice),
+    ] {
+        let case = Case::new();
+        let liar = liar(&case, name);
+        let run = convert(&case, &demo(), &liar, options);
+        run.refused(5, "transformer-failed", &["the transformer's answers cannot be used: ", words[0]]);
+        all_gone(&liar, 1);
+    }
 }
 
 #[test]

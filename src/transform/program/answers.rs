@@ -5,9 +5,10 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 
 use super::nodes::Listing;
+use crate::count::bytes as bytes_of;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision};
 use crate::limits;
@@ -60,22 +61,92 @@ impl Files {
     }
 }
 
-/// Pairs of one process, in the order they came.
+/// What an answer may take without regard to what was sent.
+const FLOOR: u64 = 64 << 20;
+/// How much more than what it was sent a transformer may answer.
+const FACTOR: u64 = 16;
+/// What a pair takes besides its key and its value.
+const PAIR: u64 = 128;
+
+/// The pairs of all processes, in the order they came.
 pub(super) struct Collected<'a, 'm> {
     tree: &'a Tree<'m>,
-    files: &'a Files,
+    files: Files,
     pub(super) pairs: Vec<Pair>,
+    revisions: HashSet<i64>,
+    /// The mod revision of each key, by two hashes of it.
+    keys: HashMap<[u64; 2], i64>,
+    hashers: [DefaultHashBuilder; 2],
+    /// Bytes that all processes were sent.
+    sent: u64,
+    /// Bytes that they have answered, with [`PAIR`] for each pair.
+    answered: u64,
+    limit: Option<u64>,
 }
 
 impl<'a, 'm> Collected<'a, 'm> {
-    pub(super) fn new(tree: &'a Tree<'m>, files: &'a Files) -> Self {
-        Collected { tree, files, pairs: Vec::new() }
+    /// Nothing yet, and no more than `limit` bytes.
+    pub(super) fn new(tree: &'a Tree<'m>, files: Files, limit: Option<u64>) -> Self {
+        Collected {
+            tree,
+            files,
+            pairs: Vec::new(),
+            revisions: HashSet::new(),
+            keys: HashMap::new(),
+            hashers: Default::default(),
+            sent: 0,
+            answered: 0,
+            limit,
+        }
     }
 
-    /// Takes a pair in, if a store could hold it by itself.
+    /// Notes that so many bytes were sent.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes as u64);
+    }
+
+    /// Notes that so many bytes were answered.
+    ///
+    /// # Errors
+    /// That is more than what is allowed.
+    pub(super) fn answered(&mut self, bytes: u64) -> Result<(), String> {
+        self.answered = self.answered.saturating_add(bytes);
+        let limit = self.limit.unwrap_or_else(|| self.sent.saturating_mul(FACTOR).max(FLOOR));
+        if self.answered <= limit {
+            return Ok(());
+        }
+        Err(format!(
+            "expected answers of up to {} to {} that it was sent, found more: mend it, or raise --transformer-answer-limit",
+            bytes_of(limit),
+            bytes_of(self.sent)
+        ))
+    }
+
+    /// Takes a pair in, if a store could hold it by itself and with those that came before.
     pub(super) fn push(&mut self, kv: &KeyValue<'_>) -> Result<(), String> {
         check(kv).map_err(|what| format!("key {}: {what}", name(kv.key)))?;
-        let node = self.files.by_index.get(&kv.mod_revision.0.cast_unsigned()).copied();
+        self.answered(PAIR)?;
+        let modified = kv.mod_revision.0;
+        if !self.revisions.insert(modified) {
+            let other = self.pairs.iter().find(|pair| pair.modified.0 == modified);
+            let other = other.map(|pair| name(&key_of(self.tree, pair))).unwrap_or_default();
+            return Err(format!(
+                "expected one pair at each mod_revision, found {other} and {} at {modified}",
+                name(kv.key)
+            ));
+        }
+        // v2 has one state of each key; two of one key would need versions that fit together. That both hashes of two keys
+        // are equal does not happen.
+        let hash = self.hashers.each_ref().map(|hasher| hasher.hash_one(kv.key));
+        if let Some(other) = self.keys.insert(hash, modified) {
+            return Err(format!(
+                "expected each key once, found {} at the mod_revisions {} and {}",
+                name(kv.key),
+                other.min(modified),
+                other.max(modified)
+            ));
+        }
+        let node = self.files.by_index.get(&modified.cast_unsigned()).copied();
         let key_of = |node| *path::user_key(&self.tree.path(node)) == *kv.key;
         let value_of = |node| self.tree.value_len(node) == kv.value.len() && *self.tree.value(node) == *kv.value;
         self.pairs.push(Pair {
@@ -88,6 +159,24 @@ impl<'a, 'm> Collected<'a, 'm> {
             value: (!node.is_some_and(value_of)).then(|| kv.value.into()),
         });
         Ok(())
+    }
+
+    /// All pairs, once no more come.
+    ///
+    /// # Errors
+    /// [`Reason::TransformerFailed`] if one names a lease that `is_lease` does not know.
+    pub(super) fn finish(self, is_lease: &dyn Fn(LeaseId) -> bool) -> Result<Answers> {
+        let Collected { tree, mut pairs, .. } = self;
+        pairs.sort_by_key(|pair| pair.modified);
+        if let Some(pair) = pairs.iter().find(|pair| pair.lease != LeaseId(0) && !is_lease(pair.lease)) {
+            let message = format!(
+                "key {}: expected lease 0 (that of its node) or one of the conversion's leases, found {}",
+                name(&key_of(tree, pair)),
+                pair.lease.0
+            );
+            return Err(refused(message));
+        }
+        Ok(Answers { pairs })
     }
 }
 
@@ -107,61 +196,6 @@ fn check(kv: &KeyValue<'_>) -> Result<(), String> {
     } else {
         Ok(())
     }
-}
-
-/// Puts the pairs of all processes together.
-///
-/// # Errors
-/// [`Reason::TransformerFailed`] if two pairs have the same revision or the same key, or one names a lease that `is_lease`
-/// does not know.
-pub(super) fn gather(tree: &Tree<'_>, parts: Vec<Vec<Pair>>, is_lease: &dyn Fn(LeaseId) -> bool) -> Result<Answers> {
-    let mut parts = parts.into_iter();
-    let mut pairs = parts.next().unwrap_or_default();
-    parts.for_each(|part| pairs.extend(part));
-    pairs.sort_by_key(|pair| pair.modified);
-    let key = |pair: &Pair| name(&key_of(tree, pair));
-    for (one, other) in pairs.iter().zip(pairs.iter().skip(1)) {
-        if one.modified == other.modified {
-            let message = format!(
-                "expected one pair at each mod_revision, found {} and {} at {}",
-                key(one),
-                key(other),
-                one.modified
-            );
-            return Err(refused(message));
-        }
-    }
-    if let Some(pair) = pairs.iter().find(|pair| pair.lease != LeaseId(0) && !is_lease(pair.lease)) {
-        let message = format!(
-            "key {}: expected lease 0 (that of its node) or one of the conversion's leases, found {}",
-            key(pair),
-            pair.lease.0
-        );
-        return Err(refused(message));
-    }
-    refuse_same_key(tree, &pairs)?;
-    Ok(Answers { pairs })
-}
-
-/// v2 has one state of each key; two of one key would need versions that fit together.
-fn refuse_same_key(tree: &Tree<'_>, pairs: &[Pair]) -> Result<()> {
-    let hasher = DefaultHashBuilder::default();
-    let mut seen: HashTable<&Pair> = HashTable::with_capacity(pairs.len());
-    for pair in pairs {
-        let key = key_of(tree, pair);
-        let hash = hasher.hash_one(&*key);
-        if let Some(other) = seen.find(hash, |other| *key_of(tree, other) == *key) {
-            let message = format!(
-                "expected each key once, found {} at the mod_revisions {} and {}",
-                name(&key),
-                other.modified,
-                pair.modified
-            );
-            return Err(refused(message));
-        }
-        seen.insert_unique(hash, pair, |pair| hasher.hash_one(&*key_of(tree, pair)));
-    }
-    Ok(())
 }
 
 fn key_of<'t>(tree: &'t Tree<'_>, pair: &'t Pair) -> std::borrow::Cow<'t, [u8]> {
@@ -200,20 +234,35 @@ mod tests {
         KeyValue { key, value, create_revision, mod_revision, version: 1, lease: LeaseId(0) }
     }
 
-    fn gathered(kvs: &[KeyValue<'_>]) -> Result<Vec<Pair>, String> {
+    fn collected<T>(limit: Option<u64>, check: impl FnOnce(Collected<'_, '_>) -> T) -> T {
         let table = json::read(STORE.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
         let root = tree.lookup(b"/1").unwrap();
         let choice = Choice { file: &|_| true, bare_dir: &|_, _| true };
         let files = Files::of(&tree, &listing(&tree, root, &choice, &|| Ok(())).unwrap());
-        let (first, second) = kvs.split_at(kvs.len() / 2);
-        let part = |kvs: &[KeyValue<'_>]| -> Result<Vec<Pair>, String> {
-            let mut collected = Collected::new(&tree, &files);
+        check(Collected::new(&tree, files, limit))
+    }
+
+    fn gathered(kvs: &[KeyValue<'_>]) -> Result<Vec<Pair>, String> {
+        collected(None, |mut collected| {
             kvs.iter().try_for_each(|kv| collected.push(kv))?;
-            Ok(collected.pairs)
-        };
-        let parts = vec![part(first)?, part(second)?];
-        gather(&tree, parts, &|id| id == LeaseId(3)).map(|answers| answers.pairs).map_err(|e| e.to_string())
+            collected.finish(&|id| id == LeaseId(3)).map(|answers| answers.pairs).map_err(|e| e.to_string())
+        })
+    }
+
+    #[test]
+    fn answers_are_bounded_by_what_was_sent() {
+        collected(None, |mut collected| {
+            assert!(collected.answered(FLOOR).is_ok() && collected.answered(1).is_err());
+            collected.sent(10 << 20);
+            assert!(collected.answered(0).is_ok());
+            let error = collected.answered(FACTOR * (10 << 20)).unwrap_err();
+            assert!(error.starts_with("expected answers of up to 167772160 bytes to 10485760 bytes that"), "{error}");
+        });
+        collected(Some(2 * PAIR), |mut collected| {
+            assert!(collected.push(&kv("/a", "", 4, 5)).is_ok() && collected.push(&kv("/b", "", 4, 6)).is_ok());
+            assert!(collected.push(&kv("/c", "", 4, 7)).unwrap_err().contains("--transformer-answer-limit"));
+        });
     }
 
     #[test]

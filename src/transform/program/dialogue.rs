@@ -3,11 +3,12 @@
 //!
 //! FORMATS 12.1. Knows both wire formats by their functions, and processes as something that asks for bytes and gives bytes.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::answers::{Answers, Collected, Files, gather, refused};
+use super::answers::{Answers, Collected, Files, refused};
 use super::json_lines::{self, Lines};
 use super::migrate::{self, Frames};
 use super::nodes::{Listing, Node};
@@ -38,9 +39,10 @@ pub struct Task<'a, 'm> {
 /// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent.
 pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
     let files = Files::of(task.tree, task.listing);
+    let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit));
     let nodes = task.listing.len();
     let jobs = task.transformer.jobs.clamp(1, nodes.max(1));
-    let mut talks: Vec<Talk<'_, '_>> = (0..jobs)
+    let mut talks: Vec<Talk<'_, '_, '_>> = (0..jobs)
         .map(|job| Talk {
             task,
             next: place(job, nodes, jobs),
@@ -49,13 +51,13 @@ pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> R
                 Protocol::Migrate => Decoder::Frames(Frames::default()),
                 Protocol::JsonLines => Decoder::Lines(Lines::default()),
             },
-            collected: Collected::new(task.tree, &files),
+            collected: &collected,
         })
         .collect();
     let timeout = Duration::from_secs(task.transformer.timeout_seconds);
     converse(&task.transformer.program, timeout, &mut talks, interrupted)?;
-    let parts = talks.into_iter().map(|talk| talk.collected.pairs).collect();
-    gather(task.tree, parts, task.is_lease).map_err(|e| e.in_file(&task.transformer.program))
+    drop(talks);
+    collected.into_inner().finish(task.is_lease).map_err(|e| e.in_file(&task.transformer.program))
 }
 
 /// Where the stretch of a process begins.
@@ -65,12 +67,13 @@ fn place(job: usize, nodes: usize, jobs: usize) -> usize {
 }
 
 /// One process's stretch of nodes, and its answers.
-struct Talk<'a, 'm> {
+struct Talk<'c, 'a, 'm> {
     task: &'a Task<'a, 'm>,
     next: usize,
     end: usize,
     decoder: Decoder,
-    collected: Collected<'a, 'm>,
+    /// Of all processes.
+    collected: &'c RefCell<Collected<'a, 'm>>,
 }
 
 enum Decoder {
@@ -78,12 +81,13 @@ enum Decoder {
     Lines(Lines),
 }
 
-impl Dialogue for Talk<'_, '_> {
+impl Dialogue for Talk<'_, '_, '_> {
     fn ask(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         if self.next >= self.end {
             return Ok(false);
         }
         let Task { tree, listing, as_of, .. } = self.task;
+        let before = out.len();
         let write = |node: &Node<'_>| match self.task.transformer.protocol {
             Protocol::Migrate => migrate::write_node(out, node, *as_of).map_err(|what| not_utf8(node.key, what)),
             Protocol::JsonLines => {
@@ -92,12 +96,14 @@ impl Dialogue for Talk<'_, '_> {
             }
         };
         listing.node(tree, self.next, write).transpose()?;
+        self.collected.borrow_mut().sent(out.len().saturating_sub(before));
         self.next += 1;
         Ok(self.next < self.end)
     }
 
     fn answer(&mut self, bytes: &[u8]) -> Result<()> {
-        let collected = &mut self.collected;
+        let collected = &mut *self.collected.borrow_mut();
+        collected.answered(bytes.len() as u64).map_err(refused)?;
         match &mut self.decoder {
             Decoder::Frames(frames) => frames.push(bytes, &mut |kv| collected.push(kv)),
             Decoder::Lines(lines) => lines.push(bytes, &mut |kv| collected.push(kv)),

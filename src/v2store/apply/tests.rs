@@ -219,3 +219,63 @@ fn knows_attribute_paths_as_etcd_does() {
     assert!(!is_attributes_path(b"/0/members//attributes"));
     assert!(!is_attributes_path(b"/0/members/xyz/attributes"));
 }
+
+/// Requests and TTLs may change what configuration changes are compared with.
+#[test]
+fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
+    let mut s = store((2, 3));
+    let add = |s: &mut Store, id: u64, url: &str| {
+        let context = format!(r#"{{"id":{id},"peerURLs":["{url}"]}}"#);
+        let change = crate::source::raft::ConfChange {
+            kind: crate::source::raft::ConfChangeKind::AddNode,
+            node_id: crate::ids::MemberId(id),
+            context: context.as_bytes(),
+        };
+        let Replay { tree, members, voters, rules, .. } = &mut s.replay;
+        membership::apply_conf_change(tree, members, voters, &change, *rules).unwrap()
+    };
+    assert!(add(&mut s, 10, "a") && !add(&mut s, 11, "a"));
+    // A request gives the URL to nobody, another one takes it back.
+    s.put("/0/members/a/raftAttributes", r#"{"peerURLs":["b"]}"#);
+    assert!(add(&mut s, 11, "a") && !add(&mut s, 12, "b"));
+    s.run(Request { method: b"DELETE", path: b"/0/members", recursive: true, ..Request::default() });
+    assert!(add(&mut s, 12, "b"));
+    let expiring = Request { expiration: 1_600_000_000_000_000_000, ..put("/0/members/d/raftAttributes", "") };
+    s.run(Request { val: br#"{"peerURLs":["c"]}"#, ..expiring });
+    assert!(!add(&mut s, 14, "c"));
+    s.run(Request { method: b"SYNC", time: 1_700_000_000_000_000_000, ..Request::default() });
+    assert!(add(&mut s, 14, "c"));
+    s.run(Request { method: b"DELETE", path: b"/0/members/c", recursive: true, ..Request::default() });
+    assert!(add(&mut s, 12, "b") && !add(&mut s, 12, "d"));
+}
+
+#[test]
+fn an_error_does_not_show_a_value() {
+    let mut s = store((3, 3));
+    let run = |s: &mut Store, val: &'static str| {
+        let request = put("/1/0/members/ab/attributes", val);
+        let entry = Entry {
+            kind: EntryKind::Normal,
+            term: crate::ids::Term(1),
+            index: RaftIndex(1),
+            data: &[],
+            data_offset: 0,
+        };
+        s.replay.request(&request, &entry).unwrap_err().to_string()
+    };
+    for (val, place) in
+        [("\"$2a$10$secret\"", "byte 15"), ("{\"name\":[\"$2a$10$secret\"]}", "byte 8"), ("$2a$10$secret", "byte 1")]
+    {
+        let error = run(&mut s, val);
+        assert!(error.contains(place) && !error.contains("secret"), "{error}");
+    }
+    let member = br#"{"id":"$2a$10$secret"}"#;
+    let change = crate::source::raft::ConfChange {
+        kind: crate::source::raft::ConfChangeKind::AddNode,
+        node_id: crate::ids::MemberId(1),
+        context: member,
+    };
+    let Replay { tree, members, voters, rules, .. } = &mut s.replay;
+    let error = membership::apply_conf_change(tree, members, voters, &change, *rules).unwrap_err().to_string();
+    assert!(error.ends_with("found a value of another kind at byte 21") && !error.contains("secret"), "{error}");
+}

@@ -88,6 +88,20 @@ def main():
             say(b'{"key":"/%d","value":"%s","mod_revision":%d}\n' % (revision, b"x" * 100, revision))
         STDIN.read()
         return 0
+    if MODE == "endless-line":
+        while True:
+            say(b'{"key":"' + b"x" * (1 << 16))
+    if MODE == "endless-frames":
+        revision = 1
+        while True:
+            revision += 1
+            say(frame(message(b"/%d" % revision, revision)))
+    if MODE == "endless-directories":
+        while True:
+            say(b'{"dir":true}\n' * 4096)
+    if MODE == "endless-twins":
+        while True:
+            say(GOOD)
     if MODE == "slow":
         for line in STDIN:
             time.sleep(0.15)
