@@ -64,7 +64,7 @@ pub struct Inventory {
 
 impl Inventory {
     /// Counts a key: its v2 name, and the bytes of name and value.
-    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit, key: &[u8], bytes: u64, policy: &Policy) {
+    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit<'_>, key: &[u8], bytes: u64, policy: &Policy) {
         self.keys.add(bytes);
         if path::is_hidden(key) {
             self.hidden.add(bytes);

@@ -16,7 +16,7 @@ use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change
 use crate::source::v3_request::V3Request;
 use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Voters};
-use crate::v2store::overlay::{Missing, NewNode, Tree};
+use crate::v2store::overlay::{Missing, NewNode, Tree, Value};
 use crate::v2store::path;
 
 /// What an entry did.
@@ -237,7 +237,8 @@ pub struct InOrderNames {
 
 impl InOrderNames {
     fn make(&mut self, path: &[u8]) {
-        self.made.insert(self.hasher.hash_one(path));
+        let hash = self.hashes(path).last().map(|(hash, _)| hash);
+        self.made.extend(hash);
     }
 
     /// The path or a directory above it may be such a name.
@@ -245,12 +246,18 @@ impl InOrderNames {
         if self.made.is_empty() {
             return;
         }
-        let ends = memchr::memchr_iter(b'/', path).filter(|end| *end > 0).chain([path.len()]);
-        let mut above = ends.filter_map(|end| path.get(..end));
-        let named = |path: &[u8]| path::split(path).1.iter().all(u8::is_ascii_digit);
-        if above.any(|path| named(path) && self.made.contains(&self.hasher.hash_one(path))) {
+        let named = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
+        if self.hashes(path).any(|(hash, name)| named(name) && self.made.contains(&hash)) {
             self.used.push(index);
         }
+    }
+
+    /// Hashes of the directories above a clean path and of the path, each made from the one before it, and their names.
+    fn hashes<'p>(&self, path: &'p [u8]) -> impl Iterator<Item = (u64, &'p [u8])> {
+        path::components(path).scan(0u64, |above, name| {
+            *above = self.hasher.hash_one((*above, name));
+            Some((*above, name))
+        })
     }
 }
 
@@ -281,7 +288,7 @@ impl<'m> Replay<'m> {
             Err(Missing::NotDir) => return Err(NOT_DIR),
             Err(Missing::NotFound) => {}
         }
-        self.put_new(&path, request, Cow::Borrowed(request.request.val))?;
+        self.put_new(&path, request, request.request.val.into())?;
         if let Some(names) = self.names.as_mut().filter(|_| unique) {
             names.make(&path);
         }
@@ -295,9 +302,9 @@ impl<'m> Replay<'m> {
             Err(Missing::NotFound) => None,
         };
         let value = match found {
-            Some(node) if request.refresh => self.tree.value(node),
+            Some(node) if request.refresh => self.tree.shared_value(node),
             None if request.refresh => return Err(KEY_NOT_FOUND),
-            _ => Cow::Borrowed(request.request.val),
+            _ => request.request.val.into(),
         };
         self.writable(&request.path)?;
         if found.is_some_and(|node| self.tree.is_dir(node)) {
@@ -306,7 +313,7 @@ impl<'m> Replay<'m> {
         self.put_new(&request.path, request, value)
     }
 
-    fn put_new(&mut self, path: &[u8], request: &Prepared<'_, 'm>, value: Cow<'m, [u8]>) -> Result<(), u16> {
+    fn put_new(&mut self, path: &[u8], request: &Prepared<'_, 'm>, value: Value<'m>) -> Result<(), u16> {
         let index = self.next();
         let node = NewNode {
             index,
@@ -341,7 +348,7 @@ impl<'m> Replay<'m> {
             return Err(NOT_FILE);
         }
         let Request { prev_value, prev_index, .. } = request.request;
-        let value_matches = prev_value.is_empty() || *self.tree.value(node) == **prev_value;
+        let value_matches = prev_value.is_empty() || self.tree.has_value(node, prev_value);
         let index_matches = *prev_index == 0 || self.tree.modified(node) == V2Index(*prev_index);
         if value_matches && index_matches { Ok(()) } else { Err(TEST_FAILED) }
     }
@@ -349,7 +356,7 @@ impl<'m> Replay<'m> {
     /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
     fn change(&mut self, request: &Prepared<'_, 'm>, keep_value: bool) {
         let index = self.next();
-        let value = if keep_value { None } else { Some(Cow::Borrowed(request.request.val)) };
+        let value = if keep_value { None } else { Some(request.request.val.into()) };
         self.tree.update(&request.path, value, index, request.expiry);
         self.tree.current_index = index;
     }

@@ -129,7 +129,7 @@ mod tests {
         let table = Table::empty();
         let mut one = Tree::new(&table);
         for number in (0..1500u32).rev() {
-            let node = NewNode { index: V2Index(1), expiry: None, value: Some(b"x".into()) };
+            let node = NewNode { index: V2Index(1), expiry: None, value: Some(b"x"[..].into()) };
             one.put(format!("/1/{number:04}").as_bytes(), node).unwrap();
         }
         let found = difference(&mut one, &mut Tree::new(&table));

@@ -79,7 +79,7 @@ proptest! {
                     let below = model.keys().any(|k| k.starts_with(format!("{path}/").as_bytes()));
                     if below { continue; }
                     let value = matches!(op, Op::Put(_)).then(|| format!("v{i}").into_bytes());
-                    let node = NewNode { index, expiry: None, value: value.clone().map(Cow::Owned) };
+                    let node = NewNode { index, expiry: None, value: value.clone().map(Value::from) };
                     prop_assert_eq!(tree.put(path.as_bytes(), node).is_err(), blocked);
                     if !blocked {
                         for parent in parents { model.entry(parent.into_bytes()).or_insert(None); }
@@ -89,7 +89,7 @@ proptest! {
                 Op::Update(path) => {
                     if let Some(Some(value)) = model.get_mut(path.as_bytes()) {
                         *value = format!("u{i}").into_bytes();
-                        tree.update(path.as_bytes(), Some(Cow::Owned(value.clone())), index, None);
+                        tree.update(path.as_bytes(), Some(value.clone().into()), index, None);
                         let node = tree.lookup(path.as_bytes()).unwrap();
                         prop_assert_eq!(tree.modified(node), index);
                     }
@@ -119,7 +119,7 @@ fn at(second: i64) -> Timestamp {
 
 fn put(tree: &mut Tree<'_>, path: &str, expiry: Option<i64>) {
     tree.current_index.0 += 1;
-    let node = NewNode { index: tree.current_index, expiry: expiry.map(at), value: Some(Cow::Borrowed(b"v")) };
+    let node = NewNode { index: tree.current_index, expiry: expiry.map(at), value: Some(b"v"[..].into()) };
     tree.put(path.as_bytes(), node).unwrap();
 }
 
@@ -192,12 +192,12 @@ fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
     // A new TTL changes neither; a new value only itself.
     tree.update("/1/fv".as_bytes(), None, V2Index(3), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), value);
-    tree.update("/1/f\u{fffd}".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(4), None);
+    tree.update("/1/f\u{fffd}".as_bytes(), Some(b"new"[..].into()), V2Index(4), None);
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
-    tree.update("/1/fv".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(5), None);
+    tree.update("/1/fv".as_bytes(), Some(b"new"[..].into()), V2Index(5), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), (false, false));
     // A new key in place of an old one has its name, and one in a directory the directory's.
-    let new = || NewNode { index: V2Index(6), expiry: None, value: Some(Cow::Borrowed(&b"v"[..])) };
+    let new = || NewNode { index: V2Index(6), expiry: None, value: Some(b"v"[..].into()) };
     tree.put("/1/f\u{fffd}".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
     tree.put("/1/\u{fffd}/new/key".as_bytes(), new()).unwrap();
