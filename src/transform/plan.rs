@@ -191,6 +191,7 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> 
         if visit.node == root { Ok(()) } else { plan.visit(tree, policy, &visit, &mut open_dirs) }
     })?;
     open_dirs.close_all(tree, &mut plan, policy);
+    plan.inventory.first_elements.close();
     plan.refuse(tree, policy)?;
     Ok(plan)
 }
