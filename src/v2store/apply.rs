@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
+use crate::limits;
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
@@ -121,6 +122,12 @@ impl<'m> Replay<'m> {
     }
 
     fn request(&mut self, request: &Request<'m>, entry: &Entry<'m>) -> Result<Effect> {
+        // A component takes two bytes at least.
+        if request.path.len() / 2 >= limits::MAX_PATH_COMPONENTS
+            && path::components(request.path).count() > limits::MAX_PATH_COMPONENTS
+        {
+            return Err(damaged(format!("expected a path of at most {} components", limits::MAX_PATH_COMPONENTS)));
+        }
         let request = Prepared {
             path: path::clean(request.path),
             expiry: instant(request.expiration),
