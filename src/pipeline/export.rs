@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
+use super::inspect::summary;
 use super::load::{backend, wal_dir};
 use super::{Interrupted, facts, prepare, salvage, targets};
 use crate::bolt::{Damage, Db};
@@ -19,6 +20,7 @@ use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
 use crate::export::{ndjson, table};
 use crate::ids::{RaftIndex, Revision, V2Index};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::beside::Beside;
@@ -30,8 +32,7 @@ use crate::transform::plan::NAMESPACE;
 use crate::transform::rules::KeyRules;
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
-use crate::v2store::recover::{read_table, recover};
-use crate::verify::summarize;
+use crate::v2store::recover::{read_table_watched, recover};
 
 /// Exports a source. Without an output of its own, the lines go to `print`.
 ///
@@ -50,17 +51,18 @@ pub fn export(
             up_to: options.up_to_index.map(RaftIndex),
             salvage: options.salvage,
             allow_live: options.allow_live,
+            interrupt: Interrupt::new(interrupted),
             ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), open_options)? {
             Found::V2(mut opened) => {
-                salvage::weigh(&mut opened, &convert)?;
+                salvage::weigh(&mut opened, &convert, interrupted)?;
                 export_v2(&opened, &convert, options, print, interrupted)
             }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
         }
     } else {
-        export_v2(&*open_v2(&convert)?, &convert, options, print, interrupted)
+        export_v2(&*open_v2(&convert, interrupted)?, &convert, options, print, interrupted)
     }
 }
 
@@ -88,10 +90,9 @@ fn export_v2(
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
     let in_source = |e: Error| e.in_file(opened.path());
-    let table = read_table(opened)?;
-    interrupted()?;
-    let backend = backend(opened);
-    let replay_options = prepare::replay_options(convert);
+    let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+    let backend = backend(opened, interrupted)?;
+    let replay_options = prepare::replay_options(convert, interrupted);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
     prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);
@@ -134,8 +135,7 @@ fn export_v3(
         Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
         checked => checked.map(|()| false)?,
     };
-    let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
-    interrupted()?;
+    let summary = summary(map, interrupted)?;
     if let Some(first) = summary.findings.first() {
         return Err(unsound(first.clone()).advise("`etcdlift verify` lists all that is wrong"));
     }
@@ -308,17 +308,16 @@ impl<'t, 'm> Nodes<'t, 'm> {
     ) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut visited = 0u64;
-        tree.walk::<Error>(root, &mut |visit| {
-            if visited.is_multiple_of(1 << 16) {
+        tree.walk_sorted::<Error>(root, &mut |node, path| {
+            if visited.is_multiple_of(1 << 12) {
                 interrupted()?;
             }
             visited += 1;
-            if visit.node != root && rules.excluded(path::user_key(&tree.path(visit.node))).is_none() {
-                nodes.push(visit.node);
+            if node != root && rules.excluded(path::user_key(path)).is_none() {
+                nodes.push(node);
             }
             Ok(())
         })?;
-        nodes.par_sort_by_cached_key(|node| tree.path(*node));
         Ok(Nodes { tree, nodes, v2_index })
     }
 }

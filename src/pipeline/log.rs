@@ -8,6 +8,7 @@ use super::load::{backend, wal_dir};
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
+use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
 use crate::source::open::{Found, OpenOptions, Opened, open};
@@ -16,7 +17,7 @@ use crate::source::v3_request::V3Request;
 use crate::source::wal::{EntryRef, Wal};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::apply::Effect;
-use crate::v2store::recover::{ReplayOptions, read_table, recover_observed};
+use crate::v2store::recover::{ReplayOptions, read_table_watched, recover_observed};
 
 /// Shows each entry of the log that the options ask for, in order.
 ///
@@ -27,7 +28,7 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live) };
+    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live, interrupted) };
     let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
@@ -37,10 +38,8 @@ pub fn inspect_wal(
         return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
     };
     let effects = Effects::of(&opened, interrupted)?;
-    for (at, (reference, counts)) in entries(wal).into_iter().enumerate() {
-        if at.is_multiple_of(1 << 12) {
-            interrupted()?;
-        }
+    for (reference, counts) in entries(wal) {
+        interrupted()?;
         if !(options.from_index..=options.to_index).contains(&reference.index.0) {
             continue;
         }
@@ -82,14 +81,15 @@ impl Effects {
         if opened.log_only {
             return Ok(effects);
         }
-        let table = read_table(opened)?;
-        let backend = backend(opened);
+        let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+        let backend = backend(opened, interrupted)?;
         let mut of = HashMap::new();
         let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
             of.insert(applied.entry.index, (applied.effect, applied.v2_index));
-            if of.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
+            Ok(())
         };
-        let replayed = recover_observed(opened, &table, backend.applied(), &ReplayOptions::default(), observe);
+        let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+        let replayed = recover_observed(opened, &table, backend.applied(), &replay_options, observe);
         interrupted()?;
         // The entries are shown all the same, and then the damage.
         effects.failure = replayed.err();

@@ -29,7 +29,7 @@ pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<V
     }
     interrupted()?;
     // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
-    let (facts, findings) = v3_facts(&map).map_err(|e| match e.kind() {
+    let (facts, findings) = v3_facts(&map, interrupted).map_err(|e| match e.kind() {
         Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
         _ => e,
     })?;
@@ -106,12 +106,12 @@ fn compare_source(
 ) -> Result<()> {
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
-    let opened = open_v2(&convert)?;
+    let opened = open_v2(&convert, interrupted)?;
     let (table, files) = read_and_hash(&opened, &(), interrupted)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
     let mut scratch = Report::new(&convert);
-    let prepared = prepare::prepare(&opened, &table, &convert, &mut scratch, interrupted).map_err(named)?;
+    let prepared = prepare::prepare(&opened, &table, &convert, None, &mut scratch, interrupted).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message =
             "the source has keys with a TTL: give --report, which knows the instant that they were counted from";

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
+use crate::interrupt::Interrupt;
 use crate::source::choose::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
@@ -86,7 +87,7 @@ pub enum Found {
 
 /// How to open a source.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OpenOptions {
+pub struct OpenOptions<'a> {
     /// Start from a snapshot at or below this raft index.
     pub up_to: Option<RaftIndex>,
     /// Go on past damage, to the last sound record before it.
@@ -95,13 +96,15 @@ pub struct OpenOptions {
     pub allow_live: bool,
     /// Open a log also where no state leads to it: only its entries are to be shown.
     pub log_only: bool,
+    /// Ends the reading of logs and snapshots.
+    pub interrupt: Interrupt<'a>,
 }
 
 /// Opens a source.
 ///
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
-pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions<'_>) -> Result<Found> {
     let settled = |found: &Found| match found {
         Found::V2(opened) => opened.is_settled(),
         Found::V3File(_) | Found::V3Only(_) => true,
@@ -110,12 +113,12 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found
     if options.allow_live { live::again(attempt, settled) } else { attempt() }
 }
 
-fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Found> {
+fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions<'_>) -> Result<Found> {
     let access = if options.allow_live { Access::Copied } else { Access::AtRest };
     let opened = match detect(path, wal_dir)? {
         Source::V3File(path) => return access.open_db(&path).map(Found::V3File),
         Source::V3Only(path) => return access.open_db(&path).map(Found::V3Only),
-        Source::Snapshot(path) => lone_snapshot(path, access)?,
+        Source::Snapshot(path) => lone_snapshot(path, access, options.interrupt)?,
         Source::Directory(dir) => one_member(member(dir, options)?, options)?,
     };
     Ok(Found::V2(Box::new(opened)))
@@ -126,12 +129,12 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: OpenOptions) -> Result<Foun
 /// # Errors
 /// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
 /// their logs together do not reach what is committed.
-pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+pub fn open_cluster(sources: &[(&Path, &WalDir)], options: OpenOptions<'_>) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
     if options.allow_live { live::again(attempt, Opened::is_settled) } else { attempt() }
 }
 
-fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Result<Opened> {
+fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions<'_>) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
         let Some(dir) = detect_member(path, wal_dir)? else {
@@ -152,15 +155,15 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: OpenOptions) -> Resu
     opened(members, options)
 }
 
-fn lone_snapshot(path: PathBuf, access: Access) -> Result<Opened> {
-    let snapshot = Snapshot::of(access.open(&path)?)?;
+fn lone_snapshot(path: PathBuf, access: Access, interrupt: Interrupt<'_>) -> Result<Opened> {
+    let snapshot = Snapshot::of(access.open(&path)?, interrupt)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { access, snapshots: vec![name], ..Member::without_files(path) };
     Ok(Opened::at(vec![member], choice))
 }
 
-fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
+fn member(dir: DataDir, options: OpenOptions<'_>) -> Result<Member> {
     let access = match (check_locks(&dir), options.allow_live) {
         (Ok(()), false) => Access::AtRest,
         (Ok(()), true) => Access::Copied,
@@ -171,7 +174,7 @@ fn member(dir: DataDir, options: OpenOptions) -> Result<Member> {
     let db = dir.db.as_deref().map(|path| access.open_db(path)).transpose()?;
     let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, access.open(path)?)));
     let received_dbs = received.collect::<Result<_>>()?;
-    let wal = dir.segments.as_deref().map(|names| Wal::read(names, access)).transpose()?;
+    let wal = dir.segments.as_deref().map(|names| Wal::read(names, access, options.interrupt)).transpose()?;
     if access == Access::Copied {
         // An etcd that was started meanwhile: then this is read as its files are.
         check_locks(&dir)?;
@@ -200,7 +203,7 @@ fn check_locks(dir: &DataDir) -> Result<()> {
 pub(crate) const WHAT_TO_DO: &str = "take another copy, give the other members' directories to `convert` too, or have it skip the damage with --salvage";
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
-fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
+fn one_member(mut member: Member, options: OpenOptions<'_>) -> Result<Opened> {
     if member.has_empty_log() && options.salvage && !member.snapshots.is_empty() {
         member = Member { wal: None, ..member };
     }
@@ -227,14 +230,14 @@ fn one_member(mut member: Member, options: OpenOptions) -> Result<Opened> {
     })
 }
 
-fn opened(members: Vec<Member>, options: OpenOptions) -> Result<Opened> {
+fn opened(members: Vec<Member>, options: OpenOptions<'_>) -> Result<Opened> {
     if options.salvage {
-        let mut starts = salvage_starts(&members, options.up_to)?;
+        let mut starts = salvage_starts(&members, options.up_to, options.interrupt)?;
         let choice = starts.remove(0).choice;
         return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, choice) });
     }
-    match choose(&members, options.up_to) {
-        Err(_) if options.log_only => {
+    match choose(&members, options.up_to, options.interrupt) {
+        Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
             let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
             Ok(Opened { log_only: true, ..Opened::at(members, choice) })
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
+use crate::interrupt::{self, Interrupt};
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
@@ -39,15 +40,15 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
     pub fn open(path: &Path) -> Result<Snapshot> {
-        Snapshot::of(Map::open(path)?)
+        Snapshot::of(Map::open(path)?, Interrupt::default())
     }
 
     /// Checks the bytes of a `.snap` file.
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
-    pub fn of(map: Map) -> Result<Snapshot> {
-        let parsed = parse(map.bytes()).map_err(|e| e.in_file(map.path()))?;
+    /// As [`Snapshot::open`], and an interruption.
+    pub fn of(map: Map, interrupt: Interrupt<'_>) -> Result<Snapshot> {
+        let parsed = parse_watched(map.bytes(), interrupt).map_err(|e| e.in_file(map.path()))?;
         let Parsed { json, index, term, conf_state } = parsed;
         Ok(Snapshot { map, json, index, term, conf_state })
     }
@@ -91,6 +92,10 @@ pub struct Parsed {
 /// # Errors
 /// As [`Snapshot::open`].
 pub fn parse(bytes: &[u8]) -> Result<Parsed> {
+    parse_watched(bytes, Interrupt::default())
+}
+
+fn parse_watched(bytes: &[u8], interrupt: Interrupt<'_>) -> Result<Parsed> {
     if bytes.is_empty() {
         return Err(damaged(0, "expected a snapshot, found an empty file"));
     }
@@ -108,7 +113,11 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
     if body.is_empty() || crc == 0 {
         return Err(damaged(data.offset, "expected snapshot data with a checksum, found an empty snapshot"));
     }
-    let found = crc32c::crc32c(body);
+    let mut found = 0;
+    for chunk in body.chunks(interrupt::CHUNK) {
+        interrupt.ask()?;
+        found = crc32c::crc32c_append(found, chunk);
+    }
     if u64::from(found) != crc {
         let message = format!("expected snapshot data with CRC-32C {crc:08x}, found {found:08x}");
         return Err(damaged(data.value_offset, message));

@@ -57,6 +57,7 @@ pub struct Tree<'m> {
     indexes: HashMap<NodeId, HashTable<NodeId>>,
     hasher: DefaultHashBuilder,
     expiries: Expiries,
+    held: Held,
     /// The store's index: successful changes and expirations so far.
     pub current_index: V2Index,
 }
@@ -95,6 +96,20 @@ enum Body<'m> {
         changed: HashTable<Change>,
         children: u64,
     },
+}
+
+/// What the overlay holds besides its nodes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    /// Own names, and their bytes.
+    names: usize,
+    name_bytes: usize,
+    /// Names that directories know to be changed.
+    changes: usize,
+    /// Directories that know of one.
+    tables: usize,
+    /// Nodes of the table that are indexed by name.
+    indexed: usize,
 }
 
 /// What became of a name in a changed directory.
@@ -141,6 +156,7 @@ impl<'m> Tree<'m> {
             indexes: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
             expiries: Expiries::of(table),
+            held: Held::default(),
             current_index: table.current_index,
         };
         tree.nodes.push(OverNode {
@@ -291,6 +307,25 @@ impl<'m> Tree<'m> {
         }
     }
 
+    /// Bytes that a directory with one name in it holds, at the most.
+    pub const DIRECTORY_BYTES: u64 = size_of::<OverNode<'_>>() as u64 + 256;
+
+    /// Bytes that the changes hold, about: what is vacant and may be used again counts, too.
+    pub fn held_bytes(&self) -> u64 {
+        /// What the allocator adds to an own name, rounded up.
+        const NAME: usize = 24;
+        /// A place in a hash table that is three quarters full on average.
+        const CHANGE: usize = (size_of::<Change>() + 1) * 2;
+        /// The smallest hash table, and what a walk holds of a directory that it is inside of.
+        const TABLE: usize = 160;
+        /// A place in a hash table for a node of the snapshot's that is indexed.
+        const INDEXED: usize = (size_of::<NodeId>() + 1) * 2;
+        let Held { names, name_bytes, changes, tables, indexed } = self.held;
+        let nodes = self.nodes.len() * size_of::<OverNode<'_>>() + self.free.len() * size_of::<OverId>();
+        let bytes = nodes + names * NAME + name_bytes + changes * CHANGE + tables * TABLE + indexed * INDEXED;
+        bytes as u64 + self.expiries.held_bytes()
+    }
+
     /// The table below.
     pub fn table(&self) -> &'m Table<'m> {
         self.table
@@ -361,13 +396,14 @@ impl<'m> Tree<'m> {
 
     /// The child of a directory in the table. The children are indexed by name when one of them is first looked up.
     fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
-        let (table, hasher) = (self.table, &self.hasher);
+        let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
             let mut index = HashTable::new();
             for child in table.children(dir) {
                 index.insert_unique(hash(&child), child, hash);
             }
+            held.indexed += index.len();
             index
         });
         index.find(hash, |id| table.has_name(*id, name)).copied()
@@ -486,9 +522,16 @@ impl<'m> Tree<'m> {
             return;
         };
         match changed.find_entry(hash, same) {
-            Ok(entry) if now.is_none() && base.is_none() => drop(entry.remove()),
+            Ok(entry) if now.is_none() && base.is_none() => {
+                entry.remove();
+                self.held.changes -= 1;
+            }
             Ok(mut entry) => entry.get_mut().now = now,
-            Err(_) => drop(changed.insert_unique(hash, Change { hash, base, now }, |change| change.hash)),
+            Err(_) => {
+                self.held.tables += usize::from(changed.capacity() == 0);
+                changed.insert_unique(hash, Change { hash, base, now }, |change| change.hash);
+                self.held.changes += 1;
+            }
         }
         if let Some(id) = before {
             self.free(id);
@@ -500,9 +543,15 @@ impl<'m> Tree<'m> {
         let mut pending = vec![id];
         while let Some(id) = pending.pop() {
             let Some(node) = self.nodes.get_mut(id.0 as usize) else { continue };
-            let OverNode { depth, expiry, body, .. } = std::mem::take(node);
+            let OverNode { name, depth, expiry, body, .. } = std::mem::take(node);
             self.expiries.change(id, depth, expiry, None);
+            if let Name::Own(name) = name {
+                self.held.names -= 1;
+                self.held.name_bytes -= name.len();
+            }
             if let Body::Dir { changed, .. } = body {
+                self.held.changes -= changed.len();
+                self.held.tables -= usize::from(changed.capacity() > 0);
                 pending.extend(changed.iter().filter_map(|change| change.now));
             }
             self.free.push(id);
@@ -581,7 +630,11 @@ impl<'m> Tree<'m> {
         let above = if depth == 0 { 0 } else { above };
         let path_len = match &name {
             Name::Base(id) => self.table.node(*id).path.len as usize,
-            Name::Own(name) => above + 1 + name.len(),
+            Name::Own(name) => {
+                self.held.names += 1;
+                self.held.name_bytes += name.len();
+                above + 1 + name.len()
+            }
         };
         let expiry = node.expiry;
         let node = OverNode { parent, name, path_len, depth: depth.saturating_add(1), ..node };

@@ -47,6 +47,11 @@ impl Expiries {
         self.over.remove(&(at, depth, id))
     }
 
+    /// Bytes of the places of overlay nodes: a B-tree's nodes are two thirds full on average.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.over.len() * size_of::<(Timestamp, u32, OverId)>() * 3 / 2) as u64
+    }
+
     /// The earliest instant at which a node expires.
     pub(super) fn first(&self) -> Option<Timestamp> {
         let base = self.base.last().map(|(at, ..)| *at);

@@ -31,6 +31,13 @@ fn document(paths: &[&str]) -> String {
 fn listing(tree: &Tree<'_>) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
     let mut out = BTreeMap::new();
     tree.walk::<()>(NodeRef::Over(tree.root), &mut |visit| {
+        let path = tree.path(visit.node);
+        assert_eq!((visit.path, visit.path.len()), (&*path, tree.path_len(visit.node)));
+        assert_eq!(visit.depth, path::components(&path).count());
+        for skip in 0..path.len() {
+            let mut end = vec![0; path.len() - skip];
+            assert!(tree.copy_path(visit.node, skip, &mut end) && end == path[skip..], "{skip}");
+        }
         let value = (!tree.is_dir(visit.node)).then(|| tree.value(visit.node).into_owned());
         assert!(out.insert(tree.path(visit.node).into_owned(), value).is_none(), "a path twice");
         Ok(())
@@ -48,7 +55,7 @@ enum Op {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c"]), 1..4)
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c", "a!"]), 1..4)
         .prop_map(|p| format!("/1/{}", p.join("/")))
 }
 
@@ -102,6 +109,14 @@ proptest! {
                 }
             }
             prop_assert_eq!(&listing(&tree), &model);
+            let mut sorted = Vec::new();
+            tree.walk_sorted::<()>(tree.root(), &mut |node, path| {
+                assert_eq!(*tree.path(node), *path);
+                sorted.push(path.to_vec());
+                Ok(())
+            }).unwrap();
+            prop_assert!(sorted.iter().eq(model.keys()), "{:?}", sorted);
+            prop_assert!(tree.nodes.len() - tree.free.len() <= model.len());
             for (path, value) in &model {
                 let node = tree.lookup(path).unwrap();
                 prop_assert_eq!(tree.is_dir(node), value.is_none());
@@ -204,4 +219,72 @@ fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
     assert_eq!(replaced(&mut tree, "/1/\u{fffd}/new/key"), name);
     tree.put("/1/own\u{fffd}".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/own\u{fffd}"), (false, false));
+}
+
+#[test]
+fn what_is_removed_or_replaced_is_freed() {
+    let table = Table::empty();
+    let mut tree = Tree::new(&table);
+    let (mut nodes, mut bytes) = (0, 0);
+    for round in 0..50 {
+        put(&mut tree, &format!("/1/r{round:02}{}", "/d".repeat(2000)), Some(100 + round));
+        put(&mut tree, &format!("/1/r{round:02}{}", "/d".repeat(2000)), None);
+        assert!(tree.remove(format!("/1/r{round:02}").as_bytes()));
+        if round == 0 {
+            (nodes, bytes) = (tree.nodes.len(), tree.held_bytes());
+        }
+    }
+    assert_eq!((tree.nodes.len(), tree.held_bytes()), (nodes, bytes));
+    assert_eq!((tree.nodes.len() - tree.free.len(), tree.expiries.first()), (3, None));
+    let Held { names, name_bytes, changes, .. } = tree.held;
+    assert_eq!((names, name_bytes, changes), (2, 2, 2));
+}
+
+#[test]
+fn a_directory_that_a_log_makes_takes_no_more_than_is_reckoned() {
+    let table = Table::empty();
+    let mut tree = Tree::new(&table);
+    let before = tree.held_bytes();
+    put(&mut tree, &format!("/1{}", "/d".repeat(1000)), None);
+    let each = (tree.held_bytes() - before) / 1000;
+    assert!((200..=Tree::DIRECTORY_BYTES).contains(&each), "{each}");
+}
+
+#[test]
+fn a_ttl_has_one_place_however_often_it_is_renewed() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "k":{"Path":"/1/k","ExpireTime":"1970-01-01T00:00:20Z","Value":"2"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    for second in 0..1000 {
+        tree.update(b"/1/k", None, V2Index(8), Some(at(30 + second)));
+        put(&mut tree, "/1/n", Some(30 + second));
+    }
+    let mut due = tree.expiries.due(at(20));
+    assert_eq!(due.pop().map(|(_, node)| node), Some(NodeRef::Base(NodeId(2))), "of the snapshot");
+    assert_eq!(tree.expiries.due(at(1029)).len(), 2);
+    assert_eq!(tree.expire(at(1028)), (0, false));
+    assert_eq!(tree.expire(at(1029)), (2, false));
+    assert_eq!(tree.expiries.first(), None);
+}
+
+#[test]
+fn an_escaped_value_is_compared_and_handed_on_as_it_stands() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "k":{"Path":"/1/k","Value":"a\u003c\n"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    let before = tree.held_bytes();
+    for _ in 0..3 {
+        let node = tree.lookup(b"/1/k").unwrap();
+        assert!(tree.has_value(node, b"a<\n") && !tree.has_value(node, b"a<") && !tree.has_value(node, b"a<n"));
+        assert_eq!((&*tree.value(node), tree.value_len(node)), (&b"a<\n"[..], 3));
+        let value = tree.shared_value(node);
+        let new = NewNode { index: V2Index(8), expiry: None, value: Some(value) };
+        tree.put(b"/1/k", new).unwrap();
+        tree.update(b"/1/k", None, V2Index(9), None);
+    }
+    assert!(tree.held_bytes() - before < 1000);
+    let Ok(NodeRef::Over(id)) = tree.lookup(b"/1/k") else { panic!("changed") };
+    assert!(matches!(tree.over(id).map(|over| &over.body), Some(Body::File(value)) if value.is_in_table()));
 }

@@ -39,6 +39,11 @@ impl From<Vec<u8>> for Value<'_> {
 }
 
 impl<'m> Value<'m> {
+    #[cfg(test)]
+    pub(super) fn is_in_table(&self) -> bool {
+        matches!(self.0, Kind::Base(_))
+    }
+
     /// The value of a node in the table.
     pub(super) fn of_node(table: &Table<'m>, id: NodeId) -> Value<'m> {
         let node = table.node(id);
