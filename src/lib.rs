@@ -1,7 +1,8 @@
 //! etcdlift takes etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) and writes a
 //! verified etcd v3 backend (bbolt and mvcc) that etcd 3.4 to 3.7 opens. Offline: no etcd runs, the source is never written.
 //!
-//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `error`, `limits`, `ids`, `time`, `wire`):
+//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `error`, `interrupt`,
+//! `limits`, `ids`, `time`, `wire`):
 //!
 //! ```text
 //! source ──► v2store ──► transform ──► mvcc ──► bolt ──► output
@@ -38,6 +39,7 @@ pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;
+pub mod interrupt;
 pub mod limits;
 pub mod mvcc;
 pub mod options;

@@ -1,8 +1,8 @@
 //! Every cap on untrusted input, each with its reason. A cap is never reached by data that etcd itself could have written.
 
-/// Components of a v2 path. etcd's own clients send paths in an HTTP request line of at most 1 MiB; real trees are a few
-/// dozen levels deep. The cap bounds what a crafted snapshot can make a reader keep per level.
-pub const MAX_PATH_COMPONENTS: usize = 10_000;
+/// Components of a v2 path. A server takes a path from an HTTP request whose head has at most 1 MiB and 4 KiB: 526,336
+/// components of one byte and their slashes. The cap bounds how many directories one request of a crafted log can make.
+pub const MAX_PATH_COMPONENTS: usize = 1 << 20;
 
 /// Nodes in one snapshot: node numbers are `u32` in the table. 4 billion nodes are at least 600 GB of JSON.
 pub const MAX_NODES: u64 = u32::MAX as u64 - 1;

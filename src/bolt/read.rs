@@ -12,6 +12,7 @@ use super::format::{
 };
 use crate::count::{bytes, counted};
 use crate::ids::PageId;
+use crate::interrupt::Interrupt;
 use crate::limits::MAX_BOLT_DEPTH;
 
 /// A snapshot file ends in this many bytes of SHA-256.
@@ -27,6 +28,7 @@ pub struct Db<'a> {
     trailer: Option<&'a [u8; TRAILER_LEN]>,
     meta: Meta,
     metas: [Option<Meta>; 2],
+    interrupt: Interrupt<'a>,
 }
 
 impl<'a> Db<'a> {
@@ -60,7 +62,7 @@ impl<'a> Db<'a> {
             (Err(damage), _) => return Err(damage),
             (Ok(meta), _) => meta,
         };
-        let db = Db { body, trailer, meta, metas };
+        let db = Db { body, trailer, meta, metas, interrupt: Interrupt::default() };
         if db.len().is_none_or(|len| len > body.len() as u64) {
             let message = format!(
                 "expected {} of {} bytes, found a file of {}",
@@ -71,6 +73,21 @@ impl<'a> Db<'a> {
             return Err(Damage::new(body.len() as u64, message));
         }
         Ok(db)
+    }
+
+    /// The same database, whose pages can be read until it is interrupted: then each is damaged, and who reads them asks
+    /// once more.
+    #[must_use]
+    pub fn watched<'i>(self, interrupt: Interrupt<'i>) -> Db<'i>
+    where
+        'a: 'i,
+    {
+        Db { interrupt, ..self }
+    }
+
+    /// What ends the reading.
+    pub fn interrupt(&self) -> Interrupt<'a> {
+        self.interrupt
     }
 
     /// The meta page that counts.
@@ -147,6 +164,7 @@ impl<'a> Db<'a> {
     pub(super) fn run(&self, id: PageId) -> Result<(PageHeader, &'a [u8], u64), Damage> {
         let page_size = u64::from(self.meta.page_size);
         let offset = id.0.saturating_mul(page_size);
+        self.interrupt.ask().map_err(|_| Damage::new(offset, "interrupted"))?;
         if id.0 >= self.meta.hwm.0 {
             let message = format!("page {id} is not below the high-water mark {}", self.meta.hwm);
             return Err(Damage::new(offset.min(self.body.len() as u64), message));

@@ -11,6 +11,7 @@ use super::model::Model;
 use crate::bolt::{self, Db};
 use crate::error::Result;
 use crate::ids::{RaftIndex, Term, V2Index};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{Content, KeyValue, RevisionKey, schema};
 use crate::options::Expired;
 use crate::source::choose::Choice;
@@ -219,7 +220,7 @@ impl Life {
             let voters: &[u64] = if self.only_voter { &[NODE] } else { &[NODE, OTHER] };
             let index = self.first - 1 + self.snapshot.unwrap() as u64;
             let file = log::snap(model.json().as_bytes(), index, 1, voters);
-            Snapshot::of(Map::held(Path::new("memory.snap"), file)).unwrap()
+            Snapshot::of(Map::held(Path::new("memory.snap"), file), Interrupt::default()).unwrap()
         });
         let choice = Choice { snapshot, member: 0, passed_over: Vec::new() };
         Opened::held(choice, Wal::of_bytes(self.log.named()).unwrap())

@@ -7,6 +7,7 @@ use super::convert::database;
 use super::input::Input;
 use super::log::{self, CONF_CHANGE, Dialect, Log, NORMAL};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::source::choose::Choice;
 use crate::source::map::Map;
 use crate::source::open::Opened;
@@ -65,7 +66,7 @@ pub fn replay(data: &[u8]) {
         None => Opened::of_log(wal).unwrap(),
         Some(json) => {
             let file = log::snap(json, SNAPSHOT_INDEX, 2, &[NODE]);
-            let snapshot = Snapshot::of(Map::held(Path::new("memory.snap"), file)).unwrap();
+            let snapshot = Snapshot::of(Map::held(Path::new("memory.snap"), file), Interrupt::default()).unwrap();
             assert_eq!(snapshot.index, RaftIndex(SNAPSHOT_INDEX));
             Opened::held(Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() }, wal)
         }

@@ -4,11 +4,16 @@
 //! proves. That is a SYNC entry, which holds the leader's time, or an event in the snapshot's history, whose expiration and
 //! TTL together say when it happened (FORMATS 3.1, 6.6). A file's time proves nothing.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::display;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::time;
@@ -25,11 +30,16 @@ pub(super) struct Proven {
 /// The latest instant that the state proves; `None` if nothing in it does.
 ///
 /// # Errors
-/// A log entry or the history cannot be read ([`Reason::Damaged`]).
-pub(super) fn last_write(opened: &Opened, table: &Table<'_>, recovered: &Recovered<'_>) -> Result<Option<Proven>> {
+/// A log entry or the history cannot be read ([`Reason::Damaged`]); an interruption.
+pub(super) fn last_write(
+    opened: &Opened,
+    table: &Table<'_>,
+    recovered: &Recovered<'_>,
+    interrupt: Interrupt<'_>,
+) -> Result<Option<Proven>> {
     let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: "a SYNC entry in the log" });
-    let before = synced_before(opened)?;
-    let history = history(table).map_err(|e| match &opened.choice.snapshot {
+    let before = synced_before(opened, interrupt)?;
+    let history = history(table, interrupt).map_err(|e| match &opened.choice.snapshot {
         Some(snapshot) => e.from_offset(snapshot.json_offset()).in_file(snapshot.path()),
         None => e,
     })?;
@@ -37,11 +47,12 @@ pub(super) fn last_write(opened: &Opened, table: &Table<'_>, recovered: &Recover
 }
 
 /// The latest SYNC entry that the log still has from before the snapshot.
-fn synced_before(opened: &Opened) -> Result<Option<Proven>> {
+fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Proven>> {
     let mut latest = None;
     let start = opened.choice.index();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.entries().iter().filter(|entry| entry.index <= start && entry.kind == EntryKind::Normal) {
+            interrupt.ask()?;
             let entry = wal.entry(reference)?;
             // What cannot be read here was never needed; the replay judges what is.
             if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
@@ -54,40 +65,107 @@ fn synced_before(opened: &Opened) -> Result<Option<Proven>> {
     Ok(latest.map(|at| Proven { at, by: "a SYNC entry in the log before the snapshot" }))
 }
 
-#[derive(Deserialize)]
-struct Hub {
-    #[serde(rename = "EventHistory")]
-    history: Option<History>,
+/// The part of the watchers' hub that tells times. Events are read one by one, and none is kept: of a history that is longer
+/// than any etcd would hold only the latest instant takes memory.
+struct Hub<'i> {
+    interrupt: Interrupt<'i>,
+    /// When the latest event happened, at the earliest.
+    latest: Option<Timestamp>,
+    /// Why the reading ended.
+    interrupted: Option<Error>,
+}
+
+/// The levels of the hub: each is the value of the one field that counts in the level above.
+#[derive(Clone, Copy)]
+enum Level {
+    Hub,
+    History,
+    Queue,
+    Events,
+}
+
+/// Reads one level of a hub.
+struct At<'h, 'i>(&'h mut Hub<'i>, Level);
+
+impl<'de> DeserializeSeed<'de> for At<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.1 {
+            Level::Hub | Level::History | Level::Queue => "an object or null",
+            Level::Events => "a list or null",
+        })
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.1 {
+            Level::Hub | Level::History | Level::Queue => deserializer.deserialize_map(self),
+            Level::Events => deserializer.deserialize_seq(self),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let (name, below) = match self.1 {
+            Level::Hub => ("EventHistory", Level::History),
+            Level::History => ("Queue", Level::Queue),
+            Level::Queue | Level::Events => ("Events", Level::Events),
+        };
+        while let Some(field) = fields.next_key::<Cow<'_, str>>()? {
+            match field == name {
+                true => fields.next_value_seed(At(self.0, below))?,
+                false => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut events: A) -> Result<(), A::Error> {
+        while let Some(event) = events.next_element::<Option<Event<'_>>>()? {
+            if let Err(error) = self.0.interrupt.ask() {
+                self.0.interrupted = Some(error);
+                return Err(serde::de::Error::custom("interrupted"));
+            }
+            let nodes = event.into_iter().flat_map(|event| [event.node, event.previous]).flatten();
+            self.0.latest = nodes.filter_map(|node| node.at()).chain(self.0.latest).max();
+        }
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
-struct History {
-    #[serde(rename = "Queue")]
-    queue: Option<Queue>,
+struct Event<'a> {
+    #[serde(borrow)]
+    node: Option<Node<'a>>,
+    #[serde(borrow, rename = "prevNode")]
+    previous: Option<Node<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Queue {
-    #[serde(rename = "Events")]
-    events: Option<Vec<Option<Event>>>,
-}
-
-#[derive(Deserialize)]
-struct Event {
-    node: Option<Node>,
-    #[serde(rename = "prevNode")]
-    previous: Option<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    expiration: Option<String>,
+struct Node<'a> {
+    #[serde(borrow)]
+    expiration: Option<Cow<'a, str>>,
     /// Whole seconds, rounded up: left out for 0.
     #[serde(default)]
     ttl: i64,
 }
 
-impl Node {
+impl Node<'_> {
     /// When the event happened, at the earliest.
     fn at(&self) -> Option<Timestamp> {
         let expiration = time::instant(self.expiration.as_ref()?)?;
@@ -95,21 +173,24 @@ impl Node {
     }
 }
 
-fn history(table: &Table<'_>) -> Result<Option<Proven>> {
+fn history(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<Option<Proven>> {
     let json = table.history();
     if json.is_empty() {
         return Ok(None);
     }
-    let hub: Option<Hub> = serde_json::from_slice(json).map_err(|e| {
+    let mut hub = Hub { interrupt, latest: None, interrupted: None };
+    let mut document = serde_json::Deserializer::from_slice(json);
+    let read = At(&mut hub, Level::Hub).deserialize(&mut document).and_then(|()| document.end());
+    if let Some(interrupted) = hub.interrupted {
+        return Err(interrupted);
+    }
+    read.map_err(|e| {
         let found = display::json_fault(&e);
         let message =
             format!("expected an event history (--as-of last-write looks for the time of the last write), {found}");
         Error::new(Reason::Damaged, message).at(table.history_offset())
     })?;
-    let events = hub.and_then(|hub| hub.history?.queue?.events).unwrap_or_default();
-    let nodes = events.iter().flatten().flat_map(|event| [&event.node, &event.previous]);
-    let latest = nodes.flatten().filter_map(Node::at).max();
-    Ok(latest.map(|at| Proven { at, by: "the snapshot's event history" }))
+    Ok(hub.latest.map(|at| Proven { at, by: "the snapshot's event history" }))
 }
 
 #[cfg(test)]
@@ -119,7 +200,7 @@ mod tests {
 
     fn of(hub: &str) -> Result<Option<Proven>> {
         let text = format!(r#"{{"Root":{{"Path":"/","Children":{{}}}},"WatcherHub":{hub},"CurrentIndex":3}}"#);
-        history(&json::read(text.as_bytes()).unwrap())
+        history(&json::read(text.as_bytes()).unwrap(), Interrupt::default())
     }
 
     fn events(events: &str) -> Option<String> {

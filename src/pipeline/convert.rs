@@ -10,6 +10,7 @@ use super::write::{Files, How, Written, write};
 use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, skip_existing, targets, twins};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::beside::Beside;
@@ -158,31 +159,31 @@ fn run(
     targets::check(options)?;
     let started = Instant::now();
     observer.stage("opening", None);
-    let opened = open_v2(options, watch)?;
+    let opened = open_v2(options, watch, interrupted)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
     twins::check(&opened, options, interrupted)?;
-    memory::before_reading(options, &opened).map_err(within)?;
+    memory::before_reading(options, &opened, interrupted).map_err(within)?;
     report.stage("open", started.elapsed());
 
     let started = Instant::now();
     let (table, files) = read_and_hash(&opened, observer, interrupted)?;
-    memory::after_reading(options, &opened, &table).map_err(within)?;
+    let changes_limit = memory::after_reading(options, &opened, &table, interrupted).map_err(within)?;
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(program::identify);
     report.stage("read", started.elapsed());
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
-        let files = skip_existing::check(options, &opened, &table, &earlier, run)?;
+        let files = skip_existing::check(options, &opened, &table, changes_limit, &earlier, run)?;
         *report = earlier;
         report.next_steps = next_steps::steps(report);
-        opened.check_bytes()?;
+        opened.check_bytes(Interrupt::new(interrupted))?;
         return Ok((outcome(report), files));
     }
 
     observer.stage("replaying and planning", None);
-    let prepared = prepare(&opened, &table, options, report, interrupted)?;
+    let prepared = prepare(&opened, &table, options, changes_limit, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
         sidecars(options, &prepared, file, digested, report, interrupted)
     };
@@ -196,7 +197,7 @@ fn run(
     let how = How { extent_bytes, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     let started = Instant::now();
-    opened.check_bytes()?;
+    opened.check_bytes(Interrupt::new(interrupted))?;
     report.stage("check source", started.elapsed());
     report.output = Some(output_facts(options, &prepared, &written));
     report.next_steps = next_steps::steps(report);
@@ -249,25 +250,30 @@ fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&
 ///
 /// # Errors
 /// What [`open`] and [`open_cluster`] return; a source without v2 data.
-pub(super) fn open_v2(options: &ConvertOptions, watch: &Arc<Watch>) -> Result<Box<Opened>> {
+pub(super) fn open_v2(
+    options: &ConvertOptions,
+    watch: &Arc<Watch>,
+    interrupted: Interrupted<'_>,
+) -> Result<Box<Opened>> {
     let (salvage, allow_live) = (options.salvage, options.allow_live);
     let open_options = OpenOptions {
         up_to: options.up_to_index.map(RaftIndex),
         salvage,
         allow_live,
         watch: Arc::clone(watch),
+        interrupt: Interrupt::new(interrupted),
         ..OpenOptions::default()
     };
     let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
-        salvage::weigh(&mut opened, options)?;
+        salvage::weigh(&mut opened, options, interrupted)?;
         return Ok(opened);
     };
     match open(source, wal_dir, &open_options)? {
         Found::V2(mut opened) => {
-            salvage::weigh(&mut opened, options)?;
+            salvage::weigh(&mut opened, options, interrupted)?;
             Ok(opened)
         }
         Found::V3File(map) => {
@@ -275,8 +281,8 @@ pub(super) fn open_v2(options: &ConvertOptions, watch: &Arc<Watch>) -> Result<Bo
             Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))
         }
         Found::V3Only(map) => {
-            let found =
-                describe_v3(&map).map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
+            let found = describe_v3(&map, interrupted)
+                .map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
             let message = format!(
                 "nothing to convert: no .snap file and no WAL, only a v3 database {found} (if the WAL lives elsewhere, give \
                  --wal-dir DIR)"

@@ -1,10 +1,11 @@
 //! Names that collide once U+FFFD stands for bytes that are no UTF-8 (FORMATS 3.1): which they are, and what the log still knows
 //! of them. Only the last of such siblings is in the snapshot's tree, as in etcd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::facts;
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::report::facts::{DuplicateName, TrueName};
 use crate::report::table::{counted, first_of};
@@ -22,8 +23,8 @@ type TrueNames = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u64>>;
 /// Lists the names, if there are any.
 ///
 /// # Errors
-/// A log entry cannot be read.
-pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>) -> Result<()> {
+/// A log entry cannot be read; an interruption.
+pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     if table.duplicates == 0 {
         return Ok(());
     }
@@ -32,7 +33,7 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>) -> R
         *shadowed.entry(table.path(&of.node).into_owned()).or_default() += 1;
     }
     let mut names: TrueNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
-    search_logs(opened, &mut names)?;
+    search_logs(opened, &mut names, interrupt)?;
     let line = |(path, count): (&Vec<u8>, &u64)| DuplicateName {
         key: facts::text(path::user_key(path)),
         shadowed: *count,
@@ -69,40 +70,54 @@ fn message(count: u64, lines: &[DuplicateName]) -> String {
 }
 
 /// Looks in all logs for requests whose path becomes one of these, or lies below one.
-fn search_logs(opened: &Opened, names: &mut TrueNames) -> Result<()> {
+fn search_logs(opened: &Opened, names: &mut TrueNames, interrupt: Interrupt<'_>) -> Result<()> {
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.spans().iter().flat_map(|span| &span.entries) {
-            let Some(write) = recover::write_in(&wal.entry(reference)?) else { continue };
-            for (end, _) in write.path.iter().enumerate().filter(|(_, b)| **b == b'/').skip(1) {
-                note_name(names, write.path.get(..end).unwrap_or_default(), write.index.0);
+            interrupt.ask()?;
+            if let Some(write) = recover::write_in(&wal.entry(reference)?) {
+                note_path(names, &write.path, write.index.0);
             }
-            note_name(names, &write.path, write.index.0);
         }
     }
     Ok(())
 }
 
-fn note_name(names: &mut TrueNames, written: &[u8], index: u64) {
-    let Some(known) = names.get_mut(&replaced(written)) else { return };
-    if known.len() < LISTED || known.contains_key(written) {
-        let last = known.entry(written.to_vec()).or_default();
-        *last = index.max(*last);
+/// Notes a path, and the directories above it, where they become one of the names. A slash is part of no other character, so
+/// what the path becomes begins with what a directory above it becomes: each byte is looked at once.
+fn note_path(names: &mut TrueNames, path: &[u8], index: u64) {
+    let lengths: HashSet<usize> = names.keys().map(Vec::len).collect();
+    let (mut replaced, mut from) = (Vec::with_capacity(path.len()), 0);
+    for end in memchr::memchr_iter(b'/', path).skip(1).chain([path.len()]) {
+        push_replaced(&mut replaced, path.get(from..end).unwrap_or_default());
+        from = end;
+        if lengths.contains(&replaced.len())
+            && let Some(known) = names.get_mut(&replaced)
+            && let Some(written) = path.get(..end)
+            && (known.len() < LISTED || known.contains_key(written))
+        {
+            let last = known.entry(written.to_vec()).or_default();
+            *last = index.max(*last);
+        }
     }
 }
 
-/// The name as Go's JSON encoder writes it: U+FFFD for each byte that is no UTF-8.
-fn replaced(name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len());
+/// Adds a name as Go's JSON encoder writes it: U+FFFD for each byte that is no UTF-8.
+fn push_replaced(out: &mut Vec<u8>, name: &[u8]) {
     for chunk in name.utf8_chunks() {
         out.extend_from_slice(chunk.valid().as_bytes());
         chunk.invalid().iter().for_each(|_| out.extend_from_slice("\u{fffd}".as_bytes()));
     }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn replaced(name: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_replaced(&mut out, name);
+        out
+    }
 
     #[test]
     fn each_byte_that_is_no_utf8_becomes_one_character() {
@@ -117,11 +132,24 @@ mod tests {
         assert_eq!(replaced(b"/\xed\xa0\x80"), "/\u{fffd}\u{fffd}\u{fffd}".as_bytes());
     }
 
+    /// A million components: each byte is looked at once, not once for every directory above it.
+    #[test]
+    fn a_deep_path_is_looked_at_once() {
+        let deep = [&b"/1"[..], &b"/a".repeat(1_000_000), b"/\xff", b"/b"].concat();
+        let mut names = TrueNames::from([(
+            [&b"/1"[..], &b"/a".repeat(1_000_000), "/\u{fffd}".as_bytes()].concat(),
+            BTreeMap::new(),
+        )]);
+        note_path(&mut names, &deep, 7);
+        let found: Vec<u64> = names.values().flatten().map(|(_, index)| *index).collect();
+        assert_eq!(found, [7]);
+    }
+
     #[test]
     fn the_last_request_counts_for_each_true_name() {
         let mut names = TrueNames::from([("/1/\u{fffd}".as_bytes().to_vec(), BTreeMap::new())]);
         for (name, index) in [(&b"/1/\xff"[..], 5), (b"/1/\xfe", 6), (b"/1/\xff", 9), (b"/1/a", 7)] {
-            note_name(&mut names, name, index);
+            note_path(&mut names, name, index);
         }
         let found: Vec<_> = names.values().flatten().map(true_name).map(|name| (name.key, name.raft_index)).collect();
         assert_eq!(found, [("/\\xfe".to_string(), 6), ("/\\xff".to_string(), 9)]);

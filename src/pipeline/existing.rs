@@ -11,6 +11,7 @@ use super::load::{Backend, v2v3_words};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, Existing};
 use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
@@ -34,6 +35,7 @@ pub(super) fn decide<'m>(
     recovered: &Recovered<'m>,
     options: &ConvertOptions,
     report: &mut Report,
+    interrupt: Interrupt<'_>,
 ) -> Result<Option<Kept<'m>>> {
     let late = late::above(opened, backend, recovered)?;
     match options.existing {
@@ -44,12 +46,12 @@ pub(super) fn decide<'m>(
             Ok(None)
         }
         Existing::Merge => {
-            let kept = merge(opened, backend, recovered, &late, options, report)?;
+            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
             note_v2v3(&backend.content, report, STAYS);
             Ok(kept)
         }
         Existing::KeepV3 => {
-            let kept = merge(opened, backend, recovered, &late, options, report)?;
+            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
             let Some(kept) = kept else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
             note_v2v3(&backend.content, report, STAYS);
@@ -222,15 +224,18 @@ fn merge<'m>(
     late: &[Late<'m>],
     options: &ConvertOptions,
     report: &mut Report,
+    interrupt: Interrupt<'_>,
 ) -> Result<Option<Kept<'m>>> {
     let mut kept = Kept::default();
     let mut summary = V3Summary::default();
     if let Some(map) = backend.map {
         let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
         let db = Db::open(map.bytes()).map_err(failed)?;
-        summary = verify::carried(&db).map_err(failed)?;
+        let carried = verify::carried(&db.watched(interrupt));
+        interrupt.ask()?;
+        summary = carried.map_err(failed)?;
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
-        kept = Kept::read(&db, summary.revision).map_err(|e| e.in_file(map.path()))?;
+        kept = Kept::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
     }
     let late: Vec<Late<'_>> = late::not_shown(late, &kept);
     if !late.is_empty() {

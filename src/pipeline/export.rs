@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
+use super::inspect::summary;
 use super::load::{backend, wal_dir};
 use super::{Interrupted, facts, prepare, salvage, targets, twins};
 use crate::bolt::{Damage, Db};
@@ -20,6 +21,7 @@ use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
 use crate::export::{ndjson, table};
 use crate::ids::{RaftIndex, Revision, V2Index};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::beside::Beside;
@@ -32,8 +34,7 @@ use crate::transform::plan::NAMESPACE;
 use crate::transform::rules::KeyRules;
 use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
-use crate::v2store::recover::{read_table, recover};
-use crate::verify::summarize;
+use crate::v2store::recover::{read_table_watched, recover};
 
 /// Exports a source. Without an output of its own, the lines go to `print`.
 ///
@@ -69,17 +70,18 @@ fn stage(
             salvage: options.salvage,
             allow_live: options.allow_live,
             watch: Arc::clone(watch),
+            interrupt: Interrupt::new(interrupted),
             ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
             Found::V2(mut opened) => {
-                salvage::weigh(&mut opened, &convert)?;
+                salvage::weigh(&mut opened, &convert, interrupted)?;
                 export_v2(&opened, &convert, options, print, interrupted)
             }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
         }
     } else {
-        export_v2(&*open_v2(&convert, watch)?, &convert, options, print, interrupted)
+        export_v2(&*open_v2(&convert, watch, interrupted)?, &convert, options, print, interrupted)
     }
 }
 
@@ -139,10 +141,9 @@ fn export_v2(
 ) -> Result<(Exported, Option<Delivered>)> {
     let in_source = |e: Error| e.in_file(opened.path());
     twins::check(opened, convert, interrupted)?;
-    let table = read_table(opened)?;
-    interrupted()?;
-    let backend = backend(opened);
-    let replay_options = prepare::replay_options(convert);
+    let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+    let backend = backend(opened, interrupted)?;
+    let replay_options = prepare::replay_options(convert, interrupted);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
     prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);
@@ -162,7 +163,7 @@ fn export_v2(
     refuse_nothing(&nodes, options, opened.path(), &facts::possibly_incomplete(&report))?;
     report.warnings.extend(unused(&rules));
     let (bytes, delivered) = deliver(&nodes, options, print, interrupted)?;
-    opened.check_bytes()?;
+    opened.check_bytes(Interrupt::new(interrupted))?;
     let exported = Exported {
         kind: "v2",
         keys: nodes.nodes.len() as u64 - directories,
@@ -187,8 +188,7 @@ fn export_v3(
         Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
         checked => checked.map(|()| false)?,
     };
-    let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
-    interrupted()?;
+    let summary = summary(map, interrupted)?;
     if let Some(first) = summary.findings.first() {
         return Err(unsound(first.clone()).advise("`etcdlift verify` lists all that is wrong"));
     }
@@ -205,7 +205,7 @@ fn export_v3(
         warnings.insert(0, Notice { code: "live".into(), message });
     }
     let (bytes, delivered) = deliver(&living, options, print, interrupted)?;
-    map.check_bytes()?;
+    map.check_bytes(Interrupt::new(interrupted))?;
     let exported = Exported {
         kind: "v3",
         keys: living.pairs.len() as u64,
@@ -359,17 +359,16 @@ impl<'t, 'm> Nodes<'t, 'm> {
     ) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut visited = 0u64;
-        tree.walk::<Error>(root, &mut |visit| {
-            if visited.is_multiple_of(1 << 16) {
+        tree.walk_sorted::<Error>(root, &mut |node, path| {
+            if visited.is_multiple_of(1 << 12) {
                 interrupted()?;
             }
             visited += 1;
-            if visit.node != root && rules.excluded(path::user_key(&tree.path(visit.node))).is_none() {
-                nodes.push(visit.node);
+            if node != root && rules.excluded(path::user_key(path)).is_none() {
+                nodes.push(node);
             }
             Ok(())
         })?;
-        nodes.par_sort_by_cached_key(|node| tree.path(*node));
         Ok(Nodes { tree, nodes, v2_index })
     }
 }

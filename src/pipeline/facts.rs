@@ -16,6 +16,7 @@ use crate::source::dir::Layout;
 use crate::source::open::{Member, Opened, Weighed};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
+use crate::transform::inventory::FirstElements;
 use crate::transform::lease::MAX_SECONDS;
 use crate::transform::order::Ordered;
 use crate::transform::plan::{self, Plan, Policy};
@@ -370,6 +371,7 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
     contents.oversized =
         plan.oversized.iter().map(|(node, bytes)| Oversized { key: key_text(tree, *node), bytes: *bytes }).collect();
     contents.first_elements = first_elements(&inventory.first_elements);
+    contents.other_elements = Some(inventory.first_elements.others()).filter(|others| others.elements > 0);
     if plan.expired.keys > 0 {
         let message = format!(
             "{} had expired as of {} and {} left out (listed in the report; --expired keep takes them)",
@@ -400,11 +402,11 @@ fn key_text(tree: &Tree<'_>, node: NodeRef) -> String {
     text(path::user_key(&tree.path(node)))
 }
 
-fn first_elements(elements: &BTreeMap<Vec<u8>, Count>) -> BTreeMap<String, Count> {
+fn first_elements(elements: &FirstElements) -> BTreeMap<String, Count> {
     let mut out: BTreeMap<String, Count> = BTreeMap::new();
-    for (name, counted) in elements {
+    for (name, counted) in elements.listed() {
         let entry = out.entry(text(name)).or_default();
-        *entry = entry.plus(*counted);
+        *entry = entry.plus(counted);
     }
     out
 }

@@ -7,6 +7,7 @@ use super::{Interrupted, duplicates, existing, facts};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, Expired, InspectOptions};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
@@ -18,34 +19,35 @@ use crate::transform::plan::{Policy, plan};
 use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 use crate::v2store::recover::{ReplayOptions, recover};
-use crate::verify::{Sha256State, V3Summary, summarize, v3_content};
+use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 
 /// Looks into a source.
 ///
 /// # Errors
 /// It is no etcd data, or damaged.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    let open_options = open_options(options.allow_live);
+    let open_options = open_options(options.allow_live, interrupted);
     let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
         let inspection = match &found {
             Found::V2(opened) => inspect_v2(opened, options, interrupted)?,
             Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupted)?,
         };
-        found.check_bytes()?;
+        found.check_bytes(Interrupt::new(interrupted))?;
         Ok(inspection)
     });
     open_options.watch.settle(inspected)
 }
 
 /// As a source is opened to be looked at.
-pub(super) fn open_options(allow_live: bool) -> OpenOptions {
-    OpenOptions { allow_live, ..OpenOptions::default() }
+pub(super) fn open_options(allow_live: bool, interrupted: Interrupted<'_>) -> OpenOptions<'_> {
+    OpenOptions { allow_live, interrupt: Interrupt::new(interrupted), ..OpenOptions::default() }
 }
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let (table, source_files) = read_and_hash(opened, &(), interrupted)?;
-    let backend = backend(opened);
-    let mut recovered = recover(opened, &table, backend.applied(), &ReplayOptions::default())?;
+    let backend = backend(opened, interrupted)?;
+    let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
     // What keeps a conversion from going on stands among the losses.
@@ -55,10 +57,10 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
     facts::contents(&mut report, &recovered.replay.tree, &plan, &policy);
-    duplicates::note(&mut report, opened, &table)?;
+    duplicates::note(&mut report, opened, &table, Interrupt::new(interrupted))?;
     existing::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
     let db = opened.start().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
-    let db = db.filter(|_| backend.unusable.is_none()).map(v3_facts).transpose()?;
+    let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupted)).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;
     let key_list = options.keys.then(|| {
@@ -88,8 +90,9 @@ fn v2_line(tree: &Tree<'_>, node: crate::v2store::overlay::NodeRef) -> KeyLine {
 
 fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     interrupted()?;
-    let (facts, mut warnings) = v3_facts(map)?;
+    let (facts, mut warnings) = v3_facts(map, interrupted)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
+    let db = db.watched(Interrupt::new(interrupted));
     // What is wrong with the file stands among the findings already.
     if let Ok(content) = v3_content(&db) {
         let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
@@ -97,7 +100,7 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
         warnings.extend(report.warnings);
     }
     let file = source_file(map, interrupted)?;
-    let key_list = if options.keys { Some(v3_lines(map)?) } else { None };
+    let key_list = if options.keys { Some(v3_lines(map, interrupted)?) } else { None };
     Ok(Inspection {
         path: options.source.display().to_string(),
         facts: Facts::V3(facts),
@@ -107,9 +110,16 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
     })
 }
 
+/// The summary of a v3 file. A run that was interrupted says so, whatever else is wrong.
+pub(super) fn summary(map: &Map, interrupted: Interrupted<'_>) -> Result<V3Summary> {
+    let summary = summarize_watched(map.bytes(), Interrupt::new(interrupted));
+    interrupted()?;
+    summary.map_err(|e| e.in_file(map.path()))
+}
+
 /// The facts of a v3 file: a summary of all that is in it, and what is wrong with it.
-pub(super) fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
-    let summary = summarize(map.bytes()).map_err(|e| e.in_file(map.path()))?;
+pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Facts, Vec<Notice>)> {
+    let summary = summary(map, interrupted)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
     let V3Summary { hash_kv, status_hash, leases, users, roles, keys, pairs, .. } = summary;
     let finding = |finding: &crate::bolt::Damage| Notice {
@@ -148,12 +158,13 @@ pub(super) fn v3_facts(map: &Map) -> Result<(V3Facts, Vec<Notice>)> {
 }
 
 /// Every change of every key, in the order of revisions.
-fn v3_lines(map: &Map) -> Result<Vec<KeyLine>> {
+fn v3_lines(map: &Map, interrupted: Interrupted<'_>) -> Result<Vec<KeyLine>> {
     let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let db = Db::open(map.bytes()).map_err(failed)?;
     let Some(bucket) = db.bucket(schema::KEY).map_err(failed)? else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for pair in bucket.iter() {
+        interrupted()?;
         let pair = pair.map_err(failed)?;
         let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| Error::from(e).in_file(map.path()))?;
         let main = RevisionKey::decode(pair.key).map_or(0, |key| key.main.0);

@@ -8,6 +8,7 @@ use super::facts;
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{AuthState, Content, KeyValue, Lease, Meta, Pair, RevisionKey, Stored, schema};
 use crate::options::{OnConflict, To};
 use crate::report::Report;
@@ -36,10 +37,10 @@ impl<'m> Kept<'m> {
     /// Reads a store that is sound and stands at this revision.
     ///
     /// # Errors
-    /// There is a bucket that could not be kept.
-    pub(super) fn read(db: &Db<'m>, current: Revision) -> Result<Kept<'m>> {
+    /// There is a bucket that could not be kept; an interruption.
+    pub(super) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Kept<'m>> {
         let mut kept = Kept { current, ..Kept::default() };
-        kept.read_buckets(db)?;
+        kept.read_buckets(db, interrupt)?;
         let leases = kept.buckets.get(schema::LEASE).into_iter().flatten();
         kept.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
         let mark = |key: &[u8]| kept.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
@@ -47,7 +48,7 @@ impl<'m> Kept<'m> {
         Ok(kept)
     }
 
-    fn read_buckets(&mut self, db: &Db<'m>) -> Result<()> {
+    fn read_buckets(&mut self, db: &Db<'m>, interrupt: Interrupt<'_>) -> Result<()> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::Damaged);
         for bucket in &db.root() {
             let bucket = bucket.map_err(damaged)?;
@@ -60,6 +61,7 @@ impl<'m> Kept<'m> {
             let tree = db.open_bucket(&bucket).map_err(damaged)?;
             let mut pairs = Vec::new();
             for pair in &tree {
+                interrupt.ask()?;
                 let pair = pair.map_err(damaged)?;
                 if name == schema::KEY {
                     self.change(Stored { key: pair.key, value: pair.value }, pair.value_offset())?;

@@ -140,6 +140,7 @@ mod tests {
     use super::*;
     use crate::bolt::{self, Bucket, Db, OwnedRows};
     use crate::ids::{LeaseId, Revision};
+    use crate::interrupt::Interrupt;
     use crate::mvcc::{KeyValue, Lease, RevisionKey};
 
     /// A store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.
@@ -170,7 +171,7 @@ mod tests {
     /// Which of these requests are not shown.
     fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
         let image = image();
-        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5)).unwrap();
+        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
         let late: Vec<Late<'_>> = (1..)
             .map(RaftIndex)
             .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))

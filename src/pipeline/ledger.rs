@@ -27,6 +27,9 @@ use crate::v2store::table::Shadowed;
 /// Lines that are made as one.
 const CHUNK: usize = 1 << 14;
 
+/// Bytes of lines that are written as one: the path of a directory may be long, and there may be many of one length.
+const LINES_BYTES: usize = 1 << 20;
+
 /// Writes the ledger of a conversion into `out`. `file` is the output as it lies on disk; in a dry run there is none, and the
 /// plan speaks for it.
 ///
@@ -141,12 +144,11 @@ impl Ledger<'_, '_> {
         let mut visited = 0usize;
         tree.walk::<Error>(tree.root(), &mut |visit| {
             visited += 1;
-            if visited.is_multiple_of(CHUNK) {
+            if visited.is_multiple_of(CHUNK) || self.lines.len() > LINES_BYTES {
                 interrupted()?;
                 emit(&mut self.lines)?;
             }
-            let path = tree.path(visit.node);
-            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
+            let Some(key) = visit.path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
                 return Ok(());
             };
             if marked.contains(&visit.node) {

@@ -9,6 +9,7 @@ use super::{Interrupted, Observer, facts};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
+use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::mvcc::schema;
 use crate::options::WalDir;
@@ -20,12 +21,9 @@ use crate::source::map::Map;
 use crate::source::open::{Member, Opened};
 use crate::source::recognise;
 use crate::v2store::membership;
-use crate::v2store::recover::{BackendProof, read_table};
+use crate::v2store::recover::{BackendProof, read_table_watched};
 use crate::v2store::table::Table;
 use crate::verify::{V2v3Tree, V3Content, v3_content};
-
-/// Bytes hashed between two questions whether the run was interrupted.
-const HASH_CHUNK: usize = 16 << 20;
 
 /// Where the log is, in the words of the source.
 pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
@@ -45,10 +43,11 @@ pub(super) fn read_and_hash<'m>(
     let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
     observer.stage("reading", Some(bytes));
     let asked = || {
-        observer.advance(HASH_CHUNK as u64);
+        observer.advance(interrupt::CHUNK as u64);
         interrupted()
     };
-    let (table, files) = rayon::join(|| read_table(opened), || hash_files(opened, &asked));
+    let (table, files) =
+        rayon::join(|| read_table_watched(opened, Interrupt::new(interrupted)), || hash_files(opened, &asked));
     // A run that was interrupted says so, whatever else went wrong.
     let files = files?;
     Ok((table?, files))
@@ -61,7 +60,7 @@ fn hash_files(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Vec<Sourc
 /// What a file is: its path, its size, its sha256. A long hole at its end is not read.
 pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<SourceFile> {
     let mut sha256 = Sha256::new();
-    for chunk in map.bytes().chunks(HASH_CHUNK) {
+    for chunk in map.bytes().chunks(interrupt::CHUNK) {
         interrupted()?;
         sha256.update(chunk);
     }
@@ -100,30 +99,35 @@ pub(super) struct Backend<'m> {
 
 /// Looks into the v3 backends of the data directories, of which the one that is furthest on counts: they differ in nothing
 /// else.
-pub(super) fn backend(opened: &Opened) -> Backend<'_> {
-    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.choice.index()) };
+///
+/// # Errors
+/// What `interrupted` returned.
+pub(super) fn backend<'m>(opened: &'m Opened, interrupted: Interrupted<'_>) -> Result<Backend<'m>> {
+    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.choice.index(), interrupted) };
     let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
     // Of equals the one of the lowest id, whatever the order in which they were named.
     let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
     found.sort_by_key(|found| {
         (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
     });
-    found.into_iter().next().unwrap_or_default()
+    // One whose reading was interrupted only looks damaged.
+    interrupted()?;
+    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// The backend that came with the chosen snapshot, if that is newer than `db` (FORMATS 2.4).
-fn backend_of(member: &Member, start: RaftIndex) -> Backend<'_> {
-    let own = member.db.as_ref().map(content).unwrap_or_default();
+fn backend_of<'m>(member: &'m Member, start: RaftIndex, interrupted: Interrupted<'_>) -> Backend<'m> {
+    let own = member.db.as_ref().map(|map| content(map, interrupted)).unwrap_or_default();
     let behind = own.consistent_index.is_none_or(|index| index < start);
     let received = member.received_dbs.iter().find(|(index, _)| *index == start);
     match received.filter(|_| behind) {
-        Some((_, received)) => content(received),
+        Some((_, received)) => content(received, interrupted),
         None => own,
     }
 }
 
 /// A file of 0 bytes is a database that nothing was written to yet: etcd makes a new one of it.
-fn content(map: &Map) -> Backend<'_> {
+fn content<'m>(map: &'m Map, interrupted: Interrupted<'_>) -> Backend<'m> {
     if map.bytes().is_empty() {
         return Backend::default();
     }
@@ -134,7 +138,8 @@ fn content(map: &Map) -> Backend<'_> {
             ..Backend::default()
         };
     }
-    match Db::open(map.bytes()).and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
+    let db = Db::open(map.bytes()).map(|db| db.watched(Interrupt::new(interrupted)));
+    match db.and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
         Ok((content, members)) => {
             let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
             Backend { content, consistent_index, members, map: Some(map), ..Backend::default() }
@@ -171,8 +176,9 @@ pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
 }
 
 /// What a v3 database holds, in words.
-pub(super) fn describe_v3(map: &Map) -> Result<String> {
-    let backend = content(map);
+pub(super) fn describe_v3(map: &Map, interrupted: Interrupted<'_>) -> Result<String> {
+    let backend = content(map, interrupted);
+    interrupted()?;
     let described = backend.describe().unwrap_or_else(|| "nothing in it".to_string());
     backend.unusable.map_or(Ok(described), Err)
 }

@@ -8,6 +8,7 @@ use super::load::{backend, wal_dir};
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
+use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
 use crate::report::inspection::EntryLine;
 use crate::source::open::{Found, OpenOptions, Opened, open};
@@ -16,7 +17,7 @@ use crate::source::v3_request::V3Request;
 use crate::source::wal::{EntryRef, Wal};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::apply::Effect;
-use crate::v2store::recover::{ReplayOptions, read_table, recover_observed};
+use crate::v2store::recover::{ReplayOptions, read_table_watched, recover_observed};
 
 /// Shows each entry of the log that the options ask for, in order.
 ///
@@ -27,14 +28,14 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live) };
+    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live, interrupted) };
     let shown = show_entries(options, &open_options, interrupted, show);
     open_options.watch.settle(shown)
 }
 
 fn show_entries(
     options: &WalOptions,
-    open_options: &OpenOptions,
+    open_options: &OpenOptions<'_>,
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
@@ -47,10 +48,8 @@ fn show_entries(
         return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
     };
     let effects = Effects::of(&opened, interrupted)?;
-    for (at, (reference, counts)) in entries(wal).into_iter().enumerate() {
-        if at.is_multiple_of(1 << 12) {
-            interrupted()?;
-        }
+    for (reference, counts) in entries(wal) {
+        interrupted()?;
         if !(options.from_index..=options.to_index).contains(&reference.index.0) {
             continue;
         }
@@ -65,7 +64,7 @@ fn show_entries(
         show(&line)?;
     }
     effects.failure.map_or(Ok(()), Err)?;
-    opened.check_bytes()?;
+    opened.check_bytes(Interrupt::new(interrupted))?;
     // What can be read was shown; that there was more is an error all the same.
     let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
     wals.find_map(Wal::take_damage).map_or(Ok(()), Err)
@@ -93,14 +92,15 @@ impl Effects {
         if opened.log_only {
             return Ok(effects);
         }
-        let table = read_table(opened)?;
-        let backend = backend(opened);
+        let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+        let backend = backend(opened, interrupted)?;
         let mut of = HashMap::new();
         let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
             of.insert(applied.entry.index, (applied.effect, applied.v2_index));
-            if of.len().is_multiple_of(1 << 12) { interrupted() } else { Ok(()) }
+            Ok(())
         };
-        let replayed = recover_observed(opened, &table, backend.applied(), &ReplayOptions::default(), observe);
+        let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+        let replayed = recover_observed(opened, &table, backend.applied(), &replay_options, observe);
         interrupted()?;
         // The entries are shown all the same, and then the damage.
         effects.failure = replayed.err();

@@ -7,10 +7,12 @@ use std::fmt;
 
 use memchr::memmem;
 
+use super::Interrupted;
 use super::prepare::replay_options;
 use super::write::EXTENT_BYTES;
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt;
 use crate::mvcc::{Content, schema};
 use crate::options::ConvertOptions;
 use crate::source::cluster::Located;
@@ -30,8 +32,8 @@ const PROGRAM: u64 = 6 << 20;
 /// A thread's stack and its part of the heap.
 const THREAD: u64 = 1 << 19;
 
-/// A node with a TTL: its place in the order of expirations, with its path.
-const EXPIRY: u64 = 160;
+/// A node with a TTL: when it expires, and its place in the order of expirations of two trees at most.
+const EXPIRY: u64 = 96;
 
 /// An entry that changes a node: the node above the snapshot's, its path, its place in its directory.
 const CHANGE: u64 = 320;
@@ -51,40 +53,65 @@ const SMALLEST_EXTENT: u64 = 256 << 10;
 /// Refuses a source that would need more, before its snapshot is read: by the marks that nodes begin with.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`].
-pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened) -> Result<()> {
+/// [`Reason::MemoryLimit`]; what `interrupted` returned.
+pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrupted: Interrupted<'_>) -> Result<()> {
     if options.memory_limit.is_none() {
         return Ok(());
     }
     let json = opened.choice.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
-    Need { nodes: marks(json), ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    Need { nodes: marks(json, interrupted)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
 /// Refuses two snapshots whose trees would need more to be compared.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`].
-pub(super) fn before_comparing(options: &ConvertOptions, snapshots: [&Snapshot; 2]) -> Result<()> {
+/// [`Reason::MemoryLimit`]; an interruption.
+pub(super) fn before_comparing(
+    options: &ConvertOptions,
+    snapshots: [&Snapshot; 2],
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
     if options.memory_limit.is_none() {
         return Ok(());
     }
-    let nodes = snapshots.iter().map(|snapshot| marks(snapshot.json())).sum();
+    let [one, two] = snapshots;
+    let nodes = marks(one.json(), interrupted)? + marks(two.json(), interrupted)?;
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
 /// The marks that nodes begin with in a snapshot.
-fn marks(json: &[u8]) -> u64 {
-    memmem::find_iter(json, br#"{"Path":"#).count() as u64
+fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
+    const MARK: &[u8] = br#"{"Path":"#;
+    let mut nodes = 0;
+    for (number, part) in json.chunks(interrupt::CHUNK).enumerate() {
+        interrupted()?;
+        // A mark across the end of a part counts, too.
+        let end = number * interrupt::CHUNK + part.len();
+        let part = json.get(end - part.len()..(end + MARK.len() - 1).min(json.len())).unwrap_or(part);
+        nodes += memmem::find_iter(part, MARK).count() as u64;
+    }
+    Ok(nodes)
 }
 
-/// The same with what was read: a snapshot may be written in another form, and its nodes may have a TTL.
+/// The same with what was read: a snapshot may be written in another form, and its nodes may have a TTL. Returns how many bytes
+/// the changes of one replay may take: a path in the log may have more components than an entry is reckoned with.
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`].
-pub(super) fn after_reading(options: &ConvertOptions, opened: &Opened, table: &Table<'_>) -> Result<()> {
+pub(super) fn after_reading(
+    options: &ConvertOptions,
+    opened: &Opened,
+    table: &Table<'_>,
+    interrupted: Interrupted<'_>,
+) -> Result<Option<u64>> {
+    let Some(limit) = options.memory_limit else { return Ok(None) };
     let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
-    let compared = options.memory_limit.is_some() && may_compare(opened, table, &replay_options(options));
-    Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    let compared = may_compare(opened, table, &replay_options(options, interrupted));
+    interrupted()?;
+    let need = Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows();
+    let extent = need.least(options)?;
+    let rest = limit.saturating_sub(need.peak(extent).total());
+    Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE))))
 }
 
 /// The same with what will be written. Returns how many bytes to encode as one.
@@ -185,13 +212,18 @@ impl Need {
         Err(Error::new(Reason::MemoryLimit, message))
     }
 
+    /// Trees that the log is replayed into at a time.
+    fn replays(&self) -> u64 {
+        if self.compared { 2 } else { 1 }
+    }
+
     fn peak(&self, extent: u64) -> Peak {
         let size = |count: u64, bytes: usize| count.saturating_mul(bytes as u64);
         let check = if self.verify { index_bytes(self.rows.saturating_add(self.kept)) } else { 0 };
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
         let extents = (2 * self.threads).saturating_mul(extent.max(self.largest.saturating_add(1 << 13)));
-        let replays = if self.compared { 2 * CHANGE } else { CHANGE };
+        let replays = self.replays() * CHANGE;
         let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };
         let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + replays as usize);
         let log = log.saturating_add(hashes);

@@ -42,7 +42,4 @@ pub use progress::Observer;
 pub use targets::targets;
 pub use verify::verify;
 
-use crate::error::Result;
-
-/// Asked now and then by everything that takes long: an error ends the run. Any thread may ask.
-pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);
+pub use crate::interrupt::Interrupted;

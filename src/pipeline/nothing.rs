@@ -5,6 +5,7 @@ use super::load::Backend;
 use super::{clock, facts};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::options::{AsOf, AuthPolicy, ConvertOptions, Dirs, Existing};
 use crate::report::Report;
 use crate::report::table::counted;
@@ -20,6 +21,7 @@ pub(super) struct Source<'a, 'm> {
     pub(super) table: &'a Table<'m>,
     pub(super) recovered: &'a Recovered<'m>,
     pub(super) backend: &'a Backend<'m>,
+    pub(super) interrupt: Interrupt<'a>,
 }
 
 impl Source<'_, '_> {
@@ -112,7 +114,7 @@ impl Source<'_, '_> {
         };
         if expired == keys {
             let all = if keys == 1 { "the only v2 key has".into() } else { format!("all {keys} v2 keys have") };
-            let last = match clock::last_write(self.opened, self.table, self.recovered)? {
+            let last = match clock::last_write(self.opened, self.table, self.recovered, self.interrupt)? {
                 Some(proven) => format!("the last write that the source proves is at {} ({})", proven.at, proven.by),
                 None => "the source proves no time of a write".to_string(),
             };
@@ -138,7 +140,8 @@ impl Source<'_, '_> {
     /// What keeps keys that have expired, where it does.
     fn expired_advice(&self, plan: &Plan, report: &Report) -> Result<Vec<String>> {
         let mut advice = Vec::new();
-        let proven = clock::last_write(self.opened, self.table, self.recovered)?.map(|proven| proven.at);
+        let proven =
+            clock::last_write(self.opened, self.table, self.recovered, self.interrupt)?.map(|proven| proven.at);
         let lived = |at| plan.inventory.expired_keys.iter().any(|(_, expiry)| *expiry > at);
         if self.options.as_of != AsOf::LastWrite && proven.is_some_and(lived) {
             advice.push("--as-of last-write counts from the last write".to_string());

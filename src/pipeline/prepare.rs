@@ -12,6 +12,7 @@ use super::load::{Backend, backend};
 use super::{Interrupted, clock, duplicates, existing, facts, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{Content, Meta, auth_buckets};
 use crate::options::{
     AsOf, ConvertOptions, Dirs, Existing, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
@@ -103,7 +104,8 @@ impl<'m> Prepared<'m> {
     }
 }
 
-/// Replays a source and decides what is written. The report is filled in as far as it gets.
+/// Replays a source and decides what is written. The report is filled in as far as it gets. `changes_limit` is how many bytes the
+/// changes of one replay may take.
 ///
 /// # Errors
 /// Every refusal of CLI.md that does not depend on the output; damage that the replay meets.
@@ -111,14 +113,17 @@ pub(super) fn prepare<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
     options: &ConvertOptions,
+    changes_limit: Option<u64>,
     report: &mut Report,
     interrupted: Interrupted<'_>,
 ) -> Result<Prepared<'m>> {
     let in_source = |e: Error| e.in_file(opened.path());
+    let interrupt = Interrupt::new(interrupted);
     let started = Instant::now();
-    let backend = backend(opened);
+    let backend = backend(opened, interrupted)?;
     existing::refuse_unusable(&backend, options, report)?;
-    let mut recovered = recover(opened, table, backend.applied(), &replay_options(options)).map_err(in_source)?;
+    let replay_options = ReplayOptions { changes_limit, ..replay_options(options, interrupted) };
+    let mut recovered = recover(opened, table, backend.applied(), &replay_options).map_err(in_source)?;
     let incomplete = facts::source(report, opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options.allow_removed)?;
@@ -129,15 +134,15 @@ pub(super) fn prepare<'m>(
     let may_be_2_1 = recovered.versions.may_be(Version::new(2, 1, 0));
     let auth = auth_of(&mut recovered.replay.tree, may_be_2_1, options, report).map_err(in_source)?;
     let mut policy = policy(options)?;
-    policy.as_of = as_of(options, opened, table, &recovered, report)?;
+    policy.as_of = as_of(options, opened, table, &recovered, report, interrupted)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
     facts::contents(report, tree, &plan, &policy);
-    duplicates::note(report, opened, table)?;
+    duplicates::note(report, opened, table, interrupt)?;
     report.balance = balance(&plan);
-    let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+    let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
     source.refuse(&plan, report)?;
-    let mut kept = existing::decide(opened, &backend, &recovered, options, report)?;
+    let mut kept = existing::decide(opened, &backend, &recovered, options, report, interrupt)?;
     if let Some(kept) = kept.as_mut().filter(|_| options.existing == Existing::Merge) {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
     }
@@ -154,7 +159,7 @@ pub(super) fn prepare<'m>(
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend };
+        let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
         source.refuse(&plan, report)?;
     }
     if let Some(kept) = kept.as_ref().filter(|_| options.existing == Existing::Merge) {
@@ -240,7 +245,7 @@ fn settle_conflicts(
     Ok(())
 }
 
-pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
+pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
     ReplayOptions {
         tail: match options.tail {
             TailPolicy::Auto => TailRule::Auto,
@@ -255,6 +260,8 @@ pub(super) fn replay_options(options: &ConvertOptions) -> ReplayOptions {
             InOrderNames::Plain => Some(false),
             InOrderNames::Padded => Some(true),
         },
+        changes_limit: None,
+        interrupt: Interrupt::new(interrupted),
     }
 }
 
@@ -315,9 +322,10 @@ fn as_of(
     table: &Table<'_>,
     recovered: &Recovered<'_>,
     report: &mut Report,
+    interrupted: Interrupted<'_>,
 ) -> Result<Option<Timestamp>> {
     if options.as_of == AsOf::LastWrite && report.as_of.is_empty() {
-        let proven = clock::last_write(opened, table, recovered)?;
+        let proven = clock::last_write(opened, table, recovered, Interrupt::new(interrupted))?;
         report.as_of = proven.map_or(String::new(), |proven| proven.at.to_string());
         report.as_of_evidence = proven.map(|proven| proven.by.to_string());
         return Ok(proven.map(|proven| proven.at));

@@ -3,21 +3,24 @@
 
 use super::load::backend;
 use super::prepare::replay_options;
-use crate::error::Result;
+use super::{Interrupted, memory};
+use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::source::choose::SalvageStart;
 use crate::source::open::{Opened, Weighed};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::overlay::Tree;
-use crate::v2store::recover::{read_table, recover};
+use crate::v2store::recover::{ReplayOptions, read_table_watched, recover};
 
 /// Replays from each start, and leaves the source with the one that reaches furthest; of equals the newest snapshot. A start
 /// that no replay can go on from is passed over, unless there is no other.
 ///
 /// # Errors
-/// That of the most promising start, where none can be replayed.
-pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions) -> Result<()> {
+/// That of the most promising start, where none can be replayed; an interruption; a start that takes more memory than
+/// `--memory-limit` allows.
+pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<()> {
     let mut starts = std::mem::take(&mut opened.other_starts);
     if !opened.salvage {
         return Ok(());
@@ -32,13 +35,14 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions) -> Result<()>
         }
         let start = opened.choice.index();
         let path = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
-        match replay(opened, options) {
+        match replay(opened, options, interrupted) {
             Ok((raft_index, keys)) => {
                 if best.is_none_or(|(reached, from, _)| (raft_index, start) > (reached, from)) {
                     best = Some((raft_index, start, at));
                 }
                 weighed.push(Weighed { path, start, raft_index, keys, chosen: false, place: at });
             }
+            Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => return Err(error),
             Err(error) => {
                 first_error.get_or_insert(error);
             }
@@ -68,21 +72,27 @@ fn swap(opened: &mut Opened, starts: &mut [SalvageStart], at: usize) {
 }
 
 /// How far a replay goes, and how many keys it gives.
-fn replay(opened: &Opened, options: &ConvertOptions) -> Result<(RaftIndex, u64)> {
-    let table = read_table(opened)?;
-    let backend = backend(opened);
-    let mut recovered = recover(opened, &table, backend.applied(), &replay_options(options))?;
+fn replay(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<(RaftIndex, u64)> {
+    let within = |e: Error| e.in_file(opened.path());
+    memory::before_reading(options, opened, interrupted).map_err(within)?;
+    let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+    let changes_limit = memory::after_reading(options, opened, &table, interrupted).map_err(within)?;
+    let backend = backend(opened, interrupted)?;
+    let replay_options = ReplayOptions { changes_limit, ..replay_options(options, interrupted) };
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
     let applied = recovered.replay.applied;
-    Ok((applied, keys(&mut recovered.replay.tree)))
+    let keys = keys(&mut recovered.replay.tree, Interrupt::new(interrupted))?;
+    Ok((applied, keys))
 }
 
-fn keys(tree: &mut Tree<'_>) -> u64 {
-    let Ok(root) = tree.lookup(NAMESPACE) else { return 0 };
+fn keys(tree: &mut Tree<'_>, interrupt: Interrupt<'_>) -> Result<u64> {
+    let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(0) };
     let tree = &*tree;
-    let mut keys = 0;
-    let counted: Result<()> = tree.walk(root, &mut |visit| {
+    let (mut keys, mut visited) = (0, 0);
+    tree.walk(root, &mut |visit| {
+        visited += 1;
         keys += u64::from(!tree.is_dir(visit.node));
-        Ok(())
-    });
-    counted.map_or(0, |()| keys)
+        interrupt.ask_at(visited)
+    })?;
+    Ok(keys)
 }

@@ -30,6 +30,7 @@ pub(super) fn check(
     options: &ConvertOptions,
     opened: &Opened,
     table: &Table<'_>,
+    changes_limit: Option<u64>,
     earlier: &Report,
     run: &Run<'_>,
 ) -> Result<Option<Files>> {
@@ -48,7 +49,7 @@ pub(super) fn check(
     if missing.ledger.is_none() && missing.index_map.is_none() {
         return Ok(None);
     }
-    make(&missing, opened, table, earlier, &map, run).map(Some).map_err(|e| match e.kind() {
+    make(&missing, opened, table, changes_limit, earlier, &map, run).map(Some).map_err(|e| match e.kind() {
         Kind::Verify => differs(output, &format!("it does not hold what the source holds: {e}")),
         _ => e.context("a sidecar file of the existing output cannot be made"),
     })
@@ -89,6 +90,7 @@ fn make(
     missing: &ConvertOptions,
     opened: &Opened,
     table: &Table<'_>,
+    changes_limit: Option<u64>,
     earlier: &Report,
     map: &Map,
     run: &Run<'_>,
@@ -97,7 +99,7 @@ fn make(
     let mut report = Report::new(missing);
     // TTLs count from the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
-    let prepared = prepare(opened, table, missing, &mut report, run.interrupted)?;
+    let prepared = prepare(opened, table, missing, changes_limit, &mut report, run.interrupted)?;
     verify::compare(map.bytes(), &prepared.content()?, &|| (run.interrupted)())?;
     let digested = Digested {
         db_sha256: bytes_of(&facts.db_sha256)?,

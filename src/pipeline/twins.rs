@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::{Interrupted, facts, memory};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::report::table::short;
 use crate::source::dir::SnapName;
@@ -27,6 +28,7 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
     if opened.members.len() < 2 {
         return Ok(());
     }
+    let interrupt = Interrupt::new(interrupted);
     let mut named: BTreeMap<(RaftIndex, Term), Vec<(&SnapName, &Files)>> = BTreeMap::new();
     for member in &opened.members {
         for name in &member.snapshots {
@@ -35,7 +37,7 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
     }
     for ((index, term), files) in named {
         let read = |(name, files): (&SnapName, &Files)| {
-            let snapshot = Snapshot::of(files.open_snapshot(&name.path).ok()?).ok()?;
+            let snapshot = Snapshot::of(files.open_snapshot(&name.path).ok()?, interrupt).ok()?;
             ((snapshot.index, snapshot.term) == (index, term)).then_some(snapshot)
         };
         let mut snapshots = files.into_iter().filter_map(read);
@@ -43,17 +45,19 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
         for other in snapshots {
             interrupted()?;
             if first.json() != other.json() {
-                memory::before_comparing(options, [&first, &other])?;
-                compare(&first, &other)?;
+                memory::before_comparing(options, [&first, &other], interrupted)?;
+                compare(&first, &other, interrupt)?;
             }
         }
     }
     Ok(())
 }
 
-fn compare(first: &Snapshot, other: &Snapshot) -> Result<()> {
-    let (Ok(one), Ok(two)) = (json::read(first.json()), json::read(other.json())) else { return Ok(()) };
-    let found = difference(&mut Tree::new(&one), &mut Tree::new(&two));
+fn compare(first: &Snapshot, other: &Snapshot, interrupt: Interrupt<'_>) -> Result<()> {
+    let tables = (json::read_watched(first.json(), interrupt), json::read_watched(other.json(), interrupt));
+    interrupt.ask()?;
+    let (Ok(one), Ok(two)) = tables else { return Ok(()) };
+    let found = difference(&mut Tree::new(&one), &mut Tree::new(&two), interrupt)?;
     let Some(path) = found.paths.first() else { return Ok(()) };
     let message = format!(
         "the snapshot of raft index {} and term {} differs from that of another member, {}, first in {}: which of them is right \

@@ -12,6 +12,7 @@ use super::load::{read_and_hash, source_file};
 use super::{Interrupted, prepare, program, twins};
 use crate::display;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::table::short;
@@ -28,8 +29,9 @@ use crate::verify;
 /// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     let watch = Arc::default();
-    let map = Files::new(Access::AtRest, &watch).open_db(&options.file)?;
-    let verified = verify_map(&map, options, interrupted).and_then(|found| map.check_bytes().map(|()| found));
+    let map = Files::new(Access::AtRest, &watch).open_db(&options.file, Interrupt::new(interrupted))?;
+    let verified = verify_map(&map, options, interrupted)
+        .and_then(|found| map.check_bytes(Interrupt::new(interrupted)).map(|()| found));
     watch.settle(verified)
 }
 
@@ -39,7 +41,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
     }
     interrupted()?;
     // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
-    let (facts, findings) = v3_facts(map).map_err(|e| match e.kind() {
+    let (facts, findings) = v3_facts(map, interrupted).map_err(|e| match e.kind() {
         Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
         _ => e,
     })?;
@@ -117,9 +119,9 @@ fn compare_source(
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
     let watch = Arc::default();
-    let compared = open_v2(&convert, &watch).and_then(|opened| {
+    let compared = open_v2(&convert, &watch, interrupted).and_then(|opened| {
         compare_opened(found, map, &opened, &convert, report, interrupted)?;
-        opened.check_bytes()
+        opened.check_bytes(Interrupt::new(interrupted))
     });
     watch.settle(compared)
 }
@@ -137,7 +139,7 @@ fn compare_opened(
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
     let mut scratch = Report::new(convert);
-    let prepared = prepare::prepare(opened, &table, convert, &mut scratch, interrupted).map_err(named)?;
+    let prepared = prepare::prepare(opened, &table, convert, None, &mut scratch, interrupted).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message =
             "the source has keys with a TTL: give --report, which knows the instant that they were counted from";

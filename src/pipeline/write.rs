@@ -13,6 +13,7 @@ use super::{Interrupted, Observer};
 use crate::bolt::{self, Bucket, Extent, Layout};
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{Content, schema};
 use crate::options::{ConvertOptions, To};
 use crate::output::beside;
@@ -223,8 +224,11 @@ fn check(
     };
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
-    let (summary, compared) =
-        rayon::join(|| verify::verify(map.bytes()), || verify::compare(map.bytes(), content, interrupted));
+    let (summary, compared) = rayon::join(
+        || verify::verify_watched(map.bytes(), Interrupt::new(interrupted)),
+        || verify::compare(map.bytes(), content, interrupted),
+    );
+    interrupted()?;
     compared.map_err(failed)?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))

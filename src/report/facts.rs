@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::transform::inventory::Count;
+pub use crate::transform::inventory::{Count, Elements};
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -233,8 +233,12 @@ pub struct Contents {
     /// Names of the v2 roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Keys by the first element of their path.
+    /// Keys by the first element of their path: the 1000 elements with the most keys; of equals, those that come first by
+    /// name.
     pub first_elements: BTreeMap<String, Count>,
+    /// The elements that are not listed there, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_elements: Option<Elements>,
 }
 
 /// What becomes of users and roles. Names only: no hash ever stands here.

@@ -239,8 +239,10 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
     for (at, (name, count)) in first.iter().take(FIRST_ELEMENTS).enumerate() {
         table.line(if at == 0 { "first elements" } else { "" }, format!("{name}  {}", keys_and_size(**count)));
     }
-    if first.len() > FIRST_ELEMENTS {
-        table.line("", format!("and {} more", first.len() - FIRST_ELEMENTS));
+    let others = contents.other_elements.map_or(0, |others| others.elements);
+    let more = (first.len().saturating_sub(FIRST_ELEMENTS) as u64).saturating_add(others);
+    if more > 0 {
+        table.line("", format!("and {more} more"));
     }
 }
 

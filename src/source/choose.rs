@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::source::cluster::{self, Reach, Trust};
 use crate::source::dir::SnapName;
 use crate::source::live::Files;
@@ -85,8 +86,8 @@ fn candidates<'m>(
 /// # Errors
 /// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there, [`Reason::SourceEmpty`] if there is
 /// nothing to start from.
-pub fn choose(members: &[Member], up_to: Option<RaftIndex>) -> Result<Choice> {
-    let mut search = Search::new(members, up_to)?;
+pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Choice> {
+    let mut search = Search::new(members, up_to, interrupt)?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
         let Some(snapshot) = search.load(&candidate)? else { continue };
@@ -140,8 +141,12 @@ pub struct SalvageStart {
 ///
 /// # Errors
 /// There is none; why the newest is none.
-pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Vec<SalvageStart>> {
-    let mut search = Search::new(members, up_to)?;
+pub fn salvage_starts(
+    members: &[Member],
+    up_to: Option<RaftIndex>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<SalvageStart>> {
+    let mut search = Search::new(members, up_to, interrupt)?;
     let mut starts = Vec::new();
     for candidate in
         candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect())
@@ -177,6 +182,7 @@ pub fn salvage_starts(members: &[Member], up_to: Option<RaftIndex>) -> Result<Ve
 struct Search<'m> {
     members: &'m [Member],
     up_to: Option<RaftIndex>,
+    interrupt: Interrupt<'m>,
     has_log: bool,
     /// The highest index that any member knows to be committed, as far as it is asked for.
     commit: RaftIndex,
@@ -187,11 +193,12 @@ struct Search<'m> {
 }
 
 impl<'m> Search<'m> {
-    fn new(members: &'m [Member], up_to: Option<RaftIndex>) -> Result<Search<'m>> {
+    fn new(members: &'m [Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'m>) -> Result<Search<'m>> {
         let commit = cluster::commit(members).min(up_to.unwrap_or(RaftIndex(u64::MAX)));
         Ok(Search {
             members,
             up_to,
+            interrupt,
             has_log: members.iter().any(|member| member.wal.is_some()),
             commit,
             reach: Reach::of(members, commit, Trust::Committed)?,
@@ -212,9 +219,9 @@ impl<'m> Search<'m> {
     /// Opens a snapshot; one that does not load is passed over, but not one that this process may not read: an older one would do
     /// in its place, and hold older data.
     fn load(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
-        match load(candidate.name, candidate.files) {
+        match load(candidate.name, candidate.files, self.interrupt) {
             Ok(snapshot) => Ok(Some(snapshot)),
-            Err(error) if error.reason() == Reason::PermissionDenied => Err(error),
+            Err(error) if matches!(error.reason(), Reason::PermissionDenied | Reason::Interrupted(_)) => Err(error),
             Err(error) => {
                 let passed_over = PassedOver::new(candidate.name, &error);
                 self.passed_over.push(PassedOver { damaged: true, ..passed_over });
@@ -303,8 +310,8 @@ fn blame(members: &[Member], error: Error) -> Error {
 }
 
 /// Opens a snapshot, which must be the one that its name says.
-fn load(name: &SnapName, files: &Files) -> Result<Snapshot> {
-    let snapshot = Snapshot::of(files.open_snapshot(&name.path)?)?;
+fn load(name: &SnapName, files: &Files, interrupt: Interrupt<'_>) -> Result<Snapshot> {
+    let snapshot = Snapshot::of(files.open_snapshot(&name.path)?, interrupt)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
             "expected the snapshot of term {} and index {} that its name says, found term {} and index {}",

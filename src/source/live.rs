@@ -20,6 +20,7 @@ use nix::unistd::{Whence, lseek};
 
 use crate::count;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::source::lock;
 use crate::source::map::Map;
@@ -73,8 +74,8 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::open_snapshot`].
-    pub fn open_segment(&self, path: &Path) -> Result<Map> {
-        Ok(checked(self.open(path, Locks::Segment)?))
+    pub fn open_segment(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
+        checked(self.open(path, Locks::Segment)?, interrupt)
     }
 
     /// Opens the last segment of a log. The number is where the writing stood, where somebody may be writing: no byte
@@ -82,9 +83,9 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::open_snapshot`].
-    pub fn open_growing(&self, path: &Path) -> Result<(Map, Option<u64>)> {
+    pub fn open_growing(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, Option<u64>)> {
         match self.access {
-            Access::AtRest | Access::Copied => Ok((self.open_segment(path)?, None)),
+            Access::AtRest | Access::Copied => Ok((self.open_segment(path, interrupt)?, None)),
             Access::Live => copy_growing(path).map(|(map, written)| (map, Some(written))),
         }
     }
@@ -93,9 +94,9 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::open_snapshot`]; and [`Reason::Locked`] if it changes faster than it can be read.
-    pub fn open_db(&self, path: &Path) -> Result<Map> {
+    pub fn open_db(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
         match self.access {
-            Access::AtRest => Ok(checked(self.open(path, Locks::Db)?)),
+            Access::AtRest => checked(self.open(path, Locks::Db)?, interrupt),
             Access::Copied | Access::Live => copy_db(path, || {}),
         }
     }
@@ -114,9 +115,9 @@ impl Files {
 }
 
 /// A map whose bytes all count.
-fn checked(mut map: Map) -> Map {
-    map.checksum(0..map.bytes().len());
-    map
+fn checked(mut map: Map, interrupt: Interrupt<'_>) -> Result<Map> {
+    map.checksum(0..map.bytes().len(), interrupt)?;
+    Ok(map)
 }
 
 /// Maps a file that is no source.
@@ -354,7 +355,7 @@ mod tests {
     #[test]
     fn the_end_of_writing_is_behind_the_last_byte_that_is_not_zero() {
         let live = files(Access::Live);
-        let at = |bytes: &[u8]| live.open_growing(file(bytes).path()).unwrap().1.unwrap();
+        let at = |bytes: &[u8]| live.open_growing(file(bytes).path(), Interrupt::default()).unwrap().1.unwrap();
         assert_eq!(at(b""), 0);
         assert_eq!(at(&[0; 5000]), 0);
         assert_eq!(at(b"\0a\0\0"), 2);
@@ -366,8 +367,8 @@ mod tests {
     #[test]
     fn a_copy_outlives_what_becomes_of_the_file() {
         let source = file(&[7; 100_000]);
-        let map = files(Access::Copied).open_segment(source.path()).unwrap();
-        let db = files(Access::Live).open_db(source.path()).unwrap();
+        let map = files(Access::Copied).open_segment(source.path(), Interrupt::default()).unwrap();
+        let db = files(Access::Live).open_db(source.path(), Interrupt::default()).unwrap();
         source.as_file().set_len(0).unwrap();
         for map in [map, db] {
             assert_eq!(map.bytes(), [7; 100_000]);

@@ -17,6 +17,7 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 use nix::libc;
 
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::{self, Interrupt};
 
 /// A regular file mapped read-only, or bytes in its place.
 #[derive(Debug)]
@@ -105,21 +106,33 @@ impl Map {
     }
 
     /// The CRC-32C of a part of the file, which must have it again whenever [`Map::check_bytes`] is called.
-    pub(super) fn checksum(&mut self, part: Range<usize>) -> u32 {
-        let crc = crc32c::crc32c(self.bytes().get(part.clone()).unwrap_or_default());
+    ///
+    /// # Errors
+    /// An interruption.
+    pub(super) fn checksum(&mut self, part: Range<usize>, interrupt: Interrupt<'_>) -> Result<u32> {
+        let crc = self.crc(&part, interrupt)?;
         if self.is_mapped() {
             self.sums.push((part, crc));
         }
-        crc
+        Ok(crc)
+    }
+
+    fn crc(&self, part: &Range<usize>, interrupt: Interrupt<'_>) -> Result<u32> {
+        let mut crc = 0;
+        for chunk in self.bytes().get(part.clone()).unwrap_or_default().chunks(interrupt::CHUNK) {
+            interrupt.ask()?;
+            crc = crc32c::crc32c_append(crc, chunk);
+        }
+        Ok(crc)
     }
 
     /// Checks that the bytes are those that were read first. Reads all of them again.
     ///
     /// # Errors
-    /// [`Reason::ChangedWhileReading`].
-    pub fn check_bytes(&self) -> Result<()> {
+    /// [`Reason::ChangedWhileReading`]; an interruption.
+    pub fn check_bytes(&self, interrupt: Interrupt<'_>) -> Result<()> {
         for (part, expected) in &self.sums {
-            let found = crc32c::crc32c(self.bytes().get(part.clone()).unwrap_or_default());
+            let found = self.crc(part, interrupt)?;
             if found != *expected {
                 let message = format!(
                     "{} bytes from here on changed while they were being read (CRC-32C {expected:08x} before, {found:08x} now)",
@@ -338,13 +351,13 @@ mod tests {
     #[test]
     fn bytes_that_change_are_found() {
         let (file, mut map) = map(10_000);
-        let crc = map.checksum(0..10_000);
+        let crc = map.checksum(0..10_000, Interrupt::default()).unwrap();
         assert_eq!(crc, crc32c::crc32c(&[7; 10_000]));
-        map.check_bytes().unwrap();
+        map.check_bytes(Interrupt::default()).unwrap();
         file.as_file().write_all_at(&[8], 9_000).unwrap();
-        let error = map.check_bytes().unwrap_err();
+        let error = map.check_bytes(Interrupt::default()).unwrap_err();
         assert_eq!((error.reason(), error.offset()), (Reason::ChangedWhileReading, Some(0)));
         file.as_file().write_all_at(&[7], 9_000).unwrap();
-        map.check_bytes().unwrap();
+        map.check_bytes(Interrupt::default()).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
+use crate::interrupt::Interrupt;
 use crate::source::choose::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
@@ -91,17 +92,17 @@ impl Found {
     ///
     /// # Errors
     /// [`Reason::ChangedWhileReading`].
-    pub fn check_bytes(&self) -> Result<()> {
+    pub fn check_bytes(&self, interrupt: Interrupt<'_>) -> Result<()> {
         match self {
-            Found::V2(opened) => opened.check_bytes(),
-            Found::V3File(map) | Found::V3Only(map) => map.check_bytes(),
+            Found::V2(opened) => opened.check_bytes(interrupt),
+            Found::V3File(map) | Found::V3Only(map) => map.check_bytes(interrupt),
         }
     }
 }
 
 /// How to open a source.
 #[derive(Debug, Clone, Default)]
-pub struct OpenOptions {
+pub struct OpenOptions<'a> {
     /// Learns of each file that is opened.
     pub watch: Arc<Watch>,
     /// Start from a snapshot at or below this raft index.
@@ -112,13 +113,15 @@ pub struct OpenOptions {
     pub allow_live: bool,
     /// Open a log also where no state leads to it: only its entries are to be shown.
     pub log_only: bool,
+    /// Ends the reading of logs and snapshots.
+    pub interrupt: Interrupt<'a>,
 }
 
 /// Opens a source.
 ///
 /// # Errors
 /// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
-pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Found> {
+pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
     let settled = |found: &Found| match found {
         Found::V2(opened) => opened.is_settled(),
         Found::V3File(_) | Found::V3Only(_) => true,
@@ -127,13 +130,13 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Foun
     if options.allow_live { live::again(attempt, settled) } else { attempt() }
 }
 
-fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Found> {
+fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
     let access = if options.allow_live { Access::Copied } else { Access::AtRest };
     let files = Files::new(access, &options.watch);
     let opened = match detect(path, wal_dir)? {
-        Source::V3File(path) => return files.open_db(&path).map(Found::V3File),
-        Source::V3Only(path) => return files.open_db(&path).map(Found::V3Only),
-        Source::Snapshot(path) => lone_snapshot(path, files)?,
+        Source::V3File(path) => return files.open_db(&path, options.interrupt).map(Found::V3File),
+        Source::V3Only(path) => return files.open_db(&path, options.interrupt).map(Found::V3Only),
+        Source::Snapshot(path) => lone_snapshot(path, files, options.interrupt)?,
         Source::Directory(dir) => one_member(member(dir, wal_dir, options)?, options)?,
     };
     Ok(Found::V2(Box::new(opened)))
@@ -144,12 +147,12 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions) -> Result<Fou
 /// # Errors
 /// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
 /// their logs together do not reach what is committed.
-pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions) -> Result<Opened> {
+pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
     if options.allow_live { live::again(attempt, Opened::is_settled) } else { attempt() }
 }
 
-fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions) -> Result<Opened> {
+fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
         let Some(dir) = detect_member(path, wal_dir)? else {
@@ -170,15 +173,15 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions) -> Res
     opened(members, options)
 }
 
-fn lone_snapshot(path: PathBuf, files: Files) -> Result<Opened> {
-    let snapshot = Snapshot::of(files.open_snapshot(&path)?)?;
+fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Result<Opened> {
+    let snapshot = Snapshot::of(files.open_snapshot(&path)?, interrupt)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { files, snapshots: vec![name], ..Member::without_files(path) };
     Ok(Opened::at(vec![member], choice))
 }
 
-fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions) -> Result<Member> {
+fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Member> {
     let access = match (check_locks(&dir), options.allow_live) {
         (Ok(()), false) => Access::AtRest,
         (Ok(()), true) => Access::Copied,
@@ -190,10 +193,10 @@ fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions) -> Result<Membe
         options.watch.directory(dir.clone(), wal_dir.clone());
     }
     // In this order where an etcd is running: the log, read last, knows all that was listed and read before it.
-    let db = dir.db.as_deref().map(|path| files.open_db(path)).transpose()?;
-    let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, files.open_db(path)?)));
+    let db = dir.db.as_deref().map(|path| files.open_db(path, options.interrupt)).transpose()?;
+    let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, files.open_db(path, options.interrupt)?)));
     let received_dbs = received.collect::<Result<_>>()?;
-    let wal = dir.segments.as_deref().map(|names| Wal::read(names, &files)).transpose()?;
+    let wal = dir.segments.as_deref().map(|names| Wal::read(names, &files, options.interrupt)).transpose()?;
     if access == Access::Copied {
         // An etcd that was started meanwhile: then this is read as its files are.
         check_locks(&dir)?;
@@ -222,7 +225,7 @@ fn check_locks(dir: &DataDir) -> Result<()> {
 pub(crate) const WHAT_TO_DO: &str = "take another copy, give the other members' directories to `convert` too, or have it skip the damage with --salvage";
 
 /// One member alone: its damage is an error, unless it is to be salvaged.
-fn one_member(mut member: Member, options: &OpenOptions) -> Result<Opened> {
+fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
     if member.has_empty_log() && options.salvage && !member.snapshots.is_empty() {
         member = Member { wal: None, ..member };
     }
@@ -249,14 +252,14 @@ fn one_member(mut member: Member, options: &OpenOptions) -> Result<Opened> {
     })
 }
 
-fn opened(members: Vec<Member>, options: &OpenOptions) -> Result<Opened> {
+fn opened(members: Vec<Member>, options: &OpenOptions<'_>) -> Result<Opened> {
     if options.salvage {
-        let mut starts = salvage_starts(&members, options.up_to)?;
+        let mut starts = salvage_starts(&members, options.up_to, options.interrupt)?;
         let choice = starts.remove(0).choice;
         return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, choice) });
     }
-    match choose(&members, options.up_to) {
-        Err(_) if options.log_only => {
+    match choose(&members, options.up_to, options.interrupt) {
+        Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
             let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
             Ok(Opened { log_only: true, ..Opened::at(members, choice) })
         }
@@ -371,7 +374,7 @@ impl Opened {
     ///
     /// # Errors
     /// [`Reason::ChangedWhileReading`].
-    pub fn check_bytes(&self) -> Result<()> {
-        self.maps().into_iter().try_for_each(Map::check_bytes)
+    pub fn check_bytes(&self, interrupt: Interrupt<'_>) -> Result<()> {
+        self.maps().into_iter().try_for_each(|map| map.check_bytes(interrupt))
     }
 }

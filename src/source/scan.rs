@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::source::evidence::Marks;
 use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
@@ -53,7 +54,10 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Reads segments, sorted by name.
-    pub(super) fn read(segments: &[Segment]) -> (Scan, End) {
+    ///
+    /// # Errors
+    /// An interruption.
+    pub(super) fn read(segments: &[Segment], interrupt: Interrupt<'_>) -> Result<(Scan, End)> {
         let first_index = segments.first().map_or(RaftIndex(0), |segment| segment.name.index);
         let mut scan = Scan { first_index, ..Scan::default() };
         let mut end = End::Clean;
@@ -61,8 +65,9 @@ impl Scan {
         for (number, segment) in segments.iter().enumerate() {
             let last = number + 1 == segments.len();
             scan.begin_segment(previous, segment);
-            match scan.segment(number, segment, last) {
+            match scan.segment(number, segment, last, interrupt) {
                 Ok(None) => {}
+                Err(error) if matches!(error.reason(), Reason::Interrupted(_)) => return Err(error),
                 Ok(Some(offset)) if last => end = End::Torn { segment: segment.name.path.clone(), offset },
                 Ok(Some(offset)) => {
                     scan.hole(damaged(offset, "expected a whole record in a segment that has a successor"), segment);
@@ -73,7 +78,7 @@ impl Scan {
             previous = Some(segment);
         }
         let end = scan.end(end);
-        (scan, end)
+        Ok((scan, end))
     }
 
     /// The log has its end. A hard state may be lost in a hole that no other one follows.
@@ -120,11 +125,18 @@ impl Scan {
     }
 
     /// Reads one segment. `Some` is the offset of a torn frame.
-    fn segment(&mut self, number: usize, segment: &Segment, last: bool) -> Result<Option<u64>> {
+    fn segment(
+        &mut self,
+        number: usize,
+        segment: &Segment,
+        last: bool,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Option<u64>> {
         let bytes = segment.map.bytes();
         let mut offset = 0;
         let mut first = true;
         loop {
+            interrupt.ask()?;
             let (record, next, padded) = match read_frame(bytes, offset) {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {

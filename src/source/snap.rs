@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::source::live;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
@@ -40,16 +41,16 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
     pub fn open(path: &Path) -> Result<Snapshot> {
-        Snapshot::of(live::map(path)?)
+        Snapshot::of(live::map(path)?, Interrupt::default())
     }
 
     /// Checks the bytes of a `.snap` file.
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
-    pub fn of(mut map: Map) -> Result<Snapshot> {
+    /// As [`Snapshot::open`], and an interruption.
+    pub fn of(mut map: Map, interrupt: Interrupt<'_>) -> Result<Snapshot> {
         let path = map.path().to_path_buf();
-        let Parsed { json, index, term, conf_state } = read(&mut map).map_err(|e| e.in_file(&path))?;
+        let Parsed { json, index, term, conf_state } = read(&mut map, interrupt).map_err(|e| e.in_file(&path))?;
         Ok(Snapshot { map, json, index, term, conf_state })
     }
 
@@ -92,12 +93,12 @@ pub struct Parsed {
 /// # Errors
 /// As [`Snapshot::open`].
 pub fn parse(bytes: &[u8]) -> Result<Parsed> {
-    read(&mut Map::held(Path::new("memory"), bytes.to_vec()))
+    read(&mut Map::held(Path::new("memory"), bytes.to_vec()), Interrupt::default())
 }
 
-fn read(map: &mut Map) -> Result<Parsed> {
+fn read(map: &mut Map, interrupt: Interrupt<'_>) -> Result<Parsed> {
     let body = container(map.bytes())?;
-    let found = map.checksum(body.range.clone());
+    let found = map.checksum(body.range.clone(), interrupt)?;
     if u64::from(found) != body.crc {
         let message = format!("expected snapshot data with CRC-32C {:08x}, found {found:08x}", body.crc);
         return Err(damaged(body.range.start as u64, message));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::source::evidence::Marks;
 use crate::source::live::Files;
 use crate::source::map::Map;
@@ -126,16 +127,16 @@ impl Wal {
     /// Reads all segments, which must be sorted by name. Damage is no error here: see [`Wal::end`] and [`Wal::holes`].
     ///
     /// # Errors
-    /// A segment cannot be opened.
-    pub fn read(names: &[SegmentName], files: &Files) -> Result<Wal> {
+    /// A segment cannot be opened; an interruption.
+    pub fn read(names: &[SegmentName], files: &Files, interrupt: Interrupt<'_>) -> Result<Wal> {
         let open = |(number, name): (usize, &SegmentName)| {
             let (map, written) = match number + 1 == names.len() {
-                true => files.open_growing(&name.path)?,
-                false => (files.open_segment(&name.path)?, None),
+                true => files.open_growing(&name.path, interrupt)?,
+                false => (files.open_segment(&name.path, interrupt)?, None),
             };
             Ok(Segment { name: name.clone(), map, written })
         };
-        Ok(Wal::scan(names.iter().enumerate().map(open).collect::<Result<_>>()?))
+        Wal::scan(names.iter().enumerate().map(open).collect::<Result<_>>()?, interrupt)
     }
 
     /// Reads a log that is in memory: the segments' names, which must be sorted, and their bytes.
@@ -144,13 +145,13 @@ impl Wal {
     /// The damage that it ends in.
     pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
         let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name, written: None };
-        let mut wal = Wal::scan(segments.into_iter().map(held).collect());
+        let mut wal = Wal::scan(segments.into_iter().map(held).collect(), Interrupt::default())?;
         wal.take_end_damage().map_or(Ok(wal), Err)
     }
 
-    fn scan(segments: Vec<Segment>) -> Wal {
-        let (scan, end) = Scan::read(&segments);
-        Wal { segments, scan, end }
+    fn scan(segments: Vec<Segment>, interrupt: Interrupt<'_>) -> Result<Wal> {
+        let (scan, end) = Scan::read(&segments, interrupt)?;
+        Ok(Wal { segments, scan, end })
     }
 
     /// How the log ends.

@@ -1,6 +1,7 @@
 //! What the tree holds, counted on the way through it, whatever becomes of it.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -59,12 +60,72 @@ pub struct Inventory {
     /// Keys whose name or value holds U+FFFD for bytes that an earlier snapshot could not keep.
     pub replaced: u64,
     /// Keys by first path element.
-    pub first_elements: BTreeMap<Vec<u8>, Count>,
+    pub first_elements: FirstElements,
+}
+
+/// Elements that are listed.
+const LISTED: usize = 1000;
+
+/// Keys by the first element of their path: the elements with the most keys, and how many others there are.
+#[derive(Debug, Default, Clone)]
+pub struct FirstElements {
+    /// The smallest of them first; of equals, the last name.
+    listed: BTreeSet<(u64, Reverse<Vec<u8>>, u64)>,
+    /// The one whose keys are being counted: a walk visits them together.
+    open: Option<(Vec<u8>, Count)>,
+    others: Elements,
+}
+
+/// Elements that are not listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Elements {
+    /// How many.
+    pub elements: u64,
+    /// Keys in them.
+    pub keys: u64,
+    /// Bytes of these keys' names and values.
+    pub bytes: u64,
+}
+
+impl FirstElements {
+    fn add(&mut self, name: &[u8], bytes: u64) {
+        match &mut self.open {
+            Some((open, count)) if *open == name => count.add(bytes),
+            _ => {
+                self.close();
+                self.open = Some((name.to_vec(), Count { keys: 1, bytes }));
+            }
+        }
+    }
+
+    /// All keys are counted.
+    pub(crate) fn close(&mut self) {
+        let Some((name, count)) = self.open.take() else { return };
+        self.listed.insert((count.keys, Reverse(name), count.bytes));
+        if self.listed.len() > LISTED
+            && let Some((keys, _, bytes)) = self.listed.pop_first()
+        {
+            self.others.elements += 1;
+            self.others.keys = self.others.keys.saturating_add(keys);
+            self.others.bytes = self.others.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// The elements that are listed, in no order that matters.
+    pub fn listed(&self) -> impl Iterator<Item = (&[u8], Count)> {
+        self.listed.iter().map(|(keys, name, bytes)| (name.0.as_slice(), Count { keys: *keys, bytes: *bytes }))
+    }
+
+    /// Those that are not.
+    pub fn others(&self) -> Elements {
+        self.others
+    }
 }
 
 impl Inventory {
     /// Counts a key: its v2 name, and the bytes of name and value.
-    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit, key: &[u8], bytes: u64, policy: &Policy) {
+    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit<'_>, key: &[u8], bytes: u64, policy: &Policy) {
         self.keys.add(bytes);
         if path::is_hidden(key) {
             self.hidden.add(bytes);
@@ -78,10 +139,25 @@ impl Inventory {
         }
         let (in_path, in_value) = tree.replaced(visit.node);
         self.replaced += u64::from(in_path || in_value);
-        let first = path::components(key).next().unwrap_or_default();
-        match self.first_elements.get_mut(first) {
-            Some(count) => count.add(bytes),
-            None => drop(self.first_elements.insert(first.to_vec(), Count { keys: 1, bytes })),
+        self.first_elements.add(path::components(key).next().unwrap_or_default(), bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_elements_with_the_most_keys_are_listed_and_the_rest_is_counted() {
+        let mut first = FirstElements::default();
+        for number in 0..3000 {
+            let keys = if number == 2500 { 3 } else { 1 };
+            (0..keys).for_each(|_| first.add(format!("{number:04}").as_bytes(), 10));
         }
+        first.close();
+        let names: BTreeSet<&[u8]> = first.listed().map(|(name, _)| name).collect();
+        assert_eq!((names.len(), first.listed().map(|(_, count)| count.keys).sum::<u64>()), (LISTED, 1002));
+        assert!(names.contains(&b"0000"[..]) && names.contains(&b"0998"[..]) && names.contains(&b"2500"[..]));
+        assert_eq!(first.others(), Elements { elements: 2000, keys: 2000, bytes: 20_000 });
     }
 }

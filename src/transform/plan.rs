@@ -183,7 +183,7 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> 
     let mut visited = 0u64;
     let tree = &*tree;
     let mut open_dirs = OpenDirs::default();
-    tree.walk::<Error>(root, &mut |visit: Visit| {
+    tree.walk::<Error>(root, &mut |visit: Visit<'_>| {
         visited += 1;
         if visited.is_multiple_of(1 << 16) {
             interrupted()?;
@@ -191,6 +191,7 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> 
         if visit.node == root { Ok(()) } else { plan.visit(tree, policy, &visit, &mut open_dirs) }
     })?;
     open_dirs.close_all(tree, &mut plan, policy);
+    plan.inventory.first_elements.close();
     plan.refuse(tree, policy)?;
     Ok(plan)
 }
@@ -203,20 +204,17 @@ struct OpenDirs {
 
 struct OpenDir {
     node: NodeRef,
-    path_len: usize,
+    /// Levels that it is below the root of the walk.
+    depth: usize,
     expiry: Option<Timestamp>,
     /// Something below it is carried over.
     kept: bool,
 }
 
 impl OpenDirs {
-    /// Leaves the directories that a node with this path is not below. A walk visits a directory before its children.
-    fn leave(&mut self, path: &[u8], tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
-        while let Some(dir) = self.dirs.last() {
-            let below = path.get(dir.path_len) == Some(&b'/') && path.starts_with(&tree.path(dir.node));
-            if below {
-                break;
-            }
+    /// Leaves the directories that a node of this depth is not below. A walk visits a directory before its children.
+    fn leave(&mut self, depth: usize, tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
+        while self.dirs.last().is_some_and(|dir| dir.depth >= depth) {
             self.close(tree, plan, policy);
         }
     }
@@ -243,15 +241,14 @@ impl OpenDirs {
 }
 
 impl Plan {
-    fn visit(&mut self, tree: &Tree<'_>, policy: &mut Policy, visit: &Visit, open: &mut OpenDirs) -> Result<()> {
+    fn visit(&mut self, tree: &Tree<'_>, policy: &mut Policy, visit: &Visit<'_>, open: &mut OpenDirs) -> Result<()> {
         let node = visit.node;
-        let path = tree.path(node);
-        open.leave(&path, tree, self, policy);
-        let key = path::user_key(&path);
+        open.leave(visit.depth, tree, self, policy);
+        let key = path::user_key(visit.path);
         if tree.is_dir(node) {
             self.inventory.directories += 1;
             if policy.leave_out(key, visit.expiry).is_none() {
-                open.dirs.push(OpenDir { node, path_len: path.len(), expiry: visit.expiry, kept: false });
+                open.dirs.push(OpenDir { node, depth: visit.depth, expiry: visit.expiry, kept: false });
             }
             return Ok(());
         }
@@ -259,7 +256,7 @@ impl Plan {
         self.inventory.count(tree, visit, key, bytes, policy);
         let outcome = match policy.leave_out(key, visit.expiry) {
             Some(why) => Err(why),
-            None => self.lease(policy, key, visit).ok_or(Why::Ttl),
+            None => self.lease(policy, key, node, visit.expiry).ok_or(Why::Ttl),
         };
         let lease = match outcome {
             Ok(lease) => lease,
@@ -289,15 +286,21 @@ impl Plan {
     }
 
     /// The lease of a key; `None` if its TTL leaves it out.
-    fn lease(&mut self, policy: &mut Policy, key: &[u8], visit: &Visit) -> Option<LeaseSlot> {
-        let (Some(expiry), Some(as_of)) = (visit.expiry, policy.as_of) else { return Some(LeaseSlot(0)) };
+    fn lease(
+        &mut self,
+        policy: &mut Policy,
+        key: &[u8],
+        node: NodeRef,
+        expiry: Option<Timestamp>,
+    ) -> Option<LeaseSlot> {
+        let (Some(expiry), Some(as_of)) = (expiry, policy.as_of) else { return Some(LeaseSlot(0)) };
         let left = match policy.ttl.policy(key) {
             TtlPolicy::Lease => seconds_left(expiry, as_of),
             TtlPolicy::Fixed(seconds) => seconds,
             TtlPolicy::Permanent => return Some(LeaseSlot(0)),
             TtlPolicy::Drop => return None,
             TtlPolicy::Fail => {
-                self.refused.get_or_insert((visit.node, 0)).1 += 1;
+                self.refused.get_or_insert((node, 0)).1 += 1;
                 return None;
             }
         };
@@ -338,10 +341,9 @@ impl Plan {
     fn mark(&mut self, tree: &Tree<'_>, dir: &OpenDir, policy: &mut Policy) {
         let path = tree.path(dir.node);
         let key = path::user_key(&path);
-        let visit = Visit { node: dir.node, expiry: dir.expiry };
         // A TTL on a directory without keys is nothing to refuse.
         let refused = self.refused;
-        let lease = self.lease(policy, key, &visit);
+        let lease = self.lease(policy, key, dir.node, dir.expiry);
         self.refused = refused;
         let Some(lease) = lease else { return };
         let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };

@@ -4,7 +4,7 @@
 //! were read from, nor why these rules hold.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
@@ -12,12 +12,13 @@ use jiff::Timestamp;
 use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
+use crate::limits;
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::v3_request::V3Request;
 use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Members, Voters};
-use crate::v2store::overlay::{Missing, NewNode, Tree};
+use crate::v2store::overlay::{Missing, NewNode, Tree, Value};
 use crate::v2store::path;
 
 /// What an entry did.
@@ -125,6 +126,12 @@ impl<'m> Replay<'m> {
     }
 
     fn request(&mut self, request: &Request<'m>, entry: &Entry<'m>) -> Result<Effect> {
+        // A component takes two bytes at least.
+        if request.path.len() / 2 >= limits::MAX_PATH_COMPONENTS
+            && path::components(request.path).count() > limits::MAX_PATH_COMPONENTS
+        {
+            return Err(damaged(format!("expected a path of at most {} components", limits::MAX_PATH_COMPONENTS)));
+        }
         let request = Prepared {
             path: path::clean(request.path),
             expiry: instant(request.expiration),
@@ -247,18 +254,8 @@ pub struct InOrderNames {
 
 impl InOrderNames {
     fn make(&mut self, path: &[u8]) {
-        let hash = self.hashes(path).last();
-        self.made.extend(hash.map(|(_, hash)| hash));
-    }
-
-    /// The last components of a path and of those above it, with hashes of these paths.
-    fn hashes<'p>(&self, path: &'p [u8]) -> impl Iterator<Item = (&'p [u8], u64)> + use<'p> {
-        let mut hasher = self.hasher.build_hasher();
-        path::components(path).map(move |name| {
-            hasher.write_usize(name.len());
-            hasher.write(name);
-            (name, hasher.clone().finish())
-        })
+        let hash = self.hashes(path).last().map(|(hash, _)| hash);
+        self.made.extend(hash);
     }
 
     /// The path or a directory above it may be such a name.
@@ -267,9 +264,17 @@ impl InOrderNames {
             return;
         }
         let named = |name: &[u8]| name.iter().all(u8::is_ascii_digit);
-        if self.hashes(path).any(|(name, hash)| named(name) && self.made.contains(&hash)) {
+        if self.hashes(path).any(|(hash, name)| named(name) && self.made.contains(&hash)) {
             self.used.push(index);
         }
+    }
+
+    /// Hashes of the directories above a clean path and of the path, each made from the one before it, and their names.
+    fn hashes<'p>(&self, path: &'p [u8]) -> impl Iterator<Item = (u64, &'p [u8])> {
+        path::components(path).scan(0u64, |above, name| {
+            *above = self.hasher.hash_one((*above, name));
+            Some((*above, name))
+        })
     }
 }
 
@@ -300,7 +305,7 @@ impl<'m> Replay<'m> {
             Err(Missing::NotDir) => return Err(NOT_DIR),
             Err(Missing::NotFound) => {}
         }
-        self.put_new(&path, request, Cow::Borrowed(request.request.val))?;
+        self.put_new(&path, request, request.request.val.into())?;
         if let Some(names) = self.names.as_mut().filter(|_| unique) {
             names.make(&path);
         }
@@ -314,9 +319,9 @@ impl<'m> Replay<'m> {
             Err(Missing::NotFound) => None,
         };
         let value = match found {
-            Some(node) if request.refresh => self.tree.value(node),
+            Some(node) if request.refresh => self.tree.shared_value(node),
             None if request.refresh => return Err(KEY_NOT_FOUND),
-            _ => Cow::Borrowed(request.request.val),
+            _ => request.request.val.into(),
         };
         self.writable(&request.path)?;
         if found.is_some_and(|node| self.tree.is_dir(node)) {
@@ -325,7 +330,7 @@ impl<'m> Replay<'m> {
         self.put_new(&request.path, request, value)
     }
 
-    fn put_new(&mut self, path: &[u8], request: &Prepared<'_, 'm>, value: Cow<'m, [u8]>) -> Result<(), u16> {
+    fn put_new(&mut self, path: &[u8], request: &Prepared<'_, 'm>, value: Value<'m>) -> Result<(), u16> {
         let index = self.next();
         let node = NewNode {
             index,
@@ -360,7 +365,7 @@ impl<'m> Replay<'m> {
             return Err(NOT_FILE);
         }
         let Request { prev_value, prev_index, .. } = request.request;
-        let value_matches = prev_value.is_empty() || *self.tree.value(node) == **prev_value;
+        let value_matches = prev_value.is_empty() || self.tree.has_value(node, prev_value);
         let index_matches = *prev_index == 0 || self.tree.modified(node) == V2Index(*prev_index);
         if value_matches && index_matches { Ok(()) } else { Err(TEST_FAILED) }
     }
@@ -368,7 +373,7 @@ impl<'m> Replay<'m> {
     /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
     fn change(&mut self, request: &Prepared<'_, 'm>, keep_value: bool) {
         let index = self.next();
-        let value = if keep_value { None } else { Some(Cow::Borrowed(request.request.val)) };
+        let value = if keep_value { None } else { Some(request.request.val.into()) };
         self.tree.update(&request.path, value, index, request.expiry);
         self.tree.current_index = index;
     }

@@ -3,15 +3,21 @@
 //! Compares all that an output can depend on: the nodes of the key space and the values of the auth store. Knows trees; not
 //! how they came about.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
+use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::v2store::overlay::{NodeRef, Tree};
+use crate::v2store::path;
 
 /// Names of nodes that are kept of a difference; the rest is counted.
 const NAMED: usize = 1000;
+
+/// Bytes of these names: those of directories above one another are as long as they are many.
+const NAMED_BYTES: usize = 1 << 20;
 
 /// Where two trees differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,65 +29,99 @@ pub struct Difference {
 }
 
 /// Compares two trees.
-pub fn difference(one: &mut Tree<'_>, other: &mut Tree<'_>) -> Difference {
+///
+/// # Errors
+/// An interruption.
+pub fn difference(one: &mut Tree<'_>, other: &mut Tree<'_>, interrupt: Interrupt<'_>) -> Result<Difference> {
     let hasher = DefaultHashBuilder::default();
     let mut nodes: HashMap<u64, u64> = HashMap::new();
-    each(one, &mut |tree, node, whole| {
-        nodes.insert(hasher.hash_one(tree.path(node)), content(tree, node, whole, &hasher));
-    });
+    each(one, &hasher, interrupt, &mut |tree, shown| {
+        nodes.insert(shown.place, content(tree, shown, &hasher));
+    })?;
     let mut found = Found::default();
-    each(other, &mut |tree, node, whole| {
-        let path = tree.path(node);
-        if nodes.remove(&hasher.hash_one(&path)) != Some(content(tree, node, whole, &hasher)) {
-            found.add(&path);
+    each(other, &hasher, interrupt, &mut |tree, shown| {
+        if nodes.remove(&shown.place) != Some(content(tree, shown, &hasher)) {
+            found.add(shown.path);
         }
-    });
+    })?;
     if !nodes.is_empty() {
-        each(one, &mut |tree, node, _| {
-            let path = tree.path(node);
-            if nodes.contains_key(&hasher.hash_one(&path)) {
-                found.add(&path);
+        each(one, &hasher, interrupt, &mut |_, shown| {
+            if nodes.contains_key(&shown.place) {
+                found.add(shown.path);
             }
-        });
+        })?;
     }
-    Difference { count: found.count, paths: found.paths.into_keys().collect() }
+    Ok(Difference { count: found.count, paths: found.paths.into_iter().collect() })
+}
+
+/// A node, and what it is told by.
+struct Shown<'a> {
+    node: NodeRef,
+    path: &'a [u8],
+    /// A hash of the path, made from that of its directory.
+    place: u64,
+    /// Everything of the node counts, not only its value.
+    whole: bool,
 }
 
 /// The first paths, sorted, and how many there are.
 #[derive(Default)]
 struct Found {
     count: u64,
-    paths: BTreeMap<Vec<u8>, ()>,
+    paths: BTreeSet<Vec<u8>>,
+    /// Bytes of the paths.
+    bytes: usize,
 }
 
 impl Found {
     fn add(&mut self, path: &[u8]) {
         self.count += 1;
-        if self.paths.len() < NAMED {
-            self.paths.insert(path.to_vec(), ());
-        } else if self.paths.last_key_value().is_some_and(|(last, ())| path < last.as_slice()) {
-            self.paths.insert(path.to_vec(), ());
-            self.paths.pop_last();
+        let is_full = self.paths.len() == NAMED || self.bytes + path.len() > NAMED_BYTES;
+        if is_full && self.paths.last().is_some_and(|last| path > last.as_slice()) {
+            return;
+        }
+        if self.paths.insert(path.to_vec()) {
+            self.bytes += path.len();
+        }
+        while self.paths.len() > NAMED || (self.bytes > NAMED_BYTES && self.paths.len() > 1) {
+            self.bytes -= self.paths.pop_last().map_or(0, |last| last.len());
         }
     }
 }
 
 /// Shows each node of the key space, then those of the auth store, of which only the values count.
-fn each<'m>(tree: &mut Tree<'m>, show: &mut dyn FnMut(&Tree<'m>, NodeRef, bool)) {
+fn each<'m>(
+    tree: &mut Tree<'m>,
+    hasher: &DefaultHashBuilder,
+    interrupt: Interrupt<'_>,
+    show: &mut dyn FnMut(&Tree<'m>, &Shown<'_>),
+) -> Result<()> {
     for (namespace, whole) in [(&b"/1"[..], true), (b"/2", false)] {
         let Ok(root) = tree.lookup(namespace) else { continue };
         let tree = &*tree;
-        let walked: Result<(), std::convert::Infallible> = tree.walk(root, &mut |visit| {
-            show(tree, visit.node, whole);
-            Ok(())
-        });
-        let Ok(()) = walked;
+        // Hashes of the directories that the walk is inside of, and of the node.
+        let mut places = vec![hasher.hash_one(namespace)];
+        let mut visited = 0;
+        tree.walk(root, &mut |visit| {
+            visited += 1;
+            interrupt.ask_at(visited)?;
+            if visit.depth > 0 {
+                places.truncate(visit.depth);
+                let name = path::split(visit.path).1;
+                places.push(hasher.hash_one((places.last(), name)));
+            }
+            let place = places.last().copied().unwrap_or(0);
+            show(tree, &Shown { node: visit.node, path: visit.path, place, whole });
+            Ok::<_, crate::error::Error>(())
+        })?;
     }
+    Ok(())
 }
 
-fn content(tree: &Tree<'_>, node: NodeRef, whole: bool, hasher: &DefaultHashBuilder) -> u64 {
+fn content(tree: &Tree<'_>, shown: &Shown<'_>, hasher: &DefaultHashBuilder) -> u64 {
+    let node = shown.node;
     let value = (!tree.is_dir(node)).then(|| tree.value(node));
-    let place = whole.then(|| (tree.created(node).0, tree.modified(node).0, tree.expiry(node)));
+    let place = shown.whole.then(|| (tree.created(node).0, tree.modified(node).0, tree.expiry(node)));
     hasher.hash_one((value, place))
 }
 
@@ -103,7 +143,7 @@ mod tests {
 
     fn paths(one: &[(&str, &'static str, u64)], other: &[(&str, &'static str, u64)]) -> Vec<String> {
         let table = Table::empty();
-        let found = difference(&mut tree(&table, one), &mut tree(&table, other));
+        let found = difference(&mut tree(&table, one), &mut tree(&table, other), Interrupt::default()).unwrap();
         assert_eq!(found.count, found.paths.len() as u64);
         found.paths.into_iter().map(|path| String::from_utf8(path).unwrap()).collect()
     }
@@ -129,10 +169,10 @@ mod tests {
         let table = Table::empty();
         let mut one = Tree::new(&table);
         for number in (0..1500u32).rev() {
-            let node = NewNode { index: V2Index(1), expiry: None, value: Some(b"x".into()) };
+            let node = NewNode { index: V2Index(1), expiry: None, value: Some(b"x"[..].into()) };
             one.put(format!("/1/{number:04}").as_bytes(), node).unwrap();
         }
-        let found = difference(&mut one, &mut Tree::new(&table));
+        let found = difference(&mut one, &mut Tree::new(&table), Interrupt::default()).unwrap();
         assert_eq!((found.count, found.paths.len()), (1500, 1000));
         assert_eq!(
             (found.paths.first().unwrap().as_slice(), found.paths.last().unwrap().as_slice()),

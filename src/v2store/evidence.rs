@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::ids::{MemberId, RaftIndex};
-use crate::source::cluster::Located;
 use crate::source::dir::Layout;
 use crate::source::open::{Member, Opened};
 use crate::source::raft::parse_proposal;
@@ -20,7 +19,7 @@ use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
 use crate::v2store::membership;
 use crate::v2store::overlay::Tree;
 use crate::v2store::path;
-use crate::v2store::recover::BackendProof;
+use crate::v2store::recover::{BackendProof, Ground};
 use crate::v2store::table::Table;
 
 /// What was found.
@@ -37,17 +36,13 @@ pub(super) struct Found {
 /// Looks at the source's files and at all entries above `start`; those above `up_to` are evidence, and are not replayed.
 ///
 /// # Errors
-/// An entry's bytes changed since they were read.
-pub(super) fn gather(
-    opened: &Opened,
-    table: &Table<'_>,
-    committed: &[Located],
-    backend: Option<BackendProof>,
-    up_to: RaftIndex,
-) -> Result<Found> {
-    let mut scan = Scan::new(opened, &mut Tree::new(table), up_to);
+/// An entry's bytes changed since they were read; an interruption.
+pub(super) fn gather(ground: &Ground<'_, '_>) -> Result<Found> {
+    let Ground { opened, table, backend, options, .. } = *ground;
+    let mut scan = Scan::new(opened, &mut Tree::new(table), ground.up_to());
     let mut last = opened.choice.index();
-    for located in committed {
+    for located in &ground.committed {
+        options.interrupt.ask()?;
         if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
             scan.entry(&wal.entry(&located.entry)?);
             last = located.entry.index;
@@ -55,6 +50,7 @@ pub(super) fn gather(
     }
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.entries().iter().filter(|entry| entry.index > last) {
+            options.interrupt.ask()?;
             scan.entry(&wal.entry(reference)?);
         }
     }

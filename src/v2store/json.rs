@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
+use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::time;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
@@ -26,18 +27,26 @@ const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 /// # Errors
 /// [`Reason::Damaged`] with an offset from the document's first byte, if it is not a whole v2 store.
 pub fn read(document: &[u8]) -> Result<Table<'_>> {
-    let mut scanner = Scanner::new(document);
+    read_watched(document, Interrupt::default())
+}
+
+/// As [`read`], until it is interrupted.
+///
+/// # Errors
+/// As [`read`], and the interruption.
+pub fn read_watched<'m>(document: &'m [u8], interrupt: Interrupt<'_>) -> Result<Table<'m>> {
+    let mut scanner = Scanner::new(document, interrupt)?;
     scanner.store()?;
     let mut table = scanner.table;
-    check_paths(&table)?;
-    drop_duplicates(&mut table)?;
+    check_paths(&table, interrupt)?;
+    drop_duplicates(&mut table, interrupt)?;
     Ok(table)
 }
 
 /// The document with a zero in place of every value that is passed over: what is left is all that [`read`] looks at.
 #[doc(hidden)]
 pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
-    let mut scanner = Scanner::new(document);
+    let mut scanner = Scanner::new(document, Interrupt::default())?;
     scanner.lexer.skipped = Some(Vec::new());
     scanner.store()?;
     let mut out = document.to_vec();
@@ -49,8 +58,28 @@ pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-struct Scanner<'m> {
-    lexer: Lexer<'m>,
+/// Bytes that are read between two questions whether to go on: the densest of them take a few milliseconds.
+const ASK_BYTES: usize = 1 << 20;
+
+/// Whether the document is UTF-8, in parts of about that many bytes.
+fn is_utf8(document: &[u8], part: usize, interrupt: Interrupt<'_>) -> Result<bool> {
+    let mut rest = document;
+    while !rest.is_empty() {
+        interrupt.ask()?;
+        let is_inside = |at: &usize| rest.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+        // A character has at most three bytes after its first one.
+        let end = (0..4).filter_map(|back| part.checked_sub(back)).find(|at| !is_inside(at)).unwrap_or(part);
+        let (head, after) = rest.split_at(end.min(rest.len()));
+        if simdutf8::basic::from_utf8(head).is_err() {
+            return Ok(false);
+        }
+        rest = after;
+    }
+    Ok(true)
+}
+
+struct Scanner<'m, 'i> {
+    lexer: Lexer<'m, 'i>,
     table: Table<'m>,
     /// Nodes whose object is not closed yet, outermost first.
     open: Vec<Open>,
@@ -76,14 +105,14 @@ impl Open {
     const CHILDREN: u8 = 32;
 }
 
-impl<'m> Scanner<'m> {
-    fn new(document: &'m [u8]) -> Scanner<'m> {
-        let valid_utf8 = simdutf8::basic::from_utf8(document).is_ok();
-        Scanner {
-            lexer: Lexer { document, at: 0, valid_utf8, skipped: None },
+impl<'m, 'i> Scanner<'m, 'i> {
+    fn new(document: &'m [u8], interrupt: Interrupt<'i>) -> Result<Scanner<'m, 'i>> {
+        let valid_utf8 = is_utf8(document, interrupt::CHUNK, interrupt)?;
+        Ok(Scanner {
+            lexer: Lexer { document, at: 0, valid_utf8, skipped: None, interrupt, asked_at: 0 },
             table: Table { document, ..Table::empty() },
             open: Vec::new(),
-        }
+        })
     }
 
     fn store(&mut self) -> Result<()> {
@@ -136,6 +165,7 @@ impl<'m> Scanner<'m> {
 
     fn begin_node(&mut self, name: Key) -> Result<()> {
         let offset = self.lexer.offset();
+        self.lexer.ask()?;
         self.lexer.expect(b'{', "a node, which is a JSON object")?;
         // The root and its namespaces are no components of a key.
         if self.open.len() > limits::MAX_PATH_COMPONENTS {
@@ -256,9 +286,10 @@ fn flag(set: bool, flag: u8) -> u8 {
 }
 
 /// Every path must be its parent's path and one name more: what is displayed and what is looked up are the same.
-fn check_paths(table: &Table<'_>) -> Result<()> {
+fn check_paths(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut parents: Vec<(u32, NodeId)> = Vec::new();
     for (id, node) in table.nodes.iter().enumerate() {
+        interrupt.ask_at(id)?;
         let id = u32::try_from(id).map_err(|_| internal())?;
         while parents.last().is_some_and(|(end, _)| *end <= id) {
             parents.pop();
@@ -294,12 +325,13 @@ fn directly_below(path: &[u8], parent: &[u8], name_len: u32) -> bool {
 
 /// Of siblings with the same name only the last counts, with its whole subtree (FORMATS 3.1). Go sorts siblings, so names
 /// that ascend throughout cannot repeat, and only directories where they do not need a closer look.
-fn drop_duplicates(table: &mut Table<'_>) -> Result<()> {
+fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut dead: Vec<(u32, u32)> = Vec::new();
     for id in 0..table.nodes.len() {
+        interrupt.ask_at(id)?;
         let id = NodeId(u32::try_from(id).map_err(|_| internal())?);
         if table.node(id).is_dir() && !ascending(table, id) {
-            find_duplicates(table, id, &mut dead);
+            find_duplicates(table, id, &mut dead, interrupt)?;
         }
     }
     if dead.is_empty() {
@@ -343,13 +375,15 @@ fn ascending(table: &Table<'_>, dir: NodeId) -> bool {
     true
 }
 
-fn find_duplicates(table: &Table<'_>, dir: NodeId, dead: &mut Vec<(u32, u32)>) {
+fn find_duplicates(table: &Table<'_>, dir: NodeId, dead: &mut Vec<(u32, u32)>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut last = HashMap::new();
-    for child in table.children(dir) {
+    for (number, child) in table.children(dir).enumerate() {
+        interrupt.ask_at(number)?;
         if let Some(earlier) = last.insert(table.name(&table.node(child)), child) {
             dead.push((earlier.0, table.node(earlier).end));
         }
     }
+    Ok(())
 }
 
 /// Takes whole subtrees out of the table. `dead` is sorted by its first nodes; ranges may lie within one another.
@@ -390,15 +424,27 @@ struct Key {
 }
 
 /// Tokens of a JSON document.
-struct Lexer<'m> {
+struct Lexer<'m, 'i> {
     document: &'m [u8],
     at: usize,
     valid_utf8: bool,
     /// Where the values stand that were passed over, if anyone asks.
     skipped: Option<Vec<Range<usize>>>,
+    interrupt: Interrupt<'i>,
+    /// Where the interrupt was asked last.
+    asked_at: usize,
 }
 
-impl<'m> Lexer<'m> {
+impl<'m> Lexer<'m, '_> {
+    /// Asks whether to go on, once in a while.
+    fn ask(&mut self) -> Result<()> {
+        if self.at - self.asked_at < ASK_BYTES {
+            return Ok(());
+        }
+        self.asked_at = self.at;
+        self.interrupt.ask()
+    }
+
     fn offset(&self) -> u64 {
         self.at as u64
     }
@@ -520,6 +566,7 @@ impl<'m> Lexer<'m> {
         // One bit a level: whether it is an object.
         let mut levels: Vec<bool> = Vec::new();
         loop {
+            self.ask()?;
             match self.peek() {
                 Some(b'"') => self.skip_string()?,
                 Some(open @ (b'{' | b'[')) => {
@@ -591,6 +638,40 @@ fn internal() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_is_utf8_wherever_it_is_cut() {
+        for text in ["", "a\u{e4}\u{20ac}\u{1f600}".repeat(9).as_str(), "\u{1f600}".repeat(9).as_str()] {
+            for part in 4..20 {
+                assert!(is_utf8(text.as_bytes(), part, Interrupt::default()).unwrap(), "{part}");
+                let bad = [text.as_bytes(), b"\x80\x80\x80\x80\x80", text.as_bytes()].concat();
+                assert!(!is_utf8(&bad, part, Interrupt::default()).unwrap(), "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn reading_ends_where_it_is_interrupted() {
+        let leaves: Vec<String> = (0..50_000)
+            .map(|name| format!(r#""{name:05}":{}"#, node(&format!("/1/{name:05}"), r#""Value":"0123456789""#)))
+            .collect();
+        let text = store(&format!(r#""1":{}"#, node("/1", &format!(r#""Children":{{{}}}"#, leaves.join(",")))));
+        let asked = std::sync::atomic::AtomicU64::new(0);
+        let ask = |last: u64| {
+            asked.store(0, std::sync::atomic::Ordering::Relaxed);
+            let interrupted = || match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < last {
+                true => Ok(()),
+                false => Err(Error::new(Reason::Interrupted(2), "interrupted")),
+            };
+            read_watched(text.as_bytes(), Interrupt::new(&interrupted)).map(|table| table.len())
+        };
+        assert_eq!(ask(u64::MAX).unwrap(), 50_002);
+        let total = asked.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(total > 20, "{total}");
+        for last in 0..total {
+            assert_eq!(ask(last).unwrap_err().reason(), Reason::Interrupted(2), "{last}");
+        }
+    }
 
     fn node(path: &str, rest: &str) -> String {
         format!(r#"{{"Path":"{path}","CreatedIndex":3,"ModifiedIndex":4,"ExpireTime":"0001-01-01T00:00:00Z",{rest}}}"#)

@@ -3,7 +3,6 @@
 //! Member nodes are ordinary store content under `/0`, and each change costs indexes: they must be replayed for the user's
 //! indexes to come out right.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
@@ -371,7 +370,7 @@ fn create_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAt
 fn update_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
     let json = serde_json::to_vec(attributes).unwrap_or_default();
     tree.current_index.0 += 1;
-    tree.update(raft_attributes_path(id).as_bytes(), Some(Cow::Owned(json)), tree.current_index, None);
+    tree.update(raft_attributes_path(id).as_bytes(), Some(json.into()), tree.current_index, None);
 }
 
 fn remove_member(tree: &mut Tree<'_>, id: MemberId) {
@@ -384,7 +383,7 @@ fn remove_member(tree: &mut Tree<'_>, id: MemberId) {
 /// One write of the server's own, which takes one index.
 pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
     let index = V2Index(tree.current_index.0 + 1);
-    let node = NewNode { index, expiry: None, value: Some(Cow::Owned(value)) };
+    let node = NewNode { index, expiry: None, value: Some(value.into()) };
     if tree.put(path.as_bytes(), node).is_ok() {
         tree.current_index = index;
     }

@@ -1,13 +1,12 @@
 //! The tree as it stands after the log: a snapshot's table, and over it only what was changed.
 //!
 //! A changed directory becomes an overlay node that names what of its base children is replaced or gone; everything below
-//! that was not touched stays in the table. So the cost of a replay is that of the log, not of the snapshot. The base
-//! children of a directory are indexed by name when one of them is first looked up. Knows the tree's shape and its TTLs
+//! that was not touched stays in the table. So the cost of a replay is that of the log, not of the snapshot. An overlay node
+//! holds its own name and its parent, never its path, and a node that is replaced or removed is freed: memory is that of the
+//! live tree, however deep it is and however often it changes. Nothing recurses. Knows the tree's shape and its TTLs
 //! (FORMATS 6.3, 6.5, 6.6), not which requests do what.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -16,6 +15,14 @@ use jiff::Timestamp;
 use crate::ids::V2Index;
 use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table, copy};
+
+mod expiry;
+mod value;
+mod walk;
+
+use expiry::Expiries;
+pub use value::Value;
+pub use walk::Visit;
 
 /// A node, in the table or above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +33,7 @@ pub enum NodeRef {
     Over(OverId),
 }
 
-/// The number of an overlay node.
+/// The number of an overlay node. Once the node is freed, another may get the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverId(u32);
 
@@ -44,17 +51,26 @@ pub enum Missing {
 pub struct Tree<'m> {
     table: &'m Table<'m>,
     nodes: Vec<OverNode<'m>>,
+    /// Nodes that are free to be used again.
+    free: Vec<OverId>,
     root: OverId,
     indexes: HashMap<NodeId, HashTable<NodeId>>,
     hasher: DefaultHashBuilder,
-    expiries: BinaryHeap<Reverse<Expiry>>,
+    expiries: Expiries,
+    held: Held,
     /// The store's index: successful changes and expirations so far.
     pub current_index: V2Index,
 }
 
 #[derive(Debug)]
 struct OverNode<'m> {
-    path: Box<[u8]>,
+    /// The directory that it is in; the root is in itself.
+    parent: OverId,
+    name: Name,
+    /// Bytes of the path.
+    path_len: usize,
+    /// Components of the path.
+    depth: u32,
     created: V2Index,
     modified: V2Index,
     expiry: Option<Timestamp>,
@@ -64,38 +80,66 @@ struct OverNode<'m> {
 }
 
 #[derive(Debug)]
+enum Name {
+    /// Its path is that of a node in the table.
+    Base(NodeId),
+    /// The last component of its path.
+    Own(Box<[u8]>),
+}
+
+#[derive(Debug)]
 enum Body<'m> {
-    File(Cow<'m, [u8]>),
+    File(Value<'m>),
     Dir {
         /// The directory in the table that this one stands for.
         base: Option<NodeId>,
-        changed: HashMap<Box<[u8]>, Change>,
+        changed: HashTable<Change>,
         children: u64,
     },
 }
 
-/// What became of a name in a changed directory.
+/// What the overlay holds besides its nodes.
 #[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    /// Own names, and their bytes.
+    names: usize,
+    name_bytes: usize,
+    /// Names that directories know to be changed.
+    changes: usize,
+    /// Directories that know of one.
+    tables: usize,
+    /// Nodes of the table that are indexed by name.
+    indexed: usize,
+}
+
+/// What became of a name in a changed directory.
+#[derive(Debug, Clone, Copy)]
 struct Change {
+    /// Of the name.
+    hash: u64,
     /// The base child that is replaced or gone.
     base: Option<NodeId>,
     now: Option<OverId>,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Expiry {
-    at: Timestamp,
-    depth: usize,
-    path: Box<[u8]>,
+/// What a name in an overlay directory leads to.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: u64,
+    /// The base child of that name, whether it is still there or not.
+    base: Option<NodeId>,
+    now: Option<NodeRef>,
 }
 
-/// A node that a walk came by.
-#[derive(Debug, Clone, Copy)]
-pub struct Visit {
-    /// Which.
-    pub node: NodeRef,
-    /// The earliest expiry of the node and the directories above it.
+/// A node to be made.
+#[derive(Debug)]
+pub struct NewNode<'m> {
+    /// Its created and modified index.
+    pub index: V2Index,
+    /// Its own expiry.
     pub expiry: Option<Timestamp>,
+    /// A file's value; `None` for a directory.
+    pub value: Option<Value<'m>>,
 }
 
 impl<'m> Tree<'m> {
@@ -103,27 +147,28 @@ impl<'m> Tree<'m> {
     ///
     /// The namespaces `/0` and `/1` are there in any case, as every server since 2.0.1 makes them (FORMATS 3.2, 3.3).
     pub fn new(table: &'m Table<'m>) -> Tree<'m> {
+        let root = if table.is_empty() { None } else { Some(NodeId(0)) };
         let mut tree = Tree {
             table,
             nodes: Vec::new(),
+            free: Vec::new(),
             root: OverId(0),
             indexes: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
-            expiries: BinaryHeap::new(),
+            expiries: Expiries::of(table),
+            held: Held::default(),
             current_index: table.current_index,
         };
-        let base = if table.is_empty() { None } else { Some(NodeId(0)) };
-        tree.root = tree.add_dir(b"/", V2Index(0), None, base, false);
+        tree.nodes.push(OverNode {
+            parent: tree.root,
+            name: root.map_or_else(|| Name::Own(Box::default()), Name::Base),
+            path_len: 1,
+            body: tree.directory(root),
+            ..OverNode::default()
+        });
         for namespace in [&b"0"[..], b"1"] {
-            if tree.child(NodeRef::Over(tree.root), namespace).is_none() {
+            if tree.slot(tree.root, namespace).now.is_none() {
                 tree.insert(tree.root, namespace, NewNode { index: V2Index(0), expiry: None, value: None });
-            }
-        }
-        if !table.expiries.is_empty() {
-            for node in table.nodes.iter().filter(|node| node.expiry != 0) {
-                if let Some(at) = table.expiry(node) {
-                    tree.push_expiry(at, table.path(node).into());
-                }
             }
         }
         tree
@@ -144,7 +189,11 @@ impl<'m> Tree<'m> {
             if !self.is_dir(node) {
                 return Err(Missing::NotDir);
             }
-            node = self.child(node, name).ok_or(Missing::NotFound)?;
+            node = match node {
+                NodeRef::Base(id) => self.base_child(id, self.hasher.hash_one(name), name).map(NodeRef::Base),
+                NodeRef::Over(id) => self.slot(id, name).now,
+            }
+            .ok_or(Missing::NotFound)?;
         }
         Ok(node)
     }
@@ -167,22 +216,21 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// A file's value; empty for a directory.
-    pub fn value(&self, node: NodeRef) -> Cow<'m, [u8]> {
-        match node {
-            NodeRef::Base(id) => self.table.value(&self.table.node(id)),
-            NodeRef::Over(id) => match self.over(id).map(|n| &n.body) {
-                Some(Body::File(value)) => value.clone(),
-                _ => Cow::Borrowed(&[]),
-            },
-        }
-    }
-
     /// The absolute path, with its namespace.
     pub fn path(&self, node: NodeRef) -> Cow<'_, [u8]> {
-        match node {
-            NodeRef::Base(id) => self.table.path(&self.table.node(id)),
-            NodeRef::Over(id) => Cow::Borrowed(self.over(id).map_or(&[], |n| &n.path)),
+        let over = match node {
+            NodeRef::Base(id) => return self.table.path(&self.table.node(id)),
+            NodeRef::Over(id) => self.over(id),
+        };
+        match over.map(|over| (&over.name, over.path_len)) {
+            None => Cow::Borrowed(&[]),
+            Some((Name::Base(id), _)) => self.table.path(&self.table.node(*id)),
+            Some((Name::Own(_), len)) => {
+                let mut path = vec![0; len];
+                let fits = self.copy_path(node, 0, &mut path);
+                debug_assert!(fits, "a path has the length that its node says");
+                Cow::Owned(path)
+            }
         }
     }
 
@@ -190,18 +238,7 @@ impl<'m> Tree<'m> {
     pub fn path_len(&self, node: NodeRef) -> usize {
         match node {
             NodeRef::Base(id) => self.table.node(id).path.len as usize,
-            NodeRef::Over(id) => self.over(id).map_or(0, |n| n.path.len()),
-        }
-    }
-
-    /// Bytes of the value.
-    pub fn value_len(&self, node: NodeRef) -> usize {
-        match node {
-            NodeRef::Base(id) => self.table.node(id).value.len as usize,
-            NodeRef::Over(id) => match self.over(id).map(|n| &n.body) {
-                Some(Body::File(value)) => value.len(),
-                _ => 0,
-            },
+            NodeRef::Over(id) => self.over(id).map_or(0, |n| n.path_len),
         }
     }
 
@@ -210,17 +247,29 @@ impl<'m> Tree<'m> {
     pub fn copy_path(&self, node: NodeRef, skip: usize, out: &mut [u8]) -> bool {
         match node {
             NodeRef::Base(id) => self.table.copy_path(&self.table.node(id), skip, out),
-            NodeRef::Over(_) => copy(self.path(node).get(skip..).unwrap_or_default(), out),
+            NodeRef::Over(id) => self.path_len(node).saturating_sub(skip) == out.len() && self.fill(id, skip, out),
         }
     }
 
-    /// Copies the value into a buffer of exactly its length. Returns whether it fitted.
-    #[must_use]
-    pub fn copy_value(&self, node: NodeRef, out: &mut [u8]) -> bool {
-        match node {
-            NodeRef::Base(id) => self.table.copy_value(&self.table.node(id), out),
-            NodeRef::Over(_) => copy(&self.value(node), out),
+    /// Copies the end of an overlay node's path, name by name from the last one on.
+    fn fill(&self, id: OverId, skip: usize, out: &mut [u8]) -> bool {
+        let mut next = self.over(id);
+        while let Some(over) = next.filter(|over| over.path_len > skip) {
+            let Some(out) = out.get_mut(..over.path_len - skip) else { return false };
+            let name = match &over.name {
+                Name::Base(base) => return self.table.copy_path(&self.table.node(*base), skip, out),
+                Name::Own(name) => name,
+            };
+            let start = over.path_len - name.len();
+            let rest = out.split_at_mut_checked(start.saturating_sub(skip));
+            let Some((before, end)) = rest else { return false };
+            if !copy(name.get(skip.saturating_sub(start)..).unwrap_or_default(), end) {
+                return false;
+            }
+            before.last_mut().into_iter().for_each(|slash| *slash = b'/');
+            next = if over.depth == 0 { None } else { self.over(over.parent) };
         }
+        true
     }
 
     /// Whether the path, and whether the value, holds U+FFFD in place of bytes that an earlier snapshot could not keep.
@@ -258,30 +307,50 @@ impl<'m> Tree<'m> {
         }
     }
 
+    /// Bytes that a directory with one name in it holds, at the most.
+    pub const DIRECTORY_BYTES: u64 = size_of::<OverNode<'_>>() as u64 + 256;
+
+    /// Bytes that the changes hold, about: what is vacant and may be used again counts, too.
+    pub fn held_bytes(&self) -> u64 {
+        /// What the allocator adds to an own name, rounded up.
+        const NAME: usize = 24;
+        /// A place in a hash table that is three quarters full on average.
+        const CHANGE: usize = (size_of::<Change>() + 1) * 2;
+        /// The smallest hash table, and what a walk holds of a directory that it is inside of.
+        const TABLE: usize = 160;
+        /// A place in a hash table for a node of the snapshot's that is indexed.
+        const INDEXED: usize = (size_of::<NodeId>() + 1) * 2;
+        let Held { names, name_bytes, changes, tables, indexed } = self.held;
+        let nodes = self.nodes.len() * size_of::<OverNode<'_>>() + self.free.len() * size_of::<OverId>();
+        let bytes = nodes + names * NAME + name_bytes + changes * CHANGE + tables * TABLE + indexed * INDEXED;
+        bytes as u64 + self.expiries.held_bytes()
+    }
+
     /// The table below.
     pub fn table(&self) -> &'m Table<'m> {
         self.table
     }
 
-    /// The names and nodes in a directory.
+    /// The names and nodes in a directory, by name.
     pub fn children(&self, dir: NodeRef) -> Vec<(Vec<u8>, NodeRef)> {
         let mut out = Vec::new();
-        let (base, changed) = match dir {
+        let (base, over) = match dir {
             NodeRef::Base(id) => (Some(id), None),
             NodeRef::Over(id) => match self.over(id).map(|n| &n.body) {
-                Some(Body::Dir { base, changed, .. }) => (*base, Some(changed)),
+                Some(Body::Dir { base, changed, .. }) => (*base, Some((id, changed))),
                 _ => (None, None),
             },
         };
         for id in base.into_iter().flat_map(|base| self.table.children(base)) {
             let name = self.table.name(&self.table.node(id));
-            if changed.is_none_or(|changed| !changed.contains_key(&*name)) {
+            let change = over.and_then(|(over, _)| self.change(over, self.hasher.hash_one(&*name), &name));
+            if change.is_none() {
                 out.push((name.into_owned(), NodeRef::Base(id)));
             }
         }
-        for (name, change) in changed.into_iter().flatten() {
+        for change in over.into_iter().flat_map(|(_, changed)| changed) {
             if let Some(now) = change.now {
-                out.push((name.to_vec(), NodeRef::Over(now)));
+                out.push((self.name(now).into_owned(), NodeRef::Over(now)));
             }
         }
         out.sort_by(|a, b| a.0.cmp(&b.0));
@@ -292,45 +361,56 @@ impl<'m> Tree<'m> {
         self.nodes.get(id.0 as usize)
     }
 
-    fn child(&mut self, dir: NodeRef, name: &[u8]) -> Option<NodeRef> {
-        match dir {
-            NodeRef::Base(id) => self.base_child(id, name).map(NodeRef::Base),
-            NodeRef::Over(id) => {
-                let Some(Body::Dir { base, changed, .. }) = self.over(id).map(|n| &n.body) else { return None };
-                if let Some(change) = changed.get(name) {
-                    return change.now.map(NodeRef::Over);
-                }
-                let base = (*base)?;
-                self.base_child(base, name).map(NodeRef::Base)
-            }
+    /// The last component of an overlay node's path.
+    fn name(&self, id: OverId) -> Cow<'_, [u8]> {
+        match self.over(id).map(|over| &over.name) {
+            Some(Name::Base(base)) => self.table.name(&self.table.node(*base)),
+            Some(Name::Own(name)) => Cow::Borrowed(name),
+            None => Cow::Borrowed(&[]),
         }
     }
 
-    fn base_child(&mut self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
-        let (table, hasher) = (self.table, &self.hasher);
+    /// What the log made of a name in an overlay directory.
+    fn change(&self, dir: OverId, hash: u64, name: &[u8]) -> Option<Change> {
+        let Body::Dir { changed, .. } = &self.over(dir)?.body else { return None };
+        let is_named = |change: &Change| match (change.base, change.now) {
+            (Some(base), _) => self.table.has_name(base, name),
+            (None, Some(now)) => *self.name(now) == *name,
+            (None, None) => false,
+        };
+        changed.find(hash, |change| change.hash == hash && is_named(change)).copied()
+    }
+
+    /// What a name in an overlay directory leads to.
+    fn slot(&mut self, dir: OverId, name: &[u8]) -> Slot {
+        let hash = self.hasher.hash_one(name);
+        if let Some(Change { base, now, .. }) = self.change(dir, hash, name) {
+            return Slot { hash, base, now: now.map(NodeRef::Over) };
+        }
+        let base = match self.over(dir).map(|n| &n.body) {
+            Some(Body::Dir { base: Some(base), .. }) => self.base_child(*base, hash, name),
+            _ => None,
+        };
+        Slot { hash, base, now: base.map(NodeRef::Base) }
+    }
+
+    /// The child of a directory in the table. The children are indexed by name when one of them is first looked up.
+    fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
+        let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
             let mut index = HashTable::new();
             for child in table.children(dir) {
                 index.insert_unique(hash(&child), child, hash);
             }
+            held.indexed += index.len();
             index
         });
-        index.find(hasher.hash_one(name), |id| *table.name(&table.node(*id)) == *name).copied()
+        index.find(hash, |id| table.has_name(*id, name)).copied()
     }
 }
 
-/// A node to be made.
-#[derive(Debug)]
-pub struct NewNode<'m> {
-    /// Its created and modified index.
-    pub index: V2Index,
-    /// Its own expiry.
-    pub expiry: Option<Timestamp>,
-    /// A file's value; `None` for a directory.
-    pub value: Option<Cow<'m, [u8]>>,
-}
-
+/// Changes.
 impl<'m> Tree<'m> {
     /// Makes or replaces the node at a clean path other than the root, with every directory above it that is missing;
     /// those get the same index (FORMATS 6.3). Whether the node may be there is the caller's question.
@@ -339,55 +419,46 @@ impl<'m> Tree<'m> {
     /// [`Missing::NotDir`] if a file stands on the way; nothing is changed then.
     pub fn put(&mut self, clean: &[u8], node: NewNode<'m>) -> Result<(), Missing> {
         let (dir, name) = path::split(clean);
-        match self.lookup(dir) {
-            Ok(found) if !self.is_dir(found) => return Err(Missing::NotDir),
-            Err(Missing::NotDir) => return Err(Missing::NotDir),
-            _ => {}
-        }
         let mut parent = self.root;
         for component in path::components(dir) {
-            parent = self.open_dir(parent, component, node.index);
+            let slot = self.slot(parent, component);
+            parent = match slot.now {
+                // A missing directory has none below it: nothing was made yet.
+                Some(found) if !self.is_dir(found) => return Err(Missing::NotDir),
+                Some(NodeRef::Over(id)) => id,
+                Some(NodeRef::Base(id)) => self.lift(parent, slot.hash, id),
+                None => self.insert(parent, component, NewNode { index: node.index, expiry: None, value: None }),
+            };
         }
         self.insert(parent, name, node);
         Ok(())
     }
 
     /// Changes value, modified index and expiry of the node at a clean path; a directory's value and index stay.
-    pub fn update(&mut self, clean: &[u8], value: Option<Cow<'m, [u8]>>, index: V2Index, expiry: Option<Timestamp>) {
-        let Ok(node) = self.lookup(clean) else { return };
+    pub fn update(&mut self, clean: &[u8], value: Option<Value<'m>>, index: V2Index, expiry: Option<Timestamp>) {
         let Some(id) = self.open(clean) else { return };
-        let keep = self.value(node);
-        if let Some(over) = self.nodes.get_mut(id.0 as usize) {
-            over.expiry = expiry;
-            if let Body::File(file) = &mut over.body {
-                over.replaced.1 &= value.is_none();
-                *file = value.unwrap_or(keep);
-                over.modified = index;
+        let Some(over) = self.nodes.get_mut(id.0 as usize) else { return };
+        if let Body::File(file) = &mut over.body {
+            over.modified = index;
+            if let Some(value) = value {
+                over.replaced.1 = false;
+                *file = value;
             }
         }
-        if let Some(at) = expiry {
-            self.push_expiry(at, clean.into());
-        }
+        let (depth, before) = (over.depth, std::mem::replace(&mut over.expiry, expiry));
+        self.expiries.change(id, depth, before, expiry);
     }
 
     /// Removes the node at a clean path other than the root, with all below it. Returns whether there was one.
     pub fn remove(&mut self, clean: &[u8]) -> bool {
+        let (dir, name) = path::split(clean);
+        // A directory that does not have the name stays in the table.
         if self.lookup(clean).is_err() {
             return false;
         }
-        let (dir, name) = path::split(clean);
         let Some(parent) = self.open(dir) else { return false };
-        let base = self.shadowed(parent, name);
-        let Some(Body::Dir { changed, children, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body)
-        else {
-            return false;
-        };
-        *children -= 1;
-        if base.is_none() {
-            changed.remove(name);
-        } else {
-            changed.insert(name.into(), Change { base, now: None });
-        }
+        let slot = self.slot(parent, name);
+        self.unlink(parent, slot);
         true
     }
 
@@ -396,17 +467,19 @@ impl<'m> Tree<'m> {
     /// where etcd itself counts one or two.
     pub fn expire(&mut self, now: Timestamp) -> (u64, bool) {
         let (mut removed, mut ambiguous) = (0, false);
-        while self.expiries.peek().is_some_and(|Reverse(e)| e.at <= now) {
-            let Some(Reverse(first)) = self.expiries.pop() else { break };
-            let mut due = vec![first];
-            while self.expiries.peek().is_some_and(|Reverse(e)| due.first().is_some_and(|first| first.at == e.at)) {
-                due.extend(self.expiries.pop().map(|Reverse(e)| e));
-            }
-            // The heap may hold what was changed or removed since.
-            due.retain(|e| self.lookup(&e.path).is_ok_and(|node| self.expiry(node) == Some(e.at)));
-            due.dedup_by(|a, b| a.path == b.path);
-            for expiry in due {
-                if self.remove(&expiry.path) {
+        while let Some(at) = self.expiries.first().filter(|at| *at <= now) {
+            let mut due = self.expiries.due(at);
+            // A node of the table may have been changed or removed since the snapshot.
+            due.retain(|(_, node)| match node {
+                NodeRef::Base(id) => self.lookup(&self.table.path(&self.table.node(*id))) == Ok(*node),
+                NodeRef::Over(_) => true,
+            });
+            for (depth, node) in due {
+                let was_there = match node {
+                    NodeRef::Base(id) => self.remove(&self.table.path(&self.table.node(id))),
+                    NodeRef::Over(id) => self.expiries.remove(id, depth, at) && self.remove_over(id),
+                };
+                if was_there {
                     removed += 1;
                     self.current_index.0 += 1;
                 } else {
@@ -417,227 +490,181 @@ impl<'m> Tree<'m> {
         (removed, ambiguous)
     }
 
-    /// The base child that a name in an overlay directory hides or would hide.
-    fn shadowed(&mut self, parent: OverId, name: &[u8]) -> Option<NodeId> {
-        let Some(Body::Dir { base, changed, .. }) = self.over(parent).map(|n| &n.body) else { return None };
-        match (changed.get(name), *base) {
-            (Some(change), _) => change.base,
-            (None, Some(base)) => self.base_child(base, name),
-            (None, None) => None,
+    fn remove_over(&mut self, id: OverId) -> bool {
+        let Some(parent) = self.over(id).filter(|over| over.depth > 0).map(|over| over.parent) else { return false };
+        let name = self.name(id).into_owned();
+        let slot = self.slot(parent, &name);
+        self.unlink(parent, slot);
+        true
+    }
+
+    /// Takes what a slot of an overlay directory leads to out of the tree.
+    fn unlink(&mut self, parent: OverId, slot: Slot) {
+        self.set(parent, slot, None);
+        if let Some(Body::Dir { children, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) {
+            *children = children.saturating_sub(1);
+        }
+    }
+
+    /// Makes a slot of an overlay directory lead to another overlay node, or to none. What it led to is freed.
+    fn set(&mut self, parent: OverId, slot: Slot, now: Option<OverId>) {
+        let Slot { hash, base, now: before } = slot;
+        let before = match before {
+            Some(NodeRef::Over(id)) => Some(id),
+            _ => None,
+        };
+        let same = |change: &Change| match (base, before) {
+            (Some(_), _) => change.base == base,
+            (None, Some(_)) => change.now == before,
+            (None, None) => false,
+        };
+        let Some(Body::Dir { changed, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) else {
+            return;
+        };
+        match changed.find_entry(hash, same) {
+            Ok(entry) if now.is_none() && base.is_none() => {
+                entry.remove();
+                self.held.changes -= 1;
+            }
+            Ok(mut entry) => entry.get_mut().now = now,
+            Err(_) => {
+                self.held.tables += usize::from(changed.capacity() == 0);
+                changed.insert_unique(hash, Change { hash, base, now }, |change| change.hash);
+                self.held.changes += 1;
+            }
+        }
+        if let Some(id) = before {
+            self.free(id);
+        }
+    }
+
+    /// Frees an overlay node and all below it.
+    fn free(&mut self, id: OverId) {
+        let mut pending = vec![id];
+        while let Some(id) = pending.pop() {
+            let Some(node) = self.nodes.get_mut(id.0 as usize) else { continue };
+            let OverNode { name, depth, expiry, body, .. } = std::mem::take(node);
+            self.expiries.change(id, depth, expiry, None);
+            if let Name::Own(name) = name {
+                self.held.names -= 1;
+                self.held.name_bytes -= name.len();
+            }
+            if let Body::Dir { changed, .. } = body {
+                self.held.changes -= changed.len();
+                self.held.tables -= usize::from(changed.capacity() > 0);
+                pending.extend(changed.iter().filter_map(|change| change.now));
+            }
+            self.free.push(id);
         }
     }
 
     fn insert(&mut self, parent: OverId, name: &[u8], node: NewNode<'m>) -> OverId {
-        let base = self.shadowed(parent, name);
-        let old = self.child(NodeRef::Over(parent), name);
-        let path = self.path_below(parent, name);
-        let replaced = self.over(parent).is_some_and(|n| n.replaced.0) || old.is_some_and(|node| self.replaced(node).0);
-        if let Some(at) = node.expiry {
-            self.push_expiry(at, path.clone());
-        }
-        let id = match node.value {
-            Some(value) => self.add(OverNode {
-                path,
+        let slot = self.slot(parent, name);
+        let replaced =
+            self.over(parent).is_some_and(|n| n.replaced.0) || slot.now.is_some_and(|node| self.replaced(node).0);
+        let body = match node.value {
+            Some(value) => Body::File(value),
+            None => self.directory(None),
+        };
+        let id = self.add(
+            parent,
+            slot.base.map_or_else(|| Name::Own(name.into()), Name::Base),
+            OverNode {
                 created: node.index,
                 modified: node.index,
                 expiry: node.expiry,
-                body: Body::File(value),
+                body,
                 replaced: (replaced, false),
-            }),
-            None => self.add_dir(&path, node.index, node.expiry, None, replaced),
-        };
-        self.set_child(parent, name, Change { base, now: Some(id) }, old.is_none());
+                ..OverNode::default()
+            },
+        );
+        self.set(parent, slot, Some(id));
+        if let Some(Body::Dir { children, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) {
+            *children += u64::from(slot.now.is_none());
+        }
         id
-    }
-
-    fn set_child(&mut self, parent: OverId, name: &[u8], change: Change, new: bool) {
-        if let Some(Body::Dir { changed, children, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) {
-            changed.insert(name.into(), change);
-            *children += u64::from(new);
-        }
-    }
-
-    /// The directory `name` in an overlay directory, as an overlay node; made if it is missing.
-    fn open_dir(&mut self, parent: OverId, name: &[u8], index: V2Index) -> OverId {
-        match self.child(NodeRef::Over(parent), name) {
-            Some(NodeRef::Over(id)) => id,
-            Some(NodeRef::Base(id)) => self.lift(parent, name, id),
-            None => self.insert(parent, name, NewNode { index, expiry: None, value: None }),
-        }
     }
 
     /// The node at a clean path, as an overlay node.
     fn open(&mut self, clean: &[u8]) -> Option<OverId> {
         let mut node = self.root;
         for name in path::components(clean) {
-            node = match self.child(NodeRef::Over(node), name)? {
+            let slot = self.slot(node, name);
+            node = match slot.now? {
                 NodeRef::Over(id) => id,
-                NodeRef::Base(id) => self.lift(node, name, id),
+                NodeRef::Base(id) => self.lift(node, slot.hash, id),
             };
         }
         Some(node)
     }
 
     /// Copies a base node into the overlay, in place.
-    fn lift(&mut self, parent: OverId, name: &[u8], id: NodeId) -> OverId {
+    fn lift(&mut self, parent: OverId, hash: u64, id: NodeId) -> OverId {
         let node = self.table.node(id);
-        let path = self.table.path(&node);
-        let replaced = self.replaced(NodeRef::Base(id));
-        let over = if node.is_dir() {
-            let over = self.add_dir(&path, V2Index(node.created), self.table.expiry(&node), Some(id), replaced.0);
-            if let Some(over) = self.nodes.get_mut(over.0 as usize) {
-                over.modified = V2Index(node.modified);
-            }
-            over
-        } else {
-            self.add(OverNode {
-                path: path.into(),
+        let body = if node.is_dir() { self.directory(Some(id)) } else { Body::File(Value::of_node(self.table, id)) };
+        let (in_path, in_value) = self.replaced(NodeRef::Base(id));
+        let over = self.add(
+            parent,
+            Name::Base(id),
+            OverNode {
                 created: V2Index(node.created),
                 modified: V2Index(node.modified),
                 expiry: self.table.expiry(&node),
-                body: Body::File(self.table.value(&node)),
-                replaced,
-            })
-        };
-        self.set_child(parent, name, Change { base: Some(id), now: Some(over) }, false);
+                body,
+                replaced: (in_path, in_value && !node.is_dir()),
+                ..OverNode::default()
+            },
+        );
+        self.set(parent, Slot { hash, base: Some(id), now: Some(NodeRef::Base(id)) }, Some(over));
         over
     }
 
-    fn add_dir(
-        &mut self,
-        path: &[u8],
-        index: V2Index,
-        expiry: Option<Timestamp>,
-        base: Option<NodeId>,
-        replaced: bool,
-    ) -> OverId {
+    fn directory(&self, base: Option<NodeId>) -> Body<'m> {
         let children = base.map_or(0, |base| self.table.children(base).count() as u64);
-        let body = Body::Dir { base, changed: HashMap::new(), children };
-        let replaced = (replaced, false);
-        self.add(OverNode { path: path.into(), created: index, modified: index, expiry, body, replaced })
+        Body::Dir { base, changed: HashTable::new(), children }
     }
 
-    fn add(&mut self, node: OverNode<'m>) -> OverId {
-        // A log of 4 billion changes would be over 100 GB.
-        let id = OverId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        self.nodes.push(node);
+    /// Places a node in a directory, which does not know of it yet.
+    fn add(&mut self, parent: OverId, name: Name, node: OverNode<'m>) -> OverId {
+        let (above, depth) = self.over(parent).map_or((0, 0), |parent| (parent.path_len, parent.depth));
+        let above = if depth == 0 { 0 } else { above };
+        let path_len = match &name {
+            Name::Base(id) => self.table.node(*id).path.len as usize,
+            Name::Own(name) => {
+                self.held.names += 1;
+                self.held.name_bytes += name.len();
+                above + 1 + name.len()
+            }
+        };
+        let expiry = node.expiry;
+        let node = OverNode { parent, name, path_len, depth: depth.saturating_add(1), ..node };
+        let depth = node.depth;
+        // 4 billion live changes would be over 600 GB.
+        let next = || OverId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        let id = self.free.pop().unwrap_or_else(next);
+        match self.nodes.get_mut(id.0 as usize) {
+            Some(vacant) => *vacant = node,
+            None => self.nodes.push(node),
+        }
+        self.expiries.change(id, depth, None, expiry);
         id
     }
-
-    fn path_below(&self, parent: OverId, name: &[u8]) -> Box<[u8]> {
-        let parent = self.over(parent).map_or(&[][..], |n| &n.path);
-        let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
-        path.extend_from_slice(if parent == b"/" { b"" } else { parent });
-        path.push(b'/');
-        path.extend_from_slice(name);
-        path.into()
-    }
-
-    fn push_expiry(&mut self, at: Timestamp, path: Box<[u8]>) {
-        let depth = path::components(&path).count();
-        self.expiries.push(Reverse(Expiry { at, depth, path }));
-    }
 }
 
-/// What a walk still has before it.
-enum Step {
-    /// Whole subtrees of the table, side by side.
-    Base {
-        next: u32,
-        end: u32,
-        above: Option<Timestamp>,
-    },
-    Over {
-        id: OverId,
-        above: Option<Timestamp>,
-    },
-}
-
-impl Tree<'_> {
-    /// Visits a node and all below it: a directory before its children, untouched ones in the snapshot's order.
-    ///
-    /// # Errors
-    /// What `visit` returned.
-    pub fn walk<E>(&self, from: NodeRef, visit: &mut impl FnMut(Visit) -> Result<(), E>) -> Result<(), E> {
-        let mut steps = vec![match from {
-            NodeRef::Base(id) => Step::Base { next: id.0, end: self.table.node(id).end, above: None },
-            NodeRef::Over(id) => Step::Over { id, above: None },
-        }];
-        while let Some(step) = steps.pop() {
-            match step {
-                Step::Base { next, end, above } => self.walk_base(next, end, above, visit)?,
-                Step::Over { id, above } => {
-                    let node = NodeRef::Over(id);
-                    let expiry = earliest(above, self.expiry(node));
-                    visit(Visit { node, expiry })?;
-                    self.push_children(id, expiry, &mut steps);
-                }
-            }
+/// A node that is free.
+impl Default for OverNode<'_> {
+    fn default() -> Self {
+        OverNode {
+            parent: OverId(0),
+            name: Name::Own(Box::default()),
+            path_len: 0,
+            depth: 0,
+            created: V2Index(0),
+            modified: V2Index(0),
+            expiry: None,
+            body: Body::File(Value::default()),
+            replaced: (false, false),
         }
-        Ok(())
-    }
-
-    fn walk_base<E>(
-        &self,
-        start: u32,
-        end: u32,
-        above: Option<Timestamp>,
-        visit: &mut impl FnMut(Visit) -> Result<(), E>,
-    ) -> Result<(), E> {
-        // Directories with a TTL that the walk is inside of: where they end, and what holds there.
-        let mut inside: Vec<(u32, Timestamp)> = Vec::new();
-        for id in start..end {
-            while inside.last().is_some_and(|(end, _)| *end <= id) {
-                inside.pop();
-            }
-            let node = self.table.node(NodeId(id));
-            let own = if node.expiry == 0 { None } else { self.table.expiry(&node) };
-            let expiry = earliest(inside.last().map(|(_, at)| *at).or(above), own);
-            if own.is_some() && node.is_dir() {
-                inside.extend(expiry.map(|at| (node.end, at)));
-            }
-            visit(Visit { node: NodeRef::Base(NodeId(id)), expiry })?;
-        }
-        Ok(())
-    }
-
-    fn push_children(&self, id: OverId, above: Option<Timestamp>, steps: &mut Vec<Step>) {
-        let Some(Body::Dir { base, changed, .. }) = self.over(id).map(|n| &n.body) else { return };
-        let (mut replaced, mut new): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-        for (name, change) in changed {
-            match change.base {
-                Some(base) => replaced.push((base, change.now)),
-                None => new.extend(change.now.map(|now| (name, now))),
-            }
-        }
-        replaced.sort_unstable_by_key(|(base, _)| *base);
-        new.sort_unstable();
-        let first = steps.len();
-        if let Some(base) = base {
-            let mut next = base.0 + 1;
-            for (gone, now) in replaced {
-                if next < gone.0 {
-                    steps.push(Step::Base { next, end: gone.0, above });
-                }
-                steps.extend(now.map(|id| Step::Over { id, above }));
-                next = self.table.node(gone).end;
-            }
-            let end = self.table.node(*base).end;
-            if next < end {
-                steps.push(Step::Base { next, end, above });
-            }
-        }
-        steps.extend(new.into_iter().map(|(_, id)| Step::Over { id, above }));
-        if let Some(steps) = steps.get_mut(first..) {
-            steps.reverse();
-        }
-    }
-}
-
-fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
+use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::source::cluster::{self, Located, Proof, Reach, Trust};
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
@@ -84,7 +85,7 @@ pub type Observe<'a> = &'a mut dyn FnMut(&Applied<'_>) -> Result<()>;
 
 /// What of the log is replayed, and how.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ReplayOptions {
+pub struct ReplayOptions<'a> {
     /// Entries after the commit index.
     pub tail: TailRule,
     /// Stop at this raft index.
@@ -93,6 +94,10 @@ pub struct ReplayOptions {
     pub version: Option<Version>,
     /// Whether names of in-order keys are padded; `None`: as that version writes them.
     pub padded_names: Option<bool>,
+    /// Bytes that the changes of one replay may take.
+    pub changes_limit: Option<u64>,
+    /// Ends the replay.
+    pub interrupt: Interrupt<'a>,
 }
 
 /// Which entries after the commit index are applied.
@@ -140,8 +145,17 @@ pub struct TailWrite {
 /// # Errors
 /// [`Reason::Damaged`] with the snapshot's file and offset.
 pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
+    read_table_watched(opened, Interrupt::default())
+}
+
+/// As [`read_table`], until it is interrupted.
+///
+/// # Errors
+/// As [`read_table`], and the interruption.
+pub fn read_table_watched<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
     let Some(snapshot) = &opened.choice.snapshot else { return Ok(Table::empty()) };
-    json::read(snapshot.json()).map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
+    json::read_watched(snapshot.json(), interrupt)
+        .map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
 }
 
 /// What a v3 backend proves: what it has applied is committed, and its form tells of the server that wrote it.
@@ -170,7 +184,7 @@ pub fn recover<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
     backend: Option<BackendProof>,
-    options: &ReplayOptions,
+    options: &ReplayOptions<'_>,
 ) -> Result<Recovered<'m>> {
     recover_observed(opened, table, backend, options, &mut |_| Ok(()))
 }
@@ -194,7 +208,7 @@ pub fn recover_observed<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
     backend: Option<BackendProof>,
-    options: &ReplayOptions,
+    options: &ReplayOptions<'_>,
     observe: Observe<'_>,
 ) -> Result<Recovered<'m>> {
     let mut ground = Ground::new(opened, table, backend, *options)?;
@@ -208,30 +222,30 @@ pub fn recover_observed<'m>(
 
 /// Whether more than one replay may be needed, by the rules of several versions. What a v3 backend proves is left out, so this may
 /// be true where one replay does.
-pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions) -> bool {
+pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions<'_>) -> bool {
     let ground = Ground::new(opened, table, None, *options);
     ground.and_then(|ground| versions::may_compare(&ground)).unwrap_or(false)
 }
 
 /// All that replays of one source have in common, by whatever rules.
 #[derive(Debug)]
-pub(super) struct Ground<'m> {
+pub(super) struct Ground<'m, 'i> {
     pub(super) opened: &'m Opened,
     pub(super) table: &'m Table<'m>,
     pub(super) backend: Option<BackendProof>,
-    pub(super) options: ReplayOptions,
+    pub(super) options: ReplayOptions<'i>,
     /// The entries that are committed on disk.
     pub(super) committed: Vec<Located>,
     commit: Commit,
 }
 
-impl<'m> Ground<'m> {
+impl<'m, 'i> Ground<'m, 'i> {
     fn new(
         opened: &'m Opened,
         table: &'m Table<'m>,
         backend: Option<BackendProof>,
-        options: ReplayOptions,
-    ) -> Result<Ground<'m>> {
+        options: ReplayOptions<'i>,
+    ) -> Result<Ground<'m, 'i>> {
         let start = opened.choice.index();
         if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
             let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
@@ -265,12 +279,12 @@ impl<'m> Ground<'m> {
             versions: Versions::default(),
         };
         recovered.replay.names = names.then(InOrderNames::default);
-        recovered.apply(opened, until(&self.committed, up_to), observe)?;
+        recovered.apply(opened, until(&self.committed, up_to), &options, observe)?;
         recovered.backup = recovered.is_backup(opened);
         if up_to > commit {
             let is_reached = self.commit.not_found.is_none();
             recovered.go_beyond(opened, commit, is_reached, &options, observe)?;
-            recovered.tail = left_out(opened, recovered.replay.applied, up_to)?;
+            recovered.tail = left_out(opened, recovered.replay.applied, up_to, options.interrupt)?;
             refuse_tail(&recovered, &options)?;
             let applied = recovered.replay.applied;
             let several = opened.members.len() > 1;
@@ -313,7 +327,7 @@ fn until(entries: &[Located], index: RaftIndex) -> &[Located] {
     entries.get(..entries.partition_point(|located| located.entry.index <= index)).unwrap_or(entries)
 }
 
-fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions) -> Result<()> {
+fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions<'_>) -> Result<()> {
     let writes = &recovered.tail.writes;
     match writes.first() {
         Some(first) if options.tail == TailRule::Fail => {
@@ -342,10 +356,25 @@ fn not_reached(opened: &Opened, recovered: &Recovered<'_>, up_to: RaftIndex) -> 
 }
 
 impl<'m> Recovered<'m> {
-    fn apply(&mut self, opened: &'m Opened, entries: &[Located], observe: Observe<'_>) -> Result<()> {
+    fn apply(
+        &mut self,
+        opened: &'m Opened,
+        entries: &[Located],
+        options: &ReplayOptions<'_>,
+        observe: Observe<'_>,
+    ) -> Result<()> {
         for located in entries {
+            options.interrupt.ask()?;
             let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
             let entry = wal.entry(&located.entry)?;
+            if let Some(limit) = options.changes_limit {
+                // Each slash may make a directory, and the slashes of short entries are reckoned with.
+                let slashes = |data: &[u8]| memchr::memchr_iter(b'/', data).count() as u64 * Tree::DIRECTORY_BYTES;
+                let more = Some(entry.data).filter(|data| data.len() > LONG_ENTRY).map_or(0, slashes);
+                if self.replay.tree.held_bytes().saturating_add(more) > limit {
+                    return Err(too_large(limit, entry.index));
+                }
+            }
             let failed = |e: Error| e.at(entry.data_offset).in_file(wal.segment_path(&located.entry));
             let effect = self.replay.apply(&entry).map_err(failed)?;
             self.applied_entries += 1;
@@ -364,7 +393,7 @@ impl<'m> Recovered<'m> {
         opened: &'m Opened,
         commit: RaftIndex,
         is_reached: bool,
-        options: &ReplayOptions,
+        options: &ReplayOptions<'_>,
         observe: Observe<'_>,
     ) -> Result<()> {
         let members = &opened.members;
@@ -401,7 +430,7 @@ impl<'m> Recovered<'m> {
         let to = to.unwrap_or(commit).min(options.up_to.unwrap_or(RaftIndex(u64::MAX)));
         if to > commit {
             let entries = cluster::join(members, commit, to, Trust::Logs(&right))?;
-            self.apply(opened, &entries, observe)?;
+            self.apply(opened, &entries, options, observe)?;
             self.commit_by = by;
         }
         Ok(())
@@ -412,7 +441,7 @@ impl<'m> Recovered<'m> {
         &mut self,
         opened: &'m Opened,
         member: usize,
-        options: &ReplayOptions,
+        options: &ReplayOptions<'_>,
         by: CommitBy,
         observe: Observe<'_>,
     ) -> Result<()> {
@@ -424,7 +453,7 @@ impl<'m> Recovered<'m> {
         let entries = span.into_iter().flat_map(|span| span.entries.iter().filter(follows));
         let entries: Vec<Located> = entries.map(|entry| Located { member, entry: *entry }).collect();
         if !entries.is_empty() {
-            self.apply(opened, &entries, observe)?;
+            self.apply(opened, &entries, options, observe)?;
             self.commit_by = by;
         }
         Ok(())
@@ -448,6 +477,17 @@ impl<'m> Recovered<'m> {
     pub fn v2_index(&self) -> V2Index {
         self.replay.tree.current_index
     }
+}
+
+/// Bytes of an entry whose path may have very many components.
+const LONG_ENTRY: usize = 1 << 12;
+
+fn too_large(limit: u64, index: RaftIndex) -> Error {
+    let message = format!(
+        "the log up to raft index {index} makes more than the {limit} bytes of nodes that --memory-limit leaves room for: give \
+         more, or run it on a larger machine"
+    );
+    Error::new(Reason::MemoryLimit, message)
 }
 
 /// How far the log is replayed without a look at who votes.
@@ -510,11 +550,12 @@ fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) 
 }
 
 /// The entries of all logs above what was applied; each once, however many hold it.
-fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex) -> Result<Tail> {
+fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex, interrupt: Interrupt<'_>) -> Result<Tail> {
     let mut out = Tail::default();
     let mut seen = BTreeSet::new();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.entries() {
+            interrupt.ask()?;
             let above = reference.index > applied && reference.index <= up_to;
             if above && seen.insert((reference.index, reference.term)) {
                 out.entries += 1;

@@ -118,10 +118,33 @@ impl<'m> Table<'m> {
 
     /// The last component of its path.
     pub fn name(&self, node: &Node) -> Cow<'m, [u8]> {
-        match self.path(node) {
-            Cow::Borrowed(path) => Cow::Borrowed(tail(path, node.name_len)),
-            Cow::Owned(path) => Cow::Owned(tail(&path, node.name_len).to_vec()),
+        let raw = self.raw(&node.path);
+        if !node.has(Node::PATH_ESCAPED) {
+            return Cow::Borrowed(tail(raw, node.name_len));
         }
+        // A slash is not escaped where etcd wrote it: what is above the name need not be read.
+        let last = raw.get(memchr::memrchr(b'/', raw).map_or(0, |at| at + 1)..).unwrap_or_default();
+        let mut name = vec![0; node.name_len as usize];
+        if !text::decode_into(last, &mut name) {
+            name = tail(&self.path(node), node.name_len).to_vec();
+        }
+        Cow::Owned(name)
+    }
+
+    /// Whether a node has this name.
+    pub(super) fn has_name(&self, id: NodeId, name: &[u8]) -> bool {
+        let node = self.node(id);
+        node.name_len as usize == name.len() && *self.name(&node) == *name
+    }
+
+    /// Whether a node has this value. Escapes are resolved up to the first difference, and nothing is kept of them.
+    pub(super) fn has_value(&self, id: NodeId, value: &[u8]) -> bool {
+        let node = self.node(id);
+        let raw = self.raw(&node.value);
+        if node.has(Node::VALUE_ESCAPED) {
+            return node.value.len as usize == value.len() && text::decodes_to(raw, value);
+        }
+        raw == value
     }
 
     /// Its value; empty for a directory.

@@ -85,25 +85,53 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
 /// Unescapes what [`scan`] accepted into a buffer of exactly the length it gave. Returns whether it fitted.
 #[must_use]
 pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
-    let mut writer = Fill { rest: out, fits: true };
+    let mut rest = out;
+    let fits = decode_parts(raw, &mut |part| match std::mem::take(&mut rest).split_at_mut_checked(part.len()) {
+        Some((head, after)) => {
+            head.copy_from_slice(part);
+            rest = after;
+            true
+        }
+        None => false,
+    });
+    fits && rest.is_empty()
+}
+
+/// Whether what [`scan`] accepted is these bytes, once unescaped.
+pub fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    let agrees = decode_parts(raw, &mut |part| match rest.strip_prefix(part) {
+        Some(after) => {
+            rest = after;
+            true
+        }
+        None => false,
+    });
+    agrees && rest.is_empty()
+}
+
+/// Unescapes part by part, until `take` returns false. Returns whether all was taken.
+fn decode_parts(raw: &[u8], take: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut at = 0;
     while let Some(ahead) = raw.get(at..).filter(|ahead| !ahead.is_empty()) {
         let run = memchr::memchr(b'\\', ahead).unwrap_or(ahead.len());
         let plain = ahead.get(..run).unwrap_or_default();
         for chunk in plain.utf8_chunks() {
-            writer.put(chunk.valid().as_bytes());
-            for _ in chunk.invalid() {
-                writer.put("\u{fffd}".as_bytes());
+            let taken = take(chunk.valid().as_bytes());
+            if !taken || !chunk.invalid().iter().all(|_| take("\u{fffd}".as_bytes())) {
+                return false;
             }
         }
         at += run;
         if run < ahead.len() {
             let Ok(escape) = unescape(raw.get(at..).unwrap_or_default()) else { return false };
-            writer.put(escape.char.encode_utf8(&mut [0; 4]).as_bytes());
+            if !take(escape.char.encode_utf8(&mut [0; 4]).as_bytes()) {
+                return false;
+            }
             at += escape.raw_len;
         }
     }
-    writer.fits && writer.rest.is_empty()
+    true
 }
 
 /// The bytes of a string, borrowed where nothing is escaped in it.
@@ -115,23 +143,6 @@ pub fn decode(raw: &[u8], len: usize, escaped: bool) -> Cow<'_, [u8]> {
     let fits = decode_into(raw, &mut out);
     debug_assert!(fits, "a scanned string has the length that the scan gave");
     Cow::Owned(out)
-}
-
-struct Fill<'a> {
-    rest: &'a mut [u8],
-    fits: bool,
-}
-
-impl Fill<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        match std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
-            Some((head, rest)) => {
-                head.copy_from_slice(bytes);
-                self.rest = rest;
-            }
-            None => self.fits = false,
-        }
-    }
 }
 
 /// Go replaces each byte that is not part of a character, one by one.
@@ -191,6 +202,8 @@ mod tests {
         let scanned = scan(&json[1..], valid).unwrap();
         let bytes = decode(&json[1..=scanned.raw_len], scanned.len, scanned.escaped).into_owned();
         assert_eq!(bytes.len(), scanned.len);
+        assert!(decodes_to(&json[1..=scanned.raw_len], &bytes));
+        assert!(!decodes_to(&json[1..=scanned.raw_len], &[&bytes[..], b"x"].concat()));
         (bytes, scanned)
     }
 

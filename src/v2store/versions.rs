@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::Result;
+use crate::error::{Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::v2store::dialect::{Bound, Interval, Limit, RuleSet, Rules, Version};
 use crate::v2store::difference::{Difference, difference};
@@ -108,9 +108,8 @@ pub(super) struct Choice {
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn choose(ground: &Ground<'_>) -> Result<Choice> {
-    let Found { mut evidence, exercised, members } =
-        evidence::gather(ground.opened, ground.table, &ground.committed, ground.backend, ground.up_to())?;
+pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
+    let Found { mut evidence, exercised, members } = evidence::gather(ground)?;
     let interval = evidence.resolve();
     let started = evidence.started.unwrap_or(RaftIndex(0));
     let mut versions = Versions { bounds: evidence.bounds, interval, ..Versions::default() };
@@ -123,7 +122,8 @@ pub(super) fn choose(ground: &Ground<'_>) -> Result<Choice> {
     let mut possible = interval.rule_sets();
     let candidates = representatives(&possible, interval.most_plausible(&possible), &alike);
     if candidates.len() > 1 && (exercised.has(Rules::PADDED_NAMES) || members.is_some()) {
-        let trials: Vec<Trial> = candidates.iter().filter_map(|set| Trial::of(ground, *set, started)).collect();
+        let trials = candidates.iter().map(|set| Trial::of(ground, *set, started));
+        let trials: Vec<Trial> = trials.filter_map(Result::transpose).collect::<Result<_>>()?;
         versions.refuted = by_names(&trials);
         versions.refuted.extend(members.into_iter().flat_map(|(members, index)| by_members(&trials, members, index)));
         possible.retain(|set| !versions.refuted.iter().any(|refuted| alike(refuted.rule_set, *set)));
@@ -135,7 +135,7 @@ pub(super) fn choose(ground: &Ground<'_>) -> Result<Choice> {
     Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates })
 }
 
-fn rules_of(ground: &Ground<'_>, set: RuleSet) -> Rules {
+fn rules_of(ground: &Ground<'_, '_>, set: RuleSet) -> Rules {
     match ground.options.padded_names {
         Some(padded) => set.rules().with(Rules::PADDED_NAMES, padded),
         None => set.rules(),
@@ -158,13 +158,24 @@ fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(Rule
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn may_compare(ground: &Ground<'_>) -> Result<bool> {
-    let Found { mut evidence, exercised, .. } =
-        evidence::gather(ground.opened, ground.table, &ground.committed, ground.backend, ground.up_to())?;
+pub(super) fn may_compare(ground: &Ground<'_, '_>) -> Result<bool> {
+    let Found { mut evidence, exercised, .. } = evidence::gather(ground)?;
     let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
     let possible = evidence.resolve().rule_sets();
     let differ = possible.windows(2).any(|pair| matches!(pair, [a, b] if !alike(*a, *b)));
     Ok(differ && ground.options.version.is_none())
+}
+
+/// A replay by a rule set that may not be the right one; `None` if the log cannot be replayed by it.
+///
+/// # Errors
+/// An interruption, or more memory than is allowed.
+fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
+    match ground.replay(rules_of(ground, set), names, &mut |_| Ok(())) {
+        Ok(recovered) => Ok(Some(recovered)),
+        Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// What a replay by one rule set shows.
@@ -178,11 +189,15 @@ struct Trial {
 
 impl Trial {
     /// What cannot be replayed at all is an error of the replay, if it is chosen.
-    fn of(ground: &Ground<'_>, rule_set: RuleSet, started: RaftIndex) -> Option<Trial> {
-        let mut replay = ground.replay(rules_of(ground, rule_set), true, &mut |_| Ok(())).ok()?.replay;
+    ///
+    /// # Errors
+    /// An interruption.
+    fn of(ground: &Ground<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
+        let Some(recovered) = attempt(ground, rule_set, true)? else { return Ok(None) };
+        let mut replay = recovered.replay;
         let members = membership::fingerprint_of(&mut replay.tree);
-        let used = replay.names?.used.into_iter().filter(|index| *index > started).collect();
-        Some(Trial { rule_set, used, members })
+        let used = replay.names.into_iter().flat_map(|names| names.used).filter(|index| *index > started).collect();
+        Ok(Some(Trial { rule_set, used, members }))
     }
 }
 
@@ -210,11 +225,11 @@ fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> 
 ///
 /// # Errors
 /// Those of the replay by the chosen rules do not occur here; what cannot be replayed by other rules was not written by a server
-/// that has them, because it would have stopped there.
-pub(super) fn compare(ground: &Ground<'_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
+/// that has them, because it would have stopped there. An interruption.
+pub(super) fn compare(ground: &Ground<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
     for set in &choice.candidates {
-        let Ok(mut other) = ground.replay(rules_of(ground, *set), false, &mut |_| Ok(())) else { continue };
-        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree);
+        let Some(mut other) = attempt(ground, *set, false)? else { continue };
+        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, ground.options.interrupt)?;
         let v2_index = other.v2_index();
         if found.count > 0 || v2_index != chosen.v2_index() {
             choice.versions.others.push(Other { rule_set: *set, v2_index, difference: found });

@@ -14,5 +14,8 @@ pub use content::{V3Content, v3_content};
 pub use index::index_bytes;
 pub use listing::{Listing, list};
 pub use source::compare;
-pub use summary::{Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, verify};
+pub use summary::{
+    Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, summarize_watched, verify,
+    verify_watched,
+};
 pub use v2v3::V2v3Tree;

@@ -10,6 +10,7 @@ use crate::bolt::{Check, Damage, Db, Strictness, check};
 use crate::count::counted;
 use crate::error::{Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term};
+use crate::interrupt::{self, Interrupt};
 
 /// What a v3 database holds, and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,7 +94,15 @@ pub enum Sha256State {
 /// # Errors
 /// The file is no bbolt file or is damaged so that it cannot be read to its end ([`Reason::Damaged`]).
 pub fn summarize(file: &[u8]) -> Result<V3Summary> {
-    let db = Db::open(file)?;
+    summarize_watched(file, Interrupt::default())
+}
+
+/// As [`summarize`], until it is interrupted: what comes out then says nothing of the file, and the caller asks once more.
+///
+/// # Errors
+/// As [`summarize`].
+pub fn summarize_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary> {
+    let db = Db::open(file)?.watched(interrupt);
     let found = check(&db, Strictness::Any);
     let mut summary = store(&db)?;
     summary.findings.splice(0..0, found.findings);
@@ -111,7 +120,15 @@ pub fn summarize(file: &[u8]) -> Result<V3Summary> {
 /// # Errors
 /// Anything is wrong ([`Reason::VerifyFailed`]); the first finding is named.
 pub fn verify(file: &[u8]) -> Result<V3Summary> {
-    let db = Db::open(file).map_err(failed)?;
+    verify_watched(file, Interrupt::default())
+}
+
+/// As [`verify`], until it is interrupted: the error then says nothing of the file, and the caller asks once more.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary> {
+    let db = Db::open(file).map_err(failed)?.watched(interrupt);
     structure(&db)?;
     let mut summary = store(&db).map_err(failed)?;
     if let Some(first) = summary.findings.first() {
@@ -170,11 +187,15 @@ fn read(db: &Db<'_>, mut findings: Findings) -> Result<V3Summary, Damage> {
 
 /// Holds the SHA-256 of a snapshot file against its bytes.
 pub fn digest(db: &Db<'_>) -> Sha256State {
-    match db.trailer() {
-        None => Sha256State::Absent,
-        Some(trailer) if Sha256::digest(db.body()).as_slice() == trailer => Sha256State::Good,
-        Some(_) => Sha256State::Bad,
+    let Some(trailer) = db.trailer() else { return Sha256State::Absent };
+    let mut sha256 = Sha256::new();
+    for chunk in db.body().chunks(interrupt::CHUNK) {
+        if db.interrupt().ask().is_err() {
+            return Sha256State::Bad;
+        }
+        sha256.update(chunk);
     }
+    if sha256.finalize().as_slice() == trailer { Sha256State::Good } else { Sha256State::Bad }
 }
 
 fn failed(damage: Damage) -> crate::error::Error {

@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     fn choose_with(&self, wal: Wal) -> Result<Choice> {
-        choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None)
+        choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None, Interrupt::default())
     }
 }
 

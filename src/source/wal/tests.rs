@@ -271,7 +271,7 @@ fn only_files_of_the_exact_name_are_segments() {
         std::fs::write(wal_dir.join(name), b"not a segment").unwrap();
     }
     let Source::Directory(found) = detect(dir.path(), &WalDir::Default).unwrap() else { panic!("a data directory") };
-    let wal = Wal::read(&found.segments.unwrap(), &Files::default()).unwrap();
+    let wal = Wal::read(&found.segments.unwrap(), &Files::default(), Interrupt::default()).unwrap();
     assert_eq!((first_and_last(&wal), wal.maps().count()), (Some((1, 9)), 3));
 }
 

@@ -31,6 +31,13 @@ fn document(paths: &[&str]) -> String {
 fn listing(tree: &Tree<'_>) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
     let mut out = BTreeMap::new();
     tree.walk::<()>(NodeRef::Over(tree.root), &mut |visit| {
+        let path = tree.path(visit.node);
+        assert_eq!((visit.path, visit.path.len()), (&*path, tree.path_len(visit.node)));
+        assert_eq!(visit.depth, path::components(&path).count());
+        for skip in 0..path.len() {
+            let mut end = vec![0; path.len() - skip];
+            assert!(tree.copy_path(visit.node, skip, &mut end) && end == path[skip..], "{skip}");
+        }
         let value = (!tree.is_dir(visit.node)).then(|| tree.value(visit.node).into_owned());
         assert!(out.insert(tree.path(visit.node).into_owned(), value).is_none(), "a path twice");
         Ok(())
@@ -48,7 +55,7 @@ enum Op {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c"]), 1..4)
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c", "a!"]), 1..4)
         .prop_map(|p| format!("/1/{}", p.join("/")))
 }
 
@@ -79,7 +86,7 @@ proptest! {
                     let below = model.keys().any(|k| k.starts_with(format!("{path}/").as_bytes()));
                     if below { continue; }
                     let value = matches!(op, Op::Put(_)).then(|| format!("v{i}").into_bytes());
-                    let node = NewNode { index, expiry: None, value: value.clone().map(Cow::Owned) };
+                    let node = NewNode { index, expiry: None, value: value.clone().map(Value::from) };
                     prop_assert_eq!(tree.put(path.as_bytes(), node).is_err(), blocked);
                     if !blocked {
                         for parent in parents { model.entry(parent.into_bytes()).or_insert(None); }
@@ -89,7 +96,7 @@ proptest! {
                 Op::Update(path) => {
                     if let Some(Some(value)) = model.get_mut(path.as_bytes()) {
                         *value = format!("u{i}").into_bytes();
-                        tree.update(path.as_bytes(), Some(Cow::Owned(value.clone())), index, None);
+                        tree.update(path.as_bytes(), Some(value.clone().into()), index, None);
                         let node = tree.lookup(path.as_bytes()).unwrap();
                         prop_assert_eq!(tree.modified(node), index);
                     }
@@ -102,6 +109,14 @@ proptest! {
                 }
             }
             prop_assert_eq!(&listing(&tree), &model);
+            let mut sorted = Vec::new();
+            tree.walk_sorted::<()>(tree.root(), &mut |node, path| {
+                assert_eq!(*tree.path(node), *path);
+                sorted.push(path.to_vec());
+                Ok(())
+            }).unwrap();
+            prop_assert!(sorted.iter().eq(model.keys()), "{:?}", sorted);
+            prop_assert!(tree.nodes.len() - tree.free.len() <= model.len());
             for (path, value) in &model {
                 let node = tree.lookup(path).unwrap();
                 prop_assert_eq!(tree.is_dir(node), value.is_none());
@@ -119,7 +134,7 @@ fn at(second: i64) -> Timestamp {
 
 fn put(tree: &mut Tree<'_>, path: &str, expiry: Option<i64>) {
     tree.current_index.0 += 1;
-    let node = NewNode { index: tree.current_index, expiry: expiry.map(at), value: Some(Cow::Borrowed(b"v")) };
+    let node = NewNode { index: tree.current_index, expiry: expiry.map(at), value: Some(b"v"[..].into()) };
     tree.put(path.as_bytes(), node).unwrap();
 }
 
@@ -192,16 +207,84 @@ fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
     // A new TTL changes neither; a new value only itself.
     tree.update("/1/fv".as_bytes(), None, V2Index(3), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), value);
-    tree.update("/1/f\u{fffd}".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(4), None);
+    tree.update("/1/f\u{fffd}".as_bytes(), Some(b"new"[..].into()), V2Index(4), None);
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
-    tree.update("/1/fv".as_bytes(), Some(Cow::Borrowed(b"new")), V2Index(5), None);
+    tree.update("/1/fv".as_bytes(), Some(b"new"[..].into()), V2Index(5), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), (false, false));
     // A new key in place of an old one has its name, and one in a directory the directory's.
-    let new = || NewNode { index: V2Index(6), expiry: None, value: Some(Cow::Borrowed(&b"v"[..])) };
+    let new = || NewNode { index: V2Index(6), expiry: None, value: Some(b"v"[..].into()) };
     tree.put("/1/f\u{fffd}".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
     tree.put("/1/\u{fffd}/new/key".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/\u{fffd}/new/key"), name);
     tree.put("/1/own\u{fffd}".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/own\u{fffd}"), (false, false));
+}
+
+#[test]
+fn what_is_removed_or_replaced_is_freed() {
+    let table = Table::empty();
+    let mut tree = Tree::new(&table);
+    let (mut nodes, mut bytes) = (0, 0);
+    for round in 0..50 {
+        put(&mut tree, &format!("/1/r{round:02}{}", "/d".repeat(2000)), Some(100 + round));
+        put(&mut tree, &format!("/1/r{round:02}{}", "/d".repeat(2000)), None);
+        assert!(tree.remove(format!("/1/r{round:02}").as_bytes()));
+        if round == 0 {
+            (nodes, bytes) = (tree.nodes.len(), tree.held_bytes());
+        }
+    }
+    assert_eq!((tree.nodes.len(), tree.held_bytes()), (nodes, bytes));
+    assert_eq!((tree.nodes.len() - tree.free.len(), tree.expiries.first()), (3, None));
+    let Held { names, name_bytes, changes, .. } = tree.held;
+    assert_eq!((names, name_bytes, changes), (2, 2, 2));
+}
+
+#[test]
+fn a_directory_that_a_log_makes_takes_no_more_than_is_reckoned() {
+    let table = Table::empty();
+    let mut tree = Tree::new(&table);
+    let before = tree.held_bytes();
+    put(&mut tree, &format!("/1{}", "/d".repeat(1000)), None);
+    let each = (tree.held_bytes() - before) / 1000;
+    assert!((200..=Tree::DIRECTORY_BYTES).contains(&each), "{each}");
+}
+
+#[test]
+fn a_ttl_has_one_place_however_often_it_is_renewed() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "k":{"Path":"/1/k","ExpireTime":"1970-01-01T00:00:20Z","Value":"2"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    for second in 0..1000 {
+        tree.update(b"/1/k", None, V2Index(8), Some(at(30 + second)));
+        put(&mut tree, "/1/n", Some(30 + second));
+    }
+    let mut due = tree.expiries.due(at(20));
+    assert_eq!(due.pop().map(|(_, node)| node), Some(NodeRef::Base(NodeId(2))), "of the snapshot");
+    assert_eq!(tree.expiries.due(at(1029)).len(), 2);
+    assert_eq!(tree.expire(at(1028)), (0, false));
+    assert_eq!(tree.expire(at(1029)), (2, false));
+    assert_eq!(tree.expiries.first(), None);
+}
+
+#[test]
+fn an_escaped_value_is_compared_and_handed_on_as_it_stands() {
+    let text = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "k":{"Path":"/1/k","Value":"a\u003c\n"}}}}},"CurrentIndex":7}"#;
+    let table = json::read(text.as_bytes()).unwrap();
+    let mut tree = Tree::new(&table);
+    let before = tree.held_bytes();
+    for _ in 0..3 {
+        let node = tree.lookup(b"/1/k").unwrap();
+        assert!(tree.has_value(node, b"a<\n") && !tree.has_value(node, b"a<") && !tree.has_value(node, b"a<n"));
+        assert_eq!((&*tree.value(node), tree.value_len(node)), (&b"a<\n"[..], 3));
+        let value = tree.shared_value(node);
+        let new = NewNode { index: V2Index(8), expiry: None, value: Some(value) };
+        tree.put(b"/1/k", new).unwrap();
+        tree.update(b"/1/k", None, V2Index(9), None);
+    }
+    assert!(tree.held_bytes() - before < 1000);
+    let Ok(NodeRef::Over(id)) = tree.lookup(b"/1/k") else { panic!("changed") };
+    assert!(matches!(tree.over(id).map(|over| &over.body), Some(Body::File(value)) if value.is_in_table()));
 }

@@ -1,0 +1,71 @@
+//! The order in which nodes expire (FORMATS 6.6): one place for each live node with a TTL, however often it was renewed.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{NodeRef, OverId};
+use crate::v2store::path;
+use crate::v2store::table::{NodeId, Table};
+
+/// The nodes that expire. The depth makes a directory come before what is below it.
+#[derive(Debug)]
+pub(super) struct Expiries {
+    /// Of the snapshot, latest first, whether they are still there or not.
+    base: Vec<(Timestamp, u32, NodeId)>,
+    over: BTreeSet<(Timestamp, u32, OverId)>,
+}
+
+impl Expiries {
+    pub(super) fn of(table: &Table<'_>) -> Expiries {
+        let mut base = Vec::with_capacity(table.expiries.len());
+        if !table.expiries.is_empty() {
+            for (id, node) in (0..).map(NodeId).zip(&table.nodes).filter(|(_, node)| node.expiry != 0) {
+                let depth = path::components(&table.path(node)).count();
+                base.extend(table.expiry(node).map(|at| (at, u32::try_from(depth).unwrap_or(u32::MAX), id)));
+            }
+            base.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        Expiries { base, over: BTreeSet::new() }
+    }
+
+    /// Notes that an overlay node expires at another instant than before, or no longer.
+    pub(super) fn change(&mut self, id: OverId, depth: u32, before: Option<Timestamp>, now: Option<Timestamp>) {
+        if before == now {
+            return;
+        }
+        if let Some(at) = before {
+            self.remove(id, depth, at);
+        }
+        if let Some(at) = now {
+            self.over.insert((at, depth, id));
+        }
+    }
+
+    /// Removes an overlay node. Returns whether it was there.
+    pub(super) fn remove(&mut self, id: OverId, depth: u32, at: Timestamp) -> bool {
+        self.over.remove(&(at, depth, id))
+    }
+
+    /// Bytes of the places of overlay nodes: a B-tree's nodes are two thirds full on average.
+    pub(super) fn held_bytes(&self) -> u64 {
+        (self.over.len() * size_of::<(Timestamp, u32, OverId)>() * 3 / 2) as u64
+    }
+
+    /// The earliest instant at which a node expires.
+    pub(super) fn first(&self) -> Option<Timestamp> {
+        let base = self.base.last().map(|(at, ..)| *at);
+        base.into_iter().chain(self.over.first().map(|(at, ..)| *at)).min()
+    }
+
+    /// The nodes that expire at this instant, the earliest, and their depths: directories before what is below them. Those of
+    /// the snapshot are not returned again.
+    pub(super) fn due(&mut self, at: Timestamp) -> Vec<(u32, NodeRef)> {
+        let first = self.base.partition_point(|(other, ..)| *other > at);
+        let mut due: Vec<_> = self.base.drain(first..).map(|(_, depth, id)| (depth, NodeRef::Base(id))).collect();
+        let over = self.over.iter().take_while(|(other, ..)| *other <= at);
+        due.extend(over.map(|(_, depth, id)| (*depth, NodeRef::Over(*id))));
+        due.sort_unstable();
+        due
+    }
+}

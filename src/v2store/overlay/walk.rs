@@ -1,0 +1,205 @@
+//! Ways through the tree. A walk knows the path where it is, so that nobody puts paths together for every node.
+
+use jiff::Timestamp;
+
+use super::{Body, Name, NodeRef, OverId, Tree};
+use crate::v2store::table::NodeId;
+
+/// A node that a walk came by.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit<'a> {
+    /// Which.
+    pub node: NodeRef,
+    /// Its path, with its namespace.
+    pub path: &'a [u8],
+    /// How many levels it is below where the walk began.
+    pub depth: usize,
+    /// The earliest expiry of the node and the directories above it.
+    pub expiry: Option<Timestamp>,
+}
+
+/// What a walk still has before it.
+enum Step {
+    /// Whole subtrees of the table, side by side.
+    Base {
+        next: u32,
+        end: u32,
+        depth: usize,
+        above: Option<Timestamp>,
+    },
+    Over {
+        id: OverId,
+        depth: usize,
+        above: Option<Timestamp>,
+    },
+}
+
+impl Tree<'_> {
+    /// Visits a node and all below it: a directory before its children, untouched ones in the snapshot's order.
+    ///
+    /// # Errors
+    /// What `visit` returned.
+    pub fn walk<E>(&self, from: NodeRef, visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>) -> Result<(), E> {
+        // Of the overlay node that was visited last: all that follows is in one of its directories, or in it.
+        let mut path = self.path(from).into_owned();
+        let mut steps = vec![match from {
+            NodeRef::Base(id) => Step::Base { next: id.0, end: self.table.node(id).end, depth: 0, above: None },
+            NodeRef::Over(id) => Step::Over { id, depth: 0, above: None },
+        }];
+        while let Some(step) = steps.pop() {
+            match step {
+                Step::Base { next, end, depth, above } => self.walk_base(next..end, depth, above, visit)?,
+                Step::Over { id, depth, above } => {
+                    if depth > 0 {
+                        self.enter(id, &mut path);
+                    }
+                    let node = NodeRef::Over(id);
+                    let expiry = earliest(above, self.expiry(node));
+                    visit(Visit { node, path: &path, depth, expiry })?;
+                    self.push_children(id, depth + 1, expiry, &mut steps);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes from the path of a node in an overlay node's directory, or of that directory, to the node's own.
+    fn enter(&self, id: OverId, path: &mut Vec<u8>) {
+        let Some(over) = self.over(id) else { return };
+        match &over.name {
+            Name::Own(name) => {
+                path.truncate(over.path_len - name.len() - 1);
+                path.push(b'/');
+                path.extend_from_slice(name);
+            }
+            Name::Base(base) => {
+                path.clear();
+                path.extend_from_slice(&self.table.path(&self.table.node(*base)));
+            }
+        }
+    }
+
+    fn walk_base<E>(
+        &self,
+        nodes: std::ops::Range<u32>,
+        depth: usize,
+        above: Option<Timestamp>,
+        visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Directories that the walk is inside of: where they end, and the expiry that holds there.
+        let mut inside: Vec<(u32, Option<Timestamp>)> = Vec::new();
+        for id in nodes {
+            while inside.last().is_some_and(|(end, _)| *end <= id) {
+                inside.pop();
+            }
+            let node = self.table.node(NodeId(id));
+            let own = if node.expiry == 0 { None } else { self.table.expiry(&node) };
+            let expiry = earliest(inside.last().map_or(above, |(_, at)| *at), own);
+            let path = self.table.path(&node);
+            visit(Visit { node: NodeRef::Base(NodeId(id)), path: &path, depth: depth + inside.len(), expiry })?;
+            if node.end > id + 1 {
+                inside.push((node.end, expiry));
+            }
+        }
+        Ok(())
+    }
+
+    fn push_children(&self, id: OverId, depth: usize, above: Option<Timestamp>, steps: &mut Vec<Step>) {
+        let Some(Body::Dir { base, changed, .. }) = self.over(id).map(|n| &n.body) else { return };
+        let (mut replaced, mut new): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
+        for change in changed {
+            match change.base {
+                Some(base) => replaced.push((base, change.now)),
+                None => new.extend(change.now.map(|now| (self.name(now), now))),
+            }
+        }
+        replaced.sort_unstable_by_key(|(base, _)| *base);
+        new.sort_unstable();
+        let first = steps.len();
+        if let Some(base) = base {
+            let mut next = base.0 + 1;
+            for (gone, now) in replaced {
+                if next < gone.0 {
+                    steps.push(Step::Base { next, end: gone.0, depth, above });
+                }
+                steps.extend(now.map(|id| Step::Over { id, depth, above }));
+                next = self.table.node(gone).end;
+            }
+            let end = self.table.node(*base).end;
+            if next < end {
+                steps.push(Step::Base { next, end, depth, above });
+            }
+        }
+        steps.extend(new.into_iter().map(|(_, id)| Step::Over { id, depth, above }));
+        if let Some(steps) = steps.get_mut(first..) {
+            steps.reverse();
+        }
+    }
+
+    /// Visits a node and all below it in the order of their paths' bytes. That is not the order of a walk: `/a!` comes between
+    /// `/a` and `/a/b`.
+    ///
+    /// # Errors
+    /// What `visit` returned.
+    pub fn walk_sorted<E>(
+        &self,
+        from: NodeRef,
+        visit: &mut impl FnMut(NodeRef, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut path = self.path(from).into_owned();
+        visit(from, &path)?;
+        if path == b"/" {
+            path.clear();
+        }
+        let mut steps = Vec::new();
+        self.push_sorted(from, path.len(), &mut steps);
+        while let Some(Sorted { above, name, node, below }) = steps.pop() {
+            path.truncate(above);
+            path.push(b'/');
+            path.extend_from_slice(&name);
+            if below {
+                self.push_sorted(node, path.len(), &mut steps);
+            } else {
+                visit(node, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push_sorted(&self, dir: NodeRef, above: usize, steps: &mut Vec<Sorted>) {
+        let first = steps.len();
+        for (name, node) in self.children(dir) {
+            if self.has_children(node) {
+                steps.push(Sorted { above, name: name.clone(), node, below: true });
+            }
+            steps.push(Sorted { above, name, node, below: false });
+        }
+        // The last one is visited first. What is below a directory begins with its name and a slash.
+        if let Some(steps) = steps.get_mut(first..) {
+            steps.sort_by(|a, b| b.key().cmp(a.key()));
+        }
+    }
+}
+
+/// What a sorted walk still has before it.
+struct Sorted {
+    /// Bytes of the path of the directory that the node is in.
+    above: usize,
+    name: Vec<u8>,
+    node: NodeRef,
+    /// What is below the node, rather than the node itself.
+    below: bool,
+}
+
+impl Sorted {
+    fn key(&self) -> impl Iterator<Item = u8> {
+        self.name.iter().copied().chain(self.below.then_some(b'/'))
+    }
+}
+
+fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
