@@ -217,6 +217,7 @@ impl<'m> Tree<'m> {
     }
 
     /// The absolute path, with its namespace.
+    #[inline]
     pub fn path(&self, node: NodeRef) -> Cow<'_, [u8]> {
         let over = match node {
             NodeRef::Base(id) => return self.table.path(&self.table.node(id)),
@@ -540,9 +541,9 @@ impl<'m> Tree<'m> {
 
     /// Frees an overlay node and all below it.
     fn free(&mut self, id: OverId) {
-        let mut pending = vec![id];
-        while let Some(id) = pending.pop() {
-            let Some(node) = self.nodes.get_mut(id.0 as usize) else { continue };
+        let (mut next, mut pending) = (Some(id), Vec::new());
+        while let Some(id) = next {
+            let Some(node) = self.nodes.get_mut(id.0 as usize) else { return };
             let OverNode { name, depth, expiry, body, .. } = std::mem::take(node);
             self.expiries.change(id, depth, expiry, None);
             if let Name::Own(name) = name {
@@ -555,6 +556,7 @@ impl<'m> Tree<'m> {
                 pending.extend(changed.iter().filter_map(|change| change.now));
             }
             self.free.push(id);
+            next = pending.pop();
         }
     }
 

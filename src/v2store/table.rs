@@ -107,16 +107,19 @@ impl<'m> Table<'m> {
     }
 
     /// The node with this number; of none, an empty file.
+    #[inline]
     pub fn node(&self, id: NodeId) -> Node {
         self.nodes.get(id.0 as usize).copied().unwrap_or_default()
     }
 
     /// Its absolute path with the namespace.
+    #[inline]
     pub fn path(&self, node: &Node) -> Cow<'m, [u8]> {
         text::decode(self.raw(&node.path), node.path.len as usize, node.has(Node::PATH_ESCAPED))
     }
 
     /// The last component of its path.
+    #[inline]
     pub fn name(&self, node: &Node) -> Cow<'m, [u8]> {
         let raw = self.raw(&node.path);
         if !node.has(Node::PATH_ESCAPED) {
@@ -132,6 +135,7 @@ impl<'m> Table<'m> {
     }
 
     /// Whether a node has this name.
+    #[inline]
     pub(super) fn has_name(&self, id: NodeId, name: &[u8]) -> bool {
         let node = self.node(id);
         node.name_len as usize == name.len() && *self.name(&node) == *name
@@ -179,6 +183,7 @@ impl<'m> Table<'m> {
         Children { nodes: &self.nodes, next: dir.0.saturating_add(1), end: self.node(dir).end }
     }
 
+    #[inline]
     pub(crate) fn raw(&self, text: &Text) -> &'m [u8] {
         let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
         self.document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()

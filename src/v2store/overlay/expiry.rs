@@ -30,6 +30,7 @@ impl Expiries {
     }
 
     /// Notes that an overlay node expires at another instant than before, or no longer.
+    #[inline]
     pub(super) fn change(&mut self, id: OverId, depth: u32, before: Option<Timestamp>, now: Option<Timestamp>) {
         if before == now {
             return;
