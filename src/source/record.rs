@@ -127,8 +127,8 @@ pub struct Resumed {
 }
 
 /// Goes on after a record whose fields cannot be read, where its length can, and its data leads to the checksum of the next
-/// record. `crc` is the checksum before it.
-pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32) -> Option<Resumed> {
+/// record. `crc` is the checksum before it; `budget` is how many bytes may still be hashed.
+pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
     let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
     let record = body.get(..usize::try_from(length.record).ok()?)?;
@@ -136,20 +136,30 @@ pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32) -> Option<Resum
     let (after, _) = record_at(segment, next).filter(|(after, _)| after.kind != RecordType::Crc)?;
     // The data follows a type, a checksum of at most five bytes, and a length of at most five.
     let heads = 5..=14usize.min(record.len());
-    heads.filter_map(|head| record.get(head..)).find_map(|data| {
+    let after_data = after.data.unwrap_or_default();
+    for data in heads.filter_map(|head| record.get(head..)) {
+        *budget = budget.checked_sub((data.len() + after_data.len()) as u64)?;
         let crc = crc32c::crc32c_append(crc, data);
-        let proven = crc32c::crc32c_append(crc, after.data.unwrap_or_default()) == after.crc;
-        proven.then_some(Resumed { offset: next, crc })
-    })
+        if crc32c::crc32c_append(crc, after_data) == after.crc {
+            return Some(Resumed { offset: next, crc });
+        }
+    }
+    None
+}
+
+/// How many bytes of a segment are read for the frame at `offset`, by its length field; whether they are a record or not.
+pub fn frame_bytes(segment: &[u8], offset: u64) -> u64 {
+    let rest = from(segment, offset);
+    let length = rest.first_chunk::<8>().and_then(|head| Length::parse(u64::from_le_bytes(*head), offset).ok()?);
+    length.map_or(0, |length| length.record.saturating_add(FRAME_HEAD).min(rest.len() as u64))
 }
 
 /// Finds the first two records after `damaged` of which the first one's checksum leads to the second one's. It goes on with the
 /// first one where all that lies before it is one whole record, whose length alone is damaged; else with the second. `crc` is
 /// the checksum before it.
 ///
-/// Any bytes may look like a record. So the bytes that are hashed in vain are bounded by a multiple of the segment.
-pub fn find_records(segment: &[u8], damaged: u64, crc: u32) -> Option<Resumed> {
-    let mut budget = 4 * segment.len() as u64 + 4096;
+/// Any bytes may look like a record: `budget` is how many may still be hashed in vain.
+pub fn find_records(segment: &[u8], damaged: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let first = usize::try_from(damaged + 1 + FRAME_HEAD).ok()?;
     // A record begins with the tag of its type.
     for at in memchr::memchr_iter(0x08, segment.get(first..)?) {
@@ -160,7 +170,7 @@ pub fn find_records(segment: &[u8], damaged: u64, crc: u32) -> Option<Resumed> {
             continue;
         }
         let data = after.data.unwrap_or_default();
-        budget = budget.checked_sub(data.len() as u64)?;
+        *budget = budget.checked_sub(data.len() as u64)?;
         if crc32c::crc32c_append(before.crc, data) == after.crc {
             let whole = whole_record(segment, damaged, offset, crc);
             let first = whole.map(|crc| Resumed { offset, crc });

@@ -10,7 +10,7 @@ use crate::source::raft::{
     parse_snap_record,
 };
 use crate::source::record::{
-    Broken, Frame, Record, RecordType, after_damaged_head, find_records, looks_torn, read_frame,
+    Broken, Frame, Record, RecordType, after_damaged_head, find_records, frame_bytes, looks_torn, read_frame,
 };
 use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
 
@@ -50,7 +50,12 @@ pub(super) struct Scan {
     is_foreign: bool,
     /// Holes that a hard state follows.
     holes_before_state: usize,
+    /// Bytes of the segment at hand that may still be read in vain: a damaged length may claim any of them, again and again.
+    budget: u64,
 }
+
+/// How often all bytes of a segment may be read in vain.
+const VAIN_READS: u64 = 32;
 
 impl Scan {
     /// Reads segments, sorted by name.
@@ -133,6 +138,7 @@ impl Scan {
         interrupt: Interrupt<'_>,
     ) -> Result<Option<u64>> {
         let bytes = segment.map.bytes();
+        self.budget = VAIN_READS * bytes.len() as u64 + 4096;
         let mut offset = 0;
         let mut first = true;
         loop {
@@ -194,7 +200,10 @@ impl Scan {
             return Err(error);
         }
         let bytes = segment.map.bytes();
-        let found = after_damaged_head(bytes, offset, self.crc).or_else(|| find_records(bytes, offset, self.crc));
+        let Some(left) = self.budget.checked_sub(frame_bytes(bytes, offset)) else { return Err(error) };
+        self.budget = left;
+        let found = after_damaged_head(bytes, offset, self.crc, &mut self.budget)
+            .or_else(|| find_records(bytes, offset, self.crc, &mut self.budget));
         let Some(found) = found else { return Err(error) };
         self.hole(error, segment);
         self.crc = found.crc;
