@@ -115,8 +115,7 @@ pub enum Access {
 ///
 /// # Errors
 /// [`Reason::AuthPresent`] for `--auth fail`; [`Reason::GuestRights`] for rights of anonymous clients that would be lost;
-/// [`Reason::AuthInvalid`] if nobody could administer v3, or a permission cannot be expressed; [`Reason::Damaged`] for a
-/// user or role that is not one.
+/// [`Reason::AuthInvalid`] if nobody could administer v3, a permission cannot be expressed, or a user or role is none.
 pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Rules) -> Result<Auth> {
     let names = names(tree);
     let present = !names.users.is_empty() || !names.roles.is_empty();
@@ -158,7 +157,8 @@ fn enabled(tree: &mut Tree<'_>) -> Result<Option<bool>> {
     let Ok(node) = tree.lookup(b"/2/enabled") else { return Ok(None) };
     let message = "/2/enabled: expected true or false for v2 authentication, found something else";
     serde_json::from_slice(&tree.value(node)).map(Some).map_err(|_| {
-        Error::new(Reason::Damaged, message).advise("--auth ignore leaves users and roles out, and v3 open to everyone")
+        Error::new(Reason::AuthInvalid, message)
+            .advise("--auth ignore leaves users and roles out, and v3 open to everyone")
     })
 }
 
@@ -353,7 +353,7 @@ fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
 fn unreadable(what: &str, name: &[u8]) -> Error {
     let message =
         format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", short(&shown(name)));
-    Error::new(Reason::Damaged, message).advise("--auth ignore leaves users and roles out")
+    Error::new(Reason::AuthInvalid, message).advise("--auth ignore leaves users and roles out")
 }
 
 #[cfg(test)]
@@ -439,11 +439,11 @@ mod tests {
         for unclear in ["", "1", "True", "nonsense"] {
             let store = auth_of(unclear, &[ROOT_USER], &[]);
             let error = refused(&store, &none);
-            assert!(error.reason() == Reason::Damaged && error.to_string().contains("/2/enabled"), "{error}");
+            assert!(error.reason() == Reason::AuthInvalid && error.to_string().contains("/2/enabled"), "{error}");
             assert!(migrated(&store, AuthPolicy::Ignore, Guest::Fail, &none).is_ok());
         }
         let error = refused(&auth_of("true", &[("bob", "$2a$10$secret")], &[]), &none);
-        assert_eq!(error.reason(), Reason::Damaged);
+        assert_eq!(error.reason(), Reason::AuthInvalid);
         assert!(error.to_string().contains("user bob") && !error.to_string().contains("secret"), "{error}");
         let rename = vec![Rename { from: Pattern::Regex("a".into()), to: "b".into() }];
         let error = refused(&auth_of("true", &[ROOT_USER], &[READER]), &Rules { rename, ..Rules::default() });
@@ -460,7 +460,7 @@ mod tests {
                 let error = migrated(&store, AuthPolicy::Migrate, Guest::Fail, &Rules::default()).unwrap_err();
                 let text = error.to_string();
                 assert!(
-                    error.reason() == Reason::Damaged && text.contains(" bob: ") && !text.contains("secret"),
+                    error.reason() == Reason::AuthInvalid && text.contains(" bob: ") && !text.contains("secret"),
                     "{text}"
                 );
             }

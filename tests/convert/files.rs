@@ -23,6 +23,28 @@ pub(crate) fn store(index: u64, children: &str) -> String {
     format!(r#"{{"Root":{root},"WatcherHub":{hub},"CurrentIndex":{index},"Stats":{{}},"CurrentVersion":2}}"#)
 }
 
+/// The store of a v2 server with these users and roles, each a name and a document.
+pub(crate) fn auth_store(users: &[(&str, &str)], roles: &[(&str, &str)]) -> String {
+    let folder = |path: &str, children: &str| node(path, 0, &format!(r#""Value":"","Children":{{{children}}}"#));
+    let documents = |path: &str, of: &[(&str, &str)]| {
+        let one = |(name, document): &(&str, &str)| {
+            let value = serde_json::to_string(document).unwrap();
+            format!(
+                r#""{name}":{}"#,
+                node(&format!("{path}/{name}"), 5, &format!(r#""Value":{value},"Children":null"#))
+            )
+        };
+        folder(path, &of.iter().map(one).collect::<Vec<_>>().join(","))
+    };
+    let (users, roles) = (documents("/2/users", users), documents("/2/roles", roles));
+    let children = format!(
+        r#""1":{},"2":{}"#,
+        folder("/1", &leaf("k", 8, "v")),
+        folder("/2", &format!(r#""roles":{roles},"users":{users}"#))
+    );
+    format!(r#"{{"Root":{},"CurrentIndex":9,"CurrentVersion":2}}"#, folder("/", &children))
+}
+
 /// A file node of a store, by its name at the top and its modified index.
 pub(crate) fn leaf(name: &str, index: u64, value: &str) -> String {
     let path = format!("/1/{name}");

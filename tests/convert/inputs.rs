@@ -12,7 +12,7 @@ use super::common::http;
 use super::common::peers::{self, Version};
 use super::common::run::etcdlift;
 use super::common::server::{Boot, Server};
-use super::files::{copy_sparse, leaf, snap, store};
+use super::files::{auth_store, copy_sparse, leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use super::sources::as_nobody;
 use crate::test_name;
@@ -249,4 +249,38 @@ fn the_log_of_a_real_server_still_has_the_names() {
     let said =
         format!("as they were written: /d\\xfe (raft index {}), /d\\xff (raft index {})", indexes[0], indexes[1]);
     assert!(run.output.stderr.contains(&said), "{}", run.output.story());
+}
+
+/// Names and documents that v2 could hold and v3 cannot: refused by name, before the work.
+#[test]
+fn users_and_roles_that_v3_cannot_hold_are_refused_by_name() {
+    let long = "n".repeat(40_000);
+    let (user, role) = (r#"{"user":"u","password":"$2a$10$secret","roles":[]}"#, r#"{"role":"r","permissions":{}}"#);
+    let secret = r#"["$2a$10$secret",["root"]]"#;
+    for (users, roles, words) in [
+        (vec![(&*long, user)], vec![], "user nnnn"),
+        (vec![], vec![(&*long, role)], "role nnnn"),
+        (vec![("bob", secret)], vec![], "user bob: expected"),
+        (vec![("bob", "7")], vec![], "user bob: expected"),
+        (vec![("bob", "{")], vec![], "user bob: expected"),
+        (vec![], vec![("ops", "null")], "role ops: expected"),
+    ] {
+        let case = Case::new();
+        let source = case.file("a.snap", snap(auth_store(&users, &roles).as_bytes(), 9));
+        let run = case.run(&source, &[]);
+        run.refused(5, "auth-invalid", &[words, "--auth ignore"]);
+        assert!(!run.output.stderr.contains("secret"), "{}", run.output.story());
+        case.run(&source, &["--auth", "ignore"]).converted(0);
+    }
+}
+
+/// Go takes an instant for the zero time, and not a text.
+#[test]
+fn no_expiry_is_no_expiry_however_it_is_written() {
+    for zero in ["0001-01-01T00:00:00.000Z", "0001-01-01T00:00:00+00:00", "0001-01-01T01:00:00+01:00"] {
+        let case = Case::new();
+        let json = store(9, &leaf("k", 8, "v")).replace("0001-01-01T00:00:00Z", zero);
+        let run = case.run(&case.file("a.snap", snap(json.as_bytes(), 9)), &["--ttl", "fail"]);
+        assert_eq!(run.converted(0).len(), 1, "{zero}");
+    }
 }
