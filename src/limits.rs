@@ -19,6 +19,9 @@ pub const MAX_BOLT_VALUE: u32 = (1 << 31) - 2;
 /// Bytes of one record in the log: protobuf allows a message no more than 2 GiB. A longer one is a damaged length.
 pub const MAX_RECORD: u64 = 1 << 31;
 
+/// Bytes of all paths of a tree where each is written out in full, whatever the size of the source: a ledger of 1 GiB.
+pub const MAX_LISTED_PATHS: u64 = 1 << 30;
+
 /// The highest v2 index that becomes a revision: leaves room for as many revisions again (FORMATS 13.2).
 pub const MAX_REVISION: u64 = 1 << 62;
 

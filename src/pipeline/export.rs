@@ -15,7 +15,7 @@ use rayon::slice::ParallelSliceMut;
 use super::convert::open_v2;
 use super::inspect::summary;
 use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, prepare, salvage, targets, twins};
+use super::{Interrupted, facts, listed, prepare, salvage, targets, twins};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
@@ -156,6 +156,7 @@ fn export_v2(
     }
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
+    listed::refuse_deep(tree, opened, "the export", interrupted)?;
     let root = tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "there is no namespace of keys"))?;
     let mut rules = choice(options)?;
     let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;

@@ -17,6 +17,7 @@ mod inspect;
 mod kept;
 mod late;
 mod ledger;
+mod listed;
 mod load;
 mod log;
 mod memory;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::kept::Kept;
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, duplicates, existing, facts, nothing, program};
+use super::{Interrupted, clock, duplicates, existing, facts, listed, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::interrupt::Interrupt;
@@ -128,6 +128,10 @@ pub(super) fn prepare<'m>(
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options.allow_removed)?;
     incomplete.map_or(Ok(()), Err)?;
+    let lists = [("the ledger", options.ledger.is_some()), ("the transformer's input", options.transformer.is_some())];
+    for (what, _) in lists.iter().filter(|(_, is_made)| *is_made) {
+        listed::refuse_deep(&mut recovered.replay.tree, opened, what, interrupted)?;
+    }
 
     let mut started = Instant::now();
     let v2_index = recovered.v2_index();

@@ -28,11 +28,18 @@ pub(super) struct Ended {
 }
 
 impl Bounds {
-    /// For memory, what the program takes with its threads, and 16 times the source: a key of a few bytes has a node, a row
-    /// and a place in an index. For time, a few times what an ordinary source of that size takes on a slow machine.
-    pub(super) fn of(source: &Path) -> Bounds {
+    /// For memory, what the program takes with its threads, 16 times the source (a key of a few bytes has a node, a row and a
+    /// place in an index), and 400 bytes for each component of the longest path: a node of the live tree. For time, a few times
+    /// what an ordinary source of that size takes on a slow machine.
+    pub(super) fn of(source: &Path, components: usize) -> Bounds {
         let bytes = size(source);
-        Bounds { memory: (64 << 20) + 16 * bytes, seconds: 0.5 + bytes as f64 / f64::from(1 << 20) }
+        let memory = (64 << 20) + 16 * bytes + 400 * components as u64;
+        Bounds { memory, seconds: 0.5 + bytes as f64 / f64::from(1 << 20) }
+    }
+
+    /// The time that the bytes of an output take more, which may be larger than the source: 20 ns each.
+    pub(super) fn allow(&mut self, output: &Path) {
+        self.seconds += size(output) as f64 / 50e6;
     }
 }
 
@@ -46,9 +53,10 @@ fn size(path: &Path) -> u64 {
 }
 
 /// Runs etcdlift with these arguments. A program that asks for more memory than the bounds gets none, and is aborted; the
-/// kernel ends it at about twice the time.
+/// kernel ends it some time after what is allowed.
 pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
-    let seconds = (2.0 * bounds.seconds).ceil() as u64 + 1;
+    // With an output of the largest size that is allowed.
+    let seconds = (2.0 * bounds.seconds).ceil() as u64 + 30;
     let script = format!("ulimit -d {}; ulimit -t {seconds}; exec \"$@\"", bounds.memory / 1024);
     let before = children_seconds();
     let output = Command::new("timeout")

@@ -18,6 +18,8 @@ pub(super) struct Source {
     pub(super) name: &'static str,
     /// How much of what makes it hostile.
     pub(super) size: usize,
+    /// Components of the longest path in the log.
+    pub(super) components: usize,
     store: Option<String>,
     entries: Vec<(u64, Vec<u8>)>,
     dialect: Dialect,
@@ -72,7 +74,7 @@ impl Source {
         let size = random.between((size / 2).max(1), size.max(1));
         let dialect = random.pick(&[Dialect::Unpadded, Dialect::Padded]);
         let version = random.pick(&["2.0.0", "2.3.0", "3.4.0", "3.5.0"]);
-        let mut source = Source { name, size, store: None, entries: Vec::new(), dialect, version };
+        let mut source = Source { name, size, components: 0, store: None, entries: Vec::new(), dialect, version };
         let member = log::conf_change(0, NODE, &log::member_json(NODE, 2380));
         source.entries.push((log::CONF_CHANGE, member));
         source.put(b"/0/version", source.version.as_bytes());
@@ -218,6 +220,7 @@ fn refreshes(source: &mut Source, size: usize, random: &mut Random) {
 
 fn deep_path(source: &mut Source, size: usize, random: &mut Random) {
     let path = format!("/1{}", "/a".repeat(size));
+    source.components = size;
     source.put(path.as_bytes(), b"v");
     if random.chance(50) {
         source.delete(b"/1/a");
