@@ -245,9 +245,12 @@ impl Error {
         Error::new(Reason::OutputFailed.of_io(source.kind()), format!("cannot {action}: {source}"))
     }
 
-    /// Names the file, unless one is named already.
+    /// Names the file, unless one is named already. An interruption is in no file.
     #[must_use]
     pub fn in_file(mut self, file: &Path) -> Self {
+        if matches!(self.reason(), Reason::Interrupted(_)) {
+            return self;
+        }
         self.0.file.get_or_insert_with(|| file.to_path_buf());
         self
     }
@@ -381,6 +384,12 @@ mod tests {
             let says_who = error.message().contains("this process runs as uid");
             assert_eq!(says_who, kind == PermissionDenied, "{error}");
         }
+    }
+
+    #[test]
+    fn an_interruption_is_in_no_file() {
+        let error = Error::new(Reason::Interrupted(2), "interrupted by signal 2").in_file(Path::new("a.snap"));
+        assert_eq!(error.to_string(), "interrupted by signal 2");
     }
 
     #[test]

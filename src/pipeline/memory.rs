@@ -44,6 +44,12 @@ const COMPARED: u64 = 40;
 /// A name that is compared with all others: its node and row, its hash and row, and what sorting them leaves behind.
 const NAME: u64 = 40;
 
+/// An index map that is being written: redb's cache.
+const INDEX_MAP: u64 = 64 << 20;
+
+/// A pair that goes into an index map: its entry, and its places in the tables that are sorted.
+const INDEXED: u64 = 176;
+
 /// A change that a merge keeps, and the living key that it may be.
 const KEPT: u64 = 112;
 
@@ -171,6 +177,8 @@ struct Need {
     renames: bool,
     /// Two replays may be compared, by the rules of two versions.
     compared: bool,
+    /// An index map is made of the output.
+    index_map: bool,
 }
 
 impl Need {
@@ -183,6 +191,7 @@ impl Need {
             entries: wals().flat_map(Wal::spans).map(|span| span.entries.len() as u64).sum(),
             threads: options.jobs.max(1) as u64,
             verify: options.verify && !options.dry_run,
+            index_map: options.index_map.is_some() && !options.dry_run,
             renames: options.rules.rename_keys() || options.transformer.is_some(),
             ..Need::default()
         }
@@ -217,9 +226,15 @@ impl Need {
         if self.compared { 2 } else { 1 }
     }
 
+    /// Writing an index map: its entries, and what redb keeps.
+    fn index_map(&self, pairs: u64) -> u64 {
+        if self.index_map { INDEX_MAP.saturating_add(pairs.saturating_mul(INDEXED)) } else { 0 }
+    }
+
     fn peak(&self, extent: u64) -> Peak {
         let size = |count: u64, bytes: usize| count.saturating_mul(bytes as u64);
-        let check = if self.verify { index_bytes(self.rows.saturating_add(self.kept)) } else { 0 };
+        let pairs = self.rows.saturating_add(self.kept);
+        let check = if self.verify { index_bytes(pairs) } else { 0 };
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
         let extents = (2 * self.threads).saturating_mul(extent.max(self.largest.saturating_add(1 << 13)));
@@ -234,7 +249,7 @@ impl Need {
             tree: size(self.nodes, size_of::<Node>()).saturating_add(size(self.expiries, EXPIRY as usize)),
             log,
             rows,
-            work: check.max(extents).saturating_add(names),
+            work: check.max(extents).max(self.index_map(pairs)).saturating_add(names),
             program: PROGRAM + self.threads.saturating_mul(THREAD),
         }
     }

@@ -247,8 +247,11 @@ impl Length {
             _ => return Err(damaged(offset, format!("expected the length of a record, found {field:#018x}"))),
         };
         if record > limits::MAX_RECORD {
-            let message =
-                format!("expected a record of at most {}, found a length of {record}", bytes(limits::MAX_RECORD));
+            let message = format!(
+                "expected a record of {}, found the end of the file: no record has more than {}",
+                bytes(record),
+                bytes(limits::MAX_RECORD)
+            );
             return Err(damaged(offset, message));
         }
         Ok(Some(length))

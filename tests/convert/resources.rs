@@ -71,6 +71,38 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// What a refusal names is what the same run takes, whatever else it makes.
+#[test]
+fn the_memory_that_is_named_is_enough() {
+    let case = Case::new();
+    let source = big(&case);
+    let at = |name: &str| case.path("out").join(name).to_str().unwrap().to_string();
+    let (map, ledger) = (at("i.redb"), at("l.ndjson"));
+    for options in [&["--jobs", "1"][..], &["--jobs", "4", "--ledger", &ledger], &["--jobs", "1", "--index-map", &map]]
+    {
+        let refused = case.run(&source, &[options, &["--memory-limit", "1MB"]].concat());
+        let named = refused.output.stderr.split("about ").nth(1).unwrap().split(' ').next().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        command.args(["convert".as_ref(), source.as_os_str(), "-o".as_ref(), case.out().as_os_str()]);
+        let mut child = command.args(["--memory-limit", named]).args(options).stderr(Stdio::null()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let mut most = 0;
+        while child.try_wait().unwrap().is_none() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let anonymous = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let kib = anonymous.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            most = most.max(kib.unwrap_or(0) << 10);
+            thread::sleep(Duration::from_millis(1));
+        }
+        let named: u64 = named.parse().unwrap();
+        assert!(child.wait().unwrap().success() && most > named / 4, "{options:?}: {most} of {named} bytes seen");
+        assert!(most <= named, "{options:?}: {most} bytes, named were {named}");
+        for name in ["out.db", "i.redb", "l.ndjson"] {
+            let _ = fs::remove_file(case.path("out").join(name));
+        }
+    }
+}
+
 #[test]
 fn more_memory_than_allowed_is_refused_before_the_work() {
     let case = Case::new();

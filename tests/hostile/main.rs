@@ -50,6 +50,13 @@ fn no_source_does_harm() {
         }
         complaints.extend(left_behind(dir.path(), ended.status));
         most = most.max(ended.seconds / bounds.seconds);
+        if let Some(args) = verification(&args, ended.status, dir.path()).filter(|_| random.chance(25)) {
+            let verified = run(&args, &bounds);
+            count(format!("{:12} {}", args[0], verified.status));
+            if verified.status != 0 {
+                complaints.push(format!("`verify` ends with {}: {}", verified.status, verified.stderr));
+            }
+        }
         count(format!("{:12} {}", args[0], ended.status));
         count(format!("shape {}", source.name));
         if !complaints.is_empty() {
@@ -133,6 +140,15 @@ fn command(random: &mut Random, source: &Path, dir: &Path) -> Vec<String> {
         }
     }
     args
+}
+
+/// The output against its source, where there is one.
+fn verification(args: &[String], status: i32, dir: &Path) -> Option<Vec<String>> {
+    let at = |name: &str| dir.join("out").join(name);
+    let made = args[0] == "convert" && matches!(status, 0 | 8) && at("out.db").exists();
+    let text = |path: PathBuf| path.to_str().unwrap().to_string();
+    let (out, report) = (text(at("out.db")), text(at("r.json")));
+    made.then(|| ["verify", &out, "--report", &report, "--source", &args[1]].map(String::from).to_vec())
 }
 
 fn complaints(ended: &Ended, bounds: &Bounds) -> Vec<String> {
