@@ -61,9 +61,12 @@ pub fn replay(data: &[u8]) {
         }
     }
     log.state(2, NODE, index);
-    let wal = Wal::of_bytes(log.named()).unwrap();
+    let Ok(wal) = Wal::of_bytes(log.named()) else { return };
     let opened = match store {
-        None => Opened::of_log(wal).unwrap(),
+        None => match Opened::of_log(wal) {
+            Ok(opened) => opened,
+            Err(_) => return,
+        },
         Some(json) => {
             let file = log::snap(json, SNAPSHOT_INDEX, 2, &[NODE]);
             let snapshot = Snapshot::of(Map::held(Path::new("memory.snap"), file), Interrupt::default()).unwrap();

@@ -59,20 +59,35 @@ impl Targets {
         self.read.push(Target::new(what, path));
     }
 
-    /// Adds a source: a file, or a directory with all that is in it.
+    /// Adds a source: a file, or a directory with all that is in it. What is a part of a data directory stands for all of it;
+    /// of a file anywhere else, the files of etcd beside it are not written to either.
     pub fn source(&mut self, path: &Path) {
         let Ok(found) = fs::metadata(path) else { return };
-        if !found.is_dir() {
-            self.source_files.insert(id(&found));
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let folder = if found.is_dir() { real.as_path() } else { directory_of(&real) };
+        if let Some(root) = data_directory_of(folder) {
+            FOLDERS.iter().skip(1).for_each(|name| self.add_folder(&root.join(name)));
+        }
+        if found.is_dir() {
+            FOLDERS.iter().for_each(|name| self.add_folder(&path.join(name)));
             return;
         }
-        for folder in FOLDERS {
-            let folder = path.join(folder);
-            let Ok(found) = fs::metadata(&folder) else { continue };
-            if found.is_dir() {
-                self.source_folders.insert(id(&found));
-                self.add_files_of(&folder);
+        self.source_files.insert(id(&found));
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let of_etcd =
+                |name: &str| name == "db" || [".snap", ".wal", ".broken", ".db"].iter().any(|end| name.ends_with(end));
+            if entry.file_name().to_str().is_some_and(of_etcd)
+                && let Some(found) = fs::metadata(entry.path()).ok().filter(|found| !found.is_dir())
+            {
+                self.source_files.insert(id(&found));
             }
+        }
+    }
+
+    fn add_folder(&mut self, folder: &Path) {
+        if let Some(found) = fs::metadata(folder).ok().filter(Metadata::is_dir) {
+            self.source_folders.insert(id(&found));
+            self.add_files_of(folder);
         }
     }
 
@@ -165,6 +180,21 @@ impl Identity {
             _ => Identity::Nowhere(plain(&end)),
         }
     }
+}
+
+/// The data directory that a folder named `member`, `snap` or `wal` is a part of.
+fn data_directory_of(folder: &Path) -> Option<&Path> {
+    let is_named =
+        |path: &Path, names: &[&str]| names.iter().any(|name| path.file_name().is_some_and(|own| own == *name));
+    if is_named(folder, &["member"]) {
+        return folder.parent();
+    }
+    let above = folder.parent().filter(|_| is_named(folder, &["snap", "wal"]))?;
+    if is_named(above, &["member"]) {
+        return above.parent();
+    }
+    // As 2.0.0 wrote it. A folder of snapshots may be called `snap` anywhere.
+    (above.join("snap").is_dir() && above.join("wal").is_dir()).then_some(above)
 }
 
 /// Where the symbolic links at the end of a path lead, whether anything is there or not.
@@ -282,10 +312,24 @@ mod tests {
         for (path, inside) in [("new", true), ("new/../srcs", true), ("out/new", false), ("no/such", false)] {
             assert_eq!(check(&[("output", at(path))], &[at("src")]).is_err(), inside, "{path}");
         }
-        // A lone file is a source of its own, and its directory is not.
-        for (path, refused) in [("hard", true), ("src/member/snap/db", true), ("src/member/snap/new", false)] {
-            assert_eq!(check(&[("output", at(path))], &[at("src/member/snap/db")]).is_err(), refused, "{path}");
+        // A part of a data directory stands for all of it; the directory of a lone file does not.
+        for source in ["src/member/snap/db", "src/member/snap", "src/member/wal", "src/member", "log/0.wal"] {
+            let part = source != "log/0.wal" && source != "src/member/wal";
+            for (path, refused) in [
+                ("hard", part),
+                ("src/member/snap/db", part),
+                ("src/member/snap/new", part),
+                ("log/0.wal", true),
+                ("log/new", source != "log/0.wal"),
+                ("out/new", false),
+            ] {
+                assert_eq!(check(&[("output", at(path))], &[at(source)]).is_err(), refused, "{path} of {source}");
+            }
         }
+        // Another snapshot beside the one that is named.
+        fs::write(at("other.snap"), "x").unwrap();
+        assert!(check(&[("output", at("other.snap"))], &[at("elsewhere.snap")]).is_err());
+        assert_eq!(check(&[("output", at("new.db"))], &[at("elsewhere.snap")]), Ok(()));
         assert_eq!(check(&[("output", at("out/new"))], &[at("missing")]), Ok(()));
     }
 

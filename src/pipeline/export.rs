@@ -46,12 +46,12 @@ pub fn export(
     print: &mut dyn FnMut(&[u8]) -> Result<()>,
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
-    targets::check_export(options)?;
+    targets::check_export(options, Vec::new())?;
     let watch = Arc::default();
     let exported = stage(options, &watch, print, interrupted);
     let (mut exported, file) = watch.settle(exported)?;
     if let Some(file) = file {
-        exported.bytes = file.name(&|| targets::check_export(options).and_then(|()| watch.check()))?;
+        exported.bytes = file.name(&|| targets::check_export(options, watch.files()).and_then(|()| watch.check()))?;
     }
     Ok(exported)
 }

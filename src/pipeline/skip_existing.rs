@@ -12,6 +12,7 @@ use super::targets::sidecar;
 use super::write::Files;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::export::index_map::is_index_map;
+use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::report::ledger::is_ledger;
@@ -38,7 +39,10 @@ pub(super) fn check(
     let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report tells of no output"))?;
     let map = live::map(output).map_err(|e| differs(output, e.message()))?;
     (run.interrupted)()?;
-    let summary = verify::verify(map.bytes()).map_err(|e| {
+    let summary = verify::verify_watched(map.bytes(), Interrupt::new(run.interrupted)).map_err(|e| {
+        if e.kind() != Kind::Verify {
+            return e;
+        }
         let place = e.offset().map_or(String::new(), |offset| format!("byte {offset}: "));
         differs(output, &format!("it is not sound: {place}{}", e.message()))
     })?;
@@ -77,6 +81,9 @@ fn missing(options: &ConvertOptions) -> Result<ConvertOptions> {
         Some(path) if fs::symlink_metadata(path).is_ok() => sidecar(what, path, true, is_one).map(|()| true),
         _ => Ok(false),
     };
+    if options.dry_run {
+        return Ok(ConvertOptions { ledger: None, index_map: None, ..missing });
+    }
     if exists("ledger", &options.ledger, is_ledger)? {
         missing.ledger = None;
     }

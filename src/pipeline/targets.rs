@@ -70,14 +70,15 @@ pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()>
     targets.check()
 }
 
-/// Refuses an export that would replace what it may not.
+/// Refuses an export that would replace what it may not; `opened` are source files that were opened, by device and inode.
 ///
 /// # Errors
 /// As [`check`].
-pub(super) fn check_export(options: &ExportOptions) -> Result<()> {
+pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> Result<()> {
     let Some(output) = &options.output else { return Ok(()) };
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
     targets.write("output", output);
+    targets.source_files(opened);
     targets.check()?;
     match options.format {
         ExportFormat::Sled => folder::refuse_existing(output),

@@ -37,7 +37,7 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
     }
     for ((index, term), files) in named {
         let read = |(name, files): (&SnapName, &Files)| {
-            let snapshot = Snapshot::of(files.open_snapshot(&name.path).ok()?, interrupt).ok()?;
+            let snapshot = Snapshot::of(files.open_snapshot(&name.path, interrupt).ok()?, interrupt).ok()?;
             ((snapshot.index, snapshot.term) == (index, term)).then_some(snapshot)
         };
         let mut snapshots = files.into_iter().filter_map(read);

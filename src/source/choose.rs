@@ -311,7 +311,7 @@ fn blame(members: &[Member], error: Error) -> Error {
 
 /// Opens a snapshot, which must be the one that its name says.
 fn load(name: &SnapName, files: &Files, interrupt: Interrupt<'_>) -> Result<Snapshot> {
-    let snapshot = Snapshot::of(files.open_snapshot(&name.path)?, interrupt)?;
+    let snapshot = Snapshot::of(files.open_snapshot(&name.path, interrupt)?, interrupt)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
         let message = format!(
             "expected the snapshot of term {} and index {} that its name says, found term {} and index {}",

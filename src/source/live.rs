@@ -20,7 +20,7 @@ use nix::unistd::{Whence, lseek};
 
 use crate::count;
 use crate::error::{Error, Kind, Reason, Result};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::source::lock;
 use crate::source::map::Map;
@@ -66,8 +66,8 @@ impl Files {
     /// # Errors
     /// [`Reason::Unreadable`] if it is not a regular file or cannot be read, [`Reason::Damaged`] for a hole in it that no
     /// file of etcd has.
-    pub fn open_snapshot(&self, path: &Path) -> Result<Map> {
-        self.open(path, Locks::None)
+    pub fn open_snapshot(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
+        self.open(path, Locks::None, interrupt)
     }
 
     /// Opens a segment that is no more written to.
@@ -75,7 +75,7 @@ impl Files {
     /// # Errors
     /// As [`Files::open_snapshot`].
     pub fn open_segment(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
-        checked(self.open(path, Locks::Segment)?, interrupt)
+        checked(self.open(path, Locks::Segment, interrupt)?, interrupt)
     }
 
     /// Opens the last segment of a log. The number is where the writing stood, where somebody may be writing: no byte
@@ -86,7 +86,7 @@ impl Files {
     pub fn open_growing(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, Option<u64>)> {
         match self.access {
             Access::AtRest | Access::Copied => Ok((self.open_segment(path, interrupt)?, None)),
-            Access::Live => copy_growing(path).map(|(map, written)| (map, Some(written))),
+            Access::Live => copy_growing(path, interrupt).map(|(map, written)| (map, Some(written))),
         }
     }
 
@@ -96,15 +96,15 @@ impl Files {
     /// As [`Files::open_snapshot`]; and [`Reason::Locked`] if it changes faster than it can be read.
     pub fn open_db(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
         match self.access {
-            Access::AtRest => checked(self.open(path, Locks::Db)?, interrupt),
-            Access::Copied | Access::Live => copy_db(path, || {}),
+            Access::AtRest => checked(self.open(path, Locks::Db, interrupt)?, interrupt),
+            Access::Copied | Access::Live => copy_db(path, interrupt, || {}),
         }
     }
 
-    fn open(&self, path: &Path, locks: Locks) -> Result<Map> {
+    fn open(&self, path: &Path, locks: Locks, interrupt: Interrupt<'_>) -> Result<Map> {
         let source = Source::open(path)?;
         if self.access != Access::AtRest {
-            return source.copy();
+            return source.copy(interrupt);
         }
         let map = Map::of(path, &source.file, source.data_len()?, source.found.len())?;
         // Whoever holds a lock from the beginning has not been started meanwhile.
@@ -162,14 +162,14 @@ const META_PAGES: usize = 2 << 16;
 
 /// A transaction writes only to pages that the state before it does not need, and the first pages last: as long as these
 /// stand, all that they lead to stands. `meanwhile` is what a test does to the file.
-fn copy_db(path: &Path, mut meanwhile: impl FnMut()) -> Result<Map> {
+fn copy_db(path: &Path, interrupt: Interrupt<'_>, mut meanwhile: impl FnMut()) -> Result<Map> {
     for _ in 0..ATTEMPTS {
-        let before = Source::open(path)?.head(META_PAGES)?;
+        let before = Source::open(path)?.head(META_PAGES, interrupt)?;
         // Its size is asked again: the database may have grown.
         let source = Source::open(path)?;
-        let map = source.copy()?;
+        let map = source.copy(interrupt)?;
         meanwhile();
-        let after = source.head(META_PAGES)?;
+        let after = source.head(META_PAGES, interrupt)?;
         if before == after && map.bytes().starts_with(&before) {
             return Ok(map);
         }
@@ -184,11 +184,11 @@ fn copy_db(path: &Path, mut meanwhile: impl FnMut()) -> Result<Map> {
 
 /// Bytes that were seen to be written were written before they were seen, and all before them too: so a second reading
 /// has them whole, where the first may have found a later page and not yet an earlier one.
-fn copy_growing(path: &Path) -> Result<(Map, u64)> {
+fn copy_growing(path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, u64)> {
     let source = Source::open(path)?;
     let len = source.data_len()? as u64;
     let written = end_of_writing(&source.file, len).map_err(|e| failed(path, "read", e))?;
-    let mut bytes = source.read()?;
+    let mut bytes = source.read(interrupt)?;
     let end = usize::try_from(written).unwrap_or(usize::MAX);
     if let Some(bytes) = &mut bytes {
         bytes.get_mut(end..).unwrap_or_default().fill(0);
@@ -281,15 +281,15 @@ impl Source<'_> {
     }
 
     /// At most `len` bytes from the beginning.
-    fn head(&self, len: usize) -> Result<Vec<u8>> {
+    fn head(&self, len: usize, interrupt: Interrupt<'_>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let read = self.read_into(&mut bytes, 0)?;
+        let read = self.read_into(&mut bytes, 0, interrupt)?;
         bytes.truncate(read);
         Ok(bytes)
     }
 
-    fn copy(&self) -> Result<Map> {
-        self.copied(self.read()?)
+    fn copy(&self, interrupt: Interrupt<'_>) -> Result<Map> {
+        self.copied(self.read(interrupt)?)
     }
 
     fn copied(&self, bytes: Option<MmapMut>) -> Result<Map> {
@@ -300,7 +300,7 @@ impl Source<'_> {
     }
 
     /// The file in memory of its own; holes take none.
-    fn read(&self) -> Result<Option<MmapMut>> {
+    fn read(&self, interrupt: Interrupt<'_>) -> Result<Option<MmapMut>> {
         let len = self.data_len()?;
         if len == 0 {
             return Ok(None);
@@ -311,7 +311,7 @@ impl Source<'_> {
             end = self.seek(data, Whence::SeekHole)?.filter(|end| *end > data).unwrap_or(len as u64);
             let (from, to) =
                 (usize::try_from(data).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
-            self.read_into(bytes.get_mut(from..to).unwrap_or_default(), data)?;
+            self.read_into(bytes.get_mut(from..to).unwrap_or_default(), data, interrupt)?;
             if to == len {
                 break;
             }
@@ -320,9 +320,12 @@ impl Source<'_> {
     }
 
     /// Reads until the buffer is full or the file ends. Returns how much was read.
-    fn read_into(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    fn read_into(&self, buffer: &mut [u8], offset: u64, interrupt: Interrupt<'_>) -> Result<usize> {
         let mut read = 0;
         while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            interrupt.ask()?;
+            let part = rest.len().min(interrupt::CHUNK);
+            let rest = rest.get_mut(..part).unwrap_or_default();
             match self.file.read_at(rest, offset.saturating_add(read as u64)) {
                 Ok(0) => break,
                 Ok(more) => read += more,
@@ -380,13 +383,13 @@ mod tests {
         let source = file(&[7; 1 << 20]);
         let write = |n: u32| source.as_file().write_all_at(&n.to_le_bytes(), 16).unwrap();
         let mut readings = 0;
-        let always = copy_db(source.path(), || {
+        let always = copy_db(source.path(), Interrupt::default(), || {
             readings += 1;
             write(readings);
         });
         assert_eq!((always.unwrap_err().reason(), readings), (Reason::Locked, ATTEMPTS));
         let mut readings = 0;
-        let twice = copy_db(source.path(), || {
+        let twice = copy_db(source.path(), Interrupt::default(), || {
             readings += 1;
             write(readings.min(3));
         });

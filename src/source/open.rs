@@ -174,7 +174,7 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) ->
 }
 
 fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Result<Opened> {
-    let snapshot = Snapshot::of(files.open_snapshot(&path)?, interrupt)?;
+    let snapshot = Snapshot::of(files.open_snapshot(&path, interrupt)?, interrupt)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
     let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { files, snapshots: vec![name], ..Member::without_files(path) };
@@ -197,8 +197,8 @@ fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<M
     let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, files.open_db(path, options.interrupt)?)));
     let received_dbs = received.collect::<Result<_>>()?;
     let wal = dir.segments.as_deref().map(|names| Wal::read(names, &files, options.interrupt)).transpose()?;
-    if access == Access::Copied {
-        // An etcd that was started meanwhile: then this is read as its files are.
+    if access != Access::Live {
+        // An etcd that was started meanwhile: where that is allowed, this is read again as its files are.
         check_locks(&dir)?;
     }
     Ok(Member {
