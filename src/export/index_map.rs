@@ -18,15 +18,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::Path;
 
 use rayon::slice::ParallelSliceMut;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::redb_file::{self, damaged, failed, unordered};
+use super::redb_file::{self, damaged, fill};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{Revision, V2Index};
+use crate::interrupt::Interrupt;
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const V2_INDEXES: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
@@ -121,44 +121,24 @@ pub fn is_index_map(path: &Path) -> bool {
 /// Writes a map into an empty file. The entries are those of the output, by revision.
 ///
 /// # Errors
-/// The file cannot be written; the entries are not in order ([`Reason::Internal`]).
-pub fn write(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> {
+/// The file cannot be written; the entries are not in order ([`Reason::Internal`]); an interruption.
+pub fn write(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Interrupt<'_>) -> Result<()> {
     let database = redb_file::create(path)?;
-    let transaction = database.begin_write().map_err(failed)?;
-    {
-        let mut table = transaction.open_table(META).map_err(failed)?;
-        for (name, text) in &facts.to_text() {
-            table.insert(*name, text.as_str()).map_err(failed)?;
-        }
-        let mut table = transaction.open_table(REVISIONS).map_err(failed)?;
-        let mut cursor = table.upper_bound_mut(Bound::<(u64, u64)>::Unbounded).map_err(failed)?;
-        for entry in entries {
-            cursor.insert_before(entry.place(), entry.record()).map_err(unordered)?;
-        }
-        cursor.close().map_err(failed)?;
-        let mut table = transaction.open_table(V2_INDEXES).map_err(failed)?;
-        let mut cursor = table.upper_bound_mut(Bound::<(u64, u64, u64)>::Unbounded).map_err(failed)?;
-        for (index, key) in by_index(entries) {
-            cursor.insert_before(index, key).map_err(unordered)?;
-        }
-        cursor.close().map_err(failed)?;
-        for (definition, keys) in [(V3_KEYS, by_v3_key(entries)), (V2_KEYS, by_v2_key(entries))] {
-            let mut table = transaction.open_table(definition).map_err(failed)?;
-            let mut cursor = table.upper_bound_mut(Bound::<(&[u8], u64, u64)>::Unbounded).map_err(failed)?;
-            for key in keys {
-                cursor.insert_before(key, ()).map_err(unordered)?;
-            }
-            cursor.close().map_err(failed)?;
-        }
-    }
-    transaction.commit().map_err(failed)
+    let text = facts.to_text();
+    let mut text: Vec<(&str, &str)> = text.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    text.sort_unstable();
+    fill(&database, META, text, interrupt)?;
+    fill(&database, REVISIONS, entries.iter().map(|entry| (entry.place(), entry.record())), interrupt)?;
+    fill(&database, V2_INDEXES, by_index(entries), interrupt)?;
+    fill(&database, V3_KEYS, by_v3_key(entries).into_iter().map(|key| (key, ())), interrupt)?;
+    fill(&database, V2_KEYS, by_v2_key(entries).into_iter().map(|key| (key, ())), interrupt)
 }
 
 /// Reads a map back and holds all of it against what was to be written.
 ///
 /// # Errors
-/// It is not what was to be written ([`Reason::VerifyFailed`]).
-pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> {
+/// It is not what was to be written ([`Reason::VerifyFailed`]); an interruption.
+pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Interrupt<'_>) -> Result<()> {
     let differs = |table: &str| {
         let message = format!("the index map's table {table} is not what was written into it");
         Err(Error::new(Reason::VerifyFailed, message))
@@ -170,7 +150,8 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> 
         }
         let table = transaction.open_table(REVISIONS).map_err(damaged)?;
         let mut expected = entries.iter();
-        for row in table.iter().map_err(damaged)? {
+        for (number, row) in table.iter().map_err(damaged)?.enumerate() {
+            interrupt.ask_at(number)?;
             let (place, record) = row.map_err(damaged)?;
             let expected = expected.next().map(|entry| (entry.place(), entry.record()));
             if expected != Some((place.value(), record.value())) {
@@ -182,7 +163,8 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> 
         }
         let table = transaction.open_table(V2_INDEXES).map_err(damaged)?;
         let mut expected = by_index(entries).into_iter();
-        for row in table.iter().map_err(damaged)? {
+        for (number, row) in table.iter().map_err(damaged)?.enumerate() {
+            interrupt.ask_at(number)?;
             let (index, key) = row.map_err(damaged)?;
             if expected.next() != Some((index.value(), key.value())) {
                 return differs("v2_indexes");
@@ -196,7 +178,8 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> 
         {
             let table = transaction.open_table(definition).map_err(damaged)?;
             let mut expected = keys.into_iter();
-            for row in table.iter().map_err(damaged)? {
+            for (number, row) in table.iter().map_err(damaged)?.enumerate() {
+                interrupt.ask_at(number)?;
                 let (key, ()) = row.map(|(key, _)| (key, ())).map_err(damaged)?;
                 if expected.next() != Some(key.value()) {
                     return differs(name);
@@ -208,7 +191,10 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>]) -> Result<()> 
         }
         Ok(())
     })
-    .map_err(|e| Error::new(Reason::VerifyFailed, e.message()).in_file(e.file().unwrap_or(path)))
+    .map_err(|e| match e.reason() {
+        Reason::Interrupted(_) => e,
+        _ => Error::new(Reason::VerifyFailed, e.message()).in_file(e.file().unwrap_or(path)),
+    })
 }
 
 /// Asks a map.

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
+use redb::{Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value};
 
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 
 /// What a redb file begins with.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -29,6 +31,39 @@ const BLOCK: u64 = 4096;
 /// Makes a database in an empty file.
 pub(super) fn create(path: &Path) -> Result<Database> {
     Builder::new().set_cache_size(CACHE).create(path).map_err(failed)
+}
+
+/// Rows that are committed at a time: what is committed is written at once, and a signal waits for it.
+const BATCH: usize = 1 << 16;
+
+/// Writes rows in the order of their keys into a table that has none.
+///
+/// # Errors
+/// The file cannot be written, the rows are in no order ([`Reason::Internal`]); an interruption.
+pub(super) fn fill<'r, K: Key + 'static, V: Value + 'static>(
+    database: &Database,
+    definition: TableDefinition<'_, K, V>,
+    rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
+    interrupt: Interrupt<'_>,
+) -> Result<()> {
+    let mut rows = rows.into_iter().peekable();
+    loop {
+        interrupt.ask()?;
+        let transaction = database.begin_write().map_err(failed)?;
+        {
+            let mut table = transaction.open_table(definition).map_err(failed)?;
+            let mut cursor = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(failed)?;
+            for (number, (key, value)) in rows.by_ref().take(BATCH).enumerate() {
+                interrupt.ask_at(number)?;
+                cursor.insert_before(key, value).map_err(unordered)?;
+            }
+            cursor.close().map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        if rows.peek().is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// An error of writing a database.

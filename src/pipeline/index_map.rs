@@ -12,6 +12,7 @@ use crate::bolt::{Damage, Db, Pair};
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map};
 use crate::ids::Revision;
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::ConvertOptions;
 use crate::output::Digested;
@@ -52,10 +53,11 @@ pub(super) fn write(
         compact_revision,
         output_sha256: hex(&digested.sha256),
     };
+    let interrupt = Interrupt::new(interrupted);
+    interrupt.ask()?;
+    write_map(out.temp_path(), &facts, &entries, interrupt).map_err(|e| e.in_file(out.path()))?;
     interrupted()?;
-    write_map(out.temp_path(), &facts, &entries).map_err(|e| e.in_file(out.path()))?;
-    interrupted()?;
-    if options.verify { compare(out.temp_path(), &facts, &entries) } else { Ok(()) }
+    if options.verify { compare(out.temp_path(), &facts, &entries, interrupt) } else { Ok(()) }
 }
 
 /// The pairs of the output with the nodes that they come from. Rows and file are both in the order of revisions.

@@ -120,6 +120,13 @@ pub(super) fn after_reading(
     Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE))))
 }
 
+/// What is left of the limit for the answers of a transformer, once its nodes are there.
+pub(super) fn for_answers(options: &ConvertOptions, opened: &Opened, table: &Table<'_>, rows: u64) -> Option<u64> {
+    let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
+    let need = Need { nodes, expiries, rows, ..Need::of(options, opened) };
+    Some(options.memory_limit?.saturating_sub(need.peak(SMALLEST_EXTENT).total()))
+}
+
 /// The same with what will be written. Returns how many bytes to encode as one.
 ///
 /// # Errors

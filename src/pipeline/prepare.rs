@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::kept::Kept;
 use super::load::{Backend, backend};
-use super::{Interrupted, clock, duplicates, existing, facts, listed, nothing, program};
+use super::{Interrupted, clock, duplicates, existing, facts, listed, memory, nothing, program};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::interrupt::Interrupt;
@@ -158,7 +158,8 @@ pub(super) fn prepare<'m>(
     let leases_in_use = &kept.as_ref().map(|kept| kept.leases_in_use.clone()).unwrap_or_default();
     if let Some(transformer) = &options.transformer {
         let begun = Instant::now();
-        let stage = program::Stage { transformer, numbering, leases_in_use };
+        let memory = memory::for_answers(options, opened, table, plan.rows.len() as u64);
+        let stage = program::Stage { transformer, numbering, leases_in_use, memory };
         stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
         // A stage of its own.
         started += begun.elapsed();

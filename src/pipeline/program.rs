@@ -39,6 +39,8 @@ pub(super) struct Stage<'a> {
     pub(super) numbering: Numbering,
     /// Lease ids that are taken.
     pub(super) leases_in_use: &'a HashSet<LeaseId>,
+    /// What `--memory-limit` leaves for the answers.
+    pub(super) memory: Option<u64>,
 }
 
 impl Stage<'_> {
@@ -69,6 +71,7 @@ impl Stage<'_> {
             tree,
             listing: &listing,
             transformer: self.transformer,
+            memory: self.memory,
             as_of: policy.as_of,
             is_lease: &|id| leases.contains_key(&id),
         };

@@ -379,6 +379,33 @@ mod tests {
     }
 
     #[test]
+    fn every_copy_asks_whether_it_is_interrupted() {
+        let source = file(&[7; 1000]);
+        let stop = || Err(Error::new(Reason::Interrupted(15), ""));
+        let interrupt = Interrupt::new(&stop);
+        let path = source.path();
+        for access in [Access::Copied, Access::Live] {
+            let files = files(access);
+            let opened = [
+                files.open_snapshot(path, interrupt).map(drop),
+                files.open_segment(path, interrupt).map(drop),
+                files.open_growing(path, interrupt).map(drop),
+                files.open_db(path, interrupt).map(drop),
+            ];
+            for result in opened {
+                assert_eq!(result.unwrap_err().reason(), Reason::Interrupted(15), "{access:?}");
+            }
+        }
+        // What is read again until it holds still is not read again.
+        let mut tries = 0;
+        let attempt = || -> Result<()> {
+            tries += 1;
+            interrupt.ask()
+        };
+        assert_eq!((again(attempt, |()| true).unwrap_err().reason(), tries), (Reason::Interrupted(15), 1));
+    }
+
+    #[test]
     fn a_database_that_never_holds_still_is_refused() {
         let source = file(&[7; 1 << 20]);
         let write = |n: u32| source.as_file().write_all_at(&n.to_le_bytes(), 16).unwrap();

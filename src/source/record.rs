@@ -446,7 +446,6 @@ mod tests {
         }
     }
 
-    /// Whatever was seen of a record that was being written, and whatever zeros stand behind it.
     /// The head of the record agrees with the length, as it would in one that was cut short.
     #[test]
     fn a_length_that_no_record_has_is_damage() {
@@ -470,6 +469,7 @@ mod tests {
         }
     }
 
+    /// Whatever was seen of a record that was being written, and whatever zeros stand behind it.
     #[test]
     fn a_record_seen_half_written_is_told_from_damage() {
         for text in [PADDED, UNPADDED] {

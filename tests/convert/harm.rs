@@ -73,6 +73,39 @@ fn a_source_behind_links_is_not_written_into() {
     }
 }
 
+/// A source that is one file or one folder of a data directory: the others are not written to either.
+#[test]
+fn a_part_of_a_data_directory_stands_for_all_of_it() {
+    let case = Case::new();
+    let dir = case.demo();
+    let other = dir.join("member/snap/0000000000000002-0000000000000028.snap");
+    fs::copy(dir.join(DEMO_SNAP), &other).unwrap();
+    let files = [dir.join(DEMO_SNAP), other, dir.join(DEMO_WAL), dir.join("member/snap/db")];
+    let before: Vec<Vec<u8>> = files.iter().map(|path| fs::read(path).unwrap()).collect();
+    let listed = [names(&dir.join("member/snap")), names(&dir.join("member/wal"))];
+    let sources = ["member", "member/wal", "member/snap/../wal", DEMO_WAL, DEMO_SNAP];
+    for source in sources.map(|name| dir.join(name)) {
+        let new = [dir.join("member/snap/new.db"), dir.join("member/wal/new.db")];
+        for path in files.iter().chain(&new) {
+            for (option, _) in TARGETS {
+                let mut targets = vec![(option, path.clone())];
+                if option != "-o" {
+                    targets.push(("-o", case.out()));
+                }
+                let output = convert(&source, &targets, &["--overwrite"]);
+                assert_eq!(output.status, 5, "{}", output.story());
+                assert!(output.stderr.contains("would be written into the source"), "{}", output.story());
+            }
+        }
+        assert!(
+            files.iter().zip(&before).all(|(path, bytes)| fs::read(path).unwrap() == *bytes),
+            "{}",
+            source.display()
+        );
+        assert_eq!([names(&dir.join("member/snap")), names(&dir.join("member/wal"))], listed);
+    }
+}
+
 /// A folder of the source, and one of its files, mounted elsewhere.
 #[test]
 fn a_bind_mount_is_the_source() {
@@ -249,6 +282,12 @@ fn skip_existing_does_not_take_the_report_at_its_word() {
         assert!(fs::read(&made[at].1).unwrap() == before, "{}", output.story());
         assert!(bytes == made.iter().map(|(_, path)| fs::read(path).unwrap()).collect::<Vec<_>>());
     }
+    // A dry run makes none.
+    let last = fs::read(&made[3].1).unwrap();
+    fs::remove_file(&made[3].1).unwrap();
+    convert(&demo(), &made, &["--skip-existing", "--dry-run"]);
+    assert!(!made[3].1.exists());
+    fs::write(&made[3].1, last).unwrap();
     // A file of another kind stands there.
     fs::write(&made[2].1, "notes\n").unwrap();
     let output = skip(&made);

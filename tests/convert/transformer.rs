@@ -521,3 +521,16 @@ fn an_output_of_another_program_is_not_left_alone() {
     assert_eq!(output.status, 5, "{}", output.story());
     assert!(output.stderr.contains("it was made with another transformer"), "{}", output.story());
 }
+
+/// What `--memory-limit` leaves is a limit for the answers, too.
+#[test]
+fn answers_stay_within_the_memory_limit() {
+    let case = Case::new();
+    let script = "#!/bin/sh\ncat >/dev/null\nhead -c 50000000 /dev/zero | tr '\\0' x\n";
+    let program = super::harm::executable(&case, "long", script);
+    let run = case.run(
+        &demo(),
+        &["--transformer", &program, "--transformer-protocol", "json-lines", "--memory-limit", "40MiB", "--jobs", "1"],
+    );
+    run.refused(5, "transformer-failed", &["which --memory-limit leaves, found more"]);
+}

@@ -82,11 +82,12 @@ pub(super) struct Collected<'a, 'm> {
     /// Bytes that they have answered, with [`PAIR`] for each pair.
     answered: u64,
     limit: Option<u64>,
+    memory: Option<u64>,
 }
 
 impl<'a, 'm> Collected<'a, 'm> {
-    /// Nothing yet, and no more than `limit` bytes.
-    pub(super) fn new(tree: &'a Tree<'m>, files: Files, limit: Option<u64>) -> Self {
+    /// Nothing yet, and no more than `limit` bytes, nor than what takes `memory` bytes.
+    pub(super) fn new(tree: &'a Tree<'m>, files: Files, limit: Option<u64>, memory: Option<u64>) -> Self {
         Collected {
             tree,
             files,
@@ -97,6 +98,7 @@ impl<'a, 'm> Collected<'a, 'm> {
             sent: 0,
             answered: 0,
             limit,
+            memory,
         }
     }
 
@@ -112,6 +114,12 @@ impl<'a, 'm> Collected<'a, 'm> {
     pub(super) fn answered(&mut self, bytes: u64) -> Result<(), String> {
         self.answered = self.answered.saturating_add(bytes);
         let limit = self.limit.unwrap_or_else(|| self.sent.saturating_mul(FACTOR).max(FLOOR));
+        if let Some(memory) = self.memory.filter(|memory| self.answered > *memory) {
+            return Err(format!(
+                "expected answers of up to {}, which --memory-limit leaves, found more",
+                bytes_of(memory)
+            ));
+        }
         if self.answered <= limit {
             return Ok(());
         }
@@ -240,7 +248,7 @@ mod tests {
         let root = tree.lookup(b"/1").unwrap();
         let choice = Choice { file: &|_| true, bare_dir: &|_, _| true };
         let files = Files::of(&tree, &listing(&tree, root, &choice, &|| Ok(())).unwrap());
-        check(Collected::new(&tree, files, limit))
+        check(Collected::new(&tree, files, limit, None))
     }
 
     fn gathered(kvs: &[KeyValue<'_>]) -> Result<Vec<Pair>, String> {

@@ -27,6 +27,8 @@ pub struct Task<'a, 'm> {
     pub listing: &'a Listing,
     /// The program and how to talk to it.
     pub transformer: &'a Transformer,
+    /// Bytes of memory that the answers may take; `None`: as many as the transformer's limit allows.
+    pub memory: Option<u64>,
     /// The instant against which `ttl` is counted, where one is known.
     pub as_of: Option<Timestamp>,
     /// The leases that an answer may name.
@@ -39,7 +41,7 @@ pub struct Task<'a, 'm> {
 /// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent.
 pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
     let files = Files::of(task.tree, task.listing);
-    let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit));
+    let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit, task.memory));
     let nodes = task.listing.len();
     let jobs = task.transformer.jobs.clamp(1, nodes.max(1));
     let mut talks: Vec<Talk<'_, '_, '_>> = (0..jobs)
