@@ -18,6 +18,9 @@ const MAX_LINKS: usize = 40;
 /// Folders of a source that hold its files; any of them may be a symbolic link.
 const FOLDERS: [&str; 6] = ["", "member", "snap", "wal", "member/snap", "member/wal"];
 
+/// Folders that are known of all sources.
+const MAX_FOLDERS: usize = 1000;
+
 /// The paths that the options of one run name.
 #[derive(Debug, Default)]
 pub struct Targets {
@@ -70,6 +73,7 @@ impl Targets {
         }
         if found.is_dir() {
             FOLDERS.iter().for_each(|name| self.add_folder(&path.join(name)));
+            self.add_folders_below(&real);
             return;
         }
         self.source_files.insert(id(&found));
@@ -80,6 +84,21 @@ impl Targets {
                 && let Some(found) = fs::metadata(entry.path()).ok().filter(|found| !found.is_dir())
             {
                 self.source_files.insert(id(&found));
+            }
+        }
+    }
+
+    /// Folders of any name: one of them may be mounted elsewhere. A directory that has more of them is no data directory.
+    fn add_folders_below(&mut self, folder: &Path) {
+        let mut open = vec![folder.to_path_buf()];
+        while let Some(folder) = open.pop().filter(|_| self.source_folders.len() < MAX_FOLDERS) {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                    && let Ok(found) = entry.metadata()
+                {
+                    self.source_folders.insert(id(&found));
+                    open.push(entry.path());
+                }
             }
         }
     }

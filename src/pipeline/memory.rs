@@ -85,9 +85,9 @@ pub(super) fn before_comparing(
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
-/// The marks that nodes begin with in a snapshot.
+/// The marks that nodes have in a snapshot, in whatever form it is written.
 fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
-    const MARK: &[u8] = br#"{"Path":"#;
+    const MARK: &[u8] = br#""Path""#;
     let mut nodes = 0;
     for (number, part) in json.chunks(interrupt::CHUNK).enumerate() {
         interrupted()?;

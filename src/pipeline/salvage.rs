@@ -14,7 +14,10 @@ use crate::transform::plan::NAMESPACE;
 use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{ReplayOptions, read_table_watched, recover};
 
-/// Replays from each start, and leaves the source with the one that reaches furthest; of equals the newest snapshot. A start
+/// Starts that are replayed: each replay takes the time of a conversion, and no server keeps more than a few snapshots.
+const MOST_WEIGHED: usize = 32;
+
+/// Replays from each start, the most promising first, and leaves the source with the one that reaches furthest; of equals the newest snapshot. A start
 /// that no replay can go on from is passed over, unless there is no other.
 ///
 /// # Errors
@@ -28,7 +31,7 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
     let mut best: Option<(RaftIndex, RaftIndex, usize)> = None;
     let mut first_error = None;
     let mut weighed = Vec::new();
-    for at in 0..=starts.len() {
+    for at in 0..=starts.len().min(MOST_WEIGHED - 1) {
         // The start at hand stands in `opened`, the one before it goes back to its place.
         if let Some(at) = at.checked_sub(1) {
             swap(opened, &mut starts, at);

@@ -44,6 +44,7 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
         let Some(first) = snapshots.next() else { continue };
         for other in snapshots {
             interrupted()?;
+            refuse_other_state(&first, &other)?;
             if first.json() != other.json() {
                 memory::before_comparing(options, [&first, &other], interrupted)?;
                 compare(&first, &other, interrupt)?;
@@ -57,15 +58,34 @@ fn compare(first: &Snapshot, other: &Snapshot, interrupt: Interrupt<'_>) -> Resu
     let tables = (json::read_watched(first.json(), interrupt), json::read_watched(other.json(), interrupt));
     interrupt.ask()?;
     let (Ok(one), Ok(two)) = tables else { return Ok(()) };
+    if one.current_index != two.current_index {
+        let what = format!("the v2 index is {} here and {} there", one.current_index, two.current_index);
+        return Err(differ(first, other, &what));
+    }
     let found = difference(&mut Tree::new(&one), &mut Tree::new(&two), interrupt)?;
     let Some(path) = found.paths.first() else { return Ok(()) };
+    Err(differ(first, other, &format!("first in {}", short(&facts::text(path::user_key(path))))))
+}
+
+/// Who votes and who learns, in whatever order.
+fn refuse_other_state(first: &Snapshot, other: &Snapshot) -> Result<()> {
+    let members = |snapshot: &Snapshot| {
+        let state = snapshot.conf_state.clone();
+        let (mut voters, mut learners) = (state.voters, state.learners);
+        voters.sort_unstable();
+        learners.sort_unstable();
+        (voters, learners)
+    };
+    if members(first) == members(other) { Ok(()) } else { Err(differ(first, other, "in who votes")) }
+}
+
+fn differ(first: &Snapshot, other: &Snapshot, what: &str) -> Error {
     let message = format!(
-        "the snapshot of raft index {} and term {} differs from that of another member, {}, first in {}: which of them is right \
+        "the snapshot of raft index {} and term {} differs from that of another member, {}, {what}: which of them is right \
          cannot be known; give only members of one history",
         first.index,
         first.term,
-        other.path().display(),
-        short(&facts::text(path::user_key(path)))
+        other.path().display()
     );
-    Err(Error::new(Reason::TwoHistories, message).in_file(first.path()))
+    Error::new(Reason::TwoHistories, message).in_file(first.path())
 }

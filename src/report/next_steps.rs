@@ -3,7 +3,7 @@
 //! As data for the report (`next_steps`) and as the end of the summary. Knows what each etcd release accepts (FORMATS 10.1, 10.5,
 //! 11.1); knows nothing of how the output was made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -35,6 +35,9 @@ pub struct NextStep {
 
 /// The quota that etcd starts with unless told otherwise.
 const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// Bytes of all commands that restore members. Linux takes no argument of more than 128 KiB, and clusters have few members.
+const MOST_BYTES: usize = 1 << 20;
 
 /// The steps after a conversion that made its output; none after any other.
 pub fn steps(report: &Report) -> Vec<NextStep> {
@@ -103,7 +106,8 @@ struct NewMember<'r> {
 /// The members of the source that can be restored as they are; none where one of them cannot.
 fn members(report: &Report) -> Vec<NewMember<'_>> {
     let source = &report.source;
-    let votes = |member: &&Member| source.voters.contains(&member.id);
+    let voters: HashSet<&String> = source.voters.iter().collect();
+    let votes = |member: &&Member| voters.contains(&member.id);
     // A learner becomes no voter because it is restored.
     let any_votes = source.members.iter().any(|member| votes(&member));
     let live: Vec<&Member> = source.members.iter().filter(|member| !any_votes || votes(member)).collect();
@@ -113,6 +117,11 @@ fn members(report: &Report) -> Vec<NewMember<'_>> {
     let count = urls.len();
     urls.sort();
     urls.dedup();
+    // Each command names the whole cluster. One that no shell takes is of no use.
+    let cluster: usize = live.iter().map(|m| (m.name.len() + 17) * m.peer_urls.len() + urls_len(m)).sum();
+    if cluster.saturating_mul(live.len()) > MOST_BYTES {
+        return Vec::new();
+    }
     let usable = |member: &&Member| {
         !member.peer_urls.is_empty() && member.peer_urls.iter().all(|url| is_url(url)) && !is_made_up(member)
     };
@@ -131,6 +140,10 @@ fn members(report: &Report) -> Vec<NewMember<'_>> {
     live.iter()
         .map(|member| NewMember { name: new(member), peer_urls: &member.peer_urls, client_urls: &member.client_urls })
         .collect()
+}
+
+fn urls_len(member: &Member) -> usize {
+    member.peer_urls.iter().map(String::len).sum()
 }
 
 /// The one member that `etcdutl backup` puts in the place of all others.

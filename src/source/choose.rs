@@ -63,7 +63,7 @@ struct Candidate<'m> {
     files: &'m Files,
 }
 
-/// The snapshot files of all members at or below an index, the newest first; of equals that of the member named first.
+/// The snapshot files of all members at or below an index, the newest first; of equals that of the member with the lowest id.
 fn candidates<'m>(
     members: &'m [Member],
     up_to: Option<RaftIndex>,
@@ -75,7 +75,11 @@ fn candidates<'m>(
     };
     let mut found: Vec<Candidate<'m>> = members.iter().enumerate().flat_map(of).collect();
     found.retain(|candidate| up_to.is_none_or(|up_to| candidate.name.index <= up_to));
-    found.sort_by_key(|candidate| (Reverse((candidate.name.index, candidate.name.term)), candidate.member));
+    // Of equals that of the lowest id: the order in which members are named decides nothing.
+    let id = |at: usize| members.get(at).and_then(Member::id);
+    found.sort_by_key(|candidate| {
+        (Reverse((candidate.name.index, candidate.name.term)), id(candidate.member), candidate.member)
+    });
     found
 }
 

@@ -306,6 +306,15 @@ impl Auth {
                 self.matched_nothing.push(named());
                 Ok(Image::default())
             }
+            Err(NoImage::TooMany) => {
+                let message = format!(
+                    "role {}: its permission {}, with those before it, would be too many ranges of v3 keys by these rules: use \
+                     fewer rules, or leave users and roles out with --auth ignore",
+                    shown(role),
+                    short(pattern)
+                );
+                Err(Error::new(Reason::AuthInvalid, message))
+            }
             Err(NoImage::NoInterval) => {
                 let message = format!(
                     "role {}: its permission {} goes through a rule with a regular expression and is no range of v3 keys \

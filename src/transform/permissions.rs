@@ -36,7 +36,12 @@ pub enum NoImage {
     MatchesNothing,
     /// A rule with a regular expression acts on a part of its keys, which are no interval then.
     NoInterval,
+    /// The rules cut it, and those before it, into too many pieces.
+    TooMany,
 }
+
+/// Pieces that all patterns may be cut into; 16 more for each of them, and for each end of a rule.
+const PIECES: usize = 200_000;
 
 /// The rules as far as they act on sets of keys.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct KeySets<'r> {
     cuts: Vec<Vec<u8>>,
     /// Where ranges begin that no v2 key is in, because it has no two slashes in a row.
     holes: HashSet<Vec<u8>>,
+    /// Pieces that may still be made.
+    left: usize,
 }
 
 impl<'r> KeySets<'r> {
@@ -86,7 +93,8 @@ impl<'r> KeySets<'r> {
         }
         cuts.sort_unstable();
         cuts.dedup();
-        Ok(KeySets { rules, keys: KeyRules::new(rules)?, cuts, holes })
+        let left = PIECES.saturating_add(cuts.len().saturating_mul(16));
+        Ok(KeySets { rules, keys: KeyRules::new(rules)?, cuts, holes, left })
     }
 
     /// The v3 keys of those that a v2 pattern matches.
@@ -100,6 +108,8 @@ impl<'r> KeySets<'r> {
             return Ok(Image { ranges: vec![if pattern == b"*" { everything } else { whole }], cut: false });
         }
         let mut image = Image::default();
+        let left = (self.left + 16).checked_sub(self.cuts_inside(&whole).len() + 1).ok_or(NoImage::TooMany)?;
+        self.left = left;
         for piece in self.pieces(&whole) {
             if self.holes.contains(&piece.start) {
                 continue;
@@ -115,9 +125,7 @@ impl<'r> KeySets<'r> {
 
     /// A range, cut wherever some rule begins or ends to act.
     fn pieces(&self, whole: &Range) -> Vec<Range> {
-        let first = self.cuts.partition_point(|cut| *cut <= whole.start);
-        let inside = self.cuts.get(first..).unwrap_or_default().iter();
-        let inside = inside.take_while(|cut| whole.end.as_ref().is_none_or(|end| *cut < end));
+        let inside = self.cuts_inside(whole);
         let mut pieces = Vec::new();
         let mut start = whole.start.clone();
         for cut in inside {
@@ -126,6 +134,12 @@ impl<'r> KeySets<'r> {
         }
         pieces.push(Range { start, end: whole.end.clone() });
         pieces
+    }
+
+    fn cuts_inside(&self, whole: &Range) -> &[Vec<u8>] {
+        let first = self.cuts.partition_point(|cut| *cut <= whole.start);
+        let end = whole.end.as_ref().map_or(self.cuts.len(), |end| self.cuts.partition_point(|cut| cut < end));
+        self.cuts.get(first..end.max(first)).unwrap_or_default()
     }
 
     /// The image of a piece; `None` if it is left out. Its first key stands for all of it where prefixes decide.
@@ -241,6 +255,20 @@ mod tests {
 
     fn image(rules: &Rules, pattern: &str) -> Result<Image, NoImage> {
         KeySets::new(rules).unwrap().image(pattern.as_bytes())
+    }
+
+    /// As many pieces as roles times rules would be: refused, and not made.
+    #[test]
+    fn pieces_are_bounded() {
+        let rename = |n: usize| Rename { from: Pattern::Prefix(format!("/k{n:04}/")), to: format!("/r{n:04}/") };
+        let rules = Rules { rename: (0..1000).map(rename).collect(), ..Rules::default() };
+        let mut sets = KeySets::new(&rules).unwrap();
+        let images: Vec<_> = (0..1000).map(|_| sets.image(b"/*").map(|image| image.ranges.len())).collect();
+        let made = images.iter().take_while(|image| image.is_ok()).count();
+        assert!((50..500).contains(&made), "{made}");
+        assert_eq!(images.last(), Some(&Err(NoImage::TooMany)));
+        // A pattern that no rule cuts is still one.
+        assert!(sets.image(b"/other/*").is_ok());
     }
 
     #[test]

@@ -152,3 +152,20 @@ fn a_shell_reads_each_path_as_it_is() {
         }
     }
 }
+
+/// Each command would name the whole cluster.
+#[test]
+fn a_cluster_that_no_command_can_name_leaves_placeholders() {
+    let many = |count: usize| {
+        let one = |n: usize| member(&format!("{n:x}"), &format!("m{n}"), &[&format!("http://10.0.0.1:{n}")], &[]);
+        commands(&report((0..count).map(one).collect()), "restore")
+    };
+    assert_eq!(many(100).len(), 100);
+    assert!(many(100).iter().all(|command| !command.contains("PEER_URL")));
+    assert!(matches!(many(5000).as_slice(), [command] if command.contains("NAME=PEER_URL,...")));
+    let url = "http://10.0.0.1:2380";
+    let urls: Vec<String> = (0..4000).map(|n| format!("http://10.0.0.1:{n}")).collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).chain([url]).collect();
+    let restore = commands(&report(vec![member("a1", &"n".repeat(1000), &urls, &[])]), "restore");
+    assert!(matches!(restore.as_slice(), [command] if command.len() < 1000), "{}", restore.len());
+}
