@@ -30,7 +30,7 @@ use crate::verify::index_bytes;
 const PROGRAM: u64 = 6 << 20;
 
 /// A thread's stack and its part of the heap.
-const THREAD: u64 = 1 << 19;
+const THREAD: u64 = 2 << 20;
 
 /// A node with a TTL: when it expires, and its place in the order of expirations of two trees at most.
 const EXPIRY: u64 = 96;

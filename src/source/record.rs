@@ -453,7 +453,7 @@ mod tests {
         {
             let mut record = vec![0x08, 0x02, 0x10, 0x01, 0x1a];
             let mut rest = len - 5;
-            while rest - 1 >= 1 << 7 * (record.len() - 4) {
+            while rest > 1 << (7 * (record.len() - 4)) {
                 record.push(0);
                 rest -= 1;
             }

@@ -64,7 +64,7 @@ impl KeyRules {
     /// Makes rules ready.
     ///
     /// # Errors
-    /// [`Reason::Usage`] for a regular expression that cannot be read.
+    /// [`Reason::Usage`](crate::error::Reason::Usage) for a regular expression that cannot be read.
     pub fn new(rules: &Rules) -> Result<KeyRules> {
         let includes: Arc<[bool]> = rules.choose.iter().map(|choice| matches!(choice, Choice::Include(_))).collect();
         Ok(KeyRules {

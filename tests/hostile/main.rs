@@ -21,7 +21,7 @@ use random::Random;
 use shapes::Source;
 
 /// Cases that are tried where the environment does not say.
-const CASES: u64 = 1000;
+const CASES: u64 = 2000;
 
 /// The statuses that a hostile source may end with: done, damaged, nothing to convert, refused, possibly incomplete.
 const STATUSES: [i32; 5] = [0, 3, 4, 5, 8];
@@ -128,6 +128,8 @@ fn command(random: &mut Random, source: &Path, dir: &Path) -> Vec<String> {
             ("--auth", random.pick(&["migrate", "users-only", "ignore"])),
             ("--to", random.pick(&["snapshot", "backend"])),
             ("--jobs", random.pick(&["1", "2", "7"])),
+            ("--memory-limit", random.pick(&["20MB", "100MB", "1GB"])),
+            ("--existing", random.pick(&["merge", "drop-v3"])),
         ] {
             if random.chance(40) {
                 args.extend([option.to_string(), value.to_string()]);

@@ -382,7 +382,6 @@ fn any_requests(source: &mut Source, size: usize, random: &mut Random) {
             prev_index: random.pick(&[0, 0, 3, u64::MAX]),
             expiration: random.pick(&[0, 0, 1, -1, i64::MAX, i64::MIN, 1_900_000_000_000_000_000]),
             time: random.pick(&[0, 1_600_000_000_000_000_000, i64::MAX, i64::MIN]),
-            ..Request::default()
         };
         source.request(&request);
     }
