@@ -1,7 +1,7 @@
 //! etcdlift takes etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) and writes a
 //! verified etcd v3 backend (bbolt and mvcc) that etcd 3.4 to 3.7 opens. Offline: no etcd runs, the source is never written.
 //!
-//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `error`, `interrupt`,
+//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `display`, `error`, `interrupt`,
 //! `limits`, `ids`, `time`, `wire`):
 //!
 //! ```text

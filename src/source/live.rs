@@ -187,7 +187,7 @@ fn copy_db(path: &Path, interrupt: Interrupt<'_>, mut meanwhile: impl FnMut()) -
 fn copy_growing(path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, u64)> {
     let source = Source::open(path)?;
     let len = source.data_len()? as u64;
-    let written = end_of_writing(&source.file, len).map_err(|e| failed(path, "read", e))?;
+    let written = end_of_writing(&source, len, interrupt)?;
     let mut bytes = source.read(interrupt)?;
     let end = usize::try_from(written).unwrap_or(usize::MAX);
     if let Some(bytes) = &mut bytes {
@@ -197,16 +197,14 @@ fn copy_growing(path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, u64)> {
 }
 
 /// Where the zeros begin that reach to the end of the file.
-fn end_of_writing(file: &File, len: u64) -> io::Result<u64> {
+fn end_of_writing(source: &Source<'_>, len: u64, interrupt: Interrupt<'_>) -> Result<u64> {
     let mut chunk = vec![0; 1 << 20];
     let (mut at, mut end) = (0, 0);
     while at < len {
-        let read = match file.read_at(&mut chunk, at) {
-            Ok(0) => break,
-            Ok(read) => read as u64,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
+        let read = source.read_into(&mut chunk, at, interrupt)? as u64;
+        if read == 0 {
+            break;
+        }
         let part = chunk.get(..usize::try_from(read.min(len - at)).unwrap_or(0)).unwrap_or_default();
         if let Some(last) = part.iter().rposition(|byte| *byte != 0) {
             end = at + last as u64 + 1;

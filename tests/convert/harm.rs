@@ -377,6 +377,33 @@ fn a_full_disk_is_one_reason_for_every_file() {
     }
 }
 
+/// The same of an export, in every form.
+#[test]
+fn a_full_disk_is_the_same_reason_for_an_export() {
+    let script = r#"mount -t tmpfs -o size=4k tmpfs "$1" || exit 99
+        folder=$1; shift; "$@"; status=$?; ls -A "$folder"; exit $status"#;
+    let case = Case::new();
+    let small = case.path("small");
+    fs::create_dir(&small).unwrap();
+    let value = "v".repeat(9000);
+    let source = case
+        .file("a.snap", super::files::snap(super::files::store(9, &super::files::leaf("k", 8, &value)).as_bytes(), 9));
+    for format in ["ndjson", "redb"] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]).arg(&small);
+        command.args([env!("CARGO_BIN_EXE_etcdlift"), "export"]).arg(&source).arg("-o").arg(small.join("out"));
+        let output = run(command.args(["--format", format]));
+        if output.status == 99 || output.stderr.starts_with("unshare") {
+            return skip(test_name!(), Need::Machine, "a small file system cannot be mounted");
+        }
+        assert_eq!((output.status, output.text().as_str()), (5, ""), "{format}: {}", output.story());
+        assert!(output.stderr.contains("No space left on device"), "{format}: {}", output.story());
+    }
+    let script = r#"exec "$0" export "$1" -o - >/dev/full"#;
+    let output = run(Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_etcdlift")]).arg(&source));
+    assert_eq!(output.status, 5, "{}", output.story());
+}
+
 /// A file that may not grow any more: the limit of the process.
 #[test]
 fn a_file_size_limit_is_the_same_reason() {
