@@ -62,8 +62,8 @@ impl Targets {
         self.read.push(Target::new(what, path));
     }
 
-    /// Adds a source: a file, or a directory with all that is in it. What is a part of a data directory stands for all of it;
-    /// of a file anywhere else, the files of etcd beside it are not written to either.
+    /// Adds a source: a file, or a directory and every file in it. A part of a data directory protects the whole directory. A
+    /// file anywhere else protects the other etcd files in its folder, but not the folder.
     pub fn source(&mut self, path: &Path) {
         let Ok(found) = fs::metadata(path) else { return };
         let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -331,7 +331,7 @@ mod tests {
         for (path, inside) in [("new", true), ("new/../srcs", true), ("out/new", false), ("no/such", false)] {
             assert_eq!(check(&[("output", at(path))], &[at("src")]).is_err(), inside, "{path}");
         }
-        // A part of a data directory stands for all of it; the directory of a lone file does not.
+        // A part of a data directory protects the whole directory. A lone file does not protect its folder.
         for source in ["src/member/snap/db", "src/member/snap", "src/member/wal", "src/member", "log/0.wal"] {
             let part = source != "log/0.wal" && source != "src/member/wal";
             for (path, refused) in [
@@ -345,7 +345,7 @@ mod tests {
                 assert_eq!(check(&[("output", at(path))], &[at(source)]).is_err(), refused, "{path} of {source}");
             }
         }
-        // Another snapshot beside the one that is named.
+        // Another snapshot in the folder of the one that is named.
         fs::write(at("other.snap"), "x").unwrap();
         assert!(check(&[("output", at("other.snap"))], &[at("elsewhere.snap")]).is_err());
         assert_eq!(check(&[("output", at("new.db"))], &[at("elsewhere.snap")]), Ok(()));
