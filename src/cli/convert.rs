@@ -192,7 +192,8 @@ pub struct Args {
     /// Exit 0 if OUT is what this run would make
     ///
     /// It is when the earlier run's --report FILE names the same source hashes and options, and OUT's own sha256 and hashes, and
-    /// OUT is a sound database. Neither file is touched then. A ledger or index map that does not exist yet is made.
+    /// OUT is a sound database that holds what the source holds. Neither file is touched then. A ledger or index map that does
+    /// not exist yet is made.
     #[arg(long, requires = "report")]
     skip_existing: bool,
 
@@ -203,7 +204,7 @@ pub struct Args {
     /// Skip damage: take the sound start that reaches furthest, and exit 8 with what was lost
     ///
     /// A start is a snapshot (.snap.broken files too) or the first entry of the log; the replay goes to the next damage, never
-    /// across a gap. The summary lists all starts with raft index and number of keys.
+    /// across a gap. The summary lists the starts that were replayed, 32 at most, with raft index and number of keys.
     #[arg(long)]
     salvage: bool,
 
