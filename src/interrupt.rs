@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use rayon::slice::ParallelSliceMut;
+
 use crate::error::Result;
 
 /// Asked now and then by everything that takes long: an error ends the run. Any thread may ask.
@@ -12,6 +14,9 @@ pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 
 /// Bytes that are hashed, searched or copied between two questions.
 pub const CHUNK: usize = 16 << 20;
+
+/// Elements that are sorted between two questions: well under a second, where names are compared.
+const SORTED_AT_ONCE: usize = 1 << 21;
 
 /// The question as a value, to be handed on with options. The default is never interrupted.
 #[derive(Clone, Copy, Default)]
@@ -38,10 +43,55 @@ impl<'a> Interrupt<'a> {
     pub fn ask_at(self, step: usize) -> Result<()> {
         if step.is_multiple_of(1 << 12) { self.ask() } else { Ok(()) }
     }
+
+    /// Sorts on all threads, in parts of at most [`SORTED_AT_ONCE`]. Equal elements may change places.
+    ///
+    /// # Errors
+    /// The run was interrupted: the elements are in some order.
+    pub fn sort_by<T: Send>(
+        self,
+        elements: &mut [T],
+        compare: impl Fn(&T, &T) -> std::cmp::Ordering + Sync + Copy,
+    ) -> Result<()> {
+        self.ask()?;
+        if elements.len() <= SORTED_AT_ONCE {
+            elements.par_sort_unstable_by(compare);
+            return Ok(());
+        }
+        let half = elements.len() / 2;
+        let (low, _, high) = elements.select_nth_unstable_by(half, compare);
+        self.sort_by(low, compare)?;
+        self.sort_by(high, compare)
+    }
 }
 
 impl fmt::Debug for Interrupt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Interrupt" } else { "Interrupt(never)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::{Error, Reason};
+
+    #[test]
+    fn sorts_in_parts_as_in_one_and_asks_before_each() {
+        let mut elements: Vec<u64> = (0..5 << 20).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44).collect();
+        let mut expected = elements.clone();
+        expected.sort_unstable();
+        let asked = AtomicUsize::new(0);
+        let count = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        Interrupt::new(&count).sort_by(&mut elements, Ord::cmp).unwrap();
+        assert!(elements == expected);
+        assert_eq!(asked.into_inner(), 7, "four parts, and three times what is cut in two");
+        let stop = || Err(Error::new(Reason::Interrupted(2), "stop"));
+        assert!(Interrupt::new(&stop).sort_by(&mut elements, Ord::cmp).is_err());
     }
 }

@@ -20,7 +20,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rayon::slice::ParallelSliceMut;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::redb_file::{self, damaged, fill};
@@ -123,15 +122,16 @@ pub fn is_index_map(path: &Path) -> bool {
 /// # Errors
 /// The file cannot be written; the entries are not in order ([`Reason::Internal`]); an interruption.
 pub fn write(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Interrupt<'_>) -> Result<()> {
-    let database = redb_file::create(path)?;
     let text = facts.to_text();
     let mut text: Vec<(&str, &str)> = text.iter().map(|(name, text)| (*name, text.as_str())).collect();
     text.sort_unstable();
-    fill(&database, META, text, interrupt)?;
-    fill(&database, REVISIONS, entries.iter().map(|entry| (entry.place(), entry.record())), interrupt)?;
-    fill(&database, V2_INDEXES, by_index(entries), interrupt)?;
-    fill(&database, V3_KEYS, by_v3_key(entries).into_iter().map(|key| (key, ())), interrupt)?;
-    fill(&database, V2_KEYS, by_v2_key(entries).into_iter().map(|key| (key, ())), interrupt)
+    redb_file::create(path, interrupt, |database| {
+        fill(database, META, text, interrupt)?;
+        fill(database, REVISIONS, entries.iter().map(|entry| (entry.place(), entry.record())), interrupt)?;
+        fill(database, V2_INDEXES, by_index(entries, interrupt)?, interrupt)?;
+        fill(database, V3_KEYS, by_v3_key(entries, interrupt)?.into_iter().map(|key| (key, ())), interrupt)?;
+        fill(database, V2_KEYS, by_v2_key(entries, interrupt)?.into_iter().map(|key| (key, ())), interrupt)
+    })
 }
 
 /// Reads a map back and holds all of it against what was to be written.
@@ -143,7 +143,7 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Int
         let message = format!("the index map's table {table} is not what was written into it");
         Err(Error::new(Reason::VerifyFailed, message))
     };
-    redb_file::read(path, |database| {
+    redb_file::read(path, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         if read_facts(&transaction)? != *facts {
             return differs("meta");
@@ -162,7 +162,7 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Int
             return differs("revisions");
         }
         let table = transaction.open_table(V2_INDEXES).map_err(damaged)?;
-        let mut expected = by_index(entries).into_iter();
+        let mut expected = by_index(entries, interrupt)?.into_iter();
         for (number, row) in table.iter().map_err(damaged)?.enumerate() {
             interrupt.ask_at(number)?;
             let (index, key) = row.map_err(damaged)?;
@@ -174,7 +174,7 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Int
             return differs("v2_indexes");
         }
         for (definition, name, keys) in
-            [(V3_KEYS, "v3_keys", by_v3_key(entries)), (V2_KEYS, "v2_keys", by_v2_key(entries))]
+            [(V3_KEYS, "v3_keys", by_v3_key(entries, interrupt)?), (V2_KEYS, "v2_keys", by_v2_key(entries, interrupt)?)]
         {
             let table = transaction.open_table(definition).map_err(damaged)?;
             let mut expected = keys.into_iter();
@@ -212,7 +212,7 @@ pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
     if !redb_file::is_redb(path)? {
         return Err(none("no redb file"));
     }
-    redb_file::read(path, |database| {
+    redb_file::read(path, Interrupt::default(), |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         refuse_others(&transaction, none)?;
         let facts = read_facts(&transaction)?;
@@ -349,31 +349,31 @@ impl Entry<'_> {
 
 type ByIndex<'a> = ((u64, u64, u64), &'a [u8]);
 
-fn by_index<'a>(entries: &'a [Entry<'_>]) -> Vec<ByIndex<'a>> {
+fn by_index<'a>(entries: &'a [Entry<'_>], interrupt: Interrupt<'_>) -> Result<Vec<ByIndex<'a>>> {
     let of = |entry: &'a Entry<'_>| {
         let (revision, sub) = entry.place();
         entry.node.as_ref().map(|node| ((node.index.0, revision, sub), &*entry.key))
     };
     let mut all: Vec<_> = entries.iter().filter_map(of).collect();
-    all.par_sort_unstable();
-    all
+    interrupt.sort_by(&mut all, Ord::cmp)?;
+    Ok(all)
 }
 
 type ByKey<'a> = (&'a [u8], u64, u64);
 
-fn by_v3_key<'a>(entries: &'a [Entry<'_>]) -> Vec<ByKey<'a>> {
+fn by_v3_key<'a>(entries: &'a [Entry<'_>], interrupt: Interrupt<'_>) -> Result<Vec<ByKey<'a>>> {
     let mut all: Vec<ByKey<'a>> =
         entries.iter().map(|entry| (&*entry.key, entry.revision.0.cast_unsigned(), entry.sub)).collect();
-    all.par_sort_unstable();
-    all
+    interrupt.sort_by(&mut all, Ord::cmp)?;
+    Ok(all)
 }
 
-fn by_v2_key<'a>(entries: &'a [Entry<'_>]) -> Vec<ByKey<'a>> {
+fn by_v2_key<'a>(entries: &'a [Entry<'_>], interrupt: Interrupt<'_>) -> Result<Vec<ByKey<'a>>> {
     let of = |entry: &'a Entry<'_>| {
         let node = entry.node.as_ref().filter(|node| node.key != entry.key)?;
         Some((&*node.key, entry.revision.0.cast_unsigned(), entry.sub))
     };
     let mut all: Vec<ByKey<'a>> = entries.iter().filter_map(of).collect();
-    all.par_sort_unstable();
-    all
+    interrupt.sort_by(&mut all, Ord::cmp)?;
+    Ok(all)
 }

@@ -1,19 +1,25 @@
 //! redb files: made in one piece, and opened again without trust.
 //!
 //! A file is opened read-only, whatever redb would like to repair: what it writes goes to memory. The checksum of every page
-//! is looked at before the first table is, and a panic of the library is damage like any other. Must not know what stands
-//! in the tables.
+//! is looked at before the first table is, and a panic of the library is damage like any other. What the library does in one
+//! piece (a commit, a look at every page) ends with its next read or write once the run is interrupted. Must not know what
+//! stands in the tables.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value};
 
 use crate::error::{Error, Reason, Result};
@@ -28,9 +34,90 @@ const CACHE: usize = 64 << 20;
 /// Bytes that are kept as one, of what redb would write.
 const BLOCK: u64 = 4096;
 
-/// Makes a database in an empty file.
-pub(super) fn create(path: &Path) -> Result<Database> {
-    Builder::new().set_cache_size(CACHE).create(path).map_err(failed)
+/// How often an interruption is asked for while the library is at work.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Makes a database in an empty file, and writes into it.
+///
+/// # Errors
+/// The file cannot be written; what `write` returned; an interruption.
+pub(super) fn create<T>(
+    path: &Path,
+    interrupt: Interrupt<'_>,
+    write: impl FnOnce(&Database) -> Result<T>,
+) -> Result<T> {
+    stoppable(interrupt, |stop| {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .and_then(|file| FileBackend::new(file).map_err(io::Error::other));
+        let file = file.map_err(|e| Error::of_output("write the redb file", &e))?;
+        let stoppable = Stoppable { backend: file, stop };
+        let database = Builder::new().set_cache_size(CACHE).create_with_backend(stoppable).map_err(failed)?;
+        write(&database)
+    })
+}
+
+/// Whether to end, in a form that the library can hold.
+type Stop = Arc<AtomicBool>;
+
+/// Does work that hands `Stop` to the library, and sets it as soon as the run is interrupted.
+fn stoppable<T>(interrupt: Interrupt<'_>, work: impl FnOnce(Stop) -> Result<T>) -> Result<T> {
+    let stop = Stop::default();
+    let worked = thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        let stop_it = &stop;
+        let ask = move || {
+            while is_done.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if interrupt.ask().is_err() {
+                    stop_it.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        };
+        let asking = thread::Builder::new().spawn_scoped(scope, ask);
+        asking.map_err(|e| Error::new(Reason::Internal, format!("cannot start a thread: {e}")))?;
+        let worked = work(Arc::clone(&stop));
+        drop(done);
+        worked
+    });
+    if stop.load(Ordering::Relaxed) { interrupt.ask().and(worked) } else { worked }
+}
+
+/// A file that gives nothing more once it is to stop.
+#[derive(Debug)]
+struct Stoppable<B> {
+    backend: B,
+    stop: Stop,
+}
+
+impl<B> Stoppable<B> {
+    fn go_on(&self) -> io::Result<&B> {
+        if self.stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(&self.backend) }
+    }
+}
+
+impl<B: StorageBackend> StorageBackend for Stoppable<B> {
+    fn len(&self) -> io::Result<u64> {
+        self.go_on()?.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.go_on()?.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.go_on()?.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.go_on()?.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.go_on()?.write(offset, data)
+    }
 }
 
 /// Rows that are committed at a time: what is committed is written at once, and a signal waits for it.
@@ -112,9 +199,9 @@ pub(super) fn is_redb(path: &Path) -> Result<bool> {
 /// Opens a redb file, checks all of it, and reads from it.
 ///
 /// # Errors
-/// The file is damaged ([`Reason::Damaged`]) or cannot be read; what `read` returned.
-pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-    open(path, true, read)
+/// The file is damaged ([`Reason::Damaged`]) or cannot be read; what `read` returned; an interruption.
+pub(super) fn read<T>(path: &Path, interrupt: Interrupt<'_>, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+    open(path, true, interrupt, read)
 }
 
 /// [`read`] without a look at every page: for a first idea of what a file is.
@@ -122,15 +209,15 @@ pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) ->
 /// # Errors
 /// As there.
 pub(super) fn peek<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-    open(path, false, read)
+    open(path, false, Interrupt::default(), read)
 }
 
-fn open<T>(path: &Path, check: bool, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-    let work = || {
+fn open<T>(path: &Path, check: bool, interrupt: Interrupt<'_>, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+    let work = |stop| {
         let overlay = Overlay::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
-        let database = builder.create_with_backend(overlay).map_err(|e| match e {
+        let database = builder.create_with_backend(Stoppable { backend: overlay, stop }).map_err(|e| match e {
             DatabaseError::Storage(StorageError::Corrupted(what)) => {
                 Error::new(Reason::Damaged, format!("expected a sound redb file, found: {what}"))
             }
@@ -140,9 +227,10 @@ fn open<T>(path: &Path, check: bool, read: impl FnOnce(&Database) -> Result<T>) 
     };
     let panicked =
         |_| Error::new(Reason::Damaged, "expected a sound redb file, found one that its own library cannot read");
-    panic::catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(panicked(payload)))
-        .map_err(|e| e.in_file(path))
+    stoppable(interrupt, |stop| {
+        panic::catch_unwind(AssertUnwindSafe(|| work(stop))).unwrap_or_else(|payload| Err(panicked(payload)))
+    })
+    .map_err(|e| e.in_file(path))
 }
 
 /// A file that is only read, and over it what redb would write into it.
@@ -260,6 +348,50 @@ impl StorageBackend for Overlay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NUMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("numbers");
+
+    /// An interruption while the library is at work ends the work, in whichever state it finds it.
+    #[test]
+    fn an_interruption_ends_a_commit_and_a_check() {
+        let interrupted = AtomicBool::new(false);
+        let ask = || {
+            let stop = Error::new(Reason::Interrupted(15), "stop");
+            if interrupted.load(Ordering::Relaxed) { Err(stop) } else { Ok(()) }
+        };
+        let (interrupt, wait) = (Interrupt::new(&ask), || {
+            interrupted.store(true, Ordering::Relaxed);
+            thread::sleep(ASK_EVERY * 4);
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let value = [7; 1000];
+        let rows = |from: u64| (from..from + 10_000).map(|number| (number, &value[..]));
+        let never = Interrupt::default();
+        let created = create(file.path(), interrupt, |database| {
+            fill(database, NUMBERS, rows(0), interrupt)?;
+            wait();
+            // This one does not ask: the file that it writes to does.
+            let error = fill(database, NUMBERS, rows(10_000), never).unwrap_err();
+            assert_eq!(error.reason(), Reason::OutputFailed, "{error}");
+            Ok(())
+        });
+        assert_eq!(created.unwrap_err().reason(), Reason::Interrupted(15));
+        file.as_file().set_len(0).unwrap();
+        create(file.path(), never, |database| fill(database, NUMBERS, rows(0), never)).unwrap();
+        let before = std::fs::read(file.path()).unwrap();
+        let overlay = Overlay::open(file.path()).unwrap();
+        let checked = Builder::new()
+            .set_check_integrity_on_open(true)
+            .create_with_backend(Stoppable { backend: overlay, stop: Arc::new(AtomicBool::new(true)) });
+        assert!(checked.is_err(), "a file that is to stop gives nothing");
+        interrupted.store(false, Ordering::Relaxed);
+        let read = read(file.path(), interrupt, |_| {
+            wait();
+            Ok(())
+        });
+        assert_eq!(read.unwrap_err().reason(), Reason::Interrupted(15));
+        assert!(std::fs::read(file.path()).unwrap() == before);
+    }
 
     #[test]
     fn what_is_written_is_read_and_not_in_the_file() {

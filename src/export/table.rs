@@ -10,11 +10,12 @@
 use std::ops::Bound;
 use std::path::Path;
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::record::Records;
 use super::redb_file::{self, damaged, failed, unordered};
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 
@@ -25,9 +26,12 @@ fn records_table(records: &dyn Records) -> TableDefinition<'static, &'static [u8
 /// Writes an export into an empty file.
 ///
 /// # Errors
-/// The file cannot be written; the records are not in the order of their keys ([`Reason::Internal`]).
-pub fn write(path: &Path, records: &dyn Records) -> Result<()> {
-    let database = redb_file::create(path)?;
+/// The file cannot be written; the records are not in the order of their keys ([`Reason::Internal`]); an interruption.
+pub fn write(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
+    redb_file::create(path, interrupt, |database| write_into(database, records))
+}
+
+fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
     let transaction = database.begin_write().map_err(failed)?;
     {
         let mut table = transaction.open_table(META).map_err(failed)?;
@@ -50,11 +54,11 @@ pub fn write(path: &Path, records: &dyn Records) -> Result<()> {
 /// Reads an export back and holds all of it against what was to be written.
 ///
 /// # Errors
-/// It is not what was to be written ([`Reason::VerifyFailed`]).
-pub fn compare(path: &Path, records: &dyn Records) -> Result<()> {
+/// It is not what was to be written ([`Reason::VerifyFailed`]); an interruption.
+pub fn compare(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
     let differs =
         |what: &str| Error::new(Reason::VerifyFailed, format!("{what} is not what was written into the export"));
-    redb_file::read(path, |database| {
+    redb_file::read(path, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let table = transaction.open_table(META).map_err(damaged)?;
         let mut facts = records.facts().into_iter();

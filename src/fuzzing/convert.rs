@@ -51,7 +51,13 @@ pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let mut policy = Policy { mark_empty_dirs: true, expired: Expired::Keep, ..Policy::everything(as_of) };
     let mut plan = plan(tree, &mut policy, &|| Ok(())).unwrap();
     let tree = &*tree;
-    let how = Order { numbering: Numbering::Keep, v2_index: index, bump: 0, leases_in_use: &HashSet::new() };
+    let how = Order {
+        numbering: Numbering::Keep,
+        v2_index: index,
+        bump: 0,
+        leases_in_use: &HashSet::new(),
+        interrupt: Interrupt::default(),
+    };
     let ordered = order(tree, &mut plan, &how)?;
     let meta = schema::Meta {
         consistent_index: RaftIndex(1),

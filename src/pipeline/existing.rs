@@ -37,7 +37,7 @@ pub(super) fn decide<'m>(
     report: &mut Report,
     interrupt: Interrupt<'_>,
 ) -> Result<Option<Kept<'m>>> {
-    let late = late::above(opened, backend, recovered)?;
+    let late = late::above(opened, backend, recovered, interrupt)?;
     match options.existing {
         Existing::Fail => refuse(opened, backend, &late).map(|()| None),
         Existing::DropV3 => {
@@ -260,7 +260,7 @@ fn merge<'m>(
         roles: summary.roles,
         ..ExistingFacts::default()
     });
-    note_tail(opened, recovered, report)?;
+    note_tail(opened, recovered, report, interrupt)?;
     kept.leave_out_of(options.to);
     Ok(Some(kept))
 }
@@ -302,8 +302,8 @@ fn refuse_other_states(
 }
 
 /// v3 writes that are not known to be committed are in neither: as with those of v2, the operator has to know.
-fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report) -> Result<()> {
-    let left_out = late::left_out(opened, recovered.replay.applied)?;
+fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, interrupt: Interrupt<'_>) -> Result<()> {
+    let left_out = late::left_out(opened, recovered.replay.applied, interrupt)?;
     if left_out.is_empty() {
         return Ok(());
     }

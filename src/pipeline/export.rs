@@ -265,8 +265,8 @@ fn deliver(
     }
     let mut file = Beside::create(path, options.overwrite)?;
     if options.format == ExportFormat::Redb {
-        table::write(file.temp_path(), records).map_err(in_output)?;
-        table::compare(file.temp_path(), records)?;
+        table::write(file.temp_path(), records, Interrupt::new(interrupted)).map_err(in_output)?;
+        table::compare(file.temp_path(), records, Interrupt::new(interrupted))?;
     } else {
         file.write(|out| {
             ndjson::write(records, &mut |text| {

@@ -13,7 +13,7 @@ use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart,
 use crate::report::table::{counted, first_of, short};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
-use crate::source::open::{Member, Opened, Weighed};
+use crate::source::open::{Member, Opened, Outcome, Weighed};
 use crate::source::wal::{End, Wal};
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::inventory::FirstElements;
@@ -117,11 +117,17 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
 }
 
 fn salvage_start(start: &Weighed) -> SalvageStart {
+    let (raft_index, keys, not_replayed) = match &start.outcome {
+        Outcome::Reached(raft_index, keys) => (Some(raft_index.0), Some(*keys), None),
+        Outcome::Failed(why) => (None, None, Some(why.to_string())),
+        Outcome::NotTried => (None, None, Some("others promise more".to_string())),
+    };
     SalvageStart {
         snapshot_file: start.path.as_ref().map(|path| path.display().to_string()),
         from: start.start.0,
-        raft_index: start.raft_index.0,
-        keys: start.keys,
+        raft_index,
+        keys,
+        not_replayed,
         chosen: start.chosen,
     }
 }

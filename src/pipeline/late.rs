@@ -11,6 +11,7 @@ use super::kept::Kept;
 use super::load::Backend;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
 use crate::report::facts::LateWrite;
 use crate::report::table::{counted, short};
@@ -24,30 +25,36 @@ use crate::v2store::recover::Recovered;
 pub(super) type Late<'m> = (RaftIndex, V3Request<'m>);
 
 /// Committed v3 writes above the backend's consistent index.
-pub(super) fn above<'m>(opened: &'m Opened, backend: &Backend<'m>, recovered: &Recovered<'m>) -> Result<Vec<Late<'m>>> {
+pub(super) fn above<'m>(
+    opened: &'m Opened,
+    backend: &Backend<'m>,
+    recovered: &Recovered<'m>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Late<'m>>> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let start = opened.choice.index();
     // What the replay did not see because it began behind it.
     let before = |index: RaftIndex| index > applied && index <= start;
     let wal = opened.wal().filter(|_| start > applied);
-    let mut late = wal.map(|wal| writes(wal, &before)).transpose()?.unwrap_or_default();
+    let mut late = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
     late.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
     Ok(late)
 }
 
 /// v3 writes in any of the logs that are not known to be committed.
-pub(super) fn left_out(opened: &Opened, applied: RaftIndex) -> Result<Vec<Late<'_>>> {
+pub(super) fn left_out<'m>(opened: &'m Opened, applied: RaftIndex, interrupt: Interrupt<'_>) -> Result<Vec<Late<'m>>> {
     let mut found = BTreeMap::new();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
-        found.extend(writes(wal, &|index| index > applied)?);
+        found.extend(writes(wal, &|index| index > applied, interrupt)?);
     }
     Ok(found.into_iter().collect())
 }
 
 /// The v3 writes of a log at these indexes.
-fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool) -> Result<Vec<Late<'m>>> {
+fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool, interrupt: Interrupt<'_>) -> Result<Vec<Late<'m>>> {
     let mut found = Vec::new();
     for reference in wal.entries().iter().filter(|entry| wanted(entry.index) && entry.kind == EntryKind::Normal) {
+        interrupt.ask()?;
         let entry = wal.entry(reference)?;
         if let Ok(Proposal::V3(request)) = parse_proposal(entry.data, entry.data_offset)
             && request.writes()
@@ -140,7 +147,6 @@ mod tests {
     use super::*;
     use crate::bolt::{self, Bucket, Db, OwnedRows};
     use crate::ids::{LeaseId, Revision};
-    use crate::interrupt::Interrupt;
     use crate::mvcc::{KeyValue, Lease, RevisionKey};
 
     /// A store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.

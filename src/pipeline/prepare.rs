@@ -172,10 +172,10 @@ pub(super) fn prepare<'m>(
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
-        settle_conflicts(tree, &mut plan, kept, options, report).map_err(in_source)?;
+        settle_conflicts(tree, &mut plan, kept, options, report, interrupt).map_err(in_source)?;
         report.balance = balance(&plan);
     }
-    let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use };
+    let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use, interrupt };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     if policy.rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
@@ -222,8 +222,9 @@ fn settle_conflicts(
     kept: &Kept<'_>,
     options: &ConvertOptions,
     report: &mut Report,
+    interrupt: Interrupt<'_>,
 ) -> Result<()> {
-    let found = conflicts::find(tree, plan, &|key| kept.living(key));
+    let found = conflicts::find(tree, plan, &|key| kept.living(key), interrupt)?;
     if found.is_empty() {
         return Ok(());
     }

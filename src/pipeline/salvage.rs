@@ -9,16 +9,16 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::source::choose::SalvageStart;
-use crate::source::open::{Opened, Weighed};
+use crate::source::open::{Opened, Outcome, Weighed};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{ReplayOptions, read_table_watched, recover};
 
 /// Starts that are replayed: each replay takes the time of a conversion, and no server keeps more than a few snapshots.
-const MOST_WEIGHED: usize = 32;
+const MOST_REPLAYED: usize = 32;
 
-/// Replays from each start, the most promising first, and leaves the source with the one that reaches furthest; of equals the newest snapshot. A start
-/// that no replay can go on from is passed over, unless there is no other.
+/// Replays from each start, the most promising first, and leaves the source with the one that reaches furthest; of equals the
+/// newest snapshot. A start that no replay can go on from is passed over, unless there is no other.
 ///
 /// # Errors
 /// That of the most promising start, where none can be replayed; an interruption; a start that takes more memory than
@@ -28,48 +28,50 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
     if !opened.salvage {
         return Ok(());
     }
-    let mut best: Option<(RaftIndex, RaftIndex, usize)> = None;
-    let mut first_error = None;
     let mut weighed = Vec::new();
-    for at in 0..=starts.len().min(MOST_WEIGHED - 1) {
-        // The start at hand stands in `opened`, the one before it goes back to its place.
-        if let Some(at) = at.checked_sub(1) {
-            swap(opened, &mut starts, at);
-        }
+    // The start at hand stands in `opened`, the others in `starts`.
+    for place in 0..=starts.len() {
+        swap(opened, &mut starts, place);
         let start = opened.choice.index();
         let path = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
-        match replay(opened, options, interrupted) {
-            Ok((raft_index, keys)) => {
-                if best.is_none_or(|(reached, from, _)| (raft_index, start) > (reached, from)) {
-                    best = Some((raft_index, start, at));
-                }
-                weighed.push(Weighed { path, start, raft_index, keys, chosen: false, place: at });
+        let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, options, interrupted)) {
+            None => Outcome::NotTried,
+            Some(Ok((raft_index, keys))) => Outcome::Reached(raft_index, keys),
+            Some(Err(error)) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => {
+                return Err(error);
             }
-            Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => return Err(error),
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        }
-        if let Some(at) = at.checked_sub(1) {
-            swap(opened, &mut starts, at);
-        }
+            Some(Err(error)) => Outcome::Failed(error),
+        };
+        swap(opened, &mut starts, place);
+        weighed.push(Weighed { path, start, outcome, chosen: false });
     }
-    let Some((.., place)) = best else { return first_error.map_or(Ok(()), Err) };
-    if let Some(at) = place.checked_sub(1) {
+    let reached = |weighed: &Weighed| match weighed.outcome {
+        Outcome::Reached(raft_index, _) => Some((raft_index, weighed.start)),
+        Outcome::Failed(_) | Outcome::NotTried => None,
+    };
+    // The first of those that are as good.
+    let best = weighed.iter_mut().enumerate().rev().max_by_key(|(_, weighed)| reached(weighed));
+    let Some((place, best)) = best.filter(|(_, best)| reached(best).is_some()) else {
+        let first = weighed.into_iter().find_map(|weighed| match weighed.outcome {
+            Outcome::Failed(error) => Some(error),
+            Outcome::Reached(..) | Outcome::NotTried => None,
+        });
+        return first.map_or(Ok(()), Err);
+    };
+    best.chosen = true;
+    if place > 0 {
         let passed_over = std::mem::take(&mut opened.choice.passed_over);
-        swap(opened, &mut starts, at);
+        swap(opened, &mut starts, place);
         let index = opened.choice.index();
         opened.choice.passed_over.extend(passed_over.into_iter().filter(|passed| passed.index > index));
-    }
-    for line in &mut weighed {
-        line.chosen = line.place == place;
     }
     opened.weighed = weighed;
     Ok(())
 }
 
-fn swap(opened: &mut Opened, starts: &mut [SalvageStart], at: usize) {
-    if let Some(start) = starts.get_mut(at) {
+/// Changes the start at hand with that of a place, or back again. The first place is its own.
+fn swap(opened: &mut Opened, starts: &mut [SalvageStart], place: usize) {
+    if let Some(start) = place.checked_sub(1).and_then(|other| starts.get_mut(other)) {
         std::mem::swap(&mut opened.choice, &mut start.choice);
     }
 }

@@ -114,10 +114,15 @@ pub struct SalvageStart {
     pub snapshot_file: Option<String>,
     /// Raft index that the replay starts after.
     pub from: u64,
-    /// Raft index that it ends at.
-    pub raft_index: u64,
-    /// Keys at its end.
-    pub keys: u64,
+    /// Raft index that it ends at; absent where there was no replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raft_index: Option<u64>,
+    /// Keys at its end; absent where there was no replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<u64>,
+    /// Why there was no replay from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_replayed: Option<String>,
     /// Whether the output is made from this start.
     pub chosen: bool,
 }

@@ -168,8 +168,12 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
     for start in &source.salvage_starts {
         let file = start.snapshot_file.as_deref().unwrap_or("the log from its first entry");
         let chosen = if start.chosen { ", chosen" } else { "" };
-        let keys = counted(start.keys, "key", "keys");
-        table.line("possible start", format!("{file}: raft index {}, {keys}{chosen}", start.raft_index));
+        let what = match (start.raft_index, start.keys, &start.not_replayed) {
+            (Some(raft_index), Some(keys), _) => format!("raft index {raft_index}, {}", counted(keys, "key", "keys")),
+            (.., Some(why)) => format!("not replayed: {why}"),
+            _ => "not replayed".to_string(),
+        };
+        table.line("possible start", format!("{file}: {what}{chosen}"));
     }
     table.maybe("commit", source.commit);
     if let Some(commit) = source.effective_commit {

@@ -205,7 +205,7 @@ impl<'m> Search<'m> {
             interrupt,
             has_log: members.iter().any(|member| member.wal.is_some()),
             commit,
-            reach: Reach::of(members, commit, Trust::Committed)?,
+            reach: Reach::of(members, commit, Trust::Committed, interrupt)?,
             passed_over: Vec::new(),
             first_damage: None,
             first_gap: None,
@@ -267,9 +267,9 @@ impl<'m> Search<'m> {
                 // The log ends below its commit, which is told where the commit is decided.
                 Ok(())
             }
-            members => {
-                cluster::join(members, start, self.commit, Trust::Committed).map(drop).map_err(|e| blame(members, e))
-            }
+            members => cluster::join(members, start, self.commit, Trust::Committed, self.interrupt)
+                .map(drop)
+                .map_err(|e| blame(members, e)),
         }
     }
 
@@ -287,7 +287,7 @@ impl<'m> Search<'m> {
         self.first_gap.or(self.first_damage).unwrap_or_else(|| match wal {
             None => Error::new(Reason::SourceEmpty, "expected a .snap file, found none"),
             Some(wal) if alone => beginning_is_missing(wal),
-            Some(_) => match cluster::join(self.members, RaftIndex(0), self.commit, Trust::Committed) {
+            Some(_) => match cluster::join(self.members, RaftIndex(0), self.commit, Trust::Committed, self.interrupt) {
                 Err(error) => blame(self.members, error),
                 Ok(_) => Error::new(Reason::NotReached, "expected a snapshot that the logs continue, found none"),
             },

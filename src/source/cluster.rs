@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
+use crate::interrupt::Interrupt;
 use crate::source::open::Member;
 use crate::source::wal::{End, EntryRef, Span, Wal};
 
@@ -86,9 +87,16 @@ pub enum Trust<'a> {
 /// The entries after `from` up to `to`, each from a log that is right about it.
 ///
 /// # Errors
-/// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::TwoHistories`] if logs contradict each other.
-pub fn join(members: &[Member], from: RaftIndex, to: RaftIndex, trust: Trust<'_>) -> Result<Vec<Located>> {
-    let mut descent = Descent::below(members, trust, to)?;
+/// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::TwoHistories`] if logs contradict each other; an
+/// interruption.
+pub fn join(
+    members: &[Member],
+    from: RaftIndex,
+    to: RaftIndex,
+    trust: Trust<'_>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Located>> {
+    let mut descent = Descent::below(members, trust, to, interrupt)?;
     let mut out = Vec::new();
     let mut index = to;
     while index > from {
@@ -110,9 +118,9 @@ impl Reach {
     /// Finds all entries up to `to` that a log is right about.
     ///
     /// # Errors
-    /// [`Reason::TwoHistories`] if logs contradict each other.
-    pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>) -> Result<Reach> {
-        let mut descent = Descent::below(members, trust, to)?;
+    /// [`Reason::TwoHistories`] if logs contradict each other; an interruption.
+    pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>, interrupt: Interrupt<'_>) -> Result<Reach> {
+        let mut descent = Descent::below(members, trust, to, interrupt)?;
         let mut ranges: Vec<(RaftIndex, RaftIndex)> = Vec::new();
         let mut index = to;
         while index > RaftIndex(0) {
@@ -163,10 +171,11 @@ struct Descent<'m> {
     /// The term of the lowest right entry so far.
     above: Option<Term>,
     members: &'m [Member],
+    interrupt: Interrupt<'m>,
 }
 
 impl<'m> Descent<'m> {
-    fn new(members: &'m [Member], trust: Trust<'_>) -> Descent<'m> {
+    fn new(members: &'m [Member], trust: Trust<'_>, interrupt: Interrupt<'m>) -> Descent<'m> {
         let mut waiting = Vec::new();
         for (at, member) in members.iter().enumerate() {
             let spans = member.wal.as_ref().map_or(&[][..], Wal::spans);
@@ -176,12 +185,12 @@ impl<'m> Descent<'m> {
             }
         }
         waiting.sort_by_key(|piece| (piece.bounds().1, std::cmp::Reverse(piece.member)));
-        Descent { waiting, active: Vec::new(), pick: None, above: None, members }
+        Descent { waiting, active: Vec::new(), pick: None, above: None, members, interrupt }
     }
 
     /// Walks down to `to`: what is committed above it shows which spans are right below.
-    fn below(members: &'m [Member], trust: Trust<'_>, to: RaftIndex) -> Result<Descent<'m>> {
-        let mut descent = Descent::new(members, trust);
+    fn below(members: &'m [Member], trust: Trust<'_>, to: RaftIndex, interrupt: Interrupt<'m>) -> Result<Descent<'m>> {
+        let mut descent = Descent::new(members, trust, interrupt);
         let mut next = Some(commit(members));
         while let Some(index) = next.and_then(|index| descent.top(index)).filter(|index| *index > to) {
             descent.at(index)?;
@@ -198,6 +207,7 @@ impl<'m> Descent<'m> {
 
     /// The entry with this index, where a log is right about it. To be asked with falling indexes.
     fn at(&mut self, index: RaftIndex) -> Result<Option<Located>> {
+        self.interrupt.ask()?;
         while self.waiting.last().is_some_and(|piece| piece.bounds().1 >= index) {
             self.active.extend(self.waiting.pop());
         }
@@ -236,14 +246,15 @@ fn missing(index: RaftIndex) -> Error {
 /// term, so that two histories may differ in nothing but the entries themselves.
 ///
 /// # Errors
-/// [`Reason::TwoHistories`] with both members and the last index that they have in common.
-pub fn check_histories(members: &[Member]) -> Result<()> {
+/// [`Reason::TwoHistories`] with both members and the last index that they have in common; an interruption.
+pub fn check_histories(members: &[Member], interrupt: Interrupt<'_>) -> Result<()> {
     let histories: Vec<(usize, History<'_>)> =
         members.iter().enumerate().filter_map(|(at, member)| Some((at, History::of(member)?))).collect();
     for (number, (a, first)) in histories.iter().enumerate() {
         for (b, second) in histories.iter().skip(number + 1) {
             let mut common = None;
             for (mine, theirs) in first.with(second) {
+                interrupt.ask()?;
                 if mine.term == theirs.term && !alike(first.wal, mine, second.wal, theirs) {
                     return Err(two_histories(members, mine.index, common, *a, *b));
                 }

@@ -32,7 +32,7 @@ pub struct Opened {
     pub salvage: bool,
     /// With `salvage`, the starts that were not chosen: those that reach less far, or as far from an older snapshot.
     pub other_starts: Vec<SalvageStart>,
-    /// With `salvage`, what a replay from each start gives, where that was tried.
+    /// With `salvage`, what a replay from each start gives, in the order in which they were tried.
     pub weighed: Vec<Weighed>,
 }
 
@@ -43,14 +43,21 @@ pub struct Weighed {
     pub path: Option<PathBuf>,
     /// Raft index that the replay starts after.
     pub start: RaftIndex,
-    /// Raft index that it ends at.
-    pub raft_index: RaftIndex,
-    /// Keys at its end.
-    pub keys: u64,
+    /// What the replay gave.
+    pub outcome: Outcome,
     /// Whether this start was chosen.
     pub chosen: bool,
-    /// Its place among the starts.
-    pub place: usize,
+}
+
+/// What a replay from a start of a damaged source gave.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It went on to this raft index, where there are as many keys.
+    Reached(RaftIndex, u64),
+    /// It could not go on, and why.
+    Failed(Error),
+    /// It was not tried: enough others promised more.
+    NotTried,
 }
 
 /// One member's data.
@@ -169,7 +176,7 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) ->
         });
     }
     cluster::check(&members)?;
-    cluster::check_histories(&members)?;
+    cluster::check_histories(&members, options.interrupt)?;
     opened(members, options)
 }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
+use crate::interrupt::Interrupt;
 use crate::report::table::short;
 use crate::transform::order::{Pairs, v3_key};
 use crate::transform::plan::{Plan, Row, Special, Why};
@@ -36,14 +37,24 @@ pub struct Conflict {
 }
 
 /// Finds the rows whose key `living` knows, sorted by key.
-pub fn find(tree: &Tree<'_>, plan: &Plan, living: &(dyn Fn(&[u8]) -> Option<Living> + Sync)) -> Vec<Conflict> {
+///
+/// # Errors
+/// An interruption.
+pub fn find(
+    tree: &Tree<'_>,
+    plan: &Plan,
+    living: &(dyn Fn(&[u8]) -> Option<Living> + Sync),
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Conflict>> {
     let conflict = |(row, of): (usize, &Row)| {
         let key = row_key(tree, plan, of);
-        Some(Conflict { row, living: living(&key)?, key: key.into_owned() })
+        interrupt.ask_at(row)?;
+        Ok(living(&key).map(|living| Conflict { row, living, key: key.into_owned() }))
     };
-    let mut found: Vec<Conflict> = plan.rows.par_iter().enumerate().filter_map(conflict).collect();
-    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    found
+    let found = plan.rows.par_iter().enumerate().filter_map(|row| conflict(row).transpose());
+    let mut found = found.collect::<Result<Vec<Conflict>>>()?;
+    interrupt.sort_by(&mut found, |a, b| a.key.cmp(&b.key))?;
+    Ok(found)
 }
 
 /// Leaves the rows out: v3 keeps its own.
@@ -109,7 +120,7 @@ mod tests {
         let mut tree = Tree::new(&table);
         let mut policy = Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
         let plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
-        let found = find(&tree, &plan, &living);
+        let found = find(&tree, &plan, &living, Interrupt::default()).unwrap();
         assert_eq!(found.iter().map(|conflict| &conflict.key[..]).collect::<Vec<_>>(), [&b"/a"[..], b"/d/"]);
         check(&tree, plan, found)
     }

@@ -6,10 +6,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use rayon::slice::ParallelSliceMut;
-
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision, V2Index};
+use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::report::table::{counted, short};
 use crate::transform::lease::{Grant, LeaseSlot};
@@ -42,6 +41,8 @@ pub struct Order<'a> {
     pub bump: u64,
     /// Lease ids that are taken.
     pub leases_in_use: &'a HashSet<LeaseId>,
+    /// Asked while rows are sorted.
+    pub interrupt: Interrupt<'a>,
 }
 
 /// Ordered rows and the revision that v3 goes on from.
@@ -66,7 +67,7 @@ pub struct Ordered {
 /// Gives every row its revision and its lease, and sorts by the revision. Takes rows and specials out of the plan.
 ///
 /// # Errors
-/// [`Reason::IndexRange`] naming a key, if an index cannot be kept as a revision.
+/// [`Reason::IndexRange`] naming a key, if an index cannot be kept as a revision; an interruption.
 pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Ordered> {
     let (leases, places) = plan.leases.allocate(order.leases_in_use)?;
     let mut out = Ordered {
@@ -78,7 +79,7 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
         shared: 0,
         created_after_modified: 0,
     };
-    out.sort(tree, &places)?;
+    out.sort(tree, &places, order.interrupt)?;
     let last = match order.numbering {
         Numbering::Keep => out.keep(tree, order.v2_index)?,
         Numbering::Dense(before) => out.dense(before)?,
@@ -113,7 +114,7 @@ impl Ordered {
         own.map_or_else(|| tree.modified(row.node).0, |revision| revision.0.cast_unsigned())
     }
 
-    fn sort(&mut self, tree: &Tree<'_>, places: &[LeaseSlot]) -> Result<()> {
+    fn sort(&mut self, tree: &Tree<'_>, places: &[LeaseSlot], interrupt: Interrupt<'_>) -> Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
         for row in &mut rows {
             let modified = self.modified(tree, row);
@@ -124,13 +125,13 @@ impl Ordered {
             });
             row.lease = places.get(row.lease.0 as usize).copied().unwrap_or_default();
         }
-        rows.par_sort_unstable_by(|a, b| {
+        interrupt.sort_by(&mut rows, |a, b| {
             a.main
                 .cmp(&b.main)
                 .then_with(|| tree.path(a.node).cmp(&tree.path(b.node)))
                 .then(a.marker.cmp(&b.marker))
                 .then(a.special.cmp(&b.special))
-        });
+        })?;
         self.rows = rows;
         Ok(())
     }
@@ -329,7 +330,8 @@ mod tests {
         let mut policy = Policy::everything(jiff::Timestamp::UNIX_EPOCH);
         let mut plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
         let leases_in_use = &HashSet::new();
-        let how = Order { numbering, v2_index: V2Index(index), bump: 0, leases_in_use };
+        let how =
+            Order { numbering, v2_index: V2Index(index), bump: 0, leases_in_use, interrupt: Interrupt::default() };
         let out = order(&tree, &mut plan, &how)?;
         let pairs = Pairs { tree: &tree, ordered: &out };
         let mut list: Vec<_> = out

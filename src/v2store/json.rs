@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
@@ -340,7 +339,8 @@ fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()
     table.duplicates = dead.len() as u64;
     dead.sort_unstable();
     table.shadowed = shadowed(table, &dead);
-    remove(table, &dead)
+    remove(table, dead);
+    Ok(())
 }
 
 /// Nodes that are kept of what is shadowed; of more, only the number of siblings is.
@@ -376,43 +376,56 @@ fn ascending(table: &Table<'_>, dir: NodeId) -> bool {
 }
 
 fn find_duplicates(table: &Table<'_>, dir: NodeId, dead: &mut Vec<(u32, u32)>, interrupt: Interrupt<'_>) -> Result<()> {
-    let mut last = HashMap::new();
+    let mut children = Vec::new();
     for (number, child) in table.children(dir).enumerate() {
         interrupt.ask_at(number)?;
-        if let Some(earlier) = last.insert(table.name(&table.node(child)), child) {
-            dead.push((earlier.0, table.node(earlier).end));
+        children.push(child);
+    }
+    let name = |child: &NodeId| table.name(&table.node(*child));
+    interrupt.sort_by(&mut children, |a, b| name(a).cmp(&name(b)).then(a.0.cmp(&b.0)))?;
+    for (number, pair) in children.windows(2).enumerate() {
+        interrupt.ask_at(number)?;
+        if let [earlier, later] = pair
+            && name(earlier) == name(later)
+        {
+            dead.push((earlier.0, table.node(*earlier).end));
         }
     }
     Ok(())
 }
 
-/// Takes whole subtrees out of the table. `dead` is sorted by its first nodes; ranges may lie within one another.
-fn remove(table: &mut Table<'_>, dead: &[(u32, u32)]) -> Result<()> {
-    let mut kept = Vec::with_capacity(table.nodes.len());
-    // How many nodes before each one are gone.
-    let mut gone_before = Vec::with_capacity(table.nodes.len() + 1);
-    let mut ranges = dead.iter();
-    let (mut range, mut dead_until, mut gone) = (ranges.next(), 0, 0u32);
-    for (id, node) in table.nodes.iter().enumerate() {
-        let id = u32::try_from(id).map_err(|_| internal())?;
-        gone_before.push(gone);
-        while let Some((start, end)) = range.filter(|(start, _)| *start <= id) {
-            debug_assert!(*start <= id);
-            dead_until = dead_until.max(*end);
-            range = ranges.next();
+/// Takes whole subtrees out of the table, in place. `dead` is sorted by its first nodes; ranges may lie within one another.
+fn remove(table: &mut Table<'_>, mut dead: Vec<(u32, u32)>) {
+    // Those that lie within another are gone with it.
+    let mut until = 0;
+    dead.retain(|(start, end)| {
+        let outermost = *start >= until;
+        until = until.max(*end);
+        outermost
+    });
+    // How many nodes are gone up to the end of each range.
+    let gone: Vec<u32> = dead
+        .iter()
+        .scan(0, |gone, (start, end)| {
+            *gone += end - start;
+            Some(*gone)
+        })
+        .collect();
+    // A node that is kept ends at a range's start, at its end or outside of all: ranges are whole subtrees.
+    let gone_before = |id: u32| {
+        let ended = dead.partition_point(|(_, end)| *end <= id);
+        ended.checked_sub(1).and_then(|last| gone.get(last)).copied().unwrap_or(0)
+    };
+    let (mut id, mut next) = (0, 0);
+    table.nodes.retain_mut(|node| {
+        while dead.get(next).is_some_and(|(_, end)| *end <= id) {
+            next += 1;
         }
-        if id < dead_until {
-            gone += 1;
-        } else {
-            kept.push(*node);
-        }
-    }
-    gone_before.push(gone);
-    for node in &mut kept {
-        node.end -= gone_before.get(node.end as usize).copied().ok_or_else(internal)?;
-    }
-    table.nodes = kept;
-    Ok(())
+        let is_dead = dead.get(next).is_some_and(|(start, _)| *start <= id);
+        id += 1;
+        node.end -= gone_before(node.end);
+        !is_dead
+    });
 }
 
 /// A string, and what its scan found.

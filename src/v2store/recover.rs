@@ -251,9 +251,10 @@ impl<'m, 'i> Ground<'m, 'i> {
             let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
             return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
         }
-        let commit = commit(opened, start, backend)?;
+        let commit = commit(opened, start, backend, options.interrupt)?;
         let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
-        let committed = committed(opened, start, commit.index, up_to, &right_logs(opened, backend, commit.by))?;
+        let right = right_logs(opened, backend, commit.by);
+        let committed = committed(opened, start, commit.index, up_to, &right, options.interrupt)?;
         Ok(Ground { opened, table, backend, options, committed, commit })
     }
 
@@ -306,11 +307,12 @@ fn committed(
     commit: RaftIndex,
     up_to: RaftIndex,
     right: &[bool],
+    interrupt: Interrupt<'_>,
 ) -> Result<Vec<Located>> {
     if opened.members.iter().all(|member| member.wal.is_none()) {
         return Ok(Vec::new());
     }
-    let join = |to| cluster::join(&opened.members, start, to, Trust::Logs(right));
+    let join = |to| cluster::join(&opened.members, start, to, Trust::Logs(right), interrupt);
     // What is missing above the index that is asked for is not missed.
     join(commit).or_else(|error| if up_to < commit { join(up_to) } else { Err(error) })
 }
@@ -429,7 +431,7 @@ impl<'m> Recovered<'m> {
         };
         let to = to.unwrap_or(commit).min(options.up_to.unwrap_or(RaftIndex(u64::MAX)));
         if to > commit {
-            let entries = cluster::join(members, commit, to, Trust::Logs(&right))?;
+            let entries = cluster::join(members, commit, to, Trust::Logs(&right), options.interrupt)?;
             self.apply(opened, &entries, options, observe)?;
             self.commit_by = by;
         }
@@ -499,7 +501,12 @@ struct Commit {
 }
 
 /// The highest index that is proven to be committed on disk, and what of that is not there (FORMATS 4.9).
-fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> Result<Commit> {
+fn commit(
+    opened: &Opened,
+    start: RaftIndex,
+    backend: Option<BackendProof>,
+    interrupt: Interrupt<'_>,
+) -> Result<Commit> {
     let found = |index, by| Ok(Commit { index, by, not_found: None });
     if opened.wal().is_none() {
         return found(start, CommitBy::Snapshot);
@@ -521,7 +528,8 @@ fn commit(opened: &Opened, start: RaftIndex, backend: Option<BackendProof>) -> R
     }
     if opened.salvage {
         let right = right_logs(opened, backend, by);
-        let reached = Reach::of(&opened.members, index, Trust::Logs(&right))?.from(start).min(index).max(start);
+        let reach = Reach::of(&opened.members, index, Trust::Logs(&right), interrupt)?;
+        let reached = reach.from(start).min(index).max(start);
         let not_found = (reached < index).then(|| beyond_log(opened, index, by, reached));
         return Ok(Commit { index: reached, by, not_found });
     }

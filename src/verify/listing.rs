@@ -181,6 +181,7 @@ fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMa
 mod tests {
     use super::*;
     use crate::ids::{LeaseId, RaftIndex, Revision, Term, V2Index};
+    use crate::interrupt::Interrupt;
     use crate::mvcc::Meta;
     use crate::transform::order::{Numbering, Order, Pairs, order};
     use crate::transform::plan::Plan;
@@ -201,7 +202,13 @@ mod tests {
         let tree = Tree::new(&table);
         let mut plan = Plan::default();
         let leases = std::collections::HashSet::new();
-        let how = Order { numbering: Numbering::Keep, v2_index: V2Index(9), bump: 0, leases_in_use: &leases };
+        let how = Order {
+            numbering: Numbering::Keep,
+            v2_index: V2Index(9),
+            bump: 0,
+            leases_in_use: &leases,
+            interrupt: Interrupt::default(),
+        };
         let ordered = order(&tree, &mut plan, &how).unwrap();
         let pairs = Pairs { tree: &tree, ordered: &ordered };
         let meta =

@@ -38,6 +38,28 @@ fn every_cut_and_every_flipped_bit_is_damage_with_an_offset() {
     }
 }
 
+/// Of more starts than are replayed, the report names those that were not; the newest is the best all the same.
+#[test]
+fn salvage_says_which_starts_it_did_not_replay() {
+    let case = Case::new();
+    let source = case.path("dir");
+    fs::create_dir_all(source.join("snap")).unwrap();
+    for index in 9..49 {
+        let name = format!("snap/{:016x}-{index:016x}.snap", 2);
+        fs::write(source.join(name), snap(store(9, &leaf(&format!("k{index}"), 8, "v")).as_bytes(), index)).unwrap();
+    }
+    let run = case.run(&source, &["--salvage"]);
+    let rows = run.converted(8);
+    assert_eq!((rows.len(), &rows[0].key[..]), (1, &b"/k48"[..]));
+    let starts = run.report()["source"]["salvage_starts"].as_array().unwrap();
+    let from: Vec<u64> = starts.iter().map(|start| start["from"].as_u64().unwrap()).collect();
+    assert_eq!(from, (9..49).rev().collect::<Vec<u64>>());
+    for (place, start) in starts.iter().enumerate() {
+        assert_eq!((&start["keys"] == 1, start["not_replayed"].is_null()), (place < 32, place < 32), "{start}");
+        assert_eq!(start["chosen"], place == 0);
+    }
+}
+
 #[test]
 fn a_cut_one_is_called_cut() {
     let case = Case::new();

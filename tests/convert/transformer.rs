@@ -532,5 +532,5 @@ fn answers_stay_within_the_memory_limit() {
         &demo(),
         &["--transformer", &program, "--transformer-protocol", "json-lines", "--memory-limit", "40MiB", "--jobs", "1"],
     );
-    run.refused(5, "transformer-failed", &["which --memory-limit leaves, found more"]);
+    run.refused(5, "memory-limit", &["long: ", "which --memory-limit leaves, found more"]);
 }

@@ -114,12 +114,6 @@ impl<'a, 'm> Collected<'a, 'm> {
     pub(super) fn answered(&mut self, bytes: u64) -> Result<(), String> {
         self.answered = self.answered.saturating_add(bytes);
         let limit = self.limit.unwrap_or_else(|| self.sent.saturating_mul(FACTOR).max(FLOOR));
-        if let Some(memory) = self.memory.filter(|memory| self.answered > *memory) {
-            return Err(format!(
-                "expected answers of up to {}, which --memory-limit leaves, found more",
-                bytes_of(memory)
-            ));
-        }
         if self.answered <= limit {
             return Ok(());
         }
@@ -128,6 +122,21 @@ impl<'a, 'm> Collected<'a, 'm> {
             bytes_of(limit),
             bytes_of(self.sent)
         ))
+    }
+
+    /// Refuses what takes more memory than there is.
+    ///
+    /// # Errors
+    /// [`Reason::MemoryLimit`].
+    pub(super) fn fits(&self) -> Result<()> {
+        match self.memory.filter(|memory| self.answered > *memory) {
+            Some(memory) => {
+                let message =
+                    format!("expected answers of up to {}, which --memory-limit leaves, found more", bytes_of(memory));
+                Err(Error::new(Reason::MemoryLimit, message).advise("raise it, or run it on a larger machine"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes a pair in, if a store could hold it by itself and with those that came before.

@@ -38,7 +38,8 @@ pub struct Task<'a, 'm> {
 /// Has the program make the pairs.
 ///
 /// # Errors
-/// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent.
+/// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent;
+/// [`Reason::MemoryLimit`]: the answers take more than [`Task::memory`].
 pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
     let files = Files::of(task.tree, task.listing);
     let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit, task.memory));
@@ -110,7 +111,9 @@ impl Dialogue for Talk<'_, '_, '_> {
             Decoder::Frames(frames) => frames.push(bytes, &mut |kv| collected.push(kv)),
             Decoder::Lines(lines) => lines.push(bytes, &mut |kv| collected.push(kv)),
         }
-        .map_err(refused)
+        .map_err(refused)?;
+        // Asked once for all that was read at a time, which is little.
+        collected.fits()
     }
 
     fn end(&mut self) -> Result<()> {

@@ -63,7 +63,7 @@ pub(super) fn converse(
         let ready = wait(&processes)?;
         for ((process, dialogue), ready) in processes.iter_mut().zip(&mut *dialogues).zip(ready) {
             process.serve(ready, dialogue, &mut piece).map_err(|e| match e.reason() {
-                Reason::TransformerFailed => e.in_file(program),
+                Reason::TransformerFailed | Reason::MemoryLimit => e.in_file(program),
                 // A node that cannot be sent is in another file.
                 _ => e,
             })?;

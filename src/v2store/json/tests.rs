@@ -178,3 +178,56 @@ fn depth_is_bounded_and_costs_no_stack() {
     let brackets = format!("{{\"a\":{}", "[".repeat(1_000_000));
     assert!(read(brackets.as_bytes()).is_err());
 }
+
+/// A directory's children, in the order of the document: a name, and for a directory its children.
+#[derive(Debug, Clone)]
+struct Named(String, Option<Vec<Named>>);
+
+fn named() -> impl proptest::strategy::Strategy<Value = Vec<Named>> {
+    use proptest::prelude::*;
+    let leaf = "[abc]".prop_map(|name| Named(name, None));
+    let any = leaf.prop_recursive(5, 60, 6, |inner| {
+        ("[abc]", proptest::collection::vec(inner, 0..6)).prop_map(|(name, children)| Named(name, Some(children)))
+    });
+    proptest::collection::vec(any, 0..6)
+}
+
+/// The document of these children of `path`.
+fn written(children: &[Named], path: &str) -> String {
+    let one = |(place, Named(name, children)): (usize, &Named)| {
+        let path = format!("{path}/{name}");
+        let inner = children.as_ref().map(|children| format!(r#""Children":{{{}}}"#, written(children, &path)));
+        format!(r#""{name}":{}"#, node(&path, &inner.unwrap_or_else(|| format!(r#""Value":"{place}""#))))
+    };
+    children.iter().enumerate().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// What counts of them, in pre-order: path, value and how many nodes the subtree has.
+fn counting(children: &[Named], path: &str, out: &mut Vec<(String, String, usize)>) {
+    for (place, Named(name, inner)) in children.iter().enumerate() {
+        if children.iter().skip(place + 1).any(|later| later.0 == *name) {
+            continue;
+        }
+        let (path, at) = (format!("{path}/{name}"), out.len());
+        out.push((path.clone(), inner.as_ref().map_or(place.to_string(), |_| String::new()), 0));
+        counting(inner.as_deref().unwrap_or_default(), &path, out);
+        out[at].2 = out.len() - at;
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn of_siblings_with_one_name_the_last_counts_at_every_level(children in named()) {
+        let text = store(&format!(r#""1":{}"#, node("/1", &format!(r#""Children":{{{}}}"#, written(&children, "/1")))));
+        let table = read(text.as_bytes()).unwrap();
+        let mut expected = Vec::new();
+        counting(&children, "/1", &mut expected);
+        let text = |bytes: Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).unwrap();
+        let found: Vec<_> = (0..)
+            .zip(&table.nodes)
+            .skip(2)
+            .map(|(id, node): (u32, _)| (text(table.path(node)), text(table.value(node)), (node.end - id) as usize))
+            .collect();
+        proptest::prop_assert_eq!(found, expected);
+    }
+}
