@@ -48,7 +48,7 @@ fn salvage_says_which_starts_it_did_not_replay() {
         let name = format!("snap/{:016x}-{index:016x}.snap", 2);
         fs::write(source.join(name), snap(store(9, &leaf(&format!("k{index}"), 8, "v")).as_bytes(), index)).unwrap();
     }
-    let run = case.run(&source, &["--salvage"]);
+    let run = case.run(&source, &["--salvage", "--wal-dir", "none"]);
     let rows = run.converted(8);
     assert_eq!((rows.len(), &rows[0].key[..]), (1, &b"/k48"[..]));
     let starts = run.report()["source"]["salvage_starts"].as_array().unwrap();
