@@ -134,6 +134,16 @@ impl<F: Formatter> Formatter for Escaping<F> {
     }
 }
 
+/// The first few of a list of names: `a, b and 7 more`.
+pub fn first_of(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names.iter().take(SHOWN).map(|name| short(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,5 +196,12 @@ mod tests {
         assert_eq!(short("/a\n"), "/a\\n");
         let long = "é".repeat(101);
         assert_eq!(short(&long), format!("{}… (202 bytes)", "é".repeat(100)));
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names = |n: u32| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
+        assert_eq!(first_of(&names(2)), "0, 1");
+        assert_eq!(first_of(&names(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
     }
 }

@@ -39,6 +39,7 @@ pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;
+pub mod image;
 pub mod interrupt;
 pub mod limits;
 pub mod mvcc;
@@ -50,6 +51,7 @@ pub mod report;
 pub mod source;
 pub mod time;
 pub mod transform;
+pub mod transformer;
 pub mod v2store;
 pub mod verify;
 pub mod wire;

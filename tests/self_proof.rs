@@ -18,14 +18,14 @@ use common::run::all_well;
 use common::text::lossy;
 use etcdlift::error::Reason;
 use etcdlift::ids::{RaftIndex, V2Index};
-use etcdlift::source::choose::Choice;
 use etcdlift::source::dir::WalDir;
 use etcdlift::source::open::{Found, OpenOptions, Opened, open};
 use etcdlift::source::snap::Snapshot;
+use etcdlift::source::start::Choice;
 use etcdlift::v2store::json;
 use etcdlift::v2store::membership::Voters;
-use etcdlift::v2store::overlay::{NodeRef, Tree};
 use etcdlift::v2store::recover::{ReplayOptions, read_table, recover};
+use etcdlift::v2store::tree::{NodeRef, Tree};
 use jiff::Timestamp;
 
 /// Everything that a snapshot says of a node.

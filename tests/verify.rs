@@ -17,8 +17,9 @@ use common::scratch;
 use common::server::{Boot, Server};
 use etcdlift::bolt::Db;
 use etcdlift::options::ConvertOptions;
+use etcdlift::output::report_file;
 use etcdlift::pipeline::{Fault, convert_with};
-use etcdlift::report::{Report, file};
+use etcdlift::report::Report;
 
 const DEMO: &str = "fixtures/demo/input/default.etcd";
 const AS_OF: &str = "2026-12-01T00:00:00Z";
@@ -116,7 +117,7 @@ fn a_lost_pair_is_found_by_the_report_and_by_the_source() {
     convert_with(&options, &mut report, Some(fault), &|| Ok(())).unwrap();
     report.end(0, None);
     let path = temp.path().join("report.json");
-    std::fs::write(&path, file::to_json(&report).unwrap()).unwrap();
+    std::fs::write(&path, report_file::to_json(&report).unwrap()).unwrap();
     let path = path.to_str().unwrap();
     // In itself it is sound.
     verify(&out, &[]).success();

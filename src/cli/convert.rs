@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::choose::Choices;
 use super::progress::{Progress, When};
 use super::reporter::Reporter;
 use super::{exit, signals::Signals};
+use crate::cli::include_exclude::Choices;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::rules::{self, Pattern, Rename};
 use crate::options::{
@@ -17,8 +17,8 @@ use crate::options::{
     REQUEST_LIMIT, Revisions, Rules, SourceVersion, TailPolicy, Target, To, Transformer, TtlRule, WalDir, all_cores,
     size,
 };
+use crate::output::report_file::Place;
 use crate::pipeline;
-use crate::report::file::Place;
 use crate::report::{Report, text};
 
 /// Options of `convert`, as typed.

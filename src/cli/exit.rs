@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 
+use crate::display::printable;
 use crate::error::{Error, Reason, Result};
 use crate::pipeline::Outcome;
-use crate::report::table::printable;
 
 /// Done and verified, but perhaps not all that the cluster held.
 pub const PARTIAL: u8 = 8;

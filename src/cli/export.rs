@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::choose::Choices;
 use super::convert::usage;
 use super::{exit, print, signals::Signals};
+use crate::cli::include_exclude::Choices;
 use crate::error::Result;
 use crate::options::{ExportFormat, ExportOptions, InOrderNames, SourceVersion, TailPolicy, WalDir};
 use crate::pipeline;

@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 
-use super::form::Form;
 use super::{print, signals::Signals};
+use crate::cli::output_format::Form;
 use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};
+use crate::output::report_file;
 use crate::pipeline;
-use crate::report::{file, text};
+use crate::report::text;
 
 /// Options of `inspect`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         allow_live: args.allow_live,
     };
     let found = pipeline::inspect(&options, &|| signals.check())?;
-    if json { print(&file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
+    if json { print(&report_file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
 }
 
 /// Prints entries as they come: a log may be longer than what fits in memory as text.

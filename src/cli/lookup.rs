@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::form::Form;
 use super::{exit, print};
+use crate::cli::output_format::Form;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Query, lookup};
-use crate::report::file;
+use crate::output::report_file;
 use crate::report::lookup::Answer;
 
 /// Options of `lookup`.
@@ -69,7 +69,7 @@ fn parse_base64(text: &str) -> Result<Bytes, String> {
 pub fn run(args: &Args) -> Result<u8> {
     let query = query(args)?;
     let answer = Answer::new(&args.file, &query, &lookup(&args.file, &query)?);
-    print(&if args.form.is_json() { file::to_json(&answer)? } else { answer.text().into_bytes() })?;
+    print(&if args.form.is_json() { report_file::to_json(&answer)? } else { answer.text().into_bytes() })?;
     match answer.note {
         None => Ok(0),
         Some(note) => Ok(exit::fail(&Error::new(Reason::NotFound, note).in_file(&args.file))),

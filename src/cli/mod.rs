@@ -3,16 +3,16 @@
 //! Options are typed into the `Args` of a subcommand and resolved into the library's `options`; nothing below this folder
 //! knows clap's types, prints, or ends the process.
 
-pub mod choose;
+pub mod completions;
 pub mod convert;
 pub mod exit;
 pub mod export;
-pub mod form;
+pub mod include_exclude;
 pub mod inspect;
 pub mod lookup;
+pub mod output_format;
 pub mod progress;
 pub mod reporter;
-pub mod shell;
 pub mod signals;
 pub mod verify;
 
@@ -64,9 +64,9 @@ pub enum Command {
     /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
     Lookup(lookup::Args),
     /// Print completions for a shell
-    Completions(shell::CompletionsArgs),
+    Completions(completions::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
-    Man(shell::ManArgs),
+    Man(completions::ManArgs),
 }
 
 impl Cli {
@@ -78,8 +78,8 @@ impl Cli {
             Command::Verify(args) => verify::run(&args),
             Command::Export(args) => export::run(&args),
             Command::Lookup(args) => lookup::run(&args),
-            Command::Completions(args) => shell::completions(&args).map(|()| 0),
-            Command::Man(args) => shell::man(&args).map(|()| 0),
+            Command::Completions(args) => completions::completions(&args).map(|()| 0),
+            Command::Man(args) => completions::man(&args).map(|()| 0),
         });
         result.unwrap_or_else(|error| exit::fail(&error))
     }

@@ -5,9 +5,9 @@
 
 use super::{exit, print};
 use crate::error::{Reason, Result};
-use crate::output::beside::Beside;
+use crate::output::report_file::{Place, to_json};
+use crate::output::sidecar::Sidecar;
 use crate::report::Report;
-use crate::report::file::{Place, to_json};
 
 /// Where the report goes, and how far that got.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Reporter {
     ///
     /// # Errors
     /// The operating system fails.
-    pub fn prepare(&mut self, report: &Report) -> Result<Option<Beside>> {
+    pub fn prepare(&mut self, report: &Report) -> Result<Option<Sidecar>> {
         let prepared = self.write(report);
         if let Err(e) = &prepared
             && e.reason() != Reason::OutputExists
@@ -90,7 +90,7 @@ impl Reporter {
         }
     }
 
-    fn write(&mut self, report: &Report) -> Result<Option<Beside>> {
+    fn write(&mut self, report: &Report) -> Result<Option<Sidecar>> {
         match &self.to {
             To::Nowhere => Ok(None),
             To::StandardOutput => {

@@ -4,12 +4,13 @@
 
 use std::path::PathBuf;
 
-use super::form::Form;
 use super::{exit, print, signals::Signals};
+use crate::cli::output_format::Form;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::options::{VerifyOptions, WalDir};
+use crate::output::report_file;
 use crate::pipeline;
-use crate::report::{file, text};
+use crate::report::text;
 
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let signals = Signals::install()?;
     let found = pipeline::verify(&options, &|| signals.check())?;
     if args.form.is_json() {
-        print(&file::to_json(&found)?)?;
+        print(&report_file::to_json(&found)?)?;
     } else {
         print(text::verification(&found).as_bytes())?;
     }

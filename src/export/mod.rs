@@ -7,6 +7,6 @@ pub mod index_map;
 pub mod ndjson;
 pub mod record;
 mod redb_file;
+pub mod redb_table;
 #[cfg(feature = "sled")]
 pub mod sled_dir;
-pub mod table;

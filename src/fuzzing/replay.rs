@@ -8,10 +8,10 @@ use super::input::Input;
 use super::log::{self, CONF_CHANGE, Dialect, Log, NORMAL};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
-use crate::source::choose::Choice;
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::snap::Snapshot;
+use crate::source::start::Choice;
 use crate::source::wal::Wal;
 use crate::v2store::recover::{ReplayOptions, read_table, recover};
 

@@ -2,8 +2,8 @@
 
 use super::log::{CRC, Dialect, Log};
 use crate::ids::RaftIndex;
+use crate::source::frame::{Frame, RecordType, read_frame};
 use crate::source::open::Opened;
-use crate::source::record::{Frame, RecordType, read_frame};
 use crate::source::wal::{SegmentName, Wal};
 use crate::v2store::recover::{ReplayOptions, read_table, recover};
 

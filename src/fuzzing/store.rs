@@ -9,7 +9,7 @@ use super::log::container;
 use crate::error::Reason;
 use crate::source::snap::parse;
 use crate::v2store::json::{blank_unused, read};
-use crate::v2store::overlay::Tree;
+use crate::v2store::tree::Tree;
 
 /// Any bytes as a `.snap` file: as they are, and as the content of a container with a right checksum.
 pub fn snap(data: &[u8]) {

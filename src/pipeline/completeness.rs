@@ -8,7 +8,7 @@ use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
 use crate::ids::RaftIndex;
 use crate::report::Notice;
-use crate::source::live::Access;
+use crate::source::live_copy::Access;
 use crate::source::open::{Member, Opened, WHAT_TO_DO};
 use crate::source::wal::{End, Hole, LastSegment, Wal};
 use crate::v2store::dialect::Version;

@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::load::{describe_v3, read_and_hash, wal_dir};
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, Observer, index_map, ledger, memory, program, salvage, skip_existing, targets, twins};
+use super::{
+    Interrupted, Observer, memory, salvage, same_snapshot, sidecars::index_map, sidecars::ledger, skip_existing,
+    targets, transformer,
+};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
-use crate::output::beside::Beside;
+use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
+use crate::pipeline::read::{describe_v3, read_and_hash, wal_dir};
 use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
 use crate::transform::lease::Grant;
-use crate::transform::order::Ordered;
+use crate::transform::revisions::Ordered;
 
 /// How a conversion ended that has made an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl Staged {
     /// Something has one of the names by now ([`Reason::OutputExists`]), the source has changed
     /// ([`Reason::ChangedWhileReading`]), a path leads into it by now ([`Reason::IntoSource`]), or the operating system fails
     /// ([`Reason::OutputFailed`]). Then each name is as it was before.
-    pub fn commit(self, report: Option<Beside>) -> Result<Outcome> {
+    pub fn commit(self, report: Option<Sidecar>) -> Result<Outcome> {
         if let Some(files) = self.files {
             let check = || {
                 self.watch.check()?;
@@ -162,7 +165,7 @@ fn run(
     let opened = open_v2(options, watch, interrupted)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
-    twins::check(&opened, options, interrupted)?;
+    same_snapshot::check(&opened, options, interrupted)?;
     memory::before_reading(options, &opened, interrupted).map_err(within)?;
     report.stage("open", started.elapsed());
 
@@ -170,7 +173,7 @@ fn run(
     let (table, files) = read_and_hash(&opened, observer, interrupted)?;
     let changes_limit = memory::after_reading(options, &opened, &table, interrupted).map_err(within)?;
     report.source_files = files;
-    report.transformed = options.transformer.as_ref().map(program::identify);
+    report.transformed = options.transformer.as_ref().map(transformer::identify);
     report.stage("read", started.elapsed());
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
@@ -212,18 +215,18 @@ pub(super) fn sidecars(
     digested: &Digested,
     report: &mut Report,
     interrupted: Interrupted<'_>,
-) -> Result<Vec<Beside>> {
+) -> Result<Vec<Sidecar>> {
     let mut made = Vec::new();
     if let Some(path) = ledger_path(options, report) {
         let started = Instant::now();
-        let mut ledger = Beside::create(path, options.overwrite)?;
+        let mut ledger = Sidecar::create(path, options.overwrite)?;
         ledger::write(&mut ledger, prepared, file, &report.balance, interrupted)?;
         report.stage("ledger", started.elapsed());
         made.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Instant::now();
-        let map = Beside::create(path, options.overwrite)?;
+        let map = Sidecar::create(path, options.overwrite)?;
         index_map::write(&map, prepared, file, digested, options, interrupted)?;
         report.stage("index map", started.elapsed());
         made.push(map);

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::facts;
+use crate::count::counted;
+use crate::display::first_of;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::pipeline::diagnostics;
 use crate::report::Report;
 use crate::report::facts::{DuplicateName, TrueName};
-use crate::report::table::{counted, first_of};
 use crate::source::open::Opened;
 use crate::v2store::path;
 use crate::v2store::recover;
@@ -35,7 +36,7 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, inte
     let mut names: TrueNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
     search_logs(opened, &mut names, interrupt)?;
     let line = |(path, count): (&Vec<u8>, &u64)| DuplicateName {
-        key: facts::text(path::user_key(path)),
+        key: diagnostics::text(path::user_key(path)),
         shadowed: *count,
         written_as: names.get(path).into_iter().flatten().take(LISTED).map(true_name).collect(),
     };

@@ -14,17 +14,17 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::inspect::summary;
-use super::load::{backend, wal_dir};
-use super::{Interrupted, facts, listed, prepare, salvage, targets, twins};
+use super::{Interrupted, diagnostics, listed, prepare, salvage, same_snapshot, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
-use crate::export::{ndjson, table};
+use crate::export::{ndjson, redb_table};
 use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
-use crate::output::beside::Beside;
+use crate::output::sidecar::Sidecar;
+use crate::pipeline::read::{backend, wal_dir};
 use crate::report::{Exported, Notice, Report};
 use crate::source::lock;
 use crate::source::map::Map;
@@ -32,9 +32,9 @@ use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::watch::Watch;
 use crate::transform::plan::NAMESPACE;
 use crate::transform::rules::KeyRules;
-use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
 use crate::v2store::recover::{read_table_watched, recover};
+use crate::v2store::tree::{NodeRef, Tree};
 
 /// Exports a source. Without an output of its own, the lines go to `print`.
 ///
@@ -90,9 +90,9 @@ type Print<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// An output that is whole and read back, without its name.
 enum Delivered {
-    File(Beside),
+    File(Sidecar),
     #[cfg(feature = "sled")]
-    Folder(crate::output::folder::Folder),
+    Folder(crate::output::staged_dir::Folder),
 }
 
 impl Delivered {
@@ -140,14 +140,14 @@ fn export_v2(
     interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let in_source = |e: Error| e.in_file(opened.path());
-    twins::check(opened, convert, interrupted)?;
+    same_snapshot::check(opened, convert, interrupted)?;
     let table = read_table_watched(opened, Interrupt::new(interrupted))?;
     let backend = backend(opened, interrupted)?;
     let replay_options = prepare::replay_options(convert, interrupted);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
     prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);
-    facts::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
+    diagnostics::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
     backend.note_unusable(&mut report);
     if let Some(what) = backend.describe() {
         let message =
@@ -161,7 +161,7 @@ fn export_v2(
     let mut rules = choice(options)?;
     let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, options, opened.path(), &facts::possibly_incomplete(&report))?;
+    refuse_nothing(&nodes, options, opened.path(), &diagnostics::possibly_incomplete(&report))?;
     report.warnings.extend(unused(&rules));
     let (bytes, delivered) = deliver(&nodes, options, print, interrupted)?;
     opened.check_bytes(Interrupt::new(interrupted))?;
@@ -263,10 +263,10 @@ fn deliver(
     if options.format == ExportFormat::Sled {
         return deliver_sled(path, records).map(|folder| (0, Some(folder))).map_err(in_output);
     }
-    let mut file = Beside::create(path, options.overwrite)?;
+    let mut file = Sidecar::create(path, options.overwrite)?;
     if options.format == ExportFormat::Redb {
-        table::write(file.temp_path(), records, Interrupt::new(interrupted)).map_err(in_output)?;
-        table::compare(file.temp_path(), records, Interrupt::new(interrupted))?;
+        redb_table::write(file.temp_path(), records, Interrupt::new(interrupted)).map_err(in_output)?;
+        redb_table::compare(file.temp_path(), records, Interrupt::new(interrupted))?;
     } else {
         file.write(|out| {
             ndjson::write(records, &mut |text| {
@@ -284,7 +284,7 @@ fn deliver(
 #[cfg(feature = "sled")]
 fn deliver_sled(path: &Path, records: &dyn Records) -> Result<Delivered> {
     use crate::export::sled_dir;
-    let folder = crate::output::folder::Folder::create(path)?;
+    let folder = crate::output::staged_dir::Folder::create(path)?;
     sled_dir::write(folder.temp_path(), records)?;
     sled_dir::compare(folder.temp_path(), records)?;
     Ok(Delivered::Folder(folder))

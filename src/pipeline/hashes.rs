@@ -11,7 +11,8 @@ use super::Interrupted;
 use crate::bolt::{Bucket, Rows};
 use crate::error::Result;
 use crate::ids::Revision;
-use crate::mvcc::{Content, HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
+use crate::image::Content;
+use crate::mvcc::{HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
 
 /// Rows hashed as one.
 const HASH_ROWS: u64 = 1 << 14;

@@ -2,23 +2,23 @@
 
 use jiff::Timestamp;
 
-use super::load::{backend, read_and_hash, source_file, wal_dir};
-use super::{Interrupted, duplicates, existing, facts};
+use super::{Interrupted, diagnostics, duplicates, merge::decide};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, Expired, InspectOptions};
+use crate::pipeline::read::{backend, read_and_hash, source_file, wal_dir};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
 use crate::report::{Inspection, Notice, Report};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
 use crate::transform::plan::{Policy, plan};
-use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 use crate::v2store::recover::{ReplayOptions, recover};
+use crate::v2store::tree::Tree;
 use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 
 /// Looks into a source.
@@ -51,14 +51,14 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     // The report's words serve here too; what a conversion would do about them does not.
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
     // What keeps a conversion from going on stands among the losses.
-    let _ = facts::source(&mut report, opened, &mut recovered);
+    let _ = diagnostics::source(&mut report, opened, &mut recovered);
     backend.note_unusable(&mut report);
-    facts::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
+    diagnostics::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
-    facts::contents(&mut report, &recovered.replay.tree, &plan, &policy);
+    diagnostics::contents(&mut report, &recovered.replay.tree, &plan, &policy);
     duplicates::note(&mut report, opened, &table, Interrupt::new(interrupted))?;
-    existing::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
+    decide::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
     let db = opened.start().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
     let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupted)).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
@@ -78,9 +78,9 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     })
 }
 
-fn v2_line(tree: &Tree<'_>, node: crate::v2store::overlay::NodeRef) -> KeyLine {
+fn v2_line(tree: &Tree<'_>, node: crate::v2store::tree::NodeRef) -> KeyLine {
     KeyLine {
-        key: facts::text(path::user_key(&tree.path(node))),
+        key: diagnostics::text(path::user_key(&tree.path(node))),
         created: tree.created(node).0,
         modified: tree.modified(node).0,
         value_bytes: tree.value_len(node) as u64,
@@ -96,7 +96,7 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
     // What is wrong with the file stands among the findings already.
     if let Ok(content) = v3_content(&db) {
         let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-        existing::note_v2v3(&content, &mut report, "which no conversion takes apart");
+        decide::note_v2v3(&content, &mut report, "which no conversion takes apart");
         warnings.extend(report.warnings);
     }
     let file = source_file(map, interrupted)?;
@@ -169,7 +169,7 @@ fn v3_lines(map: &Map, interrupted: Interrupted<'_>) -> Result<Vec<KeyLine>> {
         let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| Error::from(e).in_file(map.path()))?;
         let main = RevisionKey::decode(pair.key).map_or(0, |key| key.main.0);
         lines.push(KeyLine {
-            key: facts::text(kv.key),
+            key: diagnostics::text(kv.key),
             created: u64::try_from(kv.create_revision.0).unwrap_or(0),
             modified: u64::try_from(main).unwrap_or(0),
             value_bytes: kv.value.len() as u64,

@@ -9,7 +9,7 @@ use crate::error::{Error, Reason, Result};
 use crate::limits;
 use crate::source::open::Opened;
 use crate::transform::plan::NAMESPACE;
-use crate::v2store::overlay::Tree;
+use crate::v2store::tree::Tree;
 
 /// How often the bytes of the source its paths may be written.
 const TIMES: u64 = 16;

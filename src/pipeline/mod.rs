@@ -4,31 +4,28 @@
 //! source has already), `write` turns that into a file, `facts` says it in the report's words; `convert` and `inspect` put them
 //! together.
 
-mod clock;
+mod as_of;
 mod completeness;
 mod convert;
+mod diagnostics;
 mod duplicates;
-mod existing;
 mod export;
-mod facts;
 mod hashes;
-mod index_map;
 mod inspect;
-mod kept;
-mod late;
-mod ledger;
+mod inspect_wal;
 mod listed;
-mod load;
-mod log;
 mod memory;
-mod nothing;
+mod merge;
+mod nothing_to_convert;
 mod prepare;
-mod program;
 mod progress;
+mod read;
 mod salvage;
+mod same_snapshot;
+mod sidecars;
 mod skip_existing;
 mod targets;
-mod twins;
+mod transformer;
 mod verify;
 mod versions;
 mod write;
@@ -38,7 +35,7 @@ pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_wit
 pub use export::NO_SLED;
 pub use export::export;
 pub use inspect::inspect;
-pub use log::inspect_wal;
+pub use inspect_wal::inspect_wal;
 pub use progress::Observer;
 pub use targets::targets;
 pub use verify::verify;

@@ -7,31 +7,36 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::kept::Kept;
-use super::load::{Backend, backend};
-use super::{Interrupted, clock, duplicates, existing, facts, listed, memory, nothing, program};
+use super::{
+    Interrupted, as_of, diagnostics, duplicates, listed, memory, merge::decide, nothing_to_convert, transformer,
+};
+use crate::count::counted;
+use crate::display::first_of;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
+use crate::image::Content;
+use crate::image::auth_buckets;
 use crate::interrupt::Interrupt;
-use crate::mvcc::{Content, Meta, auth_buckets};
+use crate::mvcc::Meta;
 use crate::options::{
     AsOf, ConvertOptions, Dirs, Existing, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
 };
-use crate::report::table::{counted, first_of};
+use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::read::{Backend, backend};
 use crate::report::{Balance, Report};
 use crate::source::open::{Member, Opened};
 use crate::source::raft::{ConfChangeKind, EntryKind, parse_conf_change};
 use crate::transform::auth::Auth;
 use crate::transform::inventory::Count;
-use crate::transform::order::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::plan::{Plan, Policy, plan};
+use crate::transform::revisions::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::rules::{KeyRules, TtlRules};
-use crate::transform::{auth, conflicts, names, reach};
+use crate::transform::{auth, collisions, conflicts, widening};
 use crate::v2store::dialect::Version;
 use crate::v2store::membership;
-use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
 use crate::v2store::table::Table;
+use crate::v2store::tree::Tree;
 
 /// A source, read and decided on.
 pub(super) struct Prepared<'m> {
@@ -121,10 +126,10 @@ pub(super) fn prepare<'m>(
     let interrupt = Interrupt::new(interrupted);
     let started = Instant::now();
     let backend = backend(opened, interrupted)?;
-    existing::refuse_unusable(&backend, options, report)?;
+    decide::refuse_unusable(&backend, options, report)?;
     let replay_options = ReplayOptions { changes_limit, ..replay_options(options, interrupted) };
     let mut recovered = recover(opened, table, backend.applied(), &replay_options).map_err(in_source)?;
-    let incomplete = facts::source(report, opened, &mut recovered);
+    let incomplete = diagnostics::source(report, opened, &mut recovered);
     report.stage("replay", started.elapsed());
     refuse_removed(opened, &mut recovered, options.allow_removed)?;
     incomplete.map_or(Ok(()), Err)?;
@@ -141,12 +146,13 @@ pub(super) fn prepare<'m>(
     policy.as_of = as_of(options, opened, table, &recovered, report, interrupted)?;
     let mut plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted()).map_err(in_source)?;
     let tree = &recovered.replay.tree;
-    facts::contents(report, tree, &plan, &policy);
+    diagnostics::contents(report, tree, &plan, &policy);
     duplicates::note(report, opened, table, interrupt)?;
     report.balance = balance(&plan);
-    let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
+    let source =
+        nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
     source.refuse(&plan, report)?;
-    let mut kept = existing::decide(opened, &backend, &recovered, options, report, interrupt)?;
+    let mut kept = decide::decide(opened, &backend, &recovered, options, report, interrupt)?;
     if let Some(kept) = kept.as_mut().filter(|_| options.existing == Existing::Merge) {
         kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
     }
@@ -159,16 +165,17 @@ pub(super) fn prepare<'m>(
     if let Some(transformer) = &options.transformer {
         let begun = Instant::now();
         let memory = memory::for_answers(options, opened, table, plan.rows.len() as u64);
-        let stage = program::Stage { transformer, numbering, leases_in_use, memory };
+        let stage = transformer::Stage { transformer, numbering, leases_in_use, memory };
         stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
         // A stage of its own.
         started += begun.elapsed();
         report.balance = balance(&plan);
-        let source = nothing::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
+        let source =
+            nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
         source.refuse(&plan, report)?;
     }
     if let Some(kept) = kept.as_ref().filter(|_| options.existing == Existing::Merge) {
-        existing::note_only_in_v3(kept, &mut recovered.replay.tree, report);
+        decide::note_only_in_v3(kept, &mut recovered.replay.tree, report);
     }
     let tree = &recovered.replay.tree;
     if let Some(kept) = &kept {
@@ -180,7 +187,7 @@ pub(super) fn prepare<'m>(
     if policy.rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    facts::order(report, &ordered);
+    diagnostics::order(report, &ordered);
     report.stage("plan", started.elapsed());
     refuse_strict(options, report).map_err(in_source)?;
     check_balance(&report.balance, &ordered, plan.markers + plan.added)?;
@@ -197,13 +204,13 @@ pub(super) fn prepare<'m>(
 
 /// Refuses new names that clash, or that a role would reach further by.
 fn refuse_renamed(pairs: &Pairs<'_, '_>, auth: &Auth) -> Result<()> {
-    names::refuse_clashes(pairs)?;
-    if auth.roles.is_empty() { Ok(()) } else { reach::refuse_wider(auth, pairs) }
+    collisions::refuse_clashes(pairs)?;
+    if auth.roles.is_empty() { Ok(()) } else { widening::refuse_wider(auth, pairs) }
 }
 
 /// What becomes of users and roles of v2.
 fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, report: &mut Report) -> Result<Auth> {
-    facts::auth_names(report, &auth::names(tree));
+    diagnostics::auth_names(report, &auth::names(tree));
     if options.existing == Existing::KeepV3 {
         return Ok(Auth::default());
     }
@@ -211,7 +218,7 @@ fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, repo
     if !may_be_2_1 {
         auth.widened.clear();
     }
-    facts::auth(report, options, &auth);
+    diagnostics::auth(report, options, &auth);
     Ok(auth)
 }
 
@@ -228,7 +235,7 @@ fn settle_conflicts(
     if found.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = found.iter().map(|conflict| facts::text(&conflict.key)).collect();
+    let names: Vec<String> = found.iter().map(|conflict| diagnostics::text(&conflict.key)).collect();
     let (count, first) = (counted(names.len() as u64, "key is", "keys are"), first_of(&names));
     report.existing.get_or_insert_default().conflicts = names;
     match options.on_conflict {
@@ -331,7 +338,7 @@ fn as_of(
     interrupted: Interrupted<'_>,
 ) -> Result<Option<Timestamp>> {
     if options.as_of == AsOf::LastWrite && report.as_of.is_empty() {
-        let proven = clock::last_write(opened, table, recovered, Interrupt::new(interrupted))?;
+        let proven = as_of::last_write(opened, table, recovered, Interrupt::new(interrupted))?;
         report.as_of = proven.map_or(String::new(), |proven| proven.at.to_string());
         report.as_of_evidence = proven.map(|proven| proven.by.to_string());
         return Ok(proven.map(|proven| proven.at));

@@ -1,18 +1,18 @@
 //! `--salvage`: weighs every sound start of a damaged source by what a replay from it gives, and chooses the one that reaches
 //! furthest.
 
-use super::load::backend;
 use super::prepare::replay_options;
 use super::{Interrupted, memory};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
-use crate::source::choose::SalvageStart;
+use crate::pipeline::read::backend;
 use crate::source::open::{Opened, Outcome, Weighed};
+use crate::source::start::SalvageStart;
 use crate::transform::plan::NAMESPACE;
-use crate::v2store::overlay::Tree;
 use crate::v2store::recover::{ReplayOptions, read_table_watched, recover};
+use crate::v2store::tree::Tree;
 
 /// Starts that are replayed: each replay takes the time of a conversion, and no server keeps more than a few snapshots.
 const MOST_REPLAYED: usize = 32;

@@ -17,7 +17,7 @@ use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::report::ledger::is_ledger;
 use crate::report::{OutputFacts, Report};
-use crate::source::live;
+use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::v2store::table::Table;
@@ -37,7 +37,7 @@ pub(super) fn check(
 ) -> Result<Option<Files>> {
     let output = &options.output;
     let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report tells of no output"))?;
-    let map = live::map(output).map_err(|e| differs(output, e.message()))?;
+    let map = live_copy::map(output).map_err(|e| differs(output, e.message()))?;
     (run.interrupted)()?;
     let summary = verify::verify_watched(map.bytes(), Interrupt::new(run.interrupted)).map_err(|e| {
         if e.kind() != Kind::Verify {

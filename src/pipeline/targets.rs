@@ -9,7 +9,7 @@ use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
 use crate::output::naming::{Before, NOT_REGULAR};
 use crate::output::sink::refuse_existing;
 use crate::output::targets::Targets;
-use crate::output::{folder, sink};
+use crate::output::{sink, staged_dir};
 use crate::report::ledger::is_ledger;
 use crate::source::watch::Watch;
 
@@ -81,7 +81,7 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
     targets.source_files(opened);
     targets.check()?;
     match options.format {
-        ExportFormat::Sled => folder::refuse_existing(output),
+        ExportFormat::Sled => staged_dir::refuse_existing(output),
         ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite).map(drop),
     }
 }

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use super::convert::open_v2;
 use super::inspect::v3_facts;
-use super::load::{read_and_hash, source_file};
-use super::{Interrupted, prepare, program, twins};
+use super::{Interrupted, prepare, same_snapshot, transformer};
 use crate::display;
+use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
+use crate::pipeline::read::{read_and_hash, source_file};
 use crate::report::inspection::{Sha256Check, V3Facts};
-use crate::report::table::short;
 use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
-use crate::source::live::{Access, Files};
+use crate::source::live_copy::{Access, Files};
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::recognise;
@@ -134,7 +134,7 @@ fn compare_opened(
     report: Option<&Report>,
     interrupted: Interrupted<'_>,
 ) -> Result<()> {
-    twins::check(opened, convert, interrupted)?;
+    same_snapshot::check(opened, convert, interrupted)?;
     let (table, files) = read_and_hash(opened, &(), interrupted)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
@@ -191,7 +191,7 @@ fn other_source(report: &Report, files: &[SourceFile]) -> Option<String> {
 fn other_program(convert: &ConvertOptions, report: Option<&Report>) -> Option<String> {
     let transformer = convert.transformer.as_ref()?;
     let made_by = report?.transformed.as_ref()?.program_sha256.as_ref()?;
-    let given = program::identify(transformer).program_sha256?;
+    let given = transformer::identify(transformer).program_sha256?;
     let path = transformer.program.display();
     (given != *made_by)
         .then(|| format!("{path}: the report has the sha256 {made_by} for the transformer, the file {given}"))

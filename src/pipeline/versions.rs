@@ -1,9 +1,10 @@
 //! By whose rules a log was replayed, in the words of the report. Decides nothing.
 
-use super::facts::text;
+use crate::count::counted;
+use crate::display::{first_of, short};
+use crate::pipeline::diagnostics::text;
 use crate::report::Report;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
-use crate::report::table::{counted, first_of, short};
 use crate::transform::plan::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
 use crate::v2store::versions::{Other, Refuted, Sign, Versions};

@@ -13,15 +13,16 @@ use super::{Interrupted, Observer};
 use crate::bolt::{self, Bucket, Extent, Layout};
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
+use crate::image::Content;
 use crate::interrupt::Interrupt;
-use crate::mvcc::{Content, schema};
+use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
-use crate::output::beside;
 use crate::output::naming::Named;
+use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
-use crate::source::live;
+use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::verify;
 
@@ -42,11 +43,11 @@ pub(super) struct Written {
 pub(super) struct Files {
     /// None where it has its name already.
     output: Option<Sink>,
-    sidecars: Vec<beside::Beside>,
+    sidecars: Vec<sidecar::Sidecar>,
 }
 
 /// Makes the files that go with the output, from the output as it lies on disk; in a dry run there is none.
-pub(super) type Beside<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<beside::Beside>>;
+pub(super) type MakeSidecars<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<sidecar::Sidecar>>;
 
 /// How the writer works, and whom it asks and tells meanwhile.
 pub(super) struct How<'a> {
@@ -62,7 +63,7 @@ pub(super) fn write(
     expected: u64,
     options: &ConvertOptions,
     report: &mut Report,
-    make_beside: Beside<'_>,
+    make_sidecars: MakeSidecars<'_>,
     how: &How<'_>,
 ) -> Result<Written> {
     let How { observer, interrupted, .. } = *how;
@@ -102,7 +103,7 @@ pub(super) fn write(
     interrupted()?;
     observer.stage("finishing", None);
     let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
-    let beside = make_beside(map.as_ref().map(Map::bytes), &digested, report)?;
+    let beside = make_sidecars(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
     interrupted()?;
     Ok(Written { digested, hash_kv, status_hash, files: Files { output: Some(sink), sidecars: beside } })
@@ -123,16 +124,16 @@ fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
 
 impl Files {
     /// Sidecar files of an output that has its name.
-    pub(super) fn without_output(sidecars: Vec<beside::Beside>) -> Files {
+    pub(super) fn without_output(sidecars: Vec<sidecar::Sidecar>) -> Files {
         Files { output: None, sidecars }
     }
 
     /// Gives all files their names, one more sidecar file first, the output last; if one cannot have its name, none keeps it.
     /// The first name decides between runs at once: a run that does not get it changes nothing of the other's.
     /// `check` is asked right before each.
-    pub(super) fn name(self, more: Option<beside::Beside>, check: &dyn Fn() -> Result<()>) -> Result<()> {
-        let sidecars: Vec<beside::Beside> = more.into_iter().chain(self.sidecars).collect();
-        sidecars.iter().try_for_each(beside::Beside::sync)?;
+    pub(super) fn name(self, more: Option<sidecar::Sidecar>, check: &dyn Fn() -> Result<()>) -> Result<()> {
+        let sidecars: Vec<sidecar::Sidecar> = more.into_iter().chain(self.sidecars).collect();
+        sidecars.iter().try_for_each(sidecar::Sidecar::sync)?;
         let mut named: Vec<Named> = Vec::new();
         let all = sidecars.into_iter().try_for_each(|file| {
             check()?;
@@ -205,7 +206,7 @@ fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Res
 
 /// The output under its temporary name. Whatever is wrong with that is not the source's fault.
 fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
-    live::map(temp).map_err(|e| {
+    live_copy::map(temp).map_err(|e| {
         let e = Error::new(Reason::OutputFailed, e.message()).in_file(&options.output);
         e.context("reading it back")
     })
@@ -240,8 +241,8 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    fn sidecar(path: &Path, text: &str) -> beside::Beside {
-        let mut file = beside::Beside::create(path, path.exists()).unwrap();
+    fn sidecar(path: &Path, text: &str) -> sidecar::Sidecar {
+        let mut file = sidecar::Sidecar::create(path, path.exists()).unwrap();
         file.write(|out| out.write_all(text.as_bytes()).map_err(|e| file_error(path, e))).unwrap();
         file
     }

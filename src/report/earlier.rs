@@ -107,8 +107,8 @@ fn sha256_of(path: &Path, interrupted: &dyn Fn() -> Result<()>) -> Result<(u64, 
 mod tests {
     use super::*;
     use crate::options::{ConvertOptions, Keep};
+    use crate::output::report_file;
     use crate::report::facts::SourceFile;
-    use crate::report::file;
     use crate::report::model::OutputFacts;
 
     /// An output of 3 bytes with the report of the run that made it, and the report of a run that begins now.
@@ -123,7 +123,7 @@ mod tests {
         earlier.options.sources = vec!["elsewhere".into()];
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into();
         earlier.output = Some(OutputFacts { bytes: 3, sha256, ..Default::default() });
-        fs::write(dir.join("r.json"), file::to_json(&earlier).unwrap()).unwrap();
+        fs::write(dir.join("r.json"), report_file::to_json(&earlier).unwrap()).unwrap();
         now
     }
 

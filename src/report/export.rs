@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::model::Notice;
-use super::table::{Table, counted, printable, size};
+use crate::count::{counted, size};
+use crate::display::printable;
+use crate::report::table::Table;
 
 /// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

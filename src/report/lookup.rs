@@ -5,8 +5,9 @@
 use serde::Serialize;
 
 use super::ledger::text_or_base64;
-use super::table::{Table, short};
+use crate::display::short;
 use crate::export::index_map::{Entry, Found, Query};
+use crate::report::table::Table;
 
 /// The answer to one question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

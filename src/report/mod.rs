@@ -6,7 +6,6 @@
 pub mod earlier;
 pub mod export;
 pub mod facts;
-pub mod file;
 pub mod inspection;
 pub mod ledger;
 pub mod lookup;

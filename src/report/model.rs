@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use super::next_steps::NextStep;
-use super::table::counted;
+use crate::count::counted;
 use crate::error::Error;
 use crate::options::{ConvertOptions, Existing};
 

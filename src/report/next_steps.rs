@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Member;
 use super::model::{OutputFacts, Report};
-use super::table::printable;
 use crate::display::is_hidden;
+use crate::display::printable;
 use crate::options::{Target, To};
 
 /// A command that the operator runs next.

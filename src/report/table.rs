@@ -5,9 +5,7 @@
 
 use std::fmt;
 
-use crate::count;
-pub use crate::count::counted;
-pub use crate::display::{printable, short};
+use crate::display::printable;
 
 /// Lines of a name and a value, aligned when printed.
 #[derive(Debug, Clone, Default)]
@@ -52,30 +50,6 @@ impl fmt::Display for Table {
     }
 }
 
-/// A size as people read it: `1536 bytes (1.5 KiB)`.
-pub fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "bytes";
-    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == "bytes" { count::bytes(bytes) } else { format!("{bytes} bytes ({value:.1} {unit})") }
-}
-
-/// The first few of a list of names: `a, b and 7 more`.
-pub fn first_of(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let shown = names.iter().take(SHOWN).map(|name| short(name)).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,19 +62,5 @@ mod tests {
         table.line("", "a\x1b[2Jb\nc");
         table.maybe("commit", None::<u64>);
         assert_eq!(table.to_string(), "kind:      snap-file\nv2 index:  12\n           a\\u{1b}[2Jb\\nc\n");
-    }
-
-    #[test]
-    fn long_lists_are_cut() {
-        let names = |n: u32| (0..n).map(|i| i.to_string()).collect::<Vec<_>>();
-        assert_eq!(first_of(&names(2)), "0, 1");
-        assert_eq!(first_of(&names(13)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more");
-    }
-
-    #[test]
-    fn sizes_name_their_bytes() {
-        assert_eq!((size(1), size(1023)), ("1 byte".into(), "1023 bytes".into()));
-        assert_eq!(size(1536), "1536 bytes (1.5 KiB)");
-        assert_eq!(size(3 << 30), "3221225472 bytes (3.0 GiB)");
     }
 }

@@ -7,10 +7,12 @@ use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{OutputFacts, Report, Transformed};
 use super::next_steps;
-use super::table::{Table, counted, printable, size};
 use super::verification::Verification;
 use crate::count::bytes;
+use crate::count::{counted, size};
+use crate::display::printable;
 use crate::options::Existing;
+use crate::report::table::Table;
 
 /// Path elements that a summary lists; the report has all.
 const FIRST_ELEMENTS: usize = 10;
@@ -485,7 +487,7 @@ then, before the first write, this must print the hash 123 for every member:
     #[test]
     fn a_report_reads_back_as_it_was_written() {
         let report = converted();
-        let json = crate::report::file::to_json(&report).unwrap();
+        let json = crate::output::report_file::to_json(&report).unwrap();
         assert_eq!(serde_json::from_slice::<Report>(&json).unwrap(), report);
     }
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::interrupt::Interrupt;
-use crate::source::choose::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::cluster;
 use crate::source::dir::{DataDir, Layout, SnapName, Source, WalDir, detect, detect_member};
-use crate::source::live::{self, Access, Files};
+use crate::source::live_copy::{self, Access, Files};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::snap::Snapshot;
+use crate::source::start::{Choice, SalvageStart, choose, salvage_starts};
 use crate::source::wal::{End, SegmentName, Wal};
 use crate::source::watch::Watch;
 
@@ -134,7 +134,7 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<
         Found::V3File(_) | Found::V3Only(_) => true,
     };
     let attempt = || open_once(path, wal_dir, options);
-    if options.allow_live { live::again(attempt, settled) } else { attempt() }
+    if options.allow_live { live_copy::again(attempt, settled) } else { attempt() }
 }
 
 fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
@@ -156,7 +156,7 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result
 /// their logs together do not reach what is committed.
 pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
-    if options.allow_live { live::again(attempt, Opened::is_settled) } else { attempt() }
+    if options.allow_live { live_copy::again(attempt, Opened::is_settled) } else { attempt() }
 }
 
 fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {

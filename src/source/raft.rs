@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
-use crate::source::v3_request::V3Request;
+use crate::source::internal_request::V3Request;
 use crate::wire::{Field, Reader, Value};
 
 /// The kind of a raft entry (FORMATS 5.1).

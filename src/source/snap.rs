@@ -9,7 +9,7 @@ use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
-use crate::source::live;
+use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
@@ -41,7 +41,7 @@ impl Snapshot {
     /// # Errors
     /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
     pub fn open(path: &Path) -> Result<Snapshot> {
-        Snapshot::of(live::map(path)?, Interrupt::default())
+        Snapshot::of(live_copy::map(path)?, Interrupt::default())
     }
 
     /// Checks the bytes of a `.snap` file.

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::evidence::Marks;
-use crate::source::live::Files;
+use crate::source::frame::is_being_written;
+use crate::source::live_copy::Files;
 use crate::source::map::Map;
 use crate::source::raft::{Entry, EntryKind, HardState, Metadata, SnapRecord, parse_entry};
-use crate::source::record::is_being_written;
 use crate::source::scan::Scan;
 
 /// The name of a segment: its place in the sequence and the index its first entry was to have (FORMATS 1.3).

@@ -10,13 +10,14 @@ use std::fmt;
 use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 
+use crate::count::counted;
+use crate::display::{first_of, short};
 use crate::error::{Error, Reason, Result};
 use crate::limits::MAX_BOLT_KEY;
 use crate::options::{AuthPolicy, Guest, Rules};
-use crate::report::table::{counted, first_of, short};
 use crate::transform::permissions::{Image, KeySets, NoImage, Range, matched};
 use crate::transform::rules::shown;
-use crate::v2store::overlay::Tree;
+use crate::v2store::tree::Tree;
 
 /// The role that may do everything; it is implied, not stored.
 const ROOT: &[u8] = b"root";

@@ -7,15 +7,15 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
-use crate::report::table::short;
-use crate::transform::order::{Pairs, v3_key};
 use crate::transform::plan::{Plan, Row, Special, Why};
+use crate::transform::revisions::{Pairs, v3_key};
 use crate::transform::rules::shown;
-use crate::v2store::overlay::Tree;
 use crate::v2store::path;
+use crate::v2store::tree::Tree;
 
 /// A v3 key that is not deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

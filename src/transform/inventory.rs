@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::transform::plan::Policy;
-use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
+use crate::v2store::tree::{NodeRef, Tree, Visit};
 
 /// Keys, and the bytes of their names and values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

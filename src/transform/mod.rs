@@ -3,14 +3,13 @@
 //! Knows policies and numbers; not how a pair is encoded, nor any page.
 
 pub mod auth;
+pub mod collisions;
 pub mod conflicts;
 pub mod inventory;
 pub mod lease;
-pub mod names;
-pub mod order;
 mod patterns;
 pub mod permissions;
 pub mod plan;
-pub mod program;
-pub mod reach;
+pub mod revisions;
 pub mod rules;
+pub mod widening;

@@ -8,15 +8,15 @@ use hashbrown::HashMap;
 use jiff::Timestamp;
 
 use crate::count::counted;
+use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::options::{Expired, REQUEST_LIMIT, TtlPolicy};
-use crate::report::table::short;
 use crate::transform::inventory::{Count, Inventory};
 use crate::transform::lease::{LeaseSlot, Slots, seconds_left};
 use crate::transform::rules::{KeyRules, Renamed, TtlRules, shown};
-use crate::v2store::overlay::{NodeRef, Tree, Visit};
 use crate::v2store::path;
+use crate::v2store::tree::{NodeRef, Tree, Visit};
 
 /// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
 pub(crate) const REQUEST_OVERHEAD: u64 = 512;

@@ -14,12 +14,12 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::limits;
 use crate::proto::etcd::ClusterMemberAttrSet;
+use crate::source::internal_request::V3Request;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
-use crate::source::v3_request::V3Request;
 use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Members, Voters};
-use crate::v2store::overlay::{Missing, NewNode, Tree, Value};
 use crate::v2store::path;
+use crate::v2store::tree::{Missing, NewNode, Tree, Value};
 
 /// What an entry did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

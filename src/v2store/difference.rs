@@ -10,8 +10,8 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::v2store::overlay::{NodeRef, Tree};
 use crate::v2store::path;
+use crate::v2store::tree::{NodeRef, Tree};
 
 /// Names of nodes that are kept of a difference; the rest is counted.
 const NAMED: usize = 1000;
@@ -129,8 +129,8 @@ fn content(tree: &Tree<'_>, shown: &Shown<'_>, hasher: &DefaultHashBuilder) -> u
 mod tests {
     use super::*;
     use crate::ids::V2Index;
-    use crate::v2store::overlay::NewNode;
     use crate::v2store::table::Table;
+    use crate::v2store::tree::NewNode;
 
     fn tree<'m>(table: &'m Table<'m>, nodes: &[(&str, &'static str, u64)]) -> Tree<'m> {
         let mut tree = Tree::new(table);

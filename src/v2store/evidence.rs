@@ -17,10 +17,10 @@ use crate::source::wal::Wal;
 use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
 use crate::v2store::membership;
-use crate::v2store::overlay::Tree;
 use crate::v2store::path;
 use crate::v2store::recover::{BackendProof, Ground};
 use crate::v2store::table::Table;
+use crate::v2store::tree::Tree;
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use crate::ids::{MemberId, V2Index};
 use crate::source::raft::{ConfChange, ConfChangeKind};
 use crate::source::snap::ConfState;
 use crate::v2store::dialect::Rules;
-use crate::v2store::overlay::{NewNode, NodeRef, Tree};
+use crate::v2store::tree::{NewNode, NodeRef, Tree};
 
 /// The raft configuration: who votes, who only learns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,9 +9,9 @@ pub mod difference;
 pub mod evidence;
 pub mod json;
 pub mod membership;
-pub mod overlay;
 pub mod path;
 pub mod recover;
+pub mod tree;
 
 pub mod table;
 pub mod text;

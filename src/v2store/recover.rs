@@ -18,8 +18,8 @@ use crate::v2store::apply::{Effect, InOrderNames, Replay};
 use crate::v2store::dialect::{Rules, Version};
 use crate::v2store::json;
 use crate::v2store::membership::{self, Voters};
-use crate::v2store::overlay::Tree;
 use crate::v2store::table::Table;
+use crate::v2store::tree::Tree;
 use crate::v2store::versions::{self, Versions};
 
 /// What proves that the last entry applied is committed.

@@ -1,21 +1,21 @@
 //! Is this file what it should be? The structure of the bbolt file, the invariants of the mvcc store in it, and a summary
 //! of what a v3 database holds.
 
-mod content;
+mod check;
+mod compare;
+mod differences;
 mod index;
-mod keys;
-mod listing;
-mod source;
-mod store;
-mod summary;
+mod invariants;
+mod key_bucket;
+mod presence;
 mod v2v3;
 
-pub use content::{V3Content, v3_content};
-pub use index::index_bytes;
-pub use listing::{Listing, list};
-pub use source::compare;
-pub use summary::{
+pub use check::{
     Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, summarize_watched, verify,
     verify_watched,
 };
+pub use compare::compare;
+pub use differences::{Listing, list};
+pub use index::index_bytes;
+pub use presence::{V3Content, v3_content};
 pub use v2v3::V2v3Tree;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::v2store::dialect::Version;
-use crate::v2store::overlay::NodeRef;
 use crate::v2store::table::Table;
+use crate::v2store::tree::NodeRef;
 
 struct Store {
     replay: Replay<'static>,

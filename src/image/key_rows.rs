@@ -1,0 +1,140 @@
+//! The `key` bucket as rows for the bbolt writer: changes that are kept as they are, and behind them each planned row, encoded
+//! straight from the node it comes from.
+//!
+//! FORMATS section 9.2. Sizes follow from lengths alone, so pages are laid out before a value is unescaped. Knows the plan
+//! and the encoding; the pages are the writer's matter.
+
+use crate::bolt::Rows;
+use crate::error::{Error, Reason, Result};
+use crate::mvcc::key_value_len;
+use crate::mvcc::{REVISION_LEN, RevisionKey};
+use crate::transform::plan::Row;
+use crate::transform::revisions::Pairs;
+use crate::wire::Writer;
+
+/// A pair of the `key` bucket of an earlier database, which is kept byte for byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored<'m> {
+    /// Revision, and whether it is a deletion: 17 or 18 bytes.
+    pub key: &'m [u8],
+    /// A `KeyValue` as it was written.
+    pub value: &'m [u8],
+}
+
+/// The pairs of the `key` bucket.
+#[derive(Debug)]
+pub struct KeyRows<'t, 'm> {
+    /// Changes that are there already, in the order of their revisions, all below those of `pairs`.
+    stored: &'t [Stored<'m>],
+    pairs: Pairs<'t, 'm>,
+    /// A row that is forgotten; only tests ask for that.
+    lost: Option<u64>,
+}
+
+impl<'t, 'm> KeyRows<'t, 'm> {
+    /// These pairs behind those that are stored already.
+    pub fn new(stored: &'t [Stored<'m>], pairs: Pairs<'t, 'm>) -> Self {
+        KeyRows { stored, pairs, lost: None }
+    }
+
+    /// Forgets a row, as a fault in the writer would: for tests of what must notice it.
+    pub(super) fn lose(&mut self, row: u64) {
+        self.lost = Some(row).filter(|row| *row < self.len());
+    }
+
+    /// What is encoded.
+    pub fn pairs(&self) -> Pairs<'t, 'm> {
+        self.pairs
+    }
+
+    /// What is kept.
+    pub fn stored(&self) -> &'t [Stored<'m>] {
+        self.stored
+    }
+
+    fn at(&self, row: u64) -> Option<At<'t, 'm>> {
+        let row = row + u64::from(self.lost.is_some_and(|lost| row >= lost));
+        let row = usize::try_from(row).ok()?;
+        match row.checked_sub(self.stored.len()) {
+            None => self.stored.get(row).copied().map(At::Stored),
+            Some(row) => self.pairs.ordered.rows.get(row).map(At::Planned),
+        }
+    }
+
+    fn encode_value(&self, row: &Row, out: &mut [u8]) -> Result<()> {
+        let pairs = &self.pairs;
+        let mut writer = Writer::new(out);
+        if !pairs.copy_key(row, writer.bytes_field(1, pairs.key_len(row))?) {
+            return Err(changed());
+        }
+        writer.varint_field(2, pairs.create(row).0.cast_unsigned())?;
+        writer.varint_field(3, row.main.0.cast_unsigned())?;
+        writer.varint_field(4, pairs.version(row).cast_unsigned())?;
+        if !pairs.copy_value(row, writer.bytes_field(5, pairs.value_len(row))?) {
+            return Err(changed());
+        }
+        writer.varint_field(6, pairs.ordered.lease(row).0.cast_unsigned())?;
+        writer.finish()
+    }
+}
+
+/// What stands in a row.
+enum At<'t, 'm> {
+    Stored(Stored<'m>),
+    Planned(&'t Row),
+}
+
+impl Rows for KeyRows<'_, '_> {
+    fn len(&self) -> u64 {
+        (self.stored.len() + self.pairs.ordered.rows.len()) as u64 - u64::from(self.lost.is_some())
+    }
+
+    fn key_len(&self, row: u64) -> u32 {
+        // Most databases keep nothing.
+        let kept = if self.stored.is_empty() { None } else { self.at(row) };
+        match kept {
+            Some(At::Stored(stored)) => u32::try_from(stored.key.len()).unwrap_or(u32::MAX),
+            _ => REVISION_LEN,
+        }
+    }
+
+    fn value_len(&self, row: u64) -> u32 {
+        let row = match self.at(row) {
+            None => return 0,
+            Some(At::Stored(stored)) => return u32::try_from(stored.value.len()).unwrap_or(u32::MAX),
+            Some(At::Planned(row)) => row,
+        };
+        let pairs = &self.pairs;
+        let (key, value) = (pairs.key_len(row), pairs.value_len(row));
+        let lease = pairs.ordered.lease(row);
+        let len = key_value_len(key, value, pairs.create(row), row.main, pairs.version(row), lease);
+        u32::try_from(len).unwrap_or(u32::MAX)
+    }
+
+    fn encode(&self, row: u64, key: &mut [u8], value: &mut [u8]) -> Result<()> {
+        self.encode_key(row, key)?;
+        match self.at(row).ok_or_else(changed)? {
+            At::Stored(stored) => copy(stored.value, value),
+            At::Planned(row) => self.encode_value(row, value),
+        }
+    }
+
+    fn encode_key(&self, row: u64, key: &mut [u8]) -> Result<()> {
+        match self.at(row).ok_or_else(changed)? {
+            At::Stored(stored) => copy(stored.key, key),
+            At::Planned(row) => copy(&RevisionKey::put(row.main, i64::from(row.sub)).to_bytes(), key),
+        }
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> Result<()> {
+    if from.len() != to.len() {
+        return Err(changed());
+    }
+    to.copy_from_slice(from);
+    Ok(())
+}
+
+fn changed() -> Error {
+    Error::new(Reason::Internal, "a node does not have the length that it was laid out with")
+}

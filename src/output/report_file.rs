@@ -1,0 +1,295 @@
+//! A report on disk: where it goes, what stands there already, and that it is written whole or not at all.
+//!
+//! It is made under a temporary name and gets its name with the output; a pipe or a device is refused. Of an earlier report it
+//! reads whether that run made an output, and nothing else.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::display::write_indented_json;
+use crate::error::{Error, Reason, Result};
+use crate::options::ConvertOptions;
+use crate::output::naming::{Before, NOT_REGULAR};
+use crate::output::sidecar::Sidecar;
+use crate::output::targets::followed;
+
+/// The JSON text of a report or an inspection, indented, with a newline at its end.
+///
+/// # Errors
+/// A value cannot be JSON; an internal error.
+pub fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut json = Vec::new();
+    write_indented_json(&mut json, value)
+        .map_err(|e| Error::new(Reason::Internal, format!("cannot write the report as JSON: {e}")))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// Where the report of a run goes.
+#[derive(Debug)]
+pub struct Place {
+    /// The path as it was named.
+    path: PathBuf,
+    /// Where the file is or will be: links are followed.
+    file: PathBuf,
+    earlier: Earlier,
+    /// What stands there, if it may give way.
+    before: Before,
+}
+
+/// What stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Earlier {
+    Nothing,
+    /// A report of a run that made no output, or an empty file.
+    NoOutput,
+    /// A report of a run that made an output with this sha256.
+    Output(String),
+}
+
+impl Place {
+    /// Looks before the work begins at where the report of a run goes; `None`: to no file.
+    ///
+    /// # Errors
+    /// The path is a directory, or its directory cannot take a file ([`Reason::OutputFailed`]); a file is there and is no
+    /// report, or one that the options do not allow to replace, or a pipe or a device ([`Reason::OutputExists`]); another
+    /// process has locked it ([`Reason::Locked`]).
+    pub fn of(options: &ConvertOptions) -> Result<Option<Place>> {
+        let Some(path) = &options.report else { return Ok(None) };
+        let (file, earlier) = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(failed(path, io::Error::from(io::ErrorKind::IsADirectory))),
+            Ok(found) if !found.is_file() => {
+                let message = format!("{NOT_REGULAR}, or `-` for standard output");
+                return Err(Error::new(Reason::OutputExists, message).in_file(path));
+            }
+            Ok(_) => (fs::canonicalize(path).map_err(|e| failed(path, e))?, earlier(path)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (followed(path), Earlier::Nothing),
+            Err(e) => return Err(failed(path, e)),
+        };
+        let replace = may_replace(options, &earlier).map_err(|e| e.in_file(path))?;
+        let before = Before::at(&file, replace)?;
+        let place = Place { path: path.clone(), file, earlier, before };
+        // A place that cannot take it is known now, and not after the work.
+        place.begin().map(drop)?;
+        Ok(Some(place))
+    }
+
+    /// The path as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the report of a run goes there that makes an output with this sha256, or none. The report of an output does not
+    /// give way to that of a run without one, nor to one that tells the same.
+    ///
+    /// # Errors
+    /// It would have to give way, and the options do not allow that ([`Reason::OutputExists`]).
+    pub fn takes(&self, sha256: Option<&str>) -> Result<bool> {
+        match (&self.earlier, sha256) {
+            (Earlier::Nothing | Earlier::NoOutput, _) => Ok(true),
+            (Earlier::Output(_), None) => Ok(false),
+            (Earlier::Output(_), Some(_)) if self.before != Before::Nothing => Ok(true),
+            (Earlier::Output(earlier), Some(now)) if earlier == now => Ok(false),
+            (Earlier::Output(_), Some(_)) => {
+                let message = "the report tells of another output than this run makes: remove it or name another one";
+                Err(Error::new(Reason::OutputExists, message).in_file(&self.path))
+            }
+        }
+    }
+
+    /// Writes a report: all but the name of its file.
+    ///
+    /// # Errors
+    /// The operating system fails ([`Reason::OutputFailed`]); what was there is there still.
+    pub fn write(&self, json: &[u8]) -> Result<Sidecar> {
+        let mut file = self.begin()?;
+        let write = |out: &mut dyn Write| out.write_all(json).and_then(|()| out.flush());
+        file.write(|out| write(out).map_err(|e| failed(&self.path, e)))?;
+        file.sync()?;
+        Ok(file)
+    }
+
+    fn begin(&self) -> Result<Sidecar> {
+        Sidecar::begin(&self.file, self.before).map_err(|e| failed(&self.path, e))
+    }
+}
+
+/// Whether a run may replace what stands at its report's place; refuses one that would have to and may not.
+fn may_replace(options: &ConvertOptions, earlier: &Earlier) -> Result<bool> {
+    match earlier {
+        Earlier::Nothing => Ok(false),
+        _ if options.overwrite => Ok(true),
+        // Nothing was made yet: this run is the next attempt.
+        Earlier::NoOutput if options.skip_existing => Ok(true),
+        // It is what the output is compared with.
+        Earlier::Output(_) if options.skip_existing => Ok(false),
+        _ => Err(Error::new(Reason::OutputExists, "the report exists; give --overwrite to replace it")),
+    }
+}
+
+/// What every report of etcdlift has, of any version.
+#[derive(Deserialize)]
+struct Stub {
+    #[serde(rename = "schema")]
+    _schema: u32,
+    #[serde(rename = "etcdlift")]
+    _etcdlift: String,
+    #[serde(rename = "started")]
+    _started: String,
+    #[serde(rename = "exit_status")]
+    _exit_status: u8,
+    options: StubOptions,
+    #[serde(default)]
+    output: Option<StubOutput>,
+}
+
+#[derive(Deserialize)]
+struct StubOutput {
+    sha256: String,
+}
+
+#[derive(Deserialize)]
+struct StubOptions {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+fn earlier(path: &Path) -> Result<Earlier> {
+    let unreadable = |e| Error::io(Reason::OutputExists, path, "read what is there", e);
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() == 0 {
+        return Ok(Earlier::NoOutput);
+    }
+    match serde_json::from_reader::<_, Stub>(BufReader::new(file)) {
+        Ok(Stub { output: Some(output), options, .. }) if !options.dry_run => Ok(Earlier::Output(output.sha256)),
+        Ok(_) => Ok(Earlier::NoOutput),
+        Err(e) if e.is_io() => Err(unreadable(e.into())),
+        Err(_) => {
+            let message = "the file is no report of etcdlift, and is never replaced by one: name another one";
+            Err(Error::new(Reason::OutputExists, message).in_file(path))
+        }
+    }
+}
+
+fn failed(path: &Path, e: io::Error) -> Error {
+    Error::io(Reason::OutputFailed, path, "write the report", e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{OutputFacts, Report};
+
+    /// The report of a run that made an output, or did not.
+    fn report(output: bool, dry_run: bool) -> Vec<u8> {
+        let mut report = Report::new(&ConvertOptions { dry_run, ..ConvertOptions::new("a", "b") });
+        report.output = output.then(|| OutputFacts { sha256: "00ff".into(), ..OutputFacts::default() });
+        to_json(&report).unwrap()
+    }
+
+    fn options(report: &Path, overwrite: bool) -> ConvertOptions {
+        ConvertOptions { report: Some(report.to_path_buf()), overwrite, ..ConvertOptions::new("a", "b") }
+    }
+
+    fn refusal(options: &ConvertOptions) -> String {
+        let error = Place::of(options).unwrap_err();
+        assert_eq!(error.reason(), Reason::OutputExists, "{error}");
+        error.message().to_string()
+    }
+
+    fn put(place: &Place, json: &[u8]) {
+        drop(place.write(json).unwrap().name().unwrap());
+    }
+
+    #[test]
+    fn a_report_replaces_an_earlier_one_where_that_is_allowed_and_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("r.json"), dir.path().join("link"));
+        std::os::unix::fs::symlink("r.json", &link).unwrap();
+        put(&Place::of(&options(&link, false)).unwrap().unwrap(), &report(true, false));
+        assert_eq!(fs::read(&file).unwrap(), report(true, false), "the link leads there");
+        assert_eq!(refusal(&options(&link, false)), "the report exists; give --overwrite to replace it");
+        let place = Place::of(&options(&link, true)).unwrap().unwrap();
+        assert!(place.takes(Some("00")).unwrap() && !place.takes(None).unwrap());
+        put(&place, b"new");
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_report_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        let with_more = [&report(true, false)[..], b"{}"].concat();
+        for text in [&b"notes"[..], b"{}", b"[]", br#"{"schema":1,"output":null}"#, &with_more] {
+            fs::write(&file, text).unwrap();
+            for overwrite in [false, true] {
+                assert!(refusal(&options(&file, overwrite)).contains("no report of etcdlift"));
+            }
+        }
+        fs::write(&file, "").unwrap();
+        assert!(refusal(&options(&file, false)).contains("--overwrite"));
+        assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(None).unwrap());
+    }
+
+    #[test]
+    fn one_of_a_run_without_an_output_gives_way_to_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        for text in [report(false, false), report(true, true)] {
+            fs::write(&file, text).unwrap();
+            assert!(refusal(&options(&file, false)).contains("--overwrite"));
+            assert!(Place::of(&options(&file, true)).unwrap().unwrap().takes(None).unwrap());
+            let retry = ConvertOptions { skip_existing: true, ..options(&file, false) };
+            assert!(Place::of(&retry).unwrap().unwrap().takes(None).unwrap());
+        }
+    }
+
+    #[test]
+    fn skip_existing_compares_with_a_report_and_does_not_lose_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        fs::write(&file, report(true, false)).unwrap();
+        let skip = ConvertOptions { skip_existing: true, ..options(&file, false) };
+        let place = Place::of(&skip).unwrap().unwrap();
+        assert!(!place.takes(None).unwrap() && !place.takes(Some("00ff")).unwrap());
+        let error = place.takes(Some("00fe")).unwrap_err();
+        assert_eq!(error.reason(), Reason::OutputExists);
+        assert!(error.message().contains("another output"), "{error}");
+    }
+
+    #[test]
+    fn a_device_is_refused() {
+        for overwrite in [false, true] {
+            assert!(refusal(&options(Path::new("/dev/null"), overwrite)).contains("no regular file"));
+        }
+    }
+
+    #[test]
+    fn one_that_another_run_has_written_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        for text in [None, Some(report(false, false))] {
+            if let Some(text) = text {
+                fs::write(&file, text).unwrap();
+            }
+            let place = Place::of(&options(&file, true)).unwrap().unwrap();
+            fs::write(&file, report(true, false)).unwrap();
+            let error = place.write(&report(false, false)).unwrap().name().unwrap_err();
+            assert_eq!(error.reason(), Reason::OutputExists);
+            assert_eq!(fs::read(&file).unwrap(), report(true, false));
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_take_it_is_known_beforehand() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path().to_path_buf(), dir.path().join("no/r.json")] {
+            assert_eq!(Place::of(&options(&path, true)).unwrap_err().reason(), Reason::OutputFailed);
+        }
+        assert!(Place::of(&ConvertOptions::new("a", "b")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,441 @@
+//! What the stages found, in the words of the report: facts, warnings, losses. Decides nothing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::completeness::{self, Completeness};
+use super::versions;
+use crate::count::counted;
+use crate::display::{first_of, short};
+use crate::error::Error;
+use crate::ids::RaftIndex;
+use crate::options::{AuthPolicy, ConvertOptions};
+use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
+use crate::report::{self, Count, Report, SourceFacts, Tail};
+use crate::source::dir::Layout;
+use crate::source::open::{Member, Opened, Outcome, Weighed};
+use crate::source::wal::{End, Wal};
+use crate::transform::auth::{Auth, AuthNames};
+use crate::transform::inventory::FirstElements;
+use crate::transform::lease::MAX_SECONDS;
+use crate::transform::plan::{self, Plan, Policy};
+use crate::transform::revisions::Ordered;
+use crate::v2store::membership;
+use crate::v2store::path;
+use crate::v2store::recover::{self, Recovered};
+use crate::v2store::tree::{NodeRef, Tree};
+
+/// The source, how the state was found, and what may be missing from it. Returns why the state is not to be used without
+/// `--salvage`, where that is so.
+#[must_use]
+pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
+    report.source = source_facts(opened, recovered);
+    versions::facts(&mut report.source, &recovered.versions);
+    versions::notices(report, &recovered.versions);
+    report.tail = tail(&recovered.tail);
+    let completeness = completeness::assess(opened, recovered);
+    passed_over(report, opened, recovered.replay.applied, completeness.proven);
+    let refusal = log_state(report, opened, recovered, completeness);
+    backup(report, opened, recovered);
+    let index = recovered.replay.applied;
+    let v2_index = recovered.v2_index();
+    if opened.wal().is_none() {
+        let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
+        report.warn("snapshot-only", message);
+    }
+    if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
+        let message = "a log alone: snapshots and a v3 database, which a data directory has too, were not looked at";
+        report.warn("log-only", message);
+    }
+    if opened.is_live() {
+        let message = format!(
+            "an etcd is running on it: state at raft index {index}, v2 index {v2_index}; later writes are not in this output"
+        );
+        report.warn("live", message);
+    }
+    let voters = &recovered.replay.voters.voters;
+    let given = opened.members.iter().filter_map(Member::id).filter(|id| voters.contains(id)).count();
+    let (voters, majority) = (voters.len(), given > voters.len() / 2);
+    if opened.wal().is_some() && voters > 1 && !majority && !recovered.backup {
+        let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
+        let message =
+            format!("{given} of {voters} voters: {they} may be behind; give the others too (raft index {index})");
+        report.warn("one-of-several-voters", message);
+    }
+    if !recovered.replay.ambiguous_expiries.is_empty() {
+        let message = format!(
+            "{} a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, so \
+             later indexes may differ by one each",
+            counted(recovered.replay.ambiguous_expiries.len() as u64, "time", "times")
+        );
+        report.warn("ambiguous-expiry", message);
+    }
+    refusal
+}
+
+pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
+    let snapshot = opened.choice.snapshot.as_ref();
+    let wal = opened.wal();
+    let range = wal.and_then(Wal::range);
+    let metadata = wal.and_then(Wal::metadata);
+    let layout = opened.start().and_then(|member| member.layout);
+    let replay = &mut recovered.replay;
+    let kind = match (layout, wal, snapshot, recovered.backup) {
+        (None, ..) => "snap-file",
+        (.., true) => "backup",
+        (_, Some(_), None, _) => "wal-only",
+        _ => "data-dir",
+    };
+    SourceFacts {
+        kind: kind.to_string(),
+        layout: layout.map(|layout| layout.word().to_string()),
+        cluster_version: membership::cluster_version(&mut replay.tree),
+        snapshot_file: snapshot.map(|s| s.path().display().to_string()),
+        snapshot_term: snapshot.map(|s| s.term.0),
+        snapshot_index: snapshot.map(|s| s.index.0),
+        segments: wal.map_or(0, |wal| wal.maps().count() as u64),
+        first_entry: range.map(|(first, _)| first.0),
+        last_entry: range.map(|(_, last)| last.0),
+        commit: wal.and_then(Wal::hard_state).map(|state| state.commit.0),
+        effective_commit: Some(replay.applied.0),
+        commit_evidence: Some(recovered.commit_by.phrase().to_string()),
+        raft_index: Some(replay.applied.0),
+        v2_index: Some(replay.tree.current_index.0),
+        last_sync: replay.last_sync.map(|at| at.to_string()),
+        torn_tail: wal.and_then(|wal| match wal.end() {
+            End::Torn { offset, .. } => Some(*offset),
+            End::Clean | End::Damaged(_) => None,
+        }),
+        cluster_id: metadata.map(|m| m.cluster_id.to_string()),
+        member_id: metadata.map(|m| m.node_id.to_string()),
+        voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
+        parts: parts(opened, recovered),
+        salvage_starts: opened.weighed.iter().map(salvage_start).collect(),
+        members: members(recovered),
+        ..SourceFacts::default()
+    }
+}
+
+fn salvage_start(start: &Weighed) -> SalvageStart {
+    let (raft_index, keys, not_replayed) = match &start.outcome {
+        Outcome::Reached(raft_index, keys) => (Some(raft_index.0), Some(*keys), None),
+        Outcome::Failed(why) => (None, None, Some(why.to_string())),
+        Outcome::NotTried => (None, None, Some("others promise more".to_string())),
+    };
+    SalvageStart {
+        snapshot_file: start.path.as_ref().map(|path| path.display().to_string()),
+        from: start.start.0,
+        raft_index,
+        keys,
+        not_replayed,
+        chosen: start.chosen,
+    }
+}
+
+/// What was taken from which of several sources.
+fn parts(opened: &Opened, recovered: &Recovered<'_>) -> Vec<Part> {
+    if opened.members.len() < 2 {
+        return Vec::new();
+    }
+    let part = |(at, member): (usize, &Member)| {
+        let wal = member.wal.as_ref();
+        Part {
+            path: member.path.display().to_string(),
+            member_id: wal.and_then(Wal::metadata).map_or(String::new(), |metadata| metadata.node_id.to_string()),
+            commit: wal.map_or(0, |wal| wal.commit().0),
+            last_entry: wal.and_then(Wal::range).map_or(0, |(_, last)| last.0),
+            start: at == opened.choice.member,
+            entries_taken: recovered.taken_from.get(at).copied().unwrap_or(0),
+        }
+    };
+    opened.members.iter().enumerate().map(part).collect()
+}
+
+fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
+    let members = membership::list(&mut recovered.replay.tree);
+    let member = |m: membership::MemberFacts| report::Member {
+        id: m.id.to_string(),
+        name: m.name,
+        peer_urls: m.peer_urls,
+        client_urls: m.client_urls,
+    };
+    members.into_iter().map(member).collect()
+}
+
+/// What to add to a message that there is nothing, where the source may have held more.
+pub(super) fn possibly_incomplete(report: &Report) -> String {
+    let first = report.losses.first().map(|loss| format!("; the source is possibly incomplete: {}", loss.message));
+    first.unwrap_or_default()
+}
+
+/// Snapshots that were not used. One beyond what was applied held more than there is now.
+fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven: bool) {
+    for passed in &opened.choice.passed_over {
+        let path = passed.path.display().to_string();
+        // An error about the file names it, too.
+        let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
+        let message = format!("{path} was not used: {why}");
+        if passed.index > applied {
+            let message =
+                format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
+            report.lose("older-snapshot", message);
+        } else if passed.damaged && !proven && opened.wal().is_some() {
+            let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
+            report.lose("damaged-snapshot", message);
+        } else {
+            report.warn("snapshot-passed-over", message);
+        }
+    }
+}
+
+fn log_state(
+    report: &mut Report,
+    opened: &Opened,
+    recovered: &Recovered<'_>,
+    completeness: Completeness,
+) -> Option<Error> {
+    let Completeness { warnings, losses, refusal, .. } = completeness;
+    report.warnings.extend(warnings);
+    report.losses.extend(losses);
+    let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
+    if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
+        report.lose("salvaged", format!("started from {}, which the log alone does not lead to", broken.display()));
+    }
+    if opened.salvage && opened.members.iter().all(|member| member.wal.is_none()) {
+        report
+            .lose("salvaged", "there is no log: the state is that of the snapshot, and what followed it is not known");
+    }
+    if let Some(missing) = &recovered.not_found {
+        let code = if opened.salvage { "salvaged" } else { "cut-copy" };
+        report.lose(code, format!("went on without what is missing: {missing}"));
+    }
+    if let Some(first) = report.tail.writes.first() {
+        let writes = counted(report.tail.v2_writes, "v2 write", "v2 writes");
+        let (applied, named) = (recovered.replay.applied, format!("{} {}", first.method, short(&first.key)));
+        let is_cut_off = |wal: &Wal| wal.hole_above(applied).is_some();
+        let cut_off = opened.members.iter().filter_map(|member| member.wal.as_ref()).any(is_cut_off);
+        if opened.salvage && (cut_off || recovered.not_found.is_some()) {
+            let message = format!(
+                "{writes} in the log above raft index {applied} dropped, because entries before them are lost (the first: {named})"
+            );
+            report.lose("salvaged", message);
+        } else {
+            let message = format!(
+                "{writes} in the log above raft index {applied} left out, because nothing here proves a commit (the first: \
+                 {named}); if a client was told of success, convert with --tail all"
+            );
+            report.lose("tail-left-out", message);
+        }
+    }
+    if recovered.replay.unknown_members > 0 {
+        let message = format!(
+            "{} for members that the store does not know, where etcd itself would stop",
+            counted(recovered.replay.unknown_members, "attribute write", "attribute writes")
+        );
+        report.warn("unknown-member", message);
+    }
+    refusal
+}
+
+fn tail(tail: &recover::Tail) -> Tail {
+    Tail {
+        entries: tail.entries,
+        v2_writes: tail.writes.len() as u64,
+        writes: tail.writes.iter().map(write_line).collect(),
+    }
+}
+
+fn write_line(write: &recover::TailWrite) -> TailWrite {
+    TailWrite {
+        raft_index: write.index.0,
+        term: write.term.0,
+        method: text(&write.method),
+        key: text(write.path.strip_prefix(plan::NAMESPACE).unwrap_or(&write.path)),
+        value_bytes: write.value_len as u64,
+    }
+}
+
+/// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
+/// what the cluster served (FORMATS 1.4 d).
+fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
+    let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
+    report.warn("backup", "made by `etcdctl backup`: writes after it was made are not in it");
+    if opened.start().is_none_or(|member| member.db.is_none()) {
+        return;
+    }
+    let mut writes = 0u64;
+    for reference in wal.entries().iter().filter(|entry| entry.index > opened.choice.index()) {
+        let Ok(entry) = wal.entry(reference) else { continue };
+        if entry.index > recovered.replay.applied {
+            continue;
+        }
+        let Some(write) = recover::write_in(&entry) else { continue };
+        writes += 1;
+        if write.depends_on_index {
+            report.uncertain.push(write_line(&write));
+        }
+    }
+    if writes > 0 {
+        let message = format!(
+            "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} \
+             (listed in the report): it holds what a server started on it would serve, which may differ from what \
+             the cluster served; convert the data directory it was made from, if you still have it",
+            counted(writes, "v2 write", "v2 writes"),
+            counted(
+                report.uncertain.len() as u64,
+                "of them an in-order key or index compare",
+                "of them in-order keys or index compares"
+            )
+        );
+        report.lose("backup-renumbered", message);
+    }
+}
+
+/// Names of users and roles.
+pub(super) fn auth_names(report: &mut Report, names: &AuthNames) {
+    report.contents.auth_enabled = names.enabled;
+    report.contents.users.clone_from(&names.users);
+    report.contents.roles.clone_from(&names.roles);
+}
+
+/// What becomes of users and roles.
+pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
+    let policy = options.auth;
+    report.auth = AuthFacts {
+        enabled: auth.enabled,
+        users: auth.users.len() as u64,
+        roles: auth.roles.len() as u64,
+        permissions: auth.roles.iter().map(|role| role.permissions.len() as u64).sum(),
+        guest_dropped: auth.guest_dropped,
+        widened: auth.widened.clone(),
+        cut: auth.cut.clone(),
+        matched_nothing: auth.matched_nothing.clone(),
+    };
+    let contents = &report.contents;
+    let there = !contents.users.is_empty() || !contents.roles.is_empty();
+    let was_on = contents.auth_enabled == Some(true);
+    if policy == AuthPolicy::Ignore && there {
+        let (users, roles) = (contents.users.len() as u64, contents.roles.len() as u64);
+        let open = if was_on { ": authentication is on in v2, and v3 will be open to everyone" } else { "" };
+        let message = format!(
+            "{} ({}) and {} ({}) are left out{open}",
+            counted(users, "v2 user", "v2 users"),
+            first_of(&contents.users),
+            counted(roles, "role", "roles"),
+            first_of(&contents.roles)
+        );
+        report.warn("auth-left-out", message);
+    }
+    if policy == AuthPolicy::UsersOnly && was_on {
+        report.warn("auth-off", "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on");
+    }
+    if auth.guest_dropped {
+        let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
+        report.warn("guest-dropped", message);
+    }
+    if !auth.widened.is_empty() {
+        let names: Vec<String> = auth.widened.iter().map(|name| short(name)).collect();
+        let message = format!(
+            "{} more in v3 than in v2, because etcd 2.1 honours only the first of a user's roles that exists: {}",
+            counted(names.len() as u64, "user may do", "users may do"),
+            names.join(", ")
+        );
+        report.warn("roles-widen", message);
+    }
+    if options.transformer.is_some() && auth.roles.iter().any(|role| !role.permissions.is_empty()) {
+        let message = "permissions are carried over for the names of keys in v2: a transformer that names keys otherwise \
+                       takes them out of reach, or into it";
+        report.warn("permissions-by-v2-names", message);
+    }
+    if !auth.cut.is_empty() {
+        let count = counted(auth.cut.len() as u64, "permission", "permissions");
+        let message = format!("{count} lost keys that the rules leave out: {}", first_of(&auth.cut));
+        report.warn("permissions-cut", message);
+    }
+    if !auth.matched_nothing.is_empty() {
+        let count = counted(auth.matched_nothing.len() as u64, "permission is", "permissions are");
+        let message = format!("{count} left out, for no v2 key could match: {}", first_of(&auth.matched_nothing));
+        report.warn("permissions-without-keys", message);
+    }
+}
+
+/// What the tree holds.
+pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy: &Policy) {
+    let inventory = &plan.inventory;
+    let contents = &mut report.contents;
+    contents.keys = inventory.keys.keys;
+    contents.bytes = inventory.keys.bytes;
+    contents.directories = inventory.directories;
+    contents.empty_directories = inventory.empty_directories;
+    contents.hidden = inventory.hidden;
+    contents.ttl = inventory.ttl;
+    contents.expired = inventory.expired;
+    contents.expired_keys = inventory.expired_keys.iter().map(|(node, at)| expired_key(tree, *node, *at)).collect();
+    contents.renamed = plan.renamed;
+    contents.decoded = plan.decoded;
+    contents.replacements = inventory.replaced;
+    contents.oversized =
+        plan.oversized.iter().map(|(node, bytes)| Oversized { key: key_text(tree, *node), bytes: *bytes }).collect();
+    contents.first_elements = first_elements(&inventory.first_elements);
+    contents.other_elements = Some(inventory.first_elements.others()).filter(|others| others.elements > 0);
+    if plan.expired.keys > 0 {
+        let message = format!(
+            "{} had expired as of {} and {} left out (listed in the report; --expired keep takes them)",
+            counted(plan.expired.keys, "key", "keys"),
+            report.as_of,
+            if plan.expired.keys == 1 { "is" } else { "are" }
+        );
+        report.warn("expired", message);
+    }
+    if plan.beyond_leases > 0 {
+        let message = format!(
+            "{} with a TTL of more than {MAX_SECONDS} seconds, the longest that a lease can have: written without one",
+            counted(plan.beyond_leases, "key", "keys")
+        );
+        report.warn("ttl-too-long", message);
+    }
+    for rule in policy.rules.unused().into_iter().map(String::from).chain(policy.ttl.unused()) {
+        report.warn("unused-rule", format!("a rule matched nothing: {rule}"));
+    }
+}
+
+fn expired_key(tree: &Tree<'_>, node: NodeRef, at: Timestamp) -> ExpiredKey {
+    ExpiredKey { key: key_text(tree, node), expiration: at.to_string() }
+}
+
+/// The v2 key of a node.
+fn key_text(tree: &Tree<'_>, node: NodeRef) -> String {
+    text(path::user_key(&tree.path(node)))
+}
+
+fn first_elements(elements: &FirstElements) -> BTreeMap<String, Count> {
+    let mut out: BTreeMap<String, Count> = BTreeMap::new();
+    for (name, counted) in elements.listed() {
+        let entry = out.entry(text(name)).or_default();
+        *entry = entry.plus(counted);
+    }
+    out
+}
+
+/// What the order of rows showed.
+pub(super) fn order(report: &mut Report, ordered: &Ordered) {
+    if ordered.shared > 0 {
+        let message = format!(
+            "{} with the modified index of another: one revision, told apart by the sub revision",
+            counted(ordered.shared, "key", "keys")
+        );
+        report.warn("shared-index", message);
+    }
+    if ordered.created_after_modified > 0 {
+        let message = format!(
+            "{} with a created index above the modified one, which is written for both",
+            counted(ordered.created_after_modified, "key", "keys")
+        );
+        report.warn("created-after-modified", message);
+    }
+}
+
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,240 @@
+//! `inspect --wal`: the log, entry by entry, with what each did. Shows what `recover` does; decides nothing.
+
+use std::collections::HashMap;
+
+use super::Interrupted;
+use super::inspect::open_options;
+use crate::count::bytes;
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, V2Index};
+use crate::interrupt::Interrupt;
+use crate::options::{EntryFilter, WalOptions};
+use crate::pipeline::read::{backend, wal_dir};
+use crate::report::inspection::EntryLine;
+use crate::source::internal_request::V3Request;
+use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::wal::{EntryRef, Wal};
+use crate::transform::plan::NAMESPACE;
+use crate::v2store::apply::Effect;
+use crate::v2store::recover::{ReplayOptions, read_table_watched, recover_observed};
+
+/// Shows each entry of the log that the options ask for, in order.
+///
+/// # Errors
+/// As for a conversion's reading; there is no log ([`Reason::WalMissing`]); and what `show` returned.
+pub fn inspect_wal(
+    options: &WalOptions,
+    interrupted: Interrupted<'_>,
+    show: &mut dyn FnMut(&EntryLine) -> Result<()>,
+) -> Result<()> {
+    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live, interrupted) };
+    let shown = show_entries(options, &open_options, interrupted, show);
+    open_options.watch.settle(shown)
+}
+
+fn show_entries(
+    options: &WalOptions,
+    open_options: &OpenOptions<'_>,
+    interrupted: Interrupted<'_>,
+    show: &mut dyn FnMut(&EntryLine) -> Result<()>,
+) -> Result<()> {
+    let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
+        return Err(
+            Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
+        );
+    };
+    let Some(wal) = opened.wal() else {
+        return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
+    };
+    let effects = Effects::of(&opened, interrupted)?;
+    for (reference, counts) in entries(wal) {
+        interrupted()?;
+        if !(options.from_index..=options.to_index).contains(&reference.index.0) {
+            continue;
+        }
+        let entry = wal.entry(reference)?;
+        let (filter, mut line) = describe(&entry)?;
+        if !options.kinds.is_empty() && !options.kinds.iter().any(|kind| matches(*kind, filter)) {
+            continue;
+        }
+        let (effect, v2_index) = effects.word(reference.index, counts, &opened);
+        (line.effect, line.v2_index) = (effect, v2_index.map(|index| index.0));
+        place(&mut line, wal, reference, &entry);
+        show(&line)?;
+    }
+    effects.failure.map_or(Ok(()), Err)?;
+    opened.check_bytes(Interrupt::new(interrupted))?;
+    // What can be read was shown; that there was more is an error all the same.
+    let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
+    wals.find_map(Wal::take_damage).map_or(Ok(()), Err)
+}
+
+/// All entries by index, and whether each counts: a snapshot that was received later may have taken its place.
+fn entries(wal: &Wal) -> Vec<(&EntryRef, bool)> {
+    let mut entries: Vec<_> = wal.history().into_iter().map(|entry| (entry, true)).collect();
+    entries.extend(wal.unproven().map(|(entry, replaced)| (entry, !replaced)));
+    entries.sort_by_key(|(entry, _)| entry.index);
+    entries
+}
+
+/// What the entries did, as far as a replay shows it.
+#[derive(Default)]
+struct Effects {
+    of: HashMap<RaftIndex, (Effect, V2Index)>,
+    /// Why the replay ended early.
+    failure: Option<Error>,
+}
+
+impl Effects {
+    fn of(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
+        let mut effects = Effects::default();
+        if opened.log_only {
+            return Ok(effects);
+        }
+        let table = read_table_watched(opened, Interrupt::new(interrupted))?;
+        let backend = backend(opened, interrupted)?;
+        let mut of = HashMap::new();
+        let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
+            of.insert(applied.entry.index, (applied.effect, applied.v2_index));
+            Ok(())
+        };
+        let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+        let replayed = recover_observed(opened, &table, backend.applied(), &replay_options, observe);
+        interrupted()?;
+        // The entries are shown all the same, and then the damage.
+        effects.failure = replayed.err();
+        effects.of = of;
+        Ok(effects)
+    }
+
+    fn word(&self, index: RaftIndex, counts: bool, opened: &Opened) -> (String, Option<V2Index>) {
+        match self.of.get(&index) {
+            _ if !counts => ("replaced".to_string(), None),
+            Some((effect, v2_index)) => (effect_word(*effect), Some(*v2_index)),
+            None if opened.log_only => ("unknown".to_string(), None),
+            None if index <= opened.choice.index() => ("in the snapshot".to_string(), None),
+            None if self.failure.is_some() => ("unknown".to_string(), None),
+            None => ("not committed".to_string(), None),
+        }
+    }
+}
+
+fn place(line: &mut EntryLine, wal: &Wal, reference: &EntryRef, entry: &Entry<'_>) {
+    line.raft_index = entry.index.0;
+    line.term = entry.term.0;
+    line.bytes = entry.data.len() as u64;
+    line.offset = entry.data_offset;
+    line.segment = wal.segment_path(reference).file_name().unwrap_or_default().to_string_lossy().into_owned();
+}
+
+fn describe(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
+    if entry.kind != EntryKind::Normal {
+        return conf_change(entry);
+    }
+    let (filter, line) = match parse_proposal(entry.data, entry.data_offset)? {
+        Proposal::Empty => (EntryFilter::Empty, EntryLine::default()),
+        Proposal::V2(request) => self::request(&request),
+        Proposal::ClusterVersionSet(_) => (EntryFilter::V3, with_detail("cluster version")),
+        Proposal::MemberAttributesSet(_) => (EntryFilter::V3, with_detail("member attributes")),
+        Proposal::V3(request) => (EntryFilter::V3, v3_request(&request)),
+    };
+    Ok((filter, EntryLine { kind: word(filter), ..line }))
+}
+
+fn with_detail(detail: &str) -> EntryLine {
+    EntryLine { detail: vec![detail.to_string()], ..EntryLine::default() }
+}
+
+fn v3_request(request: &V3Request<'_>) -> EntryLine {
+    let parts = request.parts();
+    let name = parts.first().map_or(&[][..], |part| part.name);
+    EntryLine {
+        key: (!name.is_empty()).then(|| crate::pipeline::diagnostics::text(name)),
+        detail: parts.iter().map(|part| part.action.to_string()).collect(),
+        ..EntryLine::default()
+    }
+}
+
+fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
+    let change = parse_conf_change(entry.data, entry.data_offset)?;
+    let what = match change.kind {
+        ConfChangeKind::AddNode => "add",
+        ConfChangeKind::RemoveNode => "remove",
+        ConfChangeKind::UpdateNode => "update",
+        ConfChangeKind::AddLearnerNode => "add learner",
+    };
+    let line = EntryLine {
+        kind: word(EntryFilter::ConfChange),
+        key: Some(change.node_id.to_string()),
+        detail: vec![what.to_string()],
+        ..EntryLine::default()
+    };
+    Ok((EntryFilter::ConfChange, line))
+}
+
+fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
+    let filter = match request.method {
+        b"PUT" => EntryFilter::Put,
+        b"POST" => EntryFilter::Post,
+        b"DELETE" => EntryFilter::Delete,
+        b"SYNC" => EntryFilter::Sync,
+        b"QGET" => EntryFilter::Qget,
+        _ => EntryFilter::Empty,
+    };
+    let mut detail = Vec::new();
+    let mut say = |condition: bool, text: String| {
+        if condition {
+            detail.push(text);
+        }
+    };
+    say(request.dir, "dir".into());
+    say(request.recursive, "recursive".into());
+    say(request.refresh == Some(true), "refresh".into());
+    say(request.prev_exist.is_some(), format!("prevExist={}", request.prev_exist == Some(true)));
+    say(request.prev_index > 0, format!("prevIndex={}", request.prev_index));
+    say(!request.prev_value.is_empty(), format!("prevValue of {}", bytes(request.prev_value.len() as u64)));
+    say(request.expiration != 0, format!("expires {}", time(request.expiration)));
+    say(filter == EntryFilter::Sync, format!("at {}", time(request.time)));
+    let path = request.path.strip_prefix(NAMESPACE).unwrap_or(request.path);
+    let line = EntryLine {
+        key: (!path.is_empty()).then(|| crate::pipeline::diagnostics::text(path)),
+        value_bytes: request.is_write().then_some(request.val.len() as u64),
+        detail,
+        ..EntryLine::default()
+    };
+    (filter, line)
+}
+
+fn time(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_or_else(|_| nanoseconds.to_string(), |at| at.to_string())
+}
+
+fn matches(wanted: EntryFilter, found: EntryFilter) -> bool {
+    let write = matches!(found, EntryFilter::Put | EntryFilter::Post | EntryFilter::Delete);
+    wanted == found || (wanted == EntryFilter::Write && write)
+}
+
+fn word(filter: EntryFilter) -> String {
+    let word = match filter {
+        EntryFilter::Write => "write",
+        EntryFilter::Put => "put",
+        EntryFilter::Post => "post",
+        EntryFilter::Delete => "delete",
+        EntryFilter::Sync => "sync",
+        EntryFilter::Qget => "qget",
+        EntryFilter::ConfChange => "conf-change",
+        EntryFilter::V3 => "v3",
+        EntryFilter::Empty => "empty",
+    };
+    word.to_string()
+}
+
+fn effect_word(effect: Effect) -> String {
+    match effect {
+        Effect::Changed => "changed".to_string(),
+        Effect::Refused(code) => format!("refused {code}"),
+        Effect::None => "none".to_string(),
+    }
+}

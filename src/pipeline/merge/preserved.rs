@@ -1,0 +1,220 @@
+//! The v3 store that a merge keeps: read once, and added to what comes from v2 byte for byte.
+//!
+//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be kept is `existing`'s to say.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::bolt::Db;
+use crate::display::first_of;
+use crate::error::{Error, Reason, Result};
+use crate::ids::{LeaseId, Revision};
+use crate::image::{AuthState, Content, Pair, Stored};
+use crate::interrupt::Interrupt;
+use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
+use crate::options::{OnConflict, To};
+use crate::pipeline::diagnostics;
+use crate::report::Report;
+use crate::transform::auth::Auth;
+use crate::transform::conflicts::Living;
+
+/// The v3 data that are kept.
+#[derive(Debug, Default)]
+pub(in crate::pipeline) struct Kept<'m> {
+    /// Every change in the `key` bucket, in order.
+    pub(in crate::pipeline) pairs: Vec<Stored<'m>>,
+    /// The revision that the store stands at.
+    pub(in crate::pipeline) current: Revision,
+    /// Its leases, and those that a key names without there being one.
+    pub(in crate::pipeline) leases_in_use: HashSet<LeaseId>,
+    /// Compaction marks: begun, ended.
+    pub(in crate::pipeline) compacted: (Option<Revision>, Option<Revision>),
+    /// Keys that are not deleted.
+    living: BTreeMap<&'m [u8], Living>,
+    /// All other buckets.
+    buckets: BTreeMap<&'static [u8], Vec<Pair>>,
+}
+
+impl<'m> Kept<'m> {
+    /// Reads a store that is sound and stands at this revision.
+    ///
+    /// # Errors
+    /// There is a bucket that could not be kept; an interruption.
+    pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Kept<'m>> {
+        let mut kept = Kept { current, ..Kept::default() };
+        kept.read_buckets(db, interrupt)?;
+        let leases = kept.buckets.get(schema::LEASE).into_iter().flatten();
+        kept.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
+        let mark = |key: &[u8]| kept.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
+        kept.compacted = (mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT));
+        Ok(kept)
+    }
+
+    fn read_buckets(&mut self, db: &Db<'m>, interrupt: Interrupt<'_>) -> Result<()> {
+        let damaged = |e: crate::bolt::Damage| e.into_error(Reason::Damaged);
+        for bucket in &db.root() {
+            let bucket = bucket.map_err(damaged)?;
+            let Some(name) = schema::BUCKETS.into_iter().find(|name| *name == bucket.key) else {
+                let name = bucket.key.escape_ascii();
+                let message =
+                    format!("the v3 backend has a bucket {name}, which no etcd up to 3.7 knows: it cannot be kept");
+                return Err(Error::new(Reason::UnsupportedFormat, message).at(bucket.offset));
+            };
+            let tree = db.open_bucket(&bucket).map_err(damaged)?;
+            let mut pairs = Vec::new();
+            for pair in &tree {
+                interrupt.ask()?;
+                let pair = pair.map_err(damaged)?;
+                if name == schema::KEY {
+                    self.change(Stored { key: pair.key, value: pair.value }, pair.value_offset())?;
+                } else {
+                    pairs.push((pair.key.to_vec(), pair.value.to_vec()));
+                }
+            }
+            self.buckets.insert(name, pairs);
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing that anybody could miss.
+    pub(in crate::pipeline) fn is_empty(&self) -> bool {
+        // Every server leaves a revision in `auth`; without users it says nothing.
+        let others = [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES];
+        let bare = |bucket: &&[u8]| self.buckets.get(*bucket).is_none_or(Vec::is_empty);
+        self.pairs.is_empty() && self.compacted == (None, None) && others.iter().all(bare)
+    }
+
+    /// Leaves out what must not be in an output of that form: restoring a snapshot makes a cluster of its own (FORMATS 9.7,
+    /// 10.5), and the raft position is the conversion's.
+    pub(in crate::pipeline) fn leave_out_of(&mut self, to: To) {
+        if to == To::Snapshot {
+            for bucket in [schema::ALARM, schema::CLUSTER, schema::MEMBERS, schema::MEMBERS_REMOVED] {
+                self.buckets.remove(bucket);
+            }
+        }
+        let meta = self.buckets.entry(schema::META).or_default();
+        meta.retain(|(key, _)| to == To::Backend && !Meta::KEYS.contains(&key.as_slice()));
+    }
+
+    /// The value of a key in a bucket other than `key`.
+    pub(in crate::pipeline) fn value(&self, bucket: &[u8], key: &[u8]) -> Option<&[u8]> {
+        let mut pairs = self.buckets.get(bucket)?.iter();
+        pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
+    }
+
+    /// The keys of a bucket other than `key`.
+    pub(in crate::pipeline) fn names(&self, bucket: &[u8]) -> HashSet<&[u8]> {
+        self.buckets.get(bucket).into_iter().flatten().map(|(name, _)| name.as_slice()).collect()
+    }
+
+    /// Whether clients have to log in.
+    pub(in crate::pipeline) fn auth_is_on(&self) -> bool {
+        self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
+    }
+
+    /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
+    pub(in crate::pipeline) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
+        match end {
+            [] => self.living.contains_key(start),
+            [0] => self.living.range(start..).next().is_some(),
+            _ if end <= start => false,
+            _ => self.living.range(start..end).next().is_some(),
+        }
+    }
+
+    fn change(&mut self, stored: Stored<'m>, offset: u64) -> Result<()> {
+        let kv = KeyValue::decode(stored.value, offset)?;
+        if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
+            self.living.remove(kv.key);
+        } else {
+            if kv.lease.0 != 0 {
+                self.leases_in_use.insert(kv.lease);
+            }
+            let living = Living { create: kv.create_revision, version: kv.version };
+            self.living.insert(kv.key, living);
+        }
+        self.pairs.push(stored);
+        Ok(())
+    }
+
+    /// The key of that name, if v3 has one.
+    pub(in crate::pipeline) fn living(&self, key: &[u8]) -> Option<Living> {
+        self.living.get(key).copied()
+    }
+
+    /// Every key that is not deleted, sorted.
+    pub(in crate::pipeline) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
+        self.living.iter().map(|(key, living)| (*key, *living))
+    }
+
+    /// Joins the users and roles of v2 to those that are there.
+    ///
+    /// # Errors
+    /// [`Reason::Conflict`] for names that both have, as the policy has it; [`Reason::AuthInvalid`] if nobody could administer
+    /// what comes out.
+    pub(in crate::pipeline) fn join_auth(
+        &mut self,
+        auth: &Auth,
+        on_conflict: OnConflict,
+        report: &mut Report,
+    ) -> Result<()> {
+        let mut take = |name: &'static [u8]| self.buckets.remove(name).unwrap_or_default();
+        let had =
+            AuthState { flags: take(schema::AUTH), users: take(schema::AUTH_USERS), roles: take(schema::AUTH_ROLES) };
+        let was_on = had.is_enabled();
+        let v2_is_there = !auth.users.is_empty() || !auth.roles.is_empty();
+        if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
+            let message = "users and roles of v2 and v3 have one key space now: roles with wide permissions reach keys of the other \
+                           side, so check them";
+            report.warn("auth-merged", message);
+        }
+        if auth.enabled && !was_on {
+            let message = "authentication was off in v3 and is on in v2: v3 clients have to log in from now on";
+            report.warn("auth-turned-on", message);
+        }
+        if was_on && report.contents.auth_enabled != Some(true) {
+            let message =
+                "authentication was on in v3 and off in v2: clients of the v2 keys have to log in from now on";
+            report.warn("auth-turned-on", message);
+        }
+        let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;
+        if !both.is_empty() {
+            let names: Vec<String> =
+                both.iter().map(|(what, name)| format!("{what} {}", diagnostics::text(name))).collect();
+            let first = first_of(&names);
+            report.existing.get_or_insert_default().auth_conflicts = names;
+            let what = match on_conflict {
+                OnConflict::Fail => {
+                    let message = format!(
+                        "v2 and v3 both have, and not alike: {first}; give --on-conflict keep-v3 or take-v2, or --auth ignore"
+                    );
+                    return Err(Error::new(Reason::Conflict, message));
+                }
+                OnConflict::KeepV3 => "kept as v3 has them",
+                OnConflict::TakeV2 => "taken from v2",
+            };
+            report.warn("auth-conflict", format!("users and roles that both have are {what}: {first}"));
+        }
+        if joined.is_enabled() && !joined.has_administrator() {
+            let message = "authentication is on, and there is no user root with a password and the role root, without whom nobody \
+                           could administer v3: give another --on-conflict, or --auth ignore";
+            return Err(Error::new(Reason::AuthInvalid, message));
+        }
+        self.buckets.insert(schema::AUTH, joined.flags);
+        self.buckets.insert(schema::AUTH_USERS, joined.users);
+        self.buckets.insert(schema::AUTH_ROLES, joined.roles);
+        Ok(())
+    }
+
+    /// Adds all that is kept to what comes from v2.
+    pub(in crate::pipeline) fn add_to<'t>(&'t self, content: &mut Content<'t, 'm>) {
+        content.keep(&self.pairs);
+        for (bucket, pairs) in &self.buckets {
+            content.add(bucket, pairs);
+        }
+    }
+
+    /// Leases that are kept.
+    pub(in crate::pipeline) fn lease_count(&self) -> u64 {
+        self.buckets.get(schema::LEASE).map_or(0, Vec::len) as u64
+    }
+}

@@ -1,0 +1,231 @@
+//! v3 writes that stand in the log above what the v3 backend says to have applied.
+//!
+//! They are not applied here, so a merge must not lose them. But a backend may be further than it says: etcd up to 3.4 notes its
+//! raft index only with changes of keys, users and roles, not with a lease, a compaction or a request that changed nothing. What
+//! the backend shows already is no loss.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::count::counted;
+use crate::display::short;
+use crate::error::{Error, Reason, Result};
+use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
+use crate::mvcc::schema;
+use crate::pipeline::diagnostics;
+use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::read::Backend;
+use crate::report::facts::LateWrite;
+use crate::source::internal_request::{V3Request, V3Write};
+use crate::source::open::Opened;
+use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::source::wal::Wal;
+use crate::v2store::recover::Recovered;
+
+/// A v3 write, and where it stands.
+pub(in crate::pipeline) type Late<'m> = (RaftIndex, V3Request<'m>);
+
+/// Committed v3 writes above the backend's consistent index.
+pub(in crate::pipeline) fn above<'m>(
+    opened: &'m Opened,
+    backend: &Backend<'m>,
+    recovered: &Recovered<'m>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Late<'m>>> {
+    let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
+    let start = opened.choice.index();
+    // What the replay did not see because it began behind it.
+    let before = |index: RaftIndex| index > applied && index <= start;
+    let wal = opened.wal().filter(|_| start > applied);
+    let mut late = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
+    late.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
+    Ok(late)
+}
+
+/// v3 writes in any of the logs that are not known to be committed.
+pub(in crate::pipeline) fn left_out<'m>(
+    opened: &'m Opened,
+    applied: RaftIndex,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Late<'m>>> {
+    let mut found = BTreeMap::new();
+    for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
+        found.extend(writes(wal, &|index| index > applied, interrupt)?);
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The v3 writes of a log at these indexes.
+fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool, interrupt: Interrupt<'_>) -> Result<Vec<Late<'m>>> {
+    let mut found = Vec::new();
+    for reference in wal.entries().iter().filter(|entry| wanted(entry.index) && entry.kind == EntryKind::Normal) {
+        interrupt.ask()?;
+        let entry = wal.entry(reference)?;
+        if let Ok(Proposal::V3(request)) = parse_proposal(entry.data, entry.data_offset)
+            && request.writes()
+        {
+            found.push((entry.index, request));
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the writes that the store does not show: what one leaves when it is done is not there.
+pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>> {
+    let parts: Vec<Vec<V3Write<'_>>> = late.iter().map(|(_, request)| request.parts()).collect();
+    let [leases, users, roles] =
+        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| kept.names(bucket));
+    let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
+    let mut revoked: HashMap<i64, usize> = HashMap::new();
+    for (at, part) in parts.iter().enumerate().flat_map(|(at, parts)| parts.iter().map(move |part| (at, part))) {
+        if part.action == "revoke lease" {
+            revoked.insert(part.number, at);
+        }
+    }
+    let shown = |at: usize, part: &V3Write<'_>| match part.action {
+        // A put leaves a revision, and with it the raft index would be there.
+        "delete" => !kept.any_in(part.name, part.end),
+        "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
+        "revoke lease" => !has_lease(part.number),
+        "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
+        "enable auth" => kept.auth_is_on(),
+        "disable auth" => !kept.auth_is_on(),
+        "add user" => users.contains(part.name),
+        "delete user" => !users.contains(part.name),
+        "add role" => roles.contains(part.name),
+        "delete role" => !roles.contains(part.name),
+        _ => false,
+    };
+    let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
+    let lost = parts.iter().enumerate().map(lost);
+    late.iter().zip(lost).filter(|(_, lost)| *lost).map(|(late, _)| *late).collect()
+}
+
+/// The writes in the report's words, one line for each key.
+pub(in crate::pipeline) fn lines(late: &[Late<'_>]) -> Vec<LateWrite> {
+    let lines = |(index, request): &Late<'_>| {
+        let raft_index = index.0;
+        let line = |part: V3Write<'_>| LateWrite {
+            raft_index,
+            action: part.action.to_string(),
+            name: (!part.name.is_empty()).then(|| diagnostics::text(part.name)),
+            number: (part.number != 0).then_some(part.number),
+        };
+        request.parts().into_iter().map(line).collect::<Vec<_>>()
+    };
+    late.iter().flat_map(lines).collect()
+}
+
+/// How many writes a message names; the report has all.
+const NAMED: usize = 20;
+
+/// Names the writes that a merge would lose, and the cure.
+pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Error {
+    let lines = lines(late);
+    let name = |write: &LateWrite| {
+        let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
+        let number = match write.number {
+            Some(id) if write.action.ends_with("lease") => format!(" {id:x}"),
+            Some(number) => format!(" {number}"),
+            None => String::new(),
+        };
+        format!("{}{of}{number} (raft index {})", write.action, write.raft_index)
+    };
+    let named: Vec<String> = lines.iter().take(NAMED).map(name).collect();
+    let more = lines.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
+    // Only a change of a key makes every etcd note how far it is.
+    let puts = lines.iter().any(|write| write.action == "put");
+    let cure = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
+    let message = format!(
+        "{} committed in the log above raft index {applied}, where the v3 backend stands, and not in it: {}{more}; start that etcd \
+         once and {cure}, then convert again",
+        counted(late.len() as u64, "v3 write is", "v3 writes are"),
+        named.join(", ")
+    );
+    Error::new(Reason::V3Late, message).in_file(opened.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bolt::{self, Bucket, Db, OwnedRows};
+    use crate::ids::{LeaseId, Revision};
+    use crate::mvcc::{KeyValue, Lease, RevisionKey};
+
+    /// A store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.
+    fn image() -> Vec<u8> {
+        let revision = Revision(5);
+        let kv = KeyValue {
+            key: b"/a",
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            ..KeyValue::default()
+        };
+        let mut value = vec![0; kv.encoded_len()];
+        kv.encode(&mut value).unwrap();
+        let lease = Lease { id: LeaseId(7), ttl: 60, remaining_ttl: 0 };
+        let pair = |key: &[u8], value: &[u8]| OwnedRows::new(vec![(key.to_vec(), value.to_vec())]);
+        let rows = [
+            (schema::AUTH, pair(schema::AUTH_ENABLED, &[1])),
+            (schema::AUTH_USERS, pair(b"bob", b"\x0a\x03bob")),
+            (schema::KEY, pair(&RevisionKey::put(revision, 0).to_bytes(), &value)),
+            (schema::LEASE, pair(&lease.key(), &lease.encode().unwrap())),
+            (schema::META, pair(schema::SCHEDULED_COMPACT, &RevisionKey::put(Revision(3), 0).to_bytes())),
+        ];
+        let buckets: Vec<Bucket<'_>> = rows.iter().map(|(name, rows)| Bucket { name, rows }).collect();
+        bolt::image(&buckets).unwrap()
+    }
+
+    /// Which of these requests are not shown.
+    fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
+        let image = image();
+        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
+        let late: Vec<Late<'_>> = (1..)
+            .map(RaftIndex)
+            .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))
+            .collect();
+        let lost = not_shown(&late, &kept);
+        late.iter().map(|late| lost.contains(late)).collect()
+    }
+
+    #[test]
+    fn what_the_backend_shows_is_not_lost() {
+        for (field, message, is_lost) in [
+            (4, &b"\x0a\x02/a"[..], true),
+            (5, b"\x0a\x02/b", false),
+            (5, b"\x0a\x02/a", true),
+            (5, b"\x0a\x01/\x12\x010", true),
+            (5, b"\x0a\x02/b\x12\x01\0", false),
+            (6, b"", false),
+            (6, b"\x12\x06\x1a\x04\x0a\x02/b", false),
+            (6, b"\x12\x06\x12\x04\x0a\x02/b", true),
+            (7, b"\x08\x03", false),
+            (7, b"\x08\x04", true),
+            (7, b"\x08\x06", false),
+            (8, b"\x08\x3c\x10\x07", false),
+            (8, b"\x08\x3c\x10\x08", true),
+            (9, b"\x08\x07", true),
+            (9, b"\x08\x08", false),
+            (1000, b"", false),
+            (1011, b"", true),
+            (1100, b"\x0a\x03bob", false),
+            (1100, b"\x0a\x03eve", true),
+            (1101, b"\x0a\x03bob", true),
+            (1101, b"\x0a\x03eve", false),
+            (1200, b"\x0a\x03bob", true),
+            (1103, b"\x0a\x03bob", true),
+        ] {
+            assert_eq!(lost(&[(field, message)]), [is_lost], "{field} {}", message.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_lease_that_came_and_went_is_not_missed() {
+        let (grant, revoke) = ((8, &b"\x08\x3c\x10\x09"[..]), (9, &b"\x08\x09"[..]));
+        assert_eq!(lost(&[grant, revoke]), [false, false]);
+        assert_eq!(lost(&[revoke, grant]), [false, true]);
+    }
+}

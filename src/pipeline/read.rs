@@ -1,0 +1,217 @@
+//! From files to the tree: open, hash, parse, replay. Shared by `convert` and `inspect`.
+
+use std::cmp::Reverse;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::{Interrupted, Observer, diagnostics};
+use crate::bolt::Db;
+use crate::count::counted;
+use crate::display::short;
+use crate::error::{Error, Reason, Result};
+use crate::ids::{MemberId, RaftIndex};
+use crate::interrupt::{self, Interrupt};
+use crate::limits;
+use crate::mvcc::schema;
+use crate::options::WalDir;
+use crate::output::snapshot::hex;
+use crate::report::{Report, SourceFile};
+use crate::source::dir;
+use crate::source::map::Map;
+use crate::source::open::{Member, Opened};
+use crate::source::recognise;
+use crate::v2store::membership;
+use crate::v2store::recover::{BackendProof, read_table_watched};
+use crate::v2store::table::Table;
+use crate::verify::{V2v3Tree, V3Content, v3_content};
+
+/// Where the log is, in the words of the source.
+pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
+    match option {
+        None => dir::WalDir::Default,
+        Some(WalDir::None) => dir::WalDir::None,
+        Some(WalDir::Dir(path)) => dir::WalDir::At(path.clone()),
+    }
+}
+
+/// Reads the snapshot's store and hashes the source's files, side by side.
+pub(super) fn read_and_hash<'m>(
+    opened: &'m Opened,
+    observer: &dyn Observer,
+    interrupted: Interrupted<'_>,
+) -> Result<(Table<'m>, Vec<SourceFile>)> {
+    let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
+    observer.stage("reading", Some(bytes));
+    let asked = || {
+        observer.advance(interrupt::CHUNK as u64);
+        interrupted()
+    };
+    let (table, files) =
+        rayon::join(|| read_table_watched(opened, Interrupt::new(interrupted)), || hash_files(opened, &asked));
+    // A run that was interrupted says so, whatever else went wrong.
+    let files = files?;
+    Ok((table?, files))
+}
+
+fn hash_files(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Vec<SourceFile>> {
+    opened.maps().into_par_iter().map(|map| source_file(map, interrupted)).collect()
+}
+
+/// What a file is: its path, its size, its sha256. A long hole at its end is not read.
+pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<SourceFile> {
+    let mut sha256 = Sha256::new();
+    for chunk in map.bytes().chunks(interrupt::CHUNK) {
+        interrupted()?;
+        sha256.update(chunk);
+    }
+    let (read, bytes) = (map.bytes().len() as u64, map.file_len());
+    let is_whole = bytes - read <= limits::MAX_HOLES;
+    if is_whole {
+        let zeros = [0; 1 << 16];
+        let mut rest = usize::try_from(bytes - read).unwrap_or(0);
+        while let Some(part) = zeros.get(..rest.min(zeros.len())).filter(|part| !part.is_empty()) {
+            interrupted()?;
+            sha256.update(part);
+            rest -= part.len();
+        }
+    }
+    Ok(SourceFile {
+        path: map.path().display().to_string(),
+        bytes,
+        sha256: hex(&sha256.finalize()),
+        hashed_bytes: (!is_whole).then_some(read),
+    })
+}
+
+/// What the source's v3 backend holds, where it has one.
+#[derive(Debug, Default)]
+pub(super) struct Backend<'m> {
+    pub(super) content: V3Content,
+    pub(super) consistent_index: Option<RaftIndex>,
+    /// The number of the members that it holds.
+    members: Option<u64>,
+    /// The file, and which of the members it is of.
+    pub(super) map: Option<&'m Map>,
+    /// Why the backend cannot be read, where it cannot: the v2 keys do not need it.
+    pub(super) unusable: Option<Error>,
+    member: usize,
+}
+
+/// Looks into the v3 backends of the data directories, of which the one that is furthest on counts: they differ in nothing
+/// else.
+///
+/// # Errors
+/// What `interrupted` returned.
+pub(super) fn backend<'m>(opened: &'m Opened, interrupted: Interrupted<'_>) -> Result<Backend<'m>> {
+    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.choice.index(), interrupted) };
+    let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
+    // Of equals the one of the lowest id, whatever the order in which they were named.
+    let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
+    found.sort_by_key(|found| {
+        (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
+    });
+    // One whose reading was interrupted only looks damaged.
+    interrupted()?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// The backend that came with the chosen snapshot, if that is newer than `db` (FORMATS 2.4).
+fn backend_of<'m>(member: &'m Member, start: RaftIndex, interrupted: Interrupted<'_>) -> Backend<'m> {
+    let own = member.db.as_ref().map(|map| content(map, interrupted)).unwrap_or_default();
+    let behind = own.consistent_index.is_none_or(|index| index < start);
+    let received = member.received_dbs.iter().find(|(index, _)| *index == start);
+    match received.filter(|_| behind) {
+        Some((_, received)) => content(received, interrupted),
+        None => own,
+    }
+}
+
+/// A file of 0 bytes is a database that nothing was written to yet: etcd makes a new one of it.
+fn content<'m>(map: &'m Map, interrupted: Interrupted<'_>) -> Backend<'m> {
+    if map.bytes().is_empty() {
+        return Backend::default();
+    }
+    if let Some(found) = recognise::foreign(map.bytes()) {
+        return Backend {
+            map: Some(map),
+            unusable: Some(found.refuse(map.path(), "a v3 backend")),
+            ..Backend::default()
+        };
+    }
+    let db = Db::open(map.bytes()).map(|db| db.watched(Interrupt::new(interrupted)));
+    match db.and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
+        Ok((content, members)) => {
+            let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
+            Backend { content, consistent_index, members, map: Some(map), ..Backend::default() }
+        }
+        Err(damage) => {
+            let error =
+                damage.into_error(Reason::V3Unreadable).context("the v3 backend cannot be read").in_file(map.path());
+            Backend { map: Some(map), unusable: Some(error), ..Backend::default() }
+        }
+    }
+}
+
+/// The number of the members that a backend holds; `None` where it has none, or they cannot be read.
+fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
+    #[derive(serde::Deserialize)]
+    struct Member {
+        id: u64,
+        #[serde(default, rename = "isLearner")]
+        is_learner: bool,
+    }
+    let Some(bucket) = db.bucket(schema::MEMBERS)? else { return Ok(None) };
+    let mut members = Vec::new();
+    for pair in bucket.iter() {
+        let Ok(member) = serde_json::from_slice::<Member>(pair?.value) else { return Ok(None) };
+        members.push((MemberId(member.id), member.is_learner));
+    }
+    Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
+}
+
+/// A v2 tree inside v3, in words.
+pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
+    let prefix = short(&diagnostics::text(&tree.prefix));
+    format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
+}
+
+/// What a v3 database holds, in words.
+pub(super) fn describe_v3(map: &Map, interrupted: Interrupted<'_>) -> Result<String> {
+    let backend = content(map, interrupted);
+    interrupted()?;
+    let described = backend.describe().unwrap_or_else(|| "nothing in it".to_string());
+    backend.unusable.map_or(Ok(described), Err)
+}
+
+impl Backend<'_> {
+    /// What it proves: which entries are committed, and whose it is.
+    pub(super) fn applied(&self) -> Option<BackendProof> {
+        self.map?;
+        let V3Content { used, term, conf_state, .. } = self.content;
+        let index = self.consistent_index.unwrap_or(RaftIndex(0));
+        let (marked, members) = (term.is_some() || conf_state, self.members);
+        Some(BackendProof { member: self.member, index, used, marked, term, members })
+    }
+
+    /// Warns of a backend that cannot be read.
+    pub(super) fn note_unusable(&self, report: &mut Report) {
+        if let Some(error) = &self.unusable {
+            report.warn("v3-unreadable", error.to_string());
+        }
+    }
+
+    /// What of v3 data there is, in words; `None` where there is none.
+    pub(super) fn describe(&self) -> Option<String> {
+        let V3Content { keys, leases, users, roles, .. } = self.content;
+        let found =
+            [(keys, "key", "keys"), (leases, "lease", "leases"), (users, "user", "users"), (roles, "role", "roles")];
+        let parts: Vec<String> = found
+            .iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| counted(*count, one, many))
+            .collect();
+        let trees = self.content.v2v3.iter().map(|tree| format!("among them {}", v2v3_words(tree)));
+        if parts.is_empty() { None } else { Some(parts.into_iter().chain(trees).collect::<Vec<_>>().join(", ")) }
+    }
+}

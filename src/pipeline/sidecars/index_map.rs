@@ -1,0 +1,141 @@
+//! `--index-map`: which v2 node each pair of the output comes from, taken from the file that was written (CLI.md).
+//!
+//! The file says which pairs there are, under which revisions and names; the plan says which nodes they come from. A pair
+//! that the plan does not know is v3's own, where the source had v3 data that is kept; anywhere else it breaks the books.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use crate::bolt::{Damage, Db, Pair};
+use crate::error::{Error, Reason, Result};
+use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map};
+use crate::ids::Revision;
+use crate::interrupt::Interrupt;
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::options::ConvertOptions;
+use crate::output::Digested;
+use crate::output::sidecar::Sidecar;
+use crate::output::snapshot::hex;
+use crate::pipeline::Interrupted;
+use crate::pipeline::prepare::Prepared;
+use crate::transform::plan::Row;
+use crate::transform::revisions::{Numbering, Pairs};
+use crate::v2store::path;
+
+/// Writes the index map of a conversion into `out`, from the output as it lies on disk, and reads it back unless the options
+/// say no.
+///
+/// # Errors
+/// The output holds other pairs than were to be written ([`Reason::Unbalanced`]); the map cannot be written, or is not what
+/// was written into it; what `interrupted` returned.
+pub(in crate::pipeline) fn write(
+    out: &Sidecar,
+    prepared: &Prepared<'_>,
+    file: &[u8],
+    digested: &Digested,
+    options: &ConvertOptions,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
+    let db = Db::open(file).map_err(damaged)?;
+    let entries = entries(&db, prepared.pairs(), options.existing.keeps_v3(), interrupted)?;
+    let last = entries.last().map_or(Revision(1), |entry| entry.revision);
+    let compact_revision = compact_revision(&db)?;
+    let numbering = match prepared.ordered.numbering {
+        Numbering::Keep => "keep",
+        Numbering::Dense(_) => "dense",
+    };
+    let facts = Facts {
+        etcdlift: env!("CARGO_PKG_VERSION").into(),
+        numbering: numbering.into(),
+        v2_index: prepared.v2_index(),
+        // As etcd finds it at boot.
+        revision: last.max(compact_revision).max(Revision(1)),
+        compact_revision,
+        output_sha256: hex(&digested.sha256),
+    };
+    let interrupt = Interrupt::new(interrupted);
+    interrupt.ask()?;
+    write_map(out.temp_path(), &facts, &entries, interrupt).map_err(|e| e.in_file(out.path()))?;
+    interrupted()?;
+    if options.verify { compare(out.temp_path(), &facts, &entries, interrupt) } else { Ok(()) }
+}
+
+/// The pairs of the output with the nodes that they come from. Rows and file are both in the order of revisions.
+fn entries<'a>(
+    db: &Db<'a>,
+    pairs: Pairs<'a, '_>,
+    others: bool,
+    interrupted: Interrupted<'_>,
+) -> Result<Vec<Entry<'a>>> {
+    let mut entries = Vec::with_capacity(pairs.ordered.rows.len());
+    let mut rows = pairs.ordered.rows.iter().peekable();
+    let bucket = db.bucket(schema::KEY).map_err(damaged)?;
+    for pair in bucket.iter().flat_map(|bucket| bucket.iter()) {
+        if entries.len().is_multiple_of(1 << 16) {
+            interrupted()?;
+        }
+        let pair = pair.map_err(damaged)?;
+        let (revision, kv) = decode(&pair)?;
+        let planned = rows.peek().map(|row| (row.main, i64::from(row.sub)).cmp(&(revision.main, revision.sub)));
+        let row = match planned {
+            Some(Ordering::Equal) => rows.next(),
+            Some(Ordering::Greater) | None if others => None,
+            Some(Ordering::Less) => return Err(unbalanced("a pair that was to be written is not in the output")),
+            Some(Ordering::Greater) | None => {
+                return Err(unbalanced("the output holds a pair that was not to be written"));
+            }
+        };
+        if row.is_some_and(|row| *kv.key != *pairs.key(row)) {
+            return Err(unbalanced("another key stands in the place of one that was to be written"));
+        }
+        entries.push(Entry {
+            revision: revision.main,
+            sub: revision.sub.cast_unsigned(),
+            deleted: revision.tombstone,
+            key: Cow::Borrowed(kv.key),
+            node: row.and_then(|row| origin(pairs, row)),
+        });
+    }
+    if rows.next().is_some() {
+        return Err(unbalanced("the output ends before all pairs that were to be written are in it"));
+    }
+    Ok(entries)
+}
+
+/// The node of a row; none for what a transformer added.
+fn origin<'a>(pairs: Pairs<'a, '_>, row: &Row) -> Option<Origin<'a>> {
+    if pairs.is_added(row) {
+        return None;
+    }
+    let key = match pairs.tree.path(row.node) {
+        Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
+        Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
+    };
+    Some(Origin { index: pairs.tree.modified(row.node), key, dir: row.marker })
+}
+
+fn decode<'a>(pair: &Pair<'a>) -> Result<(RevisionKey, KeyValue<'a>)> {
+    let key = RevisionKey::decode(pair.key).ok_or_else(|| unbalanced("a pair of the output has no revision"))?;
+    let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| unbalanced(e.expected))?;
+    Ok((key, kv))
+}
+
+/// The revision that the output is compacted at; 0 for none.
+fn compact_revision(db: &Db<'_>) -> Result<Revision> {
+    let Some(meta) = db.bucket(schema::META).map_err(damaged)? else { return Ok(Revision(0)) };
+    let mut compacted = Revision(0);
+    for name in [schema::FINISHED_COMPACT, schema::SCHEDULED_COMPACT] {
+        let mark = meta.get(name).map_err(damaged)?;
+        let revision = mark.and_then(|mark| RevisionKey::decode(mark.value)).map(|mark| mark.main);
+        compacted = compacted.max(revision.unwrap_or_default());
+    }
+    Ok(compacted)
+}
+
+fn damaged(e: Damage) -> Error {
+    e.into_error(Reason::VerifyFailed)
+}
+
+fn unbalanced(message: &str) -> Error {
+    Error::new(Reason::Unbalanced, format!("the books do not balance: {message}"))
+}

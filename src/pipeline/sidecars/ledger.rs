@@ -1,0 +1,292 @@
+//! The ledger: one line for every v2 node, taken from the file that was written (CLI.md, `--ledger`).
+//!
+//! The tree says which nodes there are, the output what became of them; a node without a pair or a reason, and a pair without
+//! a node, break the books. Lines are made on all threads and written in order.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::bolt::{Db, Pair};
+use crate::display;
+use crate::error::{Error, Reason, Result};
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::output::sidecar::Sidecar;
+use crate::output::snapshot::hex;
+use crate::pipeline::Interrupted;
+use crate::pipeline::prepare::Prepared;
+use crate::report::ledger::{Line, Written, text_or_base64};
+use crate::report::{Balance, Count};
+use crate::transform::plan::{NAMESPACE, Row, Why};
+use crate::transform::revisions::Pairs;
+use crate::v2store::path;
+use crate::v2store::table::Shadowed;
+use crate::v2store::tree::{NodeRef, Tree};
+
+/// Lines that are made as one.
+const CHUNK: usize = 1 << 14;
+
+/// Bytes of lines that are written as one: the path of a directory may be long, and there may be many of one length.
+const LINES_BYTES: usize = 1 << 20;
+
+/// Writes the ledger of a conversion into `out`. `file` is the output as it lies on disk; in a dry run there is none, and the
+/// plan speaks for it.
+///
+/// # Errors
+/// [`Reason::Unbalanced`] if the lines do not add up to the books; the file cannot be read or the ledger not be written; what
+/// `interrupted` returned.
+pub(in crate::pipeline) fn write(
+    out: &mut Sidecar,
+    prepared: &Prepared<'_>,
+    file: Option<&[u8]>,
+    balance: &Balance,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
+    let mut ledger = Ledger { prepared, pairs: prepared.pairs(), counted: Balance::default(), lines: Vec::new() };
+    let mut io_error = None;
+    let written = out.write(|writer| {
+        let mut emit = |lines: &mut Vec<u8>| {
+            let written = writer.write_all(lines);
+            lines.clear();
+            written.map_err(|e| {
+                io_error = Some(e);
+                Error::new(Reason::OutputFailed, "cannot write the ledger")
+            })
+        };
+        ledger.rows(file, interrupted, &mut emit)?;
+        ledger.left_out(&prepared.plan.left_out, interrupted, &mut emit)?;
+        ledger.directories(interrupted, &mut emit)?;
+        ledger.shadowed(&mut emit)
+    });
+    if let Some(e) = io_error {
+        return Err(out.failed(e));
+    }
+    written?;
+    ledger.check(balance)
+}
+
+struct Ledger<'p, 'm> {
+    prepared: &'p Prepared<'m>,
+    pairs: Pairs<'p, 'm>,
+    counted: Balance,
+    lines: Vec<u8>,
+}
+
+type Emit<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<()>;
+
+impl Ledger<'_, '_> {
+    /// What is written, in the order of revisions.
+    fn rows(&mut self, file: Option<&[u8]>, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
+        let db = file.map(Db::open).transpose().map_err(damaged)?;
+        let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
+        // Behind what was kept of v3.
+        let kept = usize::try_from(self.prepared.kept_pairs()).unwrap_or(usize::MAX);
+        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(kept));
+        let pairs = self.pairs;
+        for rows in pairs.ordered.rows.chunks(CHUNK) {
+            interrupted()?;
+            let on_disk: Vec<Option<Pair<'_>>> = match &mut found {
+                None => vec![None; rows.len()],
+                Some(found) => {
+                    let taken = found.by_ref().take(rows.len()).map(|pair| pair.map(Some));
+                    taken.collect::<Result<_, _>>().map_err(damaged)?
+                }
+            };
+            if on_disk.len() < rows.len() {
+                return Err(unbalanced("the output ends before all keys that were to be written are in it"));
+            }
+            let lines: Vec<Line> = rows
+                .par_iter()
+                .zip(&on_disk)
+                .map(|(row, pair)| row_line(pairs, row, pair.as_ref()))
+                .collect::<Result<_>>()?;
+            for (row, line) in rows.iter().zip(&lines) {
+                if !row.marker && !pairs.is_added(row) {
+                    self.counted.written.add(weight(pairs.tree, row.node));
+                }
+                self.push(line)?;
+            }
+            emit(&mut self.lines)?;
+        }
+        if found.is_some_and(|mut found| found.next().is_some()) {
+            return Err(unbalanced("the output holds a pair that was not to be written"));
+        }
+        Ok(())
+    }
+
+    /// Keys that are not written.
+    fn left_out(&mut self, nodes: &[(NodeRef, Why)], interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let tree = self.pairs.tree;
+        for nodes in nodes.chunks(CHUNK) {
+            interrupted()?;
+            let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
+            for ((node, why), line) in nodes.iter().zip(&lines) {
+                let count: &mut Count = match why {
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => &mut self.counted.dropped,
+                    Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
+                    Why::Expired => &mut self.counted.expired,
+                };
+                count.add(weight(tree, *node));
+                self.push(line)?;
+            }
+            emit(&mut self.lines)?;
+        }
+        Ok(())
+    }
+
+    /// Directories, which v3 does not have. On the way, the keys are counted once more, from the tree alone.
+    fn directories(&mut self, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+        let tree = self.pairs.tree;
+        let markers = self.pairs.ordered.rows.iter().filter(|row| row.marker);
+        let marked: HashSet<NodeRef> = markers.map(|row| row.node).collect();
+        let mut visited = 0usize;
+        tree.walk::<Error>(tree.root(), &mut |visit| {
+            visited += 1;
+            if visited.is_multiple_of(CHUNK) || self.lines.len() > LINES_BYTES {
+                interrupted()?;
+                emit(&mut self.lines)?;
+            }
+            let Some(key) = visit.path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
+                return Ok(());
+            };
+            if marked.contains(&visit.node) {
+                // It has its line among the rows.
+            } else if tree.is_dir(visit.node) {
+                let mut line = node_line(tree, visit.node, key);
+                line.dir = true;
+                line.reason = Some("directory");
+                self.push(&line)?;
+            } else {
+                self.counted.source.add(weight(tree, visit.node));
+            }
+            Ok(())
+        })?;
+        emit(&mut self.lines)
+    }
+
+    /// Nodes of the snapshot that a later sibling stands in for. They are no keys of the source: no etcd would show them.
+    fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
+        let table = self.prepared.table;
+        for Shadowed { node, .. } in &table.shadowed {
+            let path = table.path(node);
+            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else { continue };
+            let (path, path_base64) = text_or_base64(key);
+            let value = table.value(node);
+            let is_file = !node.is_dir();
+            self.push(&Line {
+                path,
+                path_base64,
+                dir: node.is_dir(),
+                created_index: node.created,
+                modified_index: node.modified,
+                expiration: table.expiry(node).map(|at| at.to_string()),
+                value_bytes: is_file.then_some(value.len() as u64),
+                value_sha256: is_file.then(|| hex(&Sha256::digest(&value))),
+                reason: Some("duplicate-name"),
+                ..Line::default()
+            })?;
+        }
+        emit(&mut self.lines)
+    }
+
+    fn left_out_line(&self, node: NodeRef, why: Why) -> Line {
+        let tree = self.pairs.tree;
+        let path = tree.path(node);
+        let mut line = file_line(tree, node, path::user_key(&path));
+        line.reason = Some(match why {
+            Why::Hidden => "hidden",
+            Why::Excluded(_) => "excluded",
+            Why::NotIncluded => "not-included",
+            Why::Expired => "expired",
+            Why::Ttl => "ttl",
+            Why::Transformer => "transformer",
+            Why::KeptV3 => "kept-v3",
+            Why::V3Only => "v3-only",
+        });
+        if let Why::Excluded(rule) = why {
+            line.rule = Some(self.prepared.rules.choice_text(rule).to_string());
+        }
+        line
+    }
+
+    fn push(&mut self, line: &Line) -> Result<()> {
+        display::write_json(&mut self.lines, line)
+            .map_err(|e| Error::new(Reason::Internal, format!("cannot write a line of the ledger as JSON: {e}")))?;
+        self.lines.push(b'\n');
+        Ok(())
+    }
+
+    /// The lines add up to the books.
+    fn check(&self, balance: &Balance) -> Result<()> {
+        if self.counted == *balance && balance.holds() {
+            return Ok(());
+        }
+        let keys = |balance: &Balance| {
+            let Balance { source, written, expired, excluded, dropped } = balance;
+            [source, written, expired, excluded, dropped].map(|count| count.keys.to_string()).join("/")
+        };
+        Err(unbalanced(&format!(
+            "the ledger's keys (source/written/expired/excluded/dropped) are {}, those of the books {}",
+            keys(&self.counted),
+            keys(balance)
+        )))
+    }
+}
+
+fn row_line(pairs: Pairs<'_, '_>, row: &Row, on_disk: Option<&Pair<'_>>) -> Result<Line> {
+    let path = pairs.tree.path(row.node);
+    let key = path::user_key(&path);
+    let mut line = match (pairs.is_added(row), row.marker) {
+        (true, _) => Line { added: true, ..Line::default() },
+        (false, true) => Line { dir: true, ..node_line(pairs.tree, row.node, key) },
+        (false, false) => file_line(pairs.tree, row.node, key),
+    };
+    let failed = |what: &str| unbalanced(&format!("key {}: {what}", String::from_utf8_lossy(key)));
+    let (name, revision, sub, lease) = match on_disk {
+        None => (pairs.key(row).into_owned(), row.main, i64::from(row.sub), pairs.ordered.lease(row)),
+        Some(pair) => {
+            let revision =
+                RevisionKey::decode(pair.key).ok_or_else(|| failed("its pair in the output has no revision"))?;
+            let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(e.expected))?;
+            if kv.key != &*pairs.key(row) {
+                return Err(failed("another key stands in its place in the output"));
+            }
+            (kv.key.to_vec(), revision.main, revision.sub, kv.lease)
+        }
+    };
+    let (key, key_base64) = text_or_base64(&name);
+    line.written = Some(Written { key, key_base64, revision: revision.0, sub_revision: sub, lease: lease.0 });
+    Ok(line)
+}
+
+fn file_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
+    let value = tree.value(node);
+    Line {
+        value_bytes: Some(value.len() as u64),
+        value_sha256: Some(hex(&Sha256::digest(&value))),
+        ..node_line(tree, node, key)
+    }
+}
+
+fn node_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
+    let (path, path_base64) = text_or_base64(key);
+    Line {
+        path,
+        path_base64,
+        created_index: tree.created(node).0,
+        modified_index: tree.modified(node).0,
+        expiration: tree.expiry(node).map(|at| at.to_string()),
+        ..Line::default()
+    }
+}
+
+/// Bytes of a key's v2 name and value, as the books count them.
+fn weight(tree: &Tree<'_>, node: NodeRef) -> u64 {
+    (tree.path_len(node).saturating_sub(NAMESPACE.len()) + tree.value_len(node)) as u64
+}
+
+fn unbalanced(message: &str) -> Error {
+    Error::new(Reason::Unbalanced, format!("the books do not balance: {message}"))
+}

@@ -1,0 +1,90 @@
+//! `--transformer`: the stage between the plan and the order of its rows, and what the report says of it.
+//!
+//! CLI.md. Decides which nodes the program is sent; what it is sent and what its answers are worth is `transform::program`'s.
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::Instant;
+
+use hashbrown::HashSet as NodeSet;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{Interrupted, diagnostics};
+use crate::error::Result;
+use crate::ids::LeaseId;
+use crate::options::Transformer;
+use crate::output::snapshot::hex;
+use crate::report::facts::Oversized;
+use crate::report::{Report, Transformed};
+use crate::transform::plan::{NAMESPACE, Plan, Policy};
+use crate::transform::revisions::Numbering;
+use crate::transformer::{Choice, Task, Written, listing, replace, transform};
+use crate::v2store::path;
+use crate::v2store::tree::{NodeRef, Tree};
+
+/// Which program it is, so that `--skip-existing` can tell it from another of the same name. What is looked for in PATH, is
+/// not there or cannot be read stays unknown.
+pub(super) fn identify(transformer: &Transformer) -> Transformed {
+    let program = &transformer.program;
+    let by_path = program.as_os_str().as_encoded_bytes().contains(&b'/');
+    let is_file = fs::metadata(program).is_ok_and(|meta| meta.is_file());
+    let bytes = if by_path && is_file { fs::read(program).ok() } else { None };
+    Transformed { program_sha256: bytes.map(|bytes| hex(&Sha256::digest(bytes))), ..Transformed::default() }
+}
+
+/// A transformer's run.
+pub(super) struct Stage<'a> {
+    pub(super) transformer: &'a Transformer,
+    pub(super) numbering: Numbering,
+    /// Lease ids that are taken.
+    pub(super) leases_in_use: &'a HashSet<LeaseId>,
+    /// What `--memory-limit` leaves for the answers.
+    pub(super) memory: Option<u64>,
+}
+
+impl Stage<'_> {
+    /// Sends the plan's keys to the program, and puts what comes back in their place.
+    pub(super) fn run(
+        &self,
+        tree: &mut Tree<'_>,
+        plan: &mut Plan,
+        policy: &Policy,
+        report: &mut Report,
+        interrupted: Interrupted<'_>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(()) };
+        let tree = &*tree;
+        let interrupted = || interrupted();
+        let keys: NodeSet<NodeRef> = plan.rows.iter().filter(|row| !row.marker).map(|row| row.node).collect();
+        // A copy: what is asked of it here shall not count as a rule's use.
+        let policy_of_dirs = std::cell::RefCell::new(policy.clone());
+        let bare_dir = |node: NodeRef, expiry: Option<Timestamp>| {
+            policy_of_dirs.borrow_mut().leave_out(path::user_key(&tree.path(node)), expiry).is_none()
+        };
+        let choice = Choice { file: &|node| keys.contains(&node), bare_dir: &bare_dir };
+        let listing = listing(tree, root, &choice, &interrupted)?;
+        drop(keys);
+        let leases = plan.leases.by_id(self.leases_in_use)?;
+        let task = Task {
+            tree,
+            listing: &listing,
+            transformer: self.transformer,
+            memory: self.memory,
+            as_of: policy.as_of,
+            is_lease: &|id| leases.contains_key(&id),
+        };
+        let answers = transform(&task, &interrupted)?;
+        let pairs = answers.pairs.len() as u64;
+        let request_limit = policy.request_limit;
+        let oversized =
+            replace(plan, answers, &Written { tree, root, numbering: self.numbering, leases: &leases, request_limit })?;
+        let made = report.transformed.get_or_insert_default();
+        (made.nodes, made.pairs, made.added) = (listing.len() as u64, pairs, plan.added);
+        let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: diagnostics::text(&key), bytes };
+        report.contents.oversized = oversized.into_iter().map(line).collect();
+        report.stage("transformer", started.elapsed());
+        Ok(())
+    }
+}

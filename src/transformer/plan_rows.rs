@@ -1,0 +1,126 @@
+//! The pairs of a transformer in place of a plan's rows, and what that does to the books.
+//!
+//! FORMATS 13.2. A key is written if a pair has its modified index, whatever that pair is called; else it is left out. A pair
+//! that belongs to no key is added. Must not know how pairs came about.
+
+use hashbrown::HashMap;
+
+use crate::display::short;
+use crate::error::{Error, Reason, Result};
+use crate::ids::{LeaseId, Revision};
+use crate::transform::inventory::Count;
+use crate::transform::lease::LeaseSlot;
+use crate::transform::plan::{Plan, REQUEST_OVERHEAD, Row, Special, Why};
+use crate::transform::revisions::Numbering;
+use crate::transform::rules::{Renamed, shown};
+use crate::transformer::responses::{Answers, Pair};
+use crate::v2store::path;
+use crate::v2store::tree::{NodeRef, Tree};
+
+/// Where pairs are written.
+pub struct Written<'a, 'm> {
+    /// Where the nodes are.
+    pub tree: &'a Tree<'m>,
+    /// The node that pairs refer to which belong to none: the root of the keys.
+    pub root: NodeRef,
+    /// How revisions are numbered.
+    pub numbering: Numbering,
+    /// The leases by their ids.
+    pub leases: &'a HashMap<LeaseId, LeaseSlot>,
+    /// Bytes of the largest request that a v3 client may send.
+    pub request_limit: u64,
+}
+
+/// Puts the pairs into the plan. Its markers go: the transformer was sent directories. Returns the pairs that a v3 client
+/// could not write again, with the size of such a request.
+///
+/// # Errors
+/// [`Reason::IndexRange`] for a pair whose revision cannot be kept.
+pub fn replace(plan: &mut Plan, answers: Answers, to: &Written<'_, '_>) -> Result<Vec<(Vec<u8>, u64)>> {
+    plan.oversized = Vec::new();
+    let rows = std::mem::take(&mut plan.rows);
+    let keys = rows.iter().filter(|row| !row.marker);
+    let mut leases: HashMap<NodeRef, LeaseSlot> = keys.clone().map(|row| (row.node, row.lease)).collect();
+    (plan.written, plan.markers, plan.added) = (Count::default(), 0, 0);
+    plan.specials = Vec::new();
+    let mut oversized = Vec::new();
+    plan.rows = Vec::with_capacity(answers.pairs.len());
+    for pair in answers.pairs {
+        check_range(to, &pair)?;
+        let request = request_bytes(to.tree, &pair);
+        if request > to.request_limit {
+            oversized.push((key(to.tree, &pair), request));
+        }
+        let of_node = pair.node.and_then(|node| leases.remove(&node));
+        match pair.node {
+            Some(node) => plan.written.add(bytes(to.tree, node)),
+            None => plan.added += 1,
+        }
+        let lease = to.leases.get(&pair.lease).copied().or(of_node).unwrap_or_default();
+        let node = pair.node.unwrap_or(to.root);
+        let special = special(to, pair);
+        let special = if special == Special::default() {
+            0
+        } else {
+            plan.specials.push(special);
+            // Pairs are fewer than 2^32: each takes more than a byte of memory.
+            u32::try_from(plan.specials.len()).unwrap_or(0)
+        };
+        plan.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
+    }
+    for row in keys.filter(|row| leases.contains_key(&row.node)) {
+        plan.count_left_out(row.node, Why::Transformer, bytes(to.tree, row.node));
+    }
+    Ok(oversized)
+}
+
+/// What the row of a pair has of its own.
+fn special(to: &Written<'_, '_>, pair: Pair) -> Special {
+    let keep = to.numbering == Numbering::Keep;
+    let node = pair.node.unwrap_or(to.root);
+    let skip = path::user_key(&to.tree.path(node)).len();
+    let created = Some(pair.create).filter(|_| keep);
+    let as_node = pair.node.is_some_and(|node| to.tree.created(node).0 == pair.create.0.cast_unsigned());
+    Special {
+        renamed: pair.key.map(|prefix| Renamed { skip, prefix }),
+        value: pair.value,
+        modified: if pair.node.is_some() { None } else { Some(pair.modified) },
+        created: created.filter(|_| !as_node),
+        // With revisions of its own, a key is created by its one change.
+        version: Some(pair.version).filter(|version| keep && *version != 1),
+    }
+}
+
+fn check_range(to: &Written<'_, '_>, pair: &Pair) -> Result<()> {
+    if to.numbering != Numbering::Keep || pair.create.0 >= 2 {
+        return Ok(());
+    }
+    let message = format!(
+        "the transformer's key {} has the revisions {} (created) and {} (modified), and 1 is the revision of an empty store: \
+         use --revisions dense",
+        short(&shown(&key(to.tree, pair))),
+        pair.create,
+        pair.modified
+    );
+    Err(Error::new(Reason::IndexRange, message))
+}
+
+fn key(tree: &Tree<'_>, pair: &Pair) -> Vec<u8> {
+    match (&pair.key, pair.node) {
+        (Some(key), _) => key.to_vec(),
+        (None, node) => node.map(|node| path::user_key(&tree.path(node)).to_vec()).unwrap_or_default(),
+    }
+}
+
+fn request_bytes(tree: &Tree<'_>, pair: &Pair) -> u64 {
+    let of_node = |len: fn(&Tree<'_>, NodeRef) -> usize| pair.node.map_or(0, |node| len(tree, node));
+    let key =
+        pair.key.as_ref().map_or_else(|| of_node(|tree, node| path::user_key(&tree.path(node)).len()), |k| k.len());
+    let value = pair.value.as_ref().map_or_else(|| of_node(|tree, node| tree.value_len(node)), |value| value.len());
+    (key + value) as u64 + REQUEST_OVERHEAD
+}
+
+/// Bytes of a key's name and value.
+fn bytes(tree: &Tree<'_>, node: NodeRef) -> u64 {
+    (path::user_key(&tree.path(node)).len() + tree.value_len(node)) as u64
+}

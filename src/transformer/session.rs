@@ -1,0 +1,135 @@
+//! A transformer's whole run: the nodes cut into as many stretches as there are processes, each written to one of them, and
+//! what comes back put together in the order of the nodes.
+//!
+//! FORMATS 12.1. Knows both wire formats by their functions, and processes as something that asks for bytes and gives bytes.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::display::short;
+use crate::error::{Error, Reason, Result};
+use crate::ids::LeaseId;
+use crate::options::{Protocol, Transformer};
+use crate::transformer::json_lines::{self, Lines};
+use crate::transformer::listing::{Listing, Node};
+use crate::transformer::migrate::{self, Frames};
+use crate::transformer::process::{Dialogue, converse};
+use crate::transformer::responses::{Answers, Collected, Files, refused};
+use crate::v2store::tree::Tree;
+
+/// What a transformer is to do.
+pub struct Task<'a, 'm> {
+    /// Where the nodes are.
+    pub tree: &'a Tree<'m>,
+    /// Those that are sent.
+    pub listing: &'a Listing,
+    /// The program and how to talk to it.
+    pub transformer: &'a Transformer,
+    /// Bytes of memory that the answers may take; `None`: as many as the transformer's limit allows.
+    pub memory: Option<u64>,
+    /// The instant against which `ttl` is counted, where one is known.
+    pub as_of: Option<Timestamp>,
+    /// The leases that an answer may name.
+    pub is_lease: &'a dyn Fn(LeaseId) -> bool,
+}
+
+/// Has the program make the pairs.
+///
+/// # Errors
+/// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent;
+/// [`Reason::MemoryLimit`]: the answers take more than [`Task::memory`].
+pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
+    let files = Files::of(task.tree, task.listing);
+    let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit, task.memory));
+    let nodes = task.listing.len();
+    let jobs = task.transformer.jobs.clamp(1, nodes.max(1));
+    let mut talks: Vec<Talk<'_, '_, '_>> = (0..jobs)
+        .map(|job| Talk {
+            task,
+            next: place(job, nodes, jobs),
+            end: place(job + 1, nodes, jobs),
+            decoder: match task.transformer.protocol {
+                Protocol::Migrate => Decoder::Frames(Frames::default()),
+                Protocol::JsonLines => Decoder::Lines(Lines::default()),
+            },
+            collected: &collected,
+        })
+        .collect();
+    let timeout = Duration::from_secs(task.transformer.timeout_seconds);
+    converse(&task.transformer.program, timeout, &mut talks, interrupted)?;
+    drop(talks);
+    collected.into_inner().finish(task.is_lease).map_err(|e| e.in_file(&task.transformer.program))
+}
+
+/// Where the stretch of a process begins.
+fn place(job: usize, nodes: usize, jobs: usize) -> usize {
+    // Both are far below 2^64.
+    usize::try_from(job as u128 * nodes as u128 / jobs as u128).unwrap_or(nodes)
+}
+
+/// One process's stretch of nodes, and its answers.
+struct Talk<'c, 'a, 'm> {
+    task: &'a Task<'a, 'm>,
+    next: usize,
+    end: usize,
+    decoder: Decoder,
+    /// Of all processes.
+    collected: &'c RefCell<Collected<'a, 'm>>,
+}
+
+enum Decoder {
+    Frames(Frames),
+    Lines(Lines),
+}
+
+impl Dialogue for Talk<'_, '_, '_> {
+    fn ask(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        if self.next >= self.end {
+            return Ok(false);
+        }
+        let Task { tree, listing, as_of, .. } = self.task;
+        let before = out.len();
+        let write = |node: &Node<'_>| match self.task.transformer.protocol {
+            Protocol::Migrate => migrate::write_node(out, node, *as_of).map_err(|what| not_utf8(node.key, what)),
+            Protocol::JsonLines => {
+                json_lines::write_node(out, node, *as_of);
+                Ok(())
+            }
+        };
+        listing.node(tree, self.next, write).transpose()?;
+        self.collected.borrow_mut().sent(out.len().saturating_sub(before));
+        self.next += 1;
+        Ok(self.next < self.end)
+    }
+
+    fn answer(&mut self, bytes: &[u8]) -> Result<()> {
+        let collected = &mut *self.collected.borrow_mut();
+        collected.answered(bytes.len() as u64).map_err(refused)?;
+        match &mut self.decoder {
+            Decoder::Frames(frames) => frames.push(bytes, &mut |kv| collected.push(kv)),
+            Decoder::Lines(lines) => lines.push(bytes, &mut |kv| collected.push(kv)),
+        }
+        .map_err(refused)?;
+        // Asked once for all that was read at a time, which is little.
+        collected.fits()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        match &self.decoder {
+            Decoder::Frames(frames) => frames.end(),
+            Decoder::Lines(lines) => lines.end(),
+        }
+        .map_err(refused)
+    }
+}
+
+fn not_utf8(key: &[u8], what: &str) -> Error {
+    let message = format!(
+        "key {}: its {what} is no UTF-8, which cannot be sent to a transformer of `etcdctl migrate`: use \
+         --transformer-protocol json-lines",
+        short(&String::from_utf8_lossy(key))
+    );
+    Error::new(Reason::NotUtf8, message)
+}

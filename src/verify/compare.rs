@@ -1,0 +1,147 @@
+//! The written file against what was to be written: every pair of every bucket, in order, byte for byte.
+//!
+//! Takes keys and values by another way than the writer does (whole and decoded, not copied into pages), and revisions from
+//! the nodes themselves. Knows both stores; not how the file was laid out.
+
+use crate::bolt::{Damage, Db, Pair};
+use crate::display::short;
+use crate::error::{Error, Reason, Result};
+use crate::ids::Revision;
+use crate::image::{Content, Stored};
+use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::transform::plan::Row;
+use crate::transform::revisions::{Numbering, Pairs};
+use crate::v2store::path;
+
+/// Holds a file against what was to be written.
+///
+/// # Errors
+/// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is too much.
+pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
+    let db = Db::open(file).map_err(damaged)?;
+    for (name, pairs) in content.others() {
+        compare_bucket(&db, name, pairs)?;
+    }
+    compare_keys(&db, content.stored(), content.pairs(), interrupted)
+}
+
+pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+    let failed = |what: String| Error::new(Reason::VerifyFailed, format!("bucket {}: {what}", name.escape_ascii()));
+    let bucket = db.bucket(name).map_err(damaged)?.ok_or_else(|| failed("expected it, found none".into()))?;
+    let mut expected = expected.iter();
+    for found in &bucket {
+        let found = found.map_err(damaged)?;
+        // Neither side is shown: users have their password hashes here.
+        match expected.next() {
+            Some((key, value)) if found.key == key && found.value == value => {}
+            Some((key, _)) => {
+                let what = format!("expected the pair {} as it was to be written, found another", key.escape_ascii());
+                return Err(failed(what).at(found.offset));
+            }
+            None => return Err(failed("expected its end, found one more pair".into()).at(found.offset)),
+        }
+    }
+    match expected.next() {
+        None => Ok(()),
+        Some((key, _)) => Err(failed(format!("expected the pair {}, found the end", key.escape_ascii()))),
+    }
+}
+
+fn compare_keys(
+    db: &Db<'_>,
+    stored: &[Stored<'_>],
+    expected: Pairs<'_, '_>,
+    interrupted: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let bucket = db.bucket(schema::KEY).map_err(damaged)?;
+    let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
+    let mut pairs = bucket.iter();
+    for (i, stored) in stored.iter().enumerate() {
+        if i.is_multiple_of(1 << 16) {
+            interrupted()?;
+        }
+        let pair = pairs.next().transpose().map_err(damaged)?;
+        if pair.is_none_or(|pair| (pair.key, pair.value) != (stored.key, stored.value)) {
+            let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
+            let message =
+                format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
+            let error = Error::new(Reason::VerifyFailed, message);
+            return Err(pair.iter().fold(error, |error, pair| error.at(pair.offset)));
+        }
+    }
+    for (i, row) in expected.ordered.rows.iter().enumerate() {
+        if i.is_multiple_of(1 << 16) {
+            interrupted()?;
+        }
+        let pair = pairs.next().transpose().map_err(damaged)?;
+        let pair =
+            pair.ok_or_else(|| failed(expected, row, "expected its pair in the output, found the end of the bucket"))?;
+        compare_pair(expected, row, &pair).map_err(|e| e.at(pair.offset))?;
+    }
+    match pairs.next() {
+        None => Ok(()),
+        Some(Ok(pair)) => {
+            Err(Error::new(Reason::VerifyFailed, "expected the end of the bucket `key`, found one more pair")
+                .at(pair.offset))
+        }
+        Some(Err(e)) => Err(damaged(e)),
+    }
+}
+
+fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> {
+    let expected_key = RevisionKey { main: row.main, sub: i64::from(row.sub), tombstone: false };
+    if RevisionKey::decode(pair.key) != Some(expected_key) || pair.key.len() != 17 {
+        return Err(failed(pairs, row, &format!("expected it at revision {}, found another", row.main)));
+    }
+    let found = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(pairs, row, e.expected))?;
+    if found.key != &*pairs.key(row) {
+        let found = short(&String::from_utf8_lossy(found.key));
+        return Err(failed(pairs, row, &format!("expected its name, found {found}")));
+    }
+    if found.value != &*pairs.value(row) {
+        return Err(failed(pairs, row, "expected its value, found another"));
+    }
+    let (create, modify) = revisions(pairs, row);
+    if (found.create_revision, found.mod_revision) != (create, modify) {
+        let (create_found, modify_found) = (found.create_revision, found.mod_revision);
+        let message = format!("expected the revisions {create} and {modify}, found {create_found} and {modify_found}");
+        return Err(failed(pairs, row, &message));
+    }
+    let (version, lease) = (pairs.version(row), pairs.ordered.lease(row));
+    if (found.version, found.lease) != (version, lease) {
+        let message = format!(
+            "expected version {version} and lease {lease}, found version {} and lease {}",
+            found.version, found.lease
+        );
+        return Err(failed(pairs, row, &message));
+    }
+    Ok(())
+}
+
+/// Creation and modification revision of a row, from its node.
+pub(super) fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
+    let special = pairs.ordered.special(row);
+    let modified = special.and_then(|special| special.modified);
+    let created = special.and_then(|special| special.created);
+    let modified = match pairs.ordered.numbering {
+        Numbering::Keep => modified.unwrap_or(Revision(pairs.tree.modified(row.node).0.cast_signed())),
+        Numbering::Dense(_) => row.main,
+    };
+    let created = match pairs.ordered.numbering {
+        _ if created.is_some() => created.unwrap_or_default(),
+        Numbering::Keep => Revision(pairs.tree.created(row.node).0.cast_signed()),
+        Numbering::Dense(_) => modified,
+    };
+    (created.min(modified), modified)
+}
+
+fn failed(pairs: Pairs<'_, '_>, row: &Row, what: &str) -> Error {
+    let path = pairs.tree.path(row.node);
+    let key = if pairs.is_added(row) { pairs.key(row) } else { path::user_key(&path).into() };
+    let key = short(&String::from_utf8_lossy(&key));
+    Error::new(Reason::VerifyFailed, format!("key {key}: {what}"))
+}
+
+pub(super) fn damaged(damage: Damage) -> Error {
+    damage.into_error(Reason::VerifyFailed)
+}
