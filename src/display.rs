@@ -134,6 +134,11 @@ impl<F: Formatter> Formatter for Escaping<F> {
     }
 }
 
+/// Bytes as text; U+FFFD stands for what is not UTF-8.
+pub fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// The first few of a list of names: `a, b and 7 more`.
 pub fn first_of(names: &[String]) -> String {
     const SHOWN: usize = 10;

@@ -15,7 +15,8 @@ use common::run::all_well;
 use common::truth::Node;
 use etcdlift::source::dir::WalDir;
 use etcdlift::source::open::{Found, OpenOptions, open};
-use etcdlift::v2store::recover::{ReplayOptions, read_table, recover};
+use etcdlift::v2store::recover::recover;
+use etcdlift::v2store::replay::{ReplayOptions, read_table};
 use etcdlift::v2store::tree::Tree;
 
 const KINDS: [&str; 14] = ["a", "b", "d", "e", "f", "g2", "g3", "gtorn", "h", "i", "p", "w", "x", "z2"];

@@ -18,13 +18,16 @@ use common::run::all_well;
 use common::text::lossy;
 use etcdlift::error::Reason;
 use etcdlift::ids::{RaftIndex, V2Index};
+use etcdlift::interrupt::Interrupt;
 use etcdlift::source::dir::WalDir;
+use etcdlift::source::live_copy;
 use etcdlift::source::open::{Found, OpenOptions, Opened, open};
 use etcdlift::source::snap::Snapshot;
 use etcdlift::source::start::Choice;
 use etcdlift::v2store::json;
 use etcdlift::v2store::membership::Voters;
-use etcdlift::v2store::recover::{ReplayOptions, read_table, recover};
+use etcdlift::v2store::recover::recover;
+use etcdlift::v2store::replay::{ReplayOptions, read_table};
 use etcdlift::v2store::tree::{NodeRef, Tree};
 use jiff::Timestamp;
 
@@ -98,7 +101,7 @@ impl Proven {
             Err(error) => panic!("{error}"),
         };
         let names = &opened.start().unwrap().snapshots;
-        let snapshots = || names.iter().map(|name| Snapshot::open(&name.path).unwrap());
+        let snapshots = || names.iter().map(|name| snapshot(&name.path));
         let newer: Vec<_> = snapshots().map(|snapshot| (snapshot.index, state_of(&snapshot))).collect();
         let older: Vec<_> = snapshots().collect();
         self.from_nothing += self.leads_from(&mut opened, None, &newer);
@@ -191,4 +194,8 @@ fn say(test: &str, proven: &Proven) {
          compared\n"
     );
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+fn snapshot(path: &Path) -> Snapshot {
+    Snapshot::of(live_copy::map(path).unwrap(), Interrupt::default()).unwrap()
 }

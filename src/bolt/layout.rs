@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::format::{BUCKET_LEN, BucketHeader, ELEMENT_BUCKET, ELEMENT_LEN, HEADER_LEN, INLINE_SHARE, PAGE_SIZE};
-use super::rows::{Bucket, Rows};
+use super::rows::{Bucket, Rows, wrong_rows};
 use crate::error::{Error, Reason, Result};
 use crate::ids::PageId;
 use crate::limits::{MAX_BOLT_KEY, MAX_BOLT_VALUE};
@@ -294,7 +294,7 @@ impl Rows for RootRows<'_, '_> {
         };
         *header = BucketHeader { root, sequence: 0 }.encode();
         match placement {
-            Placement::Inline { .. } => super::emit::inline_page(bucket.rows, page),
+            Placement::Inline { .. } => super::page::inline_page(bucket.rows, page),
             Placement::Tree(_) => Ok(()),
         }
     }
@@ -307,9 +307,4 @@ impl Rows for RootRows<'_, '_> {
         key.copy_from_slice(bucket.name);
         Ok(())
     }
-}
-
-/// The rows given to `emit` are not those that were laid out.
-pub(super) fn wrong_rows() -> Error {
-    Error::new(Reason::Internal, "the rows are not those that the file was laid out for")
 }

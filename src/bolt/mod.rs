@@ -5,6 +5,7 @@ mod damage;
 mod emit;
 pub mod format;
 mod layout;
+mod page;
 mod read;
 mod rows;
 

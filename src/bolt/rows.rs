@@ -101,3 +101,8 @@ fn copy(from: &[u8], to: &mut [u8]) -> Result<()> {
 fn no_such_row() -> Error {
     Error::new(Reason::Internal, "a row was asked for that does not exist")
 }
+
+/// The rows given to `emit` are not those that were laid out.
+pub(super) fn wrong_rows() -> Error {
+    Error::new(Reason::Internal, "the rows are not those that the file was laid out for")
+}

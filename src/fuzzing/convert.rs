@@ -21,10 +21,12 @@ use crate::source::raft::Request;
 use crate::source::snap::Snapshot;
 use crate::source::start::Choice;
 use crate::source::wal::Wal;
-use crate::transform::plan::{Policy, plan};
+use crate::transform::plan::plan;
+use crate::transform::policy::Policy;
 use crate::transform::revisions::{Numbering, Order, Pairs, order};
 use crate::v2store::dialect::Version;
-use crate::v2store::recover::{ReplayOptions, read_table, recover};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{ReplayOptions, read_table};
 use crate::v2store::tree::Tree;
 use crate::verify;
 

@@ -5,8 +5,8 @@ use protobuf::Message;
 
 use crate::ids::RaftIndex;
 use crate::proto::etcd;
+use crate::source::dir::SegmentName;
 use crate::source::raft::Request;
-use crate::source::wal::SegmentName;
 
 /// How frames are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use crate::source::open::Opened;
 use crate::source::snap::Snapshot;
 use crate::source::start::Choice;
 use crate::source::wal::Wal;
-use crate::v2store::recover::{ReplayOptions, read_table, recover};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{ReplayOptions, read_table};
 
 const NODE: u64 = 0xa1;
 const SNAPSHOT_INDEX: u64 = 10;

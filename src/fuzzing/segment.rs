@@ -2,10 +2,12 @@
 
 use super::log::{CRC, Dialect, Log};
 use crate::ids::RaftIndex;
+use crate::source::dir::SegmentName;
 use crate::source::frame::{Frame, RecordType, read_frame};
 use crate::source::open::Opened;
-use crate::source::wal::{SegmentName, Wal};
-use crate::v2store::recover::{ReplayOptions, read_table, recover};
+use crate::source::wal::Wal;
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{ReplayOptions, read_table};
 
 /// Stands between two segments; a length field cannot look like it.
 pub const SEAM: &[u8] = b"--cut--\xff";

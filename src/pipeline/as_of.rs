@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::time;
-use crate::v2store::recover::Recovered;
+use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 
 /// An instant, and in what it was found.

@@ -8,11 +8,13 @@ use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
 use crate::ids::RaftIndex;
 use crate::report::Notice;
+use crate::source::entries::{End, Hole};
 use crate::source::live_copy::Access;
-use crate::source::open::{Member, Opened, WHAT_TO_DO};
-use crate::source::wal::{End, Hole, LastSegment, Wal};
+use crate::source::member::{Member, WHAT_TO_DO};
+use crate::source::open::Opened;
+use crate::source::wal::{LastSegment, Wal};
 use crate::v2store::dialect::Version;
-use crate::v2store::recover::Recovered;
+use crate::v2store::replay::Recovered;
 
 /// Bytes that a server of 3.0 or later gives a segment before it writes to it; from 2.1 on, the size at which a segment is
 /// closed (FORMATS 4.1, E 8).

@@ -1,15 +1,12 @@
 //! `convert`: the stages in their order, from the source to a file that lacks its name, and then the names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::prepare::{Prepared, prepare};
 use super::write::{Files, How, Written, write};
-use super::{
-    Interrupted, Observer, memory, salvage, same_snapshot, sidecars::index_map, sidecars::ledger, skip_existing,
-    targets, transformer,
-};
+use super::{Interrupted, Observer, memory, salvage, same_snapshot, sidecars, skip_existing, targets, transformer};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
@@ -17,6 +14,7 @@ use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
+use crate::pipeline::progress::Run;
 use crate::pipeline::read::{describe_v3, read_and_hash, wal_dir};
 use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
@@ -145,12 +143,6 @@ fn on_threads<T: Send>(options: &ConvertOptions, work: impl FnOnce() -> Result<T
     pool.install(work)
 }
 
-/// Whom a run tells and asks meanwhile.
-pub(super) struct Run<'a> {
-    pub(super) observer: &'a dyn Observer,
-    pub(super) interrupted: Interrupted<'a>,
-}
-
 fn run(
     options: &ConvertOptions,
     report: &mut Report,
@@ -188,7 +180,7 @@ fn run(
     observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, changes_limit, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
-        sidecars(options, &prepared, file, digested, report, interrupted)
+        sidecars::make(options, &prepared, file, digested, report, interrupted)
     };
     let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
     if let Some(fault) = fault {
@@ -207,46 +199,8 @@ fn run(
     Ok((outcome(report), Some(written.files)))
 }
 
-/// Makes the sidecar files of an output, without their names; `file` is the output, which a dry run has not.
-pub(super) fn sidecars(
-    options: &ConvertOptions,
-    prepared: &Prepared<'_>,
-    file: Option<&[u8]>,
-    digested: &Digested,
-    report: &mut Report,
-    interrupted: Interrupted<'_>,
-) -> Result<Vec<Sidecar>> {
-    let mut made = Vec::new();
-    if let Some(path) = ledger_path(options, report) {
-        let started = Instant::now();
-        let mut ledger = Sidecar::create(path, options.overwrite)?;
-        ledger::write(&mut ledger, prepared, file, &report.balance, interrupted)?;
-        report.stage("ledger", started.elapsed());
-        made.push(ledger);
-    }
-    if let (Some(path), Some(file)) = (&options.index_map, file) {
-        let started = Instant::now();
-        let map = Sidecar::create(path, options.overwrite)?;
-        index_map::write(&map, prepared, file, digested, options, interrupted)?;
-        report.stage("index map", started.elapsed());
-        made.push(map);
-    }
-    Ok(made)
-}
-
 fn outcome(report: &Report) -> Outcome {
     if report.losses.is_empty() { Outcome::Complete } else { Outcome::Partial }
-}
-
-/// Where the ledger goes. A dry run replaces none: that of an output stays.
-fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&'a Path> {
-    let path = options.ledger.as_deref()?;
-    if options.dry_run && path.exists() {
-        let message = format!("{}: the ledger exists, and a dry run replaces none", path.display());
-        report.warn("ledger-not-written", message);
-        return None;
-    }
-    Some(path)
 }
 
 /// Opens the sources of a conversion.

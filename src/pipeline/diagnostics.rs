@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::completeness::{self, Completeness};
 use super::versions;
 use crate::count::counted;
+use crate::display::lossy;
 use crate::display::{first_of, short};
 use crate::error::Error;
 use crate::ids::RaftIndex;
@@ -14,16 +15,21 @@ use crate::options::{AuthPolicy, ConvertOptions};
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
-use crate::source::open::{Member, Opened, Outcome, Weighed};
-use crate::source::wal::{End, Wal};
+use crate::source::entries::End;
+use crate::source::member::Member;
+use crate::source::open::{Opened, Outcome, Weighed};
+use crate::source::wal::Wal;
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::inventory::FirstElements;
 use crate::transform::lease::MAX_SECONDS;
-use crate::transform::plan::{self, Plan, Policy};
+use crate::transform::plan::Plan;
+use crate::transform::policy::NAMESPACE;
+use crate::transform::policy::Policy;
 use crate::transform::revisions::Ordered;
 use crate::v2store::membership;
 use crate::v2store::path;
-use crate::v2store::recover::{self, Recovered};
+use crate::v2store::replay;
+use crate::v2store::replay::Recovered;
 use crate::v2store::tree::{NodeRef, Tree};
 
 /// The source, how the state was found, and what may be missing from it. Returns why the state is not to be used without
@@ -238,7 +244,7 @@ fn log_state(
     refusal
 }
 
-fn tail(tail: &recover::Tail) -> Tail {
+fn tail(tail: &replay::Tail) -> Tail {
     Tail {
         entries: tail.entries,
         v2_writes: tail.writes.len() as u64,
@@ -246,12 +252,12 @@ fn tail(tail: &recover::Tail) -> Tail {
     }
 }
 
-fn write_line(write: &recover::TailWrite) -> TailWrite {
+fn write_line(write: &replay::TailWrite) -> TailWrite {
     TailWrite {
         raft_index: write.index.0,
         term: write.term.0,
-        method: text(&write.method),
-        key: text(write.path.strip_prefix(plan::NAMESPACE).unwrap_or(&write.path)),
+        method: lossy(&write.method),
+        key: lossy(write.path.strip_prefix(NAMESPACE).unwrap_or(&write.path)),
         value_bytes: write.value_len as u64,
     }
 }
@@ -270,7 +276,7 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
         if entry.index > recovered.replay.applied {
             continue;
         }
-        let Some(write) = recover::write_in(&entry) else { continue };
+        let Some(write) = replay::write_in(&entry) else { continue };
         writes += 1;
         if write.depends_on_index {
             report.uncertain.push(write_line(&write));
@@ -406,13 +412,13 @@ fn expired_key(tree: &Tree<'_>, node: NodeRef, at: Timestamp) -> ExpiredKey {
 
 /// The v2 key of a node.
 fn key_text(tree: &Tree<'_>, node: NodeRef) -> String {
-    text(path::user_key(&tree.path(node)))
+    lossy(path::user_key(&tree.path(node)))
 }
 
 fn first_elements(elements: &FirstElements) -> BTreeMap<String, Count> {
     let mut out: BTreeMap<String, Count> = BTreeMap::new();
     for (name, counted) in elements.listed() {
-        let entry = out.entry(text(name)).or_default();
+        let entry = out.entry(lossy(name)).or_default();
         *entry = entry.plus(counted);
     }
     out
@@ -434,8 +440,4 @@ pub(super) fn order(report: &mut Report, ordered: &Ordered) {
         );
         report.warn("created-after-modified", message);
     }
-}
-
-pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

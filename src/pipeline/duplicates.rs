@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::count::counted;
 use crate::display::first_of;
+use crate::display::lossy;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::pipeline::diagnostics;
 use crate::report::Report;
 use crate::report::facts::{DuplicateName, TrueName};
 use crate::source::open::Opened;
 use crate::v2store::path;
-use crate::v2store::recover;
+use crate::v2store::replay;
 use crate::v2store::table::Table;
 
 /// Names that the report lists, and true names of each.
@@ -36,7 +36,7 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, inte
     let mut names: TrueNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
     search_logs(opened, &mut names, interrupt)?;
     let line = |(path, count): (&Vec<u8>, &u64)| DuplicateName {
-        key: diagnostics::text(path::user_key(path)),
+        key: lossy(path::user_key(path)),
         shadowed: *count,
         written_as: names.get(path).into_iter().flatten().take(LISTED).map(true_name).collect(),
     };
@@ -75,7 +75,7 @@ fn search_logs(opened: &Opened, names: &mut TrueNames, interrupt: Interrupt<'_>)
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.spans().iter().flat_map(|span| &span.entries) {
             interrupt.ask()?;
-            if let Some(write) = recover::write_in(&wal.entry(reference)?) {
+            if let Some(write) = replay::write_in(&wal.entry(reference)?) {
                 note_path(names, &write.path, write.index.0);
             }
         }

@@ -25,15 +25,17 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::sidecar::Sidecar;
 use crate::pipeline::read::{backend, wal_dir};
+use crate::pipeline::replay_options::replay_options;
 use crate::report::{Exported, Notice, Report};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::watch::Watch;
-use crate::transform::plan::NAMESPACE;
+use crate::transform::policy::NAMESPACE;
 use crate::transform::rules::KeyRules;
 use crate::v2store::path;
-use crate::v2store::recover::{read_table_watched, recover};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::read_table_watched;
 use crate::v2store::tree::{NodeRef, Tree};
 
 /// Exports a source. Without an output of its own, the lines go to `print`.
@@ -143,7 +145,7 @@ fn export_v2(
     same_snapshot::check(opened, convert, interrupted)?;
     let table = read_table_watched(opened, Interrupt::new(interrupted))?;
     let backend = backend(opened, interrupted)?;
-    let replay_options = prepare::replay_options(convert, interrupted);
+    let replay_options = replay_options(convert, interrupted);
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
     prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
     let mut report = Report::new(convert);

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{Interrupted, diagnostics, duplicates, merge::decide};
 use crate::bolt::Db;
 use crate::count::counted;
+use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
@@ -15,9 +16,11 @@ use crate::report::{Inspection, Notice, Report};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
-use crate::transform::plan::{Policy, plan};
+use crate::transform::plan::plan;
+use crate::transform::policy::Policy;
 use crate::v2store::path;
-use crate::v2store::recover::{ReplayOptions, recover};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::ReplayOptions;
 use crate::v2store::tree::Tree;
 use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 
@@ -80,7 +83,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
 
 fn v2_line(tree: &Tree<'_>, node: crate::v2store::tree::NodeRef) -> KeyLine {
     KeyLine {
-        key: diagnostics::text(path::user_key(&tree.path(node))),
+        key: lossy(path::user_key(&tree.path(node))),
         created: tree.created(node).0,
         modified: tree.modified(node).0,
         value_bytes: tree.value_len(node) as u64,
@@ -169,7 +172,7 @@ fn v3_lines(map: &Map, interrupted: Interrupted<'_>) -> Result<Vec<KeyLine>> {
         let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| Error::from(e).in_file(map.path()))?;
         let main = RevisionKey::decode(pair.key).map_or(0, |key| key.main.0);
         lines.push(KeyLine {
-            key: diagnostics::text(kv.key),
+            key: lossy(kv.key),
             created: u64::try_from(kv.create_revision.0).unwrap_or(0),
             modified: u64::try_from(main).unwrap_or(0),
             value_bytes: kv.value.len() as u64,

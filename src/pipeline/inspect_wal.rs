@@ -5,19 +5,22 @@ use std::collections::HashMap;
 use super::Interrupted;
 use super::inspect::open_options;
 use crate::count::bytes;
+use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
 use crate::pipeline::read::{backend, wal_dir};
 use crate::report::inspection::EntryLine;
+use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
-use crate::source::wal::{EntryRef, Wal};
-use crate::transform::plan::NAMESPACE;
+use crate::source::wal::Wal;
+use crate::transform::policy::NAMESPACE;
 use crate::v2store::apply::Effect;
-use crate::v2store::recover::{ReplayOptions, read_table_watched, recover_observed};
+use crate::v2store::recover::recover_observed;
+use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
 /// Shows each entry of the log that the options ask for, in order.
 ///
@@ -95,7 +98,7 @@ impl Effects {
         let table = read_table_watched(opened, Interrupt::new(interrupted))?;
         let backend = backend(opened, interrupted)?;
         let mut of = HashMap::new();
-        let observe = &mut |applied: &crate::v2store::recover::Applied<'_>| {
+        let observe = &mut |applied: &crate::v2store::replay::Applied<'_>| {
             of.insert(applied.entry.index, (applied.effect, applied.v2_index));
             Ok(())
         };
@@ -150,7 +153,7 @@ fn v3_request(request: &V3Request<'_>) -> EntryLine {
     let parts = request.parts();
     let name = parts.first().map_or(&[][..], |part| part.name);
     EntryLine {
-        key: (!name.is_empty()).then(|| crate::pipeline::diagnostics::text(name)),
+        key: (!name.is_empty()).then(|| lossy(name)),
         detail: parts.iter().map(|part| part.action.to_string()).collect(),
         ..EntryLine::default()
     }
@@ -198,7 +201,7 @@ fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
     say(filter == EntryFilter::Sync, format!("at {}", time(request.time)));
     let path = request.path.strip_prefix(NAMESPACE).unwrap_or(request.path);
     let line = EntryLine {
-        key: (!path.is_empty()).then(|| crate::pipeline::diagnostics::text(path)),
+        key: (!path.is_empty()).then(|| lossy(path)),
         value_bytes: request.is_write().then_some(request.val.len() as u64),
         detail,
         ..EntryLine::default()

@@ -8,7 +8,7 @@ use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::limits;
 use crate::source::open::Opened;
-use crate::transform::plan::NAMESPACE;
+use crate::transform::policy::NAMESPACE;
 use crate::v2store::tree::Tree;
 
 /// How often the bytes of the source its paths may be written.

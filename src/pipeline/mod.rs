@@ -20,6 +20,7 @@ mod nothing_to_convert;
 mod prepare;
 mod progress;
 mod read;
+mod replay_options;
 mod salvage;
 mod same_snapshot;
 mod sidecars;

@@ -10,8 +10,10 @@ use crate::options::{AsOf, AuthPolicy, ConvertOptions, Dirs, Existing};
 use crate::pipeline::read::Backend;
 use crate::report::Report;
 use crate::source::open::Opened;
-use crate::transform::plan::{NAMESPACE, Plan, Why};
-use crate::v2store::recover::{self, Recovered};
+use crate::transform::plan::Plan;
+use crate::transform::policy::{NAMESPACE, Why};
+use crate::v2store::replay;
+use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 
 /// All that the message is made of.
@@ -91,7 +93,7 @@ impl Source<'_, '_> {
         let applied = self.recovered.replay.applied;
         let Some(wal) = self.opened.wal() else { return Ok(None) };
         for reference in wal.entries().iter().filter(|entry| entry.index > applied) {
-            let write = recover::write_in(&wal.entry(reference)?);
+            let write = replay::write_in(&wal.entry(reference)?);
             if write.is_some_and(|write| write.path.starts_with(NAMESPACE)) {
                 return Ok(Some(reference.index));
             }

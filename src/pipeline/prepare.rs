@@ -12,29 +12,32 @@ use super::{
 };
 use crate::count::counted;
 use crate::display::first_of;
+use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
 use crate::image::Content;
 use crate::image::auth_buckets;
 use crate::interrupt::Interrupt;
 use crate::mvcc::Meta;
-use crate::options::{
-    AsOf, ConvertOptions, Dirs, Existing, InOrderNames, Keep, OnConflict, Revisions, SourceVersion, TailPolicy, To,
-};
+use crate::options::{AsOf, ConvertOptions, Dirs, Existing, Keep, OnConflict, Revisions, To};
 use crate::pipeline::merge::preserved::Kept;
 use crate::pipeline::read::{Backend, backend};
+use crate::pipeline::replay_options::replay_options;
 use crate::report::{Balance, Report};
-use crate::source::open::{Member, Opened};
+use crate::source::member::Member;
+use crate::source::open::Opened;
 use crate::source::raft::{ConfChangeKind, EntryKind, parse_conf_change};
 use crate::transform::auth::Auth;
 use crate::transform::inventory::Count;
-use crate::transform::plan::{Plan, Policy, plan};
+use crate::transform::plan::{Plan, plan};
+use crate::transform::policy::Policy;
 use crate::transform::revisions::{Numbering, Order, Ordered, Pairs, order};
 use crate::transform::rules::{KeyRules, TtlRules};
 use crate::transform::{auth, collisions, conflicts, widening};
 use crate::v2store::dialect::Version;
 use crate::v2store::membership;
-use crate::v2store::recover::{Recovered, ReplayOptions, TailRule, recover};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{Recovered, ReplayOptions};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 
@@ -235,7 +238,7 @@ fn settle_conflicts(
     if found.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = found.iter().map(|conflict| diagnostics::text(&conflict.key)).collect();
+    let names: Vec<String> = found.iter().map(|conflict| lossy(&conflict.key)).collect();
     let (count, first) = (counted(names.len() as u64, "key is", "keys are"), first_of(&names));
     report.existing.get_or_insert_default().conflicts = names;
     match options.on_conflict {
@@ -256,26 +259,6 @@ fn settle_conflicts(
         }
     }
     Ok(())
-}
-
-pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
-    ReplayOptions {
-        tail: match options.tail {
-            TailPolicy::Auto => TailRule::Auto,
-            TailPolicy::Committed => TailRule::Committed,
-            TailPolicy::All => TailRule::All,
-            TailPolicy::Fail => TailRule::Fail,
-        },
-        up_to: options.up_to_index.map(RaftIndex),
-        version: options.source_version.map(SourceVersion::version),
-        padded_names: match options.in_order_names {
-            InOrderNames::Auto => None,
-            InOrderNames::Plain => Some(false),
-            InOrderNames::Padded => Some(true),
-        },
-        changes_limit: None,
-        interrupt: Interrupt::new(interrupted),
-    }
 }
 
 /// Refuses a source whose members were all removed from their cluster, as the store or the end of a log says, committed or not.

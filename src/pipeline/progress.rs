@@ -1,5 +1,6 @@
 //! What a run is at, for whoever wants to show it.
 
+use crate::interrupt::Interrupted;
 /// Is told what a run is at. Any thread may tell.
 pub trait Observer: Sync {
     /// A stage begins. It works through that many bytes, where that is known.
@@ -11,3 +12,9 @@ pub trait Observer: Sync {
 
 /// Nobody is told.
 impl Observer for () {}
+
+/// Whom a run tells and asks meanwhile.
+pub(super) struct Run<'a> {
+    pub(super) observer: &'a dyn Observer,
+    pub(super) interrupted: Interrupted<'a>,
+}

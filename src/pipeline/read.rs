@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{Interrupted, Observer, diagnostics};
+use super::{Interrupted, Observer};
 use crate::bolt::Db;
 use crate::count::counted;
+use crate::display::lossy;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
@@ -19,10 +20,11 @@ use crate::output::snapshot::hex;
 use crate::report::{Report, SourceFile};
 use crate::source::dir;
 use crate::source::map::Map;
-use crate::source::open::{Member, Opened};
+use crate::source::member::Member;
+use crate::source::open::Opened;
 use crate::source::recognise;
 use crate::v2store::membership;
-use crate::v2store::recover::{BackendProof, read_table_watched};
+use crate::v2store::replay::{BackendProof, read_table_watched};
 use crate::v2store::table::Table;
 use crate::verify::{V2v3Tree, V3Content, v3_content};
 
@@ -172,7 +174,7 @@ fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
 
 /// A v2 tree inside v3, in words.
 pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
-    let prefix = short(&diagnostics::text(&tree.prefix));
+    let prefix = short(&lossy(&tree.prefix));
     format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
 }
 

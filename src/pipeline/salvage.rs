@@ -1,7 +1,7 @@
 //! `--salvage`: weighs every sound start of a damaged source by what a replay from it gives, and chooses the one that reaches
 //! furthest.
 
-use super::prepare::replay_options;
+use super::replay_options::replay_options;
 use super::{Interrupted, memory};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
@@ -10,8 +10,9 @@ use crate::options::ConvertOptions;
 use crate::pipeline::read::backend;
 use crate::source::open::{Opened, Outcome, Weighed};
 use crate::source::start::SalvageStart;
-use crate::transform::plan::NAMESPACE;
-use crate::v2store::recover::{ReplayOptions, read_table_watched, recover};
+use crate::transform::policy::NAMESPACE;
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{ReplayOptions, read_table_watched};
 use crate::v2store::tree::Tree;
 
 /// Starts that are replayed: each replay takes the time of a conversion, and no server keeps more than a few snapshots.

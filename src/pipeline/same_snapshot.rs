@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Interrupted, diagnostics, memory};
+use super::{Interrupted, memory};
+use crate::display::lossy;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
@@ -64,7 +65,7 @@ fn compare(first: &Snapshot, other: &Snapshot, interrupt: Interrupt<'_>) -> Resu
     }
     let found = difference(&mut Tree::new(&one), &mut Tree::new(&two), interrupt)?;
     let Some(path) = found.paths.first() else { return Ok(()) };
-    Err(differ(first, other, &format!("first in {}", short(&diagnostics::text(path::user_key(path))))))
+    Err(differ(first, other, &format!("first in {}", short(&lossy(path::user_key(path))))))
 }
 
 /// Who votes and who learns, in whatever order.

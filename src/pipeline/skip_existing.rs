@@ -6,8 +6,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::convert::{Run, sidecars};
 use super::prepare::prepare;
+use super::progress::Run;
+use super::sidecars;
 use super::targets::sidecar;
 use super::write::Files;
 use crate::error::{Error, Kind, Reason, Result};
@@ -115,7 +116,8 @@ fn make(
         sha256: bytes_of(&facts.sha256)?,
         bytes: facts.bytes,
     };
-    sidecars(missing, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted).map(Files::without_output)
+    sidecars::make(missing, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted)
+        .map(Files::without_output)
 }
 
 /// A sha256 from its hex digits.

@@ -10,14 +10,16 @@ use hashbrown::HashSet as NodeSet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{Interrupted, diagnostics};
+use super::Interrupted;
+use crate::display::lossy;
 use crate::error::Result;
 use crate::ids::LeaseId;
 use crate::options::Transformer;
 use crate::output::snapshot::hex;
 use crate::report::facts::Oversized;
 use crate::report::{Report, Transformed};
-use crate::transform::plan::{NAMESPACE, Plan, Policy};
+use crate::transform::plan::Plan;
+use crate::transform::policy::{NAMESPACE, Policy};
 use crate::transform::revisions::Numbering;
 use crate::transformer::{Choice, Task, Written, listing, replace, transform};
 use crate::v2store::path;
@@ -82,7 +84,7 @@ impl Stage<'_> {
             replace(plan, answers, &Written { tree, root, numbering: self.numbering, leases: &leases, request_limit })?;
         let made = report.transformed.get_or_insert_default();
         (made.nodes, made.pairs, made.added) = (listing.len() as u64, pairs, plan.added);
-        let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: diagnostics::text(&key), bytes };
+        let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: lossy(&key), bytes };
         report.contents.oversized = oversized.into_iter().map(line).collect();
         report.stage("transformer", started.elapsed());
         Ok(())

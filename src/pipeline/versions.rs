@@ -1,11 +1,11 @@
 //! By whose rules a log was replayed, in the words of the report. Decides nothing.
 
 use crate::count::counted;
+use crate::display::lossy;
 use crate::display::{first_of, short};
-use crate::pipeline::diagnostics::text;
 use crate::report::Report;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
-use crate::transform::plan::NAMESPACE;
+use crate::transform::policy::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
 use crate::v2store::versions::{Other, Refuted, Sign, Versions};
 
@@ -50,7 +50,7 @@ fn refutation(refuted: Refuted) -> VersionBound {
 }
 
 fn other(other: &Other) -> OtherRules {
-    let name = |path: &Vec<u8>| text(path.strip_prefix(NAMESPACE).filter(|key| !key.is_empty()).unwrap_or(path));
+    let name = |path: &Vec<u8>| lossy(path.strip_prefix(NAMESPACE).filter(|key| !key.is_empty()).unwrap_or(path));
     OtherRules {
         rules: other.rule_set.label.to_string(),
         v2_index: other.v2_index.0,

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
-use super::next_steps::NextStep;
 use crate::count::counted;
 use crate::error::Error;
 use crate::options::{ConvertOptions, Existing};
@@ -276,6 +275,23 @@ pub struct Notice {
     pub code: String,
     /// One line for people.
     pub message: String,
+}
+
+/// A command that the operator runs next.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NextStep {
+    /// The member to run it for; none where it is for the whole cluster, or where the source names no members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// `restore` makes a data directory of the output, `install` puts the output into the member's own directory in its
+    /// place, `check` asks the running cluster.
+    pub purpose: String,
+    /// A line for a POSIX shell; upper-case words without quotes stand for what the source does not say.
+    pub command: String,
+    /// What `check` must print for every member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
 }
 
 #[cfg(test)]

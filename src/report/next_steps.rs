@@ -8,30 +8,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::facts::Member;
-use super::model::{OutputFacts, Report};
+use super::model::{NextStep, OutputFacts, Report};
 use crate::display::is_hidden;
 use crate::display::printable;
 use crate::options::{Target, To};
-
-/// A command that the operator runs next.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NextStep {
-    /// The member to run it for; none where it is for the whole cluster, or where the source names no members.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub member: Option<String>,
-    /// `restore` makes a data directory of the output, `install` puts the output into the member's own directory in its
-    /// place, `check` asks the running cluster.
-    pub purpose: String,
-    /// A line for a POSIX shell; upper-case words without quotes stand for what the source does not say.
-    pub command: String,
-    /// What `check` must print for every member.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expect: Option<String>,
-}
 
 /// The quota that etcd starts with unless told otherwise.
 const DEFAULT_QUOTA: u64 = 2 << 30;

@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
-use crate::source::open::Member;
-use crate::source::wal::{End, EntryRef, Span, Wal};
+use crate::source::entries::{End, EntryRef, Span};
+use crate::source::member::Member;
+use crate::source::wal::Wal;
 
 /// An entry, and whose log it is read from.
 #[derive(Debug, Clone, Copy)]

@@ -1,28 +1,14 @@
-//! What a path is: a snapshot file, a data directory of any layout from 2.0.0 on, or something that is not convertible
-//! (FORMATS 1.1 to 1.3). Reads names and, of a lone file, its first bytes; nothing else.
+//! The files of a data directory of any layout from 2.0.0 on, by their names (FORMATS 1.1 to 1.3). Lists; opens nothing but the
+//! first bytes of a file that may be compressed or encrypted.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::recognise;
-use crate::source::wal::SegmentName;
-
-/// What a SOURCE turned out to be.
-#[derive(Debug)]
-pub enum Source {
-    /// A `.snap` file, named by the operator.
-    Snapshot(PathBuf),
-    /// A data directory.
-    Directory(DataDir),
-    /// A v3 bbolt file or snapshot file: only `inspect` takes it.
-    V3File(PathBuf),
-    /// The v3 backend of a data directory that has neither `.snap` files nor a WAL.
-    V3Only(PathBuf),
-}
 
 /// How a data directory is laid out (FORMATS 1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +95,17 @@ impl DataDir {
     }
 }
 
+/// The name of a segment: its place in the sequence and the index its first entry was to have (FORMATS 1.3).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// Counts segments from 0.
+    pub seq: u64,
+    /// Index of the first entry saved into it.
+    pub index: RaftIndex,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
 /// Where the write-ahead log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalDir {
@@ -120,114 +117,11 @@ pub enum WalDir {
     None,
 }
 
-/// Finds out what `path` is.
+/// Lists the files of a data directory.
 ///
 /// # Errors
-/// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
-/// [`Reason::WalMissing`]) that says what it found instead.
-pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
-    let metadata = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
-    if metadata.is_dir() {
-        return complete(directory(path, wal_dir)?, wal_dir);
-    }
-    if matches!(wal_dir, WalDir::At(_)) {
-        let message =
-            "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
-        return Err(refuse(Reason::UnsupportedFormat, path, message));
-    }
-    if !metadata.is_file() {
-        return Err(refuse(Reason::NotEtcd, path, "expected a file or directory, found neither"));
-    }
-    lone_file(path, metadata.len())
-}
-
-/// The data directory of one of several members, whose log may be gone: the others may have all that was in it. `None` if it
-/// is something else.
-///
-/// # Errors
-/// As [`detect`].
-pub fn detect_member(path: &Path, wal_dir: &WalDir) -> Result<Option<DataDir>> {
-    if *wal_dir != WalDir::None && path.is_dir() {
-        return directory(path, wal_dir).map(Some);
-    }
-    detect(path, wal_dir).map(|_| None)
-}
-
-/// The files of what [`detect`] has found to be a directory, once more.
-///
-/// # Errors
-/// As [`detect`].
-pub(super) fn relist(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
-    if path.is_dir() {
-        return directory(path, wal_dir);
-    }
-    match detect(path, wal_dir)? {
-        Source::Directory(dir) => Ok(dir),
-        Source::Snapshot(_) | Source::V3File(_) | Source::V3Only(_) => {
-            Err(refuse(Reason::NotEtcd, path, "expected the segment that was found there before"))
-        }
-    }
-}
-
-fn lone_file(path: &Path, len: u64) -> Result<Source> {
-    if len == 0 {
-        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
-    }
-    recognise::refuse_foreign(path, "a .snap file or a data directory")?;
-    let name = file_name(path);
-    if name.ends_with(".snap") || name.ends_with(".snap.broken") {
-        return Ok(Source::Snapshot(path.to_path_buf()));
-    }
-    if is_bolt(path)? {
-        return Ok(Source::V3File(path.to_path_buf()));
-    }
-    if let Some((folder, segment)) = path.parent().zip(segment_named(path)) {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let beside = segments(folder, list(folder)?);
-        let unread = beside.into_iter().filter(|other| other.seq != segment.seq).collect();
-        return Ok(Source::Directory(DataDir {
-            segments: Some(vec![segment]),
-            unread_segments: unread,
-            ..DataDir::empty(path, Layout::Log)
-        }));
-    }
-    if name.ends_with(".wal") {
-        let message = "found a WAL segment under a name that etcd does not give it: its place in the log is not known";
-        return Err(refuse(Reason::NotEtcd, path, message));
-    }
-    // A snapshot under another name: its checksum tells.
-    let mut head = [0; 1];
-    read_at_start(path, &mut head)?;
-    if head == [0x08] && crate::source::snap::Snapshot::open(path).is_ok() {
-        return Ok(Source::Snapshot(path.to_path_buf()));
-    }
-    Err(refuse(Reason::NotEtcd, path, "expected a .snap file or a data directory, found a file that is neither"))
-}
-
-/// Whether a bbolt meta page stands at the start of the file, or where its second one may be (FORMATS 8.2, 8.8).
-fn is_bolt(path: &Path) -> Result<bool> {
-    const MAGIC: [u8; 4] = [0xed, 0xda, 0x0c, 0xed];
-    let mut head = vec![0; (1024 << 14) + 20];
-    let read = read_at_start(path, &mut head)?;
-    let at = |offset: usize| head.get(offset..offset + 4).filter(|_| offset + 4 <= read) == Some(&MAGIC);
-    Ok(at(16) || (0..=14).any(|i| at((1024 << i) + 16)))
-}
-
-fn read_at_start(path: &Path, buffer: &mut [u8]) -> Result<usize> {
-    let failed = |e| Error::io(Reason::Unreadable, path, "read", e);
-    let file = File::open(path).map_err(failed)?;
-    let mut limited = file.take(buffer.len() as u64);
-    let mut read = 0;
-    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match limited.read(rest).map_err(failed)? {
-            0 => break,
-            n => read += n,
-        }
-    }
-    Ok(read)
-}
-
-fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
+/// It cannot be listed, or it is none ([`Reason::NotEtcd`], [`Reason::SourceEmpty`], [`Reason::UnsupportedFormat`]).
+pub(super) fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     let names = list(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let (base, layout) = if has("member") {
@@ -280,27 +174,6 @@ fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
         recognise::refuse_foreign(&name.path, "a WAL segment")?;
     }
     Ok(dir)
-}
-
-/// A directory without a WAL would yield old data, or none.
-fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
-    let segments = dir.segments.as_deref();
-    if segments.is_some_and(|segments| !segments.is_empty()) {
-        return Ok(Source::Directory(dir));
-    }
-    let root = &dir.root;
-    if !dir.snapshots.is_empty() {
-        if *wal_dir == WalDir::None {
-            return Ok(Source::Directory(dir));
-        }
-        let message =
-            "found .snap files but no WAL: give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
-        return Err(refuse(Reason::WalMissing, root, message));
-    }
-    if let Some(db) = dir.db {
-        return Ok(Source::V3Only(db));
-    }
-    Err(refuse(Reason::SourceEmpty, root, "expected .snap files or WAL segments, found neither"))
 }
 
 /// The segments in the directory that `--wal-dir` names, at least one.
@@ -359,6 +232,30 @@ fn broken_segments(dir: &Path, names: &[String]) -> Vec<SegmentName> {
     found
 }
 
+/// The log of which one segment is named: it alone is read. `None` if the file is no segment by its name.
+///
+/// # Errors
+/// The directory that it is in cannot be listed.
+pub(super) fn lone_segment(path: &Path) -> Result<Option<DataDir>> {
+    let Some((folder, segment)) = path.parent().zip(segment_named(path)) else { return Ok(None) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let others = segments(folder, list(folder)?).into_iter().filter(|other| other.seq != segment.seq);
+    let unread_segments = others.collect();
+    Ok(Some(DataDir { segments: Some(vec![segment]), unread_segments, ..DataDir::empty(path, Layout::Log) }))
+}
+
+/// The files of a data directory or of a lone segment, once more.
+///
+/// # Errors
+/// As [`directory`] and [`lone_segment`].
+pub(super) fn relist(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
+    if path.is_dir() {
+        return directory(path, wal_dir);
+    }
+    let none = || refuse(Reason::NotEtcd, path, "expected the segment that was found before");
+    lone_segment(path)?.ok_or_else(none)
+}
+
 /// The segment that a path names, by its exact name.
 fn segment_named(path: &Path) -> Option<SegmentName> {
     let name = path.file_name()?.to_str()?;
@@ -402,39 +299,13 @@ fn list(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn refuse(reason: Reason, path: &Path, message: &str) -> Error {
+pub(super) fn refuse(reason: Reason, path: &Path, message: &str) -> Error {
     Error::new(reason, message).in_file(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn reason_of(files: &[&str]) -> Reason {
-        let dir = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = dir.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, b"x").unwrap();
-        }
-        detect(dir.path(), &WalDir::Default).unwrap_err().reason()
-    }
-
-    #[test]
-    fn says_what_is_not_convertible() {
-        assert_eq!(reason_of(&[]), Reason::SourceEmpty);
-        assert_eq!(reason_of(&["standby_info"]), Reason::UnsupportedFormat);
-        assert_eq!(reason_of(&["conf", "log", "snapshot/1_90.ss"]), Reason::UnsupportedFormat);
-        assert_eq!(reason_of(&["proxy/cluster"]), Reason::UnsupportedFormat);
-        assert_eq!(reason_of(&["cmdlog"]), Reason::NotEtcd);
-        assert_eq!(reason_of(&["0.wal"]), Reason::NotEtcd);
-        assert_eq!(reason_of(&["member/snap/0000000000000001-0000000000000002.snap"]), Reason::WalMissing);
-        assert_eq!(reason_of(&["member/wal/0.tmp"]), Reason::SourceEmpty);
-    }
 
     #[test]
     fn knows_files_by_their_exact_names() {

@@ -4,13 +4,16 @@
 //! file is opened read-only and mapped, or copied where an etcd is running on it; only `map` holds `unsafe`.
 
 pub mod cluster;
+pub mod detect;
 pub mod dir;
+pub mod entries;
 pub mod evidence;
 pub mod frame;
 pub mod internal_request;
 pub mod live_copy;
 pub mod lock;
 pub mod map;
+pub mod member;
 pub mod open;
 pub mod raft;
 pub mod recognise;

@@ -4,6 +4,7 @@
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
+use crate::source::entries::{End, EntryRef, Hole, Segment, Span};
 use crate::source::evidence::Marks;
 use crate::source::frame::{
     Broken, Frame, Record, RecordType, after_damaged_head, find_records, frame_bytes, looks_torn, read_frame,
@@ -12,7 +13,6 @@ use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
     parse_snap_record,
 };
-use crate::source::wal::{End, EntryRef, Hole, Segment, Span};
 
 /// What a pass over all segments found.
 #[derive(Debug, Default)]

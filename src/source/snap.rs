@@ -9,7 +9,6 @@ use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
-use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
@@ -36,18 +35,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens a `.snap` file and checks its checksum and its raft metadata.
+    /// Checks the checksum and the raft metadata of a `.snap` file.
     ///
     /// # Errors
-    /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1).
-    pub fn open(path: &Path) -> Result<Snapshot> {
-        Snapshot::of(live_copy::map(path)?, Interrupt::default())
-    }
-
-    /// Checks the bytes of a `.snap` file.
-    ///
-    /// # Errors
-    /// As [`Snapshot::open`], and an interruption.
+    /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1); an interruption.
     pub fn of(mut map: Map, interrupt: Interrupt<'_>) -> Result<Snapshot> {
         let path = map.path().to_path_buf();
         let Parsed { json, index, term, conf_state } = read(&mut map, interrupt).map_err(|e| e.in_file(&path))?;
@@ -91,7 +82,7 @@ pub struct Parsed {
 /// Parses the bytes of a `.snap` file.
 ///
 /// # Errors
-/// As [`Snapshot::open`].
+/// As [`Snapshot::of`].
 pub fn parse(bytes: &[u8]) -> Result<Parsed> {
     read(&mut Map::held(Path::new("memory"), bytes.to_vec()), Interrupt::default())
 }

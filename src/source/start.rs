@@ -9,10 +9,11 @@ use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::cluster::{self, Reach, Trust};
 use crate::source::dir::SnapName;
+use crate::source::entries::End;
 use crate::source::live_copy::Files;
-use crate::source::open::{Member, WHAT_TO_DO};
+use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::snap::Snapshot;
-use crate::source::wal::{End, Wal};
+use crate::source::wal::Wal;
 
 /// The chosen start, and what was passed over on the way to it.
 #[derive(Debug)]

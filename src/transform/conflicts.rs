@@ -11,7 +11,8 @@ use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
-use crate::transform::plan::{Plan, Row, Special, Why};
+use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::policy::Why;
 use crate::transform::revisions::{Pairs, v3_key};
 use crate::transform::rules::shown;
 use crate::v2store::path;
@@ -104,7 +105,8 @@ fn row_key<'t>(tree: &'t Tree<'_>, plan: &Plan, row: &Row) -> Cow<'t, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::plan::{Policy, plan};
+    use crate::transform::plan::plan;
+    use crate::transform::policy::Policy;
     use crate::v2store::json;
 
     const STORE: &str = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::transform::plan::Policy;
+use crate::transform::policy::Policy;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree, Visit};
 

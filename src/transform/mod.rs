@@ -10,6 +10,7 @@ pub mod lease;
 mod patterns;
 pub mod permissions;
 pub mod plan;
+pub mod policy;
 pub mod revisions;
 pub mod rules;
 pub mod widening;

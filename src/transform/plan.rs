@@ -11,75 +11,18 @@ use crate::count::counted;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
-use crate::options::{Expired, REQUEST_LIMIT, TtlPolicy};
+use crate::options::TtlPolicy;
 use crate::transform::inventory::{Count, Inventory};
 use crate::transform::lease::{LeaseSlot, Slots, seconds_left};
-use crate::transform::rules::{KeyRules, Renamed, TtlRules, shown};
+use crate::transform::policy::NAMESPACE;
+use crate::transform::policy::Policy;
+use crate::transform::policy::Why;
+use crate::transform::rules::{Renamed, shown};
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree, Visit};
 
 /// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
 pub(crate) const REQUEST_OVERHEAD: u64 = 512;
-
-/// The namespace of user keys, which v3 keys do not carry.
-pub const NAMESPACE: &[u8] = b"/1";
-
-/// What to carry over.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// Leave out all keys: v3 data alone is wanted.
-    pub v3_only: bool,
-    /// Leave out keys with a path element that starts with `_`.
-    pub drop_hidden: bool,
-    /// Write an empty-valued key `PATH/` for each empty directory.
-    pub mark_empty_dirs: bool,
-    /// The instant against which TTLs are counted; without one, keys with a TTL are refused.
-    pub as_of: Option<Timestamp>,
-    /// Keys that have expired then.
-    pub expired: Expired,
-    /// Keys with a TTL.
-    pub ttl: TtlRules,
-    /// Which keys to take, and what to call them.
-    pub rules: KeyRules,
-    /// Bytes of the largest request that a v3 client may send.
-    pub request_limit: u64,
-}
-
-impl Policy {
-    /// Carry everything over; TTLs count from `as_of`.
-    pub fn everything(as_of: Timestamp) -> Policy {
-        Policy {
-            v3_only: false,
-            drop_hidden: false,
-            mark_empty_dirs: false,
-            as_of: Some(as_of),
-            expired: Expired::Drop,
-            ttl: TtlRules::default(),
-            rules: KeyRules::default(),
-            request_limit: REQUEST_LIMIT,
-        }
-    }
-
-    /// Why rules and policies leave a node out, its TTL policy aside.
-    pub fn leave_out(&mut self, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
-        if self.v3_only {
-            return Some(Why::V3Only);
-        }
-        if let Some(rule) = self.rules.excluded(key) {
-            return Some(rule.map_or(Why::NotIncluded, Why::Excluded));
-        }
-        if self.drop_hidden && path::is_hidden(key) {
-            return Some(Why::Hidden);
-        }
-        let expired = self.expired == Expired::Drop && expiry.is_some_and(|at| self.has_expired(at));
-        expired.then_some(Why::Expired)
-    }
-
-    /// Whether what expires at that instant has expired.
-    pub fn has_expired(&self, at: Timestamp) -> bool {
-        self.as_of.is_some_and(|as_of| at <= as_of)
-    }
-}
 
 /// One pair to be written.
 #[derive(Debug, Clone, Copy)]
@@ -111,27 +54,6 @@ pub struct Special {
     pub created: Option<Revision>,
     /// Another version than 1.
     pub version: Option<i64>,
-}
-
-/// Why a key is not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// `--hidden drop`.
-    Hidden,
-    /// A rule leaves it out: its place among the choices.
-    Excluded(u32),
-    /// There are includes, and none names it.
-    NotIncluded,
-    /// Its time was up.
-    Expired,
-    /// `--ttl drop`.
-    Ttl,
-    /// No pair of the transformer has its modified index.
-    Transformer,
-    /// v3 has a key of that name, and `--on-conflict keep-v3` keeps it.
-    KeptV3,
-    /// `--existing keep-v3`: v2 is left out on purpose.
-    V3Only,
 }
 
 /// What will be written, and what not.

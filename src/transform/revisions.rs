@@ -13,7 +13,8 @@ use crate::ids::{LeaseId, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::transform::lease::{Grant, LeaseSlot};
-use crate::transform::plan::{NAMESPACE, Plan, Row, Special};
+use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::policy::NAMESPACE;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
@@ -316,7 +317,8 @@ fn out_of_range(tree: &Tree<'_>, row: &Row) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::plan::{Policy, plan};
+    use crate::transform::plan::plan;
+    use crate::transform::policy::Policy;
     use crate::v2store::json;
 
     fn ordered(nodes: &[(&str, u64, u64)], numbering: Numbering, index: u64) -> Result<Vec<(String, i64, u32, i64)>> {

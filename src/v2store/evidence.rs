@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::ids::{MemberId, RaftIndex};
 use crate::source::dir::Layout;
-use crate::source::open::{Member, Opened};
+use crate::source::member::Member;
+use crate::source::open::Opened;
 use crate::source::raft::parse_proposal;
 use crate::source::raft::{ConfChange, ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change};
 use crate::source::wal::Wal;
@@ -18,7 +19,7 @@ use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
 use crate::v2store::membership;
 use crate::v2store::path;
-use crate::v2store::recover::{BackendProof, Ground};
+use crate::v2store::replay::{BackendProof, Ground};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 

@@ -4,6 +4,7 @@
 //! Knows nothing of files, and nothing of v3.
 
 pub mod apply;
+mod choose_rules;
 pub mod dialect;
 pub mod difference;
 pub mod evidence;
@@ -11,6 +12,7 @@ pub mod json;
 pub mod membership;
 pub mod path;
 pub mod recover;
+pub mod replay;
 pub mod tree;
 
 pub mod table;

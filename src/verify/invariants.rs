@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use crate::bolt::{Damage, Db, Tree};
 use crate::ids::{LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
-use crate::verify::check::{Member, V3Summary};
 use crate::verify::key_bucket::{self, Findings};
 use crate::verify::presence::meta_number;
+use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
 
 /// All ten buckets are there.

@@ -8,14 +8,13 @@ mod index;
 mod invariants;
 mod key_bucket;
 mod presence;
+mod summary;
 mod v2v3;
 
-pub use check::{
-    Member, Sha256State, V3Summary, carried, digest, store, structure, summarize, summarize_watched, verify,
-    verify_watched,
-};
+pub use check::{carried, digest, store, structure, summarize, summarize_watched, verify, verify_watched};
 pub use compare::compare;
 pub use differences::{Listing, list};
 pub use index::index_bytes;
 pub use presence::{V3Content, v3_content};
+pub use summary::{Member, Sha256State, V3Summary};
 pub use v2v3::V2v3Tree;

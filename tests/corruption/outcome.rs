@@ -4,9 +4,10 @@ use std::path::Path;
 
 use etcdlift::error::Result;
 use etcdlift::source::dir::WalDir;
+use etcdlift::source::entries::End;
 use etcdlift::source::open::{Found, OpenOptions, open};
-use etcdlift::source::wal::End;
-use etcdlift::v2store::recover::{ReplayOptions, read_table, recover};
+use etcdlift::v2store::recover::recover;
+use etcdlift::v2store::replay::{ReplayOptions, read_table};
 
 /// A node: its path, its value (`None`: a directory), created and modified index, expiry in nanoseconds.
 pub(crate) type Node = (Vec<u8>, Option<Vec<u8>>, u64, u64, Option<i64>);

@@ -7,11 +7,11 @@
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::display::first_of;
+use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, Existing};
-use crate::pipeline::diagnostics;
 use crate::pipeline::merge::preserved::Kept;
 use crate::pipeline::merge::unapplied::{self, Late};
 use crate::pipeline::read::{Backend, v2v3_words};
@@ -19,8 +19,8 @@ use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
 use crate::source::dir::Layout;
 use crate::source::open::Opened;
-use crate::transform::plan::NAMESPACE;
-use crate::v2store::recover::Recovered;
+use crate::transform::policy::NAMESPACE;
+use crate::v2store::replay::Recovered;
 use crate::v2store::tree::Tree;
 use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
 
@@ -70,7 +70,7 @@ pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, b
         report.warn("v2v3-tree", format!("v3 holds {}, {becomes}", v2v3_words(tree)));
     }
     if let Some(existing) = report.existing.as_mut() {
-        let facts = |tree: &V2v3Tree| V2v3 { prefix: diagnostics::text(&tree.prefix), keys: tree.keys };
+        let facts = |tree: &V2v3Tree| V2v3 { prefix: lossy(&tree.prefix), keys: tree.keys };
         existing.v2v3 = content.v2v3.iter().map(facts).collect();
     }
 }
@@ -104,7 +104,7 @@ pub(in crate::pipeline) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>,
     }
     migrated.sort_unstable();
     let count = migrated.len() as u64;
-    let names: Vec<String> = migrated.iter().take(LISTED).map(|key| diagnostics::text(key)).collect();
+    let names: Vec<String> = migrated.iter().take(LISTED).map(|key| lossy(key)).collect();
     let (first, more) = (first_of(&names), count.saturating_sub(LISTED as u64));
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let message = format!(

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::bolt::Db;
 use crate::display::first_of;
+use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision};
 use crate::image::{AuthState, Content, Pair, Stored};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
 use crate::options::{OnConflict, To};
-use crate::pipeline::diagnostics;
 use crate::report::Report;
 use crate::transform::auth::Auth;
 use crate::transform::conflicts::Living;
@@ -178,8 +178,7 @@ impl<'m> Kept<'m> {
         }
         let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;
         if !both.is_empty() {
-            let names: Vec<String> =
-                both.iter().map(|(what, name)| format!("{what} {}", diagnostics::text(name))).collect();
+            let names: Vec<String> = both.iter().map(|(what, name)| format!("{what} {}", lossy(name))).collect();
             let first = first_of(&names);
             report.existing.get_or_insert_default().auth_conflicts = names;
             let what = match on_conflict {

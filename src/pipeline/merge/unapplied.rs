@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::count::counted;
+use crate::display::lossy;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
-use crate::pipeline::diagnostics;
 use crate::pipeline::merge::preserved::Kept;
 use crate::pipeline::read::Backend;
 use crate::report::facts::LateWrite;
@@ -20,7 +20,7 @@ use crate::source::internal_request::{V3Request, V3Write};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::Wal;
-use crate::v2store::recover::Recovered;
+use crate::v2store::replay::Recovered;
 
 /// A v3 write, and where it stands.
 pub(in crate::pipeline) type Late<'m> = (RaftIndex, V3Request<'m>);
@@ -108,7 +108,7 @@ pub(in crate::pipeline) fn lines(late: &[Late<'_>]) -> Vec<LateWrite> {
         let line = |part: V3Write<'_>| LateWrite {
             raft_index,
             action: part.action.to_string(),
-            name: (!part.name.is_empty()).then(|| diagnostics::text(part.name)),
+            name: (!part.name.is_empty()).then(|| lossy(part.name)),
             number: (part.number != 0).then_some(part.number),
         };
         request.parts().into_iter().map(line).collect::<Vec<_>>()

@@ -258,7 +258,8 @@ fn metadata_of_another_member_is_damage() {
 
 #[test]
 fn only_files_of_the_exact_name_are_segments() {
-    use crate::source::dir::{Source, WalDir, detect};
+    use crate::source::detect::{Source, detect};
+    use crate::source::dir::WalDir;
     let dir = tempfile::tempdir().unwrap();
     let wal_dir = dir.path().join("member/wal");
     std::fs::create_dir_all(&wal_dir).unwrap();

@@ -1,0 +1,28 @@
+//! How the log is replayed, from the options of a run.
+
+use super::Interrupted;
+use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
+use crate::options::{ConvertOptions, InOrderNames, SourceVersion, TailPolicy};
+use crate::v2store::replay::{ReplayOptions, TailRule};
+
+/// Translates the options that concern the replay.
+pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
+    ReplayOptions {
+        tail: match options.tail {
+            TailPolicy::Auto => TailRule::Auto,
+            TailPolicy::Committed => TailRule::Committed,
+            TailPolicy::All => TailRule::All,
+            TailPolicy::Fail => TailRule::Fail,
+        },
+        up_to: options.up_to_index.map(RaftIndex),
+        version: options.source_version.map(SourceVersion::version),
+        padded_names: match options.in_order_names {
+            InOrderNames::Auto => None,
+            InOrderNames::Plain => Some(false),
+            InOrderNames::Padded => Some(true),
+        },
+        changes_limit: None,
+        interrupt: Interrupt::new(interrupted),
+    }
+}

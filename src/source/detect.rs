@@ -1,0 +1,162 @@
+//! What a path is: a snapshot file, a data directory, a v3 database, or something that is not convertible (FORMATS 1.1 to 1.3).
+//! Reads names and, of a lone file, its first bytes; of a file with another name than etcd gives, its checksum.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
+use crate::source::dir::{DataDir, WalDir, directory, lone_segment, refuse};
+use crate::source::live_copy;
+use crate::source::recognise;
+use crate::source::snap::Snapshot;
+
+/// What a SOURCE turned out to be.
+#[derive(Debug)]
+pub enum Source {
+    /// A `.snap` file, named by the operator.
+    Snapshot(PathBuf),
+    /// A data directory.
+    Directory(DataDir),
+    /// A v3 bbolt file or snapshot file: only `inspect` takes it.
+    V3File(PathBuf),
+    /// The v3 backend of a data directory that has neither `.snap` files nor a WAL.
+    V3Only(PathBuf),
+}
+
+/// Finds out what `path` is.
+///
+/// # Errors
+/// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
+/// [`Reason::WalMissing`]) that says what it found instead.
+pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
+    let metadata = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
+    if metadata.is_dir() {
+        return complete(directory(path, wal_dir)?, wal_dir);
+    }
+    if matches!(wal_dir, WalDir::At(_)) {
+        let message =
+            "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
+        return Err(refuse(Reason::UnsupportedFormat, path, message));
+    }
+    if !metadata.is_file() {
+        return Err(refuse(Reason::NotEtcd, path, "expected a file or directory, found neither"));
+    }
+    lone_file(path, metadata.len())
+}
+
+/// The data directory of one of several members, whose log may be gone: the others may have all that was in it. `None` if it
+/// is something else.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_member(path: &Path, wal_dir: &WalDir) -> Result<Option<DataDir>> {
+    if *wal_dir != WalDir::None && path.is_dir() {
+        return directory(path, wal_dir).map(Some);
+    }
+    detect(path, wal_dir).map(|_| None)
+}
+
+fn lone_file(path: &Path, len: u64) -> Result<Source> {
+    if len == 0 {
+        return Err(refuse(Reason::SourceEmpty, path, "expected etcd data, found an empty file"));
+    }
+    recognise::refuse_foreign(path, "a .snap file or a data directory")?;
+    let name = file_name(path);
+    if name.ends_with(".snap") || name.ends_with(".snap.broken") {
+        return Ok(Source::Snapshot(path.to_path_buf()));
+    }
+    if is_bolt(path)? {
+        return Ok(Source::V3File(path.to_path_buf()));
+    }
+    if let Some(dir) = lone_segment(path)? {
+        return Ok(Source::Directory(dir));
+    }
+    if name.ends_with(".wal") {
+        let message = "found a WAL segment under a name that etcd does not give it: its place in the log is not known";
+        return Err(refuse(Reason::NotEtcd, path, message));
+    }
+    // A snapshot under another name: its checksum tells.
+    let mut head = [0; 1];
+    read_at_start(path, &mut head)?;
+    if head == [0x08] && Snapshot::of(live_copy::map(path)?, Interrupt::default()).is_ok() {
+        return Ok(Source::Snapshot(path.to_path_buf()));
+    }
+    Err(refuse(Reason::NotEtcd, path, "expected a .snap file or a data directory, found a file that is neither"))
+}
+
+/// Whether a bbolt meta page stands at the start of the file, or where its second one may be (FORMATS 8.2, 8.8).
+fn is_bolt(path: &Path) -> Result<bool> {
+    const MAGIC: [u8; 4] = [0xed, 0xda, 0x0c, 0xed];
+    let mut head = vec![0; (1024 << 14) + 20];
+    let read = read_at_start(path, &mut head)?;
+    let at = |offset: usize| head.get(offset..offset + 4).filter(|_| offset + 4 <= read) == Some(&MAGIC);
+    Ok(at(16) || (0..=14).any(|i| at((1024 << i) + 16)))
+}
+
+fn read_at_start(path: &Path, buffer: &mut [u8]) -> Result<usize> {
+    let failed = |e| Error::io(Reason::Unreadable, path, "read", e);
+    let file = File::open(path).map_err(failed)?;
+    let mut limited = file.take(buffer.len() as u64);
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match limited.read(rest).map_err(failed)? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    Ok(read)
+}
+
+/// A directory without a WAL would yield old data, or none.
+fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
+    let segments = dir.segments.as_deref();
+    if segments.is_some_and(|segments| !segments.is_empty()) {
+        return Ok(Source::Directory(dir));
+    }
+    let root = &dir.root;
+    if !dir.snapshots.is_empty() {
+        if *wal_dir == WalDir::None {
+            return Ok(Source::Directory(dir));
+        }
+        let message =
+            "found .snap files but no WAL: give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
+        return Err(refuse(Reason::WalMissing, root, message));
+    }
+    if let Some(db) = dir.db {
+        return Ok(Source::V3Only(db));
+    }
+    Err(refuse(Reason::SourceEmpty, root, "expected .snap files or WAL segments, found neither"))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason_of(files: &[&str]) -> Reason {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+        detect(dir.path(), &WalDir::Default).unwrap_err().reason()
+    }
+
+    #[test]
+    fn says_what_is_not_convertible() {
+        assert_eq!(reason_of(&[]), Reason::SourceEmpty);
+        assert_eq!(reason_of(&["standby_info"]), Reason::UnsupportedFormat);
+        assert_eq!(reason_of(&["conf", "log", "snapshot/1_90.ss"]), Reason::UnsupportedFormat);
+        assert_eq!(reason_of(&["proxy/cluster"]), Reason::UnsupportedFormat);
+        assert_eq!(reason_of(&["cmdlog"]), Reason::NotEtcd);
+        assert_eq!(reason_of(&["0.wal"]), Reason::NotEtcd);
+        assert_eq!(reason_of(&["member/snap/0000000000000001-0000000000000002.snap"]), Reason::WalMissing);
+        assert_eq!(reason_of(&["member/wal/0.tmp"]), Reason::SourceEmpty);
+    }
+}

@@ -1,0 +1,191 @@
+//! By which version's rules a log is replayed, and whether that matters.
+//!
+//! Where the source leaves several rule sets possible and its log has entries on which they differ, it is replayed by each of
+//! them, and the trees are compared. A log without such entries is replayed once. Knows `dialect` and `evidence`; decides
+//! nothing about what a difference means for a run.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Reason, Result};
+use crate::ids::RaftIndex;
+use crate::v2store::dialect::{RuleSet, Rules};
+use crate::v2store::difference::difference;
+use crate::v2store::evidence::{self, Found};
+use crate::v2store::membership;
+use crate::v2store::replay::{Ground, Recovered};
+use crate::v2store::versions::{Other, Refuted, Sign, Versions};
+
+/// The rules to replay by, and those to compare with.
+pub(super) struct Choice {
+    pub(super) rules: Rules,
+    pub(super) versions: Versions,
+    candidates: Vec<RuleSet>,
+}
+
+/// Chooses the rules of a replay.
+///
+/// # Errors
+/// An entry cannot be read.
+pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
+    let Found { mut evidence, exercised, members } = evidence::gather(ground)?;
+    let interval = evidence.resolve();
+    let started = evidence.started.unwrap_or(RaftIndex(0));
+    let mut versions = Versions { bounds: evidence.bounds, interval, ..Versions::default() };
+    if let Some(named) = ground.options.version {
+        versions.named = Some(named);
+        versions.used = RuleSet::of(named);
+        return Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates: Vec::new() });
+    }
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+    let mut possible = interval.rule_sets();
+    let candidates = representatives(&possible, interval.most_plausible(&possible), &alike);
+    if candidates.len() > 1 && (exercised.has(Rules::PADDED_NAMES) || members.is_some()) {
+        let trials = candidates.iter().map(|set| Trial::of(ground, *set, started));
+        let trials: Vec<Trial> = trials.filter_map(Result::transpose).collect::<Result<_>>()?;
+        versions.refuted = by_names(&trials);
+        versions.refuted.extend(members.into_iter().flat_map(|(members, index)| by_members(&trials, members, index)));
+        possible.retain(|set| !versions.refuted.iter().any(|refuted| alike(refuted.rule_set, *set)));
+        versions.interval = interval.narrowed(&possible);
+    }
+    versions.used = versions.interval.most_plausible(&possible);
+    let mut candidates = representatives(&possible, versions.used, &alike);
+    candidates.retain(|set| *set != versions.used);
+    Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates })
+}
+
+fn rules_of(ground: &Ground<'_, '_>, set: RuleSet) -> Rules {
+    match ground.options.padded_names {
+        Some(padded) => set.rules().with(Rules::PADDED_NAMES, padded),
+        None => set.rules(),
+    }
+}
+
+/// One of each that the log tells apart, the newest; of the most plausible one's kind, that one.
+fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(RuleSet, RuleSet) -> bool) -> Vec<RuleSet> {
+    let mut kinds = vec![plausible];
+    for set in possible.iter().rev() {
+        if !kinds.iter().any(|kind| alike(*kind, *set)) {
+            kinds.push(*set);
+        }
+    }
+    kinds.sort_by_key(|set| set.first);
+    kinds
+}
+
+/// Whether candidates are left that the log tells apart.
+///
+/// # Errors
+/// An entry cannot be read.
+pub(super) fn may_compare(ground: &Ground<'_, '_>) -> Result<bool> {
+    let Found { mut evidence, exercised, .. } = evidence::gather(ground)?;
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+    let possible = evidence.resolve().rule_sets();
+    let differ = possible.windows(2).any(|pair| matches!(pair, [a, b] if !alike(*a, *b)));
+    Ok(differ && ground.options.version.is_none())
+}
+
+/// A replay by a rule set that may not be the right one; `None` if the log cannot be replayed by it.
+///
+/// # Errors
+/// An interruption, or more memory than is allowed.
+fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
+    match ground.replay(rules_of(ground, set), names, &mut |_| Ok(())) {
+        Ok(recovered) => Ok(Some(recovered)),
+        Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What a replay by one rule set shows.
+struct Trial {
+    rule_set: RuleSet,
+    /// Requests that use an in-order name, of those to the server that started last.
+    used: BTreeSet<RaftIndex>,
+    /// The members in the end.
+    members: u64,
+}
+
+impl Trial {
+    /// What cannot be replayed at all is an error of the replay, if it is chosen.
+    ///
+    /// # Errors
+    /// An interruption.
+    fn of(ground: &Ground<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
+        let Some(recovered) = attempt(ground, rule_set, true)? else { return Ok(None) };
+        let mut replay = recovered.replay;
+        let members = membership::fingerprint_of(&mut replay.tree);
+        let used = replay.names.into_iter().flat_map(|names| names.used).filter(|index| *index > started).collect();
+        Ok(Some(Trial { rule_set, used, members }))
+    }
+}
+
+/// The rule sets under which a request uses an in-order name that was never made, and that others account for: of two, the one
+/// whose names were used, if no name of the other was.
+fn by_names(trials: &[Trial]) -> Vec<Refuted> {
+    let refuted = |trial: &Trial| {
+        let others = trials.iter().filter(|other| trial.used.is_subset(&other.used));
+        let (by, index) =
+            others.filter_map(|other| Some((other.rule_set, *other.used.difference(&trial.used).next()?))).next()?;
+        Some(Refuted { rule_set: trial.rule_set, index, sign: Sign::Name, by })
+    };
+    trials.iter().filter_map(refuted).collect()
+}
+
+/// The rule sets that do not lead to the members that the v3 backend holds, where others do.
+fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> {
+    let Some(by) = trials.iter().find(|trial| trial.members == members) else { return Vec::new() };
+    let refuted = |trial: &&Trial| trial.members != members;
+    let refuted = trials.iter().filter(refuted);
+    refuted.map(|trial| Refuted { rule_set: trial.rule_set, index, sign: Sign::Members, by: by.rule_set }).collect()
+}
+
+/// Replays by the other possible rules, and notes where the trees differ.
+///
+/// # Errors
+/// Those of the replay by the chosen rules do not occur here; what cannot be replayed by other rules was not written by a server
+/// that has them, because it would have stopped there. An interruption.
+pub(super) fn compare(ground: &Ground<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
+    for set in &choice.candidates {
+        let Some(mut other) = attempt(ground, *set, false)? else { continue };
+        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, ground.options.interrupt)?;
+        let v2_index = other.v2_index();
+        if found.count > 0 || v2_index != chosen.v2_index() {
+            choice.versions.others.push(Other { rule_set: *set, v2_index, difference: found });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v2store::dialect::Version;
+
+    fn trial(version: (u32, u32, u32), used: &[u64], members: u64) -> Trial {
+        let rule_set = RuleSet::of(Version::new(version.0, version.1, version.2));
+        Trial { rule_set, used: used.iter().copied().map(RaftIndex).collect(), members }
+    }
+
+    fn refuted(found: Vec<Refuted>) -> Vec<(&'static str, u64)> {
+        found.into_iter().map(|refuted| (refuted.rule_set.label, refuted.index.0)).collect()
+    }
+
+    #[test]
+    fn a_rule_set_is_refuted_where_another_accounts_for_more_names() {
+        let old = |used| trial((2, 1, 0), used, 0);
+        let new = |used| trial((2, 2, 0), used, 0);
+        assert_eq!(refuted(by_names(&[old(&[]), new(&[7, 9])])), [("2.0.10 to 2.1", 7)]);
+        assert_eq!(refuted(by_names(&[old(&[7, 8]), new(&[7])])), [("2.2", 8)]);
+        // Either uses names that only the other does not have: nothing is proven.
+        assert_eq!(refuted(by_names(&[old(&[7]), new(&[8])])), []);
+        assert_eq!(refuted(by_names(&[old(&[]), new(&[])])), []);
+    }
+
+    #[test]
+    fn members_refute_only_where_some_rules_lead_to_them() {
+        let trials = [trial((3, 5, 0), &[], 1), trial((3, 5, 31), &[], 2)];
+        assert_eq!(refuted(by_members(&trials, 1, RaftIndex(5))), [("3.5.31 or later", 5)]);
+        assert_eq!(refuted(by_members(&trials, 2, RaftIndex(5))), [("3.5.0 to 3.5.30", 5)]);
+        assert_eq!(refuted(by_members(&trials, 3, RaftIndex(5))), []);
+    }
+}
