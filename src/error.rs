@@ -1,8 +1,8 @@
 //! The one error type of the crate: what went wrong, whose fault it is, in which file and at which byte.
 //!
 //! A [`Reason`] is a stable word for scripts (the report's `reason`); each belongs to one [`Kind`], and the kind alone
-//! decides the exit status (CLI.md, "Exit status"). An error prints as ONE line that an operator can act on:
-//! `FILE: byte N: what was expected and what was found`.
+//! decides the exit status (CLI.md, "Exit status"). An error prints as one line, `FILE: byte N: what is wrong`. What to do about
+//! it is its [`Error::hint`], which is printed on a line of its own.
 
 mod permissions;
 
@@ -210,13 +210,14 @@ struct Inner {
     file: Option<PathBuf>,
     offset: Option<u64>,
     message: String,
+    hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error with a message that says what was expected and what was found.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { reason, file: None, offset: None, message: message.into(), source: None }))
+        Error(Box::new(Inner { reason, file: None, offset: None, message: message.into(), hint: None, source: None }))
     }
 
     /// The operating system failed an operation on `file`. A file that does not exist and a permission that is missing are
@@ -276,10 +277,10 @@ impl Error {
         self
     }
 
-    /// Puts what can be done about it behind the message: `message; advice`.
+    /// Says what the operator can do about it, unless that is said already.
     #[must_use]
-    pub fn advise(mut self, advice: &str) -> Self {
-        self.0.message = format!("{}; {advice}", self.0.message);
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.into());
         self
     }
 
@@ -296,6 +297,11 @@ impl Error {
     /// What was expected and what was found, without the place.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// What the operator can do about it, where that is known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
     }
 
     /// The file the error is in, where there is one.

@@ -24,9 +24,10 @@ pub fn status(result: &Result<Outcome>) -> u8 {
     }
 }
 
-/// Prints the one line that an error is worth, and tells its status.
+/// Prints an error on one line and its hint on the next. Returns the exit status.
 pub fn fail(error: &Error) -> u8 {
-    say(&format!("etcdlift: {error}\n"));
+    let hint = error.hint_text().map_or(String::new(), |hint| format!("hint: {}\n", printable(hint)));
+    say(&format!("etcdlift: error: {error}\n{hint}"));
     error.kind().exit_code()
 }
 

@@ -219,7 +219,7 @@ pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
         let entries = read_entries(&transaction, &places(&transaction, query)?)?;
         Ok(Found { facts, entries })
     })
-    .map_err(|e| if e.reason() == Reason::Damaged { e.advise("have convert make it again") } else { e })
+    .map_err(|e| if e.reason() == Reason::Damaged { e.hint("have convert make it again") } else { e })
 }
 
 /// Refuses a sound redb file that is no index map, or one of another version.

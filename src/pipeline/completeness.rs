@@ -104,7 +104,7 @@ impl Completeness {
                 };
                 self.losses.push(notice(code, message.clone()));
                 let error = Error::new(reason, message);
-                let error = if error.kind() == Kind::Damaged { error.advise(WHAT_TO_DO) } else { error };
+                let error = if error.kind() == Kind::Damaged { error.hint(WHAT_TO_DO) } else { error };
                 // The same one, in whatever order the members are given.
                 let rank = |error: &Error| (error.kind().exit_code(), error.to_string());
                 if self.refusal.as_ref().is_none_or(|other| rank(&error) < rank(other)) {

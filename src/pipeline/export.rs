@@ -193,7 +193,7 @@ fn export_v3(
     };
     let summary = summary(map, interrupted)?;
     if let Some(first) = summary.findings.first() {
-        return Err(unsound(first.clone()).advise("`etcdlift verify` lists all that is wrong"));
+        return Err(unsound(first.clone()).hint("`etcdlift verify` lists all that is wrong"));
     }
     let db = Db::open(map.bytes()).map_err(unsound)?;
     let mut rules = choice(options)?;

@@ -28,9 +28,12 @@ pub struct Report {
     /// Why it is not 0, as a stable word.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The error message, where there was one.
+    /// The error message, if there was an error.
     #[serde(default)]
     pub error: Option<String>,
+    /// What the operator can do about the error, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// The output of an earlier, equal run was found and left alone.
     #[serde(default)]
     pub skipped: bool,
@@ -103,6 +106,7 @@ impl Report {
             exit_status: 0,
             reason: None,
             error: None,
+            hint: None,
             skipped: false,
             options: options.clone(),
             as_of: options.as_of.instant(now).map_or(String::new(), |at| at.to_string()),
@@ -143,6 +147,7 @@ impl Report {
     pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
         self.exit_status = exit_status;
         self.error = error.map(ToString::to_string);
+        self.hint = error.and_then(Error::hint_text).map(str::to_string);
         self.reason = match (error, self.losses.first()) {
             (Some(error), _) => Some(error.reason().word().into()),
             (None, Some(loss)) if exit_status != 0 => Some(loss.code.clone()),

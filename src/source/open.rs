@@ -222,17 +222,16 @@ fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
         && !options.log_only
         && let Some(damage) = member.wal.as_mut().and_then(Wal::take_end_damage)
     {
-        return Err(damage.advise(WHAT_TO_DO));
+        return Err(damage.hint(WHAT_TO_DO));
     }
     let (path, layout) = (member.path.clone(), member.layout);
     opened(vec![member], options).map_err(|error| {
         let error = error.in_file(&path);
         if layout == Some(Layout::Log) && error.reason() == Reason::Gap {
-            return error
-                .advise("a log alone converts only from its first entry; give the data directory that it is in");
+            return error.hint("a log alone converts only from its first entry; give the data directory that it is in");
         }
         let damaged = error.kind() == Kind::Damaged && !options.salvage;
-        if damaged { error.advise(WHAT_TO_DO) } else { error }
+        if damaged { error.hint(WHAT_TO_DO) } else { error }
     })
 }
 

@@ -307,7 +307,7 @@ fn blame(members: &[Member], error: Error) -> Error {
     match (error.reason(), holes.chain(ends).next()) {
         (Reason::NotReached, Some(damage)) => {
             let message = format!("{}; {}", damage.message(), error.message());
-            let blamed = Error::new(Reason::Damaged, message).advise(WHAT_TO_DO);
+            let blamed = Error::new(Reason::Damaged, message).hint(WHAT_TO_DO);
             place(blamed, damage.file(), damage.offset())
         }
         _ => error,

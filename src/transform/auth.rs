@@ -159,7 +159,7 @@ fn enabled(tree: &mut Tree<'_>) -> Result<Option<bool>> {
     let message = "/2/enabled: expected true or false for v2 authentication, found something else";
     serde_json::from_slice(&tree.value(node)).map(Some).map_err(|_| {
         Error::new(Reason::AuthInvalid, message)
-            .advise("--auth ignore leaves users and roles out, and v3 open to everyone")
+            .hint("--auth ignore leaves users and roles out, and v3 open to everyone")
     })
 }
 
@@ -357,13 +357,13 @@ fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
         "{what} {}: expected a name of up to {MAX_BOLT_KEY} bytes, which is all that a v3 database takes",
         short(&shown(name))
     );
-    Err(Error::new(Reason::AuthInvalid, message).advise("--auth ignore leaves users and roles out"))
+    Err(Error::new(Reason::AuthInvalid, message).hint("--auth ignore leaves users and roles out"))
 }
 
 fn unreadable(what: &str, name: &[u8]) -> Error {
     let message =
         format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", short(&shown(name)));
-    Error::new(Reason::AuthInvalid, message).advise("--auth ignore leaves users and roles out")
+    Error::new(Reason::AuthInvalid, message).hint("--auth ignore leaves users and roles out")
 }
 
 #[cfg(test)]

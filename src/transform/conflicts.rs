@@ -86,7 +86,7 @@ pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) -> Result<()> {
         let version = living.version.checked_add(1).ok_or_else(|| {
             let key = short(&shown(key));
             let message = format!("key {key}: its version in v3 is {}, the last that there is", living.version);
-            Error::new(Reason::IndexRange, message).advise("give --on-conflict keep-v3")
+            Error::new(Reason::IndexRange, message).hint("give --on-conflict keep-v3")
         })?;
         let Some(row) = plan.rows.get_mut(*row) else { continue };
         let own = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at)).cloned();

@@ -133,7 +133,7 @@ impl<'a, 'm> Collected<'a, 'm> {
             Some(memory) => {
                 let message =
                     format!("expected answers of up to {}, which --memory-limit leaves, found more", bytes_of(memory));
-                Err(Error::new(Reason::MemoryLimit, message).advise("raise it, or run it on a larger machine"))
+                Err(Error::new(Reason::MemoryLimit, message).hint("raise it, or run it on a larger machine"))
             }
             None => Ok(()),
         }

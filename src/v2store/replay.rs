@@ -495,7 +495,7 @@ fn commit(
     if index <= last || !alone {
         return found(index, by);
     }
-    Err(beyond_log(opened, index, by, last).advise(WHAT_TO_DO))
+    Err(beyond_log(opened, index, by, last).hint(WHAT_TO_DO))
 }
 
 fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) -> Error {

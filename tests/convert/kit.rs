@@ -118,7 +118,8 @@ impl Run {
         assert_eq!(report["reason"], reason, "{story}");
         assert_eq!(report["exit_status"], status, "{story}");
         assert_eq!(report["output"], Value::Null, "{story}");
-        assert_eq!(format!("etcdlift: {}\n", report["error"].as_str().unwrap()), self.output.stderr);
+        let hint = report["hint"].as_str().map_or(String::new(), |hint| format!("hint: {hint}\n"));
+        assert_eq!(format!("etcdlift: error: {}\n{hint}", report["error"].as_str().unwrap()), self.output.stderr);
     }
 
     /// Asserts an output, and nothing beside it.
@@ -142,12 +143,12 @@ impl Run {
     }
 }
 
-/// One line on standard error that holds all of these words.
+/// One line on standard error, with a hint on a second line at most, that hold all of these words.
 pub(crate) fn one_line(output: &Output, words: &[&str]) {
     let story = output.story();
     let text = &output.stderr;
-    assert!(text.starts_with("etcdlift: ") && text.ends_with('\n'), "{story}");
-    assert_eq!(text.lines().count(), 1, "{story}");
+    assert!(text.starts_with("etcdlift: error: ") && text.ends_with('\n'), "{story}");
+    assert!(text.lines().skip(1).all(|line| line.starts_with("hint: ")) && text.lines().count() <= 2, "{story}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not said: {story}");
     }

@@ -81,7 +81,7 @@ fn a_file_that_may_not_grow_has_no_room() {
     let output = command.arg(source).arg("-o").arg(case.out()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{text}");
-    assert!(text.starts_with("etcdlift: ") && text.contains("out.db: ") && text.lines().count() == 1, "{text}");
+    assert!(text.starts_with("etcdlift: error: ") && text.contains("out.db: ") && text.lines().count() == 1, "{text}");
     assert!(names(&case.path("out")).is_empty());
 }
 
@@ -113,7 +113,7 @@ fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) 
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(signalled, "it was over before: {text}");
     assert_eq!(ended.code(), Some(status), "{text}");
-    assert!(text.starts_with("etcdlift: interrupted") && text.lines().count() == 1, "{text}");
+    assert!(text.starts_with("etcdlift: error: interrupted") && text.lines().count() == 1, "{text}");
     assert!(names(&out).is_empty());
     let report: Value = serde_json::from_slice(&fs::read(case.report()).unwrap()).unwrap();
     assert_eq!((&report["reason"], &report["exit_status"]), (&"interrupted".into(), &status.into()));
