@@ -111,8 +111,10 @@ impl Delivered {
             }
             #[cfg(feature = "sled")]
             Delivered::Folder(folder) => {
+                let bytes = folder.sync()?;
                 check()?;
-                folder.name()
+                folder.name()?;
+                Ok(bytes)
             }
         }
     }
