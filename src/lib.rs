@@ -43,6 +43,7 @@ pub mod image;
 pub mod interrupt;
 pub mod limits;
 pub mod mvcc;
+pub mod named_file;
 pub mod options;
 pub mod output;
 pub mod pipeline;

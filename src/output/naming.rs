@@ -35,9 +35,10 @@ enum Replaced {
 }
 
 /// What stands at a path before a run writes to it, and may give way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Before {
     /// Nothing, or something that may not give way: the name must be free.
+    #[default]
     Nothing,
     /// This regular file, as it is now.
     File(Identity),
@@ -68,6 +69,18 @@ impl Before {
         }
         Ok(Before::File(Identity::of(&found)))
     }
+
+    /// Checks that the file which gives way is as it was, or that the name is free still.
+    ///
+    /// # Errors
+    /// Another process has written it ([`Reason::OutputExists`]) or locked it ([`Reason::Locked`]).
+    pub fn check(self, path: &Path) -> Result<()> {
+        let is_as_before = match self {
+            Before::Nothing => fs::symlink_metadata(path).is_err(),
+            Before::File(_) => Before::at(path, true)? == self,
+        };
+        if is_as_before { Ok(()) } else { Err(appeared(path)) }
+    }
 }
 
 /// Said of a target that is there and is neither a file nor a directory.
@@ -96,9 +109,7 @@ impl Named {
             temp.persist_noclobber(path).map_err(|e| failed(e.error))?;
             return Ok(Named { path: path.to_path_buf(), file, replaced: Replaced::Nothing });
         };
-        if Before::at(path, true)? != before {
-            return Err(appeared(path));
-        }
+        before.check(path)?;
         let replaced = match exchange(&temp, path) {
             Ok(()) => {
                 // Another process may have come first after all: then its file is the one that was taken out.
