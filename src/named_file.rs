@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -35,7 +36,11 @@ pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>)
         interrupt.ask()?;
         if kind.is_fifo() {
             let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-            poll(&mut waiting, PollTimeout::from(ASK_EVERY)).map_err(|e| failed(e.into()))?;
+            match poll(&mut waiting, PollTimeout::from(ASK_EVERY)) {
+                // The next question says whether a signal was meant for this run.
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(failed(e.into())),
+            }
         }
         match file.read(&mut piece) {
             Ok(0) => return Ok(bytes),

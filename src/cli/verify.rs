@@ -69,6 +69,6 @@ pub fn run(args: &Args) -> Result<u8> {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    exit::say(&format!("etcdlift: {first}{more}\n"));
+    exit::say(&format!("etcdlift: error: {first}{more}\n"));
     Ok(Kind::Verify.exit_code())
 }

@@ -51,22 +51,28 @@ pub(super) fn check(
     if let Some(what) = difference(facts, &summary) {
         return Err(differs(output, &format!("its report tells of another {what}")));
     }
-    if let Some(path) = &options.index_map
-        && exists(path)
-        && !is_of_output(path, &facts.sha256, Interrupt::new(run.interrupted))?
-    {
-        return Err(differs(path, "it is the index map of another output"));
-    }
     let wanted = wanted(options);
     if options.transformer.is_some() && !makes_any(&wanted, options) {
         // What a program made can be compared with the source only by running it again.
-        return Ok(None);
+        return check_index_map(options, facts, run).map(|()| None);
     }
     let source = Source { opened, table, changes_limit };
-    make(&wanted, &source, earlier, &map, places, run).map(Some).map_err(|e| match e.kind() {
+    let made = make(&wanted, &source, earlier, &map, places, run).map_err(|e| match e.kind() {
         Kind::Verify => differs(output, &format!("it does not hold what the source holds: {e}")),
         _ => e.context("comparing the existing output with the source"),
-    })
+    })?;
+    check_index_map(options, facts, run)?;
+    Ok(Some(made))
+}
+
+/// An index map that exists has to be that of the output.
+fn check_index_map(options: &ConvertOptions, facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
+    match &options.index_map {
+        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, Interrupt::new(run.interrupted))? => {
+            Err(differs(path, "it is the index map of another output"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The source as it was read.
