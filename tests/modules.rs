@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every module at the top, each to the right of all that it may use.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 26] = [
     "limits",
     "ids",
     "count",
@@ -32,6 +32,7 @@ const ORDER: [&str; 25] = [
     "export",
     "report",
     "pipeline",
+    "facade",
     "cli",
     "fuzzing",
 ];

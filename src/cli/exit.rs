@@ -18,8 +18,7 @@ pub const PARTIAL: u8 = 8;
 /// The status that a conversion ends with.
 pub fn status(result: &Result<Outcome>) -> u8 {
     match result {
-        Ok(Outcome::Complete) => 0,
-        Ok(Outcome::Partial) => PARTIAL,
+        Ok(outcome) => outcome.exit_code(),
         Err(error) => error.kind().exit_code(),
     }
 }

@@ -31,6 +31,16 @@ pub enum Outcome {
     Partial,
 }
 
+impl Outcome {
+    /// The exit status of a run that ends so.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Complete => 0,
+            Outcome::Partial => 8,
+        }
+    }
+}
+
 /// Converts a source into an output file, which appears whole and verified, or not at all. The report is filled in as far as
 /// the run got, whether it fails or not.
 ///

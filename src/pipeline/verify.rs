@@ -21,7 +21,7 @@ use crate::source::live_copy::{Access, Files};
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::recognise;
-use crate::verify;
+use crate::verify::{self};
 
 /// Verifies a v3 database or snapshot file.
 ///

@@ -25,7 +25,7 @@ use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
 use crate::source::live_copy;
 use crate::source::map::Map;
-use crate::verify;
+use crate::verify::{self};
 
 /// Bytes encoded as one; a multiple of what the disk likes.
 pub(super) const EXTENT_BYTES: u64 = 4 << 20;
