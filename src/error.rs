@@ -53,16 +53,19 @@ impl Kind {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $kind:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $kind:expr;)*) => {
         /// Why a run did not end with status 0: a stable word for scripts, and the kind it belongs to.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Reason {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
             /// A signal of this number arrived.
             Interrupted(i32),
         }
 
         impl Reason {
+            /// Every reason but the interruption, with what it means.
+            pub const ALL: &'static [(Reason, &'static str)] = &[$((Reason::$name, concat!($($doc),*)),)*];
+
             /// The word that stands in the report's `reason` field.
             pub fn word(self) -> &'static str {
                 match self { $(Reason::$name => $word,)* Reason::Interrupted(_) => "interrupted" }

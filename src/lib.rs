@@ -38,6 +38,7 @@ mod interrupt;
 mod limits;
 mod mvcc;
 mod named_file;
+mod notice;
 pub mod options;
 mod output;
 mod pipeline;
@@ -53,6 +54,7 @@ mod wire;
 
 pub use facade::{Conversion, Query, Run, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;
+pub use notice::Code;
 pub use pipeline::{Observer, Outcome};
 
 /// The modules, for tests and fuzz targets.
@@ -88,6 +90,9 @@ pub mod internals {
     }
     pub mod named_file {
         pub use crate::named_file::*;
+    }
+    pub mod notice {
+        pub use crate::notice::*;
     }
     pub mod output {
         pub use crate::output::*;

@@ -8,12 +8,13 @@ use std::fs;
 use std::path::Path;
 
 /// Every module at the top, each to the right of all that it may use.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "limits",
     "ids",
     "count",
     "display",
     "error",
+    "notice",
     "time",
     "interrupt",
     "named_file",

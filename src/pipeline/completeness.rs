@@ -7,6 +7,7 @@
 use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
 use crate::ids::RaftIndex;
+use crate::notice::Code;
 use crate::report::Notice;
 use crate::source::entries::{End, Hole};
 use crate::source::live_copy::Access;
@@ -35,7 +36,7 @@ pub(super) struct Completeness {
 
 /// Something that a log shows of itself.
 struct Sign {
-    code: &'static str,
+    code: Code,
     message: String,
     weight: Weight,
 }
@@ -76,15 +77,15 @@ impl Completeness {
     fn take(&mut self, sign: Sign, opened: &Opened, (whole, voters): (usize, usize)) {
         let proven = self.proven;
         let Sign { code, message, weight } = sign;
-        let notice = |code: &str, message: String| Notice { code: code.to_string(), message };
+        let notice = |code: Code, message: String| Notice::new(code, message);
         match weight {
             // Who asks for salvage is told of all that was skipped.
             Weight::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => {
-                self.losses.push(notice("salvaged", message));
+                self.losses.push(notice(Code::Salvaged, message));
             }
             Weight::NotNeeded if !proven => {
                 let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
-                self.losses.push(notice("damaged-log", message));
+                self.losses.push(notice(Code::DamagedLog, message));
             }
             Weight::Harmless | Weight::NotNeeded => self.warnings.push(notice(code, message)),
             _ if proven => {
@@ -92,7 +93,7 @@ impl Completeness {
                 self.warnings.push(notice(code, message));
             }
             Weight::EndMissing => self.losses.push(notice(code, message)),
-            Weight::Damaged(_) if opened.salvage => self.losses.push(notice("salvaged", message)),
+            Weight::Damaged(_) if opened.salvage => self.losses.push(notice(Code::Salvaged, message)),
             Weight::Damaged(reason) => {
                 let message = match voters {
                     0 => format!("{message}; who votes is not known, so nothing proves that the other logs are enough"),
@@ -146,7 +147,7 @@ impl View<'_> {
     /// Records are lost, and others follow them.
     fn hole(&self, hole: &Hole) -> Sign {
         let Hole { error, before, remains, next } = hole;
-        let not_needed = |message: String| Sign { code: "damage-not-needed", message, weight: Weight::NotNeeded };
+        let not_needed = |message: String| Sign { code: Code::DamageNotNeeded, message, weight: Weight::NotNeeded };
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
             return not_needed(format!(
@@ -170,19 +171,19 @@ impl View<'_> {
                 format!("entries {} to {}", lost.0, lost.1)
             };
             let message = format!("the logs of other members have what damage hides ({entries}): {error}");
-            return Sign { code: "damage-filled", message, weight: Weight::NotNeeded };
+            return Sign { code: Code::DamageFilled, message, weight: Weight::NotNeeded };
         }
         let message = format!("later log entries were dropped because of damage: {error}");
-        Sign { code: "damaged-log", message, weight: Weight::Damaged(Reason::Damaged) }
+        Sign { code: Code::DamagedLog, message, weight: Weight::Damaged(Reason::Damaged) }
     }
 
     fn damaged_end(&self, wal: &Wal, error: &Error) -> Sign {
         let last = wal.last().map_or(RaftIndex(0), |(_, last)| last);
         let (code, message) = if last < self.applied && !self.is_alone() {
             let from = last.0.max(self.start.0).saturating_add(1);
-            ("damage-filled", format!("entries after {} were taken from another member: {error}", from - 1))
+            (Code::DamageFilled, format!("entries after {} were taken from another member: {error}", from - 1))
         } else {
-            ("damaged-log", format!("what followed in this log after raft index {last} is not known: {error}"))
+            (Code::DamagedLog, format!("what followed in this log after raft index {last} is not known: {error}"))
         };
         Sign { code, message, weight: Weight::Damaged(Reason::Damaged) }
     }
@@ -201,13 +202,13 @@ impl View<'_> {
             name.path.display(),
             name.index
         );
-        Some(Sign { code: "cut-copy", message, weight: Weight::EndMissing })
+        Some(Sign { code: Code::CutCopy, message, weight: Weight::EndMissing })
     }
 }
 
 fn log_gone(member: &Member) -> Sign {
     let message = format!("{}: its log is missing, and nothing was taken from it", member.path.display());
-    Sign { code: "log-gone", message, weight: Weight::Damaged(Reason::MemberIncomplete) }
+    Sign { code: Code::LogGone, message, weight: Weight::Damaged(Reason::MemberIncomplete) }
 }
 
 /// What the size of the last segment says (FORMATS E 8).
@@ -226,29 +227,29 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
             "{path}: byte {offset}: the last record is truncated: by a crash, or because the copy stopped early; compare the size \
              of the original file with {len} bytes"
         );
-        return end_missing("torn-tail", message);
+        return end_missing(Code::TornTail, message);
     }
     if preallocated && len < SEGMENT_BYTES && !repaired {
         let message = format!(
             "{path}: byte {len}: the last segment ends here, where etcd preallocates {SEGMENT_BYTES} bytes: the copy is probably \
              truncated"
         );
-        return end_missing("cut-copy", message);
+        return end_missing(Code::CutCopy, message);
     }
     if records_end >= SEGMENT_BYTES && (preallocated || closes_segments) {
         let message = format!(
             "{path}: byte {records_end}: the records of the last segment reach {SEGMENT_BYTES} bytes, after which etcd begins \
              another segment: the next one is missing"
         );
-        return end_missing("cut-copy", message);
+        return end_missing(Code::CutCopy, message);
     }
     if let Some(offset) = torn {
         let message = format!("{path}: byte {offset}: the last record was truncated by a crash and does not count");
-        return Some(Sign { code: "torn-tail", message, weight: Weight::Harmless });
+        return Some(Sign { code: Code::TornTail, message, weight: Weight::Harmless });
     }
     (preallocated && len < SEGMENT_BYTES).then(|| {
         let message = format!("{path}: etcd repaired this segment once and kept its copy as .wal.broken");
-        Sign { code: "repaired", message, weight: Weight::Harmless }
+        Sign { code: Code::Repaired, message, weight: Weight::Harmless }
     })
 }
 
@@ -261,5 +262,5 @@ fn unread_segments(member: &Member, wal: &Wal) -> Option<Sign> {
         false => "the segment follows the one that was given and is not read; give the directory",
     };
     let message = format!("{}: {message}", lacking.path.display());
-    Some(Sign { code: "cut-copy", message, weight: Weight::EndMissing })
+    Some(Sign { code: Code::CutCopy, message, weight: Weight::EndMissing })
 }

@@ -1,5 +1,6 @@
 //! What the stages found, in the words of the report: facts, warnings, losses. Decides nothing.
 
+use crate::notice::Code;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -48,17 +49,17 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     let v2_index = recovered.v2_index();
     if opened.wal().is_none() {
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
-        report.warn("snapshot-only", message);
+        report.warn(Code::SnapshotOnly, message);
     }
     if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = "a log alone: snapshots and a v3 database, which a data directory has too, were not looked at";
-        report.warn("log-only", message);
+        report.warn(Code::LogOnly, message);
     }
     if opened.is_live() {
         let message = format!(
             "an etcd is running on it: state at raft index {index}, v2 index {v2_index}; later writes are not in this output"
         );
-        report.warn("live", message);
+        report.warn(Code::Live, message);
     }
     let voters = &recovered.replay.voters.voters;
     let given = opened.members.iter().filter_map(Member::id).filter(|id| voters.contains(id)).count();
@@ -67,7 +68,7 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
         let message =
             format!("{given} of {voters} voters: {they} may be behind; give the others too (raft index {index})");
-        report.warn("one-of-several-voters", message);
+        report.warn(Code::OneOfSeveralVoters, message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
         let message = format!(
@@ -75,7 +76,7 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
              later indexes may differ by one each",
             counted(recovered.replay.ambiguous_expiries.len() as u64, "time", "times")
         );
-        report.warn("ambiguous-expiry", message);
+        report.warn(Code::AmbiguousExpiry, message);
     }
     refusal
 }
@@ -185,12 +186,12 @@ fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven:
         if passed.index > applied {
             let message =
                 format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
-            report.lose("older-snapshot", message);
+            report.lose(Code::OlderSnapshot, message);
         } else if passed.damaged && !proven && opened.wal().is_some() {
             let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
-            report.lose("damaged-snapshot", message);
+            report.lose(Code::DamagedSnapshot, message);
         } else {
-            report.warn("snapshot-passed-over", message);
+            report.warn(Code::SnapshotPassedOver, message);
         }
     }
 }
@@ -206,14 +207,16 @@ fn log_state(
     report.losses.extend(losses);
     let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
     if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
-        report.lose("salvaged", format!("started from {}, which the log alone does not lead to", broken.display()));
+        report.lose(Code::Salvaged, format!("started from {}, which the log alone does not lead to", broken.display()));
     }
     if opened.salvage && opened.members.iter().all(|member| member.wal.is_none()) {
-        report
-            .lose("salvaged", "there is no log: the state is that of the snapshot, and what followed it is not known");
+        report.lose(
+            Code::Salvaged,
+            "there is no log: the state is that of the snapshot, and what followed it is not known",
+        );
     }
     if let Some(missing) = &recovered.not_found {
-        let code = if opened.salvage { "salvaged" } else { "cut-copy" };
+        let code = if opened.salvage { Code::Salvaged } else { Code::CutCopy };
         report.lose(code, format!("went on without what is missing: {missing}"));
     }
     if let Some(first) = report.tail.writes.first() {
@@ -225,13 +228,13 @@ fn log_state(
             let message = format!(
                 "{writes} in the log above raft index {applied} dropped, because entries before them are lost (the first: {named})"
             );
-            report.lose("salvaged", message);
+            report.lose(Code::Salvaged, message);
         } else {
             let message = format!(
                 "{writes} in the log above raft index {applied} left out, because nothing here proves a commit (the first: \
                  {named}); if a client was told of success, convert with --tail all"
             );
-            report.lose("tail-left-out", message);
+            report.lose(Code::TailLeftOut, message);
         }
     }
     if recovered.replay.unknown_members > 0 {
@@ -239,7 +242,7 @@ fn log_state(
             "{} for members that the store does not know, where etcd itself would stop",
             counted(recovered.replay.unknown_members, "attribute write", "attribute writes")
         );
-        report.warn("unknown-member", message);
+        report.warn(Code::UnknownMember, message);
     }
     refusal
 }
@@ -266,7 +269,7 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
 /// what the cluster served (FORMATS 1.4 d).
 fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
-    report.warn("backup", "made by `etcdctl backup`: writes after it was made are not in it");
+    report.warn(Code::Backup, "made by `etcdctl backup`: writes after it was made are not in it");
     if opened.start().is_none_or(|member| member.db.is_none()) {
         return;
     }
@@ -294,7 +297,7 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
                 "of them in-order keys or index compares"
             )
         );
-        report.lose("backup-renumbered", message);
+        report.lose(Code::BackupRenumbered, message);
     }
 }
 
@@ -331,14 +334,15 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
             counted(roles, "role", "roles"),
             first_of(&contents.roles)
         );
-        report.warn("auth-left-out", message);
+        report.warn(Code::AuthLeftOut, message);
     }
     if policy == AuthPolicy::UsersOnly && was_on {
-        report.warn("auth-off", "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on");
+        report
+            .warn(Code::AuthOff, "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on");
     }
     if auth.guest_dropped {
         let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
-        report.warn("guest-dropped", message);
+        report.warn(Code::GuestDropped, message);
     }
     if !auth.widened.is_empty() {
         let names: Vec<String> = auth.widened.iter().map(|name| short(name)).collect();
@@ -347,22 +351,22 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
             counted(names.len() as u64, "user may do", "users may do"),
             names.join(", ")
         );
-        report.warn("roles-widen", message);
+        report.warn(Code::RolesWiden, message);
     }
     if options.transformer.is_some() && auth.roles.iter().any(|role| !role.permissions.is_empty()) {
         let message = "permissions are carried over for the names of keys in v2: a transformer that names keys otherwise \
                        takes them out of reach, or into it";
-        report.warn("permissions-by-v2-names", message);
+        report.warn(Code::PermissionsByV2Names, message);
     }
     if !auth.cut.is_empty() {
         let count = counted(auth.cut.len() as u64, "permission", "permissions");
         let message = format!("{count} lost keys that the rules leave out: {}", first_of(&auth.cut));
-        report.warn("permissions-cut", message);
+        report.warn(Code::PermissionsCut, message);
     }
     if !auth.matched_nothing.is_empty() {
         let count = counted(auth.matched_nothing.len() as u64, "permission is", "permissions are");
         let message = format!("{count} left out, for no v2 key could match: {}", first_of(&auth.matched_nothing));
-        report.warn("permissions-without-keys", message);
+        report.warn(Code::PermissionsWithoutKeys, message);
     }
 }
 
@@ -392,17 +396,17 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
             report.as_of,
             if plan.expired.keys == 1 { "is" } else { "are" }
         );
-        report.warn("expired", message);
+        report.warn(Code::Expired, message);
     }
     if plan.beyond_leases > 0 {
         let message = format!(
             "{} with a TTL of more than {MAX_SECONDS} seconds, the longest that a lease can have: written without one",
             counted(plan.beyond_leases, "key", "keys")
         );
-        report.warn("ttl-too-long", message);
+        report.warn(Code::TtlTooLong, message);
     }
     for rule in policy.rules.unused().into_iter().map(String::from).chain(policy.ttl.unused()) {
-        report.warn("unused-rule", format!("a rule matched nothing: {rule}"));
+        report.warn(Code::UnusedRule, format!("a rule matched nothing: {rule}"));
     }
 }
 
@@ -431,13 +435,13 @@ pub(super) fn order(report: &mut Report, ordered: &Ordered) {
             "{} with the modified index of another: one revision, told apart by the sub revision",
             counted(ordered.shared, "key", "keys")
         );
-        report.warn("shared-index", message);
+        report.warn(Code::SharedIndex, message);
     }
     if ordered.created_after_modified > 0 {
         let message = format!(
             "{} with a created index above the modified one, which is written for both",
             counted(ordered.created_after_modified, "key", "keys")
         );
-        report.warn("created-after-modified", message);
+        report.warn(Code::CreatedAfterModified, message);
     }
 }

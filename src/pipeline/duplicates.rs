@@ -1,6 +1,7 @@
 //! Names that collide once U+FFFD stands for bytes that are no UTF-8 (FORMATS 3.1): which they are, and what the log still knows
 //! of them. Only the last of such siblings is in the snapshot's tree, as in etcd.
 
+use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::count::counted;
@@ -41,7 +42,7 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, inte
         written_as: names.get(path).into_iter().flatten().take(LISTED).map(true_name).collect(),
     };
     let lines: Vec<DuplicateName> = shadowed.iter().take(LISTED).map(line).collect();
-    report.warn("duplicate-names", message(table.duplicates, &lines));
+    report.warn(Code::DuplicateNames, message(table.duplicates, &lines));
     report.contents.duplicates = table.duplicates;
     report.contents.duplicate_names = lines;
     Ok(())

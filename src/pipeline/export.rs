@@ -3,6 +3,7 @@
 //! A v2 source is replayed as a conversion replays it; nothing expires, and only `--include` and `--exclude` leave something
 //! out. Of a v3 file the `key` bucket is read, and nothing else. What was written is read back before it gets its name.
 
+use crate::notice::Code;
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -159,7 +160,7 @@ fn export_v2(
     if let Some(what) = backend.describe() {
         let message =
             format!("the source holds v3 data too ({what}), which is not exported: name its v3 database for that");
-        report.warn("v3-present", message);
+        report.warn(Code::V3Present, message);
     }
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
@@ -211,7 +212,7 @@ fn export_v3(
             "an etcd is running on it: state at revision {}; later writes are not in this output",
             summary.revision
         );
-        warnings.insert(0, Notice { code: "live".into(), message });
+        warnings.insert(0, Notice { code: Code::Live.word().to_string(), message });
     }
     let (bytes, delivered) = deliver(&living, options, before, print, interrupted)?;
     map.check_bytes(Interrupt::new(interrupted))?;
@@ -234,7 +235,8 @@ fn choice(options: &ExportOptions) -> Result<KeyRules> {
 }
 
 fn unused(rules: &KeyRules) -> Vec<Notice> {
-    let notice = |rule| Notice { code: "unused-rule".into(), message: format!("a rule matched nothing: {rule}") };
+    let notice =
+        |rule| Notice { code: Code::UnusedRule.word().to_string(), message: format!("a rule matched nothing: {rule}") };
     rules.unused().into_iter().map(notice).collect()
 }
 

@@ -1,5 +1,6 @@
 //! `inspect`: what is in a source or in a v3 file. Reads all of it, writes nothing.
 
+use crate::notice::Code;
 use jiff::Timestamp;
 
 use super::{Interrupted, diagnostics, duplicates, merge::decide};
@@ -126,13 +127,13 @@ pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Fac
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
     let V3Summary { hash_kv, status_hash, leases, users, roles, keys, pairs, .. } = summary;
     let finding = |finding: &crate::bolt::Damage| Notice {
-        code: "finding".to_string(),
+        code: Code::Finding.word().to_string(),
         message: format!("{}: byte {}: {}", map.path().display(), finding.offset, finding.message),
     };
     let mut findings: Vec<Notice> = summary.findings.iter().map(finding).collect();
     if summary.more_findings > 0 {
         let message = format!("and {}", counted(summary.more_findings, "more finding", "more findings"));
-        findings.push(Notice { code: "finding".to_string(), message });
+        findings.push(Notice { code: Code::Finding.word().to_string(), message });
     }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {

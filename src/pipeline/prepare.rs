@@ -3,6 +3,7 @@
 //! Everything that can refuse a conversion stands here, before the first byte of output. `convert` writes what comes out,
 //! `verify` holds a file against it.
 
+use crate::notice::Code;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -251,11 +252,11 @@ fn settle_conflicts(
             if options.transformer.is_none() {
                 plan.leases.keep(plan.rows.iter().map(|row| row.lease));
             }
-            report.warn("kept-v3", format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
+            report.warn(Code::KeptV3, format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
         }
         OnConflict::TakeV2 => {
             conflicts::take_v2(plan, &found)?;
-            report.warn("taken-from-v2", format!("{count} in v2 and in v3, and put on top as v2 has them: {first}"));
+            report.warn(Code::TakenFromV2, format!("{count} in v2 and in v3, and put on top as v2 has them: {first}"));
         }
     }
     Ok(())

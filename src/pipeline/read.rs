@@ -1,5 +1,6 @@
 //! From files to the tree: open, hash, parse, replay. Shared by `convert` and `inspect`.
 
+use crate::notice::Code;
 use std::cmp::Reverse;
 
 use rayon::prelude::*;
@@ -199,7 +200,7 @@ impl Backend<'_> {
     /// Warns of a backend that cannot be read.
     pub(super) fn note_unusable(&self, report: &mut Report) {
         if let Some(error) = &self.unusable {
-            report.warn("v3-unreadable", error.to_string());
+            report.warn(Code::V3Unreadable, error.to_string());
         }
     }
 

@@ -3,6 +3,7 @@
 //! Each question adds what differs to one list; only what keeps a question from being asked is an error. The conversion's
 //! own decisions are taken once more from the source (`prepare`), and nothing is written.
 
+use crate::notice::Code;
 use std::sync::Arc;
 
 use super::convert::open_v2;
@@ -160,7 +161,7 @@ fn compare_opened(
     match other {
         // Another member's files may hold the same.
         Some(message) if differences.is_empty() => {
-            found.warnings.push(Notice { code: "other-source".into(), message });
+            found.warnings.push(Notice { code: Code::OtherSource.word().to_string(), message });
         }
         Some(message) => found.differences.insert(0, message),
         None => {}

@@ -3,6 +3,7 @@
 use crate::count::counted;
 use crate::display::lossy;
 use crate::display::{first_of, short};
+use crate::notice::Code;
 use crate::report::Report;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
 use crate::transform::policy::NAMESPACE;
@@ -68,7 +69,7 @@ pub(super) fn notices(report: &mut Report, versions: &Versions) {
             bound.proof,
             place(bound.place)
         );
-        report.warn("source-version-contradicted", message);
+        report.warn(Code::SourceVersionContradicted, message);
     }
     let found = std::mem::take(&mut report.source.other_rules);
     for other in &found {
@@ -86,7 +87,7 @@ pub(super) fn notices(report: &mut Report, versions: &Versions) {
             "the log is replayed by the rules of etcd {used}; {what}. Nothing in the source proves which server started last: \
              name it with --source-version X.Y.Z"
         );
-        report.lose("source-version-unknown", message);
+        report.lose(Code::SourceVersionUnknown, message);
     }
     report.source.other_rules = found;
 }

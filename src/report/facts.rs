@@ -10,6 +10,7 @@ pub use crate::transform::inventory::{Count, Elements};
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceFile {
     /// Its path as it was opened.
@@ -25,6 +26,7 @@ pub struct SourceFile {
 
 /// What kind of source it is, and where in the cluster's history it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceFacts {
     /// `snap-file`, `data-dir`, `member-dir`, `backup`, `wal-only`, …
@@ -107,6 +109,7 @@ pub struct SourceFacts {
 
 /// A start of a damaged source, and what a replay from it gives.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SalvageStart {
     /// The snapshot file; absent: the log from its first entry.
@@ -129,6 +132,7 @@ pub struct SalvageStart {
 
 /// A bound of a server's version, and what proves it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct VersionBound {
     /// `X.Y.Z or later`, `before X.Y.Z`, or `not` and the versions that are refuted.
@@ -147,6 +151,7 @@ pub struct VersionBound {
 
 /// Rules by which the log makes another state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OtherRules {
     /// The versions that have them, in words.
@@ -161,6 +166,7 @@ pub struct OtherRules {
 
 /// One of several sources, and what it gave.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Part {
     /// The path as it was given.
@@ -179,6 +185,7 @@ pub struct Part {
 
 /// One member of the cluster, as the store describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Member {
     /// Its id, in lower-case hex.
@@ -193,6 +200,7 @@ pub struct Member {
 
 /// What the v2 tree holds, without etcd's own nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Contents {
     /// Keys: file nodes.
@@ -248,6 +256,7 @@ pub struct Contents {
 
 /// What becomes of users and roles. Names only: no hash ever stands here.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct AuthFacts {
     /// Whether authentication is on in v3.
@@ -273,6 +282,7 @@ pub struct AuthFacts {
 
 /// v3 data that the source held before.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ExistingFacts {
     /// The v3 backend that they are in.
@@ -319,6 +329,7 @@ pub struct ExistingFacts {
 
 /// A v2 tree inside v3.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct V2v3 {
     /// The prefix that the server was given.
@@ -329,6 +340,7 @@ pub struct V2v3 {
 
 /// A v3 write in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LateWrite {
     /// Its raft index.
@@ -345,6 +357,7 @@ pub struct LateWrite {
 
 /// A name that several siblings have once U+FFFD stands for bytes that are no UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DuplicateName {
     /// The v2 key.
@@ -358,6 +371,7 @@ pub struct DuplicateName {
 
 /// A name as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TrueName {
     /// The v2 key, bytes that are not printable ASCII as `\\xNN`.
@@ -372,6 +386,7 @@ fn is_zero(count: &u64) -> bool {
 
 /// A key whose time was up.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ExpiredKey {
     /// The v2 key.
@@ -382,6 +397,7 @@ pub struct ExpiredKey {
 
 /// A key that is too large for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Oversized {
     /// The v2 key.
@@ -392,6 +408,7 @@ pub struct Oversized {
 
 /// Entries of the log that are not in the state, because nothing proves them committed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Tail {
     /// Entries above the effective commit.
@@ -405,6 +422,7 @@ pub struct Tail {
 
 /// A v2 write in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TailWrite {
     /// Its raft index.

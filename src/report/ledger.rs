@@ -14,6 +14,7 @@ use serde::Serialize;
 
 /// What became of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Line {
     /// The v2 key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +54,7 @@ pub struct Line {
 
 /// The v3 pair of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Written {
     /// The v3 key.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 //! Schema 1 of CLI.md, "The report is written on every exit but 2". Filled stage by stage, so that a failed run reports as
 //! much as it knew. Knows neither how it is printed (`text`) nor where it is written (`file`).
 
+use crate::notice::Code;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub const SCHEMA: u32 = 1;
 
 /// What happened in one conversion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Report {
     /// Number of the schema: [`SCHEMA`].
     pub schema: u32,
@@ -38,6 +40,7 @@ pub struct Report {
     #[serde(default)]
     pub skipped: bool,
     /// The options in effect.
+    #[cfg_attr(feature = "internals", schemars(with = "std::collections::BTreeMap<String, serde_json::Value>"))]
     pub options: ConvertOptions,
     /// The instant against which TTLs were counted, RFC 3339; empty if the run ended before it was known.
     pub as_of: String,
@@ -129,13 +132,13 @@ impl Report {
     }
 
     /// Adds a warning: it does not change the exit status.
-    pub fn warn(&mut self, code: &str, message: impl Into<String>) {
-        self.warnings.push(Notice { code: code.into(), message: message.into() });
+    pub fn warn(&mut self, code: Code, message: impl Into<String>) {
+        self.warnings.push(Notice::new(code, message));
     }
 
     /// Adds something that the output may lack of what the cluster held: the run ends with status 8.
-    pub fn lose(&mut self, code: &str, message: impl Into<String>) {
-        self.losses.push(Notice { code: code.into(), message: message.into() });
+    pub fn lose(&mut self, code: Code, message: impl Into<String>) {
+        self.losses.push(Notice::new(code, message));
     }
 
     /// Adds the time that a stage took.
@@ -168,7 +171,7 @@ impl Report {
     /// What `--strict` refuses, one phrase for each; empty when there is nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
-        let unused = self.warnings.iter().filter(|warning| warning.code == "unused-rule").count() as u64;
+        let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule.word()).count() as u64;
         let contents = &self.contents;
         let (oversized, expired) = (contents.oversized.len() as u64, contents.expired.keys);
         let of_v2 = [
@@ -186,6 +189,7 @@ impl Report {
 
 /// Where each source key went: what is on the right adds up to what is on the left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Balance {
     /// Keys of the source.
@@ -209,6 +213,7 @@ impl Balance {
 
 /// What a transformer did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Transformed {
     /// sha256 of the program's file, where it was named by its path.
@@ -223,6 +228,7 @@ pub struct Transformed {
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OutputFacts {
     /// Size of the file.
@@ -259,6 +265,7 @@ pub struct OutputFacts {
 
 /// A lease, and how much hangs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LeaseLine {
     /// Its id; etcdctl prints it in hexadecimal.
@@ -271,6 +278,7 @@ pub struct LeaseLine {
 
 /// Time of one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Stage {
     /// Its name.
     pub name: String,
@@ -280,6 +288,7 @@ pub struct Stage {
 
 /// A warning or a loss.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Notice {
     /// A stable word for scripts.
     pub code: String,
@@ -287,8 +296,16 @@ pub struct Notice {
     pub message: String,
 }
 
+impl Notice {
+    /// A warning or a loss with this code.
+    pub fn new(code: Code, message: impl Into<String>) -> Notice {
+        Notice { code: code.word().to_string(), message: message.into() }
+    }
+}
+
 /// A command that the operator runs next.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NextStep {
     /// The member to run it for; none where it is for the whole cluster, or where the source names no members.
@@ -315,7 +332,7 @@ mod tests {
         report.output = Some(OutputFacts::default());
         report.end(0, None);
         assert_eq!((report.reason.as_deref(), report.output.is_some()), (None, true));
-        report.lose("tail-left-out", "3 writes");
+        report.lose(Code::TailLeftOut, "3 writes");
         report.end(8, None);
         assert_eq!((report.reason.as_deref(), report.output.is_some()), (Some("tail-left-out"), true));
         report.end(5, Some(&Error::new(Reason::Locked, "etcd runs")));
@@ -337,7 +354,7 @@ mod tests {
     fn strict_names_losses_and_findings() {
         let mut report = Report::new(&ConvertOptions::new("a", "b"));
         assert!(report.strict_objections().is_empty());
-        report.lose("tail-left-out", "2 writes left out");
+        report.lose(Code::TailLeftOut, "2 writes left out");
         report.contents.replacements = 4;
         assert_eq!(report.strict_objections(), ["2 writes left out", "4 nodes with U+FFFD in name or value"]);
     }

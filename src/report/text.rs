@@ -347,6 +347,7 @@ pub fn entry(line: &EntryLine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notice::Code;
     use crate::options::ConvertOptions;
     use crate::report::inspection::{KeyLine, V2Facts};
     use crate::report::model::Notice;
@@ -391,8 +392,8 @@ mod tests {
             ..Default::default()
         });
         report.stage("read", std::time::Duration::from_millis(12));
-        report.warn("auth-not-carried", "2 users are not carried");
-        report.lose("tail-left-out", "1 write left out");
+        report.warn(Code::AuthNotCarried, "2 users are not carried");
+        report.lose(Code::TailLeftOut, "1 write left out");
         report.next_steps = next_steps::steps(&report);
         report
     }

@@ -12,6 +12,7 @@ use crate::v2store::tree::{NodeRef, Tree, Visit};
 
 /// Keys, and the bytes of their names and values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Count {
     /// How many keys.
@@ -78,6 +79,7 @@ pub struct FirstElements {
 
 /// Elements that are not listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Elements {
     /// How many.

@@ -11,6 +11,7 @@ use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
+use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
 use crate::pipeline::merge::preserved::Kept;
 use crate::pipeline::merge::unapplied::{self, Late};
@@ -67,7 +68,7 @@ const STAYS: &str = "which stays as it is: its keys keep their v3 names";
 /// Names v2 trees that a server kept inside v3.
 pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
     for tree in &content.v2v3 {
-        report.warn("v2v3-tree", format!("v3 holds {}, {becomes}", v2v3_words(tree)));
+        report.warn(Code::V2v3Tree, format!("v3 holds {}, {becomes}", v2v3_words(tree)));
     }
     if let Some(existing) = report.existing.as_mut() {
         let facts = |tree: &V2v3Tree| V2v3 { prefix: lossy(&tree.prefix), keys: tree.keys };
@@ -112,7 +113,7 @@ pub(in crate::pipeline) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>,
          {first}{more}; --existing drop-v3 starts without any v3 data",
         counted(only, "key", "keys")
     );
-    report.warn("only-in-v3", message);
+    report.warn(Code::OnlyInV3, message);
     let existing = report.existing.get_or_insert_default();
     (existing.only_in_v3, existing.left_by_migrate) = (only, names);
 }
@@ -129,11 +130,11 @@ fn missing(opened: &Opened, backend: &Backend<'_>) -> Error {
 }
 
 /// Losses of v2 alone.
-const V2_LOSSES: [&str; 2] = ["tail-left-out", "backup-renumbered"];
+const V2_LOSSES: [Code; 2] = [Code::TailLeftOut, Code::BackupRenumbered];
 
 /// Says that v2 is left out; what is lost of it besides is no loss then.
 fn leave_v2_out(report: &mut Report) {
-    report.losses.retain(|loss| !V2_LOSSES.contains(&loss.code.as_str()));
+    report.losses.retain(|loss| !V2_LOSSES.iter().any(|code| code.word() == loss.code));
     let Contents { keys, users, roles, .. } = &report.contents;
     let counts = [
         (*keys, "v2 key", "v2 keys"),
@@ -145,7 +146,7 @@ fn leave_v2_out(report: &mut Report) {
     if !left_out.is_empty() {
         let message =
             format!("v2 data of the source is left out, as --existing keep-v3 has it: {}", left_out.join(", "));
-        report.warn("v2-left-out", message);
+        report.warn(Code::V2LeftOut, message);
     }
 }
 
@@ -203,7 +204,7 @@ fn describe(backend: &Backend<'_>, late: &[Late<'_>]) -> Option<String> {
 
 fn note_dropped(backend: &Backend<'_>, late: &[Late<'_>], report: &mut Report) {
     let Some(found) = describe(backend, late) else { return };
-    report.warn("v3-dropped", format!("v3 data of the source are left out, as --existing drop-v3 has it: {found}"));
+    report.warn(Code::V3Dropped, format!("v3 data of the source are left out, as --existing drop-v3 has it: {found}"));
     let content = &backend.content;
     report.existing = Some(ExistingFacts {
         path: path_of(backend),
@@ -318,6 +319,6 @@ fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, in
         recovered.replay.applied
     );
     report.existing.get_or_insert_default().late_writes = unapplied::lines(&left_out);
-    report.lose("v3-tail-left-out", message);
+    report.lose(Code::V3TailLeftOut, message);
     Ok(())
 }

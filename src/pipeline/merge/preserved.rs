@@ -2,6 +2,7 @@
 //!
 //! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be kept is `existing`'s to say.
 
+use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::bolt::Db;
@@ -165,16 +166,16 @@ impl<'m> Kept<'m> {
         if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
             let message = "users and roles of v2 and v3 have one key space now: roles with wide permissions reach keys of the other \
                            side, so check them";
-            report.warn("auth-merged", message);
+            report.warn(Code::AuthMerged, message);
         }
         if auth.enabled && !was_on {
             let message = "authentication was off in v3 and is on in v2: v3 clients have to log in from now on";
-            report.warn("auth-turned-on", message);
+            report.warn(Code::AuthTurnedOn, message);
         }
         if was_on && report.contents.auth_enabled != Some(true) {
             let message =
                 "authentication was on in v3 and off in v2: clients of the v2 keys have to log in from now on";
-            report.warn("auth-turned-on", message);
+            report.warn(Code::AuthTurnedOn, message);
         }
         let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;
         if !both.is_empty() {
@@ -191,7 +192,7 @@ impl<'m> Kept<'m> {
                 OnConflict::KeepV3 => "kept as v3 has them",
                 OnConflict::TakeV2 => "taken from v2",
             };
-            report.warn("auth-conflict", format!("users and roles that both have are {what}: {first}"));
+            report.warn(Code::AuthConflict, format!("users and roles that both have are {what}: {first}"));
         }
         if joined.is_enabled() && !joined.has_administrator() {
             let message = "authentication is on, and there is no user root with a password and the role root, without whom nobody \

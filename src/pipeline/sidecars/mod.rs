@@ -3,6 +3,7 @@
 mod index_map;
 mod ledger;
 
+use crate::notice::Code;
 use std::path::Path;
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&
     let path = options.ledger.as_deref()?;
     if options.dry_run && path.exists() {
         let message = format!("{}: the ledger exists, and a dry run replaces none", path.display());
-        report.warn("ledger-not-written", message);
+        report.warn(Code::LedgerNotWritten, message);
         return None;
     }
     Some(path)

@@ -1,0 +1,148 @@
+//! The codes of warnings and losses: stable words for scripts, as the report has them.
+//!
+//! A warning tells of something that an operator may want to know. A loss means that the output may lack something that the
+//! cluster held: the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal;)*) => {
+        /// What a warning or a loss is about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code, in alphabetical order, with what it means.
+            pub const ALL: &'static [(Code, &'static str)] = &[$((Code::$name, concat!($($doc),*)),)*];
+
+            /// The word in the report's `code` field.
+            pub fn word(self) -> &'static str {
+                match self { $(Code::$name => $word,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Keys with a TTL expired at an unknown point of the log.
+    AmbiguousExpiry = "ambiguous-expiry";
+    /// v2 and v3 both have a user or role of one name.
+    AuthConflict = "auth-conflict";
+    /// Users and roles of v2 are left out.
+    AuthLeftOut = "auth-left-out";
+    /// Users and roles of v2 were added to those of v3.
+    AuthMerged = "auth-merged";
+    /// Users and roles of v2 are not part of this output.
+    AuthNotCarried = "auth-not-carried";
+    /// Authentication is enabled in v2 and disabled in the output.
+    AuthOff = "auth-off";
+    /// Authentication is enabled in the output, and was disabled in one of the two stores.
+    AuthTurnedOn = "auth-turned-on";
+    /// The source is an `etcdctl backup`.
+    Backup = "backup";
+    /// A v2 write after the commit index of an `etcdctl backup` is left out: a backup numbers its members anew. A loss.
+    BackupRenumbered = "backup-renumbered";
+    /// Keys have a created index above their modified index.
+    CreatedAfterModified = "created-after-modified";
+    /// The log ends before what proves to be committed, so the copy is truncated. A loss, or a warning if other members prove that nothing is missing.
+    CutCopy = "cut-copy";
+    /// Entries after damage in one log were taken from another member.
+    DamageFilled = "damage-filled";
+    /// Damage in a log affects only entries that a snapshot or another member covers.
+    DamageNotNeeded = "damage-not-needed";
+    /// A log is damaged, and nothing proves that other logs hold all that it held. A loss, or a warning if other members do prove it.
+    DamagedLog = "damaged-log";
+    /// The newest snapshot is damaged, and the conversion starts from an older one. A loss.
+    DamagedSnapshot = "damaged-snapshot";
+    /// Keys of one directory have the same name once U+FFFD replaces bytes that are not UTF-8.
+    DuplicateNames = "duplicate-names";
+    /// Keys with a TTL have expired.
+    Expired = "expired";
+    /// `inspect` found something wrong in a v3 database.
+    Finding = "finding";
+    /// Anonymous clients lose their rights.
+    GuestDropped = "guest-dropped";
+    /// Keys exist in v2 and v3; the output has those of v3.
+    KeptV3 = "kept-v3";
+    /// A dry run does not replace an existing ledger.
+    LedgerNotWritten = "ledger-not-written";
+    /// An etcd ran on the source while it was read.
+    Live = "live";
+    /// A member's log is missing. A loss, or a warning if other members prove that nothing is missing.
+    LogGone = "log-gone";
+    /// The source is a log without a data directory.
+    LogOnly = "log-only";
+    /// A newer snapshot could not be used, and the conversion starts from an older one. A loss.
+    OlderSnapshot = "older-snapshot";
+    /// The source is one of several voters, whose own log proves what is committed.
+    OneOfSeveralVoters = "one-of-several-voters";
+    /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
+    OnlyInV3 = "only-in-v3";
+    /// `verify` compared with other source files than the report names.
+    OtherSource = "other-source";
+    /// Permissions keep v2 names, and rules rename keys.
+    PermissionsByV2Names = "permissions-by-v2-names";
+    /// A permission covers fewer keys than in v2, because rules exclude or rename some of them.
+    PermissionsCut = "permissions-cut";
+    /// A permission covers no key that is written.
+    PermissionsWithoutKeys = "permissions-without-keys";
+    /// etcd repaired a torn log: the bytes that it cut off are in a `.wal.broken` file.
+    Repaired = "repaired";
+    /// A role may read or write more keys than in v2.
+    RolesWiden = "roles-widen";
+    /// `--salvage` skipped damage. A loss.
+    Salvaged = "salvaged";
+    /// Several keys have the same modified index.
+    SharedIndex = "shared-index";
+    /// The source is a snapshot without its log.
+    SnapshotOnly = "snapshot-only";
+    /// A snapshot could not be used, and nothing is missing without it.
+    SnapshotPassedOver = "snapshot-passed-over";
+    /// `--source-version` contradicts what the source proves.
+    SourceVersionContradicted = "source-version-contradicted";
+    /// etcd versions that may have run last would give different trees. A loss.
+    SourceVersionUnknown = "source-version-unknown";
+    /// v2 writes after the commit index are left out. A loss.
+    TailLeftOut = "tail-left-out";
+    /// Keys exist in v2 and v3; the output has those of v2.
+    TakenFromV2 = "taken-from-v2";
+    /// The last record of a log is torn. A loss if it may have been committed, otherwise a warning.
+    TornTail = "torn-tail";
+    /// A TTL exceeds what a lease can hold, and the key becomes permanent.
+    TtlTooLong = "ttl-too-long";
+    /// The log updates a member that the store does not know.
+    UnknownMember = "unknown-member";
+    /// A rule matched nothing.
+    UnusedRule = "unused-rule";
+    /// `--existing keep-v3` leaves all v2 keys out.
+    V2LeftOut = "v2-left-out";
+    /// The v3 store holds a tree of `--experimental-enable-v2v3`.
+    V2v3Tree = "v2v3-tree";
+    /// v3 data of the source is left out.
+    V3Dropped = "v3-dropped";
+    /// The source holds v3 data.
+    V3Present = "v3-present";
+    /// v3 writes after the commit index are left out. A loss.
+    V3TailLeftOut = "v3-tail-left-out";
+    /// The v3 backend of the source cannot be read.
+    V3Unreadable = "v3-unreadable";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_in_order_and_differ() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].0.word() < pair[1].0.word()));
+    }
+}
