@@ -10,10 +10,10 @@ pub const MAX_NODES: u64 = u32::MAX as u64 - 1;
 /// Bytes of one JSON string in a snapshot: lengths are `u32`. etcd limits a request body to 10 MB.
 pub const MAX_STRING: u64 = u32::MAX as u64;
 
-/// Bytes of one bbolt key (FORMATS 8.4).
+/// Bytes of one bbolt key (docs/formats.md 8.4).
 pub const MAX_BOLT_KEY: u32 = 32_768;
 
-/// Bytes of one bbolt value (FORMATS 8.4: up to 2^31 - 2).
+/// Bytes of one bbolt value (docs/formats.md 8.4: up to 2^31 - 2).
 pub const MAX_BOLT_VALUE: u32 = (1 << 31) - 2;
 
 /// Bytes of one record in the log: protobuf allows a message no more than 2 GiB. A longer one is a damaged length.
@@ -22,7 +22,7 @@ pub const MAX_RECORD: u64 = 1 << 31;
 /// Bytes of all paths of a tree where each is written out in full, whatever the size of the source: a ledger of 1 GiB.
 pub const MAX_LISTED_PATHS: u64 = 1 << 30;
 
-/// The highest v2 index that becomes a revision: leaves room for as many revisions again (FORMATS 13.2).
+/// The highest v2 index that becomes a revision: leaves room for as many revisions again (docs/formats.md 13.2).
 pub const MAX_REVISION: u64 = 1 << 62;
 
 /// Levels of a bbolt tree that a reader follows: with at least two elements a branch page, 2^48 pages need 48.

@@ -1,6 +1,6 @@
 //! The full structural check of a bbolt file: all that `bbolt check` looks at, and what it leaves out.
 //!
-//! FORMATS section 8.9, with 8.3 for the freelist. Beyond `bbolt check`: element keys equal their child's first key,
+//! docs/formats.md section 8.9, with 8.3 for the freelist. Beyond `bbolt check`: element keys equal their child's first key,
 //! positions and sizes are inside the page and data follow one another, no empty keys, inline buckets, page headers, file length.
 //! Goes on after damage and lists it. Must not know etcd. [`Strictness::Own`] also demands what only this crate's writer
 //! promises: no page unused, not a byte set that is not data.

@@ -1,6 +1,6 @@
 //! Phase two of the two-phase writer: encodes any range of the pages that `layout` placed.
 //!
-//! FORMATS sections 8.1, 8.2, 8.4, 8.5 and 8.7. Must not know threads or files: an extent depends on nothing but the
+//! docs/formats.md sections 8.1, 8.2, 8.4, 8.5 and 8.7. Must not know threads or files: an extent depends on nothing but the
 //! layout and the rows, so extents can be encoded at the same time and in any order, and the bytes are the same. The meta
 //! pages are made apart, for a file is whole only once they are written: last.
 

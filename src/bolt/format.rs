@@ -1,6 +1,6 @@
 //! The raw structures of a bbolt file, data file version 2, and nothing else: how each is laid out in bytes.
 //!
-//! FORMATS sections 8.1 to 8.5 and 8.7. Everything is little-endian on every host. Must not know how pages are found,
+//! docs/formats.md sections 8.1 to 8.5 and 8.7. Everything is little-endian on every host. Must not know how pages are found,
 //! ordered or checked, nor what etcd keeps in them: `layout` and `emit` write with it, `read` and `check` read with it.
 //!
 //! ```text

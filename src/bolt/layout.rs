@@ -1,6 +1,6 @@
 //! Phase one of the two-phase writer: where every page will be, from sizes alone. Not a byte is encoded here.
 //!
-//! FORMATS sections 8.4 to 8.7 and 8.10. Must not know what the rows mean. One linear pass over each bucket fills leaves
+//! docs/formats.md sections 8.4 to 8.7 and 8.10. Must not know what the rows mean. One linear pass over each bucket fills leaves
 //! greedily up to exactly the page size; branch levels are stacked on them until one page remains. Pages stand in the
 //! file bucket by bucket, in each its leaves in key order and then its branch levels upwards; the tree of the root
 //! bucket, made by the same code, comes last. So any range of pages can be emitted on its own, in any order.

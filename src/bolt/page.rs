@@ -1,6 +1,6 @@
 //! Leaf pages: the elements, keys and values of a range of rows, as `layout` and `emit` both write them.
 //!
-//! FORMATS sections 8.1 and 8.4. Must not know where a page is placed.
+//! docs/formats.md sections 8.1 and 8.4. Must not know where a page is placed.
 
 use super::format::{FLAG_LEAF, LeafElement, MAX_COUNT, PageHeader};
 use super::rows::{Rows, wrong_rows};

@@ -1,6 +1,6 @@
 //! Reads a bbolt file that lies in memory: opens it, finds buckets, walks pairs in order.
 //!
-//! FORMATS sections 8.1 to 8.5, 8.7 and 8.8, and the trailer of 10.4. The bytes are hostile until shown otherwise: every
+//! docs/formats.md sections 8.1 to 8.5, 8.7 and 8.8, and the trailer of 10.4. The bytes are hostile until shown otherwise: every
 //! offset and length is checked, walks are iterative and bounded by depth and by the number of pages, so that cycles end,
 //! and the pairs of a page must follow one another, so that no walk yields more bytes than the file has. Must not know etcd. What
 //! else makes a file whole (order of keys, branch keys, unreachable pages) is `check`'s business.
@@ -32,7 +32,7 @@ pub struct Db<'a> {
 }
 
 impl<'a> Db<'a> {
-    /// Opens the bytes of a database file, or of a snapshot file (FORMATS 10.4), of any page size.
+    /// Opens the bytes of a database file, or of a snapshot file (docs/formats.md 10.4), of any page size.
     ///
     /// # Errors
     /// Neither meta page is valid, or the file is shorter than the valid one says.

@@ -1,6 +1,6 @@
 //! What the writer needs of a bucket: sorted pairs whose sizes are known without encoding them.
 //!
-//! FORMATS section 8.4 gives the limits, which `layout` checks. Must not know pages. Whoever has pairs to store
+//! docs/formats.md section 8.4 gives the limits, which `layout` checks. Must not know pages. Whoever has pairs to store
 //! implements [`Rows`]; small buckets that lie in memory anyway are [`OwnedRows`].
 
 use crate::error::{Error, Reason, Result};

@@ -1,4 +1,4 @@
-//! The three auth buckets as a whole: those of an earlier database, and others joined to them (FORMATS 7.2).
+//! The three auth buckets as a whole: those of an earlier database, and others joined to them (docs/formats.md 7.2).
 //!
 //! What is not changed stays byte for byte. Must not know v2, nor which side is to win where both have a name.
 

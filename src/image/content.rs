@@ -1,6 +1,6 @@
 //! All that goes into a database: the pairs of every bucket, ready for the writer.
 //!
-//! FORMATS section 9.1. The `key` bucket is encoded from the tree as it is written; the others are small and lie in memory.
+//! docs/formats.md section 9.1. The `key` bucket is encoded from the tree as it is written; the others are small and lie in memory.
 //! Must not know pages.
 
 use crate::bolt::{Bucket, OwnedRows, Rows};

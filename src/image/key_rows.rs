@@ -1,7 +1,7 @@
 //! The `key` bucket as rows for the bbolt writer: changes that are kept as they are, and behind them each planned row, encoded
 //! straight from the node it comes from.
 //!
-//! FORMATS section 9.2. Sizes follow from lengths alone, so pages are laid out before a value is unescaped. Knows the plan
+//! docs/formats.md section 9.2. Sizes follow from lengths alone, so pages are laid out before a value is unescaped. Knows the plan
 //! and the encoding; the pages are the writer's matter.
 
 use crate::bolt::Rows;

@@ -1,4 +1,4 @@
-//! `authpb`: users, roles and permissions as the auth buckets store them (FORMATS section 7.2).
+//! `authpb`: users, roles and permissions as the auth buckets store them (docs/formats.md section 7.2).
 //!
 //! Canonical proto3 as etcd writes it. Must not know v2, nor which keys a permission is for.
 

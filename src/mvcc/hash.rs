@@ -1,6 +1,6 @@
 //! The checksums that etcd computes over a backend: HashKV and the hash of `snapshot status`.
 //!
-//! FORMATS sections 10.1 and 10.3. Both are CRC-32C over bucket names and raw pairs, so both can be taken while pairs are
+//! docs/formats.md sections 10.1 and 10.3. Both are CRC-32C over bucket names and raw pairs, so both can be taken while pairs are
 //! written or read, in parts that are joined afterwards. Must not know where pairs come from; which pairs a compaction
 //! has taken away is for the caller to say.
 
@@ -93,7 +93,7 @@ impl StatusHash {
     }
 }
 
-/// Whether HashKV at the current revision takes in a pair of a store compacted at `compacted` (FORMATS 10.1, 2).
+/// Whether HashKV at the current revision takes in a pair of a store compacted at `compacted` (docs/formats.md 10.1, 2).
 ///
 /// `kept` says whether a compaction at the current revision would keep the pair, which is so of the last change of each key
 /// that is not deleted; and it says yes of every pair if there is no such key.

@@ -1,6 +1,6 @@
 //! `mvccpb.KeyValue`: what the `key` bucket stores under a revision.
 //!
-//! FORMATS section 9.2. Written canonically (ascending fields, defaults left out, shortest varints), for HashKV hashes the
+//! docs/formats.md section 9.2. Written canonically (ascending fields, defaults left out, shortest varints), for HashKV hashes the
 //! stored bytes; read without copying, unknown fields skipped, as etcd's own decoder does. Must not know pages or buckets.
 
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! `leasepb.Lease`, the values of the `lease` bucket, and their keys.
 //!
-//! FORMATS section 9.4. Must not know which keys a lease is attached to, nor how its length was found.
+//! docs/formats.md section 9.4. Must not know which keys a lease is attached to, nor how its length was found.
 
 use crate::error::Result;
 use crate::ids::LeaseId;

@@ -1,6 +1,6 @@
 //! Keys of the `key` bucket: a revision, and whether the key was deleted at it.
 //!
-//! FORMATS section 9.2. Must not know what is stored under such a key.
+//! docs/formats.md section 9.2. Must not know what is stored under such a key.
 //!
 //! ```text
 //! ┌─────────────────┬─────┬─────────────────┬─────┐

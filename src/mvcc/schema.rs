@@ -1,6 +1,6 @@
 //! The buckets of an etcd v3 backend and the pairs of `meta`: names, order and encoding.
 //!
-//! FORMATS sections 9.1 and 9.3, and the keys of 7.2 and 9.6. Must not know pages, nor whence the numbers come.
+//! docs/formats.md sections 9.1 and 9.3, and the keys of 7.2 and 9.6. Must not know pages, nor whence the numbers come.
 
 use super::revision::RevisionKey;
 use crate::ids::{RaftIndex, Revision, Term};
@@ -49,7 +49,7 @@ pub const AUTH_REVISION: &[u8] = b"authRevision";
 /// Key in `cluster`: the version of the cluster, as text.
 pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 
-/// The pairs of `meta` that this program writes; one image suits 3.4 to 3.7 (FORMATS 9.7).
+/// The pairs of `meta` that this program writes; one image suits 3.4 to 3.7 (docs/formats.md 9.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// Raft index of the last applied entry.

@@ -1,4 +1,4 @@
-//! The form of a snapshot file: the database, then its sha256 as 32 raw bytes (FORMATS 10.4).
+//! The form of a snapshot file: the database, then its sha256 as 32 raw bytes (docs/formats.md 10.4).
 //!
 //! The hash runs over the file in order, meta pages first, while the file itself is written meta pages last: both are
 //! known before the body. Must not know what stands in the pages.

@@ -1,4 +1,4 @@
-//! v2 users and roles, and what they become in v3 (FORMATS 7.1, 7.2).
+//! v2 users and roles, and what they become in v3 (docs/formats.md 7.1, 7.2).
 //!
 //! A user keeps the bcrypt hash of the password byte for byte; patterns of roles become ranges, through the same rules as
 //! the keys. What v3 cannot express is refused or named, never widened. Knows the v2 store and v3's notions; not how v3

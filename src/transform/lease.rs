@@ -1,4 +1,4 @@
-//! TTLs as leases (FORMATS 9.4, 13.3): how long a key has left, and which lease stands for that.
+//! TTLs as leases (docs/formats.md 9.4, 13.3): how long a key has left, and which lease stands for that.
 //!
 //! Keys whose time is up in the same second share a lease, so that what died together in v2 dies together in v3. Must not
 //! know which keys have a TTL, nor when that would have run out in v2 but for one instant.

@@ -1,4 +1,4 @@
-//! v2 permissions as v3 ranges, through the same rules as the keys (FORMATS 7.1, 7.2; CLI.md, `--include` to `--rules`).
+//! v2 permissions as v3 ranges, through the same rules as the keys (docs/formats.md 7.1, 7.2; CLI.md, `--include` to `--rules`).
 //!
 //! A v2 pattern is a set of keys: one, or all that begin alike. Rules cut that set into pieces on which each rule acts in
 //! one way; each piece that is taken is renamed as a whole, and is an interval again. Knows patterns, rules and intervals;

@@ -1,4 +1,4 @@
-//! Revisions, and the order of rows by them (FORMATS 13.2).
+//! Revisions, and the order of rows by them (docs/formats.md 13.2).
 //!
 //! `keep`: the v2 modified index is the v3 revision, so that an application's index still means the same. `dense`: 2, 3, 4 …
 //! in the order of modified index and key. Knows nothing of pairs and pages.

@@ -1,6 +1,6 @@
 //! Which nodes a transformer is sent, and in which order: as a recursive, sorted listing of etcd's v2 API gives them.
 //!
-//! FORMATS 12.1: the root, every directory before what is in it, siblings by name, and hidden nodes too (12.2, flaw 2). A
+//! docs/formats.md 12.1: the root, every directory before what is in it, siblings by name, and hidden nodes too (12.2, flaw 2). A
 //! directory that is left out is sent all the same when something below it is. Must not know how a node is written.
 
 use std::borrow::Cow;

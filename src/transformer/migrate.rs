@@ -1,7 +1,7 @@
 //! What `etcdctl migrate --transformer` speaks, to the byte: nodes as Go's `encoding/json` writes them, one behind the other
 //! without a separator; answers as frames of a length (8 bytes, little-endian) and that many bytes of `mvccpb.KeyValue`.
 //!
-//! FORMATS 12.1 (step 3 and 4) and 12.2 (flaws 5, 6, 8): what etcdctl replaces, ignores or panics at is an error here. Must
+//! docs/formats.md 12.1 (step 3 and 4) and 12.2 (flaws 5, 6, 8): what etcdctl replaces, ignores or panics at is an error here. Must
 //! not know processes, nor whether a pair makes sense.
 
 use std::io::Write;

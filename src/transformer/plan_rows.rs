@@ -1,6 +1,6 @@
 //! The pairs of a transformer in place of a plan's rows, and what that does to the books.
 //!
-//! FORMATS 13.2. A key is written if a pair has its modified index, whatever that pair is called; else it is left out. A pair
+//! docs/formats.md 13.2. A key is written if a pair has its modified index, whatever that pair is called; else it is left out. A pair
 //! that belongs to no key is added. Must not know how pairs came about.
 
 use hashbrown::HashMap;

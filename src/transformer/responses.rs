@@ -1,6 +1,6 @@
 //! What a transformer gave back, held against what a v3 store can hold and against the nodes it was sent.
 //!
-//! FORMATS 12.1, 12.2 (flaw 10), 13.2. A pair belongs to the file node whose modified index is its mod revision; what it has
+//! docs/formats.md 12.1, 12.2 (flaw 10), 13.2. A pair belongs to the file node whose modified index is its mod revision; what it has
 //! in common with that node is not kept twice. Must not know processes, nor how an answer came.
 
 use std::hash::BuildHasher;

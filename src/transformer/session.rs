@@ -1,7 +1,7 @@
 //! A transformer's whole run: the nodes cut into as many stretches as there are processes, each written to one of them, and
 //! what comes back put together in the order of the nodes.
 //!
-//! FORMATS 12.1. Knows both wire formats by their functions, and processes as something that asks for bytes and gives bytes.
+//! docs/formats.md 12.1. Knows both wire formats by their functions, and processes as something that asks for bytes and gives bytes.
 
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The log onto the tree: what each entry does, exactly as a server with the given rules would do it (FORMATS 6).
+//! The log onto the tree: what each entry does, exactly as a server with the given rules would do it (docs/formats.md 6).
 //!
 //! Failed requests change nothing and cost no index, as in etcd. Knows requests and configuration changes; not where they
 //! were read from, nor why these rules hold.
@@ -56,7 +56,7 @@ pub struct Replay<'m> {
     pub applied: RaftIndex,
     /// Time of the latest SYNC entry: the cluster's clock at the end of the log.
     pub last_sync: Option<Timestamp>,
-    /// Entries where a directory and a node below it expired at the same instant (FORMATS 6.6).
+    /// Entries where a directory and a node below it expired at the same instant (docs/formats.md 6.6).
     pub ambiguous_expiries: Vec<RaftIndex>,
     /// Attribute writes for members that the store does not know.
     pub unknown_members: u64,
@@ -166,7 +166,7 @@ impl<'m> Replay<'m> {
         })
     }
 
-    /// The plain PUT, of which some are the server's own (FORMATS 6.8).
+    /// The plain PUT, of which some are the server's own (docs/formats.md 6.8).
     fn plain_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
         let raw = request.request.path;
         if is_attributes_path(raw) && self.rules.has(Rules::REMOVED_ATTRIBUTES) {
@@ -286,7 +286,7 @@ struct Prepared<'r, 'm> {
     refresh: bool,
 }
 
-/// The operations of the store (FORMATS 6.2). `Err` is etcd's error code; nothing is changed then.
+/// The operations of the store (docs/formats.md 6.2). `Err` is etcd's error code; nothing is changed then.
 impl<'m> Replay<'m> {
     fn create(&mut self, request: &Prepared<'_, 'm>, unique: bool) -> Result<(), u16> {
         let mut path = request.path.clone();
@@ -370,7 +370,7 @@ impl<'m> Replay<'m> {
         if value_matches && index_matches { Ok(()) } else { Err(TEST_FAILED) }
     }
 
-    /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
+    /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (docs/formats.md 6.2).
     fn change(&mut self, request: &Prepared<'_, 'm>, keep_value: bool) {
         let index = self.next();
         let value = if keep_value { None } else { Some(request.request.val.into()) };
@@ -415,7 +415,7 @@ impl<'m> Replay<'m> {
     }
 }
 
-/// 2000-01-01T00:00:00Z: a new node's TTL before that is none (FORMATS 6.2).
+/// 2000-01-01T00:00:00Z: a new node's TTL before that is none (docs/formats.md 6.2).
 const YEAR_2000: Timestamp = Timestamp::constant(946_684_800, 0);
 
 fn instant(nanoseconds: i64) -> Option<Timestamp> {
@@ -434,7 +434,7 @@ fn code(missing: Missing) -> u16 {
     }
 }
 
-/// Whether a path holds `/0/members/HEX/attributes` anywhere: etcd's pattern has no anchors (FORMATS 6.8).
+/// Whether a path holds `/0/members/HEX/attributes` anywhere: etcd's pattern has no anchors (docs/formats.md 6.8).
 pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
     const MEMBERS: &[u8] = b"/0/members/";
     memchr::memmem::find_iter(path, MEMBERS).any(|at| {

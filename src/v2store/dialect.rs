@@ -1,5 +1,5 @@
 //! Whose rules a log is replayed by: etcd's versions as far as requests have other effects in them, and what a source proves
-//! about the version that ran last (FORMATS 6, appendix E).
+//! about the version that ran last (docs/formats.md 6, appendix E).
 //!
 //! A server replays all of its log at its start, by its own rules. So one rule set holds for the whole replay: that of the
 //! server that started last. Knows versions, rules and how bounds combine; not where a bound was found.

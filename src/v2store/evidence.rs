@@ -1,5 +1,5 @@
 //! What a source proves about the version of the server that started last on it, and on which of its entries versions differ
-//! (FORMATS 6, appendix E).
+//! (docs/formats.md 6, appendix E).
 //!
 //! One pass over the entries before they are replayed. Every bound here is checked against etcd's source and the corpus of real
 //! directories. Knows requests and files; how bounds combine is `dialect`'s matter.
@@ -256,7 +256,7 @@ impl Scan {
         proof.members.filter(|_| whole).map(|members| (members, updated))
     }
 
-    /// Made by `etcdctl backup`: the records stand in its order, and the id is no member's (FORMATS 1.4).
+    /// Made by `etcdctl backup`: the records stand in its order, and the id is no member's (docs/formats.md 1.4).
     fn is_backup(&self, opened: &Opened) -> bool {
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
         in_order && opened.start().and_then(Member::id).is_some_and(|id| !self.members.contains(&id))

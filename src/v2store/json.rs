@@ -1,4 +1,4 @@
-//! The snapshot's JSON into the flat table, in one iterative pass (FORMATS 3.1, 3.3).
+//! The snapshot's JSON into the flat table, in one iterative pass (docs/formats.md 3.1, 3.3).
 //!
 //! Fields may stand in any order and unknown ones are passed over, as Go's decoder has it. What the decoder would merge or
 //! guess (a field twice, a path that contradicts its place) is an error here: such a document is not from etcd. Nothing
@@ -322,7 +322,7 @@ fn directly_below(path: &[u8], parent: &[u8], name_len: u32) -> bool {
         && path.get(parent.len()) == Some(&b'/')
 }
 
-/// Of siblings with the same name only the last counts, with its whole subtree (FORMATS 3.1). Go sorts siblings, so names
+/// Of siblings with the same name only the last counts, with its whole subtree (docs/formats.md 3.1). Go sorts siblings, so names
 /// that ascend throughout cannot repeat, and only directories where they do not need a closer look.
 fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut dead: Vec<(u32, u32)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What configuration changes and member writes do to the store, and who votes in the end (FORMATS 6.8, 6.9).
+//! What configuration changes and member writes do to the store, and who votes in the end (docs/formats.md 6.8, 6.9).
 //!
 //! Member nodes are ordinary store content under `/0`, and each change costs indexes: they must be replayed for the user's
 //! indexes to come out right.
@@ -32,7 +32,7 @@ impl From<&ConfState> for Voters {
     }
 }
 
-/// A member as configuration changes carry it (FORMATS 5.2).
+/// A member as configuration changes carry it (docs/formats.md 5.2).
 #[derive(Debug, Deserialize)]
 struct Member {
     #[serde(default)]
@@ -256,7 +256,7 @@ impl Members {
     }
 }
 
-/// Members in the store with what is known of them; a child without raft attributes is not one (FORMATS 3.4).
+/// Members in the store with what is known of them; a child without raft attributes is not one (docs/formats.md 3.4).
 fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
     let Ok(dir) = tree.lookup(b"/0/members") else { return Vec::new() };
     let mut members = Vec::new();
@@ -366,7 +366,7 @@ fn create_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAt
     put(tree, &raft_attributes_path(id), json);
 }
 
-/// Unlike a write, an update keeps the created index (FORMATS 6.9).
+/// Unlike a write, an update keeps the created index (docs/formats.md 6.9).
 fn update_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
     let json = serde_json::to_vec(attributes).unwrap_or_default();
     tree.current_index.0 += 1;
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
     }
 
-    /// FORMATS appendix E 4: what becomes of a learner whose peer URLs are updated, of its promotion, and of a second learner.
+    /// docs/formats.md appendix E 4: what becomes of a learner whose peer URLs are updated, of its promotion, and of a second learner.
     #[test]
     fn an_update_of_a_learner_keeps_it_one_from_3_5_31_on() {
         let changes = [

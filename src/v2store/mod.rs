@@ -1,5 +1,5 @@
 //! The v2 tree: read from a snapshot's JSON into a flat table, changed by the log in a small overlay, with the exact
-//! effects that etcd's own store has (FORMATS 3 and 6).
+//! effects that etcd's own store has (docs/formats.md 3 and 6).
 //!
 //! Knows nothing of files, and nothing of v3.
 

@@ -1,4 +1,4 @@
-//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (FORMATS 6, 6.7). Paths are bytes, not text.
+//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (docs/formats.md 6, 6.7). Paths are bytes, not text.
 
 use std::borrow::Cow;
 

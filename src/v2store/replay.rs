@@ -1,4 +1,4 @@
-//! One replay: the snapshot's tree, then the log up to what is committed, by one version's rules (FORMATS 4.9, 6.4).
+//! One replay: the snapshot's tree, then the log up to what is committed, by one version's rules (docs/formats.md 4.9, 6.4).
 //!
 //! Decides what counts as committed. Knows nothing of v3, but takes what a v3 backend proves.
 use std::collections::BTreeSet;
@@ -37,9 +37,9 @@ pub enum CommitBy {
     Asked,
     /// The hard state of another member.
     OtherMember,
-    /// A majority of the voters holds it (FORMATS 4.9 b).
+    /// A majority of the voters holds it (docs/formats.md 4.9 b).
     Majority,
-    /// Every log that could win an election holds it (FORMATS 4.9 c).
+    /// Every log that could win an election holds it (docs/formats.md 4.9 c).
     Election,
 }
 
@@ -70,7 +70,7 @@ pub struct Recovered<'m> {
     pub tail: Tail,
     /// Entries applied on top of the snapshot.
     pub applied_entries: u64,
-    /// True for what `etcdctl backup` made (FORMATS 1.4).
+    /// True for what `etcdctl backup` made (docs/formats.md 1.4).
     pub backup: bool,
     /// What is proven to be committed and was not found, where that was to be salvaged.
     pub not_found: Option<Error>,
@@ -427,7 +427,7 @@ impl<'m> Recovered<'m> {
         opened.members.iter().position(|member| member.id() == Some(id))
     }
 
-    /// A backup has its records in an order of its own, and new ids that no member of the store has (FORMATS 1.4).
+    /// A backup has its records in an order of its own, and new ids that no member of the store has (docs/formats.md 1.4).
     fn is_backup(&mut self, opened: &Opened) -> bool {
         let members = membership::member_ids(&mut self.replay.tree);
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
@@ -459,7 +459,7 @@ pub(super) struct Commit {
     pub(super) not_found: Option<Error>,
 }
 
-/// The highest index that is proven to be committed on disk, and what of that is not there (FORMATS 4.9).
+/// The highest index that is proven to be committed on disk, and what of that is not there (docs/formats.md 4.9).
 fn commit(
     opened: &Opened,
     start: RaftIndex,

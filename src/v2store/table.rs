@@ -47,7 +47,7 @@ impl Node {
     }
 }
 
-/// The v2 store as a snapshot holds it (FORMATS 3.1).
+/// The v2 store as a snapshot holds it (docs/formats.md 3.1).
 #[derive(Debug)]
 pub struct Table<'m> {
     pub(crate) document: &'m [u8],
@@ -55,7 +55,7 @@ pub struct Table<'m> {
     pub(crate) expiries: Vec<Timestamp>,
     /// The store's index when the snapshot was taken.
     pub current_index: V2Index,
-    /// Siblings that had the same name as a later one, which alone counts (FORMATS 3.1).
+    /// Siblings that had the same name as a later one, which alone counts (docs/formats.md 3.1).
     pub duplicates: u64,
     /// The first nodes of their subtrees, which are not among `nodes`.
     pub shadowed: Vec<Shadowed>,

@@ -1,4 +1,4 @@
-//! JSON strings as Go's `encoding/json` writes and reads them (FORMATS 3.1): where one ends, how long it is unescaped, and
+//! JSON strings as Go's `encoding/json` writes and reads them (docs/formats.md 3.1): where one ends, how long it is unescaped, and
 //! its bytes.
 //!
 //! Go replaces what is not valid UTF-8 by U+FFFD, both when writing (as the escape `\ufffd`) and when reading.

@@ -4,7 +4,7 @@
 //! that was not touched stays in the table. So the cost of a replay is that of the log, not of the snapshot. An overlay node
 //! holds its own name and its parent, never its path, and a node that is replaced or removed is freed: memory is that of the
 //! live tree, however deep it is and however often it changes. Nothing recurses. Knows the tree's shape and its TTLs
-//! (FORMATS 6.3, 6.5, 6.6), not which requests do what.
+//! (docs/formats.md 6.3, 6.5, 6.6), not which requests do what.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -145,7 +145,7 @@ pub struct NewNode<'m> {
 impl<'m> Tree<'m> {
     /// The tree of a snapshot, or of a new store where the table is empty.
     ///
-    /// The namespaces `/0` and `/1` are there in any case, as every server since 2.0.1 makes them (FORMATS 3.2, 3.3).
+    /// The namespaces `/0` and `/1` are there in any case, as every server since 2.0.1 makes them (docs/formats.md 3.2, 3.3).
     pub fn new(table: &'m Table<'m>) -> Tree<'m> {
         let root = if table.is_empty() { None } else { Some(NodeId(0)) };
         let mut tree = Tree {
@@ -414,7 +414,7 @@ impl<'m> Tree<'m> {
 /// Changes.
 impl<'m> Tree<'m> {
     /// Makes or replaces the node at a clean path other than the root, with every directory above it that is missing;
-    /// those get the same index (FORMATS 6.3). Whether the node may be there is the caller's question.
+    /// those get the same index (docs/formats.md 6.3). Whether the node may be there is the caller's question.
     ///
     /// # Errors
     /// [`Missing::NotDir`] if a file stands on the way; nothing is changed then.
@@ -463,7 +463,7 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Removes every node whose expiry is at or before `now`, subtrees whole, one index each, earliest first (FORMATS 6.6).
+    /// Removes every node whose expiry is at or before `now`, subtrees whole, one index each, earliest first (docs/formats.md 6.6).
     /// Returns how many indexes that took, and whether a directory and a node below it expired at the very same instant,
     /// where etcd itself counts one or two.
     pub fn expire(&mut self, now: Timestamp) -> (u64, bool) {

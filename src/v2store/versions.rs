@@ -1,4 +1,4 @@
-//! By which version's rules a log was replayed, and why (FORMATS 6). Plain data: `choose_rules` makes it.
+//! By which version's rules a log was replayed, and why (docs/formats.md 6). Plain data: `choose_rules` makes it.
 
 use crate::ids::{RaftIndex, V2Index};
 use crate::v2store::dialect::{Bound, Interval, Limit, RuleSet, Version};

@@ -1,6 +1,6 @@
 //! The summary of a v3 database, for any file (`summarize`) and as the last word on our own (`verify`).
 //!
-//! FORMATS sections 8.9, 9.8, 10.1, 10.3 and 10.4. The parts, [`structure`], [`store`] and [`digest`], read the file on
+//! docs/formats.md sections 8.9, 9.8, 10.1, 10.3 and 10.4. The parts, [`structure`], [`store`] and [`digest`], read the file on
 //! their own and may run at the same time. Must not know where the file comes from.
 
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! The last change of every user key: what etcd keeps as its key index, as lean as checking allows.
 //!
-//! FORMATS section 9.8, 2 and 3. A slot is 16 bytes: where the change's value stands in the file, and 30 bits of the
+//! docs/formats.md section 9.8, 2 and 3. A slot is 16 bytes: where the change's value stands in the file, and 30 bits of the
 //! key's hash, so that the table grows without reading keys again. Must not know what is checked with it.
 
 use std::hash::BuildHasher;

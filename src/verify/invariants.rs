@@ -1,6 +1,6 @@
 //! The buckets beside `key`: compaction marks, raft position, leases, users, roles, members; and all of them together.
 //!
-//! FORMATS sections 7.2, 9.1, 9.3, 9.4, 9.6 and 9.8. Must not know which findings matter to whom.
+//! docs/formats.md sections 7.2, 9.1, 9.3, 9.4, 9.6 and 9.8. Must not know which findings matter to whom.
 
 use std::collections::HashSet;
 

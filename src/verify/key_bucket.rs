@@ -1,6 +1,6 @@
 //! The `key` bucket read as etcd reads it at boot, with every invariant of the changes in it.
 //!
-//! FORMATS sections 9.2, 9.8 and 10.1. One pass over the bucket; a second one for HashKV only if a compaction has taken
+//! docs/formats.md sections 9.2, 9.8 and 10.1. One pass over the bucket; a second one for HashKV only if a compaction has taken
 //! changes away that are still in the file. Must not know other buckets.
 
 use super::index::{Change, KeyIndex};
@@ -141,7 +141,7 @@ fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, 
     }
 }
 
-/// What `snapshot restore --bump-revision` leaves: a put of nothing at all (FORMATS 10.5).
+/// What `snapshot restore --bump-revision` leaves: a put of nothing at all (docs/formats.md 10.5).
 fn is_bump_mark(pair: &Pair<'_>, key: RevisionKey) -> bool {
     pair.value.is_empty() && !key.tombstone && key.main > Revision(0)
 }

@@ -1,6 +1,6 @@
 //! Does a database hold v3 data? A v2 source that does must not be converted over it.
 //!
-//! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
+//! docs/formats.md sections 7.2, 9.1 to 9.4. Must not judge: it counts.
 
 use super::v2v3::{self, V2v3Tree};
 use crate::bolt::{Damage, Db, Strictness, check};

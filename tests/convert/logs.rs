@@ -37,7 +37,7 @@ fn a_length_beyond_the_file() {
 
 #[test]
 fn a_length_of_zero_with_more_behind_it() {
-    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data behind it"]);
+    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data after it"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which snapshot is chosen, where the log or a snapshot is not what it should be.
+//! The selection of the start, for logs and snapshots in all states.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::fuzzing::log::{self, Dialect, Log, NORMAL};
 use crate::fuzzing::model::Model;
 
-/// A folder of snapshots and a log, by hand.
+/// A directory of snapshots and a log, built by the test.
 struct Fixture {
     dir: tempfile::TempDir,
     names: Vec<SnapName>,
@@ -78,7 +78,7 @@ fn a_damaged_one_falls_back_only_where_the_log_reaches() {
     let snapshots = Fixture::new(&[5, 15]);
     snapshots.damage(1);
     assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (5, vec![15]));
-    assert_eq!(chosen(snapshots.choose(&log(6, &[15]))), (5, vec![15]), "continued, though without a record");
+    assert_eq!(chosen(snapshots.choose(&log(6, &[15]))), (5, vec![15]), "continued, without a record");
     assert_eq!(snapshots.choose(&log(7, &[15])).unwrap_err().reason(), Reason::Damaged);
     snapshots.damage(0);
     assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (0, vec![15, 5]));
@@ -129,7 +129,7 @@ fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
     }
 }
 
-/// Such a log once read as that of an empty store, or as one that ends with the snapshot.
+/// Regression: such a log was read as that of an empty store, or as one that ends with the snapshot.
 #[test]
 fn entries_lost_before_a_segment_without_any_are_missed() {
     let mut log = log(1, &[5]);
@@ -145,7 +145,7 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
     assert_eq!(chosen(Fixture::new(&[20]).choose_with(Wal::of_bytes(segments).unwrap())), (20, vec![]));
 }
 
-/// A snapshot holds committed state: beyond the end of the log it is newer than all that the log has.
+/// A snapshot contains committed state, so one beyond the end of the log is newer than the log.
 #[test]
 fn a_snapshot_beyond_the_log_is_the_start() {
     assert_eq!(chosen(Fixture::new(&[5, 30]).choose(&log(1, &[5]))), (30, vec![]));

@@ -1,4 +1,4 @@
-//! The order in which nodes expire (FORMATS 6.6): one place for each live node with a TTL, however often it was renewed.
+//! The order in which nodes expire (docs/formats.md 6.6): one place for each live node with a TTL, however often it was renewed.
 
 use std::collections::BTreeSet;
 
