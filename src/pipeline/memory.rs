@@ -65,7 +65,7 @@ pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrup
     if options.memory_limit.is_none() {
         return Ok(());
     }
-    let json = opened.choice.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
+    let json = opened.start.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
     Need { nodes: marks(json, interrupted)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 

@@ -17,7 +17,7 @@ use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::member::WHAT_TO_DO;
 use crate::source::snap::Snapshot;
-use crate::source::start::{Choice, SalvageStart, choose, salvage_starts};
+use crate::source::start::{SalvageStart, Start, choose, salvage_starts};
 use crate::source::wal::Wal;
 use crate::source::watch::Watch;
 
@@ -27,7 +27,7 @@ pub struct Opened {
     /// The members, in the order of the command line.
     pub members: Vec<Member>,
     /// The start of the replay.
-    pub choice: Choice,
+    pub start: Start,
     /// Whether no snapshot leads to the log, so that only its entries can be shown.
     pub log_only: bool,
     /// Whether to skip damage, and to use the last sound record before it otherwise.
@@ -35,12 +35,12 @@ pub struct Opened {
     /// With `salvage`, the starts that were not selected, because they lead less far or are older.
     pub other_starts: Vec<SalvageStart>,
     /// With `salvage`, the result of a replay from each start, in the order of the attempts.
-    pub weighed: Vec<Weighed>,
+    pub attempts: Vec<Attempt>,
 }
 
 /// A start of a damaged source, and the result of a replay from it.
 #[derive(Debug)]
-pub struct Weighed {
+pub struct Attempt {
     /// The snapshot file; `None` for the log from its first entry.
     pub path: Option<PathBuf>,
     /// Raft index after which the replay starts.
@@ -163,9 +163,9 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) ->
 fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Result<Opened> {
     let snapshot = Snapshot::of(files.open_snapshot(&path, interrupt)?, interrupt)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
-    let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
+    let start = Start { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { files, snapshots: vec![name], ..Member::without_files(path) };
-    Ok(Opened::at(vec![member], choice))
+    Ok(Opened::at(vec![member], start))
 }
 
 fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Member> {
@@ -241,27 +241,27 @@ fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
 fn opened(members: Vec<Member>, options: &OpenOptions<'_>) -> Result<Opened> {
     if options.salvage {
         let mut starts = salvage_starts(&members, options.up_to, options.interrupt)?;
-        let choice = starts.remove(0).choice;
-        return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, choice) });
+        let start = starts.remove(0).start;
+        return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, start) });
     }
     match choose(&members, options.up_to, options.interrupt) {
         Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
-            let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
-            Ok(Opened { log_only: true, ..Opened::at(members, choice) })
+            let start = Start { snapshot: None, member: 0, passed_over: Vec::new() };
+            Ok(Opened { log_only: true, ..Opened::at(members, start) })
         }
-        choice => Ok(Opened::at(members, choice?)),
+        start => Ok(Opened::at(members, start?)),
     }
 }
 
 impl Opened {
-    fn at(members: Vec<Member>, choice: Choice) -> Opened {
-        Opened { members, choice, log_only: false, salvage: false, other_starts: Vec::new(), weighed: Vec::new() }
+    fn at(members: Vec<Member>, start: Start) -> Opened {
+        Opened { members, start, log_only: false, salvage: false, other_starts: Vec::new(), attempts: Vec::new() }
     }
 
     /// Creates a source of one member without a directory: its log and its snapshot are in memory.
-    pub fn held(choice: Choice, wal: Wal) -> Opened {
+    pub fn held(start: Start, wal: Wal) -> Opened {
         let member = Member::of_log(wal);
-        Opened::at(vec![member], choice)
+        Opened::at(vec![member], start)
     }
 
     /// Creates a source from a log in memory, without a snapshot.
@@ -281,27 +281,27 @@ impl Opened {
     fn is_settled(&self) -> bool {
         // 2.0 writes the commit index before the entries.
         let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
-        self.choice.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
+        self.start.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
     }
 
     /// Returns the member with the start of the replay, or a member without data if there is none.
-    pub fn start(&self) -> Option<&Member> {
-        self.members.get(self.choice.member)
+    pub fn start_member(&self) -> Option<&Member> {
+        self.members.get(self.start.member)
     }
 
     /// Returns the path of the start, for errors.
     pub fn path(&self) -> &Path {
-        self.start().map_or(Path::new(""), |member| &member.path)
+        self.start_member().map_or(Path::new(""), |member| &member.path)
     }
 
     /// Returns the log of the member with the start of the replay.
     pub fn wal(&self) -> Option<&Wal> {
-        self.start().and_then(|member| member.wal.as_ref())
+        self.start_member().and_then(|member| member.wal.as_ref())
     }
 
     /// Returns the files that the result depends on: the start snapshot, the segments, the v3 backends.
     pub fn maps(&self) -> Vec<&Map> {
-        let mut maps: Vec<_> = self.choice.snapshot.iter().map(Snapshot::map).collect();
+        let mut maps: Vec<_> = self.start.snapshot.iter().map(Snapshot::map).collect();
         for member in &self.members {
             maps.extend(member.wal.iter().flat_map(Wal::maps));
             maps.extend(member.db.iter().chain(member.received_dbs.iter().map(|(_, map)| map)));

@@ -17,7 +17,7 @@ use crate::source::wal::Wal;
 
 /// The start of the replay, and the snapshots that were passed over.
 #[derive(Debug)]
-pub struct Choice {
+pub struct Start {
     /// The start snapshot; `None` for the log from its first entry.
     pub snapshot: Option<Snapshot>,
     /// Index of the member that has it.
@@ -45,7 +45,7 @@ impl PassedOver {
     }
 }
 
-impl Choice {
+impl Start {
     /// Returns the raft index after which the replay starts.
     pub fn index(&self) -> RaftIndex {
         self.snapshot.as_ref().map_or(RaftIndex(0), |s| s.index)
@@ -94,7 +94,7 @@ fn candidates<'m>(
 /// # Errors
 /// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there; [`Reason::SourceEmpty`] if
 /// there is no start.
-pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Choice> {
+pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Start> {
     let mut search = Search::new(members, up_to, interrupt)?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
@@ -137,7 +137,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt
 #[derive(Debug)]
 pub struct SalvageStart {
     /// The start.
-    pub choice: Choice,
+    pub start: Start,
     /// The snapshot file; `None` for the log from its first entry.
     pub path: Option<PathBuf>,
     /// The last committed entry that the logs lead to.
@@ -165,21 +165,21 @@ pub fn salvage_starts(
             continue;
         }
         let reaches = search.reach.from(snapshot.index);
-        let choice = Choice { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
-        starts.push(SalvageStart { choice, path: Some(candidate.name.path.clone()), reaches });
+        let start = Start { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
+        starts.push(SalvageStart { start, path: Some(candidate.name.path.clone()), reaches });
     }
     let begins = |member: &Member| {
         member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()))
     };
     if let Some(member) = members.iter().position(begins) {
-        let choice = Choice { snapshot: None, member, passed_over: Vec::new() };
-        starts.push(SalvageStart { choice, path: None, reaches: search.reach.from(RaftIndex(0)) });
+        let start = Start { snapshot: None, member, passed_over: Vec::new() };
+        starts.push(SalvageStart { start, path: None, reaches: search.reach.from(RaftIndex(0)) });
     }
-    starts.sort_by_key(|start| Reverse((start.reaches, start.choice.index())));
+    starts.sort_by_key(|start| Reverse((start.reaches, start.start.index())));
     match starts.first_mut() {
         Some(first) => {
-            let index = first.choice.index();
-            first.choice.passed_over.extend(search.passed_over.into_iter().filter(|passed| passed.index > index));
+            let index = first.start.index();
+            first.start.passed_over.extend(search.passed_over.into_iter().filter(|passed| passed.index > index));
             Ok(starts)
         }
         None => Err(search.failure()),
@@ -216,8 +216,8 @@ impl<'m> Search<'m> {
         })
     }
 
-    fn chosen(self, snapshot: Option<Snapshot>, member: usize) -> Choice {
-        Choice { snapshot, member, passed_over: self.passed_over }
+    fn chosen(self, snapshot: Option<Snapshot>, member: usize) -> Start {
+        Start { snapshot, member, passed_over: self.passed_over }
     }
 
     fn pass_over(&mut self, candidate: &Candidate<'_>, why: impl ToString) {

@@ -41,7 +41,7 @@ pub(super) struct Found {
 pub(super) fn gather(ground: &Ground<'_, '_>) -> Result<Found> {
     let Ground { opened, table, backend, options, .. } = *ground;
     let mut scan = Scan::new(opened, &mut Tree::new(table), ground.up_to());
-    let mut last = opened.choice.index();
+    let mut last = opened.start.index();
     for located in &ground.committed {
         options.interrupt.ask()?;
         if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
@@ -87,11 +87,11 @@ struct Scan {
 
 impl Scan {
     fn new(opened: &Opened, tree: &mut Tree<'_>, up_to: RaftIndex) -> Scan {
-        let start = opened.choice.index();
+        let start = opened.start.index();
         let ids = opened.members.iter().filter_map(Member::id);
         let version = membership::cluster_version(tree).and_then(|text| Version::parse(text.as_bytes()));
         let removed = tree.lookup(b"/0/removed_members").is_ok_and(|dir| tree.has_children(dir));
-        let learners = opened.choice.snapshot.as_ref().is_some_and(|s| !s.conf_state.learners.is_empty());
+        let learners = opened.start.snapshot.as_ref().is_some_and(|s| !s.conf_state.learners.is_empty());
         Scan {
             up_to,
             own_attributes: ids.map(|id| membership::attributes_path(id).into_bytes()).collect(),
@@ -222,7 +222,7 @@ impl Scan {
     fn finish(mut self, opened: &Opened, table: &Table<'_>, backend: Option<BackendProof>) -> Found {
         let mut evidence = Evidence { started: self.started, lowered: self.lowered, ..Evidence::default() };
         let backup = self.is_backup(opened);
-        let start = opened.choice.index();
+        let start = opened.start.index();
         let sole =
             !backup && self.members.len() == 1 && self.elected.map_or(self.changed == start, |at| at > self.changed);
         if sole {
@@ -239,7 +239,7 @@ impl Scan {
             if let Some(proof) = backend {
                 self.backend(&mut evidence, opened, proof);
             }
-            if opened.start().is_some_and(|member| member.layout == Some(Layout::Member)) {
+            if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Member)) {
                 let proof = "the directory has the folder `member`, which 2.0.2 is the first to make";
                 evidence.add(Limit::AtLeast(Version::new(2, 0, 2)), Place::End, proof, Some(opened.path().to_owned()));
             }
@@ -259,7 +259,7 @@ impl Scan {
     /// Made by `etcdctl backup`: the records stand in its order, and the id is no member's (docs/formats.md 1.4).
     fn is_backup(&self, opened: &Opened) -> bool {
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
-        in_order && opened.start().and_then(Member::id).is_some_and(|id| !self.members.contains(&id))
+        in_order && opened.start_member().and_then(Member::id).is_some_and(|id| !self.members.contains(&id))
     }
 
     fn cluster(&self, evidence: &mut Evidence, backup: bool, sole: bool) {
@@ -379,7 +379,7 @@ fn marks(evidence: &mut Evidence, wal: &Wal, backup: bool) {
 fn snapshot(evidence: &mut Evidence, opened: &Opened, table: &Table<'_>) {
     /// The root node's fields fit in; keys and values follow.
     const ROOT: usize = 256;
-    let Some(snapshot) = &opened.choice.snapshot else { return };
+    let Some(snapshot) = &opened.start.snapshot else { return };
     let (json, at) = (snapshot.json(), Place::At(snapshot.index));
     let file = |path: &Path| Some(path.to_owned());
     if memchr::memmem::find(json.get(..ROOT).unwrap_or(json), br#""ACL":""#).is_some() {

@@ -153,7 +153,7 @@ pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
 /// # Errors
 /// As [`read_table`], and the interruption.
 pub fn read_table_watched<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
-    let Some(snapshot) = &opened.choice.snapshot else { return Ok(Table::empty()) };
+    let Some(snapshot) = &opened.start.snapshot else { return Ok(Table::empty()) };
     json::read_watched(snapshot.json(), interrupt)
         .map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
 }
@@ -205,7 +205,7 @@ impl<'m, 'i> Ground<'m, 'i> {
         backend: Option<BackendProof>,
         options: ReplayOptions<'i>,
     ) -> Result<Ground<'m, 'i>> {
-        let start = opened.choice.index();
+        let start = opened.start.index();
         if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
             let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
             return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
@@ -227,9 +227,9 @@ impl<'m, 'i> Ground<'m, 'i> {
         let Ground { opened, table, backend, options, .. } = *self;
         let Commit { index: commit, by: commit_by, .. } = self.commit;
         let up_to = self.up_to();
-        let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
+        let voters = opened.start.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
         let mut recovered = Recovered {
-            replay: Replay::new(Tree::new(table), voters, rules, opened.choice.index()),
+            replay: Replay::new(Tree::new(table), voters, rules, opened.start.index()),
             commit_by,
             tail: Tail::default(),
             applied_entries: 0,
@@ -377,7 +377,7 @@ impl<'m> Recovered<'m> {
                 None if members.len() == 1 || opened.is_live() || !is_reached => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
-                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {
+                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.start.term()) else {
                         return Ok(());
                     };
                     let by = match beyond.proof {
@@ -431,7 +431,7 @@ impl<'m> Recovered<'m> {
     fn is_backup(&mut self, opened: &Opened) -> bool {
         let members = membership::member_ids(&mut self.replay.tree);
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
-        in_order && opened.start().and_then(Member::id).is_some_and(|id| !members.contains(&id))
+        in_order && opened.start_member().and_then(Member::id).is_some_and(|id| !members.contains(&id))
     }
 
     /// The store's index at the end of the replay.
@@ -474,7 +474,7 @@ fn commit(
     let known = cluster::commit(&opened.members);
     let (mut index, mut by) = match known {
         known if known > own.max(start) => (known, CommitBy::OtherMember),
-        known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
+        known if known > start || opened.start.snapshot.is_none() => (known.max(start), CommitBy::HardState),
         _ => (start, CommitBy::Snapshot),
     };
     let last = opened.wal().and_then(Wal::last).map_or(start, |(_, last)| last.max(start));

@@ -33,11 +33,11 @@ impl Fixture {
         fs::write(path, bytes).unwrap();
     }
 
-    fn choose(&self, log: &Log) -> Result<Choice> {
+    fn choose(&self, log: &Log) -> Result<Start> {
         self.choose_with(Wal::of_bytes(log.named()).unwrap())
     }
 
-    fn choose_with(&self, wal: Wal) -> Result<Choice> {
+    fn choose_with(&self, wal: Wal) -> Result<Start> {
         choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None, Interrupt::default())
     }
 }
@@ -59,9 +59,9 @@ fn log(first: u64, records: &[u64]) -> Log {
     log
 }
 
-fn chosen(choice: Result<Choice>) -> (u64, Vec<u64>) {
-    let choice = choice.unwrap();
-    (choice.index().0, choice.passed_over.iter().map(|passed| passed.index.0).collect())
+fn chosen(start: Result<Start>) -> (u64, Vec<u64>) {
+    let start = start.unwrap();
+    (start.index().0, start.passed_over.iter().map(|passed| passed.index.0).collect())
 }
 
 #[test]
@@ -118,11 +118,11 @@ fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
         let mut segments = log(1, &[snapshot]).named();
         segments[0].1[2] ^= 1;
         let wal = Wal::of_bytes(segments).unwrap();
-        let choice = snapshots.choose_with(wal);
+        let start = snapshots.choose_with(wal);
         if fits {
-            assert_eq!(chosen(choice), (snapshot, vec![]));
+            assert_eq!(chosen(start), (snapshot, vec![]));
         } else {
-            let error = choice.unwrap_err();
+            let error = start.unwrap_err();
             assert_eq!(error.kind(), crate::error::Kind::Damaged);
             assert!(error.file().is_some(), "{error}");
         }
