@@ -1,8 +1,8 @@
-//! By which version's rules a log is replayed, and whether that matters.
+//! The rules of a replay, and whether the choice makes a difference.
 //!
-//! Where the source leaves several rule sets possible and its log has entries on which they differ, it is replayed by each of
-//! them, and the trees are compared. A log without such entries is replayed once. Knows `dialect` and `evidence`; decides
-//! nothing about what a difference means for a run.
+//! If the source allows several rule sets and its log has entries on which they differ, it is replayed with each of
+//! them, and the trees are compared. A log without such entries is replayed once. Uses `dialect` and `evidence`. Must
+//! not know what a difference means for a run.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ use crate::v2store::membership;
 use crate::v2store::replay::{Ground, Recovered};
 use crate::v2store::versions::{Other, Refuted, Sign, Versions};
 
-/// The rules to replay by, and those to compare with.
+/// The rules to replay with, and those to compare with.
 pub(super) struct Choice {
     pub(super) rules: Rules,
     pub(super) versions: Versions,
     candidates: Vec<RuleSet>,
 }
 
-/// Chooses the rules of a replay.
+/// Selects the rules of a replay.
 ///
 /// # Errors
 /// An entry cannot be read.
@@ -60,7 +60,7 @@ fn rules_of(ground: &Ground<'_, '_>, set: RuleSet) -> Rules {
     }
 }
 
-/// One of each that the log tells apart, the newest; of the most plausible one's kind, that one.
+/// Returns one of each kind that the log distinguishes: the newest, or the most plausible one for its own kind.
 fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(RuleSet, RuleSet) -> bool) -> Vec<RuleSet> {
     let mut kinds = vec![plausible];
     for set in possible.iter().rev() {
@@ -72,7 +72,7 @@ fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(Rule
     kinds
 }
 
-/// Whether candidates are left that the log tells apart.
+/// Returns whether more than one candidate remains that the log distinguishes.
 ///
 /// # Errors
 /// An entry cannot be read.
@@ -84,10 +84,10 @@ pub(super) fn may_compare(ground: &Ground<'_, '_>) -> Result<bool> {
     Ok(differ && ground.options.version.is_none())
 }
 
-/// A replay by a rule set that may not be the right one; `None` if the log cannot be replayed by it.
+/// Replays with a rule set that may be wrong. Returns `None` if the log cannot be replayed with it.
 ///
 /// # Errors
-/// An interruption, or more memory than is allowed.
+/// An interruption; [`Reason::MemoryLimit`](crate::error::Reason::MemoryLimit).
 fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
     match ground.replay(rules_of(ground, set), names, &mut |_| Ok(())) {
         Ok(recovered) => Ok(Some(recovered)),
@@ -96,17 +96,17 @@ fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Opt
     }
 }
 
-/// What a replay by one rule set shows.
+/// The result of a replay with one rule set.
 struct Trial {
     rule_set: RuleSet,
-    /// Requests that use an in-order name, of those to the server that started last.
+    /// Of the requests to the server that started last, those that use an in-order name.
     used: BTreeSet<RaftIndex>,
-    /// The members in the end.
+    /// The members at the end.
     members: u64,
 }
 
 impl Trial {
-    /// What cannot be replayed at all is an error of the replay, if it is chosen.
+    /// Runs the replay. A replay that fails is an error only if its rule set is selected.
     ///
     /// # Errors
     /// An interruption.
@@ -119,8 +119,8 @@ impl Trial {
     }
 }
 
-/// The rule sets under which a request uses an in-order name that was never made, and that others account for: of two, the one
-/// whose names were used, if no name of the other was.
+/// Returns the rule sets under which a request uses an in-order name that was never created, while other rule sets
+/// account for it. Of two sets, the one whose names were used remains, if no name of the other was used.
 fn by_names(trials: &[Trial]) -> Vec<Refuted> {
     let refuted = |trial: &Trial| {
         let others = trials.iter().filter(|other| trial.used.is_subset(&other.used));
@@ -131,7 +131,7 @@ fn by_names(trials: &[Trial]) -> Vec<Refuted> {
     trials.iter().filter_map(refuted).collect()
 }
 
-/// The rule sets that do not lead to the members that the v3 backend holds, where others do.
+/// Returns the rule sets that do not lead to the members in the v3 backend, if others do.
 fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> {
     let Some(by) = trials.iter().find(|trial| trial.members == members) else { return Vec::new() };
     let refuted = |trial: &&Trial| trial.members != members;
@@ -139,11 +139,12 @@ fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> 
     refuted.map(|trial| Refuted { rule_set: trial.rule_set, index, sign: Sign::Members, by: by.rule_set }).collect()
 }
 
-/// Replays by the other possible rules, and notes where the trees differ.
+/// Replays with the other possible rules, and records where the trees differ.
+///
+/// If the log cannot be replayed with other rules, no server with them wrote it, because it would have stopped there.
 ///
 /// # Errors
-/// Those of the replay by the chosen rules do not occur here; what cannot be replayed by other rules was not written by a server
-/// that has them, because it would have stopped there. An interruption.
+/// An interruption.
 pub(super) fn compare(ground: &Ground<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
     for set in &choice.candidates {
         let Some(mut other) = attempt(ground, *set, false)? else { continue };
@@ -176,7 +177,7 @@ mod tests {
         let new = |used| trial((2, 2, 0), used, 0);
         assert_eq!(refuted(by_names(&[old(&[]), new(&[7, 9])])), [("2.0.10 to 2.1", 7)]);
         assert_eq!(refuted(by_names(&[old(&[7, 8]), new(&[7])])), [("2.2", 8)]);
-        // Either uses names that only the other does not have: nothing is proven.
+        // Each set uses names that only the other does not have: nothing is proven.
         assert_eq!(refuted(by_names(&[old(&[7]), new(&[8])])), []);
         assert_eq!(refuted(by_names(&[old(&[]), new(&[])])), []);
     }
