@@ -12,7 +12,7 @@ use crate::v2store::dialect::{RuleSet, Rules};
 use crate::v2store::difference::difference;
 use crate::v2store::evidence::{self, Found};
 use crate::v2store::membership;
-use crate::v2store::replay::{Ground, Recovered};
+use crate::v2store::replay::{Recovered, ReplayInput};
 use crate::v2store::versions::{Other, Refuted, Sign, Versions};
 
 /// The rules to replay with, and those to compare with.
@@ -26,21 +26,21 @@ pub(super) struct Choice {
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
-    let Found { mut evidence, exercised, members } = evidence::gather(ground)?;
+pub(super) fn choose(input: &ReplayInput<'_, '_>) -> Result<Choice> {
+    let Found { mut evidence, exercised, members } = evidence::gather(input)?;
     let interval = evidence.resolve();
     let started = evidence.started.unwrap_or(RaftIndex(0));
     let mut versions = Versions { bounds: evidence.bounds, interval, ..Versions::default() };
-    if let Some(named) = ground.options.version {
+    if let Some(named) = input.options.version {
         versions.named = Some(named);
         versions.used = RuleSet::of(named);
-        return Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates: Vec::new() });
+        return Ok(Choice { rules: rules_of(input, versions.used), versions, candidates: Vec::new() });
     }
-    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(input, a).difference(rules_of(input, b)).meets(exercised);
     let mut possible = interval.rule_sets();
     let candidates = representatives(&possible, interval.most_plausible(&possible), &alike);
     if candidates.len() > 1 && (exercised.has(Rules::PADDED_NAMES) || members.is_some()) {
-        let trials = candidates.iter().map(|set| Trial::of(ground, *set, started));
+        let trials = candidates.iter().map(|set| Trial::of(input, *set, started));
         let trials: Vec<Trial> = trials.filter_map(Result::transpose).collect::<Result<_>>()?;
         versions.refuted = by_names(&trials);
         versions.refuted.extend(members.into_iter().flat_map(|(members, index)| by_members(&trials, members, index)));
@@ -50,11 +50,11 @@ pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
     versions.used = versions.interval.most_plausible(&possible);
     let mut candidates = representatives(&possible, versions.used, &alike);
     candidates.retain(|set| *set != versions.used);
-    Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates })
+    Ok(Choice { rules: rules_of(input, versions.used), versions, candidates })
 }
 
-fn rules_of(ground: &Ground<'_, '_>, set: RuleSet) -> Rules {
-    match ground.options.padded_names {
+fn rules_of(input: &ReplayInput<'_, '_>, set: RuleSet) -> Rules {
+    match input.options.padded_names {
         Some(padded) => set.rules().with(Rules::PADDED_NAMES, padded),
         None => set.rules(),
     }
@@ -76,20 +76,20 @@ fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(Rule
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn may_compare(ground: &Ground<'_, '_>) -> Result<bool> {
-    let Found { mut evidence, exercised, .. } = evidence::gather(ground)?;
-    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+pub(super) fn may_compare(input: &ReplayInput<'_, '_>) -> Result<bool> {
+    let Found { mut evidence, exercised, .. } = evidence::gather(input)?;
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(input, a).difference(rules_of(input, b)).meets(exercised);
     let possible = evidence.resolve().rule_sets();
     let differ = possible.windows(2).any(|pair| matches!(pair, [a, b] if !alike(*a, *b)));
-    Ok(differ && ground.options.version.is_none())
+    Ok(differ && input.options.version.is_none())
 }
 
 /// Replays with a rule set that may be wrong. Returns `None` if the log cannot be replayed with it.
 ///
 /// # Errors
 /// An interruption; [`Reason::MemoryLimit`](crate::error::Reason::MemoryLimit).
-fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
-    match ground.replay(rules_of(ground, set), names, &mut |_| Ok(())) {
+fn attempt<'m>(input: &ReplayInput<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
+    match input.replay(rules_of(input, set), names, &mut |_| Ok(())) {
         Ok(recovered) => Ok(Some(recovered)),
         Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => Err(error),
         Err(_) => Ok(None),
@@ -110,8 +110,8 @@ impl Trial {
     ///
     /// # Errors
     /// An interruption.
-    fn of(ground: &Ground<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
-        let Some(recovered) = attempt(ground, rule_set, true)? else { return Ok(None) };
+    fn of(input: &ReplayInput<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
+        let Some(recovered) = attempt(input, rule_set, true)? else { return Ok(None) };
         let mut replay = recovered.replay;
         let members = membership::fingerprint_of(&mut replay.tree);
         let used = replay.names.into_iter().flat_map(|names| names.used).filter(|index| *index > started).collect();
@@ -145,10 +145,10 @@ fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> 
 ///
 /// # Errors
 /// An interruption.
-pub(super) fn compare(ground: &Ground<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
+pub(super) fn compare(input: &ReplayInput<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
     for set in &choice.candidates {
-        let Some(mut other) = attempt(ground, *set, false)? else { continue };
-        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, ground.options.interrupt)?;
+        let Some(mut other) = attempt(input, *set, false)? else { continue };
+        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, input.options.interrupt)?;
         let v2_index = other.v2_index();
         if found.count > 0 || v2_index != chosen.v2_index() {
             choice.versions.others.push(Other { rule_set: *set, v2_index, difference: found });

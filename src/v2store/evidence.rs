@@ -19,7 +19,7 @@ use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
 use crate::v2store::membership;
 use crate::v2store::path;
-use crate::v2store::replay::{BackendProof, Ground};
+use crate::v2store::replay::{BackendProof, ReplayInput};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 
@@ -39,11 +39,11 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// The bytes of an entry changed since the first read; an interruption.
-pub(super) fn gather(ground: &Ground<'_, '_>) -> Result<Found> {
-    let Ground { opened, table, backend, options, .. } = *ground;
-    let mut scan = Scan::new(opened, &mut Tree::new(table), ground.up_to());
+pub(super) fn gather(input: &ReplayInput<'_, '_>) -> Result<Found> {
+    let ReplayInput { opened, table, backend, options, .. } = *input;
+    let mut scan = Scan::new(opened, &mut Tree::new(table), input.up_to());
     let mut last = opened.start.index();
-    for located in &ground.committed {
+    for located in &input.committed {
         options.interrupt.ask()?;
         if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
             scan.entry(&wal.entry(&located.entry)?);

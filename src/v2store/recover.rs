@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::source::open::Opened;
 use crate::v2store::choose_rules;
-use crate::v2store::replay::{BackendProof, Ground, Observe, Recovered, ReplayOptions};
+use crate::v2store::replay::{BackendProof, Observe, Recovered, ReplayInput, ReplayOptions};
 use crate::v2store::table::Table;
 
 /// Replays the log onto the store of the snapshot. `backend` is the proof of a v3 backend in the source.
@@ -34,18 +34,18 @@ pub fn recover_observed<'m>(
     options: &ReplayOptions<'_>,
     observe: Observe<'_>,
 ) -> Result<Recovered<'m>> {
-    let mut ground = Ground::new(opened, table, backend, *options)?;
-    let mut choice = choose_rules::choose(&ground)?;
-    let mut recovered = ground.replay(choice.rules, false, observe)?;
-    choose_rules::compare(&ground, &mut choice, &mut recovered)?;
+    let mut input = ReplayInput::new(opened, table, backend, *options)?;
+    let mut choice = choose_rules::choose(&input)?;
+    let mut recovered = input.replay(choice.rules, false, observe)?;
+    choose_rules::compare(&input, &mut choice, &mut recovered)?;
     recovered.versions = choice.versions;
-    recovered.not_found = ground.commit.not_found.take().or(recovered.not_found);
+    recovered.not_found = input.commit.not_found.take().or(recovered.not_found);
     Ok(recovered)
 }
 
 /// Returns whether the source may need more than one replay, with the rules of several versions. The proof of a v3
 /// backend is not used, so the result can be true when one replay is enough.
 pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions<'_>) -> bool {
-    let ground = Ground::new(opened, table, None, *options);
-    ground.and_then(|ground| choose_rules::may_compare(&ground)).unwrap_or(false)
+    let input = ReplayInput::new(opened, table, None, *options);
+    input.and_then(|input| choose_rules::may_compare(&input)).unwrap_or(false)
 }

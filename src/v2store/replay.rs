@@ -189,7 +189,7 @@ pub struct Applied<'a> {
 
 /// The input of every replay of one source, independent of the rules.
 #[derive(Debug)]
-pub(super) struct Ground<'m, 'i> {
+pub(super) struct ReplayInput<'m, 'i> {
     pub(super) opened: &'m Opened,
     pub(super) table: &'m Table<'m>,
     pub(super) backend: Option<BackendProof>,
@@ -199,13 +199,13 @@ pub(super) struct Ground<'m, 'i> {
     pub(super) commit: Commit,
 }
 
-impl<'m, 'i> Ground<'m, 'i> {
+impl<'m, 'i> ReplayInput<'m, 'i> {
     pub(super) fn new(
         opened: &'m Opened,
         table: &'m Table<'m>,
         backend: Option<BackendProof>,
         options: ReplayOptions<'i>,
-    ) -> Result<Ground<'m, 'i>> {
+    ) -> Result<ReplayInput<'m, 'i>> {
         let start = opened.start.index();
         if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
             let message = format!("expected a v2 index of at most 2^62, found {}", table.current_index);
@@ -215,7 +215,7 @@ impl<'m, 'i> Ground<'m, 'i> {
         let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
         let right = right_logs(opened, backend, commit.by);
         let committed = committed(opened, start, commit.index, up_to, &right, options.interrupt)?;
-        Ok(Ground { opened, table, backend, options, committed, commit })
+        Ok(ReplayInput { opened, table, backend, options, committed, commit })
     }
 
     /// Returns the last entry to replay.
@@ -225,7 +225,7 @@ impl<'m, 'i> Ground<'m, 'i> {
 
     /// Replays the log with these rules. `names` asks for the requests that use in-order names.
     pub(super) fn replay(&self, rules: Rules, names: bool, observe: Observe<'_>) -> Result<Recovered<'m>> {
-        let Ground { opened, table, backend, options, .. } = *self;
+        let ReplayInput { opened, table, backend, options, .. } = *self;
         let Commit { index: commit, by: commit_by, .. } = self.commit;
         let up_to = self.up_to();
         let voters = opened.start.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
