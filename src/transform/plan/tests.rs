@@ -58,7 +58,7 @@ fn hidden_keys_can_be_left_out_with_their_directories() {
     assert_eq!((plan.dropped.keys, plan.written.keys), (2, 3));
 }
 
-/// Seconds of the lease of each key that is written; 0 for none.
+/// Returns the lease seconds of each written key; 0 for none.
 fn leases(ttl: &[&str], expired: Expired) -> Result<Vec<(String, i64)>> {
     let table = json::read(STORE.as_bytes()).unwrap();
     let rules: Vec<TtlRule> = ttl.iter().map(|text| text.parse().unwrap()).collect();
@@ -83,7 +83,7 @@ fn a_key_has_the_earliest_expiry_above_it() {
     let error = leases(&["/u=fail"], Expired::Drop).unwrap_err();
     assert_eq!(error.reason(), Reason::TtlPresent);
     assert!(error.to_string().contains("refuses 2 keys") && error.to_string().contains("/u/l"), "{error}");
-    assert!(leases(&["/t=fail"], Expired::Drop).is_ok(), "what has expired is out before its policy");
+    assert!(leases(&["/t=fail"], Expired::Drop).is_ok(), "an expired key is left out before its policy applies");
 }
 
 #[test]
