@@ -25,26 +25,26 @@ use crate::v2store::path;
 /// [`Reason::AuthInvalid`] with the first such role and its first such key.
 pub fn refuse_wider(auth: &Auth, pairs: &Pairs<'_, '_>) -> Result<()> {
     let roles = auth.roles.iter().zip(&auth.granted);
-    let reaches: Vec<Reach<'_>> = roles
-        .flat_map(|(role, granted)| [false, true].map(|write| Reach::of(role, granted, write)))
-        .filter(|reach| !reach.now.is_empty())
+    let permissions: Vec<Permission<'_>> = roles
+        .flat_map(|(role, granted)| [false, true].map(|write| Permission::of(role, granted, write)))
+        .filter(|permission| !permission.now.is_empty())
         .collect();
     let names = |row: &Row| {
         let path = pairs.tree.path(row.node);
         (path::user_key(&path).to_vec(), pairs.key(row).into_owned())
     };
     let rows = &pairs.ordered.rows;
-    let weights = Weights::of(&reaches, rows, &names);
-    for reach in reaches.iter().filter(|reach| !weights.are_equal(reach)) {
+    let weights = Weights::of(&permissions, rows, &names);
+    for permission in permissions.iter().filter(|permission| !weights.are_equal(permission)) {
         let found = rows.par_iter().filter(|row| !row.marker).find_map_first(|row| {
             let (old, new) = names(row);
-            reach.gains(&old, &new).then_some((old, new))
+            permission.gains(&old, &new).then_some((old, new))
         });
         if let Some((old, new)) = found {
-            let what = if reach.write { "write" } else { "read" };
+            let what = if permission.write { "write" } else { "read" };
             let message = format!(
                 "role {}: it could not {what} {} in v2, but could in v3, where the rules rename that key to {}",
-                shown(reach.role),
+                shown(permission.role),
                 short(&shown(&old)),
                 short(&shown(&new))
             );
@@ -56,7 +56,7 @@ pub fn refuse_wider(auth: &Auth, pairs: &Pairs<'_, '_>) -> Result<()> {
 }
 
 /// The keys that a role may read, or write.
-struct Reach<'r> {
+struct Permission<'r> {
     role: &'r [u8],
     write: bool,
     /// The v2 keys, in order, in ranges that neither overlap nor touch.
@@ -65,12 +65,12 @@ struct Reach<'r> {
     now: Vec<Range>,
 }
 
-impl<'r> Reach<'r> {
-    fn of(role: &'r Role, granted: &Granted, write: bool) -> Reach<'r> {
+impl<'r> Permission<'r> {
+    fn of(role: &'r Role, granted: &Granted, write: bool) -> Permission<'r> {
         let not = if write { Access::Read } else { Access::Write };
         let now = role.permissions.iter().filter(|(_, access)| **access != not).map(|(range, _)| range.clone());
         let before = if write { &granted.write } else { &granted.read };
-        Reach { role: &role.name, write, before: joined(before.clone()), now: joined(now.collect()) }
+        Permission { role: &role.name, write, before: joined(before.clone()), now: joined(now.collect()) }
     }
 
     /// Returns whether it covers a key by its new name, but not by its old one.
@@ -94,8 +94,12 @@ struct Weights<'r> {
 }
 
 impl<'r> Weights<'r> {
-    fn of(reaches: &'r [Reach<'_>], rows: &[Row], names: &(impl Fn(&Row) -> (Vec<u8>, Vec<u8>) + Sync)) -> Weights<'r> {
-        let ranges = reaches.iter().flat_map(|reach| reach.before.iter().chain(&reach.now));
+    fn of(
+        permissions: &'r [Permission<'_>],
+        rows: &[Row],
+        names: &(impl Fn(&Row) -> (Vec<u8>, Vec<u8>) + Sync),
+    ) -> Weights<'r> {
+        let ranges = permissions.iter().flat_map(|permission| permission.before.iter().chain(&permission.now));
         let mut ends: Vec<&[u8]> =
             ranges.flat_map(|range| [Some(&range.start), range.end.as_ref()]).flatten().map(|end| &**end).collect();
         ends.par_sort_unstable();
@@ -137,8 +141,8 @@ impl<'r> Weights<'r> {
     }
 
     /// Returns whether the permitted keys are the same in v2 and v3. Different sets have equal sums with a probability of 2^-64.
-    fn are_equal(&self, reach: &Reach<'_>) -> bool {
-        self.sum(&self.old, &reach.before) == self.sum(&self.new, &reach.now)
+    fn are_equal(&self, permission: &Permission<'_>) -> bool {
+        self.sum(&self.old, &permission.before) == self.sum(&self.new, &permission.now)
     }
 
     fn sum(&self, sums: &[u64], ranges: &[Range]) -> u64 {
@@ -167,12 +171,12 @@ mod tests {
     fn what_a_name_brings_within_reach_is_noticed() {
         let role = Role { name: b"r".to_vec(), permissions: [(range("/x/", "/x0"), Access::Read)].into() };
         let granted = Granted { read: vec![range("/x/", "/x0")], write: Vec::new() };
-        let reach = Reach::of(&role, &granted, false);
-        assert!(reach.gains(b"/a/k", b"/x/k"));
-        assert!(!reach.gains(b"/x/k", b"/x/k") && !reach.gains(b"/a/k", b"/b/k"));
+        let permission = Permission::of(&role, &granted, false);
+        assert!(permission.gains(b"/a/k", b"/x/k"));
+        assert!(!permission.gains(b"/x/k", b"/x/k") && !permission.gains(b"/a/k", b"/b/k"));
         let write = Role { name: b"w".to_vec(), permissions: [(range("/x/", "/x0"), Access::ReadWrite)].into() };
-        assert!(Reach::of(&write, &granted, true).gains(b"/x/k", b"/x/k"));
-        assert!(Reach::of(&role, &granted, true).now.is_empty());
+        assert!(Permission::of(&write, &granted, true).gains(b"/x/k", b"/x/k"));
+        assert!(Permission::of(&role, &granted, true).now.is_empty());
     }
 
     proptest::proptest! {
@@ -192,7 +196,7 @@ mod tests {
                 }
                 joined(ranges)
             };
-            let reach = Reach { role: b"r", write: false, before: ranges(&before), now: ranges(&now) };
+            let permission = Permission { role: b"r", write: false, before: ranges(&before), now: ranges(&now) };
             let row = |at| Row {
                 main: Revision(0), sub: 0, lease: LeaseSlot(0), special: 0, marker: false, node: NodeRef::Base(NodeId(at)),
             };
@@ -202,15 +206,15 @@ mod tests {
                 let (old, new) = &keys[at as usize];
                 (old.clone().into_bytes(), new.clone().into_bytes())
             };
-            let reaches = [reach];
-            let weights = Weights::of(&reaches, &rows, &names);
+            let permissions = [permission];
+            let weights = Weights::of(&permissions, &rows, &names);
             let within = |ranges: &[Range], key: &[u8]| ranges.iter().any(|range| range.contains(key));
             let differs = |row: &Row| {
                 let (old, new) = names(row);
-                within(&reaches[0].before, &old) != within(&reaches[0].now, &new)
+                within(&permissions[0].before, &old) != within(&permissions[0].now, &new)
             };
             // A duplicate pair of names counts twice on both sides.
-            proptest::prop_assert_eq!(weights.are_equal(&reaches[0]), !rows.iter().any(differs));
+            proptest::prop_assert_eq!(weights.are_equal(&permissions[0]), !rows.iter().any(differs));
         }
     }
 }
