@@ -11,7 +11,7 @@ use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
-use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::plan::{Overrides, Plan, Row};
 use crate::transform::policy::Why;
 use crate::transform::revisions::{Pairs, v3_key};
 use crate::transform::rules::shown;
@@ -89,17 +89,21 @@ pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) -> Result<()> {
             Error::new(Reason::IndexRange, message).hint("give --on-conflict keep-v3")
         })?;
         let Some(row) = plan.rows.get_mut(*row) else { continue };
-        let own = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at)).cloned();
-        plan.specials.push(Special { created: Some(living.create), version: Some(version), ..own.unwrap_or_default() });
+        let own = (row.overrides as usize).checked_sub(1).and_then(|at| plan.overrides.get(at)).cloned();
+        plan.overrides.push(Overrides {
+            created: Some(living.create),
+            version: Some(version),
+            ..own.unwrap_or_default()
+        });
         // There are fewer than 2^32 rows, and at most two overrides for each.
-        row.special = u32::try_from(plan.specials.len()).unwrap_or(0);
+        row.overrides = u32::try_from(plan.overrides.len()).unwrap_or(0);
     }
     Ok(())
 }
 
 fn row_key<'t>(tree: &'t Tree<'_>, plan: &Plan, row: &Row) -> Cow<'t, [u8]> {
-    let special = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at));
-    v3_key(tree, row, special)
+    let overrides = (row.overrides as usize).checked_sub(1).and_then(|at| plan.overrides.get(at));
+    v3_key(tree, row, overrides)
 }
 
 #[cfg(test)]
@@ -153,8 +157,8 @@ mod tests {
         with(|_, mut plan, found| {
             take_v2(&mut plan, &found).unwrap();
             assert_eq!((plan.rows.len(), plan.written.keys), (3, 2));
-            let special = |row: &Row| plan.specials.get((row.special as usize).wrapping_sub(1));
-            let changed: Vec<_> = plan.rows.iter().filter_map(special).collect();
+            let overrides = |row: &Row| plan.overrides.get((row.overrides as usize).wrapping_sub(1));
+            let changed: Vec<_> = plan.rows.iter().filter_map(overrides).collect();
             assert_eq!(changed.len(), 2);
             assert!(changed.iter().all(|own| (own.created, own.version) == (Some(Revision(2)), Some(8))));
         });

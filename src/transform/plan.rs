@@ -34,7 +34,7 @@ pub struct Row {
     /// The lease of the pair.
     pub lease: LeaseSlot,
     /// Its overrides: position in the list of overrides, from 1; 0 for none.
-    pub special: u32,
+    pub overrides: u32,
     /// Whether it is a marker of an empty directory: its key ends in `/`.
     pub marker: bool,
     /// The node that it comes from.
@@ -43,7 +43,7 @@ pub struct Row {
 
 /// The properties of a pair that do not come from its node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Special {
+pub struct Overrides {
     /// A name that replaces that of the node.
     pub renamed: Option<Renamed>,
     /// A value that replaces that of the node.
@@ -62,7 +62,7 @@ pub struct Plan {
     /// One row for every pair, unordered and without revisions until `order` assigns them.
     pub rows: Vec<Row>,
     /// The overrides of rows.
-    pub specials: Vec<Special>,
+    pub overrides: Vec<Overrides>,
     /// The leases of rows.
     pub leases: Slots,
     /// The content of the tree.
@@ -91,7 +91,7 @@ pub struct Plan {
     pub beyond_leases: u64,
     /// The first key that `--ttl fail` refuses, and their number.
     refused: Option<(NodeRef, u64)>,
-    interned: HashMap<Special, u32>,
+    interned: HashMap<Overrides, u32>,
 }
 
 /// Walks the user keys and decides on each.
@@ -191,10 +191,10 @@ impl Plan {
         if let Some(parent) = open.dirs.last_mut() {
             parent.kept = true;
         }
-        let special = self.special(tree, policy, node, key)?;
-        self.weigh(tree, policy, special, node, key);
+        let overrides = self.overrides(tree, policy, node, key)?;
+        self.weigh(tree, policy, overrides, node, key);
         self.written.add(bytes);
-        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: false, node });
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Plan {
     }
 
     /// Returns the overrides of an included key by the rules: another name, another value.
-    fn special(&mut self, tree: &Tree<'_>, policy: &mut Policy, node: NodeRef, key: &[u8]) -> Result<u32> {
+    fn overrides(&mut self, tree: &Tree<'_>, policy: &mut Policy, node: NodeRef, key: &[u8]) -> Result<u32> {
         let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
         let value = if policy.rules.decodes() {
             let decoded = policy.rules.decode(key, || tree.value(node).into_owned());
@@ -245,15 +245,15 @@ impl Plan {
         };
         self.renamed += u64::from(renamed.is_some());
         self.decoded += u64::from(value.is_some());
-        Ok(self.intern(Special { renamed, value, ..Special::default() }))
+        Ok(self.intern(Overrides { renamed, value, ..Overrides::default() }))
     }
 
     /// Records a key that a v3 client could not write again.
-    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, special: u32, node: NodeRef, key: &[u8]) {
-        let special = (special as usize).checked_sub(1).and_then(|at| self.specials.get(at));
-        let renamed = special.and_then(|special| special.renamed.as_ref());
+    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key: &[u8]) {
+        let overrides = (overrides as usize).checked_sub(1).and_then(|at| self.overrides.get(at));
+        let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
         let name = renamed.map_or(key.len(), |new| new.prefix.len() + key.len().saturating_sub(new.skip));
-        let value = special.and_then(|special| special.value.as_ref());
+        let value = overrides.and_then(|overrides| overrides.value.as_ref());
         let value = value.map_or_else(|| tree.value_len(node), |value| value.len());
         let bytes = REQUEST_OVERHEAD.saturating_add((name + value) as u64);
         if bytes > policy.request_limit {
@@ -270,24 +270,24 @@ impl Plan {
         self.refused = refused;
         let Some(lease) = lease else { return };
         let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
-        let special = self.intern(Special { renamed, ..Special::default() });
+        let overrides = self.intern(Overrides { renamed, ..Overrides::default() });
         self.markers += 1;
-        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: true, node: dir.node });
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: true, node: dir.node });
     }
 
     /// Returns the number of an override; equal ones share it.
-    pub fn intern(&mut self, special: Special) -> u32 {
-        if special == Special::default() {
+    pub fn intern(&mut self, overrides: Overrides) -> u32 {
+        if overrides == Overrides::default() {
             return 0;
         }
-        if special.value.is_some() {
-            self.specials.push(special);
-            return u32::try_from(self.specials.len()).unwrap_or(0);
+        if overrides.value.is_some() {
+            self.overrides.push(overrides);
+            return u32::try_from(self.overrides.len()).unwrap_or(0);
         }
-        let specials = &mut self.specials;
-        *self.interned.entry(special).or_insert_with_key(|special| {
-            specials.push(special.clone());
-            u32::try_from(specials.len()).unwrap_or(0)
+        let list = &mut self.overrides;
+        *self.interned.entry(overrides).or_insert_with_key(|overrides| {
+            list.push(overrides.clone());
+            u32::try_from(list.len()).unwrap_or(0)
         })
     }
 

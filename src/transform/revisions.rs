@@ -13,7 +13,7 @@ use crate::ids::{LeaseId, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::transform::lease::{Grant, LeaseSlot};
-use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::plan::{Overrides, Plan, Row};
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
@@ -53,7 +53,7 @@ pub struct Ordered {
     /// Rows by revision, strictly ascending.
     pub rows: Vec<Row>,
     /// The overrides of rows.
-    pub specials: Vec<Special>,
+    pub overrides: Vec<Overrides>,
     /// The leases of rows, by id.
     pub leases: Vec<Grant>,
     /// The numbering of revisions.
@@ -74,7 +74,7 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
     let (leases, places) = plan.leases.allocate(order.leases_in_use)?;
     let mut out = Ordered {
         rows: std::mem::take(&mut plan.rows),
-        specials: std::mem::take(&mut plan.specials),
+        overrides: std::mem::take(&mut plan.overrides),
         leases,
         numbering: order.numbering,
         current: Revision(1),
@@ -97,8 +97,8 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
 
 impl Ordered {
     /// Returns the overrides of a row.
-    pub fn special(&self, row: &Row) -> Option<&Special> {
-        self.specials.get((row.special as usize).checked_sub(1)?)
+    pub fn overrides(&self, row: &Row) -> Option<&Overrides> {
+        self.overrides.get((row.overrides as usize).checked_sub(1)?)
     }
 
     /// Returns the lease of a row; 0 for none.
@@ -109,7 +109,7 @@ impl Ordered {
 
     /// Returns the v2 index that the revision of a row comes from.
     fn modified(&self, tree: &Tree<'_>, row: &Row) -> u64 {
-        let own = self.special(row).and_then(|special| special.modified);
+        let own = self.overrides(row).and_then(|overrides| overrides.modified);
         own.map_or_else(|| tree.modified(row.node).0, |revision| revision.0.cast_unsigned())
     }
 
@@ -129,7 +129,7 @@ impl Ordered {
                 .cmp(&b.main)
                 .then_with(|| tree.path(a.node).cmp(&tree.path(b.node)))
                 .then(a.marker.cmp(&b.marker))
-                .then(a.special.cmp(&b.special))
+                .then(a.overrides.cmp(&b.overrides))
         })?;
         self.rows = rows;
         Ok(())
@@ -140,7 +140,7 @@ impl Ordered {
         let mut sub = 0;
         let mut rows = std::mem::take(&mut self.rows);
         for row in &mut rows {
-            let created = self.special(row).and_then(|special| special.created);
+            let created = self.overrides(row).and_then(|overrides| overrides.created);
             let created = created.map_or_else(|| tree.created(row.node).0, |created| created.0.cast_unsigned());
             let modified = self.modified(tree, row);
             if created.min(modified) < 2 || created.max(modified) > limits::MAX_REVISION {
@@ -199,7 +199,7 @@ impl<'t> Pairs<'t, '_> {
 
     /// Returns the v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
-        v3_key(self.tree, row, self.ordered.special(row))
+        v3_key(self.tree, row, self.ordered.overrides(row))
     }
 
     /// Returns the value of a row.
@@ -252,7 +252,7 @@ impl<'t> Pairs<'t, '_> {
 
     /// Returns the creation revision of a row.
     pub fn create(&self, row: &Row) -> Revision {
-        if let Some(created) = self.ordered.special(row).and_then(|special| special.created) {
+        if let Some(created) = self.ordered.overrides(row).and_then(|overrides| overrides.created) {
             return created.min(row.main);
         }
         match self.ordered.numbering {
@@ -266,15 +266,15 @@ impl<'t> Pairs<'t, '_> {
 
     /// Returns the version of a row: 1, because v2 does not record how often a key changed.
     pub fn version(&self, row: &Row) -> i64 {
-        self.ordered.special(row).and_then(|special| special.version).unwrap_or(1)
+        self.ordered.overrides(row).and_then(|overrides| overrides.version).unwrap_or(1)
     }
 
     fn own_value(&self, row: &Row) -> Option<&'t [u8]> {
-        self.ordered.special(row)?.value.as_deref()
+        self.ordered.overrides(row)?.value.as_deref()
     }
 
     fn renamed(&self, row: &Row) -> (usize, &'t [u8]) {
-        match self.ordered.special(row).and_then(|special| special.renamed.as_ref()) {
+        match self.ordered.overrides(row).and_then(|overrides| overrides.renamed.as_ref()) {
             Some(renamed) => (renamed.skip, &renamed.prefix),
             None => (0, &[]),
         }
@@ -282,9 +282,9 @@ impl<'t> Pairs<'t, '_> {
 }
 
 /// Returns the v3 key of a row with these overrides.
-pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, special: Option<&Special>) -> Cow<'t, [u8]> {
+pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, overrides: Option<&Overrides>) -> Cow<'t, [u8]> {
     let path = tree.path(row.node);
-    let renamed = special.and_then(|special| special.renamed.as_ref());
+    let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
     if renamed.is_none() && !row.marker {
         return match path {
             Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),

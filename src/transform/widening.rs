@@ -198,7 +198,7 @@ mod tests {
             };
             let permission = Permission { role: b"r", write: false, before: ranges(&before), now: ranges(&now) };
             let row = |at| Row {
-                main: Revision(0), sub: 0, lease: LeaseSlot(0), special: 0, marker: false, node: NodeRef::Base(NodeId(at)),
+                main: Revision(0), sub: 0, lease: LeaseSlot(0), overrides: 0, marker: false, node: NodeRef::Base(NodeId(at)),
             };
             let rows: Vec<Row> = (0..keys.len() as u32).map(row).collect();
             let names = |row: &Row| {

@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision};
 use crate::transform::inventory::Count;
 use crate::transform::lease::LeaseSlot;
-use crate::transform::plan::{Plan, REQUEST_OVERHEAD, Row, Special};
+use crate::transform::plan::{Overrides, Plan, REQUEST_OVERHEAD, Row};
 use crate::transform::policy::Why;
 use crate::transform::revisions::Numbering;
 use crate::transform::rules::{Renamed, shown};
@@ -43,7 +43,7 @@ pub fn replace(plan: &mut Plan, answers: Answers, to: &Written<'_, '_>) -> Resul
     let keys = rows.iter().filter(|row| !row.marker);
     let mut leases: HashMap<NodeRef, LeaseSlot> = keys.clone().map(|row| (row.node, row.lease)).collect();
     (plan.written, plan.markers, plan.added) = (Count::default(), 0, 0);
-    plan.specials = Vec::new();
+    plan.overrides = Vec::new();
     let mut oversized = Vec::new();
     plan.rows = Vec::with_capacity(answers.pairs.len());
     for pair in answers.pairs {
@@ -59,15 +59,15 @@ pub fn replace(plan: &mut Plan, answers: Answers, to: &Written<'_, '_>) -> Resul
         }
         let lease = to.leases.get(&pair.lease).copied().or(of_node).unwrap_or_default();
         let node = pair.node.unwrap_or(to.root);
-        let special = special(to, pair);
-        let special = if special == Special::default() {
+        let overrides = overrides(to, pair);
+        let overrides = if overrides == Overrides::default() {
             0
         } else {
-            plan.specials.push(special);
+            plan.overrides.push(overrides);
             // Pairs are fewer than 2^32: each takes more than a byte of memory.
-            u32::try_from(plan.specials.len()).unwrap_or(0)
+            u32::try_from(plan.overrides.len()).unwrap_or(0)
         };
-        plan.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
+        plan.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: false, node });
     }
     for row in keys.filter(|row| leases.contains_key(&row.node)) {
         plan.count_left_out(row.node, Why::Transformer, bytes(to.tree, row.node));
@@ -76,13 +76,13 @@ pub fn replace(plan: &mut Plan, answers: Answers, to: &Written<'_, '_>) -> Resul
 }
 
 /// What the row of a pair has of its own.
-fn special(to: &Written<'_, '_>, pair: Pair) -> Special {
+fn overrides(to: &Written<'_, '_>, pair: Pair) -> Overrides {
     let keep = to.numbering == Numbering::Keep;
     let node = pair.node.unwrap_or(to.root);
     let skip = path::user_key(&to.tree.path(node)).len();
     let created = Some(pair.create).filter(|_| keep);
     let as_node = pair.node.is_some_and(|node| to.tree.created(node).0 == pair.create.0.cast_unsigned());
-    Special {
+    Overrides {
         renamed: pair.key.map(|prefix| Renamed { skip, prefix }),
         value: pair.value,
         modified: if pair.node.is_some() { None } else { Some(pair.modified) },

@@ -120,9 +120,9 @@ fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> 
 
 /// Creation and modification revision of a row, from its node.
 pub(super) fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
-    let special = pairs.ordered.special(row);
-    let modified = special.and_then(|special| special.modified);
-    let created = special.and_then(|special| special.created);
+    let overrides = pairs.ordered.overrides(row);
+    let modified = overrides.and_then(|overrides| overrides.modified);
+    let created = overrides.and_then(|overrides| overrides.created);
     let modified = match pairs.ordered.numbering {
         Numbering::Keep => modified.unwrap_or(Revision(pairs.tree.modified(row.node).0.cast_signed())),
         Numbering::Dense(_) => row.main,

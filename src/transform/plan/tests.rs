@@ -107,9 +107,9 @@ fn rules_choose_rename_and_decode() {
     let (plan, names) = plan_of(&table, policy).unwrap();
     assert_eq!(names, ["/1/u/s", "/1/z"]);
     assert_eq!((plan.excluded.keys, plan.renamed, plan.decoded), (4, 1, 1));
-    let special = |row: usize| plan.specials[plan.rows[row].special as usize - 1].clone();
-    assert_eq!(special(0).renamed.unwrap().apply(b"/u/s"), b"/v/s");
-    assert_eq!(special(1).value.unwrap(), b"zz"[..].into());
+    let overrides = |row: usize| plan.overrides[plan.rows[row].overrides as usize - 1].clone();
+    assert_eq!(overrides(0).renamed.unwrap().apply(b"/u/s"), b"/v/s");
+    assert_eq!(overrides(1).value.unwrap(), b"zz"[..].into());
     let whys: Vec<Why> = plan.left_out.iter().map(|(_, why)| *why).collect();
     assert_eq!(whys, [Why::NotIncluded, Why::NotIncluded, Why::NotIncluded, Why::Excluded(0)]);
 
