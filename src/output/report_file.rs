@@ -169,7 +169,7 @@ fn earlier(path: &Path) -> Result<Earlier> {
         Ok(_) => Ok(Earlier::NoOutput),
         Err(e) if e.is_io() => Err(unreadable(e.into())),
         Err(_) => {
-            let message = "the file is not a report of etcdlift, and is never replaced by one";
+            let message = "the file is no report of etcdlift, and is never replaced by one";
             Err(Error::new(Reason::OutputExists, message).in_file(path).hint(ANOTHER_NAME))
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     fn refusal(options: &ConvertOptions) -> String {
         let error = Place::of(options).unwrap_err();
         assert_eq!(error.reason(), Reason::OutputExists, "{error}");
-        error.message().to_string()
+        format!("{} ({})", error.message(), error.hint_text().unwrap())
     }
 
     fn put(place: &Place, json: &[u8]) {
@@ -212,7 +212,7 @@ mod tests {
         std::os::unix::fs::symlink("r.json", &link).unwrap();
         put(&Place::of(&options(&link, false)).unwrap().unwrap(), &report(true, false));
         assert_eq!(fs::read(&file).unwrap(), report(true, false), "the link leads there");
-        assert_eq!(refusal(&options(&link, false)), "the report exists");
+        assert_eq!(refusal(&options(&link, false)), "the report exists (give --overwrite to replace it)");
         let place = Place::of(&options(&link, true)).unwrap().unwrap();
         assert!(place.takes(Some("00")).unwrap() && !place.takes(None).unwrap());
         put(&place, b"new");

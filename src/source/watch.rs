@@ -193,7 +193,7 @@ mod tests {
 
         let watch = watched(&path);
         fs::remove_file(&path).unwrap();
-        assert!(refusal(&watch).contains("gone"));
+        assert!(refusal(&watch).contains("does not exist any more"));
     }
 
     #[test]
@@ -216,6 +216,6 @@ mod tests {
         let _held = Flock::lock(file.reopen().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
         let error = watch.check().unwrap_err();
         assert_eq!(error.reason(), Reason::Locked);
-        assert!(error.message().starts_with("an etcd was started"), "{error}");
+        assert!(error.message().starts_with("an etcd started"), "{error}");
     }
 }

@@ -312,7 +312,7 @@ impl Auth {
             }
             Err(NoImage::TooMany) => {
                 let message = format!(
-                    "role {}: with these rules, its permission {} and those before it would be too many ranges of v3 keys",
+                    "role {}: its permission {} and those before it would be too many ranges of v3 keys with these rules",
                     shown(role),
                     short(pattern)
                 );
@@ -321,8 +321,8 @@ impl Auth {
             }
             Err(NoImage::NoInterval) => {
                 let message = format!(
-                    "role {}: a rule with a regular expression changes the keys of its permission {}, so they are not a range \
-                     of v3 keys",
+                    "role {}: its permission {} is not a range of v3 keys, because a rule with a regular expression changes \
+                     its keys",
                     shown(role),
                     short(pattern)
                 );

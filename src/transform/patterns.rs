@@ -225,7 +225,7 @@ mod tests {
     fn regular_expressions_that_take_too_much_memory_are_refused() {
         let regex = |at| Pattern::Regex(format!("[a-z]{{{}}}x", 2000 + at));
         let error = Patterns::new((0..1000).map(regex).collect::<Vec<_>>().iter()).unwrap_err();
-        let expected = "1000 regular expressions of one kind of rule: expected up to 67108864 bytes once compiled";
+        let expected = "1000 regular expressions of one kind of rule: expected up to 67108864 bytes of compiled code";
         assert!(error.reason() == Reason::Usage && error.to_string().contains(expected), "{error}");
     }
 

@@ -285,7 +285,10 @@ mod tests {
             collected.sent(10 << 20);
             assert!(collected.answered(0).is_ok());
             let error = collected.answered(FACTOR * (10 << 20)).unwrap_err();
-            assert!(error.starts_with("expected answers of up to 167772160 bytes to 10485760 bytes that"), "{error}");
+            assert!(
+                error.starts_with("expected answers of up to 167772160 bytes for the 10485760 bytes that"),
+                "{error}"
+            );
         });
         collected(Some(2 * PAIR), |mut collected| {
             assert!(collected.push(&kv("/a", "", 4, 5)).is_ok() && collected.push(&kv("/b", "", 4, 6)).is_ok());
