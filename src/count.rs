@@ -1,16 +1,16 @@
-//! Counts and sizes in sentences: one is singular, large sizes have a second unit.
+//! Counts and sizes in sentences: one is singular, and large sizes have a second unit.
 
-/// A number and what is counted: `1 key`, `2 keys`.
+/// Formats a number with its noun: `1 key`, `2 keys`.
 pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// A number of bytes: `1 byte`, `2 bytes`.
+/// Formats a number of bytes: `1 byte`, `2 bytes`.
 pub fn bytes(count: u64) -> String {
     counted(count, "byte", "bytes")
 }
 
-/// A size as people read it: `1536 bytes (1.5 KiB)`.
+/// Formats a size with a second unit: `1536 bytes (1.5 KiB)`.
 pub fn size(count: u64) -> String {
     let mut value = count as f64;
     let mut unit = "bytes";

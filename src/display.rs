@@ -1,7 +1,7 @@
-//! Text from a source on its way to a person or a file: the only place where characters are escaped for terminals and in JSON.
+//! Text from a source for a person or a file: the only place that escapes characters for terminals and JSON.
 //!
-//! A key, a member's name or a file name may hold characters that move the cursor, reorder the line or end it. Knows
-//! characters; neither reports nor errors.
+//! A key, a member name or a file name can contain characters that move the cursor, reorder the line or end it. Knows
+//! characters. Must not know reports or errors.
 
 use std::fmt;
 use std::io;
@@ -9,8 +9,8 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-/// Whether a terminal may do something else with a character than show it: the controls of C0 and C1, the separators of lines
-/// and paragraphs, and the characters that reorder a line.
+/// Returns whether a terminal may interpret a character instead of showing it: the controls of C0 and C1, the
+/// separators of lines and paragraphs, and the characters that reorder a line.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -32,12 +32,12 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// [`Printable`] as a string.
+/// Returns [`Printable`] as a string.
 pub fn printable(text: &str) -> String {
     Printable(text).to_string()
 }
 
-/// A name in a sentence: printable, and cut where it would fill the screen.
+/// Returns a name for a sentence: printable, and shortened if it is long.
 pub fn short(name: &str) -> String {
     const SHOWN: usize = 100;
     let mut text: String = name.chars().take(SHOWN).collect();
@@ -47,7 +47,7 @@ pub fn short(name: &str) -> String {
     printable(&text)
 }
 
-/// Writes a value as JSON on one line. Hidden characters are escaped, so a reader sees the same value.
+/// Writes a value as JSON on one line. Hidden characters are escaped; a parser reads the same value.
 ///
 /// # Errors
 /// Those of the writer; the value cannot be JSON.
@@ -55,17 +55,17 @@ pub fn write_json(out: impl io::Write, value: &impl Serialize) -> serde_json::Re
     value.serialize(&mut Serializer::with_formatter(out, Escaping(CompactFormatter)))
 }
 
-/// As [`write_json`], indented.
+/// Writes a value like [`write_json`], indented.
 ///
 /// # Errors
-/// As there.
+/// As [`write_json`].
 pub fn write_indented_json(out: impl io::Write, value: &impl Serialize) -> serde_json::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, Escaping(PrettyFormatter::new())))
 }
 
-/// What is wrong with JSON, and where, without its content: `found another kind of value at byte 17`.
+/// Describes the fault in JSON and its position, without the content: `found another kind of value at byte 17`.
 ///
-/// The decoder's own words quote what they found, which may be a password hash.
+/// The decoder's own message quotes the content, which may be a password hash.
 pub fn json_fault(e: &serde_json::Error) -> String {
     use serde_json::error::Category;
     let found = match e.classify() {
@@ -85,7 +85,7 @@ enum Run<'a> {
     Hidden(char),
 }
 
-/// A text as runs without hidden characters, and the hidden characters between them.
+/// Splits a text into runs without hidden characters, and the hidden characters between them.
 fn runs(text: &str) -> impl Iterator<Item = Run<'_>> {
     text.split_inclusive(is_hidden).flat_map(|run| {
         let hidden = run.chars().next_back().filter(|c| is_hidden(*c));
@@ -94,7 +94,7 @@ fn runs(text: &str) -> impl Iterator<Item = Run<'_>> {
     })
 }
 
-/// A formatter of JSON that also escapes the hidden characters which JSON allows in strings.
+/// A JSON formatter that also escapes the hidden characters that JSON allows in strings.
 struct Escaping<F>(F);
 
 macro_rules! as_inner {
@@ -120,7 +120,7 @@ impl<F: Formatter> Formatter for Escaping<F> {
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
-        // The controls of C0 are escaped already, and DEL is the only other one in ASCII.
+        // The C0 controls are escaped already, and DEL is the only other control in ASCII.
         if fragment.is_ascii() && memchr::memchr(0x7f, fragment.as_bytes()).is_none() {
             return out.write_all(fragment.as_bytes());
         }
@@ -134,12 +134,12 @@ impl<F: Formatter> Formatter for Escaping<F> {
     }
 }
 
-/// Bytes as text; U+FFFD stands for what is not UTF-8.
+/// Converts bytes to text, with U+FFFD for invalid UTF-8.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The first few of a list of names: `a, b and 7 more`.
+/// Returns the first names of a list: `a, b and 7 more`.
 pub fn first_of(names: &[String]) -> String {
     const SHOWN: usize = 10;
     let shown = names.iter().take(SHOWN).map(|name| short(name)).collect::<Vec<_>>().join(", ");

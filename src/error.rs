@@ -1,8 +1,8 @@
-//! The one error type of the crate: what went wrong, whose fault it is, in which file and at which byte.
+//! The error type of the crate: the cause, the file and the byte offset.
 //!
-//! A [`Reason`] is a stable word for scripts (the report's `reason`); each belongs to one [`Kind`], and the kind alone
-//! decides the exit status (CLI.md, "Exit status"). An error prints as one line, `FILE: byte N: what is wrong`. What to do about
-//! it is its [`Error::hint`], which is printed on a line of its own.
+//! A [`Reason`] is a stable word for scripts (`reason` in the report). Each belongs to one [`Kind`], and the kind alone
+//! decides the exit status. An error prints as one line, `FILE: byte N: what is wrong`. Its [`Error::hint`] says what
+//! to do, and is printed on a line of its own.
 
 mod permissions;
 
@@ -12,32 +12,32 @@ use std::path::{Path, PathBuf};
 
 use crate::display::Printable;
 
-/// Shorthand for results of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whose fault a failure is; decides the process exit status.
+/// The kind of a failure, which decides the exit status of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A fault of etcdlift's own (exit 1).
+    /// A fault of etcdlift itself (exit 1).
     Internal,
-    /// The command line is wrong (exit 2).
+    /// A wrong command line (exit 2).
     Usage,
-    /// The source is damaged or cannot be read to its end (exit 3).
+    /// A source that is damaged or cannot be read to its end (exit 3).
     Damaged,
     /// Nothing to convert, or nothing found (exit 4).
     Empty,
-    /// Refused: a precondition or a policy says no (exit 5).
+    /// A refusal by a precondition or a policy (exit 5).
     Refused,
-    /// The output could not be written (exit 6).
+    /// A failed write of the output (exit 6).
     Output,
-    /// Verification failed or found a difference (exit 7).
+    /// A failed verification, or a difference (exit 7).
     Verify,
-    /// A signal ended the run (exit 128 + signal number).
+    /// A signal that ended the run (exit 128 + signal number).
     Interrupted(i32),
 }
 
 impl Kind {
-    /// The process exit status for this kind (CLI.md, "Exit status").
+    /// Returns the exit status of the process for this kind.
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Internal => 1,
@@ -54,24 +54,24 @@ impl Kind {
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $kind:expr;)*) => {
-        /// Why a run did not end with status 0: a stable word for scripts, and the kind it belongs to.
+        /// The reason why a run did not end with status 0: a stable word for scripts, and its kind.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Reason {
             $($(#[doc = $doc])* $name,)*
-            /// A signal of this number arrived.
+            /// A signal with this number.
             Interrupted(i32),
         }
 
         impl Reason {
-            /// Every reason but the interruption, with what it means.
+            /// Every reason except the interruption, with its meaning.
             pub const ALL: &'static [(Reason, &'static str)] = &[$((Reason::$name, concat!($($doc),*)),)*];
 
-            /// The word that stands in the report's `reason` field.
+            /// Returns the word for the field `reason` of the report.
             pub fn word(self) -> &'static str {
                 match self { $(Reason::$name => $word,)* Reason::Interrupted(_) => "interrupted" }
             }
 
-            /// Whose fault this reason is.
+            /// Returns the kind of this reason.
             pub fn kind(self) -> Kind {
                 match self { $(Reason::$name => $kind,)* Reason::Interrupted(signal) => Kind::Interrupted(signal) }
             }
@@ -80,9 +80,9 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// An invariant of the program itself does not hold.
+    /// An invariant of the program does not hold.
     Internal = "internal", Kind::Internal;
-    /// Options that do not go together, or a value that cannot be read.
+    /// Options contradict each other, or a value cannot be parsed.
     Usage = "usage", Kind::Usage;
     /// Bytes of the source contradict its format or its checksums.
     Damaged = "damaged", Kind::Damaged;
@@ -92,17 +92,17 @@ reasons! {
     ChangedWhileReading = "changed-while-reading", Kind::Damaged;
     /// Entries between the snapshot and the log are missing.
     Gap = "gap", Kind::Damaged;
-    /// The log commits more than it holds.
+    /// The log ends before the commit index.
     CommitBeyondLog = "commit-beyond-log", Kind::Damaged;
-    /// There is no v2 key in the source, or none is left.
+    /// The source has no v2 key, or policies and rules leave none.
     NothingToConvert = "nothing-to-convert", Kind::Empty;
-    /// The index map does not have what was asked for.
+    /// The index map does not contain the requested item.
     NotFound = "not-found", Kind::Empty;
-    /// The source does not exist, or a file of it is gone.
+    /// The source does not exist, or a file of it does not exist any more.
     SourceMissing = "source-missing", Kind::Refused;
     /// A file that an option names does not exist.
     FileMissing = "file-missing", Kind::Refused;
-    /// The operating system does not let this process read a file.
+    /// The operating system does not allow this process to read a file.
     PermissionDenied = "permission-denied", Kind::Refused;
     /// The source is an empty directory or file.
     SourceEmpty = "source-empty", Kind::Refused;
@@ -110,86 +110,86 @@ reasons! {
     NotEtcd = "not-etcd-data", Kind::Refused;
     /// The source is etcd data of a kind that is not convertible (0.4, a proxy, a v3 database).
     UnsupportedFormat = "unsupported-format", Kind::Refused;
-    /// `.snap` files without a write-ahead log.
+    /// The source has `.snap` files, but no write-ahead log.
     WalMissing = "wal-missing", Kind::Refused;
     /// A running etcd holds a lock on the source.
     Locked = "locked", Kind::Refused;
-    /// A report that is not that of a conversion that made an output.
+    /// The file is not the report of a conversion with an output.
     ReportUnusable = "report-unusable", Kind::Refused;
-    /// A file that is not there, or no index map.
+    /// The file does not exist, or is not an index map.
     NotIndexMap = "not-index-map", Kind::Refused;
     /// The output path exists.
     OutputExists = "output-exists", Kind::Refused;
     /// Two options name the same file.
     SameFile = "same-file", Kind::Refused;
-    /// A path that would be written is the source, a file of it, or inside it.
+    /// A path to write is the source, a file of it, or inside it.
     IntoSource = "into-source", Kind::Refused;
     /// The file system has no room for the output.
     NoRoom = "no-room", Kind::Refused;
-    /// The conversion would need more than `--memory-limit` allows.
+    /// The conversion would need more memory than `--memory-limit` allows.
     MemoryLimit = "memory-limit", Kind::Refused;
-    /// The source holds v3 keys, leases, users or roles.
+    /// The source contains v3 keys, leases, users or roles.
     V3Present = "v3-present", Kind::Refused;
-    /// The source's v3 backend cannot be read.
+    /// The v3 backend of the source cannot be read.
     V3Unreadable = "v3-unreadable", Kind::Refused;
-    /// `--existing keep-v3` and no v3 data.
+    /// `--existing keep-v3`, but the source has no v3 data.
     V3Missing = "v3-missing", Kind::Refused;
-    /// A key, user or role that v2 and v3 both have.
+    /// v2 and v3 both have a key, user or role.
     Conflict = "conflict", Kind::Refused;
-    /// Committed v3 writes stand in the log, and not in the source's v3 backend.
+    /// The log has committed v3 entries that are not applied to the v3 backend.
     V3Late = "v3-late", Kind::Refused;
     /// A v2 index cannot be a v3 revision.
     IndexRange = "index-range", Kind::Refused;
-    /// The source's own log removes this member from the cluster.
+    /// The log of the source removes this member from the cluster.
     MemberRemoved = "member-removed", Kind::Refused;
-    /// Sources that are not different members of one cluster.
+    /// The sources are not different members of one cluster.
     NotOneCluster = "not-one-cluster", Kind::Refused;
-    /// Members whose logs hold different entries at one raft index.
+    /// The logs of two members have different entries at one raft index.
     TwoHistories = "two-histories", Kind::Refused;
-    /// A given member lacks its log, and the others do not prove that nothing is missing.
+    /// A member has no log, and the others do not prove that nothing is missing.
     MemberIncomplete = "member-incomplete", Kind::Refused;
-    /// The given members together do not hold all that is committed.
+    /// The given members together do not have all committed entries.
     NotReached = "not-reached", Kind::Refused;
-    /// `--tail fail` and v2 writes after the commit index.
+    /// `--tail fail`, and the log has v2 writes after the commit index.
     TailPresent = "tail-present", Kind::Refused;
-    /// `--up-to-index` names an index that the source does not reach.
+    /// `--up-to-index` names an index at which the replay cannot stop.
     IndexNotReached = "index-not-reached", Kind::Refused;
-    /// `--ttl fail` and keys with a TTL.
+    /// `--ttl fail`, and keys have a TTL.
     TtlPresent = "ttl-present", Kind::Refused;
-    /// Keys have a TTL, and the source proves no time to count it from.
+    /// Keys have a TTL, and the source does not prove a time of its last write.
     TimeUnknown = "time-unknown", Kind::Refused;
-    /// `--auth fail` and users or roles.
+    /// `--auth fail`, and the source has users or roles.
     AuthPresent = "auth-present", Kind::Refused;
-    /// Anonymous clients would lose rights.
+    /// Anonymous clients would lose rights, because v3 has none for them.
     GuestRights = "guest-rights", Kind::Refused;
-    /// Users or roles that v3 could not do with.
+    /// v3 cannot represent the users or roles.
     AuthInvalid = "auth-invalid", Kind::Refused;
-    /// A rule cannot be applied to what it matches.
+    /// A rule cannot be applied to a key that it matches.
     RulesFailed = "rules-failed", Kind::Refused;
-    /// The transformer failed, or gave what cannot be written.
+    /// The transformer failed, or its pairs cannot be written.
     TransformerFailed = "transformer-failed", Kind::Refused;
-    /// A name or value that is no UTF-8 where only text can be sent.
+    /// A name or value is not UTF-8, but only text can be sent.
     NotUtf8 = "not-utf8", Kind::Refused;
     /// `--strict` turned a warning into a refusal.
     Strict = "strict", Kind::Refused;
     /// The output could not be written.
     OutputFailed = "output-failed", Kind::Output;
-    /// The written file does not hold what was meant to be written.
+    /// The written file differs from the expected content.
     VerifyFailed = "verify-failed", Kind::Verify;
-    /// The books do not balance.
+    /// The totals do not add up.
     Unbalanced = "unbalanced", Kind::Verify;
 }
 
-/// What the message says of a file that does not exist, as every other program does.
+/// The message for a file that does not exist, as in other programs.
 pub(crate) const MISSING: &str = "no such file or directory";
 
 impl Reason {
-    /// Whether a failure of this reason was met while a file was read.
+    /// Returns whether a failure of this reason happened while a file was read.
     fn is_of_reading(self) -> bool {
         self.kind() != Kind::Output && self != Reason::TransformerFailed
     }
 
-    /// The reason for an I/O error of this kind, where `self` is the one for all others.
+    /// Returns the reason for an I/O error of this kind; `self` is the reason for all other kinds.
     fn of_io(self, kind: ErrorKind) -> Reason {
         match kind {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
@@ -205,7 +205,7 @@ impl Reason {
     }
 }
 
-/// What went wrong, in which file, at which byte offset.
+/// An error with its reason, file, byte offset, message and hint.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -218,16 +218,16 @@ struct Inner {
 }
 
 impl Error {
-    /// An error with a message that says what was expected and what was found.
+    /// Creates an error whose message says what was expected and what was found.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Error(Box::new(Inner { reason, file: None, offset: None, message: message.into(), hint: None, source: None }))
     }
 
-    /// The operating system failed an operation on `file`. A file that does not exist and a permission that is missing are
-    /// refusals of their own where something was to be read, whatever `reason` says: the data is not damaged.
+    /// Creates an error for a failed operation of the operating system on `file`. If the operation reads, a missing
+    /// file or permission has a reason of its own instead of `reason`, because the data is not damaged.
     pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
         let text = source.to_string();
-        // Where a temporary file was to be is nobody's concern; only an error that tempfile has wrapped says so.
+        // The path of a temporary file is of no use to the operator; only errors from tempfile contain it.
         let why = text.split_once(" at path ").filter(|_| source.get_ref().is_some()).map_or(&*text, |(why, _)| why);
         let message = match source.kind() {
             ErrorKind::NotFound if reason.is_of_reading() => MISSING.to_string(),
@@ -244,12 +244,12 @@ impl Error {
         error
     }
 
-    /// The operating system failed an operation on an output that the caller does not know the path of.
+    /// Creates an error for a failed operation on an output whose path the caller does not know.
     pub fn of_output(action: &str, source: &std::io::Error) -> Self {
         Error::new(Reason::OutputFailed.of_io(source.kind()), format!("cannot {action}: {source}"))
     }
 
-    /// Names the file, unless one is named already. An interruption is in no file.
+    /// Adds the file, unless the error has one. An interruption has no file.
     #[must_use]
     pub fn in_file(mut self, file: &Path) -> Self {
         if matches!(self.reason(), Reason::Interrupted(_)) {
@@ -259,60 +259,60 @@ impl Error {
         self
     }
 
-    /// Names the byte offset in the file, unless one is named already.
+    /// Adds the byte offset, unless the error has one.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// Counts the byte offset from `start` instead of from where the reader of a part of the file counted it.
+    /// Adds `start` to the offset, which a reader counted from the start of a part of the file.
     #[must_use]
     pub fn from_offset(mut self, start: u64) -> Self {
         self.0.offset = self.0.offset.map(|offset| offset.saturating_add(start));
         self
     }
 
-    /// Puts what was being done before the message: `context: message`.
+    /// Puts the context before the message: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
-    /// Says what the operator can do about it, unless that is said already.
+    /// Adds what the operator can do, unless the error has a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint.get_or_insert_with(|| hint.into());
         self
     }
 
-    /// Why the run failed, as a stable word.
+    /// Returns the reason.
     pub fn reason(&self) -> Reason {
         self.0.reason
     }
 
-    /// Whose fault it is.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.0.reason.kind()
     }
 
-    /// What was expected and what was found, without the place.
+    /// Returns what was expected and what was found, without file and offset.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What the operator can do about it, where that is known.
+    /// Returns what the operator can do, if it is known.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The file the error is in, where there is one.
+    /// Returns the file, if the error has one.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The byte offset in [`Error::file`], where there is one.
+    /// Returns the byte offset in [`Error::file`], if the error has one.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
@@ -326,7 +326,7 @@ impl fmt::Display for Error {
         if let Some(offset) = self.0.offset {
             write!(f, "byte {offset}: ")?;
         }
-        // One line, whatever a key inside the message holds.
+        // One line, even if a key in the message contains a line end.
         write!(f, "{}", Printable(&self.0.message))
     }
 }

@@ -1,4 +1,5 @@
-//! Numbers that must not be mixed up: a v2 index is no raft index, a page id no revision. No bare `u64` crosses a module.
+//! Number types that must not be confused: a v2 index is not a raft index, and a page id is not a revision. Counts and
+//! byte lengths remain plain integers.
 
 use std::fmt;
 
@@ -17,15 +18,15 @@ macro_rules! id {
 }
 
 id! {
-    /// An index of the v2 store: counts successful mutations and expirations (FORMATS, conventions).
+    /// An index of the v2 store: the number of successful changes and expirations (docs/formats.md, conventions).
     V2Index(u64), "{}";
     /// The position of an entry in the raft log.
     RaftIndex(u64), "{}";
     /// A raft term.
     Term(u64), "{}";
-    /// A member id; printed in lower-case hex without padding, as etcd does.
+    /// A member id, printed as lower-case hexadecimal without padding, as in etcd.
     MemberId(u64), "{:x}";
-    /// A cluster id; printed in lower-case hex without padding, as etcd does.
+    /// A cluster id, printed as lower-case hexadecimal without padding, as in etcd.
     ClusterId(u64), "{:x}";
     /// The number of a bbolt page: its byte offset divided by the page size.
     PageId(u64), "{}";

@@ -1,7 +1,7 @@
-//! Whether a run was interrupted: the question that everything asks which takes long.
+//! A test whether the run was interrupted, which all long operations call.
 //!
-//! An answer costs one relaxed load, so it is asked for each record, entry and node of a tree that costs more than that, and now
-//! and then where they cost less. Knows nothing of signals.
+//! A test costs one relaxed load. So loops call it for each record, entry or node that costs more, and from time to
+//! time otherwise. Must not know signals.
 
 use std::fmt;
 
@@ -9,45 +9,45 @@ use rayon::slice::ParallelSliceMut;
 
 use crate::error::Result;
 
-/// Asked now and then by everything that takes long: an error ends the run. Any thread may ask.
+/// A function that long operations call from time to time; an error ends the run. Any thread may call it.
 pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 
-/// Bytes that are hashed, searched or copied between two questions.
+/// Bytes that are hashed, searched or copied between two tests.
 pub const CHUNK: usize = 16 << 20;
 
-/// Elements that are sorted between two questions: well under a second, where names are compared.
+/// Elements that are sorted between two tests: well under a second if names are compared.
 const SORTED_AT_ONCE: usize = 1 << 21;
 
-/// The question as a value, to be handed on with options. The default is never interrupted.
+/// The test as a value for options. The default is never interrupted.
 #[derive(Clone, Copy, Default)]
 pub struct Interrupt<'a>(Option<Interrupted<'a>>);
 
 impl<'a> Interrupt<'a> {
-    /// Asks this.
+    /// Creates a test from a function.
     pub fn new(interrupted: Interrupted<'a>) -> Interrupt<'a> {
         Interrupt(Some(interrupted))
     }
 
-    /// Asks.
+    /// Tests for an interruption.
     ///
     /// # Errors
-    /// The run was interrupted.
+    /// The interruption.
     pub fn ask(self) -> Result<()> {
         self.0.map_or(Ok(()), |interrupted| interrupted())
     }
 
-    /// Asks at every 4096th step, for steps that take less than a microsecond.
+    /// Tests at every 4096th step, for steps shorter than a microsecond.
     ///
     /// # Errors
-    /// The run was interrupted.
+    /// The interruption.
     pub fn ask_at(self, step: usize) -> Result<()> {
         if step.is_multiple_of(1 << 12) { self.ask() } else { Ok(()) }
     }
 
-    /// Sorts on all threads, in parts of at most [`SORTED_AT_ONCE`]. Equal elements may change places.
+    /// Sorts in parallel, in parts of at most [`SORTED_AT_ONCE`]. Equal elements can change their order.
     ///
     /// # Errors
-    /// The run was interrupted: the elements are in some order.
+    /// The interruption; then the elements are in an undefined order.
     pub fn sort_by<T: Send>(
         self,
         elements: &mut [T],

@@ -1,36 +1,40 @@
-//! Every cap on untrusted input, each with its reason. A cap is never reached by data that etcd itself could have written.
+//! The caps on untrusted input, each with its reason. Data that etcd can have written never reaches a cap.
 
-/// Components of a v2 path. A server takes a path from an HTTP request whose head has at most 1 MiB and 4 KiB: 526,336
-/// components of one byte and their slashes. The cap bounds how many directories one request of a crafted log can make.
+/// Maximum number of components of a v2 path. A server reads a path from an HTTP request whose head has at most 1 MiB
+/// and 4 KiB: 526,336 components of one byte, with their slashes. The cap bounds the directories that one request of a
+/// crafted log can create.
 pub const MAX_PATH_COMPONENTS: usize = 1 << 20;
 
-/// Nodes in one snapshot: node numbers are `u32` in the table. 4 billion nodes are at least 600 GB of JSON.
+/// Maximum number of nodes in one snapshot: node numbers are `u32` in the table. 4 billion nodes are at least 600 GB of
+/// JSON.
 pub const MAX_NODES: u64 = u32::MAX as u64 - 1;
 
-/// Bytes of one JSON string in a snapshot: lengths are `u32`. etcd limits a request body to 10 MB.
+/// Maximum length of one JSON string in a snapshot in bytes: lengths are `u32`. etcd limits a request body to 10 MB.
 pub const MAX_STRING: u64 = u32::MAX as u64;
 
-/// Bytes of one bbolt key (FORMATS 8.4).
+/// Maximum length of one bbolt key in bytes (docs/formats.md 8.4).
 pub const MAX_BOLT_KEY: u32 = 32_768;
 
-/// Bytes of one bbolt value (FORMATS 8.4: up to 2^31 - 2).
+/// Maximum length of one bbolt value in bytes (docs/formats.md 8.4).
 pub const MAX_BOLT_VALUE: u32 = (1 << 31) - 2;
 
-/// Bytes of one record in the log: protobuf allows a message no more than 2 GiB. A longer one is a damaged length.
+/// Maximum length of one record in the log in bytes: protobuf limits a message to 2 GiB. A higher length is damage.
 pub const MAX_RECORD: u64 = 1 << 31;
 
-/// Bytes of all paths of a tree where each is written out in full, whatever the size of the source: a ledger of 1 GiB.
+/// Maximum total length in bytes of all paths of a tree when each is written completely, independent of the size of the
+/// source: a ledger of 1 GiB.
 pub const MAX_LISTED_PATHS: u64 = 1 << 30;
 
-/// The highest v2 index that becomes a revision: leaves room for as many revisions again (FORMATS 13.2).
+/// The highest v2 index that becomes a revision. As many revisions remain for the future (docs/formats.md 13.2).
 pub const MAX_REVISION: u64 = 1 << 62;
 
-/// Levels of a bbolt tree that a reader follows: with at least two elements a branch page, 2^48 pages need 48.
+/// Maximum number of levels of a bbolt tree: with at least two elements in each branch page, 2^48 pages need 48 levels.
 pub const MAX_BOLT_DEPTH: usize = 64;
 
-/// Bytes of a hole at the end of a file that are still read: more than any segment preallocates (64 MiB) or any record has.
+/// Maximum length in bytes of a hole at the end of a file that is read: more than any segment preallocates (64 MiB) and
+/// any record has.
 pub const MAX_TRAILING_HOLE: u64 = 128 << 20;
 
-/// Bytes of holes with data after them, in one file: no file that etcd writes has any, and a copy of one has only those of its
-/// empty parts.
+/// Maximum total length in bytes of holes with data after them in one file. Files of etcd have none, and a copy has
+/// only those of its empty parts.
 pub const MAX_HOLES: u64 = 1 << 30;

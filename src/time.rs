@@ -1,16 +1,16 @@
-//! Instants as RFC 3339 writes them, up to the end of year 9999.
+//! Instants in the form of RFC 3339, up to the end of year 9999.
 //!
-//! [`Timestamp`] ends at 9999-12-30T22:00:00.999999999Z, 26 hours before: what is later counts as that instant.
+//! [`Timestamp`] ends at 9999-12-30T22:00:00.999999999Z, 26 hours before that; a later instant counts as that one.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
 
-/// Reads an instant; `None` if the text is not one, or has no offset from UTC.
+/// Parses an instant. Returns `None` if the text is not one, or has no offset from UTC.
 pub fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok().or_else(|| at_the_end(text))
 }
 
-/// An instant that is one by its form, and beyond what a [`Timestamp`] holds.
+/// Returns the last [`Timestamp`] if the text is a valid instant beyond it.
 fn at_the_end(text: &str) -> Option<Timestamp> {
     let pieces = Pieces::parse(text).ok()?;
     let civil = pieces.date().to_datetime(pieces.time()?);

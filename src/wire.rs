@@ -1,21 +1,21 @@
-//! Protobuf wire format, borrowed and bounded: a reader that walks the fields of one message without copying, and a
-//! writer into a buffer whose size was computed before.
+//! The protobuf wire format: a reader that walks the fields of one message without copies, and a writer into a buffer
+//! of the computed size.
 //!
-//! Implements the varint and length-delimited encoding that FORMATS.md takes for granted (conventions, sections 2, 4, 5
-//! and 9). Knows nothing of what the fields mean. Groups do not occur in any etcd message and are an error.
+//! Implements the varint and length-delimited encoding that docs/formats.md uses (conventions, sections 2, 4, 5 and 9).
+//! A group is an error, because no etcd message has one. Must not know what the fields mean.
 
 use crate::error::{Error, Reason};
 
-/// Bytes that are not a protobuf message, with the offset of the first one that cannot be right.
+/// Bytes that are not a protobuf message, with the offset of the first wrong byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireError {
-    /// Offset in the file (or buffer) that the reader was given as its base.
+    /// The offset, from the base of the reader.
     pub offset: u64,
-    /// What should have stood there.
+    /// What was expected there.
     pub expected: &'static str,
 }
 
-/// What a length that reaches beyond its message should have been: the mark of a message that was cut short.
+/// The expectation for a length that extends beyond its message, which shows a truncated message.
 pub const LENGTH_WITHIN: &str = "a length within the message";
 
 impl From<WireError> for Error {
@@ -37,21 +37,21 @@ pub enum Value<'a> {
     Fixed32(u32),
 }
 
-/// One field of a message: its number, its value and where it starts.
+/// One field of a message: its number, value and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
     /// Field number, 1 to 2^29 - 1.
     pub number: u32,
-    /// What it holds.
+    /// The value.
     pub value: Value<'a>,
-    /// Offset of the field's tag, counted from the reader's base.
+    /// Offset of the field's tag, from the base of the reader.
     pub offset: u64,
-    /// Offset of the value's first byte (behind the length of a length-delimited field).
+    /// Offset of the value's first byte (after the length of a length-delimited field).
     pub value_offset: u64,
 }
 
 impl<'a> Field<'a> {
-    /// The value of a varint field.
+    /// Returns the value of a varint field.
     ///
     /// # Errors
     /// The field has another wire type.
@@ -62,7 +62,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The value of a length-delimited field.
+    /// Returns the value of a length-delimited field.
     ///
     /// # Errors
     /// The field has another wire type.
@@ -74,7 +74,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Walks the fields of one message.
+/// A reader of the fields of one message.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -82,20 +82,20 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader over one whole message whose first byte stands at `base` of its file.
+    /// Creates a reader of one whole message whose first byte is at offset `base` of its file.
     pub fn new(message: &'a [u8], base: u64) -> Self {
         Reader { rest: message, offset: base }
     }
 
-    /// Offset of the next unread byte.
+    /// Returns the offset of the next unread byte.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next field, or `None` at the end of the message.
+    /// Reads the next field. Returns `None` at the end of the message.
     ///
     /// # Errors
-    /// The bytes are not a field, or it reaches beyond the message.
+    /// The bytes are not a field, or it extends beyond the message.
     pub fn field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, offset, value_offset }))
     }
 
-    /// The next element of a packed list of varints, or `None` at its end.
+    /// Reads the next element of a packed list of varints. Returns `None` at its end.
     ///
     /// # Errors
     /// The bytes are not a varint.
@@ -166,34 +166,36 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes that `value` takes as a varint: 1 to 10.
+/// Returns the length of `value` as a varint: 1 to 10 bytes.
 pub const fn varint_len(value: u64) -> usize {
     (63 - (value | 1).leading_zeros() as usize) / 7 + 1
 }
 
-/// Bytes of a varint field with a one-byte tag, 0 where proto3 leaves a zero out.
+/// Returns the length in bytes of a varint field with a one-byte tag; 0 for a zero, which proto3 leaves out.
 pub const fn varint_field_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + varint_len(value) }
 }
 
-/// Bytes of a length-delimited field with a one-byte tag, 0 where proto3 leaves an empty one out.
+/// Returns the length in bytes of a length-delimited field with a one-byte tag; 0 for an empty one, which proto3 leaves
+/// out.
 pub const fn bytes_field_len(len: usize) -> usize {
     if len == 0 { 0 } else { 1 + varint_len(len as u64) + len }
 }
 
-/// Writes fields into a buffer that is exactly as long as the message; what does not fit is an internal error.
+/// A writer of fields into a buffer of exactly the length of the message. A field that does not fit is an internal
+/// error.
 #[derive(Debug)]
 pub struct Writer<'a> {
     rest: &'a mut [u8],
 }
 
 impl<'a> Writer<'a> {
-    /// A writer that fills `buffer` from its start.
+    /// Creates a writer that fills `buffer` from its start.
     pub fn new(buffer: &'a mut [u8]) -> Self {
         Writer { rest: buffer }
     }
 
-    /// A varint field; nothing for zero (proto3).
+    /// Writes a varint field; nothing for zero (proto3).
     ///
     /// # Errors
     /// The buffer is full.
@@ -205,7 +207,8 @@ impl<'a> Writer<'a> {
         self.varint(value)
     }
 
-    /// The tag and length of a bytes field of `len` bytes, and the place for its bytes; empty for zero (proto3).
+    /// Writes the tag and length of a bytes field of `len` bytes. Returns the buffer for its bytes; empty for zero
+    /// (proto3).
     ///
     /// # Errors
     /// The buffer is full.

@@ -146,16 +146,16 @@ fn a_history_with_all_that_is_allowed_has_no_findings() {
 fn each_broken_invariant_is_a_finding() {
     type Breaks = fn(&mut Store);
     let cases: [(&str, Breaks); 24] = [
-        ("no bucket alarm", |s| {
+        ("bucket alarm is missing", |s| {
             s.0.remove(schema::ALARM);
         }),
-        ("no bucket meta", |s| {
+        ("bucket meta is missing", |s| {
             s.0.remove(schema::META);
         }),
-        ("no revision", |s| {
+        ("not a revision", |s| {
             s.add(schema::KEY, b"short", b"");
         }),
-        ("no revision", |s| {
+        ("not a revision", |s| {
             s.add(schema::KEY, &[0xff; 17], b"");
         }),
         ("in its value", |s| {
@@ -204,8 +204,8 @@ fn each_broken_invariant_is_a_finding() {
             s.add(schema::LEASE, b"12345678", b"\x08\x01\x10\x05");
         }),
         ("finished that was not scheduled", |s| s.0.get_mut(schema::META).unwrap().retain(|(k, _)| k[0] != b's')),
-        ("is no revision", |s| s.0.get_mut(schema::META).unwrap()[1].1.truncate(3)),
-        ("no number of 8 bytes", |s| s.0.get_mut(schema::META).unwrap()[0].1.truncate(3)),
+        ("is not a revision", |s| s.0.get_mut(schema::META).unwrap()[1].1.truncate(3)),
+        ("not a number of 8 bytes", |s| s.0.get_mut(schema::META).unwrap()[0].1.truncate(3)),
         ("not of that name", |s| {
             s.add(schema::AUTH_USERS, b"a", b"\x0a\x01b");
         }),

@@ -277,8 +277,8 @@ fn what_is_none_of_ours_is_refused() {
     fs::write(temp.path().join("empty"), "").unwrap();
     for (file, words) in [
         (temp.path().join("missing"), "no such file or directory"),
-        (temp.path().join("empty"), "found no redb file"),
-        (converted.out, "found no redb file"),
+        (temp.path().join("empty"), "found a file that is not a redb file"),
+        (converted.out, "found a file that is not a redb file"),
         (other, "other tables"),
         (exported, "other tables"),
     ] {
@@ -336,7 +336,7 @@ fn a_damaged_map_never_panics_and_never_lies() {
     assert!(found > 500, "only {found} were noticed");
     let output = ask(&damaged, &["--key", "/a"]);
     assert_eq!((output.status, output.stderr.lines().count()), (3, 1), "{}", output.story());
-    assert!(output.stderr.contains("have convert make it again"), "{}", output.story());
+    assert!(output.stderr.contains("write it again with `convert`"), "{}", output.story());
 }
 
 #[test]

@@ -23,7 +23,7 @@ use etcdlift::internals::source::dir::WalDir;
 use etcdlift::internals::source::live_copy;
 use etcdlift::internals::source::open::{Found, OpenOptions, Opened, open};
 use etcdlift::internals::source::snap::Snapshot;
-use etcdlift::internals::source::start::Choice;
+use etcdlift::internals::source::start::Start;
 use etcdlift::internals::v2store::json;
 use etcdlift::internals::v2store::membership::Voters;
 use etcdlift::internals::v2store::recover::recover;
@@ -100,7 +100,7 @@ impl Proven {
             Err(error) if error.reason() == Reason::SourceEmpty => return,
             Err(error) => panic!("{error}"),
         };
-        let names = &opened.start().unwrap().snapshots;
+        let names = &opened.start_member().unwrap().snapshots;
         let snapshots = || names.iter().map(|name| snapshot(&name.path));
         let newer: Vec<_> = snapshots().map(|snapshot| (snapshot.index, state_of(&snapshot))).collect();
         let older: Vec<_> = snapshots().collect();
@@ -112,8 +112,8 @@ impl Proven {
 
     /// Replays from one snapshot to all that are newer. Returns to how many the log reached.
     fn leads_from(&mut self, opened: &mut Opened, older: Option<Snapshot>, newer: &[(RaftIndex, State)]) -> u64 {
-        opened.choice = Choice { snapshot: older, member: 0, passed_over: Vec::new() };
-        let from = opened.choice.index();
+        opened.start = Start { snapshot: older, member: 0, passed_over: Vec::new() };
+        let from = opened.start.index();
         let Some(wal) = opened.wal().filter(|wal| wal.continues(from)) else { return 0 };
         let Some(last) = wal.range().map(|(_, last)| last) else { return 0 };
         let table = read_table(opened).unwrap();

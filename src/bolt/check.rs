@@ -1,9 +1,10 @@
-//! The full structural check of a bbolt file: all that `bbolt check` looks at, and what it leaves out.
+//! The full structural check of a bbolt file: everything that `bbolt check` tests, and more.
 //!
-//! FORMATS section 8.9, with 8.3 for the freelist. Beyond `bbolt check`: element keys equal their child's first key,
-//! positions and sizes are inside the page and data follow one another, no empty keys, inline buckets, page headers, file length.
-//! Goes on after damage and lists it. Must not know etcd. [`Strictness::Own`] also demands what only this crate's writer
-//! promises: no page unused, not a byte set that is not data.
+//! docs/formats.md section 8.9, with 8.3 for the freelist. In addition to `bbolt check`: element keys equal the first
+//! key of their child, positions and sizes are in the page, data are contiguous, keys are not empty, and inline
+//! buckets, page headers and file length are valid. Continues after damage and lists it. [`Strictness::Own`] also
+//! requires what only the writer of this crate guarantees: no unused page, and no nonzero byte that is not data. Must
+//! not know etcd.
 
 use super::damage::Damage;
 use super::format::{
@@ -15,52 +16,52 @@ use crate::count::{bytes, counted};
 use crate::ids::PageId;
 use crate::limits::{MAX_BOLT_DEPTH, MAX_BOLT_KEY};
 
-/// Findings that are kept; of more, only the number is.
+/// Maximum number of stored findings; further findings are only counted.
 const MAX_FINDINGS: usize = 100;
 
-/// How much is demanded of a file.
+/// The strictness of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
-    /// What any sound bbolt file keeps.
+    /// The rules of every sound bbolt file.
     Any,
-    /// What a file of this crate's writer keeps as well: dense, no freelist, unused bytes zero, both meta pages alike.
+    /// Also the rules of this crate's writer: dense, no freelist, unused bytes zero, both meta pages equal.
     Own,
 }
 
-/// What the check found and counted.
+/// The findings and counts of the check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Check {
-    /// What is wrong, in the order of discovery; at most 100.
+    /// The faults in the order of discovery, at most 100.
     pub findings: Vec<Damage>,
-    /// How many more there are.
+    /// Number of further faults.
     pub more_findings: u64,
-    /// Reached leaf pages.
+    /// Number of leaf pages in use.
     pub leaf_pages: u64,
-    /// Reached branch pages.
+    /// Number of branch pages in use.
     pub branch_pages: u64,
-    /// Overflow pages of both.
+    /// Number of overflow pages of both.
     pub overflow_pages: u64,
-    /// Pages that the freelist names.
+    /// Number of pages in the freelist.
     pub free_pages: u64,
-    /// Pages that nothing names. Where no freelist is stored they are free too.
+    /// Number of pages that are neither in use nor in the freelist. In a file without a freelist, they are free.
     pub unreachable_pages: u64,
-    /// Buckets with pages of their own, without the root bucket.
+    /// Number of buckets with pages of their own, without the root bucket.
     pub buckets: u64,
-    /// Buckets inside their parent's page.
+    /// Number of buckets inside the page of their parent.
     pub inline_buckets: u64,
-    /// Pairs in all buckets, those that are buckets included.
+    /// Number of pairs in all buckets; a bucket counts as a pair.
     pub pairs: u64,
-    /// Levels of the deepest tree.
+    /// Number of levels of the deepest tree.
     pub depth: usize,
 }
 
 impl Check {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no findings.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 
-    /// The counts, if nothing is wrong.
+    /// Returns the counts of a sound file.
     ///
     /// # Errors
     /// The first finding.
@@ -111,18 +112,18 @@ struct Checker<'d, 'a> {
     own: bool,
     reached: PageSet,
     free: PageSet,
-    /// Buckets still to be walked. Each has pages of its own, so there are no more of them than pages.
+    /// Pending buckets. Each has pages of its own, so there are at most as many as pages.
     trees: Vec<Tree<'a>>,
-    /// Whether the bucket being walked is the root bucket.
+    /// Whether the current bucket is the root bucket.
     in_root: bool,
     out: Check,
 }
 
-/// A branch page whose children are being walked.
+/// A branch page whose children are being checked.
 struct Frame<'a> {
     page: Page<'a>,
     next: u32,
-    /// All keys below must be lower than this.
+    /// All keys in it must be lower than this.
     upper: Option<&'a [u8]>,
 }
 
@@ -151,13 +152,16 @@ impl<'a> Checker<'_, 'a> {
         }
         let chosen = *self.db.meta();
         if chosen.page_size != PAGE_SIZE || chosen.flags != 0 || chosen.root.sequence != 0 {
-            self.find(0, "the meta pages have another page size, flags or sequence than this program writes");
+            self.find(
+                0,
+                "expected the page size, flags and sequence that etcdlift writes in the meta pages, found others",
+            );
         }
         for (id, meta) in (0..).zip(*self.db.metas()) {
             if let Some(meta) = meta
                 && (super::format::Meta { txid: chosen.txid, ..meta } != chosen || meta.txid != id)
             {
-                self.find(id * page_size, "the meta pages differ, or their transactions are not 0 and 1");
+                self.find(id * page_size, "expected equal meta pages with the transactions 0 and 1, found others");
             }
         }
         if self.db.body().len() as u64 != self.db.size() {
@@ -173,7 +177,7 @@ impl<'a> Checker<'_, 'a> {
             return;
         }
         if self.own {
-            self.find(0, "expected no freelist");
+            self.find(0, "expected no freelist, found one");
         }
         let (header, bytes, offset) = match self.db.run(id) {
             Ok(run) => run,
@@ -197,7 +201,7 @@ impl<'a> Checker<'_, 'a> {
         let mut last = 1;
         for page in words.skip(skip).take(usize::try_from(count).unwrap_or(usize::MAX)) {
             if page <= last || page >= self.db.meta().hwm.0 {
-                self.find(offset, format!("freelist: page {page} is out of order, twice there or not in the file"));
+                self.find(offset, format!("freelist: page {page} is out of order, a duplicate or not in the file"));
             } else {
                 self.free.insert(page);
                 self.out.free_pages += 1;
@@ -206,7 +210,7 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// Walks one bucket that has pages of its own.
+    /// Checks one bucket with pages of its own.
     fn tree(&mut self, tree: &Tree<'a>) {
         let Root::Page(root) = *tree.root_place() else { return };
         let mut stack = Vec::new();
@@ -237,12 +241,12 @@ impl<'a> Checker<'_, 'a> {
                 _ => frame.upper,
             };
             frame.next = behind;
-            // A child that cannot be read was found when the page was entered.
+            // An unreadable child was a finding when the page was entered.
             enter = child.ok().and_then(|child| self.enter(child.page, Some(child.key), upper, false));
         }
     }
 
-    /// Checks one page by itself and against its parent: its first key is `first`, all are below `upper`.
+    /// Checks one page and its relation to the parent: its first key is `first`, all its keys are below `upper`.
     fn enter(&mut self, id: PageId, first: Option<&[u8]>, upper: Option<&'a [u8]>, root: bool) -> Option<Frame<'a>> {
         let page = match self.db.page(id) {
             Ok(page) => page,
@@ -260,7 +264,7 @@ impl<'a> Checker<'_, 'a> {
             Kind::Branch => self.out.branch_pages += 1,
         }
         if page.count() == 0 && !(root && page.kind == Kind::Leaf) {
-            self.find(page.offset + 10, "a page without elements");
+            self.find(page.offset + 10, "expected a page with elements, found none");
         }
         if page.count() == 1 && page.kind == Kind::Branch && self.own {
             self.find(page.offset + 10, "a branch page with one child");
@@ -271,7 +275,7 @@ impl<'a> Checker<'_, 'a> {
         if let (Some(expected), Ok(found)) = (first, page.key(0))
             && expected != found
         {
-            self.find(page.offset, format!("the first key of page {id} is not the key that its parent has for it"));
+            self.find(page.offset, format!("the first key of page {id} differs from the key in its parent"));
         }
         let used = self.elements(&page, upper, false);
         if self.own && used.div_ceil(u64::from(PAGE_SIZE)).max(1) != u64::from(page.header.overflow) + 1 {
@@ -280,7 +284,8 @@ impl<'a> Checker<'_, 'a> {
         Some(Frame { page, next: 0, upper })
     }
 
-    /// Checks the elements of a page, its own order and that all keys are below `upper`; returns the bytes used.
+    /// Checks the elements of a page, their order, and that all keys are below `upper`. Returns the number of used
+    /// bytes.
     fn elements(&mut self, page: &Page<'a>, upper: Option<&[u8]>, inline: bool) -> u64 {
         let mut end = page.offset + page.elements_end();
         let mut last: Option<&[u8]> = None;
@@ -294,11 +299,11 @@ impl<'a> Checker<'_, 'a> {
                 }
             };
             if start != end {
-                self.find(element, "the data of an element do not start where those before them end");
+                self.find(element, "the data of an element do not start at the end of the data before them");
             }
             end = end.max(start + len);
             if key.is_empty() || key.len() as u64 > u64::from(MAX_BOLT_KEY) {
-                self.find(element, format!("a key of {}", bytes(key.len() as u64)));
+                self.find(element, format!("expected a key of 1 to 32768 bytes, found {}", bytes(key.len() as u64)));
             }
             if last.is_some_and(|last| last >= key) {
                 self.find(start, "the keys of a page do not ascend");
@@ -316,7 +321,7 @@ impl<'a> Checker<'_, 'a> {
         end - page.offset
     }
 
-    /// One element: its key, where its data start, and their length.
+    /// Checks one element. Returns its key, the offset of its data, and their length.
     fn element(
         &mut self,
         page: &Page<'a>,
@@ -371,11 +376,12 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// Marks pages as reached; says no, and stops, at one that was before. So all calls together mark each page once.
+    /// Marks pages as used. Returns false, and stops, at a page that was marked before. So all calls together mark each
+    /// page once.
     fn reach(&mut self, id: PageId, pages: u64, offset: u64) -> bool {
         for page in id.0..id.0.saturating_add(pages) {
             if !self.reached.insert(page) {
-                self.find(offset, format!("page {page} is reached twice"));
+                self.find(offset, format!("page {page} is used twice"));
                 return false;
             }
             if self.free.contains(page) {
@@ -404,16 +410,16 @@ impl<'a> Checker<'_, 'a> {
         }
     }
 
-    /// Bytes behind `used` must be zero.
+    /// Checks that all bytes after `used` are zero.
     fn unused(&mut self, page: &[u8], offset: u64, used: u64) {
         let tail = usize::try_from(used).ok().and_then(|used| page.get(used..)).unwrap_or_default();
         if let Some(at) = tail.iter().position(|byte| *byte != 0) {
-            self.find(offset + used + at as u64, "expected zero behind the data of a page");
+            self.find(offset + used + at as u64, "expected zero after the data of a page, found another byte");
         }
     }
 }
 
-/// A set of page numbers below the high-water mark, which is no higher than the file has pages.
+/// A set of page numbers below the high-water mark, which is at most the number of pages in the file.
 struct PageSet(Vec<u64>);
 
 impl PageSet {
@@ -421,7 +427,7 @@ impl PageSet {
         PageSet(vec![0; usize::try_from(pages / 64 + 1).unwrap_or(0)])
     }
 
-    /// Whether it was not there.
+    /// Returns whether the page was not in the set.
     fn insert(&mut self, page: u64) -> bool {
         match usize::try_from(page / 64).ok().and_then(|word| self.0.get_mut(word)) {
             Some(word) => {

@@ -1,13 +1,13 @@
-//! Bytes of a bbolt file that contradict its format: where, and what was expected there.
+//! Damage of a bbolt file: the offset, and what was expected there.
 //!
-//! Corruption is a value here, never a panic: reading returns it, checking collects it. Must not know what it means for
-//! the run; turned into the crate's [`Error`] it is damage of the source.
+//! Corruption is a value, never a panic: reading returns it, and the check collects it. As the crate's [`Error`], it is
+//! damage of the source. Must not know what it means for the run.
 
 use std::fmt;
 
 use crate::error::{Error, Reason};
 
-/// What is wrong at one place of a file.
+/// The damage at one offset of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// Offset in the file.
@@ -17,12 +17,12 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Damage at `offset`.
+    /// Creates the damage at `offset`.
     pub fn new(offset: u64, message: impl Into<String>) -> Self {
         Damage { offset, message: message.into() }
     }
 
-    /// The same as an error of the crate, for the reason given.
+    /// Converts the damage to an error of the crate with this reason.
     #[must_use]
     pub fn into_error(self, reason: Reason) -> Error {
         Error::new(reason, self.message).at(self.offset)

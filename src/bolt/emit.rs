@@ -1,8 +1,8 @@
 //! Phase two of the two-phase writer: encodes any range of the pages that `layout` placed.
 //!
-//! FORMATS sections 8.1, 8.2, 8.4, 8.5 and 8.7. Must not know threads or files: an extent depends on nothing but the
-//! layout and the rows, so extents can be encoded at the same time and in any order, and the bytes are the same. The meta
-//! pages are made apart, for a file is whole only once they are written: last.
+//! docs/formats.md sections 8.1, 8.2, 8.4, 8.5 and 8.7. An extent depends only on the layout and the rows. So extents
+//! can be encoded in parallel and in any order, with equal bytes. The meta pages are encoded separately and written
+//! last, because they make the file complete. Must not know threads or files.
 
 use super::format::{
     BranchElement, BucketHeader, FLAG_BRANCH, FLAG_LEAF, FLAG_META, FREELIST_ABSENT, MAGIC, Meta, PAGE_SIZE,
@@ -14,33 +14,33 @@ use super::rows::{Bucket, Rows, wrong_rows};
 use crate::error::Result;
 use crate::ids::PageId;
 
-/// Bytes of both meta pages.
+/// Length of both meta pages in bytes.
 pub const META_PAGES_LEN: usize = 2 * PAGE_SIZE as usize;
 
-/// A range of pages that is encoded as one.
+/// A range of pages that is encoded as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Its first page.
+    /// The first page.
     pub first: PageId,
-    /// How many pages it has.
+    /// The number of pages.
     pub pages: u64,
 }
 
 impl Extent {
-    /// Where it starts in the file.
+    /// Returns the offset in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.first.0 * u64::from(PAGE_SIZE)
     }
 
-    /// Its bytes.
+    /// Returns the length in bytes.
     pub fn byte_len(&self) -> u64 {
         self.pages * u64::from(PAGE_SIZE)
     }
 }
 
 impl Layout {
-    /// Cuts everything behind the meta pages into extents of about `target_bytes`, in file order and without gaps. One
-    /// is longer than that only where a single value is.
+    /// Divides all pages after the meta pages into extents of about `target_bytes`, in file order and without gaps. An
+    /// extent is longer only if a single value is.
     pub fn extents(&self, target_bytes: u64) -> Vec<Extent> {
         let target = (target_bytes / u64::from(PAGE_SIZE)).max(1);
         let mut extents: Vec<Extent> = Vec::new();
@@ -55,12 +55,13 @@ impl Layout {
     }
 }
 
-/// Encodes the pages of `extent` into `out`, which is [`Extent::byte_len`] long; every byte of it is written.
+/// Encodes the pages of `extent` into `out`, which has a length of [`Extent::byte_len`]; every byte of it is written.
 ///
-/// `layout` was made for these `buckets`, and `extent` by [`Layout::extents`].
+/// `layout` must be made for these `buckets`, and `extent` by [`Layout::extents`].
 ///
 /// # Errors
-/// The rows are not those of the layout, or not in strictly ascending order ([`Reason::Internal`]), or cannot be encoded.
+/// [`Reason::Internal`] if the rows differ from those of the layout or are not in strictly ascending order; the rows
+/// cannot be encoded.
 pub fn emit(layout: &Layout, buckets: &[Bucket<'_>], extent: &Extent, out: &mut [u8]) -> Result<()> {
     if out.len() as u64 != extent.byte_len() || buckets.len() != layout.buckets.len() {
         return Err(wrong_rows());
@@ -89,7 +90,7 @@ pub fn emit(layout: &Layout, buckets: &[Bucket<'_>], extent: &Extent, out: &mut 
     if next == end { Ok(()) } else { Err(wrong_rows()) }
 }
 
-/// Both meta pages: page 0 with transaction 0, page 1 with transaction 1, alike in all else.
+/// Encodes both meta pages: page 0 with transaction 0, page 1 with transaction 1, otherwise equal.
 pub fn meta_pages(layout: &Layout) -> [u8; META_PAGES_LEN] {
     let mut pages = [0; META_PAGES_LEN];
     for (page, id) in pages.as_chunks_mut::<{ PAGE_SIZE as usize }>().0.iter_mut().zip(0..) {
@@ -110,7 +111,7 @@ pub fn meta_pages(layout: &Layout) -> [u8; META_PAGES_LEN] {
     pages
 }
 
-/// The whole file in memory, for small databases and tests.
+/// Encodes the whole file in memory, for small databases and tests.
 ///
 /// # Errors
 /// As [`super::layout()`] and [`emit`].
@@ -135,7 +136,7 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Encodes nodes from number `first` on, which stands at page `next`, until the level or the extent (`end`) ends.
+    /// Encodes nodes from number `first` at page `next` on, until the end of the level or of the extent (`end`).
     fn encode<'o>(&self, first: usize, mut next: u64, end: u64, mut out: &'o mut [u8]) -> Result<(u64, &'o mut [u8])> {
         let mut last_key = LastKey::None;
         for (number, node) in self.tree.level(self.level).iter().enumerate().skip(first) {
@@ -161,7 +162,7 @@ impl Run<'_> {
         Ok((next, out))
     }
 
-    /// The last key of the leaf before leaf `number`, which an extent does not hold.
+    /// Returns the last key of the leaf before leaf `number`, which is in another extent.
     fn key_before(&self, number: usize) -> Result<LastKey<'static>> {
         match self.tree.holds(0, number).start.checked_sub(1) {
             None => Ok(LastKey::None),
@@ -202,7 +203,7 @@ impl Run<'_> {
     }
 }
 
-/// The last key written, to hold the next one against.
+/// The last encoded key, to compare the next one with.
 enum LastKey<'a> {
     None,
     Owned(Vec<u8>),

@@ -1,7 +1,8 @@
-//! The raw structures of a bbolt file, data file version 2, and nothing else: how each is laid out in bytes.
+//! The raw structures of a bbolt file, data file version 2: the byte layout of each.
 //!
-//! FORMATS sections 8.1 to 8.5 and 8.7. Everything is little-endian on every host. Must not know how pages are found,
-//! ordered or checked, nor what etcd keeps in them: `layout` and `emit` write with it, `read` and `check` read with it.
+//! docs/formats.md sections 8.1 to 8.5 and 8.7. Everything is little-endian on every host. `layout` and `emit` write
+//! with it, `read` and `check` read with it. Must not know how pages are found, ordered or checked, or what etcd stores
+//! in them.
 //!
 //! ```text
 //! file    ┌────────┬────────┬────────┬─────┬──────────────┐   page N starts at byte N * page size
@@ -24,25 +25,25 @@ use crate::ids::PageId;
 /// Page size of every file that this crate writes.
 pub const PAGE_SIZE: u32 = 4096;
 
-/// Bytes of a page header.
+/// Length of a page header in bytes.
 pub const HEADER_LEN: u32 = 16;
 
-/// Bytes of a leaf or branch element.
+/// Length of a leaf or branch element in bytes.
 pub const ELEMENT_LEN: u32 = 16;
 
-/// Bytes of the header of a bucket's value.
+/// Length of the header of a bucket's value in bytes.
 pub const BUCKET_LEN: u32 = 16;
 
-/// Bytes of a meta page's body.
+/// Length of the body of a meta page in bytes.
 pub const META_LEN: u32 = 64;
 
-/// First bytes of a meta page's body: `ed da 0c ed`.
+/// The first bytes of the body of a meta page: `ed da 0c ed`.
 pub const MAGIC: u32 = 0xED0C_DAED;
 
-/// The data file version that every bbolt release writes.
+/// The data file version of every bbolt release.
 pub const VERSION: u32 = 2;
 
-/// A freelist page number that says: no freelist is stored.
+/// The freelist page number of a file without a stored freelist.
 pub const FREELIST_ABSENT: PageId = PageId(u64::MAX);
 
 /// Flag of a branch page.
@@ -60,13 +61,13 @@ pub const FLAG_FREELIST: u16 = 0x10;
 /// Flag of a leaf element whose value is a bucket.
 pub const ELEMENT_BUCKET: u32 = 0x01;
 
-/// A freelist of this many ids or more stores their number in its first id.
+/// A freelist with at least this many ids stores their number in its first id.
 pub const FREELIST_LONG: u16 = 0xFFFF;
 
-/// Elements of one page must be fewer than this.
+/// The number of elements of a page must be lower than this.
 pub const MAX_COUNT: u64 = 0xFFFF;
 
-/// A bucket of one leaf is stored inside its parent up to this share of the page size.
+/// A bucket with one leaf is stored in its parent if its size is at most the page size divided by this.
 pub const INLINE_SHARE: u32 = 4;
 
 /// The first 16 bytes of a page.
@@ -78,18 +79,18 @@ pub const INLINE_SHARE: u32 = 4;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageHeader {
-    /// The page's own number; 0 in an inline bucket.
+    /// The number of the page itself; 0 in an inline bucket.
     pub id: PageId,
     /// Exactly one of the four page flags.
     pub flags: u16,
-    /// Elements (branch, leaf) or ids (freelist) in the page.
+    /// Number of elements (branch, leaf) or ids (freelist) in the page.
     pub count: u16,
-    /// Pages that follow and belong to this one.
+    /// Number of following pages that belong to this one.
     pub overflow: u32,
 }
 
 impl PageHeader {
-    /// Reads the header.
+    /// Decodes the header.
     pub fn decode(bytes: &[u8; 16]) -> Self {
         let raw = u128::from_le_bytes(*bytes);
         PageHeader {
@@ -100,7 +101,7 @@ impl PageHeader {
         }
     }
 
-    /// Its 16 bytes.
+    /// Returns its 16 bytes.
     pub fn encode(&self) -> [u8; 16] {
         let raw = u128::from(self.id.0)
             | u128::from(self.flags) << 64
@@ -123,14 +124,14 @@ pub struct LeafElement {
     pub flags: u32,
     /// Distance from the element's first byte to its key.
     pub pos: u32,
-    /// Bytes of the key.
+    /// Length of the key in bytes.
     pub key_len: u32,
-    /// Bytes of the value.
+    /// Length of the value in bytes.
     pub value_len: u32,
 }
 
 impl LeafElement {
-    /// Reads the element.
+    /// Decodes the element.
     pub fn decode(bytes: &[u8; 16]) -> Self {
         let raw = u128::from_le_bytes(*bytes);
         LeafElement {
@@ -141,7 +142,7 @@ impl LeafElement {
         }
     }
 
-    /// Its 16 bytes.
+    /// Returns its 16 bytes.
     pub fn encode(&self) -> [u8; 16] {
         let raw = u128::from(self.flags)
             | u128::from(self.pos) << 32
@@ -162,20 +163,20 @@ impl LeafElement {
 pub struct BranchElement {
     /// Distance from the element's first byte to its key.
     pub pos: u32,
-    /// Bytes of the key, which equals the first key of the child.
+    /// Length of the key in bytes; the key equals the first key of the child.
     pub key_len: u32,
-    /// The child.
+    /// The child page.
     pub page: PageId,
 }
 
 impl BranchElement {
-    /// Reads the element.
+    /// Decodes the element.
     pub fn decode(bytes: &[u8; 16]) -> Self {
         let raw = u128::from_le_bytes(*bytes);
         BranchElement { pos: raw as u32, key_len: (raw >> 32) as u32, page: PageId((raw >> 64) as u64) }
     }
 
-    /// Its 16 bytes.
+    /// Returns its 16 bytes.
     pub fn encode(&self) -> [u8; 16] {
         let raw = u128::from(self.pos) | u128::from(self.key_len) << 32 | u128::from(self.page.0) << 64;
         raw.to_le_bytes()
@@ -198,13 +199,13 @@ pub struct BucketHeader {
 }
 
 impl BucketHeader {
-    /// Reads the header.
+    /// Decodes the header.
     pub fn decode(bytes: &[u8; 16]) -> Self {
         let raw = u128::from_le_bytes(*bytes);
         BucketHeader { root: PageId(raw as u64), sequence: (raw >> 64) as u64 }
     }
 
-    /// Its 16 bytes.
+    /// Returns its 16 bytes.
     pub fn encode(&self) -> [u8; 16] {
         (u128::from(self.root.0) | u128::from(self.sequence) << 64).to_le_bytes()
     }
@@ -229,7 +230,7 @@ pub struct Meta {
     pub magic: u32,
     /// [`VERSION`].
     pub version: u32,
-    /// Bytes of a page.
+    /// The page size in bytes.
     pub page_size: u32,
     /// 0.
     pub flags: u32,
@@ -237,14 +238,14 @@ pub struct Meta {
     pub root: BucketHeader,
     /// The page of the freelist, or [`FREELIST_ABSENT`].
     pub freelist: PageId,
-    /// High-water mark: number of the first page never used.
+    /// The high-water mark: the number of the first unused page.
     pub hwm: PageId,
-    /// Transaction that wrote this meta page; the higher of two valid ones counts.
+    /// The transaction that wrote this meta page; of two valid ones, the higher counts.
     pub txid: u64,
 }
 
 impl Meta {
-    /// Reads the meta and says whether its checksum is right.
+    /// Decodes the meta page. Returns it, and whether its checksum is correct.
     pub fn decode(bytes: &[u8; 64]) -> (Self, bool) {
         let (chunks, _) = bytes.as_chunks::<16>();
         let mut raw = [0u128; 4];
@@ -265,7 +266,7 @@ impl Meta {
         (meta, meta.checksum() == (tail >> 64) as u64)
     }
 
-    /// Its 64 bytes, checksum included.
+    /// Returns its 64 bytes, with the checksum.
     pub fn encode(&self) -> [u8; 64] {
         let words = self.words(self.checksum());
         let mut bytes = [0u8; 64];
@@ -275,7 +276,7 @@ impl Meta {
         bytes
     }
 
-    /// FNV-1a over the first 56 bytes.
+    /// Returns FNV-1a of the first 56 bytes.
     pub fn checksum(&self) -> u64 {
         fnv1a(self.words(0).iter().flat_map(|word| word.to_le_bytes()).take(56))
     }
@@ -293,7 +294,7 @@ impl Meta {
     }
 }
 
-/// The 64-bit FNV-1a hash.
+/// Returns the 64-bit FNV-1a hash.
 pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes
         .into_iter()

@@ -1,9 +1,10 @@
-//! Phase one of the two-phase writer: where every page will be, from sizes alone. Not a byte is encoded here.
+//! Phase one of the two-phase writer: the position of every page, from sizes alone. It encodes no byte.
 //!
-//! FORMATS sections 8.4 to 8.7 and 8.10. Must not know what the rows mean. One linear pass over each bucket fills leaves
-//! greedily up to exactly the page size; branch levels are stacked on them until one page remains. Pages stand in the
-//! file bucket by bucket, in each its leaves in key order and then its branch levels upwards; the tree of the root
-//! bucket, made by the same code, comes last. So any range of pages can be emitted on its own, in any order.
+//! docs/formats.md sections 8.4 to 8.7 and 8.10. One linear pass over each bucket fills leaves greedily up to exactly
+//! the page size. Branch levels are added above them until one page remains. In the file, pages are in the order of
+//! buckets. Each bucket has its leaves in key order, then its branch levels upwards. The tree of the root bucket, made
+//! by the same code, comes last. So any range of pages can be encoded separately, in any order. Must not know what the
+//! rows mean.
 
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use crate::limits::{MAX_BOLT_KEY, MAX_BOLT_VALUE};
 /// Page numbers 0 and 1 are the meta pages.
 const FIRST_PAGE: u64 = 2;
 
-/// Every page of the file to be: which rows it holds and where it stands.
+/// The page layout of the future file: the rows and the position of every page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub(super) buckets: Vec<Placement>,
@@ -24,14 +25,14 @@ pub struct Layout {
     hwm: PageId,
 }
 
-/// Lays out a file that holds `buckets`, which stand in the order of their names.
+/// Computes the layout of a file with these `buckets`, which must be in the order of their names.
 ///
 /// # Errors
-/// A key or value is longer than bbolt allows ([`Reason::OutputFailed`]); a key is empty or the buckets are not in order
-/// ([`Reason::Internal`]). The order of the keys in a bucket is checked when they are encoded.
+/// [`Reason::OutputFailed`] if a key or value is longer than bbolt allows; [`Reason::Internal`] if a key is empty or
+/// the buckets are not in order. The order of the keys in a bucket is checked when they are encoded.
 pub fn layout(buckets: &[Bucket<'_>]) -> Result<Layout> {
     if !buckets.is_sorted_by(|a, b| a.name < b.name) {
-        return Err(Error::new(Reason::Internal, "buckets are not in the order of their names"));
+        return Err(Error::new(Reason::Internal, "expected buckets in the order of their names"));
     }
     let mut next = FIRST_PAGE;
     let mut placements = Vec::with_capacity(buckets.len());
@@ -45,22 +46,22 @@ pub fn layout(buckets: &[Bucket<'_>]) -> Result<Layout> {
 }
 
 impl Layout {
-    /// The high-water mark: number of the first page behind the file.
+    /// Returns the high-water mark: the number of the first page after the file.
     pub fn hwm(&self) -> PageId {
         self.hwm
     }
 
-    /// The exact length of the file in bytes.
+    /// Returns the exact length of the file in bytes.
     pub fn file_len(&self) -> u64 {
         self.hwm.0 * u64::from(PAGE_SIZE)
     }
 
-    /// The root page of the root bucket.
+    /// Returns the root page of the root bucket.
     pub fn root(&self) -> PageId {
         self.root.root()
     }
 
-    /// Every level of every tree in file order: whose it is (`None`: the root bucket's), the tree, the level.
+    /// Returns every level of every tree in file order: its bucket (`None`: the root bucket), the tree, the level.
     pub(super) fn levels(&self) -> impl Iterator<Item = (Option<usize>, &Tree, usize)> {
         let trees = self.buckets.iter().enumerate().filter_map(|(i, placement)| match placement {
             Placement::Inline { .. } => None,
@@ -72,12 +73,12 @@ impl Layout {
     }
 }
 
-/// Where a bucket's pairs go.
+/// The place of a bucket's pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Placement {
-    /// Into the bucket's own value in the root bucket: a page of this many bytes.
+    /// In the bucket's own value in the root bucket: a page of this many bytes.
     Inline { page_len: u32 },
-    /// Into pages of their own.
+    /// In pages of their own.
     Tree(Tree),
 }
 
@@ -106,21 +107,22 @@ impl Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tree {
     rows: u64,
-    /// Leaves first, then each branch level; the last has one node, the root. Never empty, and no level is.
+    /// Leaves first, then each branch level; the last has one node, the root. Neither the tree nor a level is ever
+    /// empty.
     levels: Vec<Vec<Node>>,
 }
 
-/// One page: 24 bytes.
+/// One page; the struct has 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Node {
-    /// Of a leaf, its first row; of a branch page, the number of its first child in the level below.
+    /// For a leaf, its first row; for a branch page, the number of its first child in the level below.
     pub(super) first: u64,
     pub(super) page: PageId,
     pub(super) overflow: u32,
 }
 
 impl Node {
-    /// Takes as many pages as `used` bytes need from `next` on.
+    /// Reserves the pages for `used` bytes from `next` on.
     fn place(first: u64, used: u64, next: &mut u64) -> Result<Node> {
         let pages = used.div_ceil(u64::from(PAGE_SIZE)).max(1);
         let overflow = u32::try_from(pages - 1).map_err(|_| Error::new(Reason::Internal, "a page is too long"))?;
@@ -129,14 +131,14 @@ impl Node {
         Ok(node)
     }
 
-    /// Pages that it takes.
+    /// Returns the number of its pages.
     pub(super) fn pages(&self) -> u64 {
         u64::from(self.overflow) + 1
     }
 }
 
 impl Tree {
-    /// The tree of `rows`, and the bytes used of its first leaf.
+    /// Returns the tree of `rows`, and the number of used bytes of its first leaf.
     fn new(rows: &dyn Rows, next: &mut u64) -> Result<(Tree, u64)> {
         let (leaves, used) = leaf_level(rows, next)?;
         let mut tree = Tree { rows: rows.len(), levels: vec![leaves] };
@@ -151,22 +153,22 @@ impl Tree {
         matches!(self.levels.as_slice(), [leaves] if leaves.len() == 1)
     }
 
-    /// Its root page.
+    /// Returns its root page.
     pub(super) fn root(&self) -> PageId {
         self.levels.last().and_then(|level| level.first()).map_or(PageId(0), |node| node.page)
     }
 
-    /// The rows it was laid out for.
+    /// Returns the number of rows it was made for.
     pub(super) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// The pages of one level; level 0 are the leaves.
+    /// Returns the pages of one level; level 0 has the leaves.
     pub(super) fn level(&self, level: usize) -> &[Node] {
         self.levels.get(level).map_or(&[], Vec::as_slice)
     }
 
-    /// What a node holds: rows of a leaf, numbers of children in the level below of a branch page.
+    /// Returns the content of a node: rows of a leaf, or numbers of children in the level below a branch page.
     pub(super) fn holds(&self, level: usize, node: usize) -> Range<u64> {
         let nodes = self.level(level);
         let behind = if level == 0 { self.rows } else { self.level(level - 1).len() as u64 };
@@ -174,7 +176,7 @@ impl Tree {
         first..nodes.get(node + 1).map_or(behind, |n| n.first)
     }
 
-    /// The first row below a node of any level.
+    /// Returns the first row below a node of any level.
     pub(super) fn first_row(&self, mut level: usize, node: u64) -> u64 {
         let mut first = node;
         loop {
@@ -187,7 +189,7 @@ impl Tree {
     }
 }
 
-/// Fills leaves greedily; also returns the bytes used of the first one. Without rows there is one empty leaf.
+/// Fills leaves greedily. Also returns the number of used bytes of the first one. Without rows there is one empty leaf.
 fn leaf_level(rows: &dyn Rows, next: &mut u64) -> Result<(Vec<Node>, u64)> {
     let mut leaves = Vec::new();
     let (mut first, mut used, mut first_used) = (0, u64::from(HEADER_LEN), None);
@@ -208,7 +210,7 @@ fn leaf_level(rows: &dyn Rows, next: &mut u64) -> Result<(Vec<Node>, u64)> {
     Ok((leaves, first_used.unwrap_or(used)))
 }
 
-/// Stacks one branch level on the top level of `tree`, which has `children` nodes, two at least.
+/// Adds one branch level to the top level of `tree`, which has `children` nodes, at least two.
 fn branch_level(tree: &Tree, children: usize, rows: &dyn Rows, next: &mut u64) -> Result<Vec<Node>> {
     let below = tree.levels.len() - 1;
     let size = |child: u64| u64::from(ELEMENT_LEN) + u64::from(rows.key_len(tree.first_row(below, child)));
@@ -231,7 +233,8 @@ fn branch_level(tree: &Tree, children: usize, rows: &dyn Rows, next: &mut u64) -
         .collect()
 }
 
-/// A last branch page with one child takes one from the page before it, or joins it if that has only two.
+/// Prevents a last branch page with one child: it takes one child from the page before it, or joins it if that has only
+/// two.
 fn widen_last(starts: &mut Vec<u64>, children: u64) {
     if let [.., before, last] = starts.as_mut_slice()
         && children - *last == 1
@@ -248,9 +251,12 @@ fn bad_size(row: u64, key_len: u32, value_len: u32) -> Error {
     let (reason, message) = if key_len == 0 {
         (Reason::Internal, format!("row {row}: the key is empty"))
     } else if key_len > MAX_BOLT_KEY {
-        (Reason::OutputFailed, format!("row {row}: a key of {key_len} bytes, bbolt allows {MAX_BOLT_KEY}"))
+        (Reason::OutputFailed, format!("row {row}: expected a key of up to {MAX_BOLT_KEY} bytes, found {key_len}"))
     } else {
-        (Reason::OutputFailed, format!("row {row}: a value of {value_len} bytes, bbolt allows {MAX_BOLT_VALUE}"))
+        (
+            Reason::OutputFailed,
+            format!("row {row}: expected a value of up to {MAX_BOLT_VALUE} bytes, found {value_len}"),
+        )
     };
     Error::new(reason, message)
 }
@@ -262,7 +268,7 @@ pub(super) struct RootRows<'l, 'b> {
 }
 
 impl RootRows<'_, '_> {
-    /// Flags of every leaf element of the root bucket.
+    /// The flags of every leaf element of the root bucket.
     pub(super) const FLAGS: u32 = ELEMENT_BUCKET;
 
     pub(super) fn bucket(&self, row: u64) -> Option<(&Bucket<'_>, &Placement)> {

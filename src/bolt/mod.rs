@@ -1,4 +1,4 @@
-//! bbolt files: written in two phases, read and checked. Knows nothing of etcd.
+//! bbolt files: a two-phase writer, a reader and a check. Must not know etcd.
 
 mod check;
 mod damage;

@@ -1,20 +1,20 @@
-//! Leaf pages: the elements, keys and values of a range of rows, as `layout` and `emit` both write them.
+//! Leaf pages: the elements, keys and values of a range of rows, in the form that `layout` and `emit` both write.
 //!
-//! FORMATS sections 8.1 and 8.4. Must not know where a page is placed.
+//! docs/formats.md sections 8.1 and 8.4. Must not know where a page is placed.
 
 use super::format::{FLAG_LEAF, LeafElement, MAX_COUNT, PageHeader};
 use super::rows::{Rows, wrong_rows};
 use crate::error::{Error, Reason, Result};
 use crate::ids::PageId;
 
-/// The leaf page of an inline bucket; `page` has exactly its size.
+/// Encodes the leaf page of an inline bucket; `page` has exactly its size.
 pub(super) fn inline_page(rows: &dyn Rows, page: &mut [u8]) -> Result<()> {
     let header = PageHeader { id: PageId(0), flags: FLAG_LEAF, count: 0, overflow: 0 };
     leaf_page(page, header, rows, 0..rows.len(), 0, None)?;
     Ok(())
 }
 
-/// Encodes `range` of `rows` as a leaf page that fills `page`; returns the last key. `header.count` is set here.
+/// Encodes `range` of `rows` as a leaf page that fills `page`, and sets `header.count`. Returns the last key.
 pub(super) fn leaf_page<'o>(
     page: &'o mut [u8],
     header: PageHeader,

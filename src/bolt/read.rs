@@ -1,9 +1,9 @@
-//! Reads a bbolt file that lies in memory: opens it, finds buckets, walks pairs in order.
+//! Reader of a bbolt file in memory: opens it, finds buckets, and walks pairs in order.
 //!
-//! FORMATS sections 8.1 to 8.5, 8.7 and 8.8, and the trailer of 10.4. The bytes are hostile until shown otherwise: every
-//! offset and length is checked, walks are iterative and bounded by depth and by the number of pages, so that cycles end,
-//! and the pairs of a page must follow one another, so that no walk yields more bytes than the file has. Must not know etcd. What
-//! else makes a file whole (order of keys, branch keys, unreachable pages) is `check`'s business.
+//! docs/formats.md sections 8.1 to 8.5, 8.7 and 8.8, and the trailer of 10.4. The bytes are untrusted. Every offset and
+//! length is checked. Walks are iterative and bounded by the depth and the number of pages, so cycles end. The pairs of
+//! a page must be contiguous, so no walk yields more bytes than the file has. `check` tests all other properties (order
+//! of keys, branch keys, unreachable pages). Must not know etcd.
 
 use super::damage::Damage;
 use super::format::{
@@ -15,13 +15,13 @@ use crate::ids::PageId;
 use crate::interrupt::Interrupt;
 use crate::limits::MAX_BOLT_DEPTH;
 
-/// A snapshot file ends in this many bytes of SHA-256.
+/// Length of the SHA-256 at the end of a snapshot file, in bytes.
 const TRAILER_LEN: usize = 32;
 
-/// Page sizes from 1 KiB to 16 MiB are looked for, as bbolt does.
+/// The search for a page size covers 1 KiB to 16 MiB, as in bbolt.
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 10..=24;
 
-/// An open database: the file's bytes and the meta page that counts.
+/// An open database: the bytes of the file and the current meta page.
 #[derive(Debug, Clone, Copy)]
 pub struct Db<'a> {
     body: &'a [u8],
@@ -32,10 +32,10 @@ pub struct Db<'a> {
 }
 
 impl<'a> Db<'a> {
-    /// Opens the bytes of a database file, or of a snapshot file (FORMATS 10.4), of any page size.
+    /// Opens the bytes of a database file, or of a snapshot file (docs/formats.md 10.4), of any page size.
     ///
     /// # Errors
-    /// Neither meta page is valid, or the file is shorter than the valid one says.
+    /// Neither meta page is valid, or the file is shorter than the valid one requires.
     pub fn open(file: &'a [u8]) -> Result<Db<'a>, Damage> {
         let (body, trailer) = match file.split_last_chunk::<TRAILER_LEN>() {
             Some((body, trailer)) if body.len() % 512 == 0 => (body, Some(trailer)),
@@ -75,8 +75,8 @@ impl<'a> Db<'a> {
         Ok(db)
     }
 
-    /// The same database, whose pages can be read until it is interrupted: then each is damaged, and who reads them asks
-    /// once more.
+    /// Returns the same database with an interruption. After the interruption every page reads as damaged, and the
+    /// caller must test for the interruption again.
     #[must_use]
     pub fn watched<'i>(self, interrupt: Interrupt<'i>) -> Db<'i>
     where
@@ -85,53 +85,53 @@ impl<'a> Db<'a> {
         Db { interrupt, ..self }
     }
 
-    /// What ends the reading.
+    /// Returns the interruption.
     pub fn interrupt(&self) -> Interrupt<'a> {
         self.interrupt
     }
 
-    /// The meta page that counts.
+    /// Returns the current meta page.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// Both meta pages, where they are valid.
+    /// Returns both meta pages, if they are valid.
     pub fn metas(&self) -> &[Option<Meta>; 2] {
         &self.metas
     }
 
-    /// The file without a snapshot's trailer.
+    /// Returns the file without the trailer of a snapshot.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The SHA-256 that a snapshot file ends in.
+    /// Returns the SHA-256 at the end of a snapshot file.
     pub fn trailer(&self) -> Option<&'a [u8; TRAILER_LEN]> {
         self.trailer
     }
 
-    /// Bytes of all pages up to the high-water mark. The file may be longer.
+    /// Returns the total size of all pages up to the high-water mark in bytes. The file can be longer.
     pub fn size(&self) -> u64 {
         self.len().unwrap_or(u64::MAX)
     }
 
-    /// The root bucket, whose pairs are the top-level buckets.
+    /// Returns the root bucket, whose pairs are the top-level buckets.
     pub fn root(&self) -> Tree<'a> {
         Tree { db: *self, root: Root::Page(self.meta.root.root), sequence: self.meta.root.sequence }
     }
 
-    /// A top-level bucket by name.
+    /// Returns a top-level bucket by name.
     ///
     /// # Errors
-    /// The way to it is damaged, or it is no bucket.
+    /// A page on the path to it is damaged, or the pair is not a bucket.
     pub fn bucket(&self, name: &[u8]) -> Result<Option<Tree<'a>>, Damage> {
         self.root().get(name)?.map(|pair| self.open_bucket(&pair)).transpose()
     }
 
-    /// The bucket that is a pair's value.
+    /// Returns the bucket in the value of a pair.
     ///
     /// # Errors
-    /// The pair is no bucket, or its value is not one.
+    /// The pair is not a bucket, or its value is not valid.
     pub fn open_bucket(&self, pair: &Pair<'a>) -> Result<Tree<'a>, Damage> {
         if !pair.is_bucket {
             return Err(Damage::new(pair.offset, "expected a bucket, found a plain value"));
@@ -148,19 +148,19 @@ impl<'a> Db<'a> {
         Ok(Tree { db: *self, root, sequence: header.sequence })
     }
 
-    /// A leaf or branch page by number.
+    /// Returns a leaf or branch page by number.
     ///
     /// # Errors
-    /// The number is no page's, or what stands there is not this page, whole.
+    /// The number is out of range, or that offset does not contain this page completely.
     pub(super) fn page(&self, id: PageId) -> Result<Page<'a>, Damage> {
         let (_, bytes, offset) = self.run(id)?;
         Page::new(bytes, offset)
     }
 
-    /// The bytes of a page of any kind with its overflow pages, from its header on, and their offset.
+    /// Returns the bytes of a page of any kind from its header on, with its overflow pages, and their offset.
     ///
     /// # Errors
-    /// The number is no page's, or what stands there is not this page, whole.
+    /// The number is out of range, or that offset does not contain this page completely.
     pub(super) fn run(&self, id: PageId) -> Result<(PageHeader, &'a [u8], u64), Damage> {
         let page_size = u64::from(self.meta.page_size);
         let offset = id.0.saturating_mul(page_size);
@@ -187,7 +187,7 @@ impl<'a> Db<'a> {
         Ok((header, cut(rest, 0, pages.saturating_mul(page_size)).unwrap_or_default(), offset))
     }
 
-    /// At most `len` bytes of the file from `offset` on.
+    /// Returns at most `len` bytes of the file from `offset` on.
     pub(super) fn bytes(&self, offset: u64, len: u64) -> &'a [u8] {
         cut(self.body, offset, len).unwrap_or_default()
     }
@@ -199,7 +199,7 @@ impl<'a> Db<'a> {
 
 fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Damage> {
     let wrong = |message: String| Damage::new(u64::from(offset), message);
-    // As bbolt does it, the page header has no say here: otherwise one wrong bit in it would bring back an older state.
+    // Like bbolt, this ignores the page header. Otherwise one wrong bit in it would select an older state.
     let page = cut(body, u64::from(offset), u64::from(HEADER_LEN + META_LEN)).unwrap_or_default();
     let page = if page.len() as u64 == u64::from(HEADER_LEN + META_LEN) { page } else { &[] };
     let bytes = page.last_chunk::<64>().ok_or_else(|| wrong("expected a meta page, found the end".into()))?;
@@ -223,7 +223,7 @@ fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Dam
     Ok(meta)
 }
 
-/// At most `len` bytes from `offset` on; `None` if that is behind the end.
+/// Returns at most `len` bytes from `offset` on; `None` if that is after the end.
 fn cut(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     let rest = bytes.get(usize::try_from(offset).ok()?..)?;
     let len = usize::try_from(len).map_or(rest.len(), |len| len.min(rest.len()));
@@ -238,7 +238,7 @@ pub struct Tree<'a> {
     sequence: u64,
 }
 
-/// Where a bucket's root page is.
+/// The location of a bucket's root page.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Root<'a> {
     Page(PageId),
@@ -246,20 +246,20 @@ pub(super) enum Root<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// The bucket's counter.
+    /// Returns the counter of the bucket.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Its pairs in the order of the file, which is that of the keys in a file that passes the check.
+    /// Returns its pairs in file order, which is key order in a file that passes the check.
     pub fn iter(&self) -> Cursor<'a> {
         Cursor { db: self.db, start: Some(self.root), stack: Vec::new(), budget: self.db.meta.hwm.0 }
     }
 
-    /// The pair with this key.
+    /// Returns the pair with this key.
     ///
     /// # Errors
-    /// The way to it is damaged.
+    /// A page on the path to it is damaged.
     pub fn get(&self, key: &[u8]) -> Result<Option<Pair<'a>>, Damage> {
         let mut page = self.root_page()?;
         for _ in 0..MAX_BOLT_DEPTH {
@@ -303,11 +303,11 @@ impl<'a> IntoIterator for &Tree<'a> {
 /// One pair of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// Its key.
+    /// The key.
     pub key: &'a [u8],
-    /// Its value.
+    /// The value.
     pub value: &'a [u8],
-    /// Key and value together, as they stand in the file.
+    /// Key and value together, as in the file.
     pub record: &'a [u8],
     /// Whether the value is a bucket.
     pub is_bucket: bool,
@@ -316,19 +316,19 @@ pub struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Offset of the value's first byte in the file.
+    /// Returns the offset of the value's first byte in the file.
     pub fn value_offset(&self) -> u64 {
         self.offset + self.key.len() as u64
     }
 }
 
-/// Walks the pairs of a bucket in order. Ends after the first damage.
+/// An iterator over the pairs of a bucket, in order. Ends after the first damage.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     db: Db<'a>,
     start: Option<Root<'a>>,
     stack: Vec<Frame<'a>>,
-    /// Pages that may still be visited: a tree has no more of them than the file, a cycle would.
+    /// Number of pages that may still be visited: a tree has at most as many as the file, but a cycle would have more.
     budget: u64,
 }
 
@@ -336,16 +336,16 @@ pub struct Cursor<'a> {
 struct Frame<'a> {
     page: Page<'a>,
     next: u32,
-    /// Where the next element's data must start.
+    /// The required offset of the next element's data.
     data: u64,
 }
 
 impl Frame<'_> {
-    /// Data stand in the order of their elements, without gaps: so neither does one byte belong to two, nor can a wrong
-    /// number of elements pass.
+    /// Checks that data are in the order of their elements, without gaps. So no byte belongs to two elements, and a
+    /// wrong number of elements is detected.
     fn follows(&mut self, start: u64, len: usize) -> Result<(), Damage> {
         if start != self.data {
-            return Err(Damage::new(start, "the data of an element do not start where those before them end"));
+            return Err(Damage::new(start, "the data of an element do not start at the end of the data before them"));
         }
         self.data = start + len as u64;
         Ok(())
@@ -389,7 +389,7 @@ impl<'a> Cursor<'a> {
         }
         if page.header.id.0 != 0 {
             self.budget = self.budget.checked_sub(pages).ok_or_else(|| {
-                Damage::new(page.offset, "the tree has more pages than the file: a page is reached twice")
+                Damage::new(page.offset, "the tree has more pages than the file: a page is used twice")
             })?;
         }
         self.stack.push(Frame { page, next: 0, data: page.offset + page.elements_end() });
@@ -409,19 +409,19 @@ impl<'a> Iterator for Cursor<'a> {
     }
 }
 
-/// A page that is whole: its header is a leaf's or a branch page's, its elements are inside.
+/// A complete page: its header is that of a leaf or branch page, and its elements are in the page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page<'a> {
     pub(super) header: PageHeader,
     pub(super) kind: Kind,
     /// The page from its header on, with its overflow pages.
     pub(super) bytes: &'a [u8],
-    /// Where it starts in the file.
+    /// Its offset in the file.
     pub(super) offset: u64,
     elements: &'a [[u8; 16]],
 }
 
-/// What a page of a tree is.
+/// The kind of a tree page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Leaf,
@@ -467,12 +467,12 @@ impl<'a> Page<'a> {
         u32::from(self.header.count)
     }
 
-    /// Where the element area ends, counted from the page's start.
+    /// Returns the end of the elements, from the start of the page.
     pub(super) fn elements_end(&self) -> u64 {
         u64::from(HEADER_LEN) + u64::from(self.count()) * u64::from(ELEMENT_LEN)
     }
 
-    /// An element of a leaf page, below `count`.
+    /// Returns an element of a leaf page; `number` is below `count`.
     pub(super) fn pair(&self, number: u32) -> Result<Pair<'a>, Damage> {
         let element = LeafElement::decode(self.element(number)?);
         let (start, record) =
@@ -483,19 +483,19 @@ impl<'a> Page<'a> {
         Ok(Pair { key, value, record, is_bucket, offset: self.offset + start })
     }
 
-    /// The flags of a leaf element.
+    /// Returns the flags of a leaf element.
     pub(super) fn element_flags(&self, number: u32) -> u32 {
         self.element(number).map_or(0, |element| LeafElement::decode(element).flags)
     }
 
-    /// An element of a branch page, below `count`.
+    /// Returns an element of a branch page; `number` is below `count`.
     pub(super) fn child(&self, number: u32) -> Result<Child<'a>, Damage> {
         let element = BranchElement::decode(self.element(number)?);
         let (start, key) = self.data(number, element.pos, u64::from(element.key_len))?;
         Ok(Child { key, page: element.page, offset: self.offset + start })
     }
 
-    /// The key of an element of either kind.
+    /// Returns the key of an element of either kind.
     pub(super) fn key(&self, number: u32) -> Result<&'a [u8], Damage> {
         match self.kind {
             Kind::Leaf => self.pair(number).map(|pair| pair.key),
@@ -520,7 +520,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The first element whose key is not below `key`.
+    /// Returns the first element whose key is not below `key`.
     fn lower_bound(&self, key: &[u8]) -> Result<u32, Damage> {
         let (mut low, mut high) = (0, self.count());
         while low < high {
@@ -530,7 +530,7 @@ impl<'a> Page<'a> {
         Ok(low)
     }
 
-    /// The last element of a branch page whose key is not above `key`, or the first.
+    /// Returns the last element of a branch page whose key is not above `key`, or the first.
     fn child_for(&self, key: &[u8]) -> Result<u32, Damage> {
         let bound = self.lower_bound(key)?;
         if bound < self.count() && self.key(bound)? == key { Ok(bound) } else { Ok(bound.saturating_sub(1)) }

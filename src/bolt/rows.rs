@@ -1,62 +1,62 @@
-//! What the writer needs of a bucket: sorted pairs whose sizes are known without encoding them.
+//! The input of the writer for a bucket: sorted pairs whose sizes are known without encoding.
 //!
-//! FORMATS section 8.4 gives the limits, which `layout` checks. Must not know pages. Whoever has pairs to store
-//! implements [`Rows`]; small buckets that lie in memory anyway are [`OwnedRows`].
+//! docs/formats.md section 8.4 has the limits, which `layout` checks. A source of pairs implements [`Rows`]; small
+//! buckets in memory use [`OwnedRows`]. Must not know pages.
 
 use crate::error::{Error, Reason, Result};
 
-/// The pairs of one bucket, in strictly ascending byte order of their keys; sizes are known without encoding.
+/// The pairs of one bucket, in strictly ascending byte order of their keys, with sizes known before encoding.
 ///
-/// Rows are numbered from 0. Every method is called with a row below [`Rows::len`] only.
+/// Rows are numbered from 0. Every method receives a row below [`Rows::len`] only.
 pub trait Rows: Sync {
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Returns whether there are no pairs.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of a row's key: at least 1.
+    /// Returns the length of a row's key in bytes, at least 1.
     fn key_len(&self, row: u64) -> u32;
 
-    /// Bytes of a row's value.
+    /// Returns the length of a row's value in bytes.
     fn value_len(&self, row: u64) -> u32;
 
-    /// Encodes a row into buffers of exactly its lengths. What the buffers hold before is arbitrary.
+    /// Encodes a row into buffers of exactly its lengths. The previous content of the buffers is arbitrary.
     ///
     /// # Errors
-    /// The row does not have the lengths it claims, or its source cannot be read.
+    /// The row does not have the announced lengths, or its source cannot be read.
     fn encode(&self, row: u64, key: &mut [u8], value: &mut [u8]) -> Result<()>;
 
-    /// Encodes a row's key alone (branch pages repeat the first key of each child).
+    /// Encodes only the key of a row (branch pages repeat the first key of each child).
     ///
     /// # Errors
-    /// The key does not have the length it claims, or its source cannot be read.
+    /// The key does not have the announced length, or its source cannot be read.
     fn encode_key(&self, row: u64, key: &mut [u8]) -> Result<()>;
 }
 
-/// A bucket to be written: its name and its pairs.
+/// A bucket to write: its name and its pairs.
 #[derive(Clone, Copy)]
 pub struct Bucket<'a> {
-    /// Its name, not empty.
+    /// The name, not empty.
     pub name: &'a [u8],
-    /// Its pairs.
+    /// The pairs.
     pub rows: &'a dyn Rows,
 }
 
-/// Pairs of a small bucket, in memory and sorted.
+/// The pairs of a small bucket, in memory and sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnedRows(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl OwnedRows {
-    /// Takes pairs in any order and sorts them by key.
+    /// Sorts pairs by key.
     pub fn new(mut pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
         pairs.sort_unstable();
         OwnedRows(pairs)
     }
 
-    /// The pairs in key order.
+    /// Returns the pairs in key order.
     pub fn pairs(&self) -> &[(Vec<u8>, Vec<u8>)] {
         &self.0
     }
@@ -92,17 +92,17 @@ impl Rows for OwnedRows {
 
 fn copy(from: &[u8], to: &mut [u8]) -> Result<()> {
     if from.len() != to.len() {
-        return Err(Error::new(Reason::Internal, "a row does not have the length that it was laid out with"));
+        return Err(Error::new(Reason::Internal, "expected a row of the length in the layout, found another"));
     }
     to.copy_from_slice(from);
     Ok(())
 }
 
 fn no_such_row() -> Error {
-    Error::new(Reason::Internal, "a row was asked for that does not exist")
+    Error::new(Reason::Internal, "expected the number of an existing row, found another")
 }
 
-/// The rows given to `emit` are not those that were laid out.
+/// Returns the error for rows that differ from those of the layout.
 pub(super) fn wrong_rows() -> Error {
-    Error::new(Reason::Internal, "the rows are not those that the file was laid out for")
+    Error::new(Reason::Internal, "expected the rows of the layout, found others")
 }

@@ -1,4 +1,4 @@
-//! Who may do what with a file: what a message adds where the operating system says "permission denied".
+//! The owner and mode of a file, which a message adds to "permission denied" of the operating system.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
-/// Names owner and mode of `place`, or of the nearest directory above it that can be looked at, and the uid of this process.
-/// `file` is what the message is about, which is not named twice.
+/// Returns owner and mode of `place`, or of the nearest directory above it that can be examined, and the uid of this
+/// process. `file` is the subject of the message, whose path is not repeated.
 pub(super) fn describe(file: &Path, place: &Path) -> String {
     let process = format!("this process runs as uid {}", geteuid());
     let absolute = std::path::absolute(place);

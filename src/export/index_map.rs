@@ -11,7 +11,7 @@
 //! v3_keys     (v3 key, revision, sub revision) -> ()        of every pair of the output
 //! v2_keys     (v2 key, revision, sub revision) -> ()        of the pairs whose v2 key is another than their v3 key
 //!
-//! flags       1 comes from a v2 node · 2 of a directory · 4 deletes the key · 8 the v2 key is the v3 key, and left out here
+//! |flags       1 comes from a v2 node · 2 of a directory · 4 deletes the key · 8 the v2 key equals the v3 key, and is left out here
 //! ```
 //!
 //! The v2 index is the node's modified index. Must not know trees and pages: the pairs come from `pipeline`.
@@ -44,35 +44,35 @@ const DIR: u8 = 2;
 const DELETED: u8 = 4;
 const SAME_NAME: u8 = 8;
 
-/// Which file a map belongs to, and how that file numbers revisions.
+/// The output that a map belongs to, and the numbering of its revisions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// The version of etcdlift that wrote it.
+    /// The version of etcdlift that wrote the map.
     pub etcdlift: String,
-    /// `keep`: a v2 modified index is the v3 revision of the same number; `dense`: numbered anew.
+    /// `keep`: a v2 modified index is the v3 revision of the same number; `dense`: new numbers.
     pub numbering: String,
-    /// The v2 index of the state that was converted.
+    /// The v2 index of the converted state.
     pub v2_index: V2Index,
     /// The current revision of the output.
     pub revision: Revision,
-    /// What lies below this revision counts as compacted; 0 where nothing is.
+    /// Revisions below this one count as compacted; 0 if there are none.
     pub compact_revision: Revision,
-    /// sha256 of the output, in lower-case hex.
+    /// SHA-256 of the output, in lower-case hexadecimal.
     pub output_sha256: String,
 }
 
 /// A pair of the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Its revision.
+    /// Its main revision.
     pub revision: Revision,
     /// Its sub revision.
     pub sub: u64,
-    /// It deletes its key.
+    /// Whether it deletes its key.
     pub deleted: bool,
     /// The v3 key.
     pub key: Cow<'a, [u8]>,
-    /// The v2 node that it comes from; of others (v3's own pairs, those that a transformer added) there is none.
+    /// The v2 node that it comes from; `None` for v3's own pairs and for pairs that a transformer added.
     pub node: Option<Origin<'a>>,
 }
 
@@ -83,14 +83,14 @@ pub struct Origin<'a> {
     pub index: V2Index,
     /// The v2 key.
     pub key: Cow<'a, [u8]>,
-    /// It is an empty directory, and the pair its marker.
+    /// Whether it is an empty directory, and the pair its marker.
     pub dir: bool,
 }
 
-/// What is looked for.
+/// The search for a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// The pairs of nodes that v2 changed last at this index.
+    /// The pairs of nodes that v2 last changed at this index.
     V2Index(u64),
     /// The pairs at this revision.
     Revision(u64),
@@ -98,16 +98,16 @@ pub enum Query {
     Key(Vec<u8>),
 }
 
-/// What a map says.
+/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What the map belongs to.
+    /// The output that the map belongs to.
     pub facts: Facts,
-    /// By revision.
+    /// The pairs, by revision.
     pub entries: Vec<Entry<'static>>,
 }
 
-/// Whether a file is an index map, of any version, by its `meta` table.
+/// Returns whether a file is an index map of any version, by its `meta` table.
 pub fn is_index_map(path: &Path) -> bool {
     let names_an_output = |database: &redb::Database| {
         let transaction = database.begin_read().map_err(damaged)?;
@@ -117,7 +117,7 @@ pub fn is_index_map(path: &Path) -> bool {
     redb_file::is_redb(path).unwrap_or(false) && redb_file::peek(path, names_an_output).unwrap_or(false)
 }
 
-/// Writes a map into an empty file. The entries are those of the output, by revision.
+/// Writes a map into an empty file. The entries are the pairs of the output, by revision.
 ///
 /// # Errors
 /// The file cannot be written; the entries are not in order ([`Reason::Internal`]); an interruption.
@@ -134,13 +134,13 @@ pub fn write(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Inter
     })
 }
 
-/// Reads a map back and holds all of it against what was to be written.
+/// Reads a map back and compares all of it with the expected content.
 ///
 /// # Errors
-/// It is not what was to be written ([`Reason::VerifyFailed`]); an interruption.
+/// [`Reason::VerifyFailed`] if the content differs; an interruption.
 pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Interrupt<'_>) -> Result<()> {
     let differs = |table: &str| {
-        let message = format!("the index map's table {table} is not what was written into it");
+        let message = format!("the index map's table {table} differs from what was written");
         Err(Error::new(Reason::VerifyFailed, message))
     };
     redb_file::read(path, interrupt, |database| {
@@ -197,10 +197,10 @@ pub fn compare(path: &Path, facts: &Facts, entries: &[Entry<'_>], interrupt: Int
     })
 }
 
-/// Asks a map.
+/// Searches a map.
 ///
 /// # Errors
-/// The file does not exist or is no index map ([`Reason::NotIndexMap`]), is damaged ([`Reason::Damaged`]), or cannot be read.
+/// [`Reason::NotIndexMap`] if the file does not exist or is not an index map; [`Reason::Damaged`]; an I/O error.
 pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
     let none = |what: &str| {
         Error::new(Reason::NotIndexMap, format!("expected an index map of `convert --index-map`, found {what}"))
@@ -210,7 +210,7 @@ pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
         return Err(Error::io(Reason::NotIndexMap, path, "read", e));
     }
     if !redb_file::is_redb(path)? {
-        return Err(none("no redb file"));
+        return Err(none("a file that is not a redb file"));
     }
     redb_file::read(path, Interrupt::default(), |database| {
         let transaction = database.begin_read().map_err(damaged)?;
@@ -219,7 +219,7 @@ pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
         let entries = read_entries(&transaction, &places(&transaction, query)?)?;
         Ok(Found { facts, entries })
     })
-    .map_err(|e| if e.reason() == Reason::Damaged { e.hint("have convert make it again") } else { e })
+    .map_err(|e| if e.reason() == Reason::Damaged { e.hint("write it again with `convert`") } else { e })
 }
 
 /// Whether a file is a sound index map of the output with this sha256.
@@ -255,7 +255,7 @@ fn refuse_others(transaction: &ReadTransaction, none: impl Fn(&str) -> Error) ->
     }
 }
 
-/// Where the pairs stand that are looked for.
+/// Returns the revisions of the pairs that match.
 fn places(transaction: &ReadTransaction, query: &Query) -> Result<Vec<(u64, u64)>> {
     let mut found = Vec::new();
     match query {
@@ -293,7 +293,7 @@ fn read_entries(transaction: &ReadTransaction, places: &[(u64, u64)]) -> Result<
         Error::new(Reason::Damaged, format!("expected revision {revision}, sub revision {sub}, found {what}"))
     };
     let entry = |place: &(u64, u64)| {
-        let found = table.get(place).map_err(damaged)?.ok_or_else(|| wrong(*place, "nothing there"))?;
+        let found = table.get(place).map_err(damaged)?.ok_or_else(|| wrong(*place, "no such pair"))?;
         let (flags, index, key, v2_key) = found.value();
         let revision = i64::try_from(place.0).map_err(|_| wrong(*place, "a revision above 2^63"))?;
         let node = (flags & FROM_V2 != 0).then(|| Origin {
@@ -315,7 +315,7 @@ fn read_facts(transaction: &ReadTransaction) -> Result<Facts> {
         all.insert(name.value().to_string(), text.value().to_string());
     }
     Facts::from_text(&all)
-        .ok_or_else(|| Error::new(Reason::Damaged, "expected the facts of an index map, found others"))
+        .ok_or_else(|| Error::new(Reason::Damaged, "expected the metadata of an index map, found other data"))
 }
 
 impl Facts {

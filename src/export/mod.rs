@@ -1,7 +1,7 @@
-//! Files for other programs, beside the v3 file or in its place: the index map, and exports.
+//! Files for other programs: the index map, and exports.
 //!
-//! Stands where `output` does on the one-way road, and uses it: formats of files, told by plain numbers and bytes. Must not
-//! know trees, pages and threads; `pipeline` brings what is written.
+//! On the same level as `output`, which it uses. Knows file formats, plain numbers and bytes. Must not know trees,
+//! pages and threads; `pipeline` supplies the content.
 
 pub mod index_map;
 pub mod ndjson;

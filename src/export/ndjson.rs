@@ -1,4 +1,5 @@
-//! An export as one JSON object a line. Keys and values that are no UTF-8 stand in base64, in fields of other names.
+//! An export with one JSON object in each line. A key or value that is not UTF-8 is in base64, in a field of another
+//! name.
 //!
 //! ```text
 //! {"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z"}      a v2 key
@@ -19,7 +20,7 @@ use super::record::{Record, Records, What};
 use crate::display;
 use crate::error::{Error, Reason, Result};
 
-/// Bytes of text gathered before they are written.
+/// Bytes of text to collect before a write.
 const FLUSH_BYTES: usize = 1 << 18;
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,10 +52,10 @@ struct Line<'a> {
     lease: Option<i64>,
 }
 
-/// Hands on the lines of all records, many at a time.
+/// Passes the lines of all records to `emit`, many at a time.
 ///
 /// # Errors
-/// What `emit` returned.
+/// That of `emit`.
 pub fn write(records: &dyn Records, emit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut text = Vec::with_capacity(2 * FLUSH_BYTES);
     records.each(&mut |record| {
@@ -71,10 +72,10 @@ pub fn write(records: &dyn Records, emit: &mut dyn FnMut(&[u8]) -> Result<()>) -
     emit(&text)
 }
 
-/// Holds a text against the records that were to be written into it.
+/// Compares a text with the records that were written into it.
 ///
 /// # Errors
-/// The first line that is not as it should be ([`Reason::VerifyFailed`]); the text cannot be read.
+/// [`Reason::VerifyFailed`] with the first line that differs; the text cannot be read.
 pub fn compare(text: &mut dyn BufRead, records: &dyn Records) -> Result<()> {
     let (mut number, mut line) = (0u64, Vec::new());
     let mut next = |line: &mut Vec<u8>| {
@@ -89,12 +90,18 @@ pub fn compare(text: &mut dyn BufRead, records: &dyn Records) -> Result<()> {
         if line.ends_with(b"\n") && found.is_ok_and(|found| found == Line::of(record)) {
             return Ok(());
         }
-        Err(Error::new(Reason::VerifyFailed, format!("line {number} of the export is not the record that was written")))
+        Err(Error::new(
+            Reason::VerifyFailed,
+            format!("line {number} of the export differs from the record that was written"),
+        ))
     })?;
     if next(&mut line)? == 0 {
         return Ok(());
     }
-    Err(Error::new(Reason::VerifyFailed, format!("expected the export's end behind line {number}, found more")))
+    Err(Error::new(
+        Reason::VerifyFailed,
+        format!("expected the end of the export after line {number}, found more data"),
+    ))
 }
 
 impl<'a> Line<'a> {

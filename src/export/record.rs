@@ -1,4 +1,4 @@
-//! What an export holds: v2 nodes, or pairs of a v3 store, by key; and the compact form that they have in a redb table.
+//! The content of an export: v2 nodes, or pairs of a v3 store, by key; and their compact form in a redb table.
 //!
 //! ```text
 //! v2 node  flags u8 · created index u64 · modified index u64 · where flag 2 is set: seconds i64, nanoseconds u32 · value
@@ -7,7 +7,7 @@
 //! flags    1 a directory, which has no value · 2 it expires at that instant, counted from 1970
 //! ```
 //!
-//! Numbers are big-endian; the value takes the rest. Must not know formats of files.
+//! Numbers are big-endian; the value takes the remaining bytes. Must not know file formats.
 
 use std::borrow::Cow;
 
@@ -16,64 +16,64 @@ use jiff::Timestamp;
 use crate::error::Result;
 use crate::ids::{LeaseId, Revision, V2Index};
 
-/// One key with all that is known of it.
+/// One key with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<'a> {
     /// The key.
     pub key: Cow<'a, [u8]>,
-    /// What it holds.
+    /// The content of the key.
     pub what: What<'a>,
 }
 
-/// What a key holds.
+/// The content of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What<'a> {
     /// A node of the v2 store.
     Node {
-        /// The index that made it.
+        /// The created index.
         created: V2Index,
-        /// The index that last changed it.
+        /// The modified index.
         modified: V2Index,
-        /// When it expires by its own TTL.
+        /// The expiry by its own TTL.
         expiration: Option<Timestamp>,
-        /// Its value; a directory has none.
+        /// The value; a directory has none.
         value: Option<Cow<'a, [u8]>>,
     },
     /// A pair of a v3 store.
     Pair {
-        /// Main revision at which the key was created.
+        /// The main revision of its creation.
         create: Revision,
-        /// Main revision of its last change.
+        /// The main revision of its last change.
         modified: Revision,
-        /// Changes since it was created.
+        /// The number of changes since its creation.
         version: i64,
-        /// The lease that it is attached to; 0 for none.
+        /// The lease; 0 for none.
         lease: LeaseId,
-        /// Its value.
+        /// The value.
         value: Cow<'a, [u8]>,
     },
 }
 
-/// All that is exported, in the order of the keys.
+/// The records of an export, in the order of their keys.
 pub trait Records {
-    /// What they are: `nodes` or `pairs`.
+    /// Returns the kind of the records: `nodes` or `pairs`.
     fn table(&self) -> &'static str;
 
-    /// What is known of them together: names and texts, by name.
+    /// Returns metadata of the export: names and texts, by name.
     fn facts(&self) -> Vec<(&'static str, String)>;
 
-    /// How many there are.
+    /// Returns the number of records.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Returns whether there are no records.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Shows each, in order.
+    /// Passes each record to `show`, in order.
     ///
     /// # Errors
-    /// What `show` returned.
+    /// That of `show`.
     fn each(&self, show: &mut dyn FnMut(&Record<'_>) -> Result<()>) -> Result<()>;
 }
 
@@ -81,7 +81,7 @@ const DIR: u8 = 1;
 const EXPIRES: u8 = 2;
 
 impl Record<'_> {
-    /// Appends the compact form of what the key holds.
+    /// Appends the compact form of the content.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match &self.what {
             What::Node { created, modified, expiration, value } => {
@@ -106,7 +106,7 @@ impl Record<'_> {
     }
 }
 
-/// An instant as whole seconds since 1970, rounded down, and nanoseconds on top.
+/// Converts an instant to whole seconds since 1970, rounded down, and nanoseconds.
 pub fn since_1970(at: Timestamp) -> (i64, u32) {
     const NANOS: i128 = 1_000_000_000;
     let nanos = at.as_nanosecond();

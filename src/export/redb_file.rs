@@ -1,9 +1,9 @@
-//! redb files: made in one piece, and opened again without trust.
+//! redb files: written as a whole, and read without trust.
 //!
-//! A file is opened read-only, whatever redb would like to repair: what it writes goes to memory. The checksum of every page
-//! is looked at before the first table is, and a panic of the library is damage like any other. What the library does in one
-//! piece (a commit, a look at every page) ends with its next read or write once the run is interrupted. Must not know what
-//! stands in the tables.
+//! A file is opened read-only; what redb would write to repair it goes to memory. The checksum of every page is tested
+//! before the first table is read, and a panic of the library counts as damage. When the run is interrupted, a long
+//! operation of the library (a commit, a check of every page) ends at its next read or write. Must not know the content
+//! of the tables.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,22 +25,22 @@ use redb::{Builder, Database, DatabaseError, Key, StorageBackend, StorageError, 
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 
-/// What a redb file begins with.
+/// The first bytes of a redb file.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
-/// Bytes that redb may keep in memory.
+/// Maximum size of redb's cache in bytes.
 const CACHE: usize = 64 << 20;
 
-/// Bytes that are kept as one, of what redb would write.
+/// Size in bytes of the blocks that store redb's writes in memory.
 const BLOCK: u64 = 4096;
 
-/// How often an interruption is asked for while the library is at work.
+/// Interval between tests for an interruption while the library runs.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Makes a database in an empty file, and writes into it.
+/// Creates a database in an empty file, and writes into it.
 ///
 /// # Errors
-/// The file cannot be written; what `write` returned; an interruption.
+/// The file cannot be written; that of `write`; an interruption.
 pub(super) fn create<T>(
     path: &Path,
     interrupt: Interrupt<'_>,
@@ -59,10 +59,11 @@ pub(super) fn create<T>(
     })
 }
 
-/// Whether to end, in a form that the library can hold.
+/// A flag to stop, in a form that the library can own.
 type Stop = Arc<AtomicBool>;
 
-/// Does work that hands `Stop` to the library, and sets it as soon as the run is interrupted.
+/// Runs work that passes `Stop` to the library, and sets the flag when the run is interrupted. A second thread tests
+/// for the interruption.
 fn stoppable<T>(interrupt: Interrupt<'_>, work: impl FnOnce(Stop) -> Result<T>) -> Result<T> {
     let stop = Stop::default();
     let worked = thread::scope(|scope| {
@@ -85,7 +86,7 @@ fn stoppable<T>(interrupt: Interrupt<'_>, work: impl FnOnce(Stop) -> Result<T>) 
     if stop.load(Ordering::Relaxed) { interrupt.ask().and(worked) } else { worked }
 }
 
-/// A file that gives nothing more once it is to stop.
+/// A file whose reads and writes fail after the stop.
 #[derive(Debug)]
 struct Stoppable<B> {
     backend: B,
@@ -120,13 +121,13 @@ impl<B: StorageBackend> StorageBackend for Stoppable<B> {
     }
 }
 
-/// Rows that are committed at a time: what is committed is written at once, and a signal waits for it.
+/// Rows in one commit. A commit writes at once, and a signal waits for it.
 const BATCH: usize = 1 << 16;
 
-/// Writes rows in the order of their keys into a table that has none.
+/// Writes rows in the order of their keys into an empty table.
 ///
 /// # Errors
-/// The file cannot be written, the rows are in no order ([`Reason::Internal`]); an interruption.
+/// The file cannot be written; the rows are not in order ([`Reason::Internal`]); an interruption.
 pub(super) fn fill<'r, K: Key + 'static, V: Value + 'static>(
     database: &Database,
     definition: TableDefinition<'_, K, V>,
@@ -153,7 +154,7 @@ pub(super) fn fill<'r, K: Key + 'static, V: Value + 'static>(
     }
 }
 
-/// An error of writing a database.
+/// Converts an error while writing a database.
 pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
     match e.into() {
         redb::Error::Io(e) => Error::of_output("write the redb file", &e),
@@ -161,16 +162,16 @@ pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
     }
 }
 
-/// An error of writing a table in the order of its keys.
+/// Converts an error while writing a table in the order of its keys.
 pub(super) fn unordered(e: redb::CursorError) -> Error {
     match e {
-        redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "what is to be written is not in order"),
+        redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "expected rows in the order of their keys"),
         redb::CursorError::Storage(e) => failed(e),
         e => Error::new(Reason::OutputFailed, format!("cannot write the redb file: {e}")),
     }
 }
 
-/// An error of reading a database.
+/// Converts an error while reading a database.
 pub(super) fn damaged(e: impl Into<redb::Error>) -> Error {
     match e.into() {
         redb::Error::Io(e) => Error::new(Reason::Unreadable, format!("cannot read the redb file: {e}")),
@@ -178,13 +179,13 @@ pub(super) fn damaged(e: impl Into<redb::Error>) -> Error {
     }
 }
 
-/// Whether a file is a redb file by its first bytes.
+/// Returns whether a file is a redb file by its first bytes.
 ///
 /// # Errors
-/// It is no regular file or cannot be read.
+/// The file is not a regular file or cannot be read.
 pub(super) fn is_redb(path: &Path) -> Result<bool> {
     let unreadable = |e| Error::io(Reason::Unreadable, path, "read", e);
-    // Asked before opening: opening a FIFO would wait for a writer.
+    // Checked before the open: opening a FIFO would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
     }
@@ -199,15 +200,15 @@ pub(super) fn is_redb(path: &Path) -> Result<bool> {
 /// Opens a redb file, checks all of it, and reads from it.
 ///
 /// # Errors
-/// The file is damaged ([`Reason::Damaged`]) or cannot be read; what `read` returned; an interruption.
+/// [`Reason::Damaged`]; the file cannot be read; that of `read`; an interruption.
 pub(super) fn read<T>(path: &Path, interrupt: Interrupt<'_>, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
     open(path, true, interrupt, read)
 }
 
-/// [`read`] without a look at every page: for a first idea of what a file is.
+/// Reads from a redb file like [`read`], but without a check of every page, to detect what a file is.
 ///
 /// # Errors
-/// As there.
+/// As [`read`].
 pub(super) fn peek<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
     open(path, false, Interrupt::default(), read)
 }
@@ -233,7 +234,7 @@ fn open<T>(path: &Path, check: bool, interrupt: Interrupt<'_>, read: impl FnOnce
     .map_err(|e| e.in_file(path))
 }
 
-/// A file that is only read, and over it what redb would write into it.
+/// A file that is open read-only, with redb's writes in memory over it.
 #[derive(Debug)]
 struct Overlay {
     file: File,
@@ -258,7 +259,7 @@ impl Overlay {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the file has there; zeros behind its end.
+    /// Reads from the file; zeros after its end.
     fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(self.file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, behind) = out.split_at_mut_checked(there).unwrap_or_default();
@@ -273,7 +274,7 @@ impl Overlay {
     }
 }
 
-/// The parts of a range that lie in one block each: the block, where in it, and where in the range.
+/// Returns the parts of a range that are each in one block: the block, the range in it, and the range in the whole.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
     let end = offset.saturating_add(len as u64);
     (offset / BLOCK..end.div_ceil(BLOCK)).map(move |number| {
@@ -351,7 +352,7 @@ mod tests {
 
     const NUMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("numbers");
 
-    /// An interruption while the library is at work ends the work, in whichever state it finds it.
+    /// An interruption while the library runs ends the work in any state.
     #[test]
     fn an_interruption_ends_a_commit_and_a_check() {
         let interrupted = AtomicBool::new(false);
@@ -370,7 +371,7 @@ mod tests {
         let created = create(file.path(), interrupt, |database| {
             fill(database, NUMBERS, rows(0), interrupt)?;
             wait();
-            // This one does not ask: the file that it writes to does.
+            // The writer does not test for the interruption, but its file does.
             let error = fill(database, NUMBERS, rows(10_000), never).unwrap_err();
             assert_eq!(error.reason(), Reason::OutputFailed, "{error}");
             Ok(())

@@ -1,4 +1,4 @@
-//! An export as a redb file: one table by key, and one that says what it is.
+//! An export as a redb file: one table by key, and one with metadata.
 //!
 //! ```text
 //! meta             name -> text                  etcdlift, kind (v2, v3), schema, records, and v2_index or revision
@@ -51,13 +51,13 @@ fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
     transaction.commit().map_err(failed)
 }
 
-/// Reads an export back and holds all of it against what was to be written.
+/// Reads an export back and compares all of it with the expected content.
 ///
 /// # Errors
-/// It is not what was to be written ([`Reason::VerifyFailed`]); an interruption.
+/// [`Reason::VerifyFailed`] if the content differs; an interruption.
 pub fn compare(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
     let differs =
-        |what: &str| Error::new(Reason::VerifyFailed, format!("{what} is not what was written into the export"));
+        |what: &str| Error::new(Reason::VerifyFailed, format!("{what} of the export differs from what was written"));
     redb_file::read(path, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let table = transaction.open_table(META).map_err(damaged)?;
@@ -83,7 +83,7 @@ pub fn compare(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> 
                 _ => Err(differs(&format!("record {number}"))),
             }
         })?;
-        if found.next().is_some() { Err(differs("the table's end")) } else { Ok(()) }
+        if found.next().is_some() { Err(differs("the end of the table")) } else { Ok(()) }
     })
     .map_err(|e| if e.reason() == Reason::Damaged { differs(e.message()).in_file(path) } else { e })
 }

@@ -1,8 +1,9 @@
-//! An export as a sled database, a directory: trees of the names that the tables of a redb export have.
+//! An export as a sled database, a directory. Its trees have the names of the tables of a redb export.
 //!
-//! The records are bincode 2 in its standard configuration: of a node `dir`, `created_index`, `modified_index`, `expiration`
-//! (seconds and nanoseconds since 1970, where it has one) and `value`; of a pair `create_revision`, `mod_revision`, `version`,
-//! `lease` and `value`. Only with the feature `sled`. Must not know where the records come from.
+//! The records are bincode 2 in its standard configuration. A node has `dir`, `created_index`, `modified_index`,
+//! `expiration` (seconds and nanoseconds since 1970, if it has one) and `value`. A pair has `create_revision`,
+//! `mod_revision`, `version`, `lease` and `value`. Only with the feature `sled`. Must not know where the records come
+//! from.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use bincode::Encode;
 use super::record::{Record, Records, What, since_1970};
 use crate::error::{Error, Reason, Result};
 
-/// Bytes that sled may keep in memory.
+/// Maximum size of sled's cache in bytes.
 const CACHE: u64 = 64 << 20;
 
 #[derive(Encode)]
@@ -50,10 +51,10 @@ pub fn write(path: &Path, records: &dyn Records) -> Result<()> {
     database.flush().map(drop).map_err(failed)
 }
 
-/// Reads an export back and holds all of it against what was to be written.
+/// Reads an export back and compares all of it with the expected content.
 ///
 /// # Errors
-/// It is not what was to be written ([`Reason::VerifyFailed`]).
+/// [`Reason::VerifyFailed`] if the content differs.
 pub fn compare(path: &Path, records: &dyn Records) -> Result<()> {
     let differs =
         |what: &str| Error::new(Reason::VerifyFailed, format!("{what} is not what was written into the export"));

@@ -19,7 +19,7 @@ use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::raft::Request;
 use crate::source::snap::Snapshot;
-use crate::source::start::Choice;
+use crate::source::start::Start;
 use crate::source::wal::Wal;
 use crate::transform::plan::plan;
 use crate::transform::policy::Policy;
@@ -231,8 +231,8 @@ impl Life {
             let file = log::snap(model.json().as_bytes(), index, 1, voters);
             Snapshot::of(Map::held(Path::new("memory.snap"), file), Interrupt::default()).unwrap()
         });
-        let choice = Choice { snapshot, member: 0, passed_over: Vec::new() };
-        Opened::held(choice, Wal::of_bytes(self.log.named()).unwrap())
+        let start = Start { snapshot, member: 0, passed_over: Vec::new() };
+        Opened::held(start, Wal::of_bytes(self.log.named()).unwrap())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::snap::Snapshot;
-use crate::source::start::Choice;
+use crate::source::start::Start;
 use crate::source::wal::Wal;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table};
@@ -72,7 +72,7 @@ pub fn replay(data: &[u8]) {
             let file = log::snap(json, SNAPSHOT_INDEX, 2, &[NODE]);
             let snapshot = Snapshot::of(Map::held(Path::new("memory.snap"), file), Interrupt::default()).unwrap();
             assert_eq!(snapshot.index, RaftIndex(SNAPSHOT_INDEX));
-            Opened::held(Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() }, wal)
+            Opened::held(Start { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() }, wal)
         }
     };
     let Ok(table) = read_table(&opened) else { return };

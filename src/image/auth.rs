@@ -1,6 +1,6 @@
-//! The auth buckets of a converted database: users and roles of the plan, encoded.
+//! The auth buckets of a converted database: the encoded users and roles of the plan.
 //!
-//! Knows v2 rights as `transform` gives them. Must not know how they came about.
+//! Knows permissions as `transform` gives them. Must not know how they were made.
 
 use super::Pair;
 use crate::error::Result;
@@ -8,10 +8,10 @@ use crate::mvcc::{FIRST_AUTH_REVISION, Permission, PermissionKind, encode_role, 
 use crate::transform::auth::{Access, Auth, Role};
 use crate::transform::permissions::Range;
 
-/// The pairs of the buckets `auth`, `authUsers` and `authRoles`, in this order.
+/// Returns the pairs of the buckets `auth`, `authUsers` and `authRoles`, in this order.
 ///
 /// # Errors
-/// Never in practice: a fault of the size computation.
+/// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
 pub fn auth_buckets(auth: &Auth) -> Result<[(&'static [u8], Vec<Pair>); 3]> {
     let mut flags = Vec::new();
     if auth.enabled {
@@ -36,7 +36,8 @@ fn encode(role: &Role) -> Result<Vec<u8>> {
     encode_role(&role.name, &permissions)
 }
 
-/// A range without a start begins at the first key that there can be; one without an end has a zero byte instead.
+/// Converts a range. A range without a start begins at the first possible key; a range without an end has a zero byte
+/// as its end.
 fn permission(range: &Range, access: Access) -> Permission<'_> {
     Permission {
         kind: match access {

@@ -1,6 +1,6 @@
-//! The three auth buckets as a whole: those of an earlier database, and others joined to them (FORMATS 7.2).
+//! The three auth buckets as a whole: those of an earlier database, joined with others (docs/formats.md 7.2).
 //!
-//! What is not changed stays byte for byte. Must not know v2, nor which side is to win where both have a name.
+//! Unchanged pairs are preserved byte for byte. Must not know v2, or which side wins if both have a name.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::mvcc::schema;
 use crate::transform::auth::Auth;
 use crate::wire::Reader;
 
-/// The user, and the role, that may do everything.
+/// The user, and the role, with all permissions.
 const ROOT: &[u8] = b"root";
 
 /// The pairs of the buckets `auth`, `authUsers` and `authRoles`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthState {
-    /// Whether authentication is on, and its revision.
+    /// The state of authentication, and its revision.
     pub flags: Vec<Pair>,
     /// Users by name.
     pub users: Vec<Pair>,
@@ -25,35 +25,35 @@ pub struct AuthState {
     pub roles: Vec<Pair>,
 }
 
-/// A user or a role, and its name.
+/// The kind and name of a user or a role.
 pub type Named = (&'static str, Vec<u8>);
 
 impl AuthState {
-    /// Users and roles that come from v2.
+    /// Encodes users and roles from v2.
     ///
     /// # Errors
-    /// Never in practice: a fault of the size computation.
+    /// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
     pub fn of(auth: &Auth) -> Result<AuthState> {
         let [(_, flags), (_, users), (_, roles)] = auth_buckets(auth)?;
         Ok(AuthState { flags, users, roles })
     }
 
-    /// Whether authentication is on.
+    /// Returns whether authentication is on.
     pub fn is_enabled(&self) -> bool {
         self.flag(schema::AUTH_ENABLED) == Some(&[1])
     }
 
-    /// Whether somebody can log in who may do everything.
+    /// Returns whether a user with all permissions can log in.
     pub fn has_administrator(&self) -> bool {
         let root = self.users.iter().find(|(name, _)| name == ROOT);
         root.is_some_and(|(_, user)| can_administer(user).unwrap_or(false))
     }
 
-    /// Both together; also the users and roles that both have, and not alike. Of these `other`'s are taken, or these here stay.
-    /// Authentication is on if it is on in one of them.
+    /// Joins both states. Also returns the users and roles that both have with different content. With `take_other`,
+    /// those of `other` replace those of `self`. Authentication is on if it is on in one of them.
     ///
     /// # Errors
-    /// Never in practice: a fault of the size computation.
+    /// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
     pub fn join(self, other: AuthState, take_other: bool) -> Result<(AuthState, Vec<Named>)> {
         let mut both = Vec::new();
         let mut changed = other.is_enabled() && !self.is_enabled();
@@ -84,7 +84,8 @@ impl AuthState {
         Ok((out, both))
     }
 
-    /// A change raises the revision, as it does in a server; one that authentication was never on in has none.
+    /// Sets the state of authentication. A change raises the revision, as in a server. Authentication that was never on
+    /// has no revision.
     fn set_flags(&mut self, enabled: bool) {
         let revision = self.flag(schema::AUTH_REVISION).and_then(|value| <[u8; 8]>::try_from(value).ok());
         let revision = revision.map(u64::from_be_bytes);
@@ -102,7 +103,7 @@ impl AuthState {
     }
 }
 
-/// `authpb.User`: has a password and the role root.
+/// Parses an `authpb.User`. Returns whether it has a password and the role root.
 fn can_administer(user: &[u8]) -> Result<bool> {
     let (mut password, mut root) = (false, false);
     let mut reader = Reader::new(user, 0);

@@ -1,7 +1,7 @@
-//! All that goes into a database: the pairs of every bucket, ready for the writer.
+//! The content of a database: the pairs of every bucket, ready for the writer.
 //!
-//! FORMATS section 9.1. The `key` bucket is encoded from the tree as it is written; the others are small and lie in memory.
-//! Must not know pages.
+//! docs/formats.md section 9.1. The `key` bucket is encoded from the tree while it is written; the other buckets are
+//! small and in memory. Must not know pages.
 
 use crate::bolt::{Bucket, OwnedRows, Rows};
 use crate::error::Result;
@@ -21,10 +21,10 @@ pub struct Content<'t, 'm> {
 }
 
 impl<'t, 'm> Content<'t, 'm> {
-    /// These keys with their leases, and nothing else but `meta`.
+    /// Creates a content with these keys and their leases, and `meta`.
     ///
     /// # Errors
-    /// Never in practice: a fault of the size computation.
+    /// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
     pub fn new(pairs: Pairs<'t, 'm>, meta: &Meta) -> Result<Self> {
         let mut content = Content { keys: KeyRows::new(&[], pairs), others: Default::default() };
         let lease = |grant: &crate::transform::lease::Grant| {
@@ -36,17 +36,17 @@ impl<'t, 'm> Content<'t, 'm> {
         Ok(content)
     }
 
-    /// Puts changes that are there already before all others; the caller has seen to it that their revisions are lower.
+    /// Puts preserved changes before all others. The caller guarantees that their revisions are lower.
     pub fn keep(&mut self, stored: &'t [Stored<'m>]) {
         self.keys = KeyRows::new(stored, self.keys.pairs());
     }
 
-    /// The changes that are kept.
+    /// Returns the preserved changes.
     pub fn stored(&self) -> &'t [Stored<'m>] {
         self.keys.stored()
     }
 
-    /// Gives a bucket other than `key` its pairs.
+    /// Sets the pairs of a bucket other than `key`.
     pub fn set(&mut self, bucket: &[u8], pairs: Vec<Pair>) {
         let place = BUCKETS.iter().position(|name| *name == bucket);
         if let Some(rows) = place.and_then(|at| self.others.get_mut(at)) {
@@ -54,7 +54,7 @@ impl<'t, 'm> Content<'t, 'm> {
         }
     }
 
-    /// Gives a bucket other than `key` more pairs.
+    /// Adds pairs to a bucket other than `key`.
     pub fn add(&mut self, bucket: &[u8], pairs: &[Pair]) {
         let place = BUCKETS.iter().position(|name| *name == bucket);
         if let Some(rows) = place.and_then(|at| self.others.get_mut(at)).filter(|_| !pairs.is_empty()) {
@@ -62,24 +62,24 @@ impl<'t, 'm> Content<'t, 'm> {
         }
     }
 
-    /// Forgets a pair of the `key` bucket when it is written: for tests of what must notice it.
+    /// Drops a pair of the `key` bucket from the output, for tests of the checks that must detect it.
     #[doc(hidden)]
     pub fn lose(&mut self, row: u64) {
         self.keys.lose(row);
     }
 
-    /// The pairs of the `key` bucket.
+    /// Returns the pairs of the `key` bucket.
     pub fn pairs(&self) -> Pairs<'t, 'm> {
         self.keys.pairs()
     }
 
-    /// The pairs of the buckets that lie in memory.
+    /// Returns the pairs of the buckets in memory.
     pub fn others(&self) -> impl Iterator<Item = (&'static [u8], &[Pair])> {
         let all = BUCKETS.into_iter().zip(&self.others);
         all.filter(|(name, _)| *name != schema::KEY).map(|(name, rows)| (name, rows.pairs()))
     }
 
-    /// All ten buckets for the writer.
+    /// Returns all ten buckets for the writer.
     pub fn buckets(&self) -> Vec<Bucket<'_>> {
         let all = BUCKETS.into_iter().zip(&self.others);
         all.map(|(name, rows)| {

@@ -1,8 +1,8 @@
-//! The `key` bucket as rows for the bbolt writer: changes that are kept as they are, and behind them each planned row, encoded
-//! straight from the node it comes from.
+//! The `key` bucket as rows for the bbolt writer: the preserved changes, then each planned row, encoded directly from
+//! its node.
 //!
-//! FORMATS section 9.2. Sizes follow from lengths alone, so pages are laid out before a value is unescaped. Knows the plan
-//! and the encoding; the pages are the writer's matter.
+//! docs/formats.md section 9.2. Sizes depend on lengths alone, so pages are laid out before any value is decoded. Knows
+//! the plan and the encoding. Must not know pages.
 
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
@@ -12,42 +12,42 @@ use crate::transform::plan::Row;
 use crate::transform::revisions::Pairs;
 use crate::wire::Writer;
 
-/// A pair of the `key` bucket of an earlier database, which is kept byte for byte.
+/// A preserved pair of the `key` bucket of an earlier database, byte for byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored<'m> {
-    /// Revision, and whether it is a deletion: 17 or 18 bytes.
+    /// The revision, and the mark of a deletion: 17 or 18 bytes.
     pub key: &'m [u8],
-    /// A `KeyValue` as it was written.
+    /// The stored `KeyValue`.
     pub value: &'m [u8],
 }
 
 /// The pairs of the `key` bucket.
 #[derive(Debug)]
 pub struct KeyRows<'t, 'm> {
-    /// Changes that are there already, in the order of their revisions, all below those of `pairs`.
+    /// The preserved changes, in the order of their revisions, all below those of `pairs`.
     stored: &'t [Stored<'m>],
     pairs: Pairs<'t, 'm>,
-    /// A row that is forgotten; only tests ask for that.
+    /// A row to drop, in tests only.
     lost: Option<u64>,
 }
 
 impl<'t, 'm> KeyRows<'t, 'm> {
-    /// These pairs behind those that are stored already.
+    /// Creates rows with these pairs after the preserved changes.
     pub fn new(stored: &'t [Stored<'m>], pairs: Pairs<'t, 'm>) -> Self {
         KeyRows { stored, pairs, lost: None }
     }
 
-    /// Forgets a row, as a fault in the writer would: for tests of what must notice it.
+    /// Drops a row, as a fault in the writer would, for tests of the checks that must detect it.
     pub(super) fn lose(&mut self, row: u64) {
         self.lost = Some(row).filter(|row| *row < self.len());
     }
 
-    /// What is encoded.
+    /// Returns the planned pairs.
     pub fn pairs(&self) -> Pairs<'t, 'm> {
         self.pairs
     }
 
-    /// What is kept.
+    /// Returns the preserved changes.
     pub fn stored(&self) -> &'t [Stored<'m>] {
         self.stored
     }
@@ -78,7 +78,7 @@ impl<'t, 'm> KeyRows<'t, 'm> {
     }
 }
 
-/// What stands in a row.
+/// The content of a row.
 enum At<'t, 'm> {
     Stored(Stored<'m>),
     Planned(&'t Row),
@@ -90,7 +90,7 @@ impl Rows for KeyRows<'_, '_> {
     }
 
     fn key_len(&self, row: u64) -> u32 {
-        // Most databases keep nothing.
+        // Most databases have no preserved changes.
         let kept = if self.stored.is_empty() { None } else { self.at(row) };
         match kept {
             Some(At::Stored(stored)) => u32::try_from(stored.key.len()).unwrap_or(u32::MAX),
@@ -136,5 +136,5 @@ fn copy(from: &[u8], to: &mut [u8]) -> Result<()> {
 }
 
 fn changed() -> Error {
-    Error::new(Reason::Internal, "a node does not have the length that it was laid out with")
+    Error::new(Reason::Internal, "expected a node of the length in the layout, found another")
 }

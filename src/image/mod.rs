@@ -1,7 +1,7 @@
 //! The content of a v3 database: every bucket with its rows, in the order in which bbolt stores them.
 //!
-//! Takes numbered rows of the plan, leases, users, roles and preserved v3 data, and gives `bolt` one list of buckets. Encodes with
-//! `mvcc`. Must not know pages, files, or why a row is there.
+//! Takes numbered rows of the plan, leases, users, roles and preserved v3 data, and gives `bolt` one list of buckets.
+//! Encodes with `mvcc`. Must not know pages, files, or the reason for a row.
 
 mod auth;
 mod auth_merge;

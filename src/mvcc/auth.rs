@@ -1,21 +1,21 @@
-//! `authpb`: users, roles and permissions as the auth buckets store them (FORMATS section 7.2).
+//! `authpb`: the users, roles and permissions in the auth buckets (docs/formats.md section 7.2).
 //!
-//! Canonical proto3 as etcd writes it. Must not know v2, nor which keys a permission is for.
+//! The encoding is canonical proto3, as in etcd. Must not know v2, or which keys a permission is for.
 
 use crate::error::Result;
 use crate::wire::{Writer, bytes_field_len, varint_field_len};
 
-/// The value of `authRevision` right after authentication is enabled. etcd itself sets it at boot where it is missing.
+/// The value of `authRevision` directly after authentication is enabled. etcd sets it at its start if it is missing.
 pub const FIRST_AUTH_REVISION: u64 = 1;
 
 /// A permission of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permission<'a> {
-    /// What it allows.
+    /// The allowed access.
     pub kind: PermissionKind,
     /// The first key.
     pub key: &'a [u8],
-    /// The first key after the range. Empty: `key` alone. One zero byte: no end.
+    /// The first key after the range. Empty: only `key`. One zero byte: no end.
     pub range_end: &'a [u8],
 }
 
@@ -33,13 +33,13 @@ pub enum PermissionKind {
 /// Encodes an `authpb.User`. An empty password hash means that the user cannot log in with a password.
 ///
 /// # Errors
-/// Never in practice: a fault of the size computation.
+/// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
 pub fn encode_user<'a>(
     name: &'a [u8],
     password: &'a [u8],
     roles: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<u8>> {
-    // UserAddOptions{no_password: true}; 3.4 knows it, and older servers ignore it.
+    // UserAddOptions{no_password: true}; 3.4 and later know it, and older servers ignore it.
     let options: &[u8] = if password.is_empty() { &[0x08, 1] } else { &[] };
     let mut fields = vec![(1, name), (2, password)];
     fields.extend(roles.into_iter().map(|role| (3, role)));
@@ -50,7 +50,7 @@ pub fn encode_user<'a>(
 /// Encodes an `authpb.Role`.
 ///
 /// # Errors
-/// Never in practice: a fault of the size computation.
+/// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
 pub fn encode_role(name: &[u8], permissions: &[Permission<'_>]) -> Result<Vec<u8>> {
     let permissions: Vec<Vec<u8>> = permissions.iter().map(encode_permission).collect::<Result<_>>()?;
     let mut fields = vec![(1, name)];
@@ -58,7 +58,7 @@ pub fn encode_role(name: &[u8], permissions: &[Permission<'_>]) -> Result<Vec<u8
     message(&fields)
 }
 
-/// `authpb.Permission`.
+/// Encodes an `authpb.Permission`.
 fn encode_permission(permission: &Permission<'_>) -> Result<Vec<u8>> {
     let Permission { key, range_end, .. } = *permission;
     let kind = match permission.kind {
@@ -76,7 +76,7 @@ fn encode_permission(permission: &Permission<'_>) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// A message of bytes fields; empty ones are left out.
+/// Encodes a message of bytes fields, without empty ones.
 fn message(fields: &[(u32, &[u8])]) -> Result<Vec<u8>> {
     let mut buffer = vec![0; fields.iter().map(|(_, bytes)| bytes_field_len(bytes.len())).sum()];
     let mut writer = Writer::new(&mut buffer);

@@ -1,8 +1,8 @@
 //! The checksums that etcd computes over a backend: HashKV and the hash of `snapshot status`.
 //!
-//! FORMATS sections 10.1 and 10.3. Both are CRC-32C over bucket names and raw pairs, so both can be taken while pairs are
-//! written or read, in parts that are joined afterwards. Must not know where pairs come from; which pairs a compaction
-//! has taken away is for the caller to say.
+//! docs/formats.md sections 10.1 and 10.3. Both are CRC-32C over bucket names and raw pairs. So both can be computed
+//! while pairs are written or read, in parts that are joined later. Must not know where pairs come from. The caller
+//! decides which pairs a compaction removed.
 
 use super::revision::RevisionKey;
 use super::schema;
@@ -29,43 +29,43 @@ pub struct HashKv {
 }
 
 impl HashKv {
-    /// HashKV: of the `key` bucket.
-    #[allow(clippy::new_without_default, reason = "a default would not say that the bucket's name is hashed in")]
+    /// Starts HashKV, the hash of the `key` bucket.
+    #[allow(clippy::new_without_default, reason = "a default would not show that the hash covers the bucket's name")]
     pub fn new() -> Self {
         Self::of_bucket(schema::KEY)
     }
 
-    /// Of any bucket, to be joined to a [`StatusHash`].
+    /// Starts the hash of any bucket, to join it to a [`StatusHash`].
     pub fn of_bucket(name: &[u8]) -> Self {
         let mut hash = Self::part();
         hash.record(name);
         hash
     }
 
-    /// Of some consecutive pairs, to be joined to those before them.
+    /// Starts the hash of some consecutive pairs, to join it to the pairs before them.
     pub fn part() -> Self {
         HashKv { crc: 0, len: 0 }
     }
 
-    /// Takes in the next pair.
+    /// Adds the next pair.
     pub fn update(&mut self, key: &[u8], value: &[u8]) {
         self.record(key);
         self.record(value);
     }
 
-    /// Takes in a pair whose key and value stand side by side.
+    /// Adds a pair whose key and value are adjacent.
     pub fn record(&mut self, record: &[u8]) {
         self.crc = crc32c::crc32c_append(self.crc, record);
         self.len += record.len();
     }
 
-    /// Takes in the pairs of a part that follow those taken in so far.
+    /// Adds the pairs of a part that follow the pairs so far.
     pub fn join(&mut self, part: &HashKv) {
         self.crc = crc32c::crc32c_combine(self.crc, part.crc, part.len);
         self.len += part.len;
     }
 
-    /// The checksum.
+    /// Returns the checksum.
     pub fn finish(&self) -> u32 {
         self.crc
     }
@@ -76,30 +76,31 @@ impl HashKv {
 pub struct StatusHash(HashKv);
 
 impl StatusHash {
-    /// Before the first bucket.
+    /// Starts the hash before the first bucket.
     #[allow(clippy::new_without_default, reason = "as for HashKv")]
     pub fn new() -> Self {
         StatusHash(HashKv::part())
     }
 
-    /// Takes in the next bucket; for `key` that is [`HashKv::new`] over all its pairs.
+    /// Adds the next bucket; for `key` that is [`HashKv::new`] over all its pairs.
     pub fn join(&mut self, bucket: &HashKv) {
         self.0.join(bucket);
     }
 
-    /// The checksum.
+    /// Returns the checksum.
     pub fn finish(&self) -> u32 {
         self.0.finish()
     }
 }
 
-/// Whether HashKV at the current revision takes in a pair of a store compacted at `compacted` (FORMATS 10.1, 2).
+/// Returns whether HashKV at the current revision covers a pair of a store compacted at `compacted` (docs/formats.md
+/// 10.1, 2).
 ///
-/// `kept` says whether a compaction at the current revision would keep the pair, which is so of the last change of each key
-/// that is not deleted; and it says yes of every pair if there is no such key.
-pub fn is_hashed(key: RevisionKey, compacted: Option<Revision>, kept: impl FnOnce() -> bool) -> bool {
+/// `retained` returns whether a compaction at the current revision would retain the pair. That holds for the last
+/// change of each live key, and for every pair if there is no live key.
+pub fn is_hashed(key: RevisionKey, compacted: Option<Revision>, retained: impl FnOnce() -> bool) -> bool {
     match compacted {
-        Some(compacted) if key.main <= compacted => kept() && !(key.tombstone && key.main == compacted),
+        Some(compacted) if key.main <= compacted => retained() && !(key.tombstone && key.main == compacted),
         _ => true,
     }
 }

@@ -1,7 +1,8 @@
-//! `mvccpb.KeyValue`: what the `key` bucket stores under a revision.
+//! `mvccpb.KeyValue`: the value in the `key` bucket for a revision.
 //!
-//! FORMATS section 9.2. Written canonically (ascending fields, defaults left out, shortest varints), for HashKV hashes the
-//! stored bytes; read without copying, unknown fields skipped, as etcd's own decoder does. Must not know pages or buckets.
+//! docs/formats.md section 9.2. The encoding is canonical (ascending fields, no defaults, shortest varints), because
+//! HashKV covers the stored bytes. The decoder copies nothing and skips unknown fields, like etcd's. Must not know
+//! pages or buckets.
 
 use crate::error::Result;
 use crate::ids::{LeaseId, Revision};
@@ -16,16 +17,16 @@ pub struct KeyValue<'a> {
     pub create_revision: Revision,
     /// Main revision of this change.
     pub mod_revision: Revision,
-    /// Changes since the key was created, this one included.
+    /// Number of changes since the creation, with this one.
     pub version: i64,
     /// The value.
     pub value: &'a [u8],
-    /// The lease that the key is attached to; 0 for none.
+    /// The lease of the key; 0 for none.
     pub lease: LeaseId,
 }
 
 impl<'a> KeyValue<'a> {
-    /// Bytes of its encoding.
+    /// Returns the length of its encoding in bytes.
     pub fn encoded_len(&self) -> usize {
         key_value_len(
             self.key.len(),
@@ -52,10 +53,10 @@ impl<'a> KeyValue<'a> {
         writer.finish()
     }
 
-    /// Reads a message whose first byte stands at `base` of its file.
+    /// Decodes a message whose first byte is at offset `base` of its file.
     ///
     /// # Errors
-    /// The bytes are no such message.
+    /// The bytes are not such a message.
     pub fn decode(message: &'a [u8], base: u64) -> Result<Self, WireError> {
         let mut kv = KeyValue::default();
         let mut reader = Reader::new(message, base);
@@ -74,7 +75,7 @@ impl<'a> KeyValue<'a> {
     }
 }
 
-/// Bytes that a [`KeyValue`] with a key and a value of these lengths takes.
+/// Returns the encoded length of a [`KeyValue`] with a key and a value of these lengths, in bytes.
 pub fn key_value_len(
     key_len: usize,
     value_len: usize,

@@ -1,6 +1,6 @@
-//! `leasepb.Lease`, the values of the `lease` bucket, and their keys.
+//! `leasepb.Lease`: the keys and values of the `lease` bucket.
 //!
-//! FORMATS section 9.4. Must not know which keys a lease is attached to, nor how its length was found.
+//! docs/formats.md section 9.4. Must not know which keys have a lease, or how its length was computed.
 
 use crate::error::Result;
 use crate::ids::LeaseId;
@@ -11,27 +11,27 @@ use crate::wire::{Reader, WireError, Writer, varint_field_len};
 pub struct Lease {
     /// Its id, which is also its key in the bucket.
     pub id: LeaseId,
-    /// Granted seconds.
+    /// The granted time in seconds.
     pub ttl: i64,
-    /// Seconds left at the last checkpoint; 0 for none.
+    /// The remaining seconds at the last checkpoint; 0 for none.
     pub remaining_ttl: i64,
 }
 
 impl Lease {
-    /// Its key in the `lease` bucket.
+    /// Returns its key in the `lease` bucket.
     pub fn key(&self) -> [u8; 8] {
         self.id.0.to_be_bytes()
     }
 
-    /// The id that a key of the `lease` bucket stands for.
+    /// Decodes the id in a key of the `lease` bucket.
     pub fn decode_key(key: &[u8]) -> Option<LeaseId> {
         <[u8; 8]>::try_from(key).ok().map(|key| LeaseId(i64::from_be_bytes(key)))
     }
 
-    /// Its value in the `lease` bucket.
+    /// Returns its value in the `lease` bucket.
     ///
     /// # Errors
-    /// Never in practice: a fault of the size computation.
+    /// [`Reason::Internal`](crate::error::Reason::Internal) for a wrong size computation, which cannot happen.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let fields = [(1, self.id.0), (2, self.ttl), (3, self.remaining_ttl)];
         let len = fields.iter().map(|(_, value)| varint_field_len(value.cast_unsigned())).sum();
@@ -44,10 +44,10 @@ impl Lease {
         Ok(buffer)
     }
 
-    /// Reads a value whose first byte stands at `base` of its file.
+    /// Decodes a value whose first byte is at offset `base` of its file.
     ///
     /// # Errors
-    /// The bytes are no such message.
+    /// The bytes are not such a message.
     pub fn decode(message: &[u8], base: u64) -> Result<Self, WireError> {
         let mut lease = Lease::default();
         let mut reader = Reader::new(message, base);

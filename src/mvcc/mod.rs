@@ -1,4 +1,4 @@
-//! What an etcd v3 backend stores in its buckets, and the checksums over it. Knows no pages.
+//! The codec of the buckets of an etcd v3 backend, and the checksums over them. Must not know pages, plans or v2.
 
 mod auth;
 mod hash;

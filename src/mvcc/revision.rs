@@ -1,6 +1,6 @@
-//! Keys of the `key` bucket: a revision, and whether the key was deleted at it.
+//! Keys of the `key` bucket: a revision, with a mark for a deletion.
 //!
-//! FORMATS section 9.2. Must not know what is stored under such a key.
+//! docs/formats.md section 9.2. Must not know the value of such a key.
 //!
 //! ```text
 //! ┌─────────────────┬─────┬─────────────────┬─────┐
@@ -10,27 +10,27 @@
 
 use crate::ids::Revision;
 
-/// Bytes of a revision; those of the key of a put.
+/// Length of a revision, and of the key of a put, in bytes.
 pub const REVISION_LEN: u32 = 17;
 
 /// The key of one change in the `key` bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RevisionKey {
-    /// The transaction.
+    /// The main revision: the transaction.
     pub main: Revision,
-    /// The change in the transaction, from 0.
+    /// The sub revision: the change in the transaction, from 0.
     pub sub: i64,
     /// Whether the change is a deletion.
     pub tombstone: bool,
 }
 
 impl RevisionKey {
-    /// The key of a put.
+    /// Returns the key of a put.
     pub fn put(main: Revision, sub: i64) -> Self {
         RevisionKey { main, sub, tombstone: false }
     }
 
-    /// The first 17 bytes: all of a put's key, and the form in which the compaction marks are stored.
+    /// Returns the first 17 bytes: the whole key of a put, and the form of the compaction marks.
     ///
     /// ```
     /// use etcdlift::{ids::Revision, mvcc::RevisionKey};
@@ -42,7 +42,7 @@ impl RevisionKey {
         [a, b, c, d, e, f, g, h, b'_', i, j, k, l, m, n, o, p]
     }
 
-    /// Reads a key of the `key` bucket; `None` for what is none: another length or separator, or a negative number.
+    /// Decodes a key of the `key` bucket. Returns `None` for another length or separator, or a negative number.
     pub fn decode(key: &[u8]) -> Option<Self> {
         let (main, rest) = key.split_first_chunk::<8>()?;
         let (separator, rest) = rest.split_first()?;

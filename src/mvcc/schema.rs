@@ -1,13 +1,14 @@
 //! The buckets of an etcd v3 backend and the pairs of `meta`: names, order and encoding.
 //!
-//! FORMATS sections 9.1 and 9.3, and the keys of 7.2 and 9.6. Must not know pages, nor whence the numbers come.
+//! docs/formats.md sections 9.1 and 9.3, and the keys of 7.2 and 9.6. Must not know pages, or where the numbers come
+//! from.
 
 use super::revision::RevisionKey;
 use crate::ids::{RaftIndex, Revision, Term};
 
 /// Alarms.
 pub const ALARM: &[u8] = b"alarm";
-/// Whether authentication is on, and its revision.
+/// The state of authentication, and its revision.
 pub const AUTH: &[u8] = b"auth";
 /// Roles by name.
 pub const AUTH_ROLES: &[u8] = b"authRoles";
@@ -32,33 +33,33 @@ pub const BUCKETS: [&[u8]; 10] =
 
 /// Key in `meta`: raft index of the last applied entry, u64 BE.
 pub const CONSISTENT_INDEX: &[u8] = b"consistent_index";
-/// Key in `meta`: its term, u64 BE.
+/// Key in `meta`: the term of that entry, u64 BE.
 pub const TERM: &[u8] = b"term";
-/// Key in `meta`: the revision that a compaction was begun at.
+/// Key in `meta`: the revision of the last scheduled compaction.
 pub const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
-/// Key in `meta`: the revision that a compaction was ended at.
+/// Key in `meta`: the revision of the last finished compaction.
 pub const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
-/// Key in `meta`: the version of the storage, as text.
+/// Key in `meta`: the storage version, as text.
 pub const STORAGE_VERSION: &[u8] = b"storageVersion";
-/// Key in `meta`: raft's configuration, as JSON.
+/// Key in `meta`: the raft configuration, as JSON.
 pub const CONF_STATE: &[u8] = b"confState";
 /// Key in `auth`: one byte, 1 for on.
 pub const AUTH_ENABLED: &[u8] = b"authEnabled";
 /// Key in `auth`: u64 BE.
 pub const AUTH_REVISION: &[u8] = b"authRevision";
-/// Key in `cluster`: the version of the cluster, as text.
+/// Key in `cluster`: the cluster version, as text.
 pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 
-/// The pairs of `meta` that this program writes; one image suits 3.4 to 3.7 (FORMATS 9.7).
+/// The pairs of `meta` that etcdlift writes; one form suits 3.4 to 3.7 (docs/formats.md 9.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// Raft index of the last applied entry.
     pub consistent_index: RaftIndex,
-    /// Its term; left out if 0.
+    /// The term of that entry; left out if 0.
     pub term: Term,
-    /// Where a compaction was begun.
+    /// The revision of the scheduled compaction.
     pub scheduled_compact: Option<Revision>,
-    /// Where a compaction was ended.
+    /// The revision of the finished compaction.
     pub finished_compact: Option<Revision>,
 }
 
@@ -66,7 +67,7 @@ impl Meta {
     /// The keys of these pairs.
     pub const KEYS: [&[u8]; 4] = [CONSISTENT_INDEX, FINISHED_COMPACT, SCHEDULED_COMPACT, TERM];
 
-    /// The pairs in the order of their keys.
+    /// Returns the pairs in the order of their keys.
     pub fn pairs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let compact = |revision: Revision| RevisionKey::put(revision, 0).to_bytes().to_vec();
         let term = (self.term != Term(0)).then(|| self.term.0.to_be_bytes().to_vec());

@@ -1,6 +1,6 @@
 //! Output files: the checked, atomic writer, and the form of a snapshot file.
 //!
-//! Knows bytes, offsets and checksums; nothing of pages, keys or etcd beyond the sha256 trailer.
+//! Knows bytes, offsets and checksums. Must not know pages, keys, or anything of etcd except the SHA-256 trailer.
 
 pub mod naming;
 pub mod report_file;

@@ -1,7 +1,8 @@
-//! The last step of a file: its name. Every file is whole and on disk under a temporary name before; a name can be taken back.
+//! The last step of a file: its name. Before it, every file is complete and on disk under a temporary name. A name can
+//! be taken back.
 //!
-//! What is replaced keeps a second, temporary name until all files of a run have theirs, so that a failure restores it. Must
-//! not know what the files are.
+//! A replaced file has a second, temporary name until all files of a run have their names, so that a failure restores
+//! it. Must not know what the files are.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +19,7 @@ use crate::source::watch::Identity;
 const PREFIX: &str = ".etcdlift-";
 const SUFFIX: &str = ".tmp";
 
-/// A file that has its name.
+/// A file under its final name.
 #[derive(Debug)]
 pub struct Named {
     path: PathBuf,
@@ -40,16 +41,16 @@ pub enum Before {
     /// Nothing, or something that may not give way: the name must be free.
     #[default]
     Nothing,
-    /// This regular file, as it is now.
+    /// This regular file, in its present state.
     File(Identity),
 }
 
 impl Before {
-    /// Looks at a path. Without `overwrite`, nothing gives way.
+    /// Examines a path. Without `overwrite`, no file may be replaced.
     ///
     /// # Errors
-    /// Something other than a regular file is there ([`Reason::OutputExists`]), another process has locked it
-    /// ([`Reason::Locked`]), or it cannot be looked at ([`Reason::OutputFailed`]).
+    /// [`Reason::OutputExists`] if something other than a regular file exists; [`Reason::Locked`] if another process
+    /// has locked it; [`Reason::OutputFailed`] if it cannot be examined.
     pub fn at(path: &Path, overwrite: bool) -> Result<Before> {
         if !overwrite {
             return Ok(Before::Nothing);
@@ -61,7 +62,7 @@ impl Before {
             found => found.map_err(|e| Error::io(Reason::OutputFailed, path, "look at what is there", e))?,
         };
         if !found.is_file() {
-            return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path));
+            return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path).hint(ANOTHER_NAME));
         }
         let in_use = lock::is_locked(path);
         if in_use.map_err(|e| Error::io(Reason::OutputFailed, path, "see whether another process has locked it", e))? {
@@ -83,10 +84,13 @@ impl Before {
     }
 }
 
-/// Said of a target that is there and is neither a file nor a directory.
-pub(crate) const NOT_REGULAR: &str = "it exists and is no regular file: name another one";
+/// The message for a target that is neither a file nor a directory.
+pub(crate) const NOT_REGULAR: &str = "it exists and is not a regular file";
 
-/// A builder of temporary files: hidden, and only their owner may read them.
+/// The hint for a target that must not be replaced.
+pub(crate) const ANOTHER_NAME: &str = "give another name";
+
+/// Returns a builder of temporary files: hidden, and readable only by their owner.
 pub fn temporary() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
@@ -94,11 +98,11 @@ pub fn temporary() -> tempfile::Builder<'static, 'static> {
 }
 
 impl Named {
-    /// Gives a temporary file the name `path`, in place of the file that stood there before.
+    /// Renames a temporary file to `path`, in place of the previous file.
     ///
     /// # Errors
-    /// What is there is not what was there before ([`Reason::OutputExists`]), another process has locked it
-    /// ([`Reason::Locked`]), or the operating system fails ([`Reason::OutputFailed`]). Then nothing has changed.
+    /// [`Reason::OutputExists`] if the previous file changed; [`Reason::Locked`] if another process has locked it;
+    /// [`Reason::OutputFailed`]. Then nothing has changed.
     pub fn give(temp: TempPath, path: &Path, before: Before) -> Result<Named> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::AlreadyExists => appeared(path),
@@ -148,12 +152,12 @@ impl Named {
         }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Syncs the directory, so that the name is on disk as well.
+    /// Syncs the directory, so that the name is on disk.
     ///
     /// # Errors
     /// The operating system fails.
@@ -161,14 +165,14 @@ impl Named {
         sync_directory_of(&self.path)
     }
 
-    /// Takes the name back: what had it before has it again, or nothing.
+    /// Takes the name back and restores the previous file.
     pub fn undo(self) {
         let now = fs::symlink_metadata(&self.path).ok().map(|found| Identity::of(&found).file);
         if now != self.file {
             // Another run has replaced it meanwhile.
             return;
         }
-        // Whoever calls this has an error to tell already, and a failure here changes nothing about it.
+        // The caller already has an error to report, and a failure here does not change it.
         let _ = match self.replaced {
             Replaced::Nothing => fs::remove_file(&self.path),
             Replaced::File(second) => second.persist(&self.path).map_err(|e| e.error),
@@ -209,19 +213,19 @@ fn appeared(path: &Path) -> Error {
     Error::new(Reason::OutputExists, message).in_file(path)
 }
 
-/// Syncs the directory that a path is in.
+/// Syncs the directory that contains a path.
 ///
 /// # Errors
 /// The operating system fails.
 pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     match File::open(directory_of(path))?.sync_all() {
-        // Some network file systems have no sync of a directory.
+        // Some network file systems cannot sync a directory.
         Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
         synced => synced,
     }
 }
 
-/// The directory that a path is in.
+/// Returns the directory that contains a path.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -317,7 +321,7 @@ mod tests {
         fs::write(&path, "theirs").unwrap();
         appeared(before);
         let before = Before::at(&path, true).unwrap();
-        // Another run replaces it, and so does its owner who writes into it.
+        // Another run replaces it, or its owner writes into it.
         temp(dir.path(), "theirs").persist(&path).unwrap();
         appeared(before);
         let before = Before::at(&path, true).unwrap();

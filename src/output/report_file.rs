@@ -1,7 +1,7 @@
-//! A report on disk: where it goes, what stands there already, and that it is written whole or not at all.
+//! A report on disk: its path, the existing file there, and an atomic write.
 //!
-//! It is made under a temporary name and gets its name with the output; a pipe or a device is refused. Of an earlier report it
-//! reads whether that run made an output, and nothing else.
+//! The report is written under a temporary name and gets its name together with the output. A pipe or a device is
+//! refused. Of an earlier report, only its output is read.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::display::write_indented_json;
 use crate::error::{Error, Reason, Result};
 use crate::options::ConvertOptions;
-use crate::output::naming::{Before, NOT_REGULAR};
+use crate::output::naming::{ANOTHER_NAME, Before, NOT_REGULAR};
 use crate::output::sidecar::Sidecar;
 use crate::output::targets::followed;
 
-/// The JSON text of a report or an inspection, indented, with a newline at its end.
+/// Returns the JSON text of a report or an inspection, indented, with a newline at its end.
 ///
 /// # Errors
-/// A value cannot be JSON; an internal error.
+/// [`Reason::Internal`] if a value cannot be JSON.
 pub fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut json = Vec::new();
     write_indented_json(&mut json, value)
@@ -28,42 +28,42 @@ pub fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Where the report of a run goes.
+/// The destination of a run's report.
 #[derive(Debug)]
 pub struct Place {
-    /// The path as it was named.
+    /// The path as the operator named it.
     path: PathBuf,
-    /// Where the file is or will be: links are followed.
+    /// The path after all links.
     file: PathBuf,
     earlier: Earlier,
-    /// What stands there, if it may give way.
+    /// The existing file, if it may be replaced.
     before: Before,
 }
 
-/// What stands there.
+/// The existing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Earlier {
     Nothing,
-    /// A report of a run that made no output, or an empty file.
+    /// A report of a run without an output, or an empty file.
     NoOutput,
-    /// A report of a run that made an output with this sha256.
+    /// A report of a run whose output has this SHA-256.
     Output(String),
 }
 
 impl Place {
-    /// Looks before the work begins at where the report of a run goes; `None`: to no file.
+    /// Examines the destination of the report before the work begins; `None`: there is no file.
     ///
     /// # Errors
-    /// The path is a directory, or its directory cannot take a file ([`Reason::OutputFailed`]); a file is there and is no
-    /// report, or one that the options do not allow to replace, or a pipe or a device ([`Reason::OutputExists`]); another
-    /// process has locked it ([`Reason::Locked`]).
+    /// [`Reason::OutputFailed`] if the path is a directory, or a file cannot be created in its directory.
+    /// [`Reason::OutputExists`] if it is a file without a report, a report that the options do not allow to replace, a
+    /// pipe or a device. [`Reason::Locked`] if another process has locked it.
     pub fn of(options: &ConvertOptions) -> Result<Option<Place>> {
         let Some(path) = &options.report else { return Ok(None) };
         let (file, earlier) = match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(failed(path, io::Error::from(io::ErrorKind::IsADirectory))),
             Ok(found) if !found.is_file() => {
-                let message = format!("{NOT_REGULAR}, or `-` for standard output");
-                return Err(Error::new(Reason::OutputExists, message).in_file(path));
+                let hint = "give another name, or `-` for standard output";
+                return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path).hint(hint));
             }
             Ok(_) => (fs::canonicalize(path).map_err(|e| failed(path, e))?, earlier(path)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => (followed(path), Earlier::Nothing),
@@ -72,21 +72,21 @@ impl Place {
         let replace = may_replace(options, &earlier).map_err(|e| e.in_file(path))?;
         let before = Before::at(&file, replace)?;
         let place = Place { path: path.clone(), file, earlier, before };
-        // A place that cannot take it is known now, and not after the work.
+        // A destination that cannot be written is refused before the work.
         place.begin().map(drop)?;
         Ok(Some(place))
     }
 
-    /// The path as it was named.
+    /// Returns the path as the operator named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the report of a run goes there that makes an output with this sha256, or none. The report of an output does not
-    /// give way to that of a run without one, nor to one that tells the same.
+    /// Returns whether to write the report of a run whose output has this SHA-256, or that has no output. The report of
+    /// an output is not replaced by that of a run without one, or by one with the same output.
     ///
     /// # Errors
-    /// It would have to give way, and the options do not allow that ([`Reason::OutputExists`]).
+    /// [`Reason::OutputExists`] if it must be replaced, but the options do not allow that.
     pub fn takes(&self, sha256: Option<&str>) -> Result<bool> {
         match (&self.earlier, sha256) {
             (Earlier::Nothing | Earlier::NoOutput, _) => Ok(true),
@@ -94,16 +94,17 @@ impl Place {
             (Earlier::Output(_), Some(_)) if self.before != Before::Nothing => Ok(true),
             (Earlier::Output(earlier), Some(now)) if earlier == now => Ok(false),
             (Earlier::Output(_), Some(_)) => {
-                let message = "the report tells of another output than this run makes: remove it or name another one";
-                Err(Error::new(Reason::OutputExists, message).in_file(&self.path))
+                let message = "the report is that of another output than this run makes";
+                let error = Error::new(Reason::OutputExists, message).in_file(&self.path);
+                Err(error.hint("remove it, or give another name"))
             }
         }
     }
 
-    /// Writes a report: all but the name of its file.
+    /// Writes a report completely; only its final name is missing.
     ///
     /// # Errors
-    /// The operating system fails ([`Reason::OutputFailed`]); what was there is there still.
+    /// [`Reason::OutputFailed`]; the existing file is unchanged.
     pub fn write(&self, json: &[u8]) -> Result<Sidecar> {
         let mut file = self.begin()?;
         let write = |out: &mut dyn Write| out.write_all(json).and_then(|()| out.flush());
@@ -117,20 +118,20 @@ impl Place {
     }
 }
 
-/// Whether a run may replace what stands at its report's place; refuses one that would have to and may not.
+/// Returns whether a run may replace the existing report. Refuses a run that would have to, but may not.
 fn may_replace(options: &ConvertOptions, earlier: &Earlier) -> Result<bool> {
     match earlier {
         Earlier::Nothing => Ok(false),
         _ if options.overwrite => Ok(true),
-        // Nothing was made yet: this run is the next attempt.
+        // Nothing was written yet: this run is the next attempt.
         Earlier::NoOutput if options.skip_existing => Ok(true),
-        // It is what the output is compared with.
+        // The output is compared with it.
         Earlier::Output(_) if options.skip_existing => Ok(false),
-        _ => Err(Error::new(Reason::OutputExists, "the report exists; give --overwrite to replace it")),
+        _ => Err(Error::new(Reason::OutputExists, "the report exists").hint("give --overwrite to replace it")),
     }
 }
 
-/// What every report of etcdlift has, of any version.
+/// The fields that every report of etcdlift has, of any version.
 #[derive(Deserialize)]
 struct Stub {
     #[serde(rename = "schema")]
@@ -158,7 +159,7 @@ struct StubOptions {
 }
 
 fn earlier(path: &Path) -> Result<Earlier> {
-    let unreadable = |e| Error::io(Reason::OutputExists, path, "read what is there", e);
+    let unreadable = |e| Error::io(Reason::OutputExists, path, "read the existing file", e);
     let file = File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.len() == 0 {
         return Ok(Earlier::NoOutput);
@@ -168,8 +169,8 @@ fn earlier(path: &Path) -> Result<Earlier> {
         Ok(_) => Ok(Earlier::NoOutput),
         Err(e) if e.is_io() => Err(unreadable(e.into())),
         Err(_) => {
-            let message = "the file is no report of etcdlift, and is never replaced by one: name another one";
-            Err(Error::new(Reason::OutputExists, message).in_file(path))
+            let message = "the file is no report of etcdlift, and is never replaced by one";
+            Err(Error::new(Reason::OutputExists, message).in_file(path).hint(ANOTHER_NAME))
         }
     }
 }
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
     use crate::report::{OutputFacts, Report};
 
-    /// The report of a run that made an output, or did not.
+    /// Returns the report of a run with or without an output.
     fn report(output: bool, dry_run: bool) -> Vec<u8> {
         let mut report = Report::new(&ConvertOptions { dry_run, ..ConvertOptions::new("a", "b") });
         report.output = output.then(|| OutputFacts { sha256: "00ff".into(), ..OutputFacts::default() });
@@ -197,7 +198,7 @@ mod tests {
     fn refusal(options: &ConvertOptions) -> String {
         let error = Place::of(options).unwrap_err();
         assert_eq!(error.reason(), Reason::OutputExists, "{error}");
-        error.message().to_string()
+        format!("{} ({})", error.message(), error.hint_text().unwrap())
     }
 
     fn put(place: &Place, json: &[u8]) {
@@ -211,7 +212,7 @@ mod tests {
         std::os::unix::fs::symlink("r.json", &link).unwrap();
         put(&Place::of(&options(&link, false)).unwrap().unwrap(), &report(true, false));
         assert_eq!(fs::read(&file).unwrap(), report(true, false), "the link leads there");
-        assert_eq!(refusal(&options(&link, false)), "the report exists; give --overwrite to replace it");
+        assert_eq!(refusal(&options(&link, false)), "the report exists (give --overwrite to replace it)");
         let place = Place::of(&options(&link, true)).unwrap().unwrap();
         assert!(place.takes(Some("00")).unwrap() && !place.takes(None).unwrap());
         put(&place, b"new");
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn a_device_is_refused() {
         for overwrite in [false, true] {
-            assert!(refusal(&options(Path::new("/dev/null"), overwrite)).contains("no regular file"));
+            assert!(refusal(&options(Path::new("/dev/null"), overwrite)).contains("not a regular file"));
         }
     }
 

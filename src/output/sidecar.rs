@@ -1,7 +1,7 @@
-//! Files that are made beside the output: each gets its name together with it, or not at all.
+//! Sidecar files of the output: each gets its name together with the output, or not at all.
 //!
-//! A temporary file in the same directory takes the content and is synced; when the output is about to get its name, these
-//! get theirs, and lose them again if the output does not. Must not know what stands in them.
+//! A temporary file in the same directory receives the content and is synced. The sidecar files get their names
+//! directly before the output, and lose them if the output fails. Must not know their content.
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::naming::{Before, Named, directory_of, temporary};
 use crate::error::{Error, Reason, Result};
 
-/// A file in the making.
+/// A sidecar file in progress.
 #[derive(Debug)]
 pub struct Sidecar {
     path: PathBuf,
@@ -28,7 +28,7 @@ impl Sidecar {
     /// ([`Reason::OutputFailed`]).
     pub fn create(path: &Path, before: Before) -> Result<Sidecar> {
         before.check(path)?;
-        Sidecar::begin(path, before).map_err(|e| failed(path, "create a temporary file beside it", e))
+        Sidecar::begin(path, before).map_err(|e| failed(path, "create a temporary file in its directory", e))
     }
 
     /// [`Sidecar::create`] without that check.
@@ -40,12 +40,12 @@ impl Sidecar {
         Ok(Sidecar { path: path.to_path_buf(), before, temp })
     }
 
-    /// The name that it will have.
+    /// Returns its future name.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The temporary file, for whoever writes by path.
+    /// Returns the temporary file, for code that writes by path.
     pub fn temp_path(&self) -> &Path {
         self.temp.path()
     }
@@ -53,32 +53,32 @@ impl Sidecar {
     /// Writes the content.
     ///
     /// # Errors
-    /// What `write` returned, with the file named; the operating system fails ([`Reason::OutputFailed`]).
+    /// That of `write`, with the file; [`Reason::OutputFailed`].
     pub fn write(&mut self, write: impl FnOnce(&mut dyn io::Write) -> Result<()>) -> Result<()> {
         let mut writer = BufWriter::with_capacity(1 << 20, self.temp.as_file_mut());
         write(&mut writer)?;
         io::Write::flush(&mut writer).map_err(|e| failed(&self.path, "write", e))
     }
 
-    /// An error of writing this file.
+    /// Returns an error for a failed write of this file.
     pub fn failed(&self, e: io::Error) -> Error {
         failed(&self.path, "write", e)
     }
 
-    /// Brings all of the content to disk: what is left to do is its name.
+    /// Syncs the content to disk. After that, only the name is missing.
     ///
     /// # Errors
     /// The operating system fails.
     pub fn sync(&self) -> Result<()> {
-        // Whoever wrote by path may have replaced what the handle is open on.
+        // Code that writes by path may have replaced the file behind the open handle.
         let synced = File::open(self.temp.path()).and_then(|file| file.sync_all());
         synced.map_err(|e| failed(&self.path, "sync", e))
     }
 
-    /// Gives the file its name, which is on disk then. It must be synced before.
+    /// Gives the file its name, and syncs the name to disk. The content must be synced before.
     ///
     /// # Errors
-    /// Another file has that name by now, or the operating system fails; then nothing has changed.
+    /// Another file has that name now, or the operating system fails; then nothing has changed.
     pub fn name(self) -> Result<Named> {
         let Sidecar { path, before, temp } = self;
         let named = Named::give(temp.into_temp_path(), &path, before)?;

@@ -1,9 +1,9 @@
-//! The writer of one output file: it gets its name only when it is whole, checked and on disk.
+//! The writer of one output file, which gets its name only when it is complete, checked and on disk.
 //!
-//! A temporary file in the output's directory takes the body, is synced, takes the meta pages, is synced again, is read
-//! back against the CRC-32 of every extent as it was encoded, and is then renamed; the directory is synced last. Whatever
-//! goes wrong before the rename, the temporary file is removed and an existing output stands untouched. A dry run makes
-//! the same checks and writes nothing. Must not know what the bytes mean.
+//! A temporary file in the directory of the output receives the body and is synced, then receives the meta pages and is
+//! synced again. Then it is read back and compared with the CRC-32 that each extent had when it was encoded. Then it is
+//! renamed, and the directory is synced last. A failure before the rename removes the temporary file and leaves an
+//! existing output unchanged. A dry run makes the same checks and writes nothing. Must not know what the bytes mean.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,22 +16,22 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use tempfile::NamedTempFile;
 
-use super::naming::{Before, NOT_REGULAR, Named, directory_of, temporary};
+use super::naming::{ANOTHER_NAME, Before, NOT_REGULAR, Named, directory_of, temporary};
 use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
 
-/// How an output file is to be made.
+/// Options of an output file.
 #[derive(Debug, Clone, Copy)]
 pub struct SinkOptions {
     /// What the path held when the run began, and gives way.
     pub before: Before,
     /// The size that the file will have, trailer included.
     pub len: u64,
-    /// Check everything, write nothing.
+    /// Checks everything and writes nothing.
     pub dry_run: bool,
 }
 
-/// An output file in the making.
+/// An output file in progress.
 #[derive(Debug)]
 pub struct Sink {
     out: PathBuf,
@@ -41,7 +41,7 @@ pub struct Sink {
     extents: Vec<Extent>,
 }
 
-/// A run of bytes that was written, with the checksum that its encoder took.
+/// A range of written bytes, with the checksum of its encoder.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     offset: u64,
@@ -49,15 +49,14 @@ struct Extent {
     crc32: u32,
 }
 
-/// Bytes that are read back at a time.
+/// Bytes to read back at a time.
 const READ_BACK_CHUNK: usize = 1 << 20;
 
 impl Sink {
-    /// Makes room for a file of `options.len` bytes that will be called `path`.
+    /// Reserves a file of `options.len` bytes with the future name `path`.
     ///
     /// # Errors
-    /// The output exists ([`Reason::OutputExists`]), the file system has no room ([`Reason::NoRoom`]), or its directory
-    /// cannot be written ([`Reason::OutputFailed`]).
+    /// [`Reason::OutputExists`]; [`Reason::NoRoom`]; [`Reason::OutputFailed`] if its directory cannot be written.
     pub fn create(path: &Path, options: SinkOptions) -> Result<Sink> {
         options.before.check(path)?;
         let directory = directory_of(path);
@@ -69,16 +68,16 @@ impl Sink {
             })?;
             return Ok(sink);
         }
-        let temp = sink.os("create a temporary file beside it", || temporary().tempfile_in(directory))?;
+        let temp = sink.os("create a temporary file in its directory", || temporary().tempfile_in(directory))?;
         reserve(path, temp.as_file(), options.len)?;
         sink.temp = Some(temp);
         Ok(sink)
     }
 
-    /// Writes `bytes` at `offset`; `crc32` is their CRC-32 (IEEE) as the encoder took it.
+    /// Writes `bytes` at `offset`; `crc32` is the CRC-32 (IEEE) of the encoder.
     ///
     /// # Errors
-    /// The operating system fails, or the extent reaches beyond the size that was announced.
+    /// The operating system fails, or the extent exceeds the announced size.
     pub fn write_extent(&mut self, offset: u64, bytes: &[u8], crc32: u32) -> Result<()> {
         let len = bytes.len() as u64;
         if offset.checked_add(len).is_none_or(|end| end > self.options.len) {
@@ -115,14 +114,14 @@ impl Sink {
         self.sync()
     }
 
-    /// Reads the file back from disk and compares the CRC-32 of every extent. `interrupted` is asked now and then.
+    /// Reads the file back from disk and compares the CRC-32 of every extent. Calls `interrupted` from time to time.
     ///
     /// # Errors
-    /// An extent differs ([`Reason::VerifyFailed`], with its byte offset), or cannot be read.
+    /// [`Reason::VerifyFailed`] with the byte offset, if an extent differs or cannot be read.
     pub fn read_back(&self, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
         let Some(temp) = &self.temp else { return Ok(()) };
         let file = temp.as_file();
-        // Advice: where the file system does not take it, the cache is compared, which is still a check of our writes.
+        // This is advice. If the file system ignores it, the cache is compared, which still checks our writes.
         let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         let mut buffer = vec![0; READ_BACK_CHUNK];
         for extent in &self.extents {
@@ -139,12 +138,12 @@ impl Sink {
         Ok(())
     }
 
-    /// The temporary file, for a check of its structure; none in a dry run.
+    /// Returns the temporary file, for a check of its structure; `None` in a dry run.
     pub fn file(&self) -> Option<&File> {
         self.temp.as_ref().map(NamedTempFile::as_file)
     }
 
-    /// The path of the temporary file; none in a dry run.
+    /// Returns the path of the temporary file; `None` in a dry run.
     pub fn temp_path(&self) -> Option<&Path> {
         self.temp.as_ref().map(NamedTempFile::path)
     }
@@ -152,8 +151,8 @@ impl Sink {
     /// Gives the file its name and syncs the directory.
     ///
     /// # Errors
-    /// Another file has that name by now ([`Reason::OutputExists`]), the file is not whole, or the operating system
-    /// fails. The name is taken back when its directory cannot be synced.
+    /// [`Reason::OutputExists`] if another file has that name now; the file is incomplete, or the operating system
+    /// fails. If its directory cannot be synced, the name is taken back.
     pub fn commit(mut self) -> Result<()> {
         self.check_coverage()?;
         let Some(temp) = self.temp.take() else { return self.options.before.check(&self.out) };
@@ -175,18 +174,18 @@ impl Sink {
         }
     }
 
-    /// Every byte was written, and once: what was never encoded cannot be compared.
+    /// Checks that every byte was written exactly once: unwritten bytes cannot be compared.
     fn check_coverage(&self) -> Result<()> {
         let mut end = 0;
         for extent in &self.extents {
             if extent.offset != end {
-                let message = format!("the next extent of the output starts at {}", extent.offset);
+                let message = format!("expected an extent of the output here, found the next one at {}", extent.offset);
                 return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
             }
             end += extent.len;
         }
         if end != self.options.len {
-            let message = format!("the output ends here, not at {}", self.options.len);
+            let message = format!("expected the output to end at {}, found its end here", self.options.len);
             return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
         }
         Ok(())
@@ -206,7 +205,7 @@ impl Sink {
         Ok(hasher.finalize())
     }
 
-    /// Every call to the operating system goes through here: one place that names the output, and where tests fail it.
+    /// Wraps every call to the operating system: it names the output in errors, and tests inject failures here.
     fn os<T>(&self, action: &str, call: impl FnOnce() -> io::Result<T>) -> Result<T> {
         self.step().and_then(|()| call()).map_err(|e| self.failed(action, e))
     }
@@ -226,12 +225,12 @@ impl Sink {
     }
 }
 
-/// Checks that an output may be called `path`: its directory is there, and in it nothing of that name, or a regular file
-/// that may be replaced.
+/// Checks that an output can have the name `path`: its directory exists, and contains no file of that name or a regular
+/// file that may be replaced.
 ///
 /// # Errors
-/// Something is there ([`Reason::OutputExists`]), another process has locked it ([`Reason::Locked`]), or its directory is not
-/// or cannot be looked at ([`Reason::OutputFailed`]).
+/// [`Reason::OutputExists`]; [`Reason::Locked`] if another process has locked the file; [`Reason::OutputFailed`] if its
+/// directory does not exist or cannot be examined.
 pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<Before> {
     let nothing = || require_directory(path).map(|()| Before::Nothing);
     let meta = match fs::symlink_metadata(path) {
@@ -243,11 +242,14 @@ pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<Before> {
     if meta.is_file() {
         return if overwrite { Before::at(path, true) } else { Err(exists(path)) };
     }
-    let message = if meta.is_dir() { "the output is a directory: name a file in it" } else { NOT_REGULAR };
-    Err(Error::new(Reason::OutputExists, message).in_file(path))
+    let (message, hint) = match meta.is_dir() {
+        true => ("the output is a directory", "name a file in it"),
+        false => (NOT_REGULAR, ANOTHER_NAME),
+    };
+    Err(Error::new(Reason::OutputExists, message).in_file(path).hint(hint))
 }
 
-/// Said before the work rather than after it.
+/// Checks the directory before the work instead of after it.
 pub(crate) fn require_directory(path: &Path) -> Result<()> {
     let directory = directory_of(path);
     match fs::metadata(directory) {
@@ -259,13 +261,13 @@ pub(crate) fn require_directory(path: &Path) -> Result<()> {
 }
 
 fn exists(path: &Path) -> Error {
-    Error::new(Reason::OutputExists, "the output exists; give --overwrite to replace it").in_file(path)
+    Error::new(Reason::OutputExists, "the output exists").in_file(path).hint("give --overwrite to replace it")
 }
 
 fn check_room(path: &Path, directory: &Path, len: u64) -> Result<()> {
     let room = statvfs(directory).map_err(|e| Error::io(Reason::OutputFailed, path, "use its directory", e.into()))?;
     let free = room.blocks_available().saturating_mul(room.fragment_size());
-    // A file system that counts no blocks at all says nothing.
+    // A file system without a count of blocks gives no information.
     if room.blocks() > 0 && free < len {
         let message =
             format!("no room for the output of {}, {} free", count::bytes(len), counted(free, "byte is", "bytes are"));
@@ -300,7 +302,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     thread_local! {
-        /// Calls to the operating system that still succeed.
+        /// Number of calls to the operating system that succeed before the injected failure.
         static CALLS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     }
 

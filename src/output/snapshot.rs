@@ -1,19 +1,19 @@
-//! The form of a snapshot file: the database, then its sha256 as 32 raw bytes (FORMATS 10.4).
+//! The form of a snapshot file: the database, then its SHA-256 as 32 raw bytes (docs/formats.md 10.4).
 //!
-//! The hash runs over the file in order, meta pages first, while the file itself is written meta pages last: both are
-//! known before the body. Must not know what stands in the pages.
+//! The hash covers the file in order, meta pages first, but the meta pages are written last: their content is known
+//! before the body. Must not know the content of the pages.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Reason, Result};
 
-/// Bytes of the trailer.
+/// Length of the trailer in bytes.
 pub const TRAILER_LEN: u64 = 32;
 
-/// A database is a multiple of this, so that 32 bytes more are known to be a trailer.
+/// The size of a database is a multiple of this, so 32 more bytes are known to be a trailer.
 const UNIT: u64 = 512;
 
-/// The running sha256 of an output file.
+/// The running SHA-256 of an output file.
 #[derive(Debug, Clone)]
 pub struct Digest {
     sha256: Sha256,
@@ -23,38 +23,38 @@ pub struct Digest {
 /// The hashes of a whole output file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digested {
-    /// sha256 of the database: a snapshot's trailer.
+    /// SHA-256 of the database: the trailer of a snapshot.
     pub db_sha256: [u8; 32],
-    /// Bytes of the database.
+    /// Length of the database in bytes.
     pub db_bytes: u64,
-    /// sha256 of the file, trailer included.
+    /// SHA-256 of the file, with the trailer.
     pub sha256: [u8; 32],
-    /// Bytes of the file, trailer included.
+    /// Length of the file in bytes, with the trailer.
     pub bytes: u64,
 }
 
 impl Digest {
-    /// Starts with the meta pages.
+    /// Starts the hash with the meta pages.
     pub fn new(meta: &[u8]) -> Self {
         let mut digest = Digest { sha256: Sha256::new(), bytes: 0 };
         digest.update(meta);
         digest
     }
 
-    /// Takes the next bytes of the file.
+    /// Adds the next bytes of the file.
     pub fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    /// Ends the database; with `trailer`, the file's hash covers the trailer as well.
+    /// Ends the database. With `trailer`, the hash of the file also covers the trailer.
     ///
     /// # Errors
-    /// The database is no multiple of 512 bytes, so etcd could not tell that it has a trailer.
+    /// The size of the database is not a multiple of 512 bytes, so etcd could not detect the trailer.
     pub fn finish(mut self, trailer: bool) -> Result<Digested> {
         let db_bytes = self.bytes;
         if !db_bytes.is_multiple_of(UNIT) {
-            let message = format!("a database of {db_bytes} bytes is no multiple of {UNIT}");
+            let message = format!("expected a database size that is a multiple of {UNIT} bytes, found {db_bytes}");
             return Err(Error::new(Reason::Internal, message));
         }
         let db_sha256: [u8; 32] = self.sha256.clone().finalize().into();
@@ -65,7 +65,7 @@ impl Digest {
     }
 }
 
-/// Splits a database file into the database and the trailer, where its length says that there is one.
+/// Splits a database file into the database and the trailer, if its length shows a trailer.
 pub fn split_trailer(file: &[u8]) -> (&[u8], Option<&[u8; 32]>) {
     match file.split_last_chunk::<32>() {
         Some((db, trailer)) if (db.len() as u64).is_multiple_of(UNIT) && !db.is_empty() => (db, Some(trailer)),
@@ -73,7 +73,7 @@ pub fn split_trailer(file: &[u8]) -> (&[u8], Option<&[u8; 32]>) {
     }
 }
 
-/// Lower-case hex, as `sha256sum` prints it.
+/// Returns lower-case hexadecimal, like `sha256sum`.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
 }

@@ -1,7 +1,7 @@
-//! An output that is a directory: it gets its name only when it is whole, checked and on disk.
+//! An output directory, which gets its name only when it is complete, checked and on disk.
 //!
-//! A temporary directory beside it takes the files; whatever goes wrong before the rename, it is removed. Must not know what
-//! the files are.
+//! A temporary directory in the same parent receives the files; a failure before the rename removes it. Must not know
+//! what the files are.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::naming::{directory_of, sync_directory_of, temporary};
+use super::naming::{ANOTHER_NAME, directory_of, sync_directory_of, temporary};
 use super::sink::require_directory;
 use crate::error::{Error, Reason, Result};
 
-/// A directory in the making.
+/// An output directory in progress.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     temp: TempDir,
 }
 
-/// Checks that a directory may be called `path`: there is nothing of that name, or an empty directory.
+/// Checks that a directory can have the name `path`: it does not exist, or is an empty directory.
 ///
 /// # Errors
-/// Something is there ([`Reason::OutputExists`]), or its directory is not ([`Reason::OutputFailed`]).
+/// [`Reason::OutputExists`]; [`Reason::OutputFailed`] if its parent does not exist.
 pub fn refuse_existing(path: &Path) -> Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path),
@@ -32,19 +32,18 @@ pub fn refuse_existing(path: &Path) -> Result<()> {
         Ok(found) => found,
     };
     if !found.is_dir() {
-        let message = "the output is a directory, and a file of that name exists: name another one";
-        return Err(Error::new(Reason::OutputExists, message).in_file(path));
+        let message = "the output is a directory, but a file of that name exists";
+        return Err(Error::new(Reason::OutputExists, message).in_file(path).hint(ANOTHER_NAME));
     }
     if fs::read_dir(path).map_err(|e| failed(path, "look into it", e))?.next().is_some() {
-        let message =
-            "the output exists and is not empty: remove it first, which etcdlift never does, or name another one";
-        return Err(Error::new(Reason::OutputExists, message).in_file(path));
+        let hint = "remove it first, which etcdlift never does, or give another name";
+        return Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint));
     }
     Ok(())
 }
 
 impl Folder {
-    /// Begins a directory that will be called `path`.
+    /// Creates a directory with the future name `path`.
     ///
     /// # Errors
     /// As [`refuse_existing`].
@@ -53,11 +52,11 @@ impl Folder {
         let temp = temporary().tempdir_in(directory_of(path));
         Ok(Folder {
             path: path.to_path_buf(),
-            temp: temp.map_err(|e| failed(path, "create a directory beside it", e))?,
+            temp: temp.map_err(|e| failed(path, "create a temporary directory in its parent", e))?,
         })
     }
 
-    /// The temporary directory, which only its owner can enter.
+    /// Returns the temporary directory, which only its owner can enter.
     pub fn temp_path(&self) -> &Path {
         self.temp.path()
     }
@@ -77,7 +76,7 @@ impl Folder {
     pub fn name(self) -> Result<()> {
         let Folder { path, temp } = self;
         let replaced = path.exists();
-        // It does not take the place of a file, nor of a directory with something in it.
+        // A rename replaces neither a file nor a directory with content.
         fs::rename(temp.path(), &path).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 Error::io(Reason::OutputExists, &path, "rename", e)
@@ -85,7 +84,7 @@ impl Folder {
             _ => failed(&path, "rename", e),
         })?;
         if let Err(e) = sync_directory_of(&path) {
-            // Back to the temporary name, under which it is removed.
+            // Renamed back to the temporary name, under which it is removed.
             if fs::rename(&path, temp.path()).is_ok() && replaced {
                 let _ = fs::create_dir(&path);
             }
@@ -153,7 +152,7 @@ mod tests {
         }
         assert_eq!(Folder::create(&dir.path().join("no/out")).unwrap_err().reason(), Reason::OutputFailed);
         Folder::create(&empty).unwrap().name().unwrap();
-        // Something that appears meanwhile is kept.
+        // A file that appears meanwhile is preserved.
         let late = Folder::create(&empty).unwrap();
         fs::write(empty.join("theirs"), "").unwrap();
         assert_eq!(late.name().unwrap_err().reason(), Reason::OutputExists);

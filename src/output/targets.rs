@@ -1,7 +1,7 @@
-//! The paths that a run writes, held against each other and against what it reads, before any work.
+//! The paths that a run writes, compared with each other and with what it reads, before any work.
 //!
-//! Paths are compared by what they are: device and inode of what exists, symbolic links followed; of a file that does not
-//! exist yet, device and inode of its directory, and its name. Must not know what the files are for.
+//! Paths are compared by identity: device and inode of an existing file, after symbolic links. For a new file, that is
+//! device and inode of its directory, and its name. Must not know the purpose of the files.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -12,16 +12,16 @@ use std::path::{Component, Path, PathBuf};
 use super::naming::directory_of;
 use crate::error::{Error, Reason, Result};
 
-/// Symbolic links that are followed before a path counts as one that leads nowhere.
+/// Maximum number of symbolic links to follow before a path counts as a dead end.
 const MAX_LINKS: usize = 40;
 
-/// Folders of a source that hold its files; any of them may be a symbolic link.
+/// Folders of a source that contain its files; each can be a symbolic link.
 const FOLDERS: [&str; 6] = ["", "member", "snap", "wal", "member/snap", "member/wal"];
 
-/// Folders that are known of all sources.
+/// Maximum number of recorded folders of all sources.
 const MAX_FOLDERS: usize = 1000;
 
-/// The paths that the options of one run name.
+/// The paths in the options of one run.
 #[derive(Debug, Default)]
 pub struct Targets {
     written: Vec<Target>,
@@ -29,7 +29,7 @@ pub struct Targets {
     /// Source files and folders.
     source_files: HashSet<(u64, u64)>,
     source_folders: HashSet<(u64, u64)>,
-    /// Folders that a link in a source folder leads into: nothing is written right into them.
+    /// Folders that a link in a source folder leads to: no file is written directly into them.
     linked_folders: HashSet<(u64, u64)>,
 }
 
@@ -40,30 +40,30 @@ struct Target {
     identity: Identity,
 }
 
-/// What a path is.
+/// The identity of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Identity {
-    /// Something that exists, by device and inode.
+    /// An existing file, by device and inode.
     Existing(u64, u64),
-    /// A name in a directory that exists.
+    /// A new name in an existing directory.
     New(u64, u64, OsString),
     /// A path whose directory does not exist.
     Nowhere(PathBuf),
 }
 
 impl Targets {
-    /// Adds a path that is written; `what` names it in messages.
+    /// Adds a path to write; `what` names it in messages.
     pub fn write(&mut self, what: &'static str, path: &Path) {
         self.written.push(Target::new(what, path));
     }
 
-    /// Adds a file that is read and is no source: a program, a list of rules.
+    /// Adds a file that is read but is not a source: a program, a list of rules.
     pub fn read(&mut self, what: &'static str, path: &Path) {
         self.read.push(Target::new(what, path));
     }
 
-    /// Adds a source: a file, or a directory and every file in it. A part of a data directory protects the whole directory. A
-    /// file anywhere else protects the other etcd files in its folder, but not the folder.
+    /// Adds a source: a file, or a directory and every file in it. A part of a data directory protects the whole
+    /// directory. A file elsewhere protects the other etcd files in its folder, but not the folder.
     pub fn source(&mut self, path: &Path) {
         let Ok(found) = fs::metadata(path) else { return };
         let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -125,7 +125,7 @@ impl Targets {
         self.source_files.extend(files);
     }
 
-    /// Another name of a file is that file: a hard link, or a symbolic link from within the source.
+    /// Adds the files in a folder, which can have other names: a hard link, or a symbolic link from the source.
     fn add_files_of(&mut self, folder: &Path) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -139,7 +139,7 @@ impl Targets {
         }
     }
 
-    /// Refuses two paths that are one file, and a path that is a source, a file of one, or inside one.
+    /// Refuses two paths to one file, and a path that is a source, a file of one, or inside one.
     ///
     /// # Errors
     /// [`Reason::SameFile`], [`Reason::IntoSource`].
@@ -147,10 +147,10 @@ impl Targets {
         self.written.iter().try_for_each(|target| self.check_one(target))
     }
 
-    /// [`Targets::check`] for the path of this name alone.
+    /// Checks only the path with this name, like [`Targets::check`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Targets::check`].
     pub fn check_named(&self, what: &str) -> Result<()> {
         self.written.iter().filter(|target| target.what == what).try_for_each(|target| self.check_one(target))
     }
@@ -173,7 +173,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Whether a folder of a source is on the way to a path, or is its end.
+    /// Returns whether a path is a folder of a source, or goes through one.
     fn is_inside(&self, path: &Path) -> bool {
         if self.source_folders.is_empty() {
             return false;
@@ -211,7 +211,7 @@ impl Identity {
     }
 }
 
-/// The data directory that a folder named `member`, `snap` or `wal` is a part of.
+/// Returns the data directory that contains a folder named `member`, `snap` or `wal`.
 fn data_directory_of(folder: &Path) -> Option<&Path> {
     let is_named =
         |path: &Path, names: &[&str]| names.iter().any(|name| path.file_name().is_some_and(|own| own == *name));
@@ -222,11 +222,11 @@ fn data_directory_of(folder: &Path) -> Option<&Path> {
     if is_named(above, &["member"]) {
         return above.parent();
     }
-    // As 2.0.0 wrote it. A folder of snapshots may be called `snap` anywhere.
+    // The layout of 2.0.0. A folder of snapshots elsewhere can also have the name `snap`.
     (above.join("snap").is_dir() && above.join("wal").is_dir()).then_some(above)
 }
 
-/// Where the symbolic links at the end of a path lead, whether anything is there or not.
+/// Returns the target of the symbolic links at the end of a path, even if it does not exist.
 pub fn followed(path: &Path) -> PathBuf {
     let mut path = path.to_path_buf();
     for _ in 0..MAX_LINKS {
@@ -236,7 +236,7 @@ pub fn followed(path: &Path) -> PathBuf {
     path
 }
 
-/// An absolute path without `.` and `..`, by its words alone: nothing of it can be looked up.
+/// Returns an absolute path without `.` and `..`, from its text alone: the file system is not asked.
 fn plain(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).components() {
@@ -337,11 +337,11 @@ mod tests {
                 assert_eq!(message, "the output would be written into the source, which is never changed");
             }
         }
-        // The folder of `elsewhere.snap`, which the source links to, holds source data too.
+        // The folder of `elsewhere.snap`, which the source links to, contains source data too.
         for (path, inside) in [("new", true), ("new/../srcs", true), ("out/new", false), ("no/such", false)] {
             assert_eq!(check(&[("output", at(path))], &[at("src")]).is_err(), inside, "{path}");
         }
-        // A part of a data directory protects the whole directory. A lone file does not protect its folder.
+        // A part of a data directory protects the whole directory. A single file does not protect its folder.
         for source in ["src/member/snap/db", "src/member/snap", "src/member/wal", "src/member", "log/0.wal"] {
             let part = source != "log/0.wal" && source != "src/member/wal";
             for (path, refused) in [
@@ -355,7 +355,7 @@ mod tests {
                 assert_eq!(check(&[("output", at(path))], &[at(source)]).is_err(), refused, "{path} of {source}");
             }
         }
-        // Another snapshot in the folder of the one that is named.
+        // Another snapshot in the folder of the named one.
         fs::write(at("other.snap"), "x").unwrap();
         assert!(check(&[("output", at("other.snap"))], &[at("elsewhere.snap")]).is_err());
         assert_eq!(check(&[("output", at("new.db"))], &[at("elsewhere.snap")]), Ok(()));

@@ -39,7 +39,7 @@ pub(super) fn last_write(
 ) -> Result<Option<Proven>> {
     let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: "a SYNC entry in the log" });
     let before = synced_before(opened, interrupt)?;
-    let history = history(table, interrupt).map_err(|e| match &opened.choice.snapshot {
+    let history = history(table, interrupt).map_err(|e| match &opened.start.snapshot {
         Some(snapshot) => e.from_offset(snapshot.json_offset()).in_file(snapshot.path()),
         None => e,
     })?;
@@ -49,7 +49,7 @@ pub(super) fn last_write(
 /// The latest SYNC entry that the log still has from before the snapshot.
 fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Proven>> {
     let mut latest = None;
-    let start = opened.choice.index();
+    let start = opened.start.index();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.entries().iter().filter(|entry| entry.index <= start && entry.kind == EntryKind::Normal) {
             interrupt.ask()?;

@@ -55,7 +55,7 @@ enum Weight {
 
 /// Looks at all logs, and weighs what they lack against what the others have.
 pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness {
-    let view = View { opened, start: opened.choice.index(), applied: recovered.replay.applied };
+    let view = View { opened, start: opened.start.index(), applied: recovered.replay.applied };
     // 2.0 begins a segment with each snapshot, whatever the size of the last one.
     let below = recovered.versions.interval.below;
     let closes_segments = below.is_none_or(|below| below > Version::new(2, 1, 0));

@@ -18,7 +18,7 @@ use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
 use crate::source::entries::End;
 use crate::source::member::Member;
-use crate::source::open::{Opened, Outcome, Weighed};
+use crate::source::open::{Attempt, Opened, Outcome};
 use crate::source::wal::Wal;
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::inventory::FirstElements;
@@ -51,7 +51,7 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         let message = format!("state at raft index {index}, v2 index {v2_index}; later writes are not in this file");
         report.warn(Code::SnapshotOnly, message);
     }
-    if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
+    if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = "a log alone: snapshots and a v3 database, which a data directory has too, were not looked at";
         report.warn(Code::LogOnly, message);
     }
@@ -82,11 +82,11 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
 }
 
 pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
-    let snapshot = opened.choice.snapshot.as_ref();
+    let snapshot = opened.start.snapshot.as_ref();
     let wal = opened.wal();
     let range = wal.and_then(Wal::range);
     let metadata = wal.and_then(Wal::metadata);
-    let layout = opened.start().and_then(|member| member.layout);
+    let layout = opened.start_member().and_then(|member| member.layout);
     let replay = &mut recovered.replay;
     let kind = match (layout, wal, snapshot, recovered.backup) {
         (None, ..) => "snap-file",
@@ -118,13 +118,13 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
         member_id: metadata.map(|m| m.node_id.to_string()),
         voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
         parts: parts(opened, recovered),
-        salvage_starts: opened.weighed.iter().map(salvage_start).collect(),
+        salvage_starts: opened.attempts.iter().map(salvage_start).collect(),
         members: members(recovered),
         ..SourceFacts::default()
     }
 }
 
-fn salvage_start(start: &Weighed) -> SalvageStart {
+fn salvage_start(start: &Attempt) -> SalvageStart {
     let (raft_index, keys, not_replayed) = match &start.outcome {
         Outcome::Reached(raft_index, keys) => (Some(raft_index.0), Some(*keys), None),
         Outcome::Failed(why) => (None, None, Some(why.to_string())),
@@ -152,7 +152,7 @@ fn parts(opened: &Opened, recovered: &Recovered<'_>) -> Vec<Part> {
             member_id: wal.and_then(Wal::metadata).map_or(String::new(), |metadata| metadata.node_id.to_string()),
             commit: wal.map_or(0, |wal| wal.commit().0),
             last_entry: wal.and_then(Wal::range).map_or(0, |(_, last)| last.0),
-            start: at == opened.choice.member,
+            start: at == opened.start.member,
             entries_taken: recovered.taken_from.get(at).copied().unwrap_or(0),
         }
     };
@@ -178,7 +178,7 @@ pub(super) fn possibly_incomplete(report: &Report) -> String {
 
 /// Snapshots that were not used. One beyond what was applied held more than there is now.
 fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven: bool) {
-    for passed in &opened.choice.passed_over {
+    for passed in &opened.start.passed_over {
         let path = passed.path.display().to_string();
         // An error about the file names it, too.
         let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
@@ -205,7 +205,7 @@ fn log_state(
     let Completeness { warnings, losses, refusal, .. } = completeness;
     report.warnings.extend(warnings);
     report.losses.extend(losses);
-    let start = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path());
+    let start = opened.start.snapshot.as_ref().map(|snapshot| snapshot.path());
     if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
         report.lose(Code::Salvaged, format!("started from {}, which the log alone does not lead to", broken.display()));
     }
@@ -270,11 +270,11 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
 fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
     report.warn(Code::Backup, "made by `etcdctl backup`: writes after it was made are not in it");
-    if opened.start().is_none_or(|member| member.db.is_none()) {
+    if opened.start_member().is_none_or(|member| member.db.is_none()) {
         return;
     }
     let mut writes = 0u64;
-    for reference in wal.entries().iter().filter(|entry| entry.index > opened.choice.index()) {
+    for reference in wal.entries().iter().filter(|entry| entry.index > opened.start.index()) {
         let Ok(entry) = wal.entry(reference) else { continue };
         if entry.index > recovered.replay.applied {
             continue;

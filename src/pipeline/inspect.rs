@@ -63,7 +63,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     diagnostics::contents(&mut report, &recovered.replay.tree, &plan, &policy);
     duplicates::note(&mut report, opened, &table, Interrupt::new(interrupted))?;
     decide::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
-    let db = opened.start().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
+    let db = opened.start_member().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
     let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupted)).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;

@@ -116,7 +116,7 @@ impl Effects {
             _ if !counts => ("replaced".to_string(), None),
             Some((effect, v2_index)) => (effect_word(*effect), Some(*v2_index)),
             None if opened.log_only => ("unknown".to_string(), None),
-            None if index <= opened.choice.index() => ("in the snapshot".to_string(), None),
+            None if index <= opened.start.index() => ("in the snapshot".to_string(), None),
             None if self.failure.is_some() => ("unknown".to_string(), None),
             None => ("not committed".to_string(), None),
         }

@@ -22,7 +22,7 @@ use crate::source::live_copy::Access;
 use crate::source::open::Opened;
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
-use crate::transform::plan::{Row, Special};
+use crate::transform::plan::{Overrides, Row};
 use crate::v2store::recover::may_compare;
 use crate::v2store::table::{Node, Table};
 use crate::verify::index_bytes;
@@ -65,7 +65,7 @@ pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrup
     if options.memory_limit.is_none() {
         return Ok(());
     }
-    let json = opened.choice.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
+    let json = opened.start.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
     Need { nodes: marks(json, interrupted)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
@@ -146,7 +146,7 @@ pub(super) fn before_writing(
     let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).map(|bucket| bucket.rows);
     let pairs = keys.map_or(0, Rows::len);
     let largest = keys.map_or(0, |keys| (0..pairs).map(|row| u64::from(keys.value_len(row))).max().unwrap_or(0));
-    let specials: u64 = ordered.specials.iter().map(special).sum();
+    let overrides: u64 = ordered.overrides.iter().map(overrides_bytes).sum();
     let rows = ordered.rows.len() as u64;
     let need = Need {
         nodes: table.len() as u64,
@@ -154,14 +154,14 @@ pub(super) fn before_writing(
         rows,
         kept: pairs.saturating_sub(rows),
         largest,
-        more: specials,
+        more: overrides,
         ..Need::of(options, opened)
     };
     need.least(options)
 }
 
-fn special(special: &Special) -> u64 {
-    (size_of::<Special>() + special.value.as_ref().map_or(0, |value| value.len() + 16)) as u64
+fn overrides_bytes(overrides: &Overrides) -> u64 {
+    (size_of::<Overrides>() + overrides.value.as_ref().map_or(0, |value| value.len() + 16)) as u64
 }
 
 /// What there is how many of.

@@ -377,6 +377,6 @@ fn raft_position(
     }
     let applied = recovered.replay.applied.max(backend.consistent_index.unwrap_or(RaftIndex(0)));
     let entry = opened.wal().and_then(|wal| wal.at(applied));
-    let term = entry.map_or(opened.choice.term(), |entry| entry.term);
+    let term = entry.map_or(opened.start.term(), |entry| entry.term);
     (applied, term)
 }

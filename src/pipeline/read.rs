@@ -107,7 +107,7 @@ pub(super) struct Backend<'m> {
 /// # Errors
 /// What `interrupted` returned.
 pub(super) fn backend<'m>(opened: &'m Opened, interrupted: Interrupted<'_>) -> Result<Backend<'m>> {
-    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.choice.index(), interrupted) };
+    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.start.index(), interrupted) };
     let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
     // Of equals the one of the lowest id, whatever the order in which they were named.
     let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);

@@ -8,7 +8,7 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::pipeline::read::backend;
-use crate::source::open::{Opened, Outcome, Weighed};
+use crate::source::open::{Attempt, Opened, Outcome};
 use crate::source::start::SalvageStart;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::recover::recover;
@@ -33,8 +33,8 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
     // The start at hand stands in `opened`, the others in `starts`.
     for place in 0..=starts.len() {
         swap(opened, &mut starts, place);
-        let start = opened.choice.index();
-        let path = opened.choice.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
+        let start = opened.start.index();
+        let path = opened.start.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
         let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, options, interrupted)) {
             None => Outcome::NotTried,
             Some(Ok((raft_index, keys))) => Outcome::Reached(raft_index, keys),
@@ -44,9 +44,9 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
             Some(Err(error)) => Outcome::Failed(error),
         };
         swap(opened, &mut starts, place);
-        weighed.push(Weighed { path, start, outcome, chosen: false });
+        weighed.push(Attempt { path, start, outcome, chosen: false });
     }
-    let reached = |weighed: &Weighed| match weighed.outcome {
+    let reached = |weighed: &Attempt| match weighed.outcome {
         Outcome::Reached(raft_index, _) => Some((raft_index, weighed.start)),
         Outcome::Failed(_) | Outcome::NotTried => None,
     };
@@ -61,19 +61,19 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
     };
     best.chosen = true;
     if place > 0 {
-        let passed_over = std::mem::take(&mut opened.choice.passed_over);
+        let passed_over = std::mem::take(&mut opened.start.passed_over);
         swap(opened, &mut starts, place);
-        let index = opened.choice.index();
-        opened.choice.passed_over.extend(passed_over.into_iter().filter(|passed| passed.index > index));
+        let index = opened.start.index();
+        opened.start.passed_over.extend(passed_over.into_iter().filter(|passed| passed.index > index));
     }
-    opened.weighed = weighed;
+    opened.attempts = weighed;
     Ok(())
 }
 
 /// Changes the start at hand with that of a place, or back again. The first place is its own.
 fn swap(opened: &mut Opened, starts: &mut [SalvageStart], place: usize) {
     if let Some(start) = place.checked_sub(1).and_then(|other| starts.get_mut(other)) {
-        std::mem::swap(&mut opened.choice, &mut start.choice);
+        std::mem::swap(&mut opened.start, &mut start.start);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::is_index_map;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
-use crate::output::naming::{Before, NOT_REGULAR};
+use crate::output::naming::{ANOTHER_NAME, Before, NOT_REGULAR};
 use crate::output::sink::refuse_existing;
 use crate::output::targets::Targets;
 use crate::output::{sink, staged_dir};
@@ -60,7 +60,7 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     if !compare {
         places.output = refuse_existing(&options.output, options.overwrite)?;
     } else if !fs::metadata(&options.output).is_ok_and(|found| found.is_file()) {
-        return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(&options.output));
+        return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(&options.output).hint(ANOTHER_NAME));
     }
     let overwrite = options.overwrite || compare;
     if let Some(path) = &options.ledger {
@@ -104,14 +104,14 @@ fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) 
     let Ok(found) = fs::symlink_metadata(path) else {
         return sink::require_directory(path).map(|()| Before::Nothing);
     };
-    let message = if !found.is_file() {
-        NOT_REGULAR.to_string()
+    let (message, hint) = if !found.is_file() {
+        (NOT_REGULAR.to_string(), ANOTHER_NAME)
     } else if !overwrite {
-        format!("the {what} exists; give --overwrite to replace it")
+        (format!("the {what} exists"), "give --overwrite to replace it")
     } else if found.len() > 0 && !is_one(path) {
-        format!("the file is no {what} of etcdlift, and --overwrite replaces nothing else: name another one")
+        (format!("the file is no {what} of etcdlift, and --overwrite replaces nothing else"), ANOTHER_NAME)
     } else {
         return Before::at(path, true);
     };
-    Err(Error::new(Reason::OutputExists, message).in_file(path))
+    Err(Error::new(Reason::OutputExists, message).in_file(path).hint(hint))
 }

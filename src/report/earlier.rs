@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::Report;
 use crate::error::{Error, Reason, Result};
-use crate::output::naming::NOT_REGULAR;
+use crate::output::naming::{ANOTHER_NAME, NOT_REGULAR};
 use crate::output::snapshot::hex;
 
 /// Compares an existing output with what the run described by `now` (options and source files filled in) would make.
@@ -68,7 +68,11 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
 /// A pipe would be waited for, and a device has no end.
 fn require_regular(path: &Path) -> Result<()> {
     let found = fs::metadata(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
-    if found.is_file() { Ok(()) } else { Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path)) }
+    if found.is_file() {
+        Ok(())
+    } else {
+        Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path).hint(ANOTHER_NAME))
+    }
 }
 
 fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {

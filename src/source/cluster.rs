@@ -1,9 +1,9 @@
-//! Several members' logs as one (FORMATS 4.9): what is committed, as the cluster itself would find after a restart, and where
-//! each entry is read from.
+//! The logs of several members as one log (docs/formats.md 4.9): which entries are committed, as the cluster itself
+//! decides after a restart, and which log supplies each entry.
 //!
-//! Rests on two promises of raft: an entry that any member knows to be committed is the same on all, and two logs that agree
-//! on the term at an index agree on everything before it. Both hold for each span of a log by itself. Knows no v2 tree; who
-//! votes is told to it.
+//! Uses two guarantees of raft. An entry that any member knows to be committed is the same on all members. Two logs
+//! that agree on the term at an index agree on all entries before it. Both hold for each span of a log by itself. Must
+//! not know the v2 tree; the caller passes the voters.
 
 use std::collections::BTreeSet;
 
@@ -14,42 +14,42 @@ use crate::source::entries::{End, EntryRef, Span};
 use crate::source::member::Member;
 use crate::source::wal::Wal;
 
-/// An entry, and whose log it is read from.
+/// An entry, and the member whose log contains it.
 #[derive(Debug, Clone, Copy)]
 pub struct Located {
-    /// Which of the members.
+    /// Index of the member in the list of members.
     pub member: usize,
-    /// Where in that member's log.
+    /// The entry in the log of that member.
     pub entry: EntryRef,
 }
 
-/// Why entries above every commit on disk count as committed.
+/// The reason why entries above every recorded commit index count as committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
     /// A majority of the voters holds an entry of the highest term.
     Majority,
-    /// Every log that could win an election holds them.
+    /// Every log that could win an election contains them.
     Election,
 }
 
-/// Entries above every commit on disk that count as committed all the same.
+/// Entries above every recorded commit index that count as committed.
 #[derive(Debug)]
 pub struct Beyond {
-    /// The last of them.
+    /// Raft index of the last of these entries.
     pub index: RaftIndex,
-    /// Whose logs hold it.
+    /// For each member: whether its log contains that entry.
     pub holders: Vec<bool>,
-    /// Why.
+    /// The reason why they count.
     pub proof: Proof,
 }
 
-/// Checks that these are different members of one cluster.
+/// Checks that the sources are different members of one cluster.
 ///
 /// # Errors
-/// [`Reason::NotOneCluster`]; [`Reason::SourceEmpty`] if none of them has a log.
+/// [`Reason::NotOneCluster`]; [`Reason::SourceEmpty`] if no member has a log.
 pub fn check(members: &[Member]) -> Result<()> {
     if let (Some(first), false) = (members.first(), members.iter().any(|member| member.wal.is_some())) {
-        let message = "expected a write-ahead log in one directory at least, found none";
+        let message = "expected a write-ahead log in at least one directory, found none";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&first.path));
     }
     let mut seen = BTreeSet::new();
@@ -71,25 +71,25 @@ pub fn check(members: &[Member]) -> Result<()> {
     Ok(())
 }
 
-/// The highest commit index that any member knows.
+/// Returns the highest commit index that any member knows.
 pub fn commit(members: &[Member]) -> RaftIndex {
     members.iter().filter_map(|member| member.wal.as_ref()).map(Wal::commit).max().unwrap_or_default()
 }
 
-/// Whose entries above every commit on disk are taken.
+/// Which entries above every recorded commit index are accepted.
 #[derive(Debug, Clone, Copy)]
 pub enum Trust<'a> {
-    /// Nobody's.
+    /// None.
     Committed,
-    /// Those at the end of these members' logs.
+    /// Those at the end of the logs of these members.
     Logs(&'a [bool]),
 }
 
-/// The entries after `from` up to `to`, each from a log that is right about it.
+/// Returns the entries after `from` up to `to`, each from a log that proves it.
 ///
 /// # Errors
-/// [`Reason::NotReached`] naming an entry that no given log holds; [`Reason::TwoHistories`] if logs contradict each other; an
-/// interruption.
+/// [`Reason::NotReached`] with the index of an entry that no given log contains; [`Reason::TwoHistories`] if logs
+/// contradict each other; an interruption.
 pub fn join(
     members: &[Member],
     from: RaftIndex,
@@ -108,15 +108,15 @@ pub fn join(
     Ok(out)
 }
 
-/// Which committed entries the given logs have.
+/// The committed entries that the given logs contain.
 #[derive(Debug)]
 pub struct Reach {
-    /// Without a gap from the first to the last of each; descending.
+    /// Ranges without a gap: first and last index of each, in descending order.
     ranges: Vec<(RaftIndex, RaftIndex)>,
 }
 
 impl Reach {
-    /// Finds all entries up to `to` that a log is right about.
+    /// Finds all entries up to `to` that a log proves.
     ///
     /// # Errors
     /// [`Reason::TwoHistories`] if logs contradict each other; an interruption.
@@ -138,7 +138,7 @@ impl Reach {
         Ok(Reach { ranges })
     }
 
-    /// How far the logs lead from a start.
+    /// Returns the last index that the logs lead to from `start` without a gap.
     pub fn from(&self, start: RaftIndex) -> RaftIndex {
         let next = RaftIndex(start.0.saturating_add(1));
         let range = self.ranges.iter().find(|(first, last)| *first <= next && *last >= next);
@@ -161,11 +161,13 @@ impl Piece<'_> {
     }
 }
 
-/// Walks down all logs at once. A span is right about an index that its log proves to be committed, and about every entry below
-/// one on which it agrees with a span that is right. It is also right about an entry of the term of a right one above: a term has
-/// one leader, whose log only grows, so both stand in that log, whatever is lost between them.
+/// A walk down all logs at once.
+///
+/// A span is right about an index that its log proves to be committed. It is right about every entry below one on which
+/// it agrees with a right span. It is also right about an entry whose term equals that of a right entry above. A term
+/// has one leader, whose log only grows, so its log contains both entries, even if entries between them are lost.
 struct Descent<'m> {
-    /// By their last index, ascending.
+    /// Sorted by their last index, ascending.
     waiting: Vec<Piece<'m>>,
     active: Vec<Piece<'m>>,
     pick: Option<usize>,
@@ -189,7 +191,7 @@ impl<'m> Descent<'m> {
         Descent { waiting, active: Vec::new(), pick: None, above: None, members, interrupt }
     }
 
-    /// Walks down to `to`: what is committed above it shows which spans are right below.
+    /// Walks down to `to`: the committed entries above it show which spans are right below it.
     fn below(members: &'m [Member], trust: Trust<'_>, to: RaftIndex, interrupt: Interrupt<'m>) -> Result<Descent<'m>> {
         let mut descent = Descent::new(members, trust, interrupt);
         let mut next = Some(commit(members));
@@ -200,13 +202,13 @@ impl<'m> Descent<'m> {
         Ok(descent)
     }
 
-    /// The highest index that may be found at or below `index`.
+    /// Returns the highest index at or below `index` that a span can contain.
     fn top(&self, index: RaftIndex) -> Option<RaftIndex> {
         let within = self.active.iter().any(|piece| piece.bounds().0 <= index);
         if within { Some(index) } else { self.waiting.last().map(|piece| piece.bounds().1.min(index)) }
     }
 
-    /// The entry with this index, where a log is right about it. To be asked with falling indexes.
+    /// Returns the entry with this index, if a log is right about it. Callers must ask with descending indexes.
     fn at(&mut self, index: RaftIndex) -> Result<Option<Located>> {
         self.interrupt.ask()?;
         while self.waiting.last().is_some_and(|piece| piece.bounds().1 >= index) {
@@ -217,7 +219,7 @@ impl<'m> Descent<'m> {
             let term = piece.span.at(index).map(|entry| entry.term);
             piece.right |= index <= piece.span.committed || (self.above.is_some() && term == self.above);
         }
-        // The log that the entry above was taken from, or else that of the member which was named first.
+        // Prefer the log that supplied the entry above, then the member that was named first.
         let right = self.active.iter().filter(|piece| piece.right);
         let Some(chosen) = right.min_by_key(|piece| (Some(piece.member) != self.pick, piece.member)) else {
             return Ok(None);
@@ -243,8 +245,8 @@ fn missing(index: RaftIndex) -> Error {
     Error::new(Reason::NotReached, format!("no given member holds raft entry {index}, which is committed"))
 }
 
-/// Checks that logs which hold entries of the same index and term hold the same entries there. `--force-new-cluster` reuses the
-/// term, so that two histories may differ in nothing but the entries themselves.
+/// Checks that logs with entries of the same index and term contain the same entries there. `--force-new-cluster`
+/// reuses the term, so two histories can differ in the content of the entries only.
 ///
 /// # Errors
 /// [`Reason::TwoHistories`] with both members and the last index that they have in common; an interruption.
@@ -278,7 +280,7 @@ impl<'m> History<'m> {
         Some(History { wal, entries: wal.history() })
     }
 
-    /// The entries of both at the indexes that both have, ascending.
+    /// Returns pairs of entries at the indexes that both histories have, ascending.
     fn with<'a>(&'a self, other: &'a History<'m>) -> impl Iterator<Item = (&'m EntryRef, &'m EntryRef)> + 'a {
         let mut theirs = other.entries.iter().peekable();
         self.entries.iter().filter_map(move |mine| {
@@ -288,11 +290,11 @@ impl<'m> History<'m> {
     }
 }
 
-/// Whether two entries of one index and term have the same content.
+/// Returns whether two entries of one index and term have the same content.
 fn alike(first: &Wal, a: &EntryRef, second: &Wal, b: &EntryRef) -> bool {
     match (first.entry(a), second.entry(b)) {
         (Ok(a), Ok(b)) => (a.kind, a.data) == (b.kind, b.data),
-        // What cannot be read is told where it is needed.
+        // The code that needs the entry reports that it is unreadable.
         _ => true,
     }
 }
@@ -304,22 +306,22 @@ fn two_histories(members: &[Member], index: RaftIndex, common: Option<RaftIndex>
         None => "they have no entry below it in common".to_string(),
     };
     let message = format!(
-        "{} and {} hold different entries at raft index {index}; {common}: one of them went on alone, for example after \
-         --force-new-cluster; convert each of them alone",
+        "{} and {} have different entries at raft index {index} ({common}): one of them continued alone, for example after \
+         --force-new-cluster",
         path(a),
         path(b)
     );
-    Error::new(Reason::TwoHistories, message)
+    Error::new(Reason::TwoHistories, message).hint("convert each of them alone")
 }
 
-/// The last index below `index` at which two members hold the same entry.
+/// Returns the last index below `index` at which two members have the same entry.
 fn last_in_common(members: &[Member], index: RaftIndex, a: usize, b: usize) -> Option<RaftIndex> {
     let (first, second) = (History::of(members.get(a)?)?, History::of(members.get(b)?)?);
     let common = first.with(&second).filter(|(mine, theirs)| mine.index < index && mine.term == theirs.term);
     common.last().map(|(entry, _)| entry.index)
 }
 
-/// The log of a member with its end, where it is whole.
+/// The log of a member and its last entry, if the log is complete.
 struct Log<'m> {
     at: usize,
     id: MemberId,
@@ -327,7 +329,8 @@ struct Log<'m> {
     last: (Term, RaftIndex),
 }
 
-/// Entries above `commit` that the cluster would find committed after a restart: rules (b) and (c) of FORMATS 4.9.
+/// Returns the entries above `commit` that the cluster would find committed after a restart: rules (b) and (c) of
+/// docs/formats.md 4.9.
 pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex, start: Term) -> Option<Beyond> {
     let logs: Vec<Log<'_>> = members.iter().enumerate().filter_map(|(at, member)| log(at, member, start)).collect();
     let logs: Vec<&Log<'_>> = logs.iter().filter(|log| voters.contains(&log.id)).collect();
@@ -341,7 +344,7 @@ pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex
         (None, Some(b)) => (b, Proof::Election),
         (None, None) => return None,
     };
-    // Whose log has the entry that was proven: all of those that were counted agree on its term.
+    // All counted logs agree on the term of the proven entry.
     let term = match proof {
         Proof::Majority => highest_term(&logs),
         Proof::Election => electable(&logs, majority).first().and_then(|log| log.wal.at(index)).map(|entry| entry.term),
@@ -361,8 +364,8 @@ fn highest_term(logs: &[&Log<'_>]) -> Option<Term> {
     states.chain(logs.iter().map(|log| log.last.0)).max()
 }
 
-/// Raft commits by counting only entries of the leader's own term (4.9 b). Behind damage a log may say that its member voted in
-/// a later term, so only whole ones prove what they hold.
+/// Applies rule (b) of 4.9: raft commits by counting only entries of the leader's own term. A damaged log can contain a
+/// vote for a later term after the damage, so only complete logs prove what they contain.
 fn majority_of_highest_term(
     logs: &[&Log<'_>],
     whole: &[&Log<'_>],
@@ -378,7 +381,7 @@ fn majority_of_highest_term(
     (commit.0 + 1..=highest.0).rev().map(RaftIndex).find(|index| held(*index))
 }
 
-/// What every log that could win an election holds is committed by whoever wins (4.9 c).
+/// Applies rule (c) of 4.9: every possible winner of an election commits what all logs that could win contain.
 fn common_to_electable(logs: &[&Log<'_>], majority: usize, commit: RaftIndex) -> Option<RaftIndex> {
     let electable = electable(logs, majority);
     let shortest = electable.iter().map(|log| log.last.1).min()?;
@@ -395,9 +398,9 @@ fn electable<'l, 'm>(logs: &[&'l Log<'m>], majority: usize) -> Vec<&'l Log<'m>> 
     logs.iter().copied().filter(|log| votes(log) >= majority).collect()
 }
 
-/// The member with the log that is furthest on: the highest last term, then the highest last index.
+/// Returns the member with the most recent log: the highest last term, then the highest last index.
 pub fn furthest(members: &[Member]) -> Option<usize> {
     let logs: Vec<Log<'_>> = members.iter().enumerate().filter_map(|(at, member)| log(at, member, Term(0))).collect();
-    // Of equals the one that was named first.
+    // Of equal members, the one that was named first.
     logs.iter().rev().max_by_key(|log| log.last).map(|log| log.at)
 }

@@ -1,5 +1,6 @@
-//! What a path is: a snapshot file, a data directory, a v3 database, or something that is not convertible (FORMATS 1.1 to 1.3).
-//! Reads names and, of a lone file, its first bytes; of a file with another name than etcd gives, its checksum.
+//! Detection of a path: a snapshot file, a data directory, a v3 database, or something that is not convertible
+//! (docs/formats.md 1.1 to 1.3). Reads names, and of a single file its first bytes. Reads the checksum too if the file
+//! name is not one that etcd gives.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,7 +13,7 @@ use crate::source::live_copy;
 use crate::source::recognise;
 use crate::source::snap::Snapshot;
 
-/// What a SOURCE turned out to be.
+/// A detected SOURCE.
 #[derive(Debug)]
 pub enum Source {
     /// A `.snap` file, named by the operator.
@@ -21,15 +22,15 @@ pub enum Source {
     Directory(DataDir),
     /// A v3 bbolt file or snapshot file: only `inspect` takes it.
     V3File(PathBuf),
-    /// The v3 backend of a data directory that has neither `.snap` files nor a WAL.
+    /// The v3 backend of a data directory without `.snap` files and without a WAL.
     V3Only(PathBuf),
 }
 
-/// Finds out what `path` is.
+/// Detects what `path` is.
 ///
 /// # Errors
 /// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
-/// [`Reason::WalMissing`]) that says what it found instead.
+/// [`Reason::WalMissing`]) with what was found.
 pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
     let metadata = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
     if metadata.is_dir() {
@@ -46,8 +47,8 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
     lone_file(path, metadata.len())
 }
 
-/// The data directory of one of several members, whose log may be gone: the others may have all that was in it. `None` if it
-/// is something else.
+/// Detects the data directory of one of several members. Its log can be missing, because other members may have all
+/// entries of it. Returns `None` if the path is something else.
 ///
 /// # Errors
 /// As [`detect`].
@@ -74,10 +75,10 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
         return Ok(Source::Directory(dir));
     }
     if name.ends_with(".wal") {
-        let message = "found a WAL segment under a name that etcd does not give it: its place in the log is not known";
+        let message = "found a WAL segment with a name that etcd does not use, so its position in the log is unknown";
         return Err(refuse(Reason::NotEtcd, path, message));
     }
-    // A snapshot under another name: its checksum tells.
+    // A snapshot under another name: the checksum decides.
     let mut head = [0; 1];
     read_at_start(path, &mut head)?;
     if head == [0x08] && Snapshot::of(live_copy::map(path)?, Interrupt::default()).is_ok() {
@@ -86,7 +87,8 @@ fn lone_file(path: &Path, len: u64) -> Result<Source> {
     Err(refuse(Reason::NotEtcd, path, "expected a .snap file or a data directory, found a file that is neither"))
 }
 
-/// Whether a bbolt meta page stands at the start of the file, or where its second one may be (FORMATS 8.2, 8.8).
+/// Returns whether a bbolt meta page is at the start of the file, or at a possible offset of the second one
+/// (docs/formats.md 8.2, 8.8).
 fn is_bolt(path: &Path) -> Result<bool> {
     const MAGIC: [u8; 4] = [0xed, 0xda, 0x0c, 0xed];
     let mut head = vec![0; (1024 << 14) + 20];
@@ -109,7 +111,7 @@ fn read_at_start(path: &Path, buffer: &mut [u8]) -> Result<usize> {
     Ok(read)
 }
 
-/// A directory without a WAL would yield old data, or none.
+/// Refuses a directory without a WAL: it would yield old data, or none.
 fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
     let segments = dir.segments.as_deref();
     if segments.is_some_and(|segments| !segments.is_empty()) {
@@ -120,9 +122,8 @@ fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
         if *wal_dir == WalDir::None {
             return Ok(Source::Directory(dir));
         }
-        let message =
-            "found .snap files but no WAL: give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
-        return Err(refuse(Reason::WalMissing, root, message));
+        let hint = "give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
+        return Err(refuse(Reason::WalMissing, root, "found .snap files but no WAL").hint(hint));
     }
     if let Some(db) = dir.db {
         return Ok(Source::V3Only(db));

@@ -1,5 +1,5 @@
-//! The files of a data directory of any layout from 2.0.0 on, by their names (FORMATS 1.1 to 1.3). Lists; opens nothing but the
-//! first bytes of a file that may be compressed or encrypted.
+//! The files of a data directory of any layout since 2.0.0, by their names (docs/formats.md 1.1 to 1.3). Lists names;
+//! opens only files that may be compressed or encrypted, and reads only their first bytes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,10 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::recognise;
 
-/// How a data directory is laid out (FORMATS 1.1).
+/// The layout of a data directory (docs/formats.md 1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `member/snap` and `member/wal` (2.0.2 and later), as a backup has them too.
+    /// `member/snap` and `member/wal` (2.0.2 and later; also in a backup).
     Member,
     /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
     Flat,
@@ -22,7 +22,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// A word for reports.
+    /// Returns the word for reports.
     pub fn word(self) -> &'static str {
         match self {
             Layout::Member => "member",
@@ -32,35 +32,36 @@ impl Layout {
     }
 }
 
-/// The name of a `.snap` file (FORMATS 1.2).
+/// The name of a `.snap` file (docs/formats.md 1.2).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SnapName {
-    /// Its term.
+    /// The term in the name.
     pub term: Term,
-    /// Its raft index.
+    /// The raft index in the name.
     pub index: RaftIndex,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
 }
 
-/// The files of a data directory that may hold data.
+/// The files of a data directory that may contain data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataDir {
-    /// The directory as it was named.
+    /// The directory as the operator named it.
     pub root: PathBuf,
-    /// How it is laid out.
+    /// The layout.
     pub layout: Layout,
     /// `.snap` files, oldest first.
     pub snapshots: Vec<SnapName>,
-    /// Snapshots that etcd, or somebody, renamed to `.snap.broken`; oldest first.
+    /// `.snap.broken` files, which etcd or an operator renamed, oldest first.
     pub broken_snapshots: Vec<SnapName>,
     /// WAL segments in sequence; `None` with `--wal-dir none`.
     pub segments: Option<Vec<SegmentName>>,
-    /// Segments that are not read: those renamed to `.wal.broken`, and those beside the only one that was named.
+    /// Segments that are not read: `.wal.broken` files, and the other segments of the log if one segment alone was
+    /// named.
     pub unread_segments: Vec<SegmentName>,
     /// The v3 backend.
     pub db: Option<PathBuf>,
-    /// v3 backends received from a leader, by the raft index of their snapshot (FORMATS 2.4).
+    /// v3 backends received from a leader, by the raft index of their snapshot (docs/formats.md 2.4).
     pub received_dbs: Vec<(RaftIndex, PathBuf)>,
 }
 
@@ -80,11 +81,13 @@ impl DataDir {
 }
 
 impl DataDir {
-    /// A file that only one of two listings of a directory has, in words.
+    /// Describes a file that only one of two listings of a directory has.
     pub(super) fn difference(&self, now: &DataDir) -> Option<String> {
         let (before, now) = (self.files(), now.files());
         let appeared = now.difference(&before).next().map(|path| format!("{} appeared", path.display()));
-        appeared.or_else(|| before.difference(&now).next().map(|path| format!("{} is gone", path.display())))
+        appeared.or_else(|| {
+            before.difference(&now).next().map(|path| format!("{} does not exist any more", path.display()))
+        })
     }
 
     fn files(&self) -> BTreeSet<&Path> {
@@ -95,32 +98,33 @@ impl DataDir {
     }
 }
 
-/// The name of a segment: its place in the sequence and the index its first entry was to have (FORMATS 1.3).
+/// The name of a segment: its sequence number and the planned index of its first entry (docs/formats.md 1.3).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SegmentName {
-    /// Counts segments from 0.
+    /// The sequence number, from 0.
     pub seq: u64,
-    /// Index of the first entry saved into it.
+    /// The index of the first entry saved into it.
     pub index: RaftIndex,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
 }
 
-/// Where the write-ahead log is.
+/// The directory of the write-ahead log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WalDir {
-    /// Where the layout has it.
+    /// The directory that the layout has.
     Default,
-    /// Elsewhere.
+    /// Another directory.
     At(PathBuf),
-    /// There is none, and the operator knows.
+    /// No log, which the operator accepts.
     None,
 }
 
 /// Lists the files of a data directory.
 ///
 /// # Errors
-/// It cannot be listed, or it is none ([`Reason::NotEtcd`], [`Reason::SourceEmpty`], [`Reason::UnsupportedFormat`]).
+/// [`Reason::NotEtcd`], [`Reason::SourceEmpty`] or [`Reason::UnsupportedFormat`] if it is not a data directory; an I/O
+/// error if it cannot be listed.
 pub(super) fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     let names = list(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
@@ -176,7 +180,7 @@ pub(super) fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     Ok(dir)
 }
 
-/// The segments in the directory that `--wal-dir` names, at least one.
+/// Returns the segments in the directory that `--wal-dir` names, at least one.
 fn segments_elsewhere(at: &Path) -> Result<Vec<SegmentName>> {
     let failed = |e| Error::io(Reason::Unreadable, at, "read", e).context("the directory of --wal-dir");
     if !fs::metadata(at).map_err(failed)?.is_dir() {
@@ -195,18 +199,18 @@ fn not_a_data_dir(path: &Path, names: &[String]) -> Error {
         return refuse(Reason::SourceEmpty, path, "expected a data directory, found an empty one");
     }
     if has("standby_info") || (has("conf") && has("log")) || (has("snapshot") && (has("conf") || has("log"))) {
-        let message =
-            "found a data directory of etcd 0.4, which is not convertible: start etcd 2.0 on a copy of it once";
-        return refuse(Reason::UnsupportedFormat, path, message);
+        let message = "found a data directory of etcd 0.4, which is not convertible";
+        return refuse(Reason::UnsupportedFormat, path, message).hint("start etcd 2.0 on a copy of it once");
     }
     if has("proxy") {
         let message = "found the directory of an etcd proxy, which holds no keys";
         return refuse(Reason::UnsupportedFormat, path, message);
     }
-    let message = recognise::misplaced(path, names).unwrap_or_else(|| {
-        "expected a data directory (with `member`, or `snap` and `wal`), found something else".to_string()
-    });
-    refuse(Reason::NotEtcd, path, &message)
+    if let Some((message, hint)) = recognise::misplaced(path, names) {
+        return refuse(Reason::NotEtcd, path, &message).hint(hint);
+    }
+    let message = "expected a data directory (with `member`, or `snap` and `wal`), found something else";
+    refuse(Reason::NotEtcd, path, message)
 }
 
 fn segments(dir: &Path, names: Vec<String>) -> Vec<SegmentName> {
@@ -221,7 +225,8 @@ fn segments(dir: &Path, names: Vec<String>) -> Vec<SegmentName> {
     segments
 }
 
-/// Segments that were renamed to `.wal.broken`: a copy of what a repair cut off, or a segment that was taken away.
+/// Returns segments that were renamed to `.wal.broken`: a copy from before a repair, or a segment that somebody
+/// removed.
 fn broken_segments(dir: &Path, names: &[String]) -> Vec<SegmentName> {
     let broken = |name: &String| {
         let (seq, index) = two_numbers(name.strip_suffix(".wal.broken")?)?;
@@ -232,10 +237,11 @@ fn broken_segments(dir: &Path, names: &[String]) -> Vec<SegmentName> {
     found
 }
 
-/// The log of which one segment is named: it alone is read. `None` if the file is no segment by its name.
+/// Returns the log of one named segment, without the other segments. Returns `None` if the file name is not that of a
+/// segment.
 ///
 /// # Errors
-/// The directory that it is in cannot be listed.
+/// The directory of the segment cannot be listed.
 pub(super) fn lone_segment(path: &Path) -> Result<Option<DataDir>> {
     let Some((folder, segment)) = path.parent().zip(segment_named(path)) else { return Ok(None) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -244,7 +250,7 @@ pub(super) fn lone_segment(path: &Path) -> Result<Option<DataDir>> {
     Ok(Some(DataDir { segments: Some(vec![segment]), unread_segments, ..DataDir::empty(path, Layout::Log) }))
 }
 
-/// The files of a data directory or of a lone segment, once more.
+/// Lists the files of a data directory or of a single segment again.
 ///
 /// # Errors
 /// As [`directory`] and [`lone_segment`].
@@ -256,20 +262,20 @@ pub(super) fn relist(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     lone_segment(path)?.ok_or_else(none)
 }
 
-/// The segment that a path names, by its exact name.
+/// Returns the segment that a path names, if the name has the exact form.
 fn segment_named(path: &Path) -> Option<SegmentName> {
     let name = path.file_name()?.to_str()?;
     let (seq, index) = two_numbers(name.strip_suffix(".wal")?)?;
     Some(SegmentName { seq, index: RaftIndex(index), path: path.to_path_buf() })
 }
 
-/// `%016x-%016x`, exactly.
+/// Parses `%016x-%016x`, exact form only.
 fn two_numbers(name: &str) -> Option<(u64, u64)> {
     let (a, b) = name.split_once('-')?;
     Some((number(a)?, number(b)?))
 }
 
-/// `%016x`, exactly.
+/// Parses `%016x`, exact form only.
 fn number(name: &str) -> Option<u64> {
     let exact = name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if exact { u64::from_str_radix(name, 16).ok() } else { None }
@@ -283,12 +289,12 @@ fn list_if_there(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// There is nothing of that name, rather than something that cannot be looked at.
+/// Returns whether the path does not exist. Any other failure means that the path cannot be examined.
 fn is_absent(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The names in a directory, sorted; names that are not UTF-8 are none of etcd's.
+/// Returns the names in a directory, sorted. Names of etcd are always UTF-8.
 fn list(path: &Path) -> Result<Vec<String>> {
     let failed = |e| Error::io(Reason::Unreadable, path, "list", e);
     let mut names = Vec::new();

@@ -1,27 +1,27 @@
-//! What the form of a log's records says about the servers that wrote them (FORMATS 3.2, 4.1, 4.5, 5.1; appendix E 1).
+//! Evidence in the form of the records about the servers that wrote them (docs/formats.md 3.2, 4.1, 4.5, 5.1, 6.11).
 //!
-//! One call for each record while the log is read; of each kind the last sign is kept, because the last server counts. Knows
-//! bytes and where they stand; which versions write what is not known here.
+//! The scan calls it once for each record. Of each kind it stores the last piece of evidence, because the last server
+//! counts. Knows bytes and positions. Must not know which versions write which form.
 
 use crate::ids::{RaftIndex, Term};
 use crate::source::raft::{Entry, EntryKind, HardState, SnapRecord};
 
-/// The signs in a log, each with the last entry that had been read before it.
+/// The evidence in a log, each piece with the last entry read before it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marks {
-    /// The last frame with a length that is no multiple of 8: whether it is padded.
+    /// The last frame whose length is not a multiple of 8: whether it is padded.
     pub frame: Option<(bool, RaftIndex)>,
     /// The first padded frame.
     pub padded: Option<RaftIndex>,
-    /// The last entry without data: whether it has the field for data all the same.
+    /// The last entry without data: whether it has an empty data field.
     pub empty_data: Option<(bool, RaftIndex)>,
-    /// The last hard state of a new term that stands after the first entry of that term.
+    /// The last hard state of a new term that follows the first entry of that term.
     pub state_after_entry: Option<RaftIndex>,
-    /// The last record of a snapshot: whether it has the raft configuration.
+    /// The last snapshot record: whether it contains the raft configuration.
     pub configured: Option<(bool, RaftIndex)>,
-    /// The last entry in file order that is higher than all before it.
+    /// The highest index so far, in file order.
     at: RaftIndex,
-    /// The log begins with the entry of a migration from 0.4.
+    /// Whether the log begins with the entry of a migration from 0.4.
     migrated: bool,
     /// The highest term of a hard state.
     state_term: Term,
@@ -30,14 +30,14 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Notes the entry that a migration from 0.4 begins a log with; false where it cannot be one.
+    /// Records the entry with which a migration from 0.4 begins a log. Returns false if the entry cannot be one.
     pub fn migration(&mut self) -> bool {
         let first = self.at == RaftIndex(0) && !self.migrated;
         self.migrated |= first;
         first
     }
 
-    /// A frame of `len` bytes, without padding.
+    /// Records a frame of `len` bytes, without padding.
     pub fn frame(&mut self, len: u64, padded: bool) {
         if !len.is_multiple_of(8) {
             self.frame = Some((padded, self.at));
@@ -47,7 +47,7 @@ impl Marks {
         }
     }
 
-    /// An entry, of these bytes.
+    /// Records an entry with these bytes.
     pub fn entry(&mut self, entry: &Entry<'_>, bytes: &[u8]) {
         self.at = self.at.max(entry.index);
         self.entry_term = self.entry_term.max(entry.term);
@@ -56,7 +56,7 @@ impl Marks {
         }
     }
 
-    /// A hard state.
+    /// Records a hard state.
     pub fn state(&mut self, state: &HardState) {
         if state.term > self.state_term && state.term <= self.entry_term {
             self.state_after_entry = Some(self.at);
@@ -64,7 +64,7 @@ impl Marks {
         self.state_term = self.state_term.max(state.term);
     }
 
-    /// A snapshot record. The one that a new log begins with has no configuration in any version.
+    /// Records a snapshot record. The first one of a new log has no configuration in any version.
     pub fn snapshot(&mut self, record: &SnapRecord) {
         if record.index > RaftIndex(0) {
             self.configured = Some((record.configured, self.at));
@@ -72,8 +72,8 @@ impl Marks {
     }
 }
 
-/// The field for an entry's data with nothing in it. An entry without that field ends with the varint of its index, which
-/// never ends with a zero byte.
+/// An empty data field of an entry. An entry without that field ends with the varint of its index, which never ends
+/// with a zero byte.
 const EMPTY_DATA: &[u8] = &[0x22, 0];
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
     fn an_empty_field_for_data_is_seen() {
         assert_eq!(entry(&[8, 0, 16, 2, 24, 5, 0x22, 0]).empty_data, Some((true, RaftIndex(5))));
         assert_eq!(entry(&[8, 0, 16, 2, 24, 5]).empty_data, Some((false, RaftIndex(5))));
-        // An index that looks like the field.
+        // An index with the value of the field's tag.
         assert_eq!(entry(&[8, 0, 16, 2, 24, 0x22]).empty_data, Some((false, RaftIndex(0x22))));
         assert_eq!(entry(&[8, 0, 16, 2, 24, 5, 0x22, 1, 0]).empty_data, None);
     }

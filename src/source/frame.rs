@@ -1,18 +1,18 @@
-//! One frame of a WAL segment: its length field, its record and its padding (FORMATS 4.1, 4.2, 4.7).
+//! One frame of a WAL segment: length field, record and padding (docs/formats.md 4.1, 4.2, 4.7).
 //!
-//! The length field and the record's type stand outside every checksum, and etcd itself stops silently where they are
-//! damaged. So nothing is believed that etcd could not have written: reserved bits, padding bytes, field order, and the
-//! record's own inner length must all agree. Knows nothing of what a record's data means.
+//! No checksum covers the length field and the record type, and etcd stops silently at damage in them. So this reader
+//! accepts only what etcd can have written: reserved bits, padding bytes, field order and the inner length must all
+//! agree. Must not know what the data of a record means.
 
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
 use crate::limits;
 use crate::wire::Reader;
 
-/// The type of a record (FORMATS 4.2).
+/// The type of a record (docs/formats.md 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordType {
-    /// Ids of the member and the cluster.
+    /// The ids of the member and the cluster.
     Metadata,
     /// A raft entry.
     Entry,
@@ -20,53 +20,53 @@ pub enum RecordType {
     State,
     /// The running checksum at the end of the previous segment.
     Crc,
-    /// A snapshot was taken or received.
+    /// The record of a snapshot that was taken or received.
     Snapshot,
 }
 
-/// A whole record. Its checksum is not checked here, because it continues over segments.
+/// A complete record. Its checksum is not checked here, because the chain continues across segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What the data is.
+    /// The type of the data.
     pub kind: RecordType,
     /// CRC-32C of all data since the beginning of the log.
     pub crc: u32,
-    /// The message inside; `None` where the field is absent.
+    /// The message; `None` if the field is absent.
     pub data: Option<&'a [u8]>,
     /// Offset of the data's first byte in the segment.
     pub data_offset: u64,
-    /// Bytes of the record, without its frame's length field and padding.
+    /// Length of the record in bytes, without length field and padding.
     pub len: u64,
 }
 
-/// What stands at one offset of a segment.
+/// The content at one offset of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A record; `next` is the offset behind its padding.
+    /// A record; `next` is the offset after its padding.
     Record {
         /// The record.
         record: Record<'a>,
         /// Offset of the next frame.
         next: u64,
-        /// True for the padded frames of 3.0 and later: the frame proves such a writer.
+        /// Whether the frame has padding, which proves a writer of 3.0 or later.
         padded: bool,
     },
-    /// The end: the end of the file, or nothing but zeros up to it.
+    /// The end: the end of the file, or only zeros up to it.
     End,
 }
 
-/// How a frame cannot be read.
+/// The reason why a frame cannot be read.
 #[derive(Debug)]
 pub enum Broken {
-    /// The frame looks as if its writing was cut short by a crash, and nothing but zeros follows it. In the last segment
-    /// that is the end of the log.
+    /// A frame whose write was apparently interrupted, with only zeros after it. In the last segment this is the end of
+    /// the log.
     Torn(Error),
-    /// Anything else.
+    /// Any other damage.
     Damaged(Error),
 }
 
 impl Broken {
-    /// The error, however it came about.
+    /// Returns the error of both variants.
     pub fn into_error(self) -> Error {
         match self {
             Broken::Torn(e) | Broken::Damaged(e) => e,
@@ -100,7 +100,7 @@ pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
         if all_zero(body) {
             return Ok(Frame::End);
         }
-        return Err(damaged(offset, "expected a record, found a length of zero with more data behind it").into());
+        return Err(damaged(offset, "expected a record, found a length of zero with more data after it").into());
     };
     let whole = usize::try_from(length.record + length.padding).ok().and_then(|whole| body.split_at_checked(whole));
     let Some((frame, after)) = whole else {
@@ -112,29 +112,29 @@ pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
             let next = offset + FRAME_HEAD + frame.len() as u64;
             Ok(Frame::Record { record: parsed, next, padded: length.padded })
         }
-        Ok(_) => Err(damaged(offset, "expected zero padding behind a record, found other bytes").into()),
+        Ok(_) => Err(damaged(offset, "expected zero padding after a record, found other bytes").into()),
         Err(error) => Err(unreadable(error, frame, after, &length, offset)),
     }
 }
 
-/// Where a segment can be read again.
+/// The position where reading continues after damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed {
-    /// Offset of the first record that is proven.
+    /// Offset of the first proven record.
     pub offset: u64,
-    /// The checksum that its chain goes on from: that of the record before it.
+    /// The checksum that its chain continues from: that of the record before it.
     pub crc: u32,
 }
 
-/// Goes on after a record whose fields cannot be read, where its length can, and its data leads to the checksum of the next
-/// record. `crc` is the checksum before it; `budget` is how many bytes may still be hashed.
+/// Skips one record with unreadable fields. This works if its length is readable and its data leads to the checksum of
+/// the next record. `crc` is the checksum before it; `budget` is the number of bytes that may still be hashed.
 pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
     let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
     let record = body.get(..usize::try_from(length.record).ok()?)?;
     let next = offset + FRAME_HEAD + length.record + length.padding;
     let (after, _) = record_at(segment, next).filter(|(after, _)| after.kind != RecordType::Crc)?;
-    // The data follows a type, a checksum of at most five bytes, and a length of at most five.
+    // Type, checksum (at most 5 bytes) and length (at most 5 bytes) come before the data.
     let heads = 5..=14usize.min(record.len());
     let after_data = after.data.unwrap_or_default();
     for data in heads.filter_map(|head| record.get(head..)) {
@@ -147,18 +147,18 @@ pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32, budget: &mut u6
     None
 }
 
-/// How many bytes of a segment are read for the frame at `offset`, by its length field; whether they are a record or not.
+/// Returns the number of bytes that the frame at `offset` occupies by its length field, even if they are not a record.
 pub fn frame_bytes(segment: &[u8], offset: u64) -> u64 {
     let rest = from(segment, offset);
     let length = rest.first_chunk::<8>().and_then(|head| Length::parse(u64::from_le_bytes(*head), offset).ok()?);
     length.map_or(0, |length| length.record.saturating_add(FRAME_HEAD).min(rest.len() as u64))
 }
 
-/// Finds the first two records after `damaged` of which the first one's checksum leads to the second one's. It goes on with the
-/// first one where all that lies before it is one whole record, whose length alone is damaged; else with the second. `crc` is
-/// the checksum before it.
+/// Finds the first two records after `damaged` where the checksum of the first leads to that of the second.
 ///
-/// Any bytes may look like a record: `budget` is how many may still be hashed in vain.
+/// Reading continues with the first record if the bytes before it are one complete record with a damaged length.
+/// Otherwise it continues with the second. `crc` is the checksum before it. Any bytes can look like a record, so
+/// `budget` limits the number of bytes hashed without success.
 pub fn find_records(segment: &[u8], damaged: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let first = usize::try_from(damaged + 1 + FRAME_HEAD).ok()?;
     // A record begins with the tag of its type.
@@ -180,7 +180,7 @@ pub fn find_records(segment: &[u8], damaged: u64, crc: u32, budget: &mut u64) ->
     None
 }
 
-/// The checksum of the record that lies between two offsets, if it is whole: at most seven bytes of padding follow it.
+/// Returns the checksum of the record between two offsets, if it is complete. At most 7 bytes of padding follow it.
 fn whole_record(segment: &[u8], start: u64, end: u64, crc: u32) -> Option<u32> {
     let body = usize::try_from(start + FRAME_HEAD).ok()?..usize::try_from(end).ok()?;
     let body = segment.get(body)?;
@@ -191,10 +191,11 @@ fn whole_record(segment: &[u8], start: u64, end: u64, crc: u32) -> Option<u32> {
     })
 }
 
-/// The record whose frame begins here, and where the next one does, if its fields fit its length.
+/// Returns the record at this offset and the offset of the next frame, if its fields fit its length.
 fn record_at(segment: &[u8], offset: u64) -> Option<(Record<'_>, u64)> {
     let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
-    // What most bytes fail at: a length below 4 GiB with the flags of a padding, a type of one byte, the tag of a checksum.
+    // A cheap test that most bytes fail: a length below 4 GiB with padding flags, a one-byte type, the tag of a
+    // checksum.
     let likely = matches!(head, [.., 0, 0, 0, 0 | 0x81..=0x87]) && matches!(body, [0x08, 1..=5, 0x10, ..]);
     if !likely {
         return None;
@@ -206,15 +207,16 @@ fn record_at(segment: &[u8], offset: u64) -> Option<(Record<'_>, u64)> {
     Some((parsed, offset + FRAME_HEAD + frame.len() as u64))
 }
 
-/// Whether a record that does not match its checksum looks torn: some whole sector of it was never written, and nothing
-/// but zeros follows it in the segment (FORMATS 4.7).
+/// Returns whether a record with a wrong checksum looks torn: at least one whole sector of it was never written, and
+/// only zeros follow in the segment (docs/formats.md 4.7).
 pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {
     let body = offset + FRAME_HEAD;
     let frame = from(segment, body).get(..(next.saturating_sub(body)) as usize).unwrap_or_default();
     before_zero_sector(frame, body).is_some() && all_zero(from(segment, next))
 }
 
-/// Whether a frame that cannot be read was being written: all that stands before `written` is there, and nothing behind it.
+/// Returns whether an unreadable frame was being written: all bytes before `written` are present, and only zeros
+/// follow.
 pub fn is_being_written(segment: &[u8], offset: u64, written: u64) -> bool {
     let Some((head, body)) = from(segment, offset).split_first_chunk::<8>() else { return true };
     let body_offset = offset + FRAME_HEAD;
@@ -227,7 +229,7 @@ pub fn is_being_written(segment: &[u8], offset: u64, written: u64) -> bool {
         && head_agrees(body.get(..there).unwrap_or_default(), length.record)
 }
 
-/// A frame's length field (FORMATS 4.1).
+/// The length field of a frame (docs/formats.md 4.1).
 struct Length {
     record: u64,
     padding: u64,
@@ -235,13 +237,13 @@ struct Length {
 }
 
 impl Length {
-    /// `None` for zero, which no record has.
+    /// Returns `None` for zero, which is never the length of a record.
     fn parse(field: u64, offset: u64) -> Result<Option<Length>> {
         let record = field & 0x00ff_ffff_ffff_ffff;
         let padding = (8 - record % 8) % 8;
         let length = match field >> 56 {
             _ if field == 0 => return Ok(None),
-            // Unpadded, as 2.x writes; or of 3.0 and later with nothing to pad.
+            // No padding: a frame of 2.x, or one of 3.0 and later that needs none.
             0 => Length { record, padding: 0, padded: false },
             flags if padding != 0 && flags == 0x80 | padding => Length { record, padding, padded: true },
             _ => return Err(damaged(offset, format!("expected the length of a record, found {field:#018x}"))),
@@ -258,29 +260,32 @@ impl Length {
     }
 }
 
-/// The frame reaches beyond the end of the file. It was cut short there, unless what is left of it says otherwise.
+/// Reports a frame that extends beyond the end of the file. It is torn, unless the rest of it shows damage.
 fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
     let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
-    let message =
-        format!("expected a record of {}, found the end of the file {} early", bytes(length.record), bytes(missing));
+    let message = format!(
+        "expected a record of {}, found the end of the file with {} missing",
+        bytes(length.record),
+        bytes(missing)
+    );
     let error = damaged(offset, message);
     let written = before_zero_sector(body, offset + FRAME_HEAD).unwrap_or(body);
     if head_agrees(written, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
 }
 
-/// The frame is there, but holds no record.
+/// Reports a complete frame without a record.
 fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Broken {
     let written = before_zero_sector(frame, offset + FRAME_HEAD);
     match written {
         Some(head) if all_zero(after) && head_agrees(head, length.record) => {
-            Broken::Torn(error.context("a record cut short by a crash"))
+            Broken::Torn(error.context("a record that a crash truncated"))
         }
         _ => Broken::Damaged(error),
     }
 }
 
-/// Whether the beginning of a record, as far as it is there, fits a record of `len` bytes: its fields carry a length of
-/// their own, so a damaged length field is told from a record that was cut short.
+/// Returns whether the start of a record fits a record of `len` bytes. Its fields have lengths of their own, which
+/// distinguish a damaged length field from a truncated record.
 fn head_agrees(head: &[u8], len: u64) -> bool {
     let head = head.get(..usize::try_from(len).unwrap_or(usize::MAX).min(head.len())).unwrap_or_default();
     let mut at = 0;
@@ -299,7 +304,7 @@ fn head_agrees(head: &[u8], len: u64) -> bool {
         at += 1 + used;
         match what {
             Head::Type if !(1..=5).contains(&value) => return false,
-            // A crc record ends here.
+            // A checksum record ends here.
             Head::Type if value == 4 => return len <= 12,
             Head::DataLength => return (at as u64).checked_add(value) == Some(len),
             _ => {}
@@ -331,7 +336,7 @@ fn varint_prefix(bytes: &[u8]) -> VarintPrefix {
     if bytes.len() < 10 { VarintPrefix::CutShort } else { VarintPrefix::Bad }
 }
 
-/// `walpb.Record`, in the one form that etcd writes: type, checksum, then data where there is any.
+/// Parses a `walpb.Record` in the one form that etcd writes: type, checksum, then data if present.
 fn parse_record(bytes: &[u8], base: u64) -> Result<Record<'_>> {
     let mut reader = Reader::new(bytes, base);
     let (mut kind, mut crc, mut data) = (None, None, None);
@@ -368,8 +373,8 @@ fn record_type(value: u64, offset: u64) -> Result<RecordType> {
     })
 }
 
-/// The part of a frame before its first sector of nothing but zeros, where there is one. Sectors count from the beginning
-/// of the file.
+/// Returns the part of a frame before its first all-zero sector, if it has one. Sectors count from the beginning of the
+/// file.
 fn before_zero_sector(frame: &[u8], offset: u64) -> Option<&[u8]> {
     let mut end = SECTOR - (offset % SECTOR as u64) as usize;
     let mut start = 0;
@@ -386,7 +391,7 @@ fn from(segment: &[u8], offset: u64) -> &[u8] {
     usize::try_from(offset).ok().and_then(|at| segment.get(at..)).unwrap_or_default()
 }
 
-/// Whether every byte is zero; true of no bytes.
+/// Returns whether every byte is zero; also true for no bytes.
 pub fn all_zero(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<64>();
     chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
@@ -400,7 +405,7 @@ fn damaged(offset: u64, message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
 
-    /// FORMATS appendix A, vector 2: the frames of a new log as 3.0 and later write them.
+    /// docs/formats.md appendix A, vector 2: the frames of a new log as 3.0 and later write them.
     const PADDED: &str = "040000000000008408041000000000000e00000000000082080110a9f6f0ac0c1a04080110020000";
     const UNPADDED: &str = "0400000000000000080410000e00000000000000080110a9f6f0ac0c1a0408011002";
 
@@ -433,7 +438,7 @@ mod tests {
                 let broken = read_frame(&whole[..len], second as u64).unwrap_err();
                 assert!(matches!(broken, Broken::Torn(_)), "cut at {len}");
             }
-            // Behind each of the first two frames stands the other, so nothing here is the end of a log.
+            // Each of the two frames follows the other, so none of them ends a log.
             for frame in [0, second] {
                 for bit in 0..64 {
                     let mut bytes = whole.clone();
@@ -446,7 +451,7 @@ mod tests {
         }
     }
 
-    /// The head of the record agrees with the length, as it would in one that was cut short.
+    /// The head of the record agrees with the length, as in a truncated record.
     #[test]
     fn a_length_that_no_record_has_is_damage() {
         for (len, torn) in [(100, true), (limits::MAX_RECORD, true), (limits::MAX_RECORD + 8, false), (1 << 55, false)]
@@ -469,7 +474,7 @@ mod tests {
         }
     }
 
-    /// Whatever was seen of a record that was being written, and whatever zeros stand behind it.
+    /// For every possible partial view of a record in progress, and any number of zeros after it.
     #[test]
     fn a_record_seen_half_written_is_told_from_damage() {
         for text in [PADDED, UNPADDED] {
@@ -485,7 +490,7 @@ mod tests {
                     assert!(seen, "{written} bytes and {zeros} zeros");
                 }
             }
-            // What is all there is damaged where it cannot be read.
+            // A complete but unreadable record is damaged.
             for bit in 0..(whole.len() - second) * 8 {
                 let mut bytes = whole.clone();
                 bytes.extend_from_slice(&whole);

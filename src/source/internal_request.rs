@@ -1,7 +1,7 @@
-//! v3 requests in the log, as far as they must be named: what one writes, and under which key (FORMATS 5.4).
+//! The v3 requests in the log: what each one writes, and under which key (docs/formats.md 5.4).
 //!
-//! Nothing here is applied. A merge has to tell which v3 writes stand in the log and not in the v3 backend, and
-//! `inspect --wal` shows what an entry asks for. Knows the wire form of `InternalRaftRequest` and of the requests in it.
+//! Nothing is applied. A merge must detect unapplied v3 entries, and `inspect --wal` shows what an entry asks for.
+//! Knows the wire form of `InternalRaftRequest` and of the requests in it.
 
 use crate::wire::{Reader, WireError};
 
@@ -10,25 +10,25 @@ use crate::wire::{Reader, WireError};
 pub struct V3Request<'a> {
     /// The number of the field.
     pub field: u32,
-    /// The request itself.
+    /// The bytes of the request.
     pub message: &'a [u8],
 }
 
-/// One thing that a request asks for.
+/// One operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct V3Write<'a> {
-    /// What is done, in a word or two.
+    /// The operation, in one or two words.
     pub action: &'static str,
-    /// The key, or the name of the user or role; empty where there is none.
+    /// The key, or the name of the user or role; empty if there is none.
     pub name: &'a [u8],
-    /// Where a range of keys that begins with the key ends: a zero byte stands for the end of all keys, nothing for one key.
+    /// The end of a range of keys: a zero byte means the end of all keys, an empty slice means one key.
     pub end: &'a [u8],
-    /// The lease that is granted or revoked, the revision that is compacted; 0 where there is none.
+    /// The lease that is granted or revoked, or the revision of a compaction; 0 if there is none.
     pub number: i64,
 }
 
 impl<'a> V3Request<'a> {
-    /// What it is called.
+    /// Returns the name of the operation.
     pub fn action(&self) -> &'static str {
         match self.field {
             3 => "range",
@@ -57,19 +57,19 @@ impl<'a> V3Request<'a> {
         }
     }
 
-    /// Whether it may change keys, their history, leases, users or roles. What reads does not, nor what only the cluster's own
-    /// management asks for; and a checkpoint says no more of a lease than how long it has been running.
+    /// Returns whether the request may change keys, their history, leases, users or roles. Reads and requests of
+    /// cluster management do not. A checkpoint only records the remaining time of a lease.
     pub fn writes(&self) -> bool {
         matches!(self.field, 4..=9 | 1000 | 1011 | 1100 | 1101 | 1103..=1105 | 1200 | 1201 | 1203 | 1204)
     }
 
-    /// Whether it may add a key, a lease, a user or a role.
+    /// Returns whether the request may add a key, a lease, a user or a role.
     pub fn adds(&self) -> bool {
         matches!(self.field, 4 | 6 | 8 | 1100 | 1200)
     }
 
-    /// What it asks for, one by one: a transaction may put and delete several keys, on either branch, or only read. A message
-    /// that cannot be read is named by its kind alone.
+    /// Returns the operations of the request. A transaction can put and delete several keys, on either branch, or only
+    /// read. For an unreadable message, it returns the name of the request only.
     pub fn parts(&self) -> Vec<V3Write<'a>> {
         let whole = V3Write { action: self.action(), name: &[], end: &[], number: 0 };
         let read = match self.field {
@@ -110,8 +110,8 @@ fn number(message: &[u8], wanted: u32) -> Result<i64, WireError> {
     Ok(found)
 }
 
-/// `TxnRequest`: compares in field 1, what is done on success in 2, on failure in 3; transactions inside it are walked without
-/// recursion.
+/// Parses a `TxnRequest`: compares in field 1, operations on success in 2, on failure in 3. Walks nested transactions
+/// without recursion.
 fn transaction(message: &[u8]) -> Result<Vec<V3Write<'_>>, WireError> {
     let mut out = Vec::new();
     let mut pending = vec![message];
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(parts(9, b"\x08\x07"), [("revoke lease", vec![], 7)]);
         assert_eq!(parts(1100, b"\x0a\x03bob\x12\x02pw"), [("add user", b"bob".to_vec(), 0)]);
         assert_eq!(parts(7, b"\x08\x05"), [("compact", vec![], 5)]);
-        // What cannot be read is there all the same.
+        // An unreadable request is still named.
         assert_eq!(parts(4, b"\x0a\x09/a"), [("put", vec![], 0)]);
         assert!(V3Request { field: 5, message: &[] }.writes() && !V3Request { field: 5, message: &[] }.adds());
         assert!(!V3Request { field: 3, message: &[] }.writes() && !V3Request { field: 1012, message: &[] }.writes());

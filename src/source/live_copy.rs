@@ -1,9 +1,10 @@
-//! The files of a source, opened: mapped where nobody writes to them, copied into memory where an etcd is running on them, so
-//! that what comes out is the state at some instant.
+//! The open files of a source: mapped if nobody writes to them, copied into memory if an etcd is running on them. The
+//! result is the state at one instant.
 //!
-//! etcd cuts a segment's preallocated end off, and writes to a database in place: a map would change while it is read. Each kind of file has its own reason why a copy is whole: a log only grows at its end, a database says in
-//! its first pages which other pages count, and a snapshot has a checksum. What cannot be had in one go (a file was purged
-//! between its listing and its opening, a record was seen half written) is had in another one. Knows no formats.
+//! etcd truncates the preallocated end of a segment and writes to a database in place, so a map would change during the
+//! read. Each kind of file has its own proof of a consistent copy. A log only grows at its end. The first pages of a
+//! database name its valid pages. A snapshot has a checksum. If a file was purged after its listing, or a record was
+//! half written, the read is repeated. Must not know formats.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -32,13 +33,13 @@ pub enum Access {
     /// Mapped: nobody writes to them.
     #[default]
     AtRest,
-    /// Copied: nobody writes to them, but somebody may begin to.
+    /// Copied: nobody writes to them, but an etcd may start.
     Copied,
-    /// Copied while an etcd is running on them: the record at the end of the log may be half written.
+    /// Copied while an etcd is running: the record at the end of the log may be half written.
     Live,
 }
 
-/// Opens the files of a source.
+/// A reader for the files of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     access: Access,
@@ -46,31 +47,31 @@ pub struct Files {
 }
 
 impl Files {
-    /// Reads files in this way; those that are mapped are watched.
+    /// Creates a reader with this access; the watch records the mapped files.
     pub fn new(access: Access, watch: &Arc<Watch>) -> Files {
         Files { access, watch: Arc::clone(watch) }
     }
 
-    /// How they are read.
+    /// Returns how the files are read.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// The files that were mapped.
+    /// Returns the watch with the opened files.
     pub fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Opens a snapshot: a file that is written once, and has a checksum of its own.
+    /// Opens a snapshot: a file that is written once and has its own checksum.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] if it is not a regular file or cannot be read, [`Reason::Damaged`] for a hole in it that no
+    /// [`Reason::Unreadable`] if it is not a regular file or cannot be read; [`Reason::Damaged`] for a hole that no
     /// file of etcd has.
     pub fn open_snapshot(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
         self.open(path, Locks::None, interrupt)
     }
 
-    /// Opens a segment that is no more written to.
+    /// Opens a segment that is complete.
     ///
     /// # Errors
     /// As [`Files::open_snapshot`].
@@ -78,8 +79,8 @@ impl Files {
         checked(self.open(path, Locks::Segment, interrupt)?, interrupt)
     }
 
-    /// Opens the last segment of a log. The number is where the writing stood, where somebody may be writing: no byte
-    /// after it is anything but zero, and every byte before it is there.
+    /// Opens the last segment of a log. If an etcd may be writing, the number is the end of the written bytes. All
+    /// bytes before it are present, and all bytes after it are zero.
     ///
     /// # Errors
     /// As [`Files::open_snapshot`].
@@ -90,10 +91,10 @@ impl Files {
         }
     }
 
-    /// Opens a database, which is written in place: the pages that count are reached from the first two.
+    /// Opens a database, which is written in place. The first two pages lead to all valid pages.
     ///
     /// # Errors
-    /// As [`Files::open_snapshot`]; and [`Reason::Locked`] if it changes faster than it can be read.
+    /// As [`Files::open_snapshot`]; [`Reason::Locked`] if the database changes faster than it can be read.
     pub fn open_db(&self, path: &Path, interrupt: Interrupt<'_>) -> Result<Map> {
         match self.access {
             Access::AtRest => checked(self.open(path, Locks::Db, interrupt)?, interrupt),
@@ -114,13 +115,13 @@ impl Files {
     }
 }
 
-/// A map whose bytes all count.
+/// Adds a checksum over all bytes of a map.
 fn checked(mut map: Map, interrupt: Interrupt<'_>) -> Result<Map> {
     map.checksum(0..map.bytes().len(), interrupt)?;
     Ok(map)
 }
 
-/// Maps a file that is no source.
+/// Maps a file that is not part of a source.
 ///
 /// # Errors
 /// [`Reason::Unreadable`] if it is not a regular file or cannot be opened or mapped.
@@ -129,21 +130,21 @@ pub fn map(path: &Path) -> Result<Map> {
     Map::of(path, &source.file, source.data_len()?, source.found.len())
 }
 
-/// How often a source is read until it holds still for long enough.
+/// Maximum number of attempts to read a source without a change.
 const ATTEMPTS: u32 = 10;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Reads again what could not be read, or not well, because it was being changed. What the last attempt gives counts.
+/// Repeats a read that failed or gave an uncertain result because the source was changing. The last attempt decides.
 ///
 /// # Errors
-/// That of the last attempt; at once what no waiting cures.
+/// That of the last attempt; at once an error that a repetition cannot resolve.
 pub fn again<T>(mut attempt: impl FnMut() -> Result<T>, is_settled: impl Fn(&T) -> bool) -> Result<T> {
     for _ in 1..ATTEMPTS {
         let found = attempt();
         let settled = match &found {
             Ok(found) => is_settled(found),
-            // A file that is gone was purged between its listing and its opening.
+            // A missing file was purged between its listing and its opening.
             Err(e) => {
                 let passes = matches!(e.reason(), Reason::Locked | Reason::NotReached | Reason::SourceMissing);
                 e.kind() != Kind::Damaged && !passes
@@ -157,15 +158,16 @@ pub fn again<T>(mut attempt: impl FnMut() -> Result<T>, is_settled: impl Fn(&T) 
     attempt()
 }
 
-/// The first two pages of a database, whatever the size of its pages.
+/// The first two pages of a database, for any page size.
 const META_PAGES: usize = 2 << 16;
 
-/// A transaction writes only to pages that the state before it does not need, and the first pages last: as long as these
-/// stand, all that they lead to stands. `meanwhile` is what a test does to the file.
+/// Copies a database. A transaction writes only to pages that the previous state does not need, and writes the first
+/// pages last. If the first pages are unchanged, all pages that they lead to are unchanged. A test passes changes to
+/// the file as `meanwhile`.
 fn copy_db(path: &Path, interrupt: Interrupt<'_>, mut meanwhile: impl FnMut()) -> Result<Map> {
     for _ in 0..ATTEMPTS {
         let before = Source::open(path)?.head(META_PAGES, interrupt)?;
-        // Its size is asked again: the database may have grown.
+        // The size is read again, because the database may have grown.
         let source = Source::open(path)?;
         let map = source.copy(interrupt)?;
         meanwhile();
@@ -182,8 +184,8 @@ fn copy_db(path: &Path, interrupt: Interrupt<'_>, mut meanwhile: impl FnMut()) -
     Err(Error::new(Reason::Locked, message).in_file(path))
 }
 
-/// Bytes that were seen to be written were written before they were seen, and all before them too: so a second reading
-/// has them whole, where the first may have found a later page and not yet an earlier one.
+/// Copies a growing segment. Bytes that were seen were written before, and so were all bytes before them. The first
+/// read can contain a later page without an earlier one; a second read has all of them.
 fn copy_growing(path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, u64)> {
     let source = Source::open(path)?;
     let len = source.data_len()? as u64;
@@ -196,7 +198,7 @@ fn copy_growing(path: &Path, interrupt: Interrupt<'_>) -> Result<(Map, u64)> {
     Ok((source.copied(bytes)?, written))
 }
 
-/// Where the zeros begin that reach to the end of the file.
+/// Returns the offset after which all bytes of the file are zero.
 fn end_of_writing(source: &Source<'_>, len: u64, interrupt: Interrupt<'_>) -> Result<u64> {
     let mut chunk = vec![0; 1 << 20];
     let (mut at, mut end) = (0, 0);
@@ -214,7 +216,7 @@ fn end_of_writing(source: &Source<'_>, len: u64, interrupt: Interrupt<'_>) -> Re
     Ok(end)
 }
 
-/// A regular file, opened read-only.
+/// A regular file, open read-only.
 struct Source<'p> {
     path: &'p Path,
     file: File,
@@ -227,7 +229,8 @@ impl Source<'_> {
             true => Ok(found),
             false => Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path)),
         };
-        // Asked before opening, and opened without waiting: a FIFO would wait for a writer, a device may do something.
+        // Checked before the open, which is non-blocking: a FIFO would wait for a writer, and opening a device can have
+        // effects.
         regular(fs::metadata(path).map_err(|e| failed(path, "read", e))?)?;
         let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let file = file.map_err(|e| failed(path, "open", e))?;
@@ -235,7 +238,7 @@ impl Source<'_> {
         Ok(Source { path, file, found })
     }
 
-    /// How many bytes of the file are to be read: all, but of a long hole at its end only the beginning.
+    /// Returns how many bytes of the file to read: all bytes, except for a long hole at the end.
     fn data_len(&self) -> Result<usize> {
         let len = self.found.len();
         let to_read = if self.may_have_holes() { self.without_last_hole()? } else { len };
@@ -258,19 +261,19 @@ impl Source<'_> {
                 );
                 return Err(Error::new(Reason::Damaged, message).at(end).in_file(self.path));
             }
-            // Without progress there is nothing to be learned of this file system.
+            // A file system that makes no progress has no usable information.
             end = self.seek(data, Whence::SeekHole)?.filter(|end| *end > data).unwrap_or(len);
         }
         Ok(len.min(end.saturating_add(limits::MAX_TRAILING_HOLE)))
     }
 
-    /// The next data, or the next hole, from here on; `None` after the last data.
+    /// Returns the next data or hole at or after the offset; `None` after the last data.
     fn seek(&self, from: u64, whence: Whence) -> Result<Option<u64>> {
         let Ok(from) = i64::try_from(from) else { return Ok(None) };
         match lseek(&self.file, from, whence) {
             Ok(at) => Ok(u64::try_from(at).ok()),
             Err(Errno::ENXIO) => Ok(None),
-            // A file system that knows no holes has none.
+            // A file system without support for holes reports none.
             Err(_) => match whence {
                 Whence::SeekData => Ok(u64::try_from(from).ok().filter(|from| *from < self.found.len())),
                 _ => Ok(Some(self.found.len())),
@@ -278,7 +281,7 @@ impl Source<'_> {
         }
     }
 
-    /// At most `len` bytes from the beginning.
+    /// Reads at most `len` bytes from the beginning.
     fn head(&self, len: usize, interrupt: Interrupt<'_>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
         let read = self.read_into(&mut bytes, 0, interrupt)?;
@@ -297,7 +300,7 @@ impl Source<'_> {
         }
     }
 
-    /// The file in memory of its own; holes take none.
+    /// Reads the file into private memory; holes use no memory.
     fn read(&self, interrupt: Interrupt<'_>) -> Result<Option<MmapMut>> {
         let len = self.data_len()?;
         if len == 0 {
@@ -317,7 +320,7 @@ impl Source<'_> {
         Ok(Some(bytes))
     }
 
-    /// Reads until the buffer is full or the file ends. Returns how much was read.
+    /// Reads until the buffer is full or the file ends. Returns the number of bytes read.
     fn read_into(&self, buffer: &mut [u8], offset: u64, interrupt: Interrupt<'_>) -> Result<usize> {
         let mut read = 0;
         while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
@@ -394,7 +397,7 @@ mod tests {
                 assert_eq!(result.unwrap_err().reason(), Reason::Interrupted(15), "{access:?}");
             }
         }
-        // What is read again until it holds still is not read again.
+        // The test does not repeat a read that itself repeats reads.
         let mut tries = 0;
         let attempt = || -> Result<()> {
             tries += 1;

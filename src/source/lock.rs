@@ -1,8 +1,8 @@
-//! Is an etcd running on these files? Asks for both kinds of lock that etcd takes, without taking any for longer than
-//! the question (FORMATS 1.3).
+//! Detection of a running etcd by its file locks. Tests both kinds of lock that etcd takes, and holds a lock only
+//! during the test (docs/formats.md 1.3).
 //!
-//! etcd 2.x holds a flock on each live WAL segment, 3.x an open-file-description lock, and bbolt a flock on `db`; the
-//! two kinds do not see each other. `F_OFD_GETLK` works on a file opened read-only, where setting a write lock would not.
+//! etcd 2.x holds a `flock` on each live WAL segment, 3.x an open-file-description lock, and bbolt a `flock` on `db`.
+//! The two kinds do not conflict. `F_OFD_GETLK` works on a file opened read-only; setting a write lock would not.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ use crate::error::{Error, Reason, Result};
 /// Refuses a WAL segment that an etcd of any version has open.
 ///
 /// # Errors
-/// [`Reason::Locked`] if it is locked, [`Reason::Unreadable`] if that cannot be found out.
+/// [`Reason::Locked`] if it is locked; [`Reason::Unreadable`] if the lock cannot be tested.
 pub fn check_segment(path: &Path) -> Result<()> {
     let file = open(path)?;
     if ofd_locked(&file).map_err(|e| unknown(path, e))? {
@@ -31,15 +31,15 @@ pub fn check_segment(path: &Path) -> Result<()> {
 /// Refuses a bbolt file that a server has open.
 ///
 /// # Errors
-/// [`Reason::Locked`] if it is locked, [`Reason::Unreadable`] if that cannot be found out.
+/// [`Reason::Locked`] if it is locked; [`Reason::Unreadable`] if the lock cannot be tested.
 pub fn check_db(path: &Path) -> Result<()> {
     check_flock(path, open(path)?)
 }
 
-/// Whether another process has locked a file in any way.
+/// Returns whether another process holds any kind of lock on a file.
 ///
 /// # Errors
-/// It cannot be opened or asked about.
+/// The file cannot be opened or tested.
 pub fn is_locked(path: &Path) -> io::Result<bool> {
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if ofd_locked(&file)? {
@@ -89,7 +89,7 @@ fn ofd_locked(file: &File) -> nix::Result<bool> {
 
 fn open(path: &Path) -> Result<File> {
     let meta = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
-    // Asked before opening: opening a FIFO would wait for a writer.
+    // Checked before the open: opening a FIFO would wait for a writer.
     if !meta.is_file() {
         return Err(Error::new(Reason::Unreadable, "expected a regular file").in_file(path));
     }

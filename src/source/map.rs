@@ -1,9 +1,9 @@
-//! A source file as bytes: opened read-only, mapped into memory. The only file of the crate with `unsafe`. Bytes that are in
-//! memory already can stand in for a file, so that whatever reads files reads those too.
+//! A source file as bytes: opened read-only and mapped into memory. The only file of the crate with `unsafe`. Bytes in
+//! memory can replace a file, so every reader of files can read them too.
 //!
-//! A map is private and never written. Other processes can still change a mapped file: what they write shows through, and
-//! [`Map::check_bytes`] finds it. If they truncate it, or a disk fails, the kernel sends SIGBUS; a handler puts zeros in the
-//! place of the missing pages, and [`Faults`] tells of it. Must not know what the bytes mean.
+//! A map is private and never written. Other processes can still change a mapped file, and their writes appear in the
+//! map; [`Map::check_bytes`] detects that. If they truncate the file, or a disk fails, the kernel sends SIGBUS. A
+//! handler replaces the missing pages with zeros, and [`Faults`] reports it. Must not know what the bytes mean.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -19,14 +19,14 @@ use nix::libc;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::{self, Interrupt};
 
-/// A regular file mapped read-only, or bytes in its place.
+/// A regular file mapped read-only, or bytes in memory.
 #[derive(Debug)]
 pub struct Map {
     path: PathBuf,
     content: Content,
-    /// Bytes of the file: more than [`Map::bytes`] has where it ends in a long hole.
+    /// Length of the file in bytes: more than [`Map::bytes`] if the file ends in a long hole.
     file_len: u64,
-    /// Parts of the content with the CRC-32C that they had when they were read first.
+    /// Parts of the content, with their CRC-32C at the first read.
     sums: Vec<(Range<usize>, u32)>,
 }
 
@@ -34,30 +34,30 @@ pub struct Map {
 enum Content {
     Mapped(Guarded),
     Copied(Mmap),
-    /// Also an empty file, which cannot be mapped.
+    /// Bytes in memory; also an empty file, which cannot be mapped.
     Held(Vec<u8>),
 }
 
-/// A map of a file, known to the signal handler.
+/// A map of a file, registered with the signal handler.
 #[derive(Debug)]
 struct Guarded {
-    // In this order: the handler forgets the region before it is unmapped.
+    // Order of drop: the handler unregisters the region before it is unmapped.
     guard: Guard,
     map: Mmap,
 }
 
 impl Map {
-    /// Maps the first `len` bytes of a file of `file_len` bytes, which all others are zero after.
+    /// Maps the first `len` bytes of a file of `file_len` bytes. All bytes after them are zero.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] if it cannot be mapped.
+    /// [`Reason::Unreadable`] if the file cannot be mapped.
     pub(super) fn of(path: &Path, file: &File, len: usize, file_len: u64) -> Result<Map> {
         let content = if len == 0 {
             Content::Held(Vec::new())
         } else {
-            // SAFETY: the map is read-only and private to this process. Its bytes are only ever read as `&[u8]`, which
-            // any content is valid for. Another process may change or truncate the file meanwhile, which nothing can
-            // prevent: the module documentation says how that is found.
+            // SAFETY: the map is read-only and private to this process. Its bytes are read as `&[u8]` only, for which
+            // any content is valid. Another process may change or truncate the file, which nothing can prevent. The
+            // module documentation says how that is detected.
             let map = unsafe { MmapOptions::new().len(len).map(file) };
             let map = map.map_err(|e| Error::io(Reason::Unreadable, path, "map", e))?;
             Content::Mapped(Guarded { guard: Guard::of(&map), map })
@@ -65,14 +65,14 @@ impl Map {
         Ok(Map { path: path.to_path_buf(), content, file_len, sums: Vec::new() })
     }
 
-    /// Bytes in memory under the name of a file.
+    /// Creates a map from bytes in memory, with the name of a file.
     pub fn held(path: &Path, bytes: Vec<u8>) -> Map {
         let file_len = bytes.len() as u64;
         Map { path: path.to_path_buf(), content: Content::Held(bytes), file_len, sums: Vec::new() }
     }
 
-    /// A copy in memory of the first bytes of a file of `file_len` bytes, which all others are zero after. Pages that were
-    /// not written are zero and take no memory.
+    /// Creates a map from a copy of the first bytes of a file of `file_len` bytes. All bytes after them are zero.
+    /// Unwritten pages are zero and use no memory.
     ///
     /// # Errors
     /// [`Reason::Unreadable`] if the memory cannot be made read-only.
@@ -81,7 +81,7 @@ impl Map {
         Ok(Map { path: path.to_path_buf(), content: Content::Copied(copy), file_len, sums: Vec::new() })
     }
 
-    /// The whole file; without the end of a long hole at its end.
+    /// Returns the content of the file, without a long hole at its end.
     pub fn bytes(&self) -> &[u8] {
         match &self.content {
             Content::Mapped(guarded) => &guarded.map,
@@ -90,22 +90,22 @@ impl Map {
         }
     }
 
-    /// Where the file is, for errors.
+    /// Returns the path of the file, for errors.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the file. All that [`Map::bytes`] lacks are zero.
+    /// Returns the length of the file in bytes. All bytes after [`Map::bytes`] are zero.
     pub fn file_len(&self) -> u64 {
         self.file_len
     }
 
-    /// Whether other processes can change the bytes.
+    /// Returns whether other processes can change the bytes.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self.content, Content::Mapped(_))
     }
 
-    /// The CRC-32C of a part of the file, which must have it again whenever [`Map::check_bytes`] is called.
+    /// Computes the CRC-32C of a part of the file. [`Map::check_bytes`] compares it with the bytes at that time.
     ///
     /// # Errors
     /// An interruption.
@@ -126,7 +126,7 @@ impl Map {
         Ok(crc)
     }
 
-    /// Checks that the bytes are those that were read first. Reads all of them again.
+    /// Checks that the bytes equal those of the first read. Reads all of them again.
     ///
     /// # Errors
     /// [`Reason::ChangedWhileReading`]; an interruption.
@@ -145,7 +145,7 @@ impl Map {
         Ok(())
     }
 
-    /// What becomes of the map's pages; of none where other processes cannot change them.
+    /// Returns the faults of the map; `None` if other processes cannot change the bytes.
     pub(super) fn faults(&self) -> Option<Faults> {
         match &self.content {
             Content::Mapped(guarded) => Some(guarded.guard.faults.clone()),
@@ -154,18 +154,18 @@ impl Map {
     }
 }
 
-/// Whether pages of a map could not be read. It outlives the map.
+/// A record of unreadable pages of a map. It outlives the map.
 #[derive(Debug, Clone)]
 pub struct Faults(Arc<Slot>);
 
 impl Faults {
-    /// Offset of the first page that could not be read and reads as zeros.
+    /// Returns the offset of the first page that was unreadable and reads as zeros.
     pub fn first(&self) -> Option<u64> {
         self.0.0.lost.load(Ordering::SeqCst).checked_sub(1).map(|offset| offset as u64)
     }
 }
 
-/// A region that the handler looks after, until this is dropped.
+/// A region that the signal handler covers until this value is dropped.
 #[derive(Debug)]
 struct Guard {
     faults: Faults,
@@ -193,7 +193,7 @@ impl Drop for Guard {
     }
 }
 
-/// A region of the list, free again when nobody asks about it any more.
+/// A region of the list, which is free again after the drop.
 #[derive(Debug)]
 struct Slot(&'static Region);
 
@@ -203,14 +203,14 @@ impl Drop for Slot {
     }
 }
 
-/// An element of a list that only grows, so that the handler can walk it at any time.
+/// An element of a list that only grows, so the handler can walk it at any time.
 #[derive(Debug, Default)]
 struct Region {
-    /// First address; 0 if it is not in use.
+    /// First address; 0 if the region is free.
     start: AtomicUsize,
-    /// Address after the last one.
+    /// Address after the last byte.
     end: AtomicUsize,
-    /// 1 + the offset of the first fault; 0 without one.
+    /// 1 + offset of the first fault; 0 without a fault.
     lost: AtomicUsize,
     next: AtomicPtr<Region>,
 }
@@ -226,26 +226,27 @@ impl Region {
         let new = ptr::from_mut(region);
         let mut first = FIRST.load(Ordering::SeqCst);
         loop {
-            // SAFETY: `new` was leaked, so it is valid for ever; nobody else has it before the exchange.
+            // SAFETY: `new` was leaked, so it is valid forever; no other thread has it before the exchange.
             unsafe { &*new }.next.store(first, Ordering::SeqCst);
             match FIRST.compare_exchange(first, new, Ordering::SeqCst, Ordering::SeqCst) {
-                // SAFETY: as above. From here on there are only shared references to it.
+                // SAFETY: as above. From here on only shared references to it exist.
                 Ok(_) => return unsafe { &*new },
                 Err(other) => first = other,
             }
         }
     }
 
-    /// The region that an address is in, with its bounds. Uses only what a signal handler may use.
+    /// Returns the region that contains an address, with its bounds. Uses only operations that a signal handler may
+    /// use.
     fn find(address: usize) -> Option<(&'static Region, usize, usize)> {
         let mut next = FIRST.load(Ordering::SeqCst);
-        // SAFETY: every pointer of the list is null or to a leaked region.
+        // SAFETY: every pointer of the list is null or points to a leaked region.
         while let Some(region) = unsafe { next.as_ref() } {
             let start = region.start.load(Ordering::SeqCst);
             let end = region.end.load(Ordering::SeqCst);
-            // A region that is given to another map meanwhile has another start.
-            let stands = region.start.load(Ordering::SeqCst) == start;
-            if start != 0 && stands && (start..end).contains(&address) {
+            // Another map that takes the region meanwhile has another start.
+            let unchanged = region.start.load(Ordering::SeqCst) == start;
+            if start != 0 && unchanged && (start..end).contains(&address) {
                 return Some((region, start, end));
             }
             next = region.next.load(Ordering::SeqCst);
@@ -255,8 +256,8 @@ impl Region {
 }
 
 fn install() {
-    // SAFETY: `sysconf` has no preconditions. Both structures are plain data, valid when zeroed, and live through the calls;
-    // the handler has the signature that SA_SIGINFO asks for.
+    // SAFETY: `sysconf` has no preconditions. Both structures are plain data, valid when zeroed, and live through the
+    // calls. The handler has the signature that SA_SIGINFO requires.
     unsafe {
         if let Ok(page) = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)) {
             PAGE.store(page, Ordering::SeqCst);
@@ -274,12 +275,13 @@ fn install() {
     }
 }
 
-/// Puts zeros in the place of pages that a mapped file does not have any more, and notes that. All else goes to the handler that
+/// Replaces pages that a mapped file no longer has with zeros, and records the fault. For any other address it restores
+/// the previous handler: the instruction runs again and fails again.
 /// was there before: the instruction that failed runs once more, and fails again.
 extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid `info`. Nothing here allocates or locks: `find` reads atomics, and `mmap`,
-    // `sigaction` and `raise` are system calls. The pages that are replaced lie in a live map of this process, which holds
-    // no references that assume their content.
+    // `sigaction` and `raise` are system calls. The replaced pages are in a live map of this process, which holds no
+    // references that assume their content.
     unsafe {
         let errno = *libc::__errno_location();
         let sent = (*info).si_code <= 0;
@@ -334,7 +336,7 @@ mod tests {
     #[test]
     fn one_of_many_maps_is_truncated() {
         let mut maps: Vec<_> = (1..20).map(|pages| map(pages * 10_000)).collect();
-        // Regions are used again.
+        // Regions are reused.
         maps.drain(5..9);
         maps.extend((1..5).map(|pages| map(pages * 10_000)));
         for (number, (file, map)) in maps.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Reading v2 data from disk: which files there are, their frames and checksums, and what of them counts.
+//! Reading of v2 data from disk: files, frames and checksums, and the choice of what counts.
 //!
-//! Knows bytes, raft and etcd's file layouts (FORMATS 1, 2, 4 and 5); nothing of the v2 tree and nothing of v3. Every
-//! file is opened read-only and mapped, or copied where an etcd is running on it; only `map` holds `unsafe`.
+//! Knows bytes, raft and the file layouts of etcd (docs/formats.md 1, 2, 4 and 5). Must not know the v2 tree or v3.
+//! Every file is opened read-only and mapped, or copied if an etcd is running. Only `map` contains `unsafe`.
 
 pub mod cluster;
 pub mod detect;

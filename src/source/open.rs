@@ -1,7 +1,6 @@
-//! Sources, opened: every file mapped or copied, no etcd running on it unless that is allowed, the logs read, the snapshot
-//! chosen.
+//! The open sources: all files mapped or copied, the locks tested, the logs read, the start snapshot selected.
 //!
-//! Ties the other files of this folder together; the v2 tree begins where this ends.
+//! Combines the other files of this folder. Must not know the v2 tree.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,52 +17,52 @@ use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::member::WHAT_TO_DO;
 use crate::source::snap::Snapshot;
-use crate::source::start::{Choice, SalvageStart, choose, salvage_starts};
+use crate::source::start::{SalvageStart, Start, choose, salvage_starts};
 use crate::source::wal::Wal;
 use crate::source::watch::Watch;
 
-/// A convertible source: one member's data, or several members' of one cluster.
+/// A convertible source: the data of one member, or of several members of one cluster.
 #[derive(Debug)]
 pub struct Opened {
-    /// The members, as they were named.
+    /// The members, in the order of the command line.
     pub members: Vec<Member>,
-    /// Where the replay starts.
-    pub choice: Choice,
-    /// Whether no state leads to the log: only its entries can be shown.
+    /// The start of the replay.
+    pub start: Start,
+    /// Whether no snapshot leads to the log, so that only its entries can be shown.
     pub log_only: bool,
-    /// Whether to go on past damage, to the last sound record before it.
+    /// Whether to skip damage, and to use the last sound record before it otherwise.
     pub salvage: bool,
-    /// With `salvage`, the starts that were not chosen: those that reach less far, or as far from an older snapshot.
+    /// With `salvage`, the starts that were not selected, because they lead less far or are older.
     pub other_starts: Vec<SalvageStart>,
-    /// With `salvage`, what a replay from each start gives, in the order in which they were tried.
-    pub weighed: Vec<Weighed>,
+    /// With `salvage`, the result of a replay from each start, in the order of the attempts.
+    pub attempts: Vec<Attempt>,
 }
 
-/// A start of a damaged source, replayed.
+/// A start of a damaged source, and the result of a replay from it.
 #[derive(Debug)]
-pub struct Weighed {
-    /// The snapshot file; `None`: the log from its first entry.
+pub struct Attempt {
+    /// The snapshot file; `None` for the log from its first entry.
     pub path: Option<PathBuf>,
-    /// Raft index that the replay starts after.
+    /// Raft index after which the replay starts.
     pub start: RaftIndex,
-    /// What the replay gave.
+    /// The result of the replay.
     pub outcome: Outcome,
-    /// Whether this start was chosen.
+    /// Whether this start was selected.
     pub chosen: bool,
 }
 
-/// What a replay from a start of a damaged source gave.
+/// The result of a replay from a start of a damaged source.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It went on to this raft index, where there are as many keys.
+    /// The replay ended at this raft index, with this number of keys.
     Reached(RaftIndex, u64),
-    /// It could not go on, and why.
+    /// The replay failed with this error.
     Failed(Error),
-    /// It was not tried: enough others promised more.
+    /// The start was not tried, because enough others promised more.
     NotTried,
 }
 
-/// What a path holds.
+/// The detected content of a path.
 #[derive(Debug)]
 pub enum Found {
     /// v2 data.
@@ -75,7 +74,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// Checks that the files still have the bytes that were read first.
+    /// Checks that the files still have the bytes of the first read.
     ///
     /// # Errors
     /// [`Reason::ChangedWhileReading`].
@@ -87,18 +86,18 @@ impl Found {
     }
 }
 
-/// How to open a source.
+/// Options to open a source.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions<'a> {
-    /// Learns of each file that is opened.
+    /// Records each opened file.
     pub watch: Arc<Watch>,
     /// Start from a snapshot at or below this raft index.
     pub up_to: Option<RaftIndex>,
-    /// Go on past damage, to the last sound record before it.
+    /// Skip damage, and use the last sound record before it otherwise.
     pub salvage: bool,
-    /// Read a directory that an etcd is running on.
+    /// Read a directory while an etcd is running on it.
     pub allow_live: bool,
-    /// Open a log also where no state leads to it: only its entries are to be shown.
+    /// Open a log even if no snapshot leads to it, to show its entries only.
     pub log_only: bool,
     /// Ends the reading of logs and snapshots.
     pub interrupt: Interrupt<'a>,
@@ -107,7 +106,8 @@ pub struct OpenOptions<'a> {
 /// Opens a source.
 ///
 /// # Errors
-/// A refusal if it is not etcd data or an etcd is running on it; damage with file, offset and what was expected.
+/// A refusal if the source is not etcd data or an etcd is running on it; damage with file, offset and what was
+/// expected.
 pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
     let settled = |found: &Found| match found {
         Found::V2(opened) => opened.is_settled(),
@@ -129,11 +129,11 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result
     Ok(Found::V2(Box::new(opened)))
 }
 
-/// Opens several members' data directories as one source.
+/// Opens the data directories of several members as one source.
 ///
 /// # Errors
-/// As [`open`]; and [`Reason::NotOneCluster`] if they are not different members of one cluster, [`Reason::NotReached`] if
-/// their logs together do not reach what is committed.
+/// As [`open`]; [`Reason::NotOneCluster`] if they are not different members of one cluster; [`Reason::NotReached`] if
+/// their logs together do not contain all committed entries.
 pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
     if options.allow_live { live_copy::again(attempt, Opened::is_settled) } else { attempt() }
@@ -143,11 +143,11 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) ->
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
         let Some(dir) = detect_member(path, wal_dir)? else {
-            let message = "several sources must be data directories with a WAL, one of each member";
+            let message = "expected several data directories with a WAL, one for each member, found something else";
             return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
         };
         let member = member(dir, wal_dir, options)?;
-        // Without a log nothing says of which cluster the other files are.
+        // Without a log, the cluster of the other files is unknown.
         let gone = member.has_empty_log();
         members.push(if gone {
             Member { layout: member.layout, ..Member::without_files(member.path) }
@@ -163,9 +163,9 @@ fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) ->
 fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Result<Opened> {
     let snapshot = Snapshot::of(files.open_snapshot(&path, interrupt)?, interrupt)?;
     let name = SnapName { term: snapshot.term, index: snapshot.index, path: path.clone() };
-    let choice = Choice { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
+    let start = Start { snapshot: Some(snapshot), member: 0, passed_over: Vec::new() };
     let member = Member { files, snapshots: vec![name], ..Member::without_files(path) };
-    Ok(Opened::at(vec![member], choice))
+    Ok(Opened::at(vec![member], start))
 }
 
 fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Member> {
@@ -179,13 +179,14 @@ fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<M
     if access == Access::AtRest {
         options.watch.directory(dir.clone(), wal_dir.clone());
     }
-    // In this order where an etcd is running: the log, read last, knows all that was listed and read before it.
+    // The order matters while an etcd is running: the log is read last, so it covers all files that were listed and
+    // read before.
     let db = dir.db.as_deref().map(|path| files.open_db(path, options.interrupt)).transpose()?;
     let received = dir.received_dbs.iter().map(|(index, path)| Ok((*index, files.open_db(path, options.interrupt)?)));
     let received_dbs = received.collect::<Result<_>>()?;
     let wal = dir.segments.as_deref().map(|names| Wal::read(names, &files, options.interrupt)).transpose()?;
     if access != Access::Live {
-        // An etcd that was started meanwhile: where that is allowed, this is read again as its files are.
+        // An etcd that started meanwhile: if that is allowed, the attempt is repeated as the files require.
         check_locks(&dir)?;
     }
     Ok(Member {
@@ -208,14 +209,14 @@ fn check_locks(dir: &DataDir) -> Result<()> {
     dir.db.as_deref().map_or(Ok(()), lock::check_db)
 }
 
-/// One member alone: its damage is an error, unless it is to be salvaged.
+/// Opens one member alone. Its damage is an error without `--salvage`.
 fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
     if member.has_empty_log() && options.salvage && !member.snapshots.is_empty() {
         member = Member { wal: None, ..member };
     }
     if member.has_empty_log() {
-        let message = "expected a write-ahead log with records, found an empty one: its creation was interrupted, or it is a \
-                       backup that etcdctl 2.0 made of a running server";
+        let message = "expected a write-ahead log with records, found an empty one (an interrupted creation, or a \
+                       backup that etcdctl 2.0 made of a running server)";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&member.path));
     }
     if !options.salvage
@@ -228,7 +229,9 @@ fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
     opened(vec![member], options).map_err(|error| {
         let error = error.in_file(&path);
         if layout == Some(Layout::Log) && error.reason() == Reason::Gap {
-            return error.hint("a log alone converts only from its first entry; give the data directory that it is in");
+            return error.hint(
+                "give the data directory that contains the log, because a log alone converts only from its first entry",
+            );
         }
         let damaged = error.kind() == Kind::Damaged && !options.salvage;
         if damaged { error.hint(WHAT_TO_DO) } else { error }
@@ -238,67 +241,67 @@ fn one_member(mut member: Member, options: &OpenOptions<'_>) -> Result<Opened> {
 fn opened(members: Vec<Member>, options: &OpenOptions<'_>) -> Result<Opened> {
     if options.salvage {
         let mut starts = salvage_starts(&members, options.up_to, options.interrupt)?;
-        let choice = starts.remove(0).choice;
-        return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, choice) });
+        let start = starts.remove(0).start;
+        return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, start) });
     }
     match choose(&members, options.up_to, options.interrupt) {
         Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
-            let choice = Choice { snapshot: None, member: 0, passed_over: Vec::new() };
-            Ok(Opened { log_only: true, ..Opened::at(members, choice) })
+            let start = Start { snapshot: None, member: 0, passed_over: Vec::new() };
+            Ok(Opened { log_only: true, ..Opened::at(members, start) })
         }
-        choice => Ok(Opened::at(members, choice?)),
+        start => Ok(Opened::at(members, start?)),
     }
 }
 
 impl Opened {
-    fn at(members: Vec<Member>, choice: Choice) -> Opened {
-        Opened { members, choice, log_only: false, salvage: false, other_starts: Vec::new(), weighed: Vec::new() }
+    fn at(members: Vec<Member>, start: Start) -> Opened {
+        Opened { members, start, log_only: false, salvage: false, other_starts: Vec::new(), attempts: Vec::new() }
     }
 
-    /// One member without a directory: its log and its snapshot are in memory.
-    pub fn held(choice: Choice, wal: Wal) -> Opened {
+    /// Creates a source of one member without a directory: its log and its snapshot are in memory.
+    pub fn held(start: Start, wal: Wal) -> Opened {
         let member = Member::of_log(wal);
-        Opened::at(vec![member], choice)
+        Opened::at(vec![member], start)
     }
 
-    /// A log in memory, without a snapshot.
+    /// Creates a source from a log in memory, without a snapshot.
     ///
     /// # Errors
-    /// As [`open`] where the log does not begin at its first entry.
+    /// As [`open`] if the log does not begin at its first entry.
     pub fn of_log(wal: Wal) -> Result<Opened> {
         opened(vec![Member::of_log(wal)], &OpenOptions::default())
     }
 
-    /// Whether an etcd was running on any of it.
+    /// Returns whether an etcd was running on any member.
     pub fn is_live(&self) -> bool {
         self.members.iter().any(|member| member.access() == Access::Live)
     }
 
-    /// Nothing was passed over that may only have been half there.
+    /// Returns whether nothing was passed over that may have been half written.
     fn is_settled(&self) -> bool {
-        // 2.0 writes first how far the log is committed, and then the log.
+        // 2.0 writes the commit index before the entries.
         let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
-        self.choice.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
+        self.start.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
     }
 
-    /// The member that the replay starts from; of none, a member without data.
-    pub fn start(&self) -> Option<&Member> {
-        self.members.get(self.choice.member)
+    /// Returns the member with the start of the replay, or a member without data if there is none.
+    pub fn start_member(&self) -> Option<&Member> {
+        self.members.get(self.start.member)
     }
 
-    /// Where the start is, for errors.
+    /// Returns the path of the start, for errors.
     pub fn path(&self) -> &Path {
-        self.start().map_or(Path::new(""), |member| &member.path)
+        self.start_member().map_or(Path::new(""), |member| &member.path)
     }
 
-    /// The log of the member that the replay starts from.
+    /// Returns the log of the member with the start of the replay.
     pub fn wal(&self) -> Option<&Wal> {
-        self.start().and_then(|member| member.wal.as_ref())
+        self.start_member().and_then(|member| member.wal.as_ref())
     }
 
-    /// The files that the result depends on: the chosen snapshot, the segments, the v3 backends.
+    /// Returns the files that the result depends on: the start snapshot, the segments, the v3 backends.
     pub fn maps(&self) -> Vec<&Map> {
-        let mut maps: Vec<_> = self.choice.snapshot.iter().map(Snapshot::map).collect();
+        let mut maps: Vec<_> = self.start.snapshot.iter().map(Snapshot::map).collect();
         for member in &self.members {
             maps.extend(member.wal.iter().flat_map(Wal::maps));
             maps.extend(member.db.iter().chain(member.received_dbs.iter().map(|(_, map)| map)));
@@ -306,7 +309,7 @@ impl Opened {
         maps
     }
 
-    /// Checks that these files still have the bytes that were read first.
+    /// Checks that these files still have the bytes of the first read.
     ///
     /// # Errors
     /// [`Reason::ChangedWhileReading`].

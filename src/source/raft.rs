@@ -1,31 +1,32 @@
-//! The messages inside WAL records: entries, hard states, ids, configuration changes and v2 requests (FORMATS 5).
+//! The messages in WAL records: entries, hard states, ids, configuration changes and v2 requests (docs/formats.md 5).
 //!
-//! Everything is borrowed from the map. Knows the wire form only: what a request does to the tree is `v2store`'s matter.
+//! All data is borrowed from the map. Knows the wire form only. Must not know what a request does to the tree, which
+//! `v2store` knows.
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
 use crate::source::internal_request::V3Request;
 use crate::wire::{Field, Reader, Value};
 
-/// The kind of a raft entry (FORMATS 5.1).
+/// The kind of a raft entry (docs/formats.md 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A request, or nothing (the first entry of a new leader).
+    /// A request, or empty data (the first entry of a new leader).
     Normal,
-    /// A change of the configuration.
+    /// A configuration change.
     ConfChange,
-    /// A joint change (3.4 and later); never proposed by etcd.
+    /// A joint configuration change (3.4 and later); etcd never proposes one.
     ConfChangeV2,
 }
 
 /// A raft entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What the data is.
+    /// The kind of the data.
     pub kind: EntryKind,
-    /// The term in which it was proposed.
+    /// The term of its proposal.
     pub term: Term,
-    /// Its position in the log, from 1.
+    /// Its raft index, from 1.
     pub index: RaftIndex,
     /// The request or change; empty for a no-op.
     pub data: &'a [u8],
@@ -33,18 +34,18 @@ pub struct Entry<'a> {
     pub data_offset: u64,
 }
 
-/// A raft hard state (FORMATS 4.2).
+/// A raft hard state (docs/formats.md 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HardState {
-    /// The highest term seen.
+    /// The highest term that the member knows.
     pub term: Term,
-    /// Whom the member voted for in it.
+    /// The member that it voted for in this term.
     pub vote: MemberId,
-    /// The highest index known to be committed.
+    /// The commit index.
     pub commit: RaftIndex,
 }
 
-/// Whose log it is.
+/// The owner of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
     /// The member that wrote it.
@@ -56,16 +57,16 @@ pub struct Metadata {
 /// A snapshot record: the index and term of a snapshot that was taken or received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapRecord {
-    /// Raft index of the snapshot.
+    /// The raft index of the snapshot.
     pub index: RaftIndex,
-    /// Its term.
+    /// The term of the snapshot.
     pub term: Term,
-    /// Whether it has the raft configuration, which 3.5 adds.
+    /// Whether it contains the raft configuration (3.5 and later).
     pub configured: bool,
 }
 
-/// Whether these bytes are the entry of index 0 and term 0 that etcd 2.0 and 2.1 begin a log with which they migrate from 0.4:
-/// without data, and without any effect.
+/// Returns whether these bytes are the entry of index 0 and term 0 with which etcd 2.0 and 2.1 begin a log when they
+/// migrate from 0.4. It has no data and no effect.
 pub fn is_migration_entry(data: &[u8]) -> bool {
     matches!(data, [8, 0, 16, 0, 24, 0] | [8, 0, 16, 0, 24, 0, 0x22, 0])
 }
@@ -73,7 +74,7 @@ pub fn is_migration_entry(data: &[u8]) -> bool {
 /// Parses a `raftpb.Entry`.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if it is not exactly an entry as etcd writes them.
+/// [`Reason::Damaged`] if the bytes are not exactly an entry as etcd writes it.
 pub fn parse_entry(data: &[u8], base: u64) -> Result<Entry<'_>> {
     let mut fields = Fields::new(data, base, "an entry");
     let (kind, term, index) = (fields.varint(1)?, fields.varint(2)?, fields.varint(3)?);
@@ -98,7 +99,7 @@ pub fn parse_entry(data: &[u8], base: u64) -> Result<Entry<'_>> {
 /// Parses a `raftpb.HardState`.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if it is not exactly a hard state as etcd writes them.
+/// [`Reason::Damaged`] if the bytes are not exactly a hard state as etcd writes it.
 pub fn parse_hard_state(data: &[u8], base: u64) -> Result<HardState> {
     let mut fields = Fields::new(data, base, "a hard state");
     let state = HardState {
@@ -113,7 +114,7 @@ pub fn parse_hard_state(data: &[u8], base: u64) -> Result<HardState> {
 /// Parses an `etcdserverpb.Metadata`.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if it is not exactly that message as etcd writes it.
+/// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
 pub fn parse_metadata(data: &[u8], base: u64) -> Result<Metadata> {
     let mut fields = Fields::new(data, base, "member metadata");
     let metadata = Metadata { node_id: MemberId(fields.varint(1)?), cluster_id: ClusterId(fields.varint(2)?) };
@@ -121,10 +122,10 @@ pub fn parse_metadata(data: &[u8], base: u64) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// Parses a `walpb.Snapshot`; of the configuration that 3.5 adds only its presence is noted.
+/// Parses a `walpb.Snapshot`. Of the configuration that 3.5 adds, only the presence is recorded.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if it is not exactly that message as etcd writes it.
+/// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
 pub fn parse_snap_record(data: &[u8], base: u64) -> Result<SnapRecord> {
     let mut fields = Fields::new(data, base, "a snapshot record");
     let (index, term) = (RaftIndex(fields.varint(1)?), Term(fields.varint(2)?));
@@ -133,18 +134,18 @@ pub fn parse_snap_record(data: &[u8], base: u64) -> Result<SnapRecord> {
     Ok(SnapRecord { index, term, configured })
 }
 
-/// A change of the configuration (FORMATS 5.2).
+/// A configuration change (docs/formats.md 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfChange<'a> {
-    /// What changes.
+    /// The kind of the change.
     pub kind: ConfChangeKind,
-    /// Which member.
+    /// The member.
     pub node_id: MemberId,
     /// The member as JSON; empty for a removal.
     pub context: &'a [u8],
 }
 
-/// What a configuration change does.
+/// The kind of a configuration change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfChangeKind {
     /// Adds a voter, or promotes a learner.
@@ -160,7 +161,7 @@ pub enum ConfChangeKind {
 /// Parses a `raftpb.ConfChange`.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if it is not such a message.
+/// [`Reason::Damaged`] if the bytes are not such a message.
 pub fn parse_conf_change(data: &[u8], base: u64) -> Result<ConfChange<'_>> {
     let (mut kind, mut node_id, mut context) = (0, 0, &[][..]);
     let mut reader = Reader::new(data, base);
@@ -182,7 +183,7 @@ pub fn parse_conf_change(data: &[u8], base: u64) -> Result<ConfChange<'_>> {
     Ok(ConfChange { kind, node_id: MemberId(node_id), context })
 }
 
-/// A v2 request (FORMATS 5.3); absent fields are zero.
+/// A v2 request (docs/formats.md 5.3); an absent field is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Request<'a> {
     /// POST, PUT, DELETE, QGET or SYNC.
@@ -191,35 +192,35 @@ pub struct Request<'a> {
     pub path: &'a [u8],
     /// Value; any bytes.
     pub val: &'a [u8],
-    /// Make a directory.
+    /// Creates a directory.
     pub dir: bool,
-    /// Compare with this value; empty: do not.
+    /// The value to compare with; empty: no comparison.
     pub prev_value: &'a [u8],
-    /// Compare with this modified index; 0: do not.
+    /// The modified index to compare with; 0: no comparison.
     pub prev_index: u64,
-    /// Whether the node must exist, where that was asked.
+    /// Whether the node must exist; `None`: no condition.
     pub prev_exist: Option<bool>,
-    /// UNIX nanoseconds; 0: no TTL.
+    /// Expiration in UNIX nanoseconds; 0: no TTL.
     pub expiration: i64,
-    /// Delete whole subtrees.
+    /// Deletes whole subtrees.
     pub recursive: bool,
-    /// SYNC only: UNIX nanoseconds.
+    /// Time of a SYNC in UNIX nanoseconds.
     pub time: i64,
-    /// Keep the value, renew the TTL, where that was asked (2.3 and later).
+    /// Renews the TTL without a new value (2.3 and later); `None`: absent.
     pub refresh: Option<bool>,
 }
 
 impl Request<'_> {
-    /// Whether it may change a v2 key.
+    /// Returns whether the request may change a v2 key.
     pub fn is_write(&self) -> bool {
         matches!(self.method, b"PUT" | b"POST" | b"DELETE")
     }
 }
 
-/// What the data of a normal entry is (FORMATS 5.4).
+/// The content of a normal entry (docs/formats.md 5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proposal<'a> {
-    /// Nothing: the first entry of a new leader.
+    /// No data: the first entry of a new leader.
     Empty,
     /// A v2 request.
     V2(Request<'a>),
@@ -227,11 +228,11 @@ pub enum Proposal<'a> {
     ClusterVersionSet(&'a [u8]),
     /// A member's attributes, set through the v3 API (3.5): the `ClusterMemberAttrSetRequest`.
     MemberAttributesSet(&'a [u8]),
-    /// Another v3 request: the first field of `InternalRaftRequest` from 3 on.
+    /// Another v3 request: the first field of `InternalRaftRequest` with a number of 3 or more.
     V3(V3Request<'a>),
 }
 
-/// Tells what a normal entry proposes.
+/// Parses the data of a normal entry.
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the data is neither a request nor an internal request.
@@ -289,13 +290,13 @@ fn parse_request(data: &[u8], base: u64) -> Result<Request<'_>> {
     Ok(request)
 }
 
-/// A protobuf `int64`: two's complement in ten bytes.
+/// Converts a protobuf `int64`: two's complement in ten bytes.
 fn signed(value: u64) -> i64 {
     i64::from_le_bytes(value.to_le_bytes())
 }
 
-/// Fields that are all there, in ascending order, and nothing else: what etcd's generated writers always emit. A record
-/// whose type was damaged does not read as another kind of record.
+/// Fields in ascending order, all present and nothing else, as the generated writers of etcd emit them. So a record
+/// with a damaged type does not parse as another kind of record.
 struct Fields<'a> {
     reader: Reader<'a>,
     next: Option<Field<'a>>,

@@ -1,5 +1,6 @@
-//! Files and directories that are often given in place of etcd data: archives, pointers of Git LFS and git-annex, a directory
-//! one level too high or too low. Says what was found and what to give instead. Looks at first bytes and at names only.
+//! Recognition of files and directories that operators give instead of etcd data: archives, pointers of Git LFS and
+//! git-annex, a directory one level too high or too low. Names what was found and what to give instead. Reads first
+//! bytes and names only.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,22 +8,22 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
 
-/// A file that stands in the place of etcd data.
+/// A file that replaces etcd data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foreign {
     what: &'static str,
     advice: &'static str,
 }
 
-/// First bytes that are looked at: the header of a tar archive.
+/// Number of first bytes to read: the header of a tar archive.
 const HEAD: u64 = 512;
 
-const UNPACK: &str = "unpack it, and give the data directory or the .snap file that is in it";
+const UNPACK: &str = "unpack it, and give the data directory or the .snap file in it";
 const LFS: &str = "run `git lfs pull` in its repository to get the file";
 const ANNEX: &str = "run `git annex get` in its repository to get the file";
 
-/// What a file is, where its first bytes stand, and these bytes. None of them begins a file of etcd: a `.snap` begins with
-/// 08, a segment with the length of a small record, a database with the page number 0.
+/// Kinds of foreign files: name, offset of the magic bytes, magic bytes, advice. No file of etcd begins with any of
+/// them: a `.snap` begins with 08, a segment with the length of a small record, a database with the page number 0.
 const KINDS: [(&str, usize, &[u8], &str); 13] = [
     ("gzip-compressed data", 0, b"\x1f\x8b\x08", UNPACK),
     ("zstd-compressed data", 0, b"\x28\xb5\x2f\xfd", UNPACK),
@@ -35,11 +36,11 @@ const KINDS: [(&str, usize, &[u8], &str); 13] = [
     ("an empty zip archive", 0, b"PK\x05\x06", UNPACK),
     ("a 7z archive", 0, b"7z\xbc\xaf\x27\x1c", UNPACK),
     ("a tar archive", 257, b"ustar", UNPACK),
-    ("a Git LFS pointer, not the file that it stands for", 0, b"version https://git-lfs.github.com/spec/", LFS),
-    ("a git-annex pointer, not the file that it stands for", 0, b"/annex/objects/", ANNEX),
+    ("a Git LFS pointer instead of the file", 0, b"version https://git-lfs.github.com/spec/", LFS),
+    ("a git-annex pointer instead of the file", 0, b"/annex/objects/", ANNEX),
 ];
 
-/// What a file is by its first bytes, if it is no file of etcd's.
+/// Returns the kind of a file by its first bytes, if it is not a file of etcd.
 pub fn foreign(head: &[u8]) -> Option<Foreign> {
     let begins = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
     let kind = KINDS.iter().find(|(_, at, magic, _)| begins(*at, magic))?;
@@ -47,24 +48,24 @@ pub fn foreign(head: &[u8]) -> Option<Foreign> {
 }
 
 impl Foreign {
-    /// The refusal of `path`, where `expected` should be.
+    /// Builds the refusal of `path`, where `expected` was expected.
     pub fn refuse(self, path: &Path, expected: &str) -> Error {
-        let message = format!("expected {expected}, found {}; {}", self.what, self.advice);
-        Error::new(Reason::NotEtcd, message).in_file(path)
+        let message = format!("expected {expected}, found {}", self.what);
+        Error::new(Reason::NotEtcd, message).in_file(path).hint(self.advice)
     }
 }
 
-/// Refuses a file that stands in the place of `expected`. A file that is missing, or that cannot be read, is left to whoever
-/// needs it.
+/// Refuses a foreign file where `expected` is expected. A missing or unreadable file is no error here: the code that
+/// needs it reports it.
 ///
 /// # Errors
-/// [`Reason::NotEtcd`] with what it is; [`Reason::PermissionDenied`].
+/// [`Reason::NotEtcd`] with the kind of the file; [`Reason::PermissionDenied`].
 pub fn refuse_foreign(path: &Path, expected: &str) -> Result<()> {
     if is_annex_link(path) {
-        let what = "a link of git-annex to a file that is not here";
+        let what = "a git-annex link to a file that does not exist here";
         return Err(Foreign { what, advice: ANNEX }.refuse(path, expected));
     }
-    // Asked before opening: opening a FIFO would wait for a writer.
+    // Checked before the open: opening a FIFO would wait for a writer.
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         return Ok(());
     }
@@ -77,25 +78,24 @@ pub fn refuse_foreign(path: &Path, expected: &str) -> Result<()> {
     }
 }
 
-/// Whether it is a symbolic link into the object store of git-annex, which does not hold the object.
+/// Returns whether the path is a symbolic link into the object store of git-annex without the object.
 fn is_annex_link(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(".git/annex/objects/"))
         && fs::metadata(path).is_err()
 }
 
-/// Entries of a directory that are looked at: nobody keeps more data directories in one.
+/// Maximum number of entries of a directory to examine. No operator stores more data directories in one directory.
 const MAX_ENTRIES: usize = 1000;
 
-/// Data directories that a message names.
+/// Maximum number of data directories in a message.
 const NAMED: usize = 10;
 
-/// What to give in place of a directory without `member`, `snap` and `wal`, where something near it is a data directory.
-pub fn misplaced(path: &Path, names: &[String]) -> Option<String> {
+/// Returns a message and a hint for a directory without `member`, `snap` and `wal`, if a data directory is near it.
+pub fn misplaced(path: &Path, names: &[String]) -> Option<(String, String)> {
     if names.iter().any(|name| name.ends_with(".wal") || name.ends_with(".snap")) || is_snap_folder(path, names) {
         let above = data_dir_above(path).map_or(String::new(), |above| format!(", {}", above.display()));
-        return Some(format!(
-            "expected a data directory, found a `wal` or `snap` folder of one: give the directory above it{above}"
-        ));
+        let message = "expected a data directory, found a `wal` or `snap` folder of one".to_string();
+        return Some((message, format!("give the directory above it{above}")));
     }
     let inside: Vec<String> = names
         .iter()
@@ -106,16 +106,18 @@ pub fn misplaced(path: &Path, names: &[String]) -> Option<String> {
         .collect();
     match inside.as_slice() {
         [] => None,
-        [one] => Some(format!("expected a data directory, found a directory with one in it: give {one}")),
+        [one] => {
+            let message = "expected a data directory, found a directory with one in it".to_string();
+            Some((message, format!("give {one}")))
+        }
         several => {
             let mut list = several.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
             if several.len() > NAMED {
                 list.push_str(&format!(" and {} more", several.len() - NAMED));
             }
-            Some(format!(
-                "expected a data directory, found a directory with {} in it: give one of them, or all that are members of one \
-                 cluster: {list}",
-                several.len()
+            Some((
+                format!("expected a data directory, found a directory with {} in it", several.len()),
+                format!("give one of them, or all that are members of one cluster: {list}"),
             ))
         }
     }
@@ -125,7 +127,7 @@ fn shown(path: PathBuf) -> String {
     path.display().to_string()
 }
 
-/// A `snap` folder may hold a v3 backend alone.
+/// Returns whether the directory is a `snap` folder; it may contain a v3 backend only.
 fn is_snap_folder(path: &Path, names: &[String]) -> bool {
     names.iter().any(|name| name == "db") && full(path).file_name().is_some_and(|name| name == "snap")
 }
@@ -134,7 +136,7 @@ fn is_data_dir(path: &Path) -> bool {
     ["member/snap", "member/wal", "snap", "wal"].iter().any(|below| path.join(below).is_dir())
 }
 
-/// The data directory that a `wal` or `snap` folder belongs to.
+/// Returns the data directory that contains a `wal` or `snap` folder.
 fn data_dir_above(folder: &Path) -> Option<PathBuf> {
     let folder = full(folder);
     let name = folder.file_name()?;
@@ -146,7 +148,7 @@ fn data_dir_above(folder: &Path) -> Option<PathBuf> {
     (!root.as_os_str().is_empty()).then(|| root.to_path_buf())
 }
 
-/// As it was named, where that says where it is.
+/// Returns the absolute path, unless the name alone is sufficient.
 fn full(path: &Path) -> PathBuf {
     let named = path.parent().is_some_and(|parent| !parent.as_os_str().is_empty());
     if named { path.to_path_buf() } else { std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()) }
@@ -172,8 +174,10 @@ mod tests {
             (lfs, "git lfs pull"),
             (b"/annex/objects/SHA256E-s12--00.snap\n", "git annex get"),
         ] {
-            let error = foreign(head).unwrap().refuse(Path::new("a"), "a .snap file").to_string();
-            assert!(error.starts_with("a: expected a .snap file, found ") && error.contains(word), "{error}");
+            let error = foreign(head).unwrap().refuse(Path::new("a"), "a .snap file");
+            let (line, hint) = (error.to_string(), error.hint_text().unwrap());
+            assert!(line.starts_with("a: expected a .snap file, found "), "{line}");
+            assert!(line.contains(word) || hint.contains(word), "{line}: {hint}");
         }
         // A snapshot, a segment, a database, text, nothing.
         for head in [&b"\x08\xb4\x90"[..], b"\x04\0\0\0\0\0\0\0\x08\x04", &[0; 512], b"hello", b""] {
@@ -187,8 +191,8 @@ mod tests {
         assert!(refuse_foreign(&dir.path().join("a"), "").is_ok());
         assert!(refuse_foreign(dir.path(), "").is_ok());
         symlink("../.git/annex/objects/xx/yy/SHA256E-s12--00/SHA256E-s12--00", dir.path().join("link")).unwrap();
-        let error = refuse_foreign(&dir.path().join("link"), "a .snap file").unwrap_err().to_string();
-        assert!(error.contains("git annex get"), "{error}");
+        let error = refuse_foreign(&dir.path().join("link"), "a .snap file").unwrap_err();
+        assert!(error.hint_text().unwrap().contains("git annex get"), "{error}");
     }
 
     #[test]
@@ -197,7 +201,7 @@ mod tests {
         let make = |name: &str| fs::create_dir_all(dir.path().join(name)).unwrap();
         let said = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            misplaced(dir.path(), &names)
+            misplaced(dir.path(), &names).map(|(message, hint)| format!("{message}: {hint}"))
         };
         make("m0.etcd/member/wal");
         make("m1.etcd/wal");

@@ -1,5 +1,5 @@
-//! One pass over the segments of a log (FORMATS 4.2 to 4.8): the chain of checksums, the hard state, the snapshot records, and
-//! the entries in spans. Knows records; must not know where a conversion starts or what an entry asks for.
+//! One pass over the segments of a log (docs/formats.md 4.2 to 4.8): the chain of checksums, the hard state, the
+//! snapshot records, and the entries in spans. Must not know where a conversion starts or what an entry asks for.
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
@@ -14,47 +14,48 @@ use crate::source::raft::{
     parse_snap_record,
 };
 
-/// What a pass over all segments found.
+/// The result of a pass over all segments.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// By the name of the first segment, the index of its first entry.
+    /// The index of the first entry, by the name of the first segment.
     pub(super) first_index: RaftIndex,
     pub(super) metadata: Option<Metadata>,
     pub(super) hard_state: Option<HardState>,
     pub(super) snapshots: Vec<SnapRecord>,
-    /// In file order.
+    /// The spans in file order.
     pub(super) spans: Vec<Span>,
     pub(super) holes: Vec<Hole>,
     pub(super) overwritten: u64,
     pub(super) order: Order,
     pub(super) marks: Marks,
-    /// Whether the first frame of the last segment that can tell is padded: who made the segment.
+    /// Whether the first frame with usable evidence in the last segment is padded, which shows who created the segment.
     pub(super) segment_is_padded: Option<bool>,
-    /// Where the last whole record of the last segment ends.
+    /// End of the last complete record of the last segment, in bytes.
     pub(super) records_end: u64,
     /// The highest index that the log as a whole proves to be committed.
     pub(super) committed: RaftIndex,
-    /// The span that entries are added to.
+    /// The span that receives entries.
     open: Span,
     crc: u32,
     metadata_bytes: Vec<u8>,
-    /// Commit indexes of the hard states, ascending, each once.
+    /// Commit indexes of the hard states, ascending, without duplicates.
     commits: Vec<RaftIndex>,
-    /// The last record is a hard state.
+    /// Whether the last record is a hard state.
     state_was_last: bool,
     /// A snapshot record that does not fit the entries, until a hard state commits it.
     pending: Option<SnapRecord>,
     /// Term of the last entry before the last hole, until another entry follows.
     term_before_hole: Option<Term>,
-    /// A record contradicts those before it, though each of them is whole: these are not all of one log.
+    /// Whether a complete record contradicts those before it: the segments are not all of one log.
     is_foreign: bool,
-    /// Holes that a hard state follows.
+    /// Number of holes that a hard state follows.
     holes_before_state: usize,
-    /// Bytes of the segment at hand that may still be read in vain: a damaged length may claim any of them, again and again.
+    /// Bytes of the current segment that may still be read without success. A damaged length can claim any of them
+    /// repeatedly.
     budget: u64,
 }
 
-/// How often all bytes of a segment may be read in vain.
+/// How many times all bytes of a segment may be read without success.
 const VAIN_READS: u64 = 32;
 
 impl Scan {
@@ -86,10 +87,10 @@ impl Scan {
         Ok((scan, end))
     }
 
-    /// The log has its end. A hard state may be lost in a hole that no other one follows.
+    /// Ends the pass. A hard state may be lost in a hole without a hard state after it.
     fn end(&mut self, end: End) -> End {
         let damaged = matches!(end, End::Damaged(_));
-        // 2.0 writes the hard state before the entries that it commits, and what follows it may be what is torn.
+        // 2.0 writes the hard state before the entries that it commits, and the torn record may be one of them.
         let committed = if matches!(end, End::Clean) { self.commit() } else { self.certain_commit() };
         self.committed = committed;
         let has_entries = !self.open.entries.is_empty();
@@ -104,8 +105,8 @@ impl Scan {
         }
     }
 
-    /// A segment begins with the checksum of all before it, and its name says which entry is next. Where that does not fit, the
-    /// end of the segment before is damaged or gone, and this one may be sound.
+    /// Begins a segment: its first record is the checksum of all data before it, and its name gives the next index. If
+    /// they do not fit, the end of the previous segment is damaged or missing, and this segment may be sound.
     fn begin_segment(&mut self, previous: Option<&Segment>, segment: &Segment) {
         (self.segment_is_padded, self.records_end) = (None, 0);
         if let Some(previous) = previous
@@ -146,7 +147,7 @@ impl Scan {
             let (record, next, padded) = match read_frame(bytes, offset) {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {
-                    // A length that is a multiple of 8 needs no padding.
+                    // A frame whose length is a multiple of 8 needs no padding.
                     let tells = padded || (next - offset) % 8 != 0;
                     self.segment_is_padded = self.segment_is_padded.or(tells.then_some(padded));
                     (record, next, padded)
@@ -167,7 +168,7 @@ impl Scan {
                     Ok(()) => self.marks.frame(record.len, padded),
                     Err(error) if self.is_foreign => return Err(error),
                     Err(error) => {
-                        // The record is whole, and nobody can read it: the checksums go on after it.
+                        // The record is complete but unreadable: the checksums continue after it.
                         let Some(crc) = self.resumes(&record, bytes, next) else { return Err(error) };
                         self.hole(error, segment);
                         self.crc = crc;
@@ -193,8 +194,9 @@ impl Scan {
         Ok(None)
     }
 
-    /// Where the log goes on after what cannot be read: right after it, where its data or its length is all that is sound of it, or
-    /// at the first record that the checksum of the record before it proves. That one is lost then, because nothing proves it.
+    /// Returns the offset where reading continues after unreadable bytes. That is directly after them if their data or
+    /// length is sound. Otherwise it is the first record that the checksum of the record before it proves; that record
+    /// before is lost, because nothing proves it.
     fn skip(&mut self, error: Error, segment: &Segment, offset: u64) -> Result<u64> {
         if self.metadata.is_none() {
             return Err(error);
@@ -210,7 +212,7 @@ impl Scan {
         Ok(found.offset)
     }
 
-    /// The chain of checksums (FORMATS 4.3).
+    /// Checks the chain of checksums (docs/formats.md 4.3).
     fn check_crc(&mut self, record: &Record<'_>) -> Result<()> {
         if record.kind == RecordType::Crc {
             if self.crc != 0 && self.crc != record.crc {
@@ -227,8 +229,8 @@ impl Scan {
         Ok(())
     }
 
-    /// The checksum that the chain goes on with after one damaged record, if the next record proves it: the one that stands in
-    /// the damaged record, or the one of its data.
+    /// Returns the checksum that the chain continues with after one damaged record, if the next record proves it: the
+    /// checksum in the damaged record, or that of its data.
     fn resumes(&self, record: &Record<'_>, bytes: &[u8], next: u64) -> Option<u32> {
         let Ok(Frame::Record { record: after, .. }) = read_frame(bytes, next) else { return None };
         let of_data = crc32c::crc32c_append(self.crc, record.data.unwrap_or_default());
@@ -293,7 +295,8 @@ impl Scan {
         }
         if let Some(hole) = self.holes.last_mut() {
             hole.next.get_or_insert(entry.index);
-            // Entries of one term stand in one leader's log; any other entry may have replaced some of those before it.
+            // Entries of one term are in the log of one leader. Any other entry may have replaced some entries before
+            // it.
             if self.open.entries.is_empty()
                 && self.term_before_hole.take() == Some(entry.term)
                 && entry.index > hole.before
@@ -302,7 +305,7 @@ impl Scan {
             }
         }
         match self.open.last() {
-            // A snapshot was received from a leader: the entries between are not on this disk.
+            // A leader sent a snapshot: the entries between are not on this disk.
             Some(last) if entry.index.0 > last.0.saturating_add(1) => {
                 self.close_span(self.commit_below(entry.index), true);
             }
@@ -321,8 +324,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Whether an entry can only have been written after the member took this snapshot: it does not follow the entries that the
-    /// log has, but the snapshot.
+    /// Returns whether the member can have written an entry only after this snapshot. Then the entry follows the
+    /// snapshot, not the entries of the log.
     fn follows_snapshot(&self, record: SnapRecord, entry: &EntryRef) -> bool {
         let span = &self.open;
         let beyond = span.last().is_some_and(|last| entry.index.0 > last.0.saturating_add(1));
@@ -330,7 +333,7 @@ impl Scan {
         beyond || (falls && record.index.0.checked_add(1) == Some(entry.index.0))
     }
 
-    /// A later entry replaces the one at its index and all after it (FORMATS 4.7).
+    /// Replaces the entry at `index` and all after it by a later entry (docs/formats.md 4.7).
     fn overwrite(&mut self, index: RaftIndex) {
         let entries = &mut self.open.entries;
         let first = entries.first().map_or(index, |entry| entry.index);
@@ -364,8 +367,8 @@ impl Scan {
         Ok(())
     }
 
-    /// A snapshot that the member took fits the entry at its index. One that it received from a leader may not: then the entries
-    /// up to it are no history, once it counts.
+    /// Handles a snapshot record. A snapshot that the member took fits the entry at its index. One from a leader may
+    /// not fit. If it is committed, the entries up to it are not part of the history.
     fn snapshot(&mut self, record: SnapRecord) {
         self.snapshots.push(record);
         let commit = self.commit();
@@ -381,7 +384,7 @@ impl Scan {
         if record.index <= commit || span.entries.is_empty() { self.split(record) } else { self.pending = Some(record) }
     }
 
-    /// Ends the span at a received snapshot; what the log has after its index begins the next one.
+    /// Ends the span at a received snapshot; the entries after its index begin the next span.
     fn split(&mut self, record: SnapRecord) {
         self.pending = None;
         let committed = self.commit_below(record.index);
@@ -400,14 +403,14 @@ impl Scan {
         }
     }
 
-    /// Notes records that are lost. Entries before them may have been replaced by what is lost.
+    /// Records lost records. They can have replaced entries before them.
     fn hole(&mut self, error: Error, segment: &Segment) {
         self.term_before_hole = self.open.entries.last().map(|entry| entry.term);
         let before = self.open.last().or(self.open.base.map(|base| base.index)).unwrap_or_default();
         let remains = self.certain_commit().min(before);
         self.close_span(remains, false);
         self.pending = None;
-        // The next checksum record begins the chain anew.
+        // The next checksum record starts the chain again.
         self.crc = 0;
         self.holes.push(Hole { error: error.in_file(&segment.name.path), before, remains, next: None });
     }
@@ -416,14 +419,15 @@ impl Scan {
         self.commits.last().copied().unwrap_or_default()
     }
 
-    /// The highest commit index below `index` that was recorded. A member notes a higher one when it takes a snapshot.
+    /// Returns the highest recorded commit index below `index`. A member records a higher one when it takes a snapshot.
     fn commit_below(&self, index: RaftIndex) -> RaftIndex {
         let below = self.commits.partition_point(|commit| *commit < index);
         below.checked_sub(1).and_then(|at| self.commits.get(at)).copied().unwrap_or_default()
     }
 
-    /// The commit index that speaks of the entries in the log, whatever the next record was: servers before 3.4.8 record the commit
-    /// index of a received snapshot right before the snapshot. A log with an entry of the current term fits its leader's log.
+    /// Returns the commit index that is valid for the entries in the log, whatever the next record was. Servers before
+    /// 3.4.8 record the commit index of a received snapshot directly before the snapshot. A log with an entry of the
+    /// current term fits the log of its leader.
     fn certain_commit(&self) -> RaftIndex {
         let term = self.open.entries.last().map(|entry| entry.term);
         let fits = term == self.hard_state.map(|state| state.term);
@@ -431,7 +435,7 @@ impl Scan {
     }
 }
 
-/// The order of record types so far, to recognise what `etcdctl backup` wrote.
+/// The order of record types so far, which identifies the output of `etcdctl backup`.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     states: u64,

@@ -1,6 +1,6 @@
-//! A `.snap` file: the checksummed container and the raft snapshot inside it (FORMATS 2.1, 2.2).
+//! A `.snap` file: the checksummed container and the raft snapshot in it (docs/formats.md 2.1, 2.2).
 //!
-//! The v2 store JSON stays where it is in the map; nothing is copied. What the JSON means is `v2store`'s matter.
+//! The JSON of the v2 store is borrowed from the map. Must not know what the JSON means, which `v2store` knows.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,21 +12,21 @@ use crate::interrupt::Interrupt;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
 
-/// A raft configuration: who votes, who only learns (FORMATS 2.2).
+/// A raft configuration: voters and learners (docs/formats.md 2.2).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfState {
-    /// Voting members, in the order they were written.
+    /// Voting members, in the order of the file.
     pub voters: Vec<MemberId>,
     /// Learners (3.4 and later).
     pub learners: Vec<MemberId>,
 }
 
-/// A snapshot whose checksum is right.
+/// A snapshot with a correct checksum.
 #[derive(Debug)]
 pub struct Snapshot {
     map: Map,
     json: Range<usize>,
-    /// Raft index of the last entry the snapshot includes.
+    /// Raft index of the last entry in the snapshot.
     pub index: RaftIndex,
     /// Term of that entry.
     pub term: Term,
@@ -38,42 +38,43 @@ impl Snapshot {
     /// Checks the checksum and the raft metadata of a `.snap` file.
     ///
     /// # Errors
-    /// [`Reason::Damaged`] with the byte offset, for whatever etcd itself would refuse to load (FORMATS 2.1); an interruption.
+    /// [`Reason::Damaged`] with the byte offset, for every file that etcd would refuse to load (docs/formats.md 2.1);
+    /// an interruption.
     pub fn of(mut map: Map, interrupt: Interrupt<'_>) -> Result<Snapshot> {
         let path = map.path().to_path_buf();
         let Parsed { json, index, term, conf_state } = read(&mut map, interrupt).map_err(|e| e.in_file(&path))?;
         Ok(Snapshot { map, json, index, term, conf_state })
     }
 
-    /// The v2 store as JSON.
+    /// Returns the v2 store as JSON.
     pub fn json(&self) -> &[u8] {
         self.map.bytes().get(self.json.clone()).unwrap_or_default()
     }
 
-    /// Offset of the JSON's first byte in the file.
+    /// Returns the offset of the first byte of the JSON in the file.
     pub fn json_offset(&self) -> u64 {
         self.json.start as u64
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         self.map.path()
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn map(&self) -> &Map {
         &self.map
     }
 }
 
-/// What a `.snap` file's bytes say.
+/// The parsed content of a `.snap` file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// Where the v2 store JSON stands in the file.
+    /// Byte range of the v2 store JSON in the file.
     pub json: Range<usize>,
-    /// Raft index of the last entry included.
+    /// Raft index of the last entry in the snapshot.
     pub index: RaftIndex,
-    /// Its term.
+    /// Term of that entry.
     pub term: Term,
     /// The raft configuration.
     pub conf_state: ConfState,
@@ -98,7 +99,7 @@ fn read(map: &mut Map, interrupt: Interrupt<'_>) -> Result<Parsed> {
     raft_snapshot(map.bytes().get(body.range).unwrap_or_default(), base)
 }
 
-/// The data of a `.snap` file, with the checksum that it should have.
+/// The data of a `.snap` file, with its recorded checksum.
 struct Body {
     range: Range<usize>,
     crc: u64,
@@ -122,7 +123,7 @@ fn container(bytes: &[u8]) -> Result<Body> {
     if body.is_empty() || crc == 0 {
         return Err(damaged(data.offset, "expected snapshot data with a checksum, found an empty snapshot"));
     }
-    // The offset lies within a slice of memory, so it fits.
+    // The offset is in a slice in memory, so it fits.
     let start = usize::try_from(data.value_offset).unwrap_or(usize::MAX);
     Ok(Body { range: start..start.saturating_add(body.len()), crc })
 }
@@ -133,7 +134,7 @@ fn cut_short(e: WireError, len: usize) -> Error {
     }
     damaged(
         e.offset,
-        format!("expected more than the {} of this file by the length here: it was cut short", bytes(len as u64)),
+        format!("expected a longer file by the length here, found {}: the file is truncated", bytes(len as u64)),
     )
 }
 
@@ -151,7 +152,7 @@ fn raft_snapshot(body: &[u8], base: u64) -> Result<Parsed> {
     let mut parsed = parse_metadata(&metadata)?;
     let json = json.ok_or_else(|| damaged(base, "expected a v2 store in the snapshot, found none"))?;
     let len = json.bytes()?.len();
-    // The offset lies within a slice of memory, so it fits.
+    // The offset is in a slice in memory, so it fits.
     let start = usize::try_from(json.value_offset).unwrap_or(usize::MAX);
     parsed.json = start..start.saturating_add(len);
     Ok(parsed)
@@ -180,7 +181,7 @@ fn parse_conf_state(bytes: &[u8], base: u64) -> Result<ConfState, WireError> {
             2 => &mut state.learners,
             _ => continue,
         };
-        // etcd writes these unpacked; a packed list is legal protobuf all the same.
+        // etcd writes these unpacked; a packed list is valid protobuf too.
         match field.value {
             crate::wire::Value::Bytes(packed) => {
                 let mut packed = Reader::new(packed, field.value_offset);
@@ -202,7 +203,7 @@ fn damaged(offset: u64, message: impl Into<String>) -> Error {
 mod tests {
     use super::*;
 
-    /// FORMATS appendix A, vector 3.
+    /// docs/formats.md appendix A, vector 3.
     const VECTOR: &[u8] = &[
         0x08, 0x95, 0xe3, 0xba, 0xf5, 0x0b, 0x12, 0x0e, 0x0a, 0x02, 0x7b, 0x7d, 0x12, 0x08, 0x0a, 0x02, 0x08, 0x05,
         0x10, 0x07, 0x18, 0x02,

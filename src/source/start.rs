@@ -1,5 +1,5 @@
-//! Which snapshot the replay starts from, and whether the logs lead from there to their end without a gap (FORMATS 2.3, 4.6 to
-//! 4.9). Knows files and raft indexes; must not know what they hold.
+//! The start of the replay, and the check that the logs lead from it to their end without a gap (docs/formats.md 2.3,
+//! 4.6 to 4.9). Knows files and raft indexes. Must not know the content of snapshots.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 
-/// The chosen start, and what was passed over on the way to it.
+/// The start of the replay, and the snapshots that were passed over.
 #[derive(Debug)]
-pub struct Choice {
-    /// The snapshot; `None`: the log from its first entry.
+pub struct Start {
+    /// The start snapshot; `None` for the log from its first entry.
     pub snapshot: Option<Snapshot>,
-    /// Which of the given members it is from.
+    /// Index of the member that has it.
     pub member: usize,
     /// Newer snapshots that were not used, newest first.
     pub passed_over: Vec<PassedOver>,
@@ -29,11 +29,11 @@ pub struct Choice {
 /// A snapshot that was not used.
 #[derive(Debug)]
 pub struct PassedOver {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The raft index that its name says. Every snapshot holds committed state, so the cluster held at least this.
+    /// The raft index in its name. Every snapshot contains committed state, so the cluster had at least this index.
     pub index: RaftIndex,
-    /// Why it was not used.
+    /// The reason why it was not used.
     pub why: String,
     /// Whether the file itself is damaged.
     pub damaged: bool,
@@ -45,26 +45,27 @@ impl PassedOver {
     }
 }
 
-impl Choice {
-    /// Raft index that the replay starts after.
+impl Start {
+    /// Returns the raft index after which the replay starts.
     pub fn index(&self) -> RaftIndex {
         self.snapshot.as_ref().map_or(RaftIndex(0), |s| s.index)
     }
 
-    /// Term of that index.
+    /// Returns the term of that index.
     pub fn term(&self) -> Term {
         self.snapshot.as_ref().map_or(Term(0), |s| s.term)
     }
 }
 
-/// A snapshot file, and whose it is.
+/// A snapshot file, and the member that has it.
 struct Candidate<'m> {
     name: &'m SnapName,
     member: usize,
     files: &'m Files,
 }
 
-/// The snapshot files of all members at or below an index, the newest first; of equals that of the member with the lowest id.
+/// Returns the snapshot files of all members at or below an index, the newest first. Of equal files, that of the member
+/// with the lowest id comes first.
 fn candidates<'m>(
     members: &'m [Member],
     up_to: Option<RaftIndex>,
@@ -76,7 +77,7 @@ fn candidates<'m>(
     };
     let mut found: Vec<Candidate<'m>> = members.iter().enumerate().flat_map(of).collect();
     found.retain(|candidate| up_to.is_none_or(|up_to| candidate.name.index <= up_to));
-    // Of equals that of the lowest id: the order in which members are named decides nothing.
+    // Of equal files, that of the lowest id: the order on the command line decides nothing.
     let id = |at: usize| members.get(at).and_then(Member::id);
     found.sort_by_key(|candidate| {
         (Reverse((candidate.name.index, candidate.name.term)), id(candidate.member), candidate.member)
@@ -84,14 +85,16 @@ fn candidates<'m>(
     found
 }
 
-/// Chooses the newest snapshot that loads and that a log confirms, and from which the logs lead to everything that any member
-/// knows to be committed. Falls back to an older one, or to the beginning of the log, only where the logs reach back to it. A
-/// snapshot beyond the end of every log is newer than all of them. With `up_to`, nothing above that index is looked at.
+/// Selects the newest snapshot that loads, that a log confirms, and from which the logs lead to the highest commit
+/// index of all members.
+///
+/// Falls back to an older snapshot, or to the first entry of the log, only if the logs begin there. A snapshot beyond
+/// the end of every log is newer than all logs. With `up_to`, nothing above that index is examined.
 ///
 /// # Errors
-/// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there, [`Reason::SourceEmpty`] if there is
-/// nothing to start from.
-pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Choice> {
+/// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there; [`Reason::SourceEmpty`] if
+/// there is no start.
+pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Start> {
     let mut search = Search::new(members, up_to, interrupt)?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
@@ -118,7 +121,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt
         let member = members.iter().position(|member| member.commit() == search.commit).unwrap_or(0);
         return Ok(search.chosen(None, member));
     }
-    // No confirmed beginning. A snapshot always holds committed state, so one that a log continues is safe all the same.
+    // No confirmed start. A snapshot always contains committed state, so a snapshot that a log continues is safe.
     for (snapshot, member) in orphans {
         if members.iter().any(|member| member.wal.as_ref().is_some_and(|wal| continues(&snapshot, wal)))
             && search.leads_on(snapshot.index).is_ok()
@@ -130,22 +133,22 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt
     Err(search.failure())
 }
 
-/// A start for a source that is damaged, and how far the logs lead from it.
+/// A start for a damaged source, and the last index that the logs lead to from it.
 #[derive(Debug)]
 pub struct SalvageStart {
-    /// The choice of this start.
-    pub choice: Choice,
-    /// The snapshot file; `None`: the log from its first entry.
+    /// The start.
+    pub start: Start,
+    /// The snapshot file; `None` for the log from its first entry.
     pub path: Option<PathBuf>,
-    /// The last committed entry that is reached.
+    /// The last committed entry that the logs lead to.
     pub reaches: RaftIndex,
 }
 
-/// Every sound start of a damaged source: snapshots, those that etcd renamed to `.snap.broken` too, and the log from its first
-/// entry. The one that reaches furthest comes first; of equals the newest snapshot.
+/// Returns every sound start of a damaged source: snapshots (also `.snap.broken` files) and the first entry of the log.
+/// They are sorted by the index that they lead to, highest first; of equals, the newest snapshot comes first.
 ///
 /// # Errors
-/// There is none; why the newest is none.
+/// If there is none: the reason why the newest snapshot is none.
 pub fn salvage_starts(
     members: &[Member],
     up_to: Option<RaftIndex>,
@@ -162,34 +165,34 @@ pub fn salvage_starts(
             continue;
         }
         let reaches = search.reach.from(snapshot.index);
-        let choice = Choice { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
-        starts.push(SalvageStart { choice, path: Some(candidate.name.path.clone()), reaches });
+        let start = Start { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
+        starts.push(SalvageStart { start, path: Some(candidate.name.path.clone()), reaches });
     }
     let begins = |member: &Member| {
         member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()))
     };
     if let Some(member) = members.iter().position(begins) {
-        let choice = Choice { snapshot: None, member, passed_over: Vec::new() };
-        starts.push(SalvageStart { choice, path: None, reaches: search.reach.from(RaftIndex(0)) });
+        let start = Start { snapshot: None, member, passed_over: Vec::new() };
+        starts.push(SalvageStart { start, path: None, reaches: search.reach.from(RaftIndex(0)) });
     }
-    starts.sort_by_key(|start| Reverse((start.reaches, start.choice.index())));
+    starts.sort_by_key(|start| Reverse((start.reaches, start.start.index())));
     match starts.first_mut() {
         Some(first) => {
-            let index = first.choice.index();
-            first.choice.passed_over.extend(search.passed_over.into_iter().filter(|passed| passed.index > index));
+            let index = first.start.index();
+            first.start.passed_over.extend(search.passed_over.into_iter().filter(|passed| passed.index > index));
             Ok(starts)
         }
         None => Err(search.failure()),
     }
 }
 
-/// What is known while the snapshots are looked at.
+/// The state of the search for a start.
 struct Search<'m> {
     members: &'m [Member],
     up_to: Option<RaftIndex>,
     interrupt: Interrupt<'m>,
     has_log: bool,
-    /// The highest index that any member knows to be committed, as far as it is asked for.
+    /// The highest commit index of all members, at most the requested index.
     commit: RaftIndex,
     reach: Reach,
     passed_over: Vec<PassedOver>,
@@ -213,16 +216,16 @@ impl<'m> Search<'m> {
         })
     }
 
-    fn chosen(self, snapshot: Option<Snapshot>, member: usize) -> Choice {
-        Choice { snapshot, member, passed_over: self.passed_over }
+    fn chosen(self, snapshot: Option<Snapshot>, member: usize) -> Start {
+        Start { snapshot, member, passed_over: self.passed_over }
     }
 
     fn pass_over(&mut self, candidate: &Candidate<'_>, why: impl ToString) {
         self.passed_over.push(PassedOver::new(candidate.name, why));
     }
 
-    /// Opens a snapshot; one that does not load is passed over, but not one that this process may not read: an older one would do
-    /// in its place, and hold older data.
+    /// Opens a snapshot. A snapshot that does not load is passed over. A snapshot that this process may not read is an
+    /// error, because an older one would replace it with older data.
     fn load(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
         match load(candidate.name, candidate.files, self.interrupt) {
             Ok(snapshot) => Ok(Some(snapshot)),
@@ -255,7 +258,8 @@ impl<'m> Search<'m> {
         }
     }
 
-    /// The logs hold every committed entry above the start. A log alone must not have lost any other either.
+    /// Checks that the logs contain every committed entry above the start. A single log must not have lost any other
+    /// entry either.
     fn leads_on(&self, start: RaftIndex) -> Result<()> {
         let reached = self.reach.from(start) >= self.commit;
         if reached && self.up_to == Some(self.commit) {
@@ -271,7 +275,7 @@ impl<'m> Search<'m> {
         }
         match self.members {
             [Member { wal: Some(wal), .. }] if wal.last().is_none_or(|(_, last)| last < self.commit) => {
-                // The log ends below its commit, which is told where the commit is decided.
+                // The log ends below its commit index, which a later stage reports.
                 Ok(())
             }
             members => cluster::join(members, start, self.commit, Trust::Committed, self.interrupt)
@@ -280,7 +284,7 @@ impl<'m> Search<'m> {
         }
     }
 
-    /// An empty store is a beginning only for a log that says so.
+    /// Returns whether an empty store can be the start: the log must begin with entry 1.
     fn has_beginning(&self) -> bool {
         let of = |member: &Member| {
             member.wal.as_ref().is_some_and(|wal| member.snapshots.is_empty() || !wal.entries().is_empty())
@@ -302,7 +306,7 @@ impl<'m> Search<'m> {
     }
 }
 
-/// What several logs lack may be lost in the damage of one of them: then that is what is wrong.
+/// Names the damage as the cause if it can contain what several logs lack.
 fn blame(members: &[Member], error: Error) -> Error {
     let wals = || members.iter().filter_map(|member| member.wal.as_ref());
     let holes = wals().flat_map(|wal| wal.holes().iter().map(|hole| &hole.error));
@@ -320,7 +324,7 @@ fn blame(members: &[Member], error: Error) -> Error {
     }
 }
 
-/// Opens a snapshot, which must be the one that its name says.
+/// Opens a snapshot and checks that its term and index equal those in its name.
 fn load(name: &SnapName, files: &Files, interrupt: Interrupt<'_>) -> Result<Snapshot> {
     let snapshot = Snapshot::of(files.open_snapshot(&name.path, interrupt)?, interrupt)?;
     if (snapshot.term, snapshot.index) != (name.term, name.index) {
@@ -333,7 +337,7 @@ fn load(name: &SnapName, files: &Files, interrupt: Interrupt<'_>) -> Result<Snap
     Ok(snapshot)
 }
 
-/// What in the logs says that a snapshot is not of this history (FORMATS E 13).
+/// Describes how the logs contradict a snapshot (docs/formats.md 2.3).
 fn contradiction(members: &[Member], snapshot: &Snapshot) -> Option<String> {
     members.iter().filter_map(|member| member.wal.as_ref()).find_map(|wal| {
         let commit = wal.commit();
@@ -362,7 +366,7 @@ fn contradiction(members: &[Member], snapshot: &Snapshot) -> Option<String> {
     })
 }
 
-/// The log goes on right after a snapshot that it has no record of.
+/// Returns whether the log continues directly after a snapshot without a record of it.
 fn continues(snapshot: &Snapshot, wal: &Wal) -> bool {
     match wal.at(snapshot.index) {
         Some(entry) => entry.term == snapshot.term && snapshot.index <= wal.commit(),

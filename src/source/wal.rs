@@ -1,8 +1,9 @@
-//! The write-ahead log: segments in order, one chain of checksums, and which entries stand in the end (FORMATS 4).
+//! The write-ahead log: segments in order, one chain of checksums, and the entries that count at the end
+//! (docs/formats.md 4).
 //!
-//! One pass over all segments, before anything is chosen: entries are kept as references into the
-//! maps. Damage, a missing segment and a received snapshot divide the log into spans; what each of them proves is kept, and
-//! nothing is believed across a gap. What that means for the result is the caller's question. Knows no v2 tree.
+//! One pass reads all segments before any decision and stores entries as references into the maps. Damage, a missing
+//! segment and a received snapshot divide the log into spans. What each span proves is stored, and nothing is assumed
+//! across a gap. The caller decides what that means for the result. Must not know the v2 tree.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use crate::source::map::Map;
 use crate::source::raft::{Entry, HardState, Metadata, SnapRecord, parse_entry};
 use crate::source::scan::Scan;
 
-/// A log, read.
+/// A complete write-ahead log in parsed form.
 #[derive(Debug)]
 pub struct Wal {
     segments: Vec<Segment>,
@@ -30,7 +31,8 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Reads all segments, which must be sorted by name. Damage is no error here: see [`Wal::end`] and [`Wal::holes`].
+    /// Reads all segments, which must be sorted by name. Damage is not an error here: see [`Wal::end`] and
+    /// [`Wal::holes`].
     ///
     /// # Errors
     /// A segment cannot be opened; an interruption.
@@ -45,10 +47,10 @@ impl Wal {
         Wal::scan(names.iter().enumerate().map(open).collect::<Result<_>>()?, interrupt)
     }
 
-    /// Reads a log that is in memory: the segments' names, which must be sorted, and their bytes.
+    /// Reads a log in memory: the names of the segments, which must be sorted, and their bytes.
     ///
     /// # Errors
-    /// The damage that it ends in.
+    /// The damage in which the log ends.
     pub fn of_bytes(segments: Vec<(SegmentName, Vec<u8>)>) -> Result<Wal> {
         let held = |(name, bytes): (SegmentName, _)| Segment { map: Map::held(&name.path, bytes), name, written: None };
         let mut wal = Wal::scan(segments.into_iter().map(held).collect(), Interrupt::default())?;
@@ -60,12 +62,12 @@ impl Wal {
         Ok(Wal { segments, scan, end })
     }
 
-    /// How the log ends.
+    /// Returns how the log ends.
     pub fn end(&self) -> &End {
         &self.end
     }
 
-    /// The damage that the log ends in, as an error to be returned.
+    /// Takes the damage at the end of the log, as an error to return.
     pub fn take_end_damage(&mut self) -> Option<Error> {
         match std::mem::replace(&mut self.end, End::Clean) {
             End::Damaged(error) => Some(error),
@@ -76,69 +78,70 @@ impl Wal {
         }
     }
 
-    /// The first damage in the log, as an error to be returned.
+    /// Takes the first damage in the log, as an error to return.
     pub fn take_damage(&mut self) -> Option<Error> {
         let hole = self.scan.holes.drain(..).next().map(|hole| hole.error);
         hole.or_else(|| self.take_end_damage())
     }
 
-    /// Records that are lost in the middle of the log.
+    /// Returns the lost records before the end of the log.
     pub fn holes(&self) -> &[Hole] {
         &self.scan.holes
     }
 
-    /// The first hole that may hide an entry above `index`.
+    /// Returns the first hole that may contain an entry above `index`.
     pub fn hole_above(&self, index: RaftIndex) -> Option<&Hole> {
         self.holes().iter().find(|hole| hole.next.is_none_or(|next| next.0 > index.0.saturating_add(1)))
     }
 
-    /// Where the log begins: by the name of its first segment, no later than with this entry.
+    /// Returns the index of the first entry, or a lower one: it comes from the name of the first segment.
     pub fn first_index(&self) -> RaftIndex {
         self.scan.first_index
     }
 
-    /// Whose log it is; `None` for a log that ends before it says so.
+    /// Returns the owner of the log; `None` if the log ends before that record.
     pub fn metadata(&self) -> Option<Metadata> {
         self.scan.metadata
     }
 
-    /// The last hard state.
+    /// Returns the last hard state.
     pub fn hard_state(&self) -> Option<HardState> {
         self.scan.hard_state
     }
 
-    /// All snapshot records, in file order.
+    /// Returns all snapshot records, in file order.
     pub fn snapshots(&self) -> &[SnapRecord] {
         &self.scan.snapshots
     }
 
-    /// What the form of its records says about the servers that wrote it.
+    /// Returns the evidence about the servers that wrote the log.
     pub fn marks(&self) -> &Marks {
         &self.scan.marks
     }
 
-    /// Entries that later ones replaced.
+    /// Returns the number of entries that later ones replaced.
     pub fn overwritten(&self) -> u64 {
         self.scan.overwritten
     }
 
-    /// True if the records stand in the order that `etcdctl backup` writes: all entries, then one hard state, then at most
-    /// one more snapshot record (FORMATS 1.4).
+    /// Returns whether the records have the order that `etcdctl backup` writes: all entries, then one hard state, then
+    /// at most one more snapshot record (docs/formats.md 1.4).
     pub fn has_backup_order(&self) -> bool {
         self.scan.order.is_backup()
     }
 
-    /// The spans of the log, in file order; there is one at least.
+    /// Returns the spans of the log in file order, at least one.
     pub fn spans(&self) -> &[Span] {
         &self.scan.spans
     }
 
-    /// The entries of the last span: the log as its member has it, without those before the last gap.
+    /// Returns the entries of the last span: the log of the member, without the entries before the last gap.
     pub fn entries(&self) -> &[EntryRef] {
         self.spans().last().map_or(&[], |span| &span.entries)
     }
 
-    /// The entries that count, in index order: the last span, and before it what earlier spans prove to be committed.
+    /// Returns the entries that count, in index order: the last span, and the entries of earlier spans that are proven
+    /// to be committed.
     pub fn history(&self) -> Vec<&EntryRef> {
         let mut out: Vec<&EntryRef> = Vec::new();
         let mut end = RaftIndex(u64::MAX);
@@ -152,7 +155,8 @@ impl Wal {
         out
     }
 
-    /// Entries of earlier spans that nothing in this log proves to be committed, and whether a later snapshot took their place.
+    /// Returns the entries of earlier spans that this log does not prove to be committed, and whether a later snapshot
+    /// replaced them.
     pub fn unproven(&self) -> impl Iterator<Item = (&EntryRef, bool)> {
         let earlier = self.spans().split_last().map_or(&[][..], |(_, earlier)| earlier);
         let of = |span: &'_ Span| (span.committed, span.replaced);
@@ -162,27 +166,27 @@ impl Wal {
         })
     }
 
-    /// The entry that a reference names.
+    /// Parses the entry of a reference.
     ///
     /// # Errors
-    /// [`Damaged`](crate::error::Reason::Damaged) if its bytes changed since they were read.
+    /// [`Damaged`](crate::error::Reason::Damaged) if its bytes changed since the first read.
     pub fn entry(&self, entry: &EntryRef) -> Result<Entry<'_>> {
         let segment = self.segments.get(entry.segment as usize);
         let data = segment.and_then(|segment| slice(segment.map.bytes(), entry.offset, u64::from(entry.len)));
         parse_entry(data.unwrap_or_default(), entry.offset).map_err(|e| e.in_file(self.segment_path(entry)))
     }
 
-    /// The segment an entry stands in.
+    /// Returns the path of the segment with an entry.
     pub fn segment_path(&self, entry: &EntryRef) -> &Path {
         self.segments.get(entry.segment as usize).map_or(Path::new(""), |segment| &segment.name.path)
     }
 
-    /// The segments' files, in order.
+    /// Returns the files of the segments, in order.
     pub fn maps(&self) -> impl Iterator<Item = &Map> {
         self.segments.iter().map(|segment| &segment.map)
     }
 
-    /// The last segment, its size, and where its records end.
+    /// Returns the last segment, its size, and the end of its records.
     pub fn last_segment(&self) -> Option<LastSegment<'_>> {
         let segment = self.segments.last()?;
         Some(LastSegment {
@@ -193,7 +197,7 @@ impl Wal {
         })
     }
 
-    /// Index of the first and last entry that counts.
+    /// Returns the index of the first and last entry that counts.
     pub fn range(&self) -> Option<(RaftIndex, RaftIndex)> {
         if let [span] = self.spans() {
             return Some((span.entries.first()?.index, span.last()?));
@@ -202,23 +206,23 @@ impl Wal {
         Some((history.first()?.index, history.last()?.index))
     }
 
-    /// Term and index that the log ends with: those of its last entry, or of the snapshot that it begins after.
+    /// Returns the last term and index of the log: those of its last entry, or of the snapshot before its first one.
     pub fn last(&self) -> Option<(Term, RaftIndex)> {
         let span = self.spans().last()?;
         let entry = span.entries.last().map(|entry| (entry.term, entry.index));
         entry.or(span.base.map(|base| (base.term, base.index)))
     }
 
-    /// The entry with this index, where it counts.
+    /// Returns the entry with this index, if it counts.
     pub fn at(&self, index: RaftIndex) -> Option<&EntryRef> {
         let (last, earlier) = self.spans().split_last()?;
         last.at(index)
             .or_else(|| earlier.iter().rev().filter(|span| index <= span.committed).find_map(|span| span.at(index)))
     }
 
-    /// Whether the log has every entry above `index` that it ever had.
+    /// Returns whether the log still has every entry above `index` that it ever had.
     ///
-    /// A log without entries still says by its name how far the log before it reached.
+    /// The name of a log without entries still gives the index where the log before it ended.
     pub fn continues(&self, index: RaftIndex) -> bool {
         let next = index.0.saturating_add(1);
         let begins = self.spans().last().and_then(|span| {
@@ -228,23 +232,23 @@ impl Wal {
         self.hole_above(index).is_none() && begins.unwrap_or(self.first_index().0) <= next
     }
 
-    /// The highest index known to be committed; 0 without a hard state. Where the log is torn or damaged right after a hard state
-    /// of a new term, that one does not count: what it commits may be what is missing.
+    /// Returns the commit index; 0 without a hard state. A hard state of a new term directly before torn or damaged
+    /// records does not count, because those records may be what it commits.
     pub fn commit(&self) -> RaftIndex {
         self.scan.committed
     }
 }
 
-/// The last segment of a log, as far as its size says how the log ends.
+/// The last segment of a log, with the sizes that show how the log ends.
 #[derive(Debug, Clone, Copy)]
 pub struct LastSegment<'w> {
     /// Its name.
     pub name: &'w SegmentName,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub len: u64,
-    /// Bytes up to the end of its last whole record.
+    /// End of its last complete record, in bytes.
     pub records_end: u64,
-    /// Whether a server made it that preallocates segments (3.0 and later).
+    /// Whether a server that preallocates segments (3.0 and later) created it.
     pub preallocated: bool,
 }
 

@@ -1,7 +1,7 @@
-//! The files of one run's sources: what each of them was when it was opened, and whether it still is.
+//! The files of the sources of one run: their identity at the open, and a check that it is unchanged.
 //!
-//! A file that is written, replaced, truncated or removed while it is being read gives a result that never was a state of
-//! the source; so does an etcd that starts on it. Must not know what the files hold.
+//! If a file is written, replaced, truncated or removed during the read, the result is not a state of the source. The
+//! same holds if an etcd starts on it. Must not know the content of the files.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use crate::source::dir::{DataDir, WalDir, relist};
 use crate::source::lock;
 use crate::source::map::Faults;
 
-/// What a file is, and when it was last changed.
+/// The identity of a file, and the time of its last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Device and inode.
@@ -25,7 +25,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of an open file, or of what a path leads to.
+    /// Returns the identity of an open file, or of the file that a path resolves to.
     pub fn of(found: &Metadata) -> Identity {
         Identity {
             file: (found.dev(), found.ino()),
@@ -41,18 +41,18 @@ impl Identity {
     }
 }
 
-/// The locks that an etcd would hold on a file (FORMATS 1.3).
+/// The locks that an etcd would hold on a file (docs/formats.md 1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Locks {
-    /// None.
+    /// No lock.
     None,
-    /// Those of a segment.
+    /// The locks of a segment.
     Segment,
-    /// That of a bbolt file.
+    /// The lock of a bbolt file.
     Db,
 }
 
-/// The files that were opened so far.
+/// The files that the run has opened.
 #[derive(Debug, Default)]
 pub struct Watch {
     seen: Mutex<Vec<Seen>>,
@@ -68,29 +68,29 @@ struct Seen {
 }
 
 impl Watch {
-    /// Notes a file that was opened.
+    /// Records an opened file.
     pub(super) fn file(&self, path: &Path, found: &Metadata, locks: Locks, faults: Option<Faults>) {
         let seen = Seen { path: path.to_path_buf(), identity: Identity::of(found), locks, faults };
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     }
 
-    /// Notes the names in a data directory, as they were listed.
+    /// Records the names in a data directory at the time of the listing.
     pub(super) fn directory(&self, dir: DataDir, wal_dir: WalDir) {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).push((dir, wal_dir));
     }
 
-    /// Device and inode of every file that was opened.
+    /// Returns device and inode of every opened file.
     pub fn files(&self) -> Vec<(u64, u64)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().map(|seen| seen.identity.file).collect()
     }
 
-    /// Checks that each file is the one that was opened, unchanged, that no directory has lost a file or has a new one, and
-    /// that no etcd has started on them. It looks at names and times, not at bytes: see
-    /// [`Map::check_bytes`](super::map::Map::check_bytes).
+    /// Checks that each file is the opened one and unchanged, that no directory lost or gained a file, and that no etcd
+    /// started on them. It compares names and times, not bytes: see [`Map::check_bytes`](super::map::Map::check_bytes).
     ///
     /// # Errors
-    /// [`Reason::ChangedWhileReading`], [`Reason::Unreadable`] for a page that the disk could not give, [`Reason::Locked`].
+    /// [`Reason::ChangedWhileReading`]; [`Reason::Unreadable`] for a page that the disk could not supply;
+    /// [`Reason::Locked`].
     pub fn check(&self) -> Result<()> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().try_for_each(Seen::check)?;
@@ -103,11 +103,11 @@ impl Watch {
         Ok(())
     }
 
-    /// The result of a run that has read these files. Where one of them changed, that is the error: whatever else was found
-    /// may come of it.
+    /// Returns the result of a run that read these files. If a file changed, that is the error, because the change can
+    /// be the cause of any other.
     ///
     /// # Errors
-    /// Those of [`Watch::check`]; the result's own.
+    /// Those of [`Watch::check`]; then that of the result.
     pub fn settle<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(e) if matches!(e.kind(), Kind::Interrupted(_) | Kind::Usage) => Err(e),
@@ -119,7 +119,7 @@ impl Watch {
 impl Seen {
     fn check(&self) -> Result<()> {
         let Seen { path, identity, locks, faults } = self;
-        let now = fs::metadata(path).map_err(|_| changed(path, "the file is gone"))?;
+        let now = fs::metadata(path).map_err(|_| changed(path, "the file does not exist any more"))?;
         let now = Identity::of(&now);
         if now.file != identity.file {
             return Err(changed(path, "another file has its name"));
@@ -137,7 +137,7 @@ impl Seen {
             Locks::Segment => lock::check_segment(path),
             Locks::Db => lock::check_db(path),
         }
-        .map_err(|e| e.context("an etcd was started on the source while it was being read"))?;
+        .map_err(|e| e.context("an etcd started on the source while etcdlift read it"))?;
         if now != *identity {
             return Err(changed(path, "the file was written to, or its owner, mode or links were changed"));
         }
@@ -146,10 +146,10 @@ impl Seen {
 }
 
 fn changed(path: &Path, what: &str) -> Error {
-    let message = format!(
-        "the source changed while it was being read: {what}; make sure that nothing writes to it, or take a copy"
-    );
-    Error::new(Reason::ChangedWhileReading, message).in_file(path)
+    let message = format!("the source changed while etcdlift read it: {what}");
+    Error::new(Reason::ChangedWhileReading, message)
+        .in_file(path)
+        .hint("make sure that nothing writes to it, or take a copy")
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
 
         let watch = watched(&path);
         fs::remove_file(&path).unwrap();
-        assert!(refusal(&watch).contains("gone"));
+        assert!(refusal(&watch).contains("does not exist any more"));
     }
 
     #[test]
@@ -221,6 +221,6 @@ mod tests {
         let _held = Flock::lock(file.reopen().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
         let error = watch.check().unwrap_err();
         assert_eq!(error.reason(), Reason::Locked);
-        assert!(error.message().starts_with("an etcd was started"), "{error}");
+        assert!(error.message().starts_with("an etcd started"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! v2 users and roles, and what they become in v3 (FORMATS 7.1, 7.2).
+//! v2 users and roles, and their form in v3 (docs/formats.md 7.1, 7.2).
 //!
-//! A user keeps the bcrypt hash of the password byte for byte; patterns of roles become ranges, through the same rules as
-//! the keys. What v3 cannot express is refused or named, never widened. Knows the v2 store and v3's notions; not how v3
-//! encodes them. No hash leaves this file but inside [`User`], whose `Debug` does not show it.
+//! A user retains the bcrypt hash of the password byte for byte. Patterns of roles become ranges, through the same
+//! rules as the keys. What v3 cannot express is refused or named, never widened. Knows the v2 store and the concepts of
+//! v3. Must not know how v3 encodes them. A hash leaves this file only inside [`User`], whose `Debug` does not show it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,15 +19,15 @@ use crate::transform::permissions::{Image, KeySets, NoImage, Range, matched};
 use crate::transform::rules::shown;
 use crate::v2store::tree::Tree;
 
-/// The role that may do everything; it is implied, not stored.
+/// The role with all permissions; it is implied, not stored.
 const ROOT: &[u8] = b"root";
 /// The role of anonymous clients.
 const GUEST: &[u8] = b"guest";
 
-/// Who is in the v2 auth store, by name.
+/// The names in the v2 auth store.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct AuthNames {
-    /// Whether v2 authentication is on; `None` where auth was never used.
+    /// Whether v2 authentication is on; `None` if authentication was never used.
     pub enabled: Option<bool>,
     /// Users, sorted.
     pub users: Vec<String>,
@@ -40,40 +40,40 @@ pub fn names(tree: &mut Tree<'_>) -> AuthNames {
     let names = |tree: &mut Tree<'_>, dir: &[u8]| -> Vec<String> {
         children(tree, dir).into_iter().map(|(name, _)| shown(&name).into_owned()).collect()
     };
-    // Every server takes what it cannot read for off.
+    // Every server treats an unreadable value as off.
     let enabled = enabled(tree).unwrap_or(Some(false));
     AuthNames { enabled, users: names(tree, b"/2/users"), roles: names(tree, b"/2/roles") }
 }
 
-/// Users, roles and whether authentication is on, as v3 has them.
+/// Users, roles and the state of authentication in v3.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Auth {
-    /// Authentication will be on.
+    /// Whether authentication will be on.
     pub enabled: bool,
     /// Users by name.
     pub users: Vec<User>,
     /// Roles by name.
     pub roles: Vec<Role>,
-    /// What each of the roles could do in v2, in the same order.
+    /// The v2 rights of each role, in the same order.
     pub granted: Vec<Granted>,
-    /// Rights of anonymous clients are lost, because v3 has none.
+    /// Whether rights of anonymous clients are lost, because v3 has none.
     pub guest_dropped: bool,
-    /// Users with rights by another than the first of their roles that exists, which alone counts in 2.1.
+    /// Users with rights by a role other than the first existing one, which alone counts in 2.1.
     pub widened: Vec<String>,
-    /// Permissions that lost a part, or all, of their keys to rules: role and pattern.
+    /// Permissions that lost some or all of their keys to rules: role and pattern.
     pub cut: Vec<String>,
-    /// Patterns that could match no v2 key: role and pattern.
+    /// Patterns that can match no v2 key: role and pattern.
     pub matched_nothing: Vec<String>,
 }
 
 /// A user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its name.
+    /// The name.
     pub name: Vec<u8>,
-    /// The bcrypt hash of its password; empty for none.
+    /// The bcrypt hash of the password; empty if there is none.
     pub password: Vec<u8>,
-    /// Its roles, sorted.
+    /// The roles, sorted.
     pub roles: BTreeSet<Vec<u8>>,
 }
 
@@ -86,22 +86,22 @@ impl fmt::Debug for User {
 /// A role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
-    /// Its name.
+    /// The name.
     pub name: Vec<u8>,
-    /// What it may do with which keys, sorted by key.
+    /// The permissions: access by key range, sorted by key.
     pub permissions: BTreeMap<Range, Access>,
 }
 
-/// The v2 keys that a role could reach.
+/// The v2 keys that a role had rights on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Granted {
-    /// Those that it could read.
+    /// Keys that it could read.
     pub read: Vec<Range>,
-    /// Those that it could write.
+    /// Keys that it could write.
     pub write: Vec<Range>,
 }
 
-/// What a permission allows.
+/// The kind of access that a permission allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reading.
@@ -112,11 +112,12 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Reads the v2 auth store and decides what of it is carried over.
+/// Reads the v2 auth store and decides what of it is converted.
 ///
 /// # Errors
-/// [`Reason::AuthPresent`] for `--auth fail`; [`Reason::GuestRights`] for rights of anonymous clients that would be lost;
-/// [`Reason::AuthInvalid`] if nobody could administer v3, a permission cannot be expressed, or a user or role is none.
+/// [`Reason::AuthPresent`] for `--auth fail`; [`Reason::GuestRights`] for rights of anonymous clients that would be
+/// lost; [`Reason::AuthInvalid`] if nobody could administer v3, a permission cannot be expressed, or a user or role is
+/// unreadable.
 pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Rules) -> Result<Auth> {
     let names = names(tree);
     let present = !names.users.is_empty() || !names.roles.is_empty();
@@ -144,33 +145,35 @@ pub fn migrate(tree: &mut Tree<'_>, policy: AuthPolicy, guest: Guest, rules: &Ru
     if auth.enabled {
         refuse_lockout(&auth.users)?;
         if guest_rights && guest == Guest::Fail {
-            let message = "authentication is on, and anonymous clients have rights by the role guest, which v3 cannot express: \
-                           accept that they lose access with --guest drop, or give --auth users-only";
-            return Err(Error::new(Reason::GuestRights, message));
+            let message =
+                "authentication is on, and anonymous clients have rights by the role guest, which v3 cannot express";
+            let hint = "accept that they lose access with --guest drop, or give --auth users-only";
+            return Err(Error::new(Reason::GuestRights, message).hint(hint));
         }
         auth.guest_dropped = guest_rights;
     }
     Ok(auth)
 }
 
-/// Whether v2 authentication is on. It must not be guessed: v3 would be open to everyone.
+/// Returns whether v2 authentication is on. It must not be guessed: v3 would be open to everyone.
 fn enabled(tree: &mut Tree<'_>) -> Result<Option<bool>> {
     let Ok(node) = tree.lookup(b"/2/enabled") else { return Ok(None) };
     let message = "/2/enabled: expected true or false for v2 authentication, found something else";
     serde_json::from_slice(&tree.value(node)).map(Some).map_err(|_| {
         Error::new(Reason::AuthInvalid, message)
-            .hint("--auth ignore leaves users and roles out, and v3 open to everyone")
+            .hint("leave users and roles out with --auth ignore; v3 is then open to everyone")
     })
 }
 
-/// v3 takes the flag on trust: without an administrator nobody could ever change anything again.
+/// Refuses authentication without an administrator: v3 trusts the flag, and nobody could ever change anything.
 fn refuse_lockout(users: &[User]) -> Result<()> {
     if users.iter().any(|user| user.name == ROOT && !user.password.is_empty()) {
         return Ok(());
     }
-    let message = "authentication is on, and there is no user root with a password, without whom nobody could administer v3: give \
-                   --auth users-only, which carries users and roles and leaves authentication off";
-    Err(Error::new(Reason::AuthInvalid, message))
+    let message =
+        "authentication is on, and the user root with a password does not exist, so nobody could administer v3";
+    let hint = "give --auth users-only, which converts users and roles and leaves authentication off";
+    Err(Error::new(Reason::AuthInvalid, message).hint(hint))
 }
 
 #[derive(Deserialize)]
@@ -195,8 +198,8 @@ fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
     Ok(users)
 }
 
-/// Users whose rights in 2.1 are less than those of all their roles: that server asks only the first role that exists. The role
-/// root is implied, and may do everything.
+/// Returns users whose rights in 2.1 are less than those of all their roles. That server uses only the first existing
+/// role. The role root is implied and has all rights.
 fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
     let mut patterns: HashMap<Vec<u8>, Patterns> = HashMap::new();
     for (name, value) in children(tree, b"/2/roles") {
@@ -206,7 +209,7 @@ fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
         patterns.insert(name, Patterns { read: set(kv.read), write: set(kv.write) });
     }
     let mut widened = Vec::new();
-    // Users may have roles in common.
+    // Users can have roles in common.
     let mut exceeds: HashMap<(*const Patterns, *const Patterns), bool> = HashMap::new();
     for (name, value) in children(tree, b"/2/users") {
         let json: UserJson = document(&value).ok_or_else(|| unreadable("user", &name))?;
@@ -233,7 +236,7 @@ struct Patterns {
 }
 
 impl Patterns {
-    /// Whether there is a pattern that others do not have.
+    /// Returns whether it has a pattern that `others` does not have.
     fn exceed(&self, others: &Patterns) -> bool {
         let within = |own: &HashSet<String>, theirs: &HashSet<String>| {
             own.len() <= theirs.len() && own.iter().all(|pattern| theirs.contains(pattern))
@@ -287,7 +290,7 @@ impl Auth {
             self.roles.push(Role { name, permissions });
         }
         for list in [&mut self.cut, &mut self.matched_nothing] {
-            // Read and write of one pattern are one complaint.
+            // Read and write of one pattern are reported once.
             list.sort();
             list.dedup();
         }
@@ -309,21 +312,22 @@ impl Auth {
             }
             Err(NoImage::TooMany) => {
                 let message = format!(
-                    "role {}: its permission {}, with those before it, would be too many ranges of v3 keys by these rules: use \
-                     fewer rules, or leave users and roles out with --auth ignore",
+                    "role {}: its permission {} and those before it would be too many ranges of v3 keys with these rules",
                     shown(role),
                     short(pattern)
                 );
-                Err(Error::new(Reason::AuthInvalid, message))
+                let hint = "use fewer rules, or leave users and roles out with --auth ignore";
+                Err(Error::new(Reason::AuthInvalid, message).hint(hint))
             }
             Err(NoImage::NoInterval) => {
                 let message = format!(
-                    "role {}: its permission {} goes through a rule with a regular expression and is no range of v3 keys \
-                     then: use prefixes in the rules, or leave users and roles out with --auth ignore",
+                    "role {}: its permission {} is not a range of v3 keys, because a rule with a regular expression changes \
+                     its keys",
                     shown(role),
                     short(pattern)
                 );
-                Err(Error::new(Reason::AuthInvalid, message))
+                let hint = "use prefixes in the rules, or leave users and roles out with --auth ignore";
+                Err(Error::new(Reason::AuthInvalid, message).hint(hint))
             }
         }
     }
@@ -335,35 +339,35 @@ impl Access {
     }
 }
 
-/// Names and values of the files in a directory, sorted by name.
+/// Returns names and values of the files in a directory, sorted by name.
 fn children(tree: &mut Tree<'_>, dir: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let Ok(dir) = tree.lookup(dir) else { return Vec::new() };
     let files = tree.children(dir).into_iter().filter(|(_, node)| !tree.is_dir(*node));
     files.map(|(name, node)| (name, tree.value(node).into_owned())).collect()
 }
 
-/// A user or a role. The decoder would take a list of the fields' values, too.
+/// Parses a user or a role. The decoder alone would also accept a list of the values of the fields.
 fn document<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Option<T> {
     let is_object = value.trim_ascii_start().first() == Some(&b'{');
     if is_object { serde_json::from_slice(value).ok() } else { None }
 }
 
-/// Refuses a name that bbolt does not take for a key.
+/// Refuses a name that bbolt does not accept as a key.
 fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
     if name.len() as u64 <= u64::from(MAX_BOLT_KEY) {
         return Ok(());
     }
     let message = format!(
-        "{what} {}: expected a name of up to {MAX_BOLT_KEY} bytes, which is all that a v3 database takes",
+        "{what} {}: expected a name of up to {MAX_BOLT_KEY} bytes, the limit of a v3 database",
         short(&shown(name))
     );
-    Err(Error::new(Reason::AuthInvalid, message).hint("--auth ignore leaves users and roles out"))
+    Err(Error::new(Reason::AuthInvalid, message).hint("leave users and roles out with --auth ignore"))
 }
 
 fn unreadable(what: &str, name: &[u8]) -> Error {
     let message =
         format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", short(&shown(name)));
-    Error::new(Reason::AuthInvalid, message).hint("--auth ignore leaves users and roles out")
+    Error::new(Reason::AuthInvalid, message).hint("leave users and roles out with --auth ignore")
 }
 
 #[cfg(test)]
@@ -372,7 +376,7 @@ mod tests {
     use crate::options::rules::{Pattern, Rename};
     use crate::v2store::json;
 
-    /// A store with these values below `/2`.
+    /// Returns a store with these values below `/2`.
     fn auth_of(enabled: &str, users: &[(&str, &str)], roles: &[(&str, &str)]) -> String {
         let file = |dir: &str, (name, value): &(&str, &str)| {
             let value = serde_json::to_string(value).unwrap();

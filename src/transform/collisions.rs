@@ -1,6 +1,7 @@
-//! No two pairs with one key, and none with the empty key: what renames could do, and what must not happen unnoticed.
+//! A check that no two pairs have the same key, and none the empty key, which renames could cause.
 //!
-//! Hashes first, names only where hashes meet: a million renamed keys are never all in memory. Knows rows, not rules.
+//! Compares hashes first, and names only for equal hashes, so a million renamed keys are never all in memory. Knows
+//! rows. Must not know rules.
 
 use std::hash::BuildHasher;
 
@@ -13,20 +14,20 @@ use crate::transform::revisions::Pairs;
 use crate::transform::rules::shown;
 use crate::v2store::path;
 
-/// Refuses rows of which two have the same v3 key, or one has the empty key.
+/// Refuses rows with the same v3 key, or with the empty key.
 ///
 /// # Errors
-/// [`Reason::RulesFailed`], naming the v2 keys.
+/// [`Reason::RulesFailed`] with the v2 keys.
 pub fn refuse_clashes(pairs: &Pairs<'_, '_>) -> Result<()> {
     let hasher = DefaultHashBuilder::default();
     let rows = &pairs.ordered.rows;
-    // In the order of the nodes, whose names lie side by side; that of revisions would jump from one to another.
+    // Node order reads names that are adjacent in memory; the order of revisions would jump.
     let mut by_node: Vec<_> = rows.iter().enumerate().map(|(at, row)| (row.node, at)).collect();
     by_node.par_sort_unstable();
     let hash = |(_, at)| {
         let key = rows.get(at).map(|row| pairs.key(row)).unwrap_or_default();
         if key.is_empty() {
-            let message = format!("key {}: the rules leave nothing of its name", old(pairs, at));
+            let message = format!("key {}: the rules make its name empty", old(pairs, at));
             return Err(Error::new(Reason::RulesFailed, message));
         }
         Ok((hasher.hash_one(&*key), at))
@@ -47,7 +48,7 @@ pub fn refuse_clashes(pairs: &Pairs<'_, '_>) -> Result<()> {
     Ok(())
 }
 
-/// The v2 name of a row.
+/// Returns the v2 name of a row.
 fn old(pairs: &Pairs<'_, '_>, at: usize) -> String {
     let Some(row) = pairs.ordered.rows.get(at) else { return String::new() };
     let path = pairs.tree.path(row.node);

@@ -1,6 +1,6 @@
-//! Keys that v2 and v3 both have, where the v3 data of a source are kept (CLI.md, `--on-conflict`).
+//! Keys that v2 and v3 both have, in a merge with preserved v3 data (docs/cli.md, `--on-conflict`).
 //!
-//! What is found is named before anything is decided. Must not know how the v3 keys are stored: it asks for one by its name.
+//! Names every conflict before any decision. Must not know how the v3 keys are stored: it looks up one key by its name.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,33 +11,33 @@ use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
-use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::plan::{Overrides, Plan, Row};
 use crate::transform::policy::Why;
 use crate::transform::revisions::{Pairs, v3_key};
 use crate::transform::rules::shown;
 use crate::v2store::path;
 use crate::v2store::tree::Tree;
 
-/// A v3 key that is not deleted.
+/// A live v3 key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Living {
-    /// Main revision at which it was created.
+    /// Main revision of its creation.
     pub create: Revision,
-    /// Changes since then.
+    /// Its version: the number of changes since its creation.
     pub version: i64,
 }
 
-/// A row whose key v3 has already.
+/// A row whose key v3 already has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Its place among the rows of the plan.
+    /// Index of the row in the plan.
     row: usize,
     living: Living,
     /// The v3 key.
     pub key: Vec<u8>,
 }
 
-/// Finds the rows whose key `living` knows, sorted by key.
+/// Finds the rows whose key `living` finds, sorted by key.
 ///
 /// # Errors
 /// An interruption.
@@ -58,7 +58,7 @@ pub fn find(
     Ok(found)
 }
 
-/// Leaves the rows out: v3 keeps its own.
+/// Leaves the rows out, so v3 retains its own keys.
 pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
     let out: HashSet<usize> = conflicts.iter().map(|conflict| conflict.row).collect();
     let (left_out, rows): (Vec<_>, Vec<_>) =
@@ -77,29 +77,33 @@ pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
     }
 }
 
-/// Puts the rows on top: each is one more change of the key that v3 has.
+/// Writes the rows on top: each is one more change of the v3 key.
 ///
 /// # Errors
-/// [`Reason::IndexRange`] naming a key whose version cannot be raised.
+/// [`Reason::IndexRange`] with a key whose version cannot be raised.
 pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) -> Result<()> {
     for Conflict { row, living, key } in conflicts {
         let version = living.version.checked_add(1).ok_or_else(|| {
             let key = short(&shown(key));
-            let message = format!("key {key}: its version in v3 is {}, the last that there is", living.version);
+            let message = format!("key {key}: its version in v3 is {}, which cannot be raised", living.version);
             Error::new(Reason::IndexRange, message).hint("give --on-conflict keep-v3")
         })?;
         let Some(row) = plan.rows.get_mut(*row) else { continue };
-        let own = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at)).cloned();
-        plan.specials.push(Special { created: Some(living.create), version: Some(version), ..own.unwrap_or_default() });
-        // Rows are fewer than 2^32, and each has at most two specials made for it.
-        row.special = u32::try_from(plan.specials.len()).unwrap_or(0);
+        let own = (row.overrides as usize).checked_sub(1).and_then(|at| plan.overrides.get(at)).cloned();
+        plan.overrides.push(Overrides {
+            created: Some(living.create),
+            version: Some(version),
+            ..own.unwrap_or_default()
+        });
+        // There are fewer than 2^32 rows, and at most two overrides for each.
+        row.overrides = u32::try_from(plan.overrides.len()).unwrap_or(0);
     }
     Ok(())
 }
 
 fn row_key<'t>(tree: &'t Tree<'_>, plan: &Plan, row: &Row) -> Cow<'t, [u8]> {
-    let special = (row.special as usize).checked_sub(1).and_then(|at| plan.specials.get(at));
-    v3_key(tree, row, special)
+    let overrides = (row.overrides as usize).checked_sub(1).and_then(|at| plan.overrides.get(at));
+    v3_key(tree, row, overrides)
 }
 
 #[cfg(test)]
@@ -153,8 +157,8 @@ mod tests {
         with(|_, mut plan, found| {
             take_v2(&mut plan, &found).unwrap();
             assert_eq!((plan.rows.len(), plan.written.keys), (3, 2));
-            let special = |row: &Row| plan.specials.get((row.special as usize).wrapping_sub(1));
-            let changed: Vec<_> = plan.rows.iter().filter_map(special).collect();
+            let overrides = |row: &Row| plan.overrides.get((row.overrides as usize).wrapping_sub(1));
+            let changed: Vec<_> = plan.rows.iter().filter_map(overrides).collect();
             assert_eq!(changed.len(), 2);
             assert!(changed.iter().all(|own| (own.created, own.version) == (Some(Revision(2)), Some(8))));
         });

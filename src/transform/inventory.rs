@@ -1,4 +1,4 @@
-//! What the tree holds, counted on the way through it, whatever becomes of it.
+//! Counts of the content of the tree, independent of what is written.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -10,83 +10,83 @@ use crate::transform::policy::Policy;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree, Visit};
 
-/// Keys, and the bytes of their names and values.
+/// A number of keys, and the total size of their names and values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Count {
-    /// How many keys.
+    /// Number of keys.
     pub keys: u64,
-    /// Bytes of their names and values.
+    /// Total length of their names and values in bytes.
     pub bytes: u64,
 }
 
 impl Count {
-    /// Counts one more key.
+    /// Adds one key.
     pub fn add(&mut self, bytes: u64) {
         self.keys = self.keys.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Counts a key no longer.
+    /// Removes one key.
     pub fn take(&mut self, bytes: u64) {
         self.keys = self.keys.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Both counts together.
+    /// Returns the sum of two counts.
     #[must_use]
     pub fn plus(self, other: Count) -> Count {
         Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
 
-/// What the tree holds.
+/// The content of the tree.
 #[derive(Debug, Default, Clone)]
 pub struct Inventory {
     /// All keys.
     pub keys: Count,
-    /// Directories, the root left out.
+    /// Number of directories, without the root.
     pub directories: u64,
-    /// Directories without children that are carried over.
+    /// Number of directories without children that are written.
     pub empty_directories: u64,
     /// Keys with a path element that starts with `_`.
     pub hidden: Count,
-    /// Keys that expire, by their own TTL or a directory's.
+    /// Keys that expire, by their own TTL or by that of a directory.
     pub ttl: Count,
-    /// Of these, expired at the instant of the policy.
+    /// Of these, the keys that have expired at the instant of the policy.
     pub expired: Count,
-    /// Each of these, and when it expired.
+    /// Each of these keys, with its expiry.
     pub expired_keys: Vec<(NodeRef, Timestamp)>,
-    /// Keys whose name or value holds U+FFFD for bytes that an earlier snapshot could not keep.
+    /// Number of keys whose name or value contains U+FFFD for bytes that an earlier snapshot could not represent.
     pub replaced: u64,
     /// Keys by first path element.
     pub first_elements: FirstElements,
 }
 
-/// Elements that are listed.
+/// Maximum number of listed elements.
 const LISTED: usize = 1000;
 
-/// Keys by the first element of their path: the elements with the most keys, and how many others there are.
+/// Keys by the first element of their path: the elements with the most keys, and the number of others.
 #[derive(Debug, Default, Clone)]
 pub struct FirstElements {
-    /// The smallest of them first; of equals, the last name.
+    /// Sorted with the smallest count first; of equals, the last name first.
     listed: BTreeSet<(u64, Reverse<Vec<u8>>, u64)>,
-    /// The one whose keys are being counted: a walk visits them together.
+    /// The element whose keys are being counted: a walk visits them together.
     open: Option<(Vec<u8>, Count)>,
     others: Elements,
 }
 
-/// Elements that are not listed.
+/// Counts for the elements that are not listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Elements {
-    /// How many.
+    /// Number of elements.
     pub elements: u64,
-    /// Keys in them.
+    /// Number of their keys.
     pub keys: u64,
-    /// Bytes of these keys' names and values.
+    /// Total length of the names and values of these keys in bytes.
     pub bytes: u64,
 }
 
@@ -101,7 +101,7 @@ impl FirstElements {
         }
     }
 
-    /// All keys are counted.
+    /// Ends the count.
     pub(crate) fn close(&mut self) {
         let Some((name, count)) = self.open.take() else { return };
         self.listed.insert((count.keys, Reverse(name), count.bytes));
@@ -114,19 +114,19 @@ impl FirstElements {
         }
     }
 
-    /// The elements that are listed, in no order that matters.
+    /// Returns the listed elements, in no particular order.
     pub fn listed(&self) -> impl Iterator<Item = (&[u8], Count)> {
         self.listed.iter().map(|(keys, name, bytes)| (name.0.as_slice(), Count { keys: *keys, bytes: *bytes }))
     }
 
-    /// Those that are not.
+    /// Returns the counts for the other elements.
     pub fn others(&self) -> Elements {
         self.others
     }
 }
 
 impl Inventory {
-    /// Counts a key: its v2 name, and the bytes of name and value.
+    /// Counts a key by its v2 name and the length of name and value.
     pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit<'_>, key: &[u8], bytes: u64, policy: &Policy) {
         self.keys.add(bytes);
         if path::is_hidden(key) {

@@ -1,7 +1,7 @@
-//! TTLs as leases (FORMATS 9.4, 13.3): how long a key has left, and which lease stands for that.
+//! TTLs as leases (docs/formats.md 9.4, 13.3): the remaining time of a key, and the lease with that length.
 //!
-//! Keys whose time is up in the same second share a lease, so that what died together in v2 dies together in v3. Must not
-//! know which keys have a TTL, nor when that would have run out in v2 but for one instant.
+//! Keys with the same number of remaining seconds share a lease, so keys that expire together in v2 expire together in
+//! v3. Must not know which keys have a TTL. Knows expiries only relative to one instant.
 
 use std::collections::HashSet;
 
@@ -11,51 +11,51 @@ use jiff::Timestamp;
 use crate::error::{Error, Reason, Result};
 use crate::ids::LeaseId;
 
-/// The shortest lease: etcd raises shorter ones to this with its default election timeout.
+/// The shortest lease: with its default election timeout, etcd raises shorter ones to this.
 pub const MIN_SECONDS: i64 = 2;
 /// The longest lease that etcd grants.
 pub const MAX_SECONDS: i64 = 9_000_000_000;
 
-/// A lease by its place among the leases of a conversion; 0 is none.
+/// A lease by its position among the leases of a conversion; 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LeaseSlot(pub u32);
 
-/// A lease to be granted.
+/// A lease to grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    /// Its id.
+    /// The lease id.
     pub id: LeaseId,
-    /// How long it is.
+    /// The length in seconds.
     pub seconds: i64,
 }
 
-/// Distinct lengths of leases, numbered as they come up.
+/// The distinct lengths of leases, numbered in the order of their first use.
 #[derive(Debug, Default)]
 pub struct Slots {
     by_seconds: HashMap<i64, LeaseSlot>,
 }
 
 impl Slots {
-    /// The lease of so many seconds; none for one longer than etcd knows.
+    /// Returns the lease of this length; none for one longer than etcd grants.
     pub fn of_seconds(&mut self, seconds: i64) -> LeaseSlot {
         if seconds > MAX_SECONDS {
             return LeaseSlot(0);
         }
-        // There are fewer lengths than keys, and fewer keys than 2^32.
+        // There are fewer lengths than keys, and fewer than 2^32 keys.
         let next = u32::try_from(self.by_seconds.len() + 1).unwrap_or(u32::MAX);
         *self.by_seconds.entry(seconds.max(MIN_SECONDS)).or_insert(LeaseSlot(next))
     }
 
-    /// Forgets the leases that none of these keys is attached to any more. No more may be asked for after that.
+    /// Removes the leases that none of these keys uses. No lease can be requested after that.
     pub fn keep(&mut self, used: impl Iterator<Item = LeaseSlot>) {
         let used: HashSet<LeaseSlot> = used.collect();
         self.by_seconds.retain(|_, slot| used.contains(slot));
     }
 
-    /// The slot of each lease by the id that [`Slots::allocate`] gives it.
+    /// Returns the slot of each lease by the id that [`Slots::allocate`] assigns.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Slots::allocate`].
     pub fn by_id(&self, in_use: &HashSet<LeaseId>) -> Result<HashMap<LeaseId, LeaseSlot>> {
         let (leases, places) = self.allocate(in_use)?;
         let slots = (0..).map(LeaseSlot).zip(places);
@@ -66,11 +66,11 @@ impl Slots {
         Ok(ids.collect())
     }
 
-    /// The leases, shortest first, with ids counted from 1 that are not in use; and for each slot given out so far its
-    /// place among them, counted from 1.
+    /// Returns the leases, shortest first, with ids from 1 that are not in use. Also returns the position among them,
+    /// from 1, of each slot assigned so far.
     ///
     /// # Errors
-    /// Never in practice: there are more ids than leases.
+    /// [`Reason::Internal`] if no id is free, which cannot happen: there are more ids than leases.
     pub fn allocate(&self, in_use: &HashSet<LeaseId>) -> Result<(Vec<Grant>, Vec<LeaseSlot>)> {
         let mut lengths: Vec<(i64, LeaseSlot)> =
             self.by_seconds.iter().map(|(seconds, slot)| (*seconds, *slot)).collect();
@@ -90,7 +90,7 @@ impl Slots {
     }
 }
 
-/// Whole seconds from `as_of` to `expiry`, rounded up so that no key dies early.
+/// Returns the whole seconds from `as_of` to `expiry`, rounded up so that no key expires early.
 pub fn seconds_left(expiry: Timestamp, as_of: Timestamp) -> i64 {
     let left = expiry.duration_since(as_of);
     left.as_secs().saturating_add(i64::from(left.subsec_nanos() > 0))

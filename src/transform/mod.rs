@@ -1,6 +1,6 @@
-//! From the v2 tree to what stands in v3: which nodes become keys, at which revisions, and what is counted on the way.
+//! The way from the v2 tree to the content of v3: which nodes become keys, with which revisions, and all counts.
 //!
-//! Knows policies and numbers; not how a pair is encoded, nor any page.
+//! Knows policies and numbers. Must not know how a pair is encoded, or pages.
 
 pub mod auth;
 pub mod collisions;

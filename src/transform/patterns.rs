@@ -1,7 +1,7 @@
-//! Lists of patterns, of which the first that matches a key decides (CLI.md, `--include` to `--rules`).
+//! Lists of patterns, of which the first match decides (docs/cli.md, `--include` to `--rules`).
 //!
-//! A key is looked up component by component, so that the time does not depend on the number of prefixes. Regular expressions
-//! of a long list are matched together. Knows neither what a pattern decides nor how it was written.
+//! A lookup goes through a key component by component, so the time does not depend on the number of prefixes. Many
+//! regular expressions are matched together. Must not know what a pattern decides or how it was written.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::count;
 use crate::error::{Error, Reason, Result};
 use crate::options::rules::Pattern;
 
-/// How much memory the regular expressions of one list may take.
+/// Maximum memory of the regular expressions of one list, in bytes.
 const REGEX_LIMIT: usize = 64 << 20;
 
-/// As many regular expressions are matched one by one, which is faster for a few.
+/// Up to this number, regular expressions are matched one by one, which is faster.
 const FEW: usize = 4;
 
-/// A list of patterns. A copy shares it.
+/// A list of patterns. A clone shares it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patterns {
     prefixes: Arc<Prefixes>,
@@ -26,10 +26,11 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    /// Makes a list ready.
+    /// Compiles a list.
     ///
     /// # Errors
-    /// [`Reason::Usage`] for a regular expression that cannot be read, and for regular expressions that take too much memory.
+    /// [`Reason::Usage`] for a regular expression that cannot be parsed, and for regular expressions that take too much
+    /// memory.
     pub(super) fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Result<Patterns> {
         let mut prefixes = Prefixes::default();
         let mut regexes = Vec::new();
@@ -42,13 +43,13 @@ impl Patterns {
         Ok(Patterns { prefixes: Arc::new(prefixes), regexes: Arc::new(Regexes::new(&regexes)?) })
     }
 
-    /// The place of the first pattern that matches a key.
+    /// Returns the position of the first pattern that matches a key.
     pub(super) fn first(&self, key: &[u8]) -> Option<usize> {
         let prefix = self.prefixes.first(key);
         self.regexes.first(key, prefix).or(prefix)
     }
 
-    /// Whether a regular expression stands before every prefix that matches a key.
+    /// Returns whether a regular expression comes before every prefix that matches a key.
     pub(super) fn regex_decides(&self, key: &[u8]) -> bool {
         let Some(regex) = self.regexes.places.first() else { return false };
         self.prefixes.first(key).is_none_or(|prefix| *regex < prefix)
@@ -64,9 +65,9 @@ pub(super) struct Prefixes {
 #[derive(Debug, Default)]
 struct PrefixNode {
     children: HashMap<Vec<u8>, usize>,
-    /// The first prefix that ends here: it matches the key itself and all below it.
+    /// The first prefix that ends here: it matches the key itself and its subtree.
     here: Option<usize>,
-    /// The first prefix that ends with a slash after this component: it matches what is below.
+    /// The first prefix that ends with a slash after this component: it matches the subtree only.
     below: Option<usize>,
 }
 
@@ -77,7 +78,7 @@ impl Default for Prefixes {
 }
 
 impl Prefixes {
-    /// Adds a prefix at a place of the list. Of equal ones the first counts.
+    /// Adds a prefix at a position of the list. Of equal ones the first counts.
     pub(super) fn add(&mut self, prefix: &[u8], place: usize) {
         let (path, below) = prefix.strip_suffix(b"/").map_or((prefix, false), |path| (path, true));
         let mut node = 0;
@@ -94,7 +95,7 @@ impl Prefixes {
         }
     }
 
-    /// The lowest place of a prefix that matches a key.
+    /// Returns the lowest position of a prefix that matches a key.
     pub(super) fn first(&self, key: &[u8]) -> Option<usize> {
         let mut node = self.nodes.first()?;
         let mut first = None;
@@ -109,7 +110,7 @@ impl Prefixes {
     }
 }
 
-/// Regular expressions, with their places in the list.
+/// Regular expressions, with their positions in the list.
 #[derive(Debug, Default)]
 struct Regexes {
     places: Vec<usize>,
@@ -140,19 +141,19 @@ impl Regexes {
         let set = set.map_err(|e| match e {
             regex::Error::CompiledTooBig(limit) => {
                 let message = format!(
-                    "{} regular expressions of one kind of rule: expected up to {} once compiled: use fewer, or prefixes",
+                    "{} regular expressions of one kind of rule: expected up to {} of compiled code",
                     regexes.len(),
                     count::bytes(limit as u64)
                 );
-                Error::new(Reason::Usage, message)
+                Error::new(Reason::Usage, message).hint("use fewer regular expressions, or prefixes")
             }
-            // The set does not say which one is wrong.
+            // The set does not say which expression is wrong.
             e => texts.clone().find_map(|text| regex(text).err()).unwrap_or_else(|| unreadable("", &e)),
         })?;
         Ok(Regexes { places, matcher: Matcher::Together(set) })
     }
 
-    /// The place of the first regular expression that matches a key, among those before `end`.
+    /// Returns the position of the first regular expression before `end` that matches a key.
     fn first(&self, key: &[u8], end: Option<usize>) -> Option<usize> {
         let before = |place: &usize| end.is_none_or(|end| *place < end);
         self.places.first().filter(|first| before(first))?;
@@ -172,7 +173,7 @@ impl Regexes {
 /// Compiles a regular expression.
 ///
 /// # Errors
-/// [`Reason::Usage`] if it cannot be read or takes too much memory.
+/// [`Reason::Usage`] if it cannot be parsed or takes too much memory.
 pub(super) fn regex(text: &str) -> Result<Regex> {
     RegexBuilder::new(text).build().map_err(|e| unreadable(text, &e))
 }
@@ -224,7 +225,7 @@ mod tests {
     fn regular_expressions_that_take_too_much_memory_are_refused() {
         let regex = |at| Pattern::Regex(format!("[a-z]{{{}}}x", 2000 + at));
         let error = Patterns::new((0..1000).map(regex).collect::<Vec<_>>().iter()).unwrap_err();
-        let expected = "1000 regular expressions of one kind of rule: expected up to 67108864 bytes once compiled";
+        let expected = "1000 regular expressions of one kind of rule: expected up to 67108864 bytes of compiled code";
         assert!(error.reason() == Reason::Usage && error.to_string().contains(expected), "{error}");
     }
 

@@ -1,8 +1,9 @@
-//! v2 permissions as v3 ranges, through the same rules as the keys (FORMATS 7.1, 7.2; CLI.md, `--include` to `--rules`).
+//! v2 permissions as v3 ranges, through the same rules as the keys (docs/formats.md 7.1, 7.2; docs/cli.md, `--include`
+//! to `--rules`).
 //!
-//! A v2 pattern is a set of keys: one, or all that begin alike. Rules cut that set into pieces on which each rule acts in
-//! one way; each piece that is taken is renamed as a whole, and is an interval again. Knows patterns, rules and intervals;
-//! neither roles nor users.
+//! A v2 pattern is a set of keys: one key, or all keys with a prefix. Rules cut that set into pieces on which each rule
+//! acts uniformly. Each included piece is renamed as a whole, and is an interval again. Knows patterns, rules and
+//! intervals. Must not know roles or users.
 
 use std::collections::HashSet;
 
@@ -11,53 +12,53 @@ use crate::options::Rules;
 use crate::options::rules::{Choice, Pattern};
 use crate::transform::rules::KeyRules;
 
-/// A half-open interval of keys; without an end it goes on for ever.
+/// A half-open interval of keys; without an end it is unbounded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
     /// The first key.
     pub start: Vec<u8>,
-    /// The first key behind it.
+    /// The first key after it.
     pub end: Option<Vec<u8>>,
 }
 
-/// What becomes of one pattern.
+/// The v3 form of one pattern.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
-    /// The keys in v3, in order; none overlap or touch.
+    /// The v3 keys, in order; no ranges overlap or touch.
     pub ranges: Vec<Range>,
-    /// A part of the pattern is left out, with the keys that it was for.
+    /// Whether a part of the pattern is left out, with its keys.
     pub cut: bool,
 }
 
-/// Why a pattern has no image.
+/// The reason why a pattern has no image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoImage {
     /// No v2 key can match it.
     MatchesNothing,
-    /// A rule with a regular expression acts on a part of its keys, which are no interval then.
+    /// A rule with a regular expression acts on a part of its keys, so they are not an interval.
     NoInterval,
-    /// The rules cut it, and those before it, into too many pieces.
+    /// The rules cut it and the patterns before it into too many pieces.
     TooMany,
 }
 
-/// Pieces that all patterns may be cut into; 16 more for each of them, and for each end of a rule.
+/// Maximum number of pieces for all patterns; 16 more for each pattern and for each end of a rule.
 const PIECES: usize = 200_000;
 
-/// The rules as far as they act on sets of keys.
+/// The effect of the rules on sets of keys.
 #[derive(Debug)]
 pub struct KeySets<'r> {
     rules: &'r Rules,
     keys: KeyRules,
-    /// Where the action of some rule begins or ends, sorted.
+    /// The keys where the effect of a rule begins or ends, sorted.
     cuts: Vec<Vec<u8>>,
-    /// Where ranges begin that no v2 key is in, because it has no two slashes in a row.
+    /// The starts of ranges without any v2 key, because a v2 key has no two slashes in a row.
     holes: HashSet<Vec<u8>>,
-    /// Pieces that may still be made.
+    /// Number of pieces that may still be created.
     left: usize,
 }
 
 impl<'r> KeySets<'r> {
-    /// Makes rules ready.
+    /// Prepares rules.
     ///
     /// # Errors
     /// Those of [`KeyRules::new`].
@@ -69,8 +70,8 @@ impl<'r> KeySets<'r> {
         let mut cuts = Vec::new();
         let mut holes = HashSet::new();
         for rename in &rules.rename {
-            // Behind this slash something stands, and no other slash. Where the new name has no slash in its place, a range
-            // that does not say so would be about other keys too.
+            // A character other than a slash follows this slash. If the new name has no slash in its place, the range
+            // must express that, or it would cover other keys too.
             if let Pattern::Prefix(prefix) = &rename.from
                 && prefix.ends_with('/')
                 && !rename.to.ends_with('/')
@@ -97,10 +98,10 @@ impl<'r> KeySets<'r> {
         Ok(KeySets { rules, keys: KeyRules::new(rules)?, cuts, holes, left })
     }
 
-    /// The v3 keys of those that a v2 pattern matches.
+    /// Returns the v3 keys of the v2 keys that a pattern matches.
     ///
     /// # Errors
-    /// Why there are none, or none that ranges can express.
+    /// The reason why there are none, or why ranges cannot express them.
     pub fn image(&mut self, pattern: &[u8]) -> Result<Image, NoImage> {
         let whole = matched(pattern).ok_or(NoImage::MatchesNothing)?;
         if self.rules.choose.is_empty() && !self.rules.rename_keys() {
@@ -123,7 +124,7 @@ impl<'r> KeySets<'r> {
         Ok(image)
     }
 
-    /// A range, cut wherever some rule begins or ends to act.
+    /// Cuts a range at every key where the effect of a rule begins or ends.
     fn pieces(&self, whole: &Range) -> Vec<Range> {
         let inside = self.cuts_inside(whole);
         let mut pieces = Vec::new();
@@ -142,7 +143,8 @@ impl<'r> KeySets<'r> {
         self.cuts.get(first..end.max(first)).unwrap_or_default()
     }
 
-    /// The image of a piece; `None` if it is left out. Its first key stands for all of it where prefixes decide.
+    /// Returns the image of a piece; `None` if it is left out. If prefixes decide, its first key represents the whole
+    /// piece.
     fn piece(&mut self, piece: &Range) -> Result<Option<Range>, NoImage> {
         let key = &piece.start;
         let one = piece.is_one_key();
@@ -158,12 +160,12 @@ impl<'r> KeySets<'r> {
         let Some(renamed) = self.keys.rename(key) else { return Ok(Some(piece.clone())) };
         let start = renamed.apply(key);
         if one {
-            // Nothing can have the empty name, and v3 would take it for the key of one zero byte.
+            // No key can have the empty name, and v3 would read it as the key of one zero byte.
             let named = !start.is_empty();
             return Ok(named.then(|| Range { end: Some([&start[..], b"\0"].concat()), start }));
         }
-        // What is replaced ends before the first byte in which keys of the piece differ, or right behind it: then the
-        // piece is everything that begins with it.
+        // The replaced part ends before the first byte in which keys of the piece differ, or directly after it. In the
+        // second case the piece is everything with that prefix.
         let shared = key.get(..renamed.skip).unwrap_or_default();
         let end = match &piece.end {
             Some(end) if end.starts_with(shared) => Some(renamed.apply(end)),
@@ -174,18 +176,18 @@ impl<'r> KeySets<'r> {
 }
 
 impl Range {
-    /// Whether it holds one key only.
+    /// Returns whether it contains one key only.
     pub fn is_one_key(&self) -> bool {
         self.end.as_ref().is_some_and(|end| end.split_last() == Some((&0, &self.start)))
     }
 
-    /// Whether it holds this key.
+    /// Returns whether it contains this key.
     pub fn contains(&self, key: &[u8]) -> bool {
         *key >= *self.start && self.end.as_ref().is_none_or(|end| *key < **end)
     }
 }
 
-/// The v2 keys that a pattern matches; all of them begin with a slash. `None`: it can match none.
+/// Returns the v2 keys that a pattern matches; all of them begin with a slash. Returns `None` if it can match none.
 pub fn matched(pattern: &[u8]) -> Option<Range> {
     let Some(prefix) = pattern.strip_suffix(b"*") else {
         let is_key = pattern.first() == Some(&b'/');
@@ -195,7 +197,7 @@ pub fn matched(pattern: &[u8]) -> Option<Range> {
     (prefix.first() == Some(&b'/')).then(|| Range { start: prefix.to_vec(), end: successor(prefix) })
 }
 
-/// The first key behind all that begin with this; `None` if there is none.
+/// Returns the first key after all keys with this prefix; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut out = prefix.get(..=last)?.to_vec();
@@ -203,7 +205,7 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Ranges in order, those that touch or overlap as one.
+/// Sorts ranges and joins those that touch or overlap.
 pub(super) fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.sort_unstable();
     let mut out: Vec<Range> = Vec::new();
@@ -257,7 +259,7 @@ mod tests {
         KeySets::new(rules).unwrap().image(pattern.as_bytes())
     }
 
-    /// As many pieces as roles times rules would be: refused, and not made.
+    /// Roles times rules would be too many pieces: refused before they are built.
     #[test]
     fn pieces_are_bounded() {
         let rename = |n: usize| Rename { from: Pattern::Prefix(format!("/k{n:04}/")), to: format!("/r{n:04}/") };
@@ -267,7 +269,7 @@ mod tests {
         let made = images.iter().take_while(|image| image.is_ok()).count();
         assert!((50..500).contains(&made), "{made}");
         assert_eq!(images.last(), Some(&Err(NoImage::TooMany)));
-        // A pattern that no rule cuts is still one.
+        // A pattern that no rule cuts is still accepted.
         assert!(sets.image(b"/other/*").is_ok());
     }
 
@@ -362,7 +364,7 @@ mod tests {
         assert_eq!(image(&rules(&[("-", "~x")], &[], false), "/a*"), Err(NoImage::NoInterval));
     }
 
-    /// All clean v2 keys of up to three components over a tiny alphabet.
+    /// Returns all clean v2 keys of up to three components over a small alphabet.
     fn keys() -> Vec<Vec<u8>> {
         let names = ["a", "b", "ab", "a!", "a0"];
         let mut keys = Vec::new();
@@ -388,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        /// A v3 range allows a key if, and only if, the pattern allowed it in v2.
+        /// A v3 range allows a key if and only if the pattern allowed it in v2.
         #[test]
         fn an_image_allows_what_its_pattern_allowed(
             choose in proptest::collection::vec(("[+-]", "/(a|b|ab)?(/[ab]?)?"), 0..3),
@@ -409,9 +411,9 @@ mod tests {
                 kept.then(|| keys_of.rename(key).map_or_else(|| key.to_vec(), |new| new.apply(key)))
             };
             let images: std::collections::BTreeSet<_> = keys().iter().filter_map(|key| new_name(key)).collect();
-            // Names with a slash too many are of a map without sense; `reach` sees to them.
+            // Names with an extra slash come from a useless rename; `widening` checks them.
             for new in images.iter().filter(|new| is_clean(new) || is_clean(&[b"/", &new[..]].concat())) {
-                // Every v2 key, there or not, that would have this name.
+                // Every v2 key, present or not, that would get this name.
                 let unstripped = [new.clone(), [b"/", &new[..]].concat()];
                 let mut old: Vec<Vec<u8>> = unstripped.to_vec();
                 for (from, to) in &rename {

@@ -1,8 +1,8 @@
-//! The plan of a conversion: one row for every pair that will be written, and the books on what is not.
+//! The plan of a conversion: one row for every pair to write, and the counts of everything left out.
 //!
-//! One walk over the tree. A row refers to its node; nothing is copied until it is encoded, and what a row has of its own
-//! (another name, a decoded value) stands beside it. What is counted here is counted from the tree, so that the books can be
-//! held against what was written.
+//! One walk over the tree. A row refers to its node; nothing is copied until it is encoded. Overrides of a row (another
+//! name, a decoded value) are in a separate list. The counts come from the tree, so they can be compared with what was
+//! written.
 
 use hashbrown::HashMap;
 use jiff::Timestamp;
@@ -21,51 +21,51 @@ use crate::transform::rules::{Renamed, shown};
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree, Visit};
 
-/// Bytes that a v3 put takes besides key and value, as etcd's own clients reckon it.
+/// Bytes of a v3 put request in addition to key and value, as etcd's own clients calculate.
 pub(crate) const REQUEST_OVERHEAD: u64 = 512;
 
-/// One pair to be written.
+/// One pair to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// Main revision.
     pub main: Revision,
-    /// Sub revision; other than 0 only where nodes share an index.
+    /// Sub revision; not 0 only if nodes share an index.
     pub sub: u32,
-    /// The lease it is attached to.
+    /// The lease of the pair.
     pub lease: LeaseSlot,
-    /// What it has of its own: its place among the specials, from 1; 0 for nothing.
-    pub special: u32,
-    /// A marker of an empty directory: its key ends in `/`.
+    /// Its overrides: position in the list of overrides, from 1; 0 for none.
+    pub overrides: u32,
+    /// Whether it is a marker of an empty directory: its key ends in `/`.
     pub marker: bool,
-    /// The node it comes from.
+    /// The node that it comes from.
     pub node: NodeRef,
 }
 
-/// What a pair does not take from its node.
+/// The properties of a pair that do not come from its node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Special {
-    /// Another name.
+pub struct Overrides {
+    /// A name that replaces that of the node.
     pub renamed: Option<Renamed>,
-    /// Another value.
+    /// A value that replaces that of the node.
     pub value: Option<Box<[u8]>>,
-    /// Another modification revision than the node's modified index.
+    /// A modification revision that replaces the modified index.
     pub modified: Option<Revision>,
-    /// Another creation revision than the node's created index.
+    /// A creation revision that replaces the created index.
     pub created: Option<Revision>,
-    /// Another version than 1.
+    /// A version that replaces 1.
     pub version: Option<i64>,
 }
 
-/// What will be written, and what not.
+/// The pairs to write, and the counts of everything else.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// One row for every pair, unordered and without revisions until `order` has seen them.
+    /// One row for every pair, unordered and without revisions until `order` assigns them.
     pub rows: Vec<Row>,
-    /// What rows have of their own.
-    pub specials: Vec<Special>,
-    /// The leases that rows are attached to.
+    /// The overrides of rows.
+    pub overrides: Vec<Overrides>,
+    /// The leases of rows.
     pub leases: Slots,
-    /// What the tree holds.
+    /// The content of the tree.
     pub inventory: Inventory,
     /// Keys that are not in `rows`.
     pub left_out: Vec<(NodeRef, Why)>,
@@ -79,26 +79,27 @@ pub struct Plan {
     pub written: Count,
     /// Markers in `rows`.
     pub markers: u64,
-    /// Pairs in `rows` that a transformer made of no key; each refers to the root, and names its own revision.
+    /// Pairs in `rows` that a transformer added; each refers to the root, and has a revision of its own.
     pub added: u64,
     /// Keys in `rows` with another name than in v2.
     pub renamed: u64,
     /// Keys in `rows` whose value was decoded.
     pub decoded: u64,
-    /// Keys in `rows` that a v3 client could not write again, with the size of such a request.
+    /// Keys in `rows` that a v3 client could not write again, with the size of such a request in bytes.
     pub oversized: Vec<(NodeRef, u64)>,
-    /// Keys whose TTL is longer than any lease: written without one.
+    /// Number of keys with a TTL longer than any lease, written without one.
     pub beyond_leases: u64,
-    /// The first key that `--ttl fail` refuses, and how many there are.
+    /// The first key that `--ttl fail` refuses, and their number.
     refused: Option<(NodeRef, u64)>,
-    interned: HashMap<Special, u32>,
+    interned: HashMap<Overrides, u32>,
 }
 
 /// Walks the user keys and decides on each.
 ///
 /// # Errors
-/// [`Reason::TtlPresent`] as the policy has it; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count from;
-/// [`Reason::RulesFailed`] for a value that cannot be decoded; what `interrupted` returned, which is asked now and then.
+/// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count
+/// from; [`Reason::RulesFailed`] for a value that cannot be decoded; the error of `interrupted`, which is called from
+/// time to time.
 pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> Result<()>) -> Result<Plan> {
     let mut plan = Plan::default();
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(plan) };
@@ -118,7 +119,7 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> 
     Ok(plan)
 }
 
-/// Directories that the walk is inside of, to tell which stay without children.
+/// The directories that contain the walk's position, to detect those without children.
 #[derive(Default)]
 struct OpenDirs {
     dirs: Vec<OpenDir>,
@@ -126,15 +127,15 @@ struct OpenDirs {
 
 struct OpenDir {
     node: NodeRef,
-    /// Levels that it is below the root of the walk.
+    /// Number of levels below the root of the walk.
     depth: usize,
     expiry: Option<Timestamp>,
-    /// Something below it is carried over.
+    /// Whether something below it is written.
     kept: bool,
 }
 
 impl OpenDirs {
-    /// Leaves the directories that a node of this depth is not below. A walk visits a directory before its children.
+    /// Closes the directories that do not contain a node of this depth. A walk visits a directory before its children.
     fn leave(&mut self, depth: usize, tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
         while self.dirs.last().is_some_and(|dir| dir.depth >= depth) {
             self.close(tree, plan, policy);
@@ -149,7 +150,7 @@ impl OpenDirs {
                 plan.mark(tree, &dir, policy);
             }
         }
-        // An empty directory is content of the one above it.
+        // An empty directory is content of its parent.
         if let Some(parent) = self.dirs.last_mut() {
             parent.kept = true;
         }
@@ -190,14 +191,14 @@ impl Plan {
         if let Some(parent) = open.dirs.last_mut() {
             parent.kept = true;
         }
-        let special = self.special(tree, policy, node, key)?;
-        self.weigh(tree, policy, special, node, key);
+        let overrides = self.overrides(tree, policy, node, key)?;
+        self.weigh(tree, policy, overrides, node, key);
         self.written.add(bytes);
-        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: false, node });
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: false, node });
         Ok(())
     }
 
-    /// Notes a key that is not written, with the bytes of its name and value.
+    /// Records a key that is not written, with the length of its name and value.
     pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
         match why {
             Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => self.dropped.add(bytes),
@@ -207,7 +208,7 @@ impl Plan {
         self.left_out.push((node, why));
     }
 
-    /// The lease of a key; `None` if its TTL leaves it out.
+    /// Returns the lease of a key; `None` if its TTL leaves it out.
     fn lease(
         &mut self,
         policy: &mut Policy,
@@ -231,8 +232,8 @@ impl Plan {
         Some(lease)
     }
 
-    /// What the rules make of a key that is taken: another name, another value.
-    fn special(&mut self, tree: &Tree<'_>, policy: &mut Policy, node: NodeRef, key: &[u8]) -> Result<u32> {
+    /// Returns the overrides of an included key by the rules: another name, another value.
+    fn overrides(&mut self, tree: &Tree<'_>, policy: &mut Policy, node: NodeRef, key: &[u8]) -> Result<u32> {
         let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
         let value = if policy.rules.decodes() {
             let decoded = policy.rules.decode(key, || tree.value(node).into_owned());
@@ -244,15 +245,15 @@ impl Plan {
         };
         self.renamed += u64::from(renamed.is_some());
         self.decoded += u64::from(value.is_some());
-        Ok(self.intern(Special { renamed, value, ..Special::default() }))
+        Ok(self.intern(Overrides { renamed, value, ..Overrides::default() }))
     }
 
-    /// Lists a key that a v3 client could not write again.
-    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, special: u32, node: NodeRef, key: &[u8]) {
-        let special = (special as usize).checked_sub(1).and_then(|at| self.specials.get(at));
-        let renamed = special.and_then(|special| special.renamed.as_ref());
+    /// Records a key that a v3 client could not write again.
+    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key: &[u8]) {
+        let overrides = (overrides as usize).checked_sub(1).and_then(|at| self.overrides.get(at));
+        let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
         let name = renamed.map_or(key.len(), |new| new.prefix.len() + key.len().saturating_sub(new.skip));
-        let value = special.and_then(|special| special.value.as_ref());
+        let value = overrides.and_then(|overrides| overrides.value.as_ref());
         let value = value.map_or_else(|| tree.value_len(node), |value| value.len());
         let bytes = REQUEST_OVERHEAD.saturating_add((name + value) as u64);
         if bytes > policy.request_limit {
@@ -263,40 +264,40 @@ impl Plan {
     fn mark(&mut self, tree: &Tree<'_>, dir: &OpenDir, policy: &mut Policy) {
         let path = tree.path(dir.node);
         let key = path::user_key(&path);
-        // A TTL on a directory without keys is nothing to refuse.
+        // A TTL on a directory without keys is no reason to refuse.
         let refused = self.refused;
         let lease = self.lease(policy, key, dir.node, dir.expiry);
         self.refused = refused;
         let Some(lease) = lease else { return };
         let renamed = if policy.rules.renames() { policy.rules.rename(key) } else { None };
-        let special = self.intern(Special { renamed, ..Special::default() });
+        let overrides = self.intern(Overrides { renamed, ..Overrides::default() });
         self.markers += 1;
-        self.rows.push(Row { main: Revision(0), sub: 0, lease, special, marker: true, node: dir.node });
+        self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: true, node: dir.node });
     }
 
-    /// The number of a special; equal ones share it.
-    pub fn intern(&mut self, special: Special) -> u32 {
-        if special == Special::default() {
+    /// Returns the number of an override; equal ones share it.
+    pub fn intern(&mut self, overrides: Overrides) -> u32 {
+        if overrides == Overrides::default() {
             return 0;
         }
-        if special.value.is_some() {
-            self.specials.push(special);
-            return u32::try_from(self.specials.len()).unwrap_or(0);
+        if overrides.value.is_some() {
+            self.overrides.push(overrides);
+            return u32::try_from(self.overrides.len()).unwrap_or(0);
         }
-        let specials = &mut self.specials;
-        *self.interned.entry(special).or_insert_with_key(|special| {
-            specials.push(special.clone());
-            u32::try_from(specials.len()).unwrap_or(0)
+        let list = &mut self.overrides;
+        *self.interned.entry(overrides).or_insert_with_key(|overrides| {
+            list.push(overrides.clone());
+            u32::try_from(list.len()).unwrap_or(0)
         })
     }
 
     fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
         if policy.as_of.is_none() && self.inventory.ttl.keys > 0 && !policy.v3_only {
             let message = format!(
-                "{} a TTL, and nothing in the source proves a time to count it from: give --as-of now or an instant",
+                "{} a TTL, and nothing in the source proves the time of its last write",
                 counted(self.inventory.ttl.keys, "key has", "keys have")
             );
-            return Err(Error::new(Reason::TimeUnknown, message));
+            return Err(Error::new(Reason::TimeUnknown, message).hint("give --as-of now or an instant"));
         }
         let Some((first, count)) = self.refused else { return Ok(()) };
         let path = tree.path(first);

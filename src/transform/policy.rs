@@ -1,4 +1,4 @@
-//! Which keys are written: hidden names, TTLs, rules, and the reason for each key that is not.
+//! The selection of keys: hidden names, TTLs, rules, and the reason for each key that is left out.
 //!
 //! Decides for one key at a time. Must not know the plan.
 
@@ -8,32 +8,32 @@ use crate::options::{Expired, REQUEST_LIMIT};
 use crate::transform::rules::{KeyRules, TtlRules};
 use crate::v2store::path;
 
-/// The namespace of user keys, which v3 keys do not carry.
+/// The namespace of user keys, which v3 keys do not contain.
 pub const NAMESPACE: &[u8] = b"/1";
 
-/// What to carry over.
+/// The content to convert.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Leave out all keys: v3 data alone is wanted.
+    /// Leaves out all keys: only v3 data is wanted.
     pub v3_only: bool,
-    /// Leave out keys with a path element that starts with `_`.
+    /// Leaves out keys with a path element that starts with `_`.
     pub drop_hidden: bool,
-    /// Write an empty-valued key `PATH/` for each empty directory.
+    /// Writes an empty-valued key `PATH/` for each empty directory.
     pub mark_empty_dirs: bool,
-    /// The instant against which TTLs are counted; without one, keys with a TTL are refused.
+    /// The instant from which TTLs count; without one, keys with a TTL are refused.
     pub as_of: Option<Timestamp>,
-    /// Keys that have expired then.
+    /// The policy for keys that have expired at that instant.
     pub expired: Expired,
-    /// Keys with a TTL.
+    /// The policy for keys with a TTL.
     pub ttl: TtlRules,
-    /// Which keys to take, and what to call them.
+    /// The rules that select and rename keys.
     pub rules: KeyRules,
-    /// Bytes of the largest request that a v3 client may send.
+    /// The largest request of a v3 client, in bytes.
     pub request_limit: u64,
 }
 
 impl Policy {
-    /// Carry everything over; TTLs count from `as_of`.
+    /// Returns a policy that converts everything; TTLs count from `as_of`.
     pub fn everything(as_of: Timestamp) -> Policy {
         Policy {
             v3_only: false,
@@ -47,7 +47,7 @@ impl Policy {
         }
     }
 
-    /// Why rules and policies leave a node out, its TTL policy aside.
+    /// Returns why rules and policies leave a node out. Does not apply its TTL policy.
     pub fn leave_out(&mut self, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
         if self.v3_only {
             return Some(Why::V3Only);
@@ -62,29 +62,29 @@ impl Policy {
         expired.then_some(Why::Expired)
     }
 
-    /// Whether what expires at that instant has expired.
+    /// Returns whether a key with this expiry has expired.
     pub fn has_expired(&self, at: Timestamp) -> bool {
         self.as_of.is_some_and(|as_of| at <= as_of)
     }
 }
 
-/// Why a key is not written.
+/// The reason why a key is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// `--hidden drop`.
     Hidden,
-    /// A rule leaves it out: its place among the choices.
+    /// A rule leaves it out: the position of the rule among the includes and excludes.
     Excluded(u32),
-    /// There are includes, and none names it.
+    /// There are includes, and none matches it.
     NotIncluded,
-    /// Its time was up.
+    /// It has expired.
     Expired,
     /// `--ttl drop`.
     Ttl,
     /// No pair of the transformer has its modified index.
     Transformer,
-    /// v3 has a key of that name, and `--on-conflict keep-v3` keeps it.
+    /// v3 has a key of that name, and `--on-conflict keep-v3` preserves it.
     KeptV3,
-    /// `--existing keep-v3`: v2 is left out on purpose.
+    /// `--existing keep-v3` leaves v2 out.
     V3Only,
 }

@@ -1,7 +1,7 @@
-//! Revisions, and the order of rows by them (FORMATS 13.2).
+//! Revisions, and the order of rows by them (docs/formats.md 13.2).
 //!
-//! `keep`: the v2 modified index is the v3 revision, so that an application's index still means the same. `dense`: 2, 3, 4 …
-//! in the order of modified index and key. Knows nothing of pairs and pages.
+//! `keep`: the v2 modified index is the v3 revision, so an index that an application stored remains valid. `dense`: 2,
+//! 3, 4 … in the order of modified index and key. Must not know pairs and pages.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,68 +13,68 @@ use crate::ids::{LeaseId, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::transform::lease::{Grant, LeaseSlot};
-use crate::transform::plan::{Plan, Row, Special};
+use crate::transform::plan::{Overrides, Plan, Row};
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// How revisions are numbered.
+/// The numbering of revisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbering {
     /// v3 revision = v2 modified index, create revision = v2 created index.
     Keep,
-    /// Behind this revision one by one, create = mod.
+    /// Consecutive numbers after this revision, create = mod.
     Dense(Revision),
 }
 
 impl Numbering {
-    /// In a database of its own: from 2 on, because 1 is the revision of an empty one.
+    /// For a new database: from 2, because 1 is the revision of an empty one.
     pub const DENSE: Numbering = Numbering::Dense(Revision(1));
 }
 
-/// What revisions and leases depend on besides the rows.
+/// The inputs of revisions and leases besides the rows.
 #[derive(Debug)]
 pub struct Order<'a> {
-    /// How revisions are numbered.
+    /// The numbering of revisions.
     pub numbering: Numbering,
     /// The v2 index of the state.
     pub v2_index: V2Index,
-    /// How much to raise the current revision by.
+    /// The increment of the current revision.
     pub bump: u64,
-    /// Lease ids that are taken.
+    /// Lease ids in use.
     pub leases_in_use: &'a HashSet<LeaseId>,
-    /// Asked while rows are sorted.
+    /// Called while rows are sorted.
     pub interrupt: Interrupt<'a>,
 }
 
-/// Ordered rows and the revision that v3 goes on from.
+/// Ordered rows, and the revision from which v3 continues.
 #[derive(Debug)]
 pub struct Ordered {
     /// Rows by revision, strictly ascending.
     pub rows: Vec<Row>,
-    /// What rows have of their own.
-    pub specials: Vec<Special>,
-    /// The leases that rows are attached to, by id.
+    /// The overrides of rows.
+    pub overrides: Vec<Overrides>,
+    /// The leases of rows, by id.
     pub leases: Vec<Grant>,
-    /// How revisions are numbered.
+    /// The numbering of revisions.
     pub numbering: Numbering,
-    /// The current revision after boot, and the one below which everything counts as compacted.
+    /// The current revision after the start, and the one below which everything counts as compacted.
     pub current: Revision,
-    /// Rows that share their main revision with another.
+    /// Number of rows that share their main revision with another.
     pub shared: u64,
-    /// Rows whose v2 created index lies above their modified index: such a store is not etcd's own.
+    /// Number of rows whose v2 created index is above their modified index: etcd does not write such a store.
     pub created_after_modified: u64,
 }
 
-/// Gives every row its revision and its lease, and sorts by the revision. Takes rows and specials out of the plan.
+/// Assigns revision and lease to every row, and sorts by the revision. Takes rows and overrides out of the plan.
 ///
 /// # Errors
-/// [`Reason::IndexRange`] naming a key, if an index cannot be kept as a revision; an interruption.
+/// [`Reason::IndexRange`] with a key, if an index cannot be a revision; an interruption.
 pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Ordered> {
     let (leases, places) = plan.leases.allocate(order.leases_in_use)?;
     let mut out = Ordered {
         rows: std::mem::take(&mut plan.rows),
-        specials: std::mem::take(&mut plan.specials),
+        overrides: std::mem::take(&mut plan.overrides),
         leases,
         numbering: order.numbering,
         current: Revision(1),
@@ -89,30 +89,27 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
     let current = last.checked_add(order.bump).filter(|current| *current <= limits::MAX_REVISION);
     let current = current.and_then(|current| i64::try_from(current.max(1)).ok());
     out.current = Revision(current.ok_or_else(|| {
-        let message = format!(
-            "expected a current revision up to 2^62, found {last} and {} more: give a smaller --bump-revision",
-            order.bump
-        );
-        Error::new(Reason::IndexRange, message)
+        let message = format!("expected a current revision up to 2^62, found {last} and {} more", order.bump);
+        Error::new(Reason::IndexRange, message).hint("give a smaller --bump-revision")
     })?);
     Ok(out)
 }
 
 impl Ordered {
-    /// What a row has of its own.
-    pub fn special(&self, row: &Row) -> Option<&Special> {
-        self.specials.get((row.special as usize).checked_sub(1)?)
+    /// Returns the overrides of a row.
+    pub fn overrides(&self, row: &Row) -> Option<&Overrides> {
+        self.overrides.get((row.overrides as usize).checked_sub(1)?)
     }
 
-    /// The lease of a row; 0 for none.
+    /// Returns the lease of a row; 0 for none.
     pub fn lease(&self, row: &Row) -> LeaseId {
         let place = (row.lease.0 as usize).checked_sub(1);
         place.and_then(|place| self.leases.get(place)).map_or(LeaseId(0), |lease| lease.id)
     }
 
-    /// The v2 index that a row's revision comes from.
+    /// Returns the v2 index that the revision of a row comes from.
     fn modified(&self, tree: &Tree<'_>, row: &Row) -> u64 {
-        let own = self.special(row).and_then(|special| special.modified);
+        let own = self.overrides(row).and_then(|overrides| overrides.modified);
         own.map_or_else(|| tree.modified(row.node).0, |revision| revision.0.cast_unsigned())
     }
 
@@ -122,7 +119,7 @@ impl Ordered {
             let modified = self.modified(tree, row);
             row.main = Revision(match self.numbering {
                 Numbering::Keep => i64::try_from(modified).map_err(|_| out_of_range(tree, row))?,
-                // Only for the order, which is the same for any index.
+                // For the order only, which is the same for any index.
                 Numbering::Dense(_) => i64::from_le_bytes((modified ^ (1 << 63)).to_le_bytes()),
             });
             row.lease = places.get(row.lease.0 as usize).copied().unwrap_or_default();
@@ -132,7 +129,7 @@ impl Ordered {
                 .cmp(&b.main)
                 .then_with(|| tree.path(a.node).cmp(&tree.path(b.node)))
                 .then(a.marker.cmp(&b.marker))
-                .then(a.special.cmp(&b.special))
+                .then(a.overrides.cmp(&b.overrides))
         })?;
         self.rows = rows;
         Ok(())
@@ -143,7 +140,7 @@ impl Ordered {
         let mut sub = 0;
         let mut rows = std::mem::take(&mut self.rows);
         for row in &mut rows {
-            let created = self.special(row).and_then(|special| special.created);
+            let created = self.overrides(row).and_then(|overrides| overrides.created);
             let created = created.map_or_else(|| tree.created(row.node).0, |created| created.0.cast_unsigned());
             let modified = self.modified(tree, row);
             if created.min(modified) < 2 || created.max(modified) > limits::MAX_REVISION {
@@ -158,11 +155,10 @@ impl Ordered {
         self.rows = rows;
         let last = u64::try_from(previous.0).unwrap_or(0);
         if v2_index.0 > limits::MAX_REVISION {
-            let message =
-                format!("the v2 index {v2_index} is above 2^62 and cannot be a revision: use --revisions dense");
-            return Err(Error::new(Reason::IndexRange, message));
+            let message = format!("the v2 index {v2_index} is above 2^62 and cannot be a revision");
+            return Err(Error::new(Reason::IndexRange, message).hint("use --revisions dense"));
         }
-        // A store whose index fell behind its nodes is not etcd's own; no revision may be given twice all the same.
+        // etcd does not write a store whose index is below those of its nodes, but a revision must still be unique.
         Ok(last.max(v2_index.0))
     }
 
@@ -181,32 +177,32 @@ impl Ordered {
     }
 }
 
-/// Rows with the tree that they come from: every pair that will be written, as v3 has it.
+/// Rows with their tree: every pair to write, in its v3 form.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'t, 'm> {
-    /// Where names and values come from.
+    /// The source of names and values.
     pub tree: &'t Tree<'m>,
     /// The rows, in the order of their revisions.
     pub ordered: &'t Ordered,
 }
 
 impl<'t> Pairs<'t, '_> {
-    /// Whether a row comes from no v2 key: a transformer added it. It refers to the root, which is no key.
+    /// Returns whether a transformer added the row without a v2 key. It refers to the root, which is not a key.
     pub fn is_added(&self, row: &Row) -> bool {
         Self::is_of_root(self.tree, row)
     }
 
-    /// [`Pairs::is_added`] of a row that has no place in the order yet.
+    /// Returns [`Pairs::is_added`] for a row without a position in the order.
     pub fn is_of_root(tree: &Tree<'_>, row: &Row) -> bool {
         tree.path_len(row.node) <= NAMESPACE.len()
     }
 
-    /// The v3 key of a row.
+    /// Returns the v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
-        v3_key(self.tree, row, self.ordered.special(row))
+        v3_key(self.tree, row, self.ordered.overrides(row))
     }
 
-    /// The value of a row.
+    /// Returns the value of a row.
     pub fn value(&self, row: &Row) -> Cow<'t, [u8]> {
         match self.own_value(row) {
             _ if row.marker => Cow::Borrowed(&[]),
@@ -215,13 +211,13 @@ impl<'t> Pairs<'t, '_> {
         }
     }
 
-    /// Bytes of the v3 key.
+    /// Returns the length of the v3 key in bytes.
     pub fn key_len(&self, row: &Row) -> usize {
         let (skip, prefix) = self.renamed(row);
         prefix.len() + self.tree.path_len(row.node).saturating_sub(NAMESPACE.len() + skip) + usize::from(row.marker)
     }
 
-    /// Bytes of the value.
+    /// Returns the length of the value in bytes.
     pub fn value_len(&self, row: &Row) -> usize {
         match self.own_value(row) {
             _ if row.marker => 0,
@@ -254,9 +250,9 @@ impl<'t> Pairs<'t, '_> {
         }
     }
 
-    /// The creation revision of a row.
+    /// Returns the creation revision of a row.
     pub fn create(&self, row: &Row) -> Revision {
-        if let Some(created) = self.ordered.special(row).and_then(|special| special.created) {
+        if let Some(created) = self.ordered.overrides(row).and_then(|overrides| overrides.created) {
             return created.min(row.main);
         }
         match self.ordered.numbering {
@@ -268,27 +264,27 @@ impl<'t> Pairs<'t, '_> {
         }
     }
 
-    /// The version of a row: 1, for v2 does not know how often a key changed.
+    /// Returns the version of a row: 1, because v2 does not record how often a key changed.
     pub fn version(&self, row: &Row) -> i64 {
-        self.ordered.special(row).and_then(|special| special.version).unwrap_or(1)
+        self.ordered.overrides(row).and_then(|overrides| overrides.version).unwrap_or(1)
     }
 
     fn own_value(&self, row: &Row) -> Option<&'t [u8]> {
-        self.ordered.special(row)?.value.as_deref()
+        self.ordered.overrides(row)?.value.as_deref()
     }
 
     fn renamed(&self, row: &Row) -> (usize, &'t [u8]) {
-        match self.ordered.special(row).and_then(|special| special.renamed.as_ref()) {
+        match self.ordered.overrides(row).and_then(|overrides| overrides.renamed.as_ref()) {
             Some(renamed) => (renamed.skip, &renamed.prefix),
             None => (0, &[]),
         }
     }
 }
 
-/// The v3 key of a row with this of its own.
-pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, special: Option<&Special>) -> Cow<'t, [u8]> {
+/// Returns the v3 key of a row with these overrides.
+pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, overrides: Option<&Overrides>) -> Cow<'t, [u8]> {
     let path = tree.path(row.node);
-    let renamed = special.and_then(|special| special.renamed.as_ref());
+    let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
     if renamed.is_none() && !row.marker {
         return match path {
             Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
@@ -306,12 +302,12 @@ pub fn v3_key<'t>(tree: &'t Tree<'_>, row: &Row, special: Option<&Special>) -> C
 fn out_of_range(tree: &Tree<'_>, row: &Row) -> Error {
     let node: NodeRef = row.node;
     let message = format!(
-        "key {} has the v2 indexes {} (created) and {} (modified), which cannot be revisions (2 to 2^62): use --revisions dense",
+        "key {} has the v2 indexes {} (created) and {} (modified), which cannot be revisions (2 to 2^62)",
         short(&String::from_utf8_lossy(path::user_key(&tree.path(node)))),
         tree.created(node),
         tree.modified(node)
     );
-    Error::new(Reason::IndexRange, message)
+    Error::new(Reason::IndexRange, message).hint("use --revisions dense")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Rules applied to keys: which are taken, what they are called, which values are decoded (CLI.md, `--include` to `--rules`).
+//! Rules for keys: which are included, their new names, which values are decoded (docs/cli.md, `--include` to
+//! `--rules`).
 //!
-//! Everything is decided from a v2 key alone, the first rule that matches wins. A renamed key is described by what stays of
-//! the old one and what stands before it, so that keys are put together only when they are written. Knows neither nodes nor
-//! policies.
+//! Every decision depends on a v2 key alone, and the first matching rule wins. A rename is stored as the length to
+//! remove and the prefix to add, so new keys are built only when they are written. Must not know nodes or policies.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,11 @@ use crate::options::rules::{Choice, Pattern, Rename};
 use crate::options::{Rules, TtlPolicy, TtlRule};
 use crate::transform::patterns::{Patterns, Prefixes, regex};
 
-/// Rules, ready to be asked. Counts what each has matched.
+/// Compiled rules. Counts the matches of each.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRules {
     choose: Matcher,
-    /// Of each choice, whether it includes.
+    /// For each include or exclude, whether it includes.
     includes: Arc<[bool]>,
     with_include: bool,
     rename: Matcher,
@@ -27,23 +27,23 @@ pub struct KeyRules {
     decode: Matcher,
 }
 
-/// Patterns of one kind of rule, with how often each was the first to match.
+/// Patterns of one kind of rule, with the number of times that each was the first match.
 #[derive(Debug, Clone, Default)]
 struct Matcher {
     patterns: Patterns,
-    /// How each rule was written, to name it.
+    /// The text of each rule, for messages.
     texts: Arc<[String]>,
     hits: Vec<u64>,
 }
 
-/// What a rename does.
+/// The effect of a rename.
 #[derive(Debug)]
 enum Renaming {
     Prefix {
         len: usize,
         to: Box<[u8]>,
     },
-    /// Compiled when a key matches: the pattern is known to be right.
+    /// Compiled at the first match: the pattern is known to be valid.
     Regex {
         text: String,
         regex: OnceLock<Option<Regex>>,
@@ -51,20 +51,20 @@ enum Renaming {
     },
 }
 
-/// What a key is called: `prefix`, then the v2 key from byte `skip` on.
+/// The name of a key: `prefix`, then the v2 key from byte `skip` on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Renamed {
-    /// Bytes of the v2 key that are left out.
+    /// Number of bytes of the v2 key to remove.
     pub skip: usize,
-    /// What stands in their place.
+    /// The bytes in their place.
     pub prefix: Box<[u8]>,
 }
 
 impl KeyRules {
-    /// Makes rules ready.
+    /// Compiles rules.
     ///
     /// # Errors
-    /// [`Reason::Usage`](crate::error::Reason::Usage) for a regular expression that cannot be read.
+    /// [`Reason::Usage`](crate::error::Reason::Usage) for a regular expression that cannot be parsed.
     pub fn new(rules: &Rules) -> Result<KeyRules> {
         let includes: Arc<[bool]> = rules.choose.iter().map(|choice| matches!(choice, Choice::Include(_))).collect();
         Ok(KeyRules {
@@ -78,8 +78,8 @@ impl KeyRules {
         })
     }
 
-    /// Why the key is left out: the place of the rule among all choices, or `None` inside for a key that no include names.
-    /// `None`: it is taken.
+    /// Returns why the key is left out: the position of the rule among includes and excludes, or an inner `None` if no
+    /// include matches it. Returns `None` if it is included.
     pub fn excluded(&mut self, key: &[u8]) -> Option<Option<u32>> {
         match self.choose.first(key) {
             Some(at) if self.includes.get(at) == Some(&true) => None,
@@ -88,32 +88,32 @@ impl KeyRules {
         }
     }
 
-    /// How a choice was written.
+    /// Returns the text of an include or exclude.
     pub fn choice_text(&self, at: u32) -> &str {
         self.choose.texts.get(at as usize).map_or("", String::as_str)
     }
 
-    /// Whether a regular expression is the first to have a say on whether keys like this one are taken.
+    /// Returns whether a regular expression is the first rule that decides if keys like this one are included.
     pub(super) fn regex_chooses(&self, key: &[u8]) -> bool {
         self.choose.patterns.regex_decides(key)
     }
 
-    /// Whether a regular expression is the first to have a say on the names of keys like this one.
+    /// Returns whether a regular expression is the first rule that decides the names of keys like this one.
     pub(super) fn regex_renames(&self, key: &[u8]) -> bool {
         self.rename.patterns.regex_decides(key)
     }
 
-    /// Whether any key can get another name.
+    /// Returns whether any key can get another name.
     pub fn renames(&self) -> bool {
         !self.renames.is_empty() || self.strip_leading_slash
     }
 
-    /// Whether any value is decoded.
+    /// Returns whether any value is decoded.
     pub fn decodes(&self) -> bool {
         !self.decode.texts.is_empty()
     }
 
-    /// What a v2 key is called in v3; `None`: the same.
+    /// Returns the v3 name of a v2 key; `None` if it is the same.
     pub fn rename(&mut self, key: &[u8]) -> Option<Renamed> {
         let renaming = self.rename.first(key).and_then(|at| self.renames.get(at));
         let renamed = renaming.and_then(|renaming| renaming.apply(key));
@@ -129,10 +129,10 @@ impl KeyRules {
         Some(renamed)
     }
 
-    /// The value under a v2 key, decoded where a rule says so.
+    /// Returns the value of a v2 key, decoded if a rule requires it.
     ///
     /// # Errors
-    /// What is wrong with the value, which is not shown.
+    /// A description of the fault in the value, without the value.
     pub fn decode(&mut self, key: &[u8], value: impl FnOnce() -> Vec<u8>) -> Result<Option<Box<[u8]>>, &'static str> {
         use base64::Engine;
         use base64::engine::general_purpose::GeneralPurposeConfig;
@@ -148,14 +148,14 @@ impl KeyRules {
         Ok(Some(decoded.into()))
     }
 
-    /// Rules that nothing has matched, as they were written.
+    /// Returns the text of the rules without a match.
     pub fn unused(&self) -> Vec<&str> {
         [&self.choose, &self.rename, &self.decode].into_iter().flat_map(Matcher::unused).collect()
     }
 }
 
 impl Renamed {
-    /// The v3 key of a v2 key.
+    /// Returns the v3 key of a v2 key.
     pub fn apply(&self, key: &[u8]) -> Vec<u8> {
         [&self.prefix, key.get(self.skip..).unwrap_or_default()].concat()
     }
@@ -179,7 +179,7 @@ impl Matcher {
         Ok(Matcher { patterns: Patterns::new(patterns.map(|(_, pattern)| pattern))?, texts, hits })
     }
 
-    /// The place of the first pattern that matches a key.
+    /// Returns the position of the first pattern that matches a key.
     fn first(&mut self, key: &[u8]) -> Option<usize> {
         let at = self.patterns.first(key)?;
         if let Some(hits) = self.hits.get_mut(at) {
@@ -202,7 +202,7 @@ impl Renaming {
         }
     }
 
-    /// The name of a key that the pattern matches.
+    /// Returns the new name of a key that the pattern matches.
     fn apply(&self, key: &[u8]) -> Option<Renamed> {
         match self {
             Renaming::Prefix { len, to } => Some(Renamed { skip: *len, prefix: to.clone() }),
@@ -217,7 +217,7 @@ impl Renaming {
     }
 }
 
-/// Whether a prefix pattern matches a key: the key itself, or what is below it; `/a` is not `/ab`.
+/// Returns whether a prefix pattern matches a key: the key itself or its subtree. `/a` does not match `/ab`.
 pub fn is_below(prefix: &[u8], key: &[u8]) -> bool {
     let Some(rest) = key.strip_prefix(prefix) else { return false };
     rest.is_empty() || rest.first() == Some(&b'/') || prefix.last() == Some(&b'/')
@@ -233,7 +233,7 @@ pub struct TtlRules {
 }
 
 impl TtlRules {
-    /// Makes policies ready.
+    /// Sorts and compiles policies.
     pub fn new(rules: &[TtlRule]) -> TtlRules {
         let mut out = TtlRules::default();
         for rule in rules {
@@ -251,7 +251,7 @@ impl TtlRules {
         out
     }
 
-    /// The policy for a v2 key that has a TTL.
+    /// Returns the policy for a v2 key with a TTL.
     pub fn policy(&mut self, key: &[u8]) -> TtlPolicy {
         match self.prefixes.first(key).and_then(|at| self.rules.get_mut(at)) {
             Some((_, policy, hits)) => {
@@ -262,14 +262,14 @@ impl TtlRules {
         }
     }
 
-    /// Policies for a prefix that no key with a TTL has matched.
+    /// Returns the policies whose prefix matched no key with a TTL.
     pub fn unused(&self) -> Vec<String> {
         let unused = self.rules.iter().filter(|(.., hits)| *hits == 0);
         unused.map(|(prefix, policy, _)| format!("ttl {}={policy}", String::from_utf8_lossy(prefix))).collect()
     }
 }
 
-/// Text of a key for messages that name two of them.
+/// Returns the text of a key for messages that name two of them.
 pub(crate) fn shown(key: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(key)
 }

@@ -1,8 +1,9 @@
-//! Would a role reach keys in v3 that it could not reach in v2? Rules can give keys names that lie in a range of another
-//! (CLI.md, `--include` to `--rules`: what cannot be expressed is refused).
+//! A check that no role gets permission for a key in v3 without a right on it in v2. Rules can rename a key into a
+//! range of another key (docs/cli.md, `--include` to `--rules`: what cannot be expressed is refused).
 //!
-//! Asked of the keys that there are, under both of their names. Every key counts as a random number, so that two sets of keys
-//! are compared by their sums: a pass over the keys, and not one for each role. Knows roles and rows; not how either came about.
+//! The check uses the present keys, with both of their names. Every key counts as a random number, so two sets of keys
+//! are compared by their sums. That takes one pass over the keys instead of one for each role. Knows roles and rows.
+//! Must not know how either was made.
 
 use std::hash::BuildHasher;
 
@@ -18,61 +19,61 @@ use crate::error::{Error, Reason, Result};
 use crate::transform::revisions::Pairs;
 use crate::v2store::path;
 
-/// Refuses roles that reach a key under its new name and could not under its old one.
+/// Refuses roles with permission for a key under its new name, but without a right on it under its old one.
 ///
 /// # Errors
-/// [`Reason::AuthInvalid`], naming the first such role and its first such key.
+/// [`Reason::AuthInvalid`] with the first such role and its first such key.
 pub fn refuse_wider(auth: &Auth, pairs: &Pairs<'_, '_>) -> Result<()> {
     let roles = auth.roles.iter().zip(&auth.granted);
-    let reaches: Vec<Reach<'_>> = roles
-        .flat_map(|(role, granted)| [false, true].map(|write| Reach::of(role, granted, write)))
-        .filter(|reach| !reach.now.is_empty())
+    let permissions: Vec<Permission<'_>> = roles
+        .flat_map(|(role, granted)| [false, true].map(|write| Permission::of(role, granted, write)))
+        .filter(|permission| !permission.now.is_empty())
         .collect();
     let names = |row: &Row| {
         let path = pairs.tree.path(row.node);
         (path::user_key(&path).to_vec(), pairs.key(row).into_owned())
     };
     let rows = &pairs.ordered.rows;
-    let weights = Weights::of(&reaches, rows, &names);
-    for reach in reaches.iter().filter(|reach| !weights.are_equal(reach)) {
+    let weights = Weights::of(&permissions, rows, &names);
+    for permission in permissions.iter().filter(|permission| !weights.are_equal(permission)) {
         let found = rows.par_iter().filter(|row| !row.marker).find_map_first(|row| {
             let (old, new) = names(row);
-            reach.gains(&old, &new).then_some((old, new))
+            permission.gains(&old, &new).then_some((old, new))
         });
         if let Some((old, new)) = found {
-            let what = if reach.write { "write" } else { "read" };
+            let what = if permission.write { "write" } else { "read" };
             let message = format!(
-                "role {}: it could not {what} {} in v2, and could in v3, where the rules call that key {}: give it a name \
-                 that the role does not reach, or leave users and roles out with --auth ignore",
-                shown(reach.role),
+                "role {}: it could not {what} {} in v2, but could in v3, where the rules rename that key to {}",
+                shown(permission.role),
                 short(&shown(&old)),
                 short(&shown(&new))
             );
-            return Err(Error::new(Reason::AuthInvalid, message));
+            let hint = "rename the key to one without permission, or leave users and roles out with --auth ignore";
+            return Err(Error::new(Reason::AuthInvalid, message).hint(hint));
         }
     }
     Ok(())
 }
 
-/// What a role may read, or write.
-struct Reach<'r> {
+/// The keys that a role may read, or write.
+struct Permission<'r> {
     role: &'r [u8],
     write: bool,
-    /// The v2 keys, in ranges that neither overlap nor touch, in order.
+    /// The v2 keys, in order, in ranges that neither overlap nor touch.
     before: Vec<Range>,
-    /// The v3 keys, alike.
+    /// The v3 keys, in ranges of the same form.
     now: Vec<Range>,
 }
 
-impl<'r> Reach<'r> {
-    fn of(role: &'r Role, granted: &Granted, write: bool) -> Reach<'r> {
+impl<'r> Permission<'r> {
+    fn of(role: &'r Role, granted: &Granted, write: bool) -> Permission<'r> {
         let not = if write { Access::Read } else { Access::Write };
         let now = role.permissions.iter().filter(|(_, access)| **access != not).map(|(range, _)| range.clone());
         let before = if write { &granted.write } else { &granted.read };
-        Reach { role: &role.name, write, before: joined(before.clone()), now: joined(now.collect()) }
+        Permission { role: &role.name, write, before: joined(before.clone()), now: joined(now.collect()) }
     }
 
-    /// Whether it reaches a key by its new name, and did not by its old one.
+    /// Returns whether it covers a key by its new name, but not by its old one.
     fn gains(&self, old: &[u8], new: &[u8]) -> bool {
         let holds = |ranges: &[Range], key: &[u8]| {
             let after = ranges.partition_point(|range| *range.start <= *key);
@@ -82,19 +83,23 @@ impl<'r> Reach<'r> {
     }
 }
 
-/// Sums of the numbers of keys, by where their names lie among the ends of all ranges.
+/// Sums of the random numbers of keys, by the position of their names among the ends of all ranges.
 struct Weights<'r> {
-    /// Where some range begins or ends, sorted.
+    /// The keys where a range begins or ends, sorted.
     ends: Vec<&'r [u8]>,
-    /// At each place the sum of the keys whose old name lies before that end; of all keys at the last.
+    /// At each position, the sum of the keys whose old name is before that end; at the last position, of all keys.
     old: Vec<u64>,
-    /// The same of new names.
+    /// The same for new names.
     new: Vec<u64>,
 }
 
 impl<'r> Weights<'r> {
-    fn of(reaches: &'r [Reach<'_>], rows: &[Row], names: &(impl Fn(&Row) -> (Vec<u8>, Vec<u8>) + Sync)) -> Weights<'r> {
-        let ranges = reaches.iter().flat_map(|reach| reach.before.iter().chain(&reach.now));
+    fn of(
+        permissions: &'r [Permission<'_>],
+        rows: &[Row],
+        names: &(impl Fn(&Row) -> (Vec<u8>, Vec<u8>) + Sync),
+    ) -> Weights<'r> {
+        let ranges = permissions.iter().flat_map(|permission| permission.before.iter().chain(&permission.now));
         let mut ends: Vec<&[u8]> =
             ranges.flat_map(|range| [Some(&range.start), range.end.as_ref()]).flatten().map(|end| &**end).collect();
         ends.par_sort_unstable();
@@ -121,7 +126,7 @@ impl<'r> Weights<'r> {
             a.iter_mut().zip(b).for_each(|(a, b)| *a = a.wrapping_add(b));
             a
         };
-        // As many parts as threads: each has sums of its own.
+        // One part for each thread, with its own sums.
         let size = rows.len().div_ceil(rayon::current_num_threads()).max(1);
         let parts = rows.par_chunks(size).map(part);
         let (mut old, mut new) = parts.reduce(empty, |a, b| (sum(a.0, b.0), sum(a.1, b.1)));
@@ -135,9 +140,9 @@ impl<'r> Weights<'r> {
         Weights { ends, old, new }
     }
 
-    /// Whether the keys that were within reach are those that will be: different sets have the same sum once in 2^64 times.
-    fn are_equal(&self, reach: &Reach<'_>) -> bool {
-        self.sum(&self.old, &reach.before) == self.sum(&self.new, &reach.now)
+    /// Returns whether the permitted keys are the same in v2 and v3. Different sets have equal sums with a probability of 2^-64.
+    fn are_equal(&self, permission: &Permission<'_>) -> bool {
+        self.sum(&self.old, &permission.before) == self.sum(&self.new, &permission.now)
     }
 
     fn sum(&self, sums: &[u64], ranges: &[Range]) -> u64 {
@@ -166,18 +171,18 @@ mod tests {
     fn what_a_name_brings_within_reach_is_noticed() {
         let role = Role { name: b"r".to_vec(), permissions: [(range("/x/", "/x0"), Access::Read)].into() };
         let granted = Granted { read: vec![range("/x/", "/x0")], write: Vec::new() };
-        let reach = Reach::of(&role, &granted, false);
-        assert!(reach.gains(b"/a/k", b"/x/k"));
-        assert!(!reach.gains(b"/x/k", b"/x/k") && !reach.gains(b"/a/k", b"/b/k"));
+        let permission = Permission::of(&role, &granted, false);
+        assert!(permission.gains(b"/a/k", b"/x/k"));
+        assert!(!permission.gains(b"/x/k", b"/x/k") && !permission.gains(b"/a/k", b"/b/k"));
         let write = Role { name: b"w".to_vec(), permissions: [(range("/x/", "/x0"), Access::ReadWrite)].into() };
-        assert!(Reach::of(&write, &granted, true).gains(b"/x/k", b"/x/k"));
-        assert!(Reach::of(&role, &granted, true).now.is_empty());
+        assert!(Permission::of(&write, &granted, true).gains(b"/x/k", b"/x/k"));
+        assert!(Permission::of(&role, &granted, true).now.is_empty());
     }
 
     proptest::proptest! {
-        /// Sums are equal if, and only if, the sets of keys are.
+        /// Sums are equal if and only if the sets of keys are.
         #[test]
-        fn sums_tell_whether_the_same_keys_are_within_reach(
+        fn sums_show_whether_the_same_keys_are_permitted(
             before in proptest::collection::vec(("[abc]{0,2}", "[abc]{1,2}"), 0..4),
             now in proptest::collection::vec(("[abc]{0,2}", "[abc]{1,2}"), 0..4),
             keys in proptest::collection::vec(("[abc]{1,2}", "[abc]{1,2}"), 0..9),
@@ -191,9 +196,9 @@ mod tests {
                 }
                 joined(ranges)
             };
-            let reach = Reach { role: b"r", write: false, before: ranges(&before), now: ranges(&now) };
+            let permission = Permission { role: b"r", write: false, before: ranges(&before), now: ranges(&now) };
             let row = |at| Row {
-                main: Revision(0), sub: 0, lease: LeaseSlot(0), special: 0, marker: false, node: NodeRef::Base(NodeId(at)),
+                main: Revision(0), sub: 0, lease: LeaseSlot(0), overrides: 0, marker: false, node: NodeRef::Base(NodeId(at)),
             };
             let rows: Vec<Row> = (0..keys.len() as u32).map(row).collect();
             let names = |row: &Row| {
@@ -201,15 +206,15 @@ mod tests {
                 let (old, new) = &keys[at as usize];
                 (old.clone().into_bytes(), new.clone().into_bytes())
             };
-            let reaches = [reach];
-            let weights = Weights::of(&reaches, &rows, &names);
+            let permissions = [permission];
+            let weights = Weights::of(&permissions, &rows, &names);
             let within = |ranges: &[Range], key: &[u8]| ranges.iter().any(|range| range.contains(key));
             let differs = |row: &Row| {
                 let (old, new) = names(row);
-                within(&reaches[0].before, &old) != within(&reaches[0].now, &new)
+                within(&permissions[0].before, &old) != within(&permissions[0].now, &new)
             };
-            // A pair of names that is there twice counts twice on both sides.
-            proptest::prop_assert_eq!(weights.are_equal(&reaches[0]), !rows.iter().any(differs));
+            // A duplicate pair of names counts twice on both sides.
+            proptest::prop_assert_eq!(weights.are_equal(&permissions[0]), !rows.iter().any(differs));
         }
     }
 }

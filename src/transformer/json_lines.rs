@@ -1,12 +1,14 @@
-//! One JSON object a line, in and out: what a transformer speaks that is written today. Bytes that are no UTF-8 go as base64.
+//! The protocol of new transformers: one JSON object in each line, in both directions. Bytes that are not UTF-8 are in
+//! base64.
 //!
-//! In: `{"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z","ttl":90}`; `dir` is
-//! `true` and there is no `value` for a directory; `key_base64` and `value_base64` stand in for text that is none;
-//! `expiration` is the earliest of the node's own and that of the directories above it, and `ttl` the seconds until then.
+//! In: `{"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z","ttl":90}`.
+//! For a directory, `dir` is `true` and `value` is absent. `key_base64` and `value_base64` replace fields that are not
+//! text. `expiration` is the earliest expiry of the node and the directories above it, and `ttl` the seconds until
+//! then.
 //!
-//! Out: `key` or `key_base64`, `value` or `value_base64`, and where they are not as v2 had them `mod_revision`,
-//! `create_revision`, `version` (1) and `lease` (that of the node). Without the revisions the two indexes are taken, so that a
-//! line that comes back unchanged converts unchanged; a line with `"dir":true` makes no pair. Must not know processes.
+//! Out: `key` or `key_base64`, `value` or `value_base64`. Optional are `mod_revision`, `create_revision`, `version`
+//! (default 1) and `lease` (default: that of the node). Without the revisions, the two indexes are used, so an
+//! unchanged line converts unchanged. A line with `"dir":true` makes no pair. Must not know processes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +21,7 @@ use crate::mvcc::KeyValue;
 use crate::transform::lease::seconds_left;
 use crate::transformer::listing::Node;
 
-/// The longest line: what the longest value takes as base64 or with an escape for every character, in round numbers.
+/// The longest line, rounded: the longest value in base64, or with an escape for every character.
 const MAX_LINE: usize = 1 << 34;
 
 #[derive(Debug, Default, Serialize)]
@@ -61,7 +63,7 @@ pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Times
         Some((_, Ok(text))) => asked.value = Some(text),
         Some((bytes, Err(_))) => asked.value_base64 = Some(STANDARD.encode(bytes)),
     }
-    // Text and numbers, written to memory: there is nothing that could fail.
+    // Text and numbers, written to memory: no error is possible.
     let _ = serde_json::to_writer(&mut *out, &asked);
     out.push(b'\n');
 }
@@ -90,19 +92,19 @@ struct Answered {
 const EXPECTED: &str = "one JSON object with `key` or `key_base64`, `value` or `value_base64`, and perhaps `mod_revision`, \
                         `create_revision`, `version` and `lease`, all four not negative";
 
-/// Answers, cut out of the bytes as they arrive. No more is kept than has arrived.
+/// The parser of answers. It stores only bytes that have arrived.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
-    /// Lines that are done with.
+    /// Number of complete lines.
     lines: u64,
 }
 
 impl Lines {
-    /// Takes bytes in, and hands on the pair of every line that is whole.
+    /// Accepts bytes, and passes the pair of every complete line to `each`.
     ///
     /// # Errors
-    /// What is wrong with which line; or what `each` said of its pair.
+    /// The fault and the number of the line; that of `each`.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
@@ -127,15 +129,15 @@ impl Lines {
         Ok(())
     }
 
-    /// Asserts that the last line was whole.
+    /// Checks that the last line was complete.
     ///
     /// # Errors
-    /// Which is not.
+    /// The number of the incomplete line.
     pub(super) fn end(&self) -> Result<(), String> {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        Err(format!("{}: cut short: expected a line end after {}", self.place(), bytes(self.bytes.len() as u64)))
+        Err(format!("{}: truncated: expected a line end after {}", self.place(), bytes(self.bytes.len() as u64)))
     }
 
     fn line(&mut self, line: &[u8], each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>) -> Result<(), String> {
@@ -150,11 +152,11 @@ impl Lines {
 }
 
 fn answer(line: &[u8], each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>) -> Result<(), String> {
-    // The decoder would take a list of values, too.
+    // The decoder alone would also accept a list of values.
     if !line.trim_ascii_start().starts_with(b"{") {
         return Err(format!("expected {EXPECTED}"));
     }
-    // The decoder's own words may quote a value.
+    // The decoder's own message can contain a value.
     let answered: Answered =
         serde_json::from_slice(line).map_err(|e| format!("column {}: expected {EXPECTED}", e.column()))?;
     if answered.dir {
@@ -172,7 +174,7 @@ fn answer(line: &[u8], each: &mut dyn FnMut(&KeyValue<'_>) -> Result<(), String>
     let modified = answered.mod_revision.or(answered.modified_index);
     let modified = modified.ok_or("expected `mod_revision`, or the node's `modified_index`")?;
     let created = answered.create_revision.or(answered.created_index.map(|created| created.min(modified)));
-    // What is out of range stays so, for whoever judges it.
+    // A number out of range remains so; the caller reports it.
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     each(&KeyValue {
         key: &key,
@@ -198,7 +200,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Each pair as (key, value, create, mod, version, lease).
+    /// The pairs as (key, value, create, mod, version, lease).
     type Found = (Vec<u8>, Vec<u8>, i64, i64, i64, i64);
 
     fn pairs(text: &str, piece: usize) -> Result<Vec<Found>, String> {
@@ -255,7 +257,7 @@ mod tests {
         for (text, expected) in [
             ("", "expected one JSON object"),
             ("nonsense", "expected one JSON object"),
-            ("{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}", "cut short: expected a line end after 41 bytes"),
+            ("{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}", "truncated: expected a line end after 41 bytes"),
             (r#"{"key":"a","value":"s3cret","modified_index":"s3cret"}"#, "column 53: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","s3cret":1,"modified_index":5}"#, "column 36: expected one JSON object"),
             (r#"{"key":"a","value":"s3cret","lease":-1,"modified_index":5}"#, "column 38: expected one JSON object"),
@@ -266,7 +268,7 @@ mod tests {
             (r#"{"key":"a","value_base64":"s3cret!","modified_index":5}"#, "expected base64 with padding in `value_"),
             (r#"[{"key":"a"}]"#, "expected one JSON object"),
         ] {
-            let end = if expected.starts_with("cut short") { "" } else { "\n" };
+            let end = if expected.starts_with("truncated") { "" } else { "\n" };
             let error = pairs(&format!("{good}{text}{end}"), 16).unwrap_err();
             assert!(error.starts_with("line 2 of its output: "), "{error}");
             assert!(error.contains(expected) && !error.contains("s3cret"), "{text}: {error}");

@@ -1,7 +1,7 @@
-//! Which nodes a transformer is sent, and in which order: as a recursive, sorted listing of etcd's v2 API gives them.
+//! The nodes that a transformer receives, in the order of a recursive, sorted listing of etcd's v2 API.
 //!
-//! FORMATS 12.1: the root, every directory before what is in it, siblings by name, and hidden nodes too (12.2, flaw 2). A
-//! directory that is left out is sent all the same when something below it is. Must not know how a node is written.
+//! docs/formats.md 12.1: the root, every directory before its content, siblings by name, and also hidden nodes (12.2,
+//! flaw 2). A directory that is left out is sent if something below it is. Must not know how a node is written.
 
 use std::borrow::Cow;
 
@@ -11,41 +11,42 @@ use crate::error::Result;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// The nodes to be sent, in order.
+/// The nodes to send, in order.
 #[derive(Debug, Default)]
 pub struct Listing {
     nodes: Vec<NodeRef>,
-    /// By the place of a node in `nodes`, ascending: what holds for it that is not its own.
+    /// Expiries that nodes inherit, sorted by the position of the node in `nodes`.
     inherited: Vec<(usize, Timestamp)>,
 }
 
-/// A node as the wire formats see it.
+/// A node for the wire formats.
 #[derive(Debug)]
 pub(super) struct Node<'t> {
-    /// The client's key; `/` for the root.
+    /// The client key; `/` for the root.
     pub(super) key: &'t [u8],
-    /// A file's value; `None` for a directory.
+    /// The value of a file; `None` for a directory.
     pub(super) value: Option<Cow<'t, [u8]>>,
-    /// When the node itself expires.
+    /// The expiry of the node itself.
     pub(super) expiry: Option<Timestamp>,
-    /// When the node or a directory above it expires.
+    /// The earliest expiry of the node and the directories above it.
     pub(super) effective: Option<Timestamp>,
     pub(super) modified: u64,
     pub(super) created: u64,
 }
 
-/// Which nodes are left out.
+/// The selection of nodes to send.
 pub struct Choice<'a> {
     /// Whether a file is sent.
     pub file: &'a dyn Fn(NodeRef) -> bool,
-    /// Whether a directory is sent although nothing below it is; given when it or one above it expires.
+    /// Whether a directory is sent although nothing below it is; receives the earliest expiry of it and the directories
+    /// above it.
     pub bare_dir: &'a dyn Fn(NodeRef, Option<Timestamp>) -> bool,
 }
 
-/// Lists a directory and what is below it.
+/// Lists a directory and its subtree.
 ///
 /// # Errors
-/// What `interrupted` returned; it is asked now and then.
+/// That of `interrupted`, which is called from time to time.
 pub fn listing(
     tree: &Tree<'_>,
     root: NodeRef,
@@ -74,19 +75,19 @@ struct Walk<'a, 'm> {
     tree: &'a Tree<'m>,
     choice: &'a Choice<'a>,
     listing: Listing,
-    /// Directories that the walk is inside of, outermost first.
+    /// The directories that contain the walk's position, outermost first.
     open: Vec<OpenDir>,
 }
 
 struct OpenDir {
     node: NodeRef,
-    /// Its place in the listing.
+    /// Its position in the listing.
     at: usize,
-    /// The earliest expiry of it and the directories above.
+    /// The earliest expiry of it and the directories above it.
     expiry: Option<Timestamp>,
-    /// What is still to be visited in it, last name first.
+    /// Nodes in it that are still to visit, last name first.
     todo: Vec<NodeRef>,
-    /// Something below it is sent.
+    /// Whether something below it is sent.
     sent: bool,
 }
 
@@ -133,17 +134,17 @@ impl Walk<'_, '_> {
 }
 
 impl Listing {
-    /// How many nodes, directories among them.
+    /// Returns the number of nodes, with directories.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The nodes, in order.
+    /// Returns the nodes, in order.
     pub fn nodes(&self) -> &[NodeRef] {
         &self.nodes
     }
@@ -153,7 +154,7 @@ impl Listing {
         found.and_then(|found| self.inherited.get(found)).map(|(_, expiry)| *expiry).or(own)
     }
 
-    /// Hands the node at a place to `with`; `None` behind the last.
+    /// Passes the node at a position to `with`. Returns `None` after the last one.
     pub(super) fn node<T>(&self, tree: &Tree<'_>, at: usize, with: impl FnOnce(&Node<'_>) -> T) -> Option<T> {
         let node = *self.nodes.get(at)?;
         let path = tree.path(node);

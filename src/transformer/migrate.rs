@@ -1,8 +1,8 @@
-//! What `etcdctl migrate --transformer` speaks, to the byte: nodes as Go's `encoding/json` writes them, one behind the other
-//! without a separator; answers as frames of a length (8 bytes, little-endian) and that many bytes of `mvccpb.KeyValue`.
+//! The protocol of `etcdctl migrate --transformer`, byte for byte. Nodes are written like Go's `encoding/json` does,
+//! without a separator. Answers are frames: a length (8 bytes, little-endian) and that many bytes of `mvccpb.KeyValue`.
 //!
-//! FORMATS 12.1 (step 3 and 4) and 12.2 (flaws 5, 6, 8): what etcdctl replaces, ignores or panics at is an error here. Must
-//! not know processes, nor whether a pair makes sense.
+//! docs/formats.md 12.1 (step 3 and 4) and 12.2 (flaws 5, 6, 8): what etcdctl replaces, ignores or panics at is an
+//! error here. Must not know processes, or whether a pair is useful.
 
 use std::io::Write;
 
@@ -13,18 +13,17 @@ use crate::limits;
 use crate::mvcc::KeyValue;
 use crate::transformer::listing::Node;
 
-/// Bytes of a frame's length.
+/// Length of a frame's length field in bytes.
 const LENGTH_BYTES: usize = 8;
 
-/// The longest frame: no larger pair fits a bbolt file.
+/// The longest frame: a larger pair does not fit into a bbolt file.
 const MAX_FRAME: i64 = limits::MAX_BOLT_VALUE as i64;
 
-/// Writes a node as etcdctl 3.4 does (`v2store.NodeExtern`): fields in this order, those that are empty left out, but for a
-/// file's value. `as_of` stands in for the clock that `ttl` is counted against; without one
-/// there is no `ttl`.
+/// Writes a node as etcdctl 3.4 does (`v2store.NodeExtern`): fields in this order, without empty ones, except for the
+/// value of a file. `as_of` replaces the clock for `ttl`; without it, `ttl` is absent.
 ///
 /// # Errors
-/// What is no UTF-8: the name or the value. Nothing is written then.
+/// The part that is not UTF-8: the name or the value. Then nothing is written.
 pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Timestamp>) -> Result<(), &'static str> {
     let key = std::str::from_utf8(node.key).map_err(|_| "name")?;
     let value = node.value.as_deref().map(std::str::from_utf8).transpose().map_err(|_| "value")?;
@@ -37,7 +36,7 @@ pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Times
         out.extend_from_slice(b",\"dir\":true");
     }
     if let Some(at) = node.expiry {
-        // Whole seconds without a fraction, else as many digits as there are: RFC3339Nano in both languages.
+        // Whole seconds without a fraction, otherwise all its digits: RFC3339Nano in both languages.
         put(out, format_args!(",\"expiration\":\"{at}\""));
         write_number(out, "ttl", as_of.map_or(0, |as_of| seconds_left(at, as_of)));
     }
@@ -47,7 +46,7 @@ pub(super) fn write_node(out: &mut Vec<u8>, node: &Node<'_>, as_of: Option<Times
     Ok(())
 }
 
-/// Seconds until `at`, rounded up; 0 and less where it has passed. Go's durations end at 2^63 nanoseconds.
+/// Returns the seconds until `at`, rounded up; 0 or less if it has passed. Go's durations end at 2^63 nanoseconds.
 fn seconds_left(at: Timestamp, as_of: Timestamp) -> i128 {
     let nanoseconds = (at.as_nanosecond() - as_of.as_nanosecond()).clamp(i64::MIN.into(), i64::MAX.into());
     nanoseconds.div_euclid(1_000_000_000) + i128::from(nanoseconds.rem_euclid(1_000_000_000) > 0)
@@ -59,7 +58,7 @@ fn write_number<N: std::fmt::Display + Default + PartialEq>(out: &mut Vec<u8>, n
     }
 }
 
-/// A string with the escapes of Go 1.19: HTML's characters and JavaScript's line ends too.
+/// Writes a string with the escapes of Go 1.19: also HTML characters and the line ends of JavaScript.
 fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for run in text.split_inclusive(is_escaped) {
@@ -84,25 +83,25 @@ fn is_escaped(c: char) -> bool {
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes all that is written to it.
+    // A write to a vector cannot fail.
     let _ = out.write_fmt(text);
 }
 
-/// Answers, cut out of the bytes as they arrive. No more is kept than has arrived.
+/// The parser of answers. It stores only bytes that have arrived.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     bytes: Vec<u8>,
-    /// Bytes at the start of `bytes` that are done with.
+    /// Number of processed bytes at the start of `bytes`.
     done: usize,
-    /// Where `bytes` starts in all that has arrived.
+    /// Offset of `bytes` in the whole output.
     offset: u64,
 }
 
 impl Frames {
-    /// Takes bytes in, and hands on every pair that is whole.
+    /// Accepts bytes, and passes every complete pair to `each`.
     ///
     /// # Errors
-    /// What is wrong with which frame; or what `each` said of its pair.
+    /// The fault and the offset of the frame; that of `each`.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
@@ -123,17 +122,17 @@ impl Frames {
         Ok(())
     }
 
-    /// Asserts that the last frame was whole.
+    /// Checks that the last frame was complete.
     ///
     /// # Errors
-    /// How much of it is there.
+    /// The length of its present part.
     pub(super) fn end(&self) -> Result<(), String> {
         let rest = self.bytes.get(self.done..).unwrap_or_default();
         match (rest.len(), self.length()) {
             (0, _) => Ok(()),
-            (have, None) => Err(format!("{}: cut short: {have} of the 8 bytes of its length", self.place())),
+            (have, None) => Err(format!("{}: truncated: {have} of the 8 bytes of its length", self.place())),
             (have, Some(len)) => Err(format!(
-                "{}: cut short: {} of {}",
+                "{}: truncated: {} of {}",
                 self.place(),
                 have.saturating_sub(LENGTH_BYTES),
                 bytes(len as u64)
@@ -158,7 +157,7 @@ impl Frames {
         format!("the frame at byte {} of its output", self.offset + self.done as u64)
     }
 
-    /// Lets go of what is done with; the start of a frame is moved to the front, once for each time that bytes arrive.
+    /// Drops processed bytes. Moves the start of a frame to the front, once for each call of [`Frames::push`].
     fn shrink(&mut self) {
         self.offset += self.done as u64;
         self.bytes.drain(..self.done);
@@ -166,7 +165,7 @@ impl Frames {
     }
 }
 
-/// The wire reader says `a varint`; after "no" the article has to go.
+/// Removes the article of `a varint`, the text of the wire reader, for use after "no".
 fn bare(expected: &str) -> &str {
     expected.strip_prefix("a ").unwrap_or(expected)
 }
@@ -226,7 +225,7 @@ mod tests {
         [&(message.len() as u64).to_le_bytes()[..], message].concat()
     }
 
-    /// The keys of what arrives in pieces of that many bytes.
+    /// Returns the keys of bytes that arrive in pieces of `piece` bytes.
     fn keys(bytes: &[u8], piece: usize) -> Result<Vec<String>, String> {
         let mut frames = Frames::default();
         let mut found = Vec::new();
@@ -261,8 +260,8 @@ mod tests {
         let after = |bytes: &[u8]| keys(&[&good[..], bytes].concat(), 3).unwrap_err();
         let place = "the frame at byte 14 of its output: ";
         for (bytes, expected) in [
-            (&b"\x05\0\0"[..], "cut short: 3 of the 8 bytes of its length"),
-            (b"\x05\0\0\0\0\0\0\0\x0a\x01", "cut short: 2 of 5 bytes"),
+            (&b"\x05\0\0"[..], "truncated: 3 of the 8 bytes of its length"),
+            (b"\x05\0\0\0\0\0\0\0\x0a\x01", "truncated: 2 of 5 bytes"),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", "expected a length of up to 2147483646 bytes, found -1"),
             (b"y\ny\ny\ny\n", "expected a length of up to 2147483646 bytes, found 754645927544294009"),
             (

@@ -1,7 +1,8 @@
-//! `--transformer PROG`: a program of the operator's that makes the v3 pairs.
+//! `--transformer PROG`: a program of the operator that makes the v3 pairs.
 //!
-//! FORMATS 12.1 and 12.2; CLI.md. `nodes` says what is sent, `migrate` and `json_lines` are the two wire formats, `process`
-//! runs the programs, `answers` judges what comes back, `dialogue` puts them together. Must not know pages and files.
+//! docs/formats.md 12.1 and 12.2; docs/transformers.md. `listing` selects the nodes to send, `migrate` and `json_lines`
+//! are the two wire formats, `process` runs the programs, `responses` checks the answers, `session` combines them,
+//! `plan_rows` changes the plan. Must not know pages and files.
 
 mod json_lines;
 mod listing;

@@ -1,8 +1,8 @@
-//! Programs that are talked to over their standard input and output: both served at once, on one thread, for all of them.
+//! Programs with input and output through pipes: one thread serves all of them in both directions.
 //!
-//! A program counts as hung when it takes no byte and gives none for the timeout. Whatever goes wrong, it is ended with all
-//! that is left of its process group, and waited for. Its standard error is ours: nothing of it is kept. Knows nothing of
-//! what is said.
+//! A program counts as hung if it neither reads nor writes a byte for the timeout. After any failure, its process group
+//! is killed and the program is waited for. It inherits standard error, of which nothing is stored. Must not know the
+//! content of the exchange.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -21,32 +21,32 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Reason, Result};
 
-/// Bytes read at once, and about as many are kept ready to be written.
+/// Bytes of one read, and about the size of the pending input.
 const PIECE: usize = 1 << 18;
 
-/// How long to wait for something to happen, in milliseconds: how late an interrupt is seen.
+/// Maximum wait for an event in milliseconds, and so the maximum delay of an interruption.
 const TICK: u16 = 50;
 
-/// The same when there is nothing left but to see the end of a program.
+/// The same while the only pending event is the end of a program.
 const END_TICK: u16 = 2;
 
-/// Both sides of the talk with one program.
+/// Both directions of the exchange with one program.
 pub(super) trait Dialogue {
-    /// Puts more of what the program is to read behind `out`; `false` if there is no more.
+    /// Appends more input for the program to `out`. Returns `false` if there is no more.
     fn ask(&mut self, out: &mut Vec<u8>) -> Result<bool>;
 
-    /// Takes what the program has written.
+    /// Accepts output of the program.
     fn answer(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// The program has ended well, and there are no more answers.
+    /// Handles the successful end of the program and of its output.
     fn end(&mut self) -> Result<()>;
 }
 
-/// Runs the program once for each dialogue, side by side, until all have ended.
+/// Runs the program once for each dialogue, in parallel, until all have ended.
 ///
 /// # Errors
-/// [`Reason::TransformerFailed`]: it cannot be started, ends with another status than 0, does not read to the end, or makes
-/// no progress for `timeout`. What a dialogue or `interrupted` returned. No process is left in any case.
+/// [`Reason::TransformerFailed`] if it cannot be started, ends with another status than 0, does not read all its input,
+/// or makes no progress for `timeout`; that of a dialogue or of `interrupted`. No process remains in any case.
 pub(super) fn converse(
     program: &Path,
     timeout: Duration,
@@ -64,7 +64,7 @@ pub(super) fn converse(
         for ((process, dialogue), ready) in processes.iter_mut().zip(&mut *dialogues).zip(ready) {
             process.serve(ready, dialogue, &mut piece).map_err(|e| match e.reason() {
                 Reason::TransformerFailed | Reason::MemoryLimit => e.in_file(program),
-                // A node that cannot be sent is in another file.
+                // An error about a node is in the source file.
                 _ => e,
             })?;
         }
@@ -72,14 +72,14 @@ pub(super) fn converse(
     Ok(())
 }
 
-/// What can be done with a process without waiting.
+/// The operations on a process that need no wait.
 #[derive(Clone, Copy, Default)]
 struct Ready {
     input: bool,
     output: bool,
 }
 
-/// Waits until something can be done with some process, or for a tick.
+/// Waits until an operation is possible for some process, or for one tick.
 fn wait(processes: &[Process]) -> Result<Vec<Ready>> {
     let mut fds = Vec::new();
     let mut whose = Vec::new();
@@ -112,20 +112,20 @@ fn wait(processes: &[Process]) -> Result<Vec<Ready>> {
 
 struct Process {
     child: Child,
-    /// Our end of its standard input; `None` once all is written, or nobody is left to read it.
+    /// Our end of its standard input; `None` when all input is written, or no reader remains.
     input: Option<PipeWriter>,
-    /// The other end of it: what the program has not read can be read here.
+    /// The other end of it, to read what the program did not read.
     unread: PipeReader,
-    /// `None` once it has ended.
+    /// `None` after its end.
     output: Option<ChildStdout>,
-    /// What is to be written, from byte `written` on.
+    /// The pending input, from byte `written` on.
     pending: Vec<u8>,
     written: usize,
-    /// There is more to be asked for.
+    /// Whether the dialogue has more input.
     more: bool,
     progress: Instant,
     timeout: Duration,
-    /// It was waited for.
+    /// Whether the program was waited for.
     finished: bool,
 }
 
@@ -133,7 +133,7 @@ impl Process {
     fn start(program: &Path, timeout: Duration) -> Result<Process> {
         let failed = |e: io::Error| Error::io(Reason::TransformerFailed, program, "start the transformer", e);
         let (unread, input) = io::pipe().map_err(failed)?;
-        // A pipe that is full must not make us wait while answers come in.
+        // A full pipe must not block us while answers arrive.
         fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| failed(e.into()))?;
         let mut command = Command::new(OsStr::new(program));
         command.process_group(0).stdin(unread.try_clone().map_err(failed)?).stdout(Stdio::piped());
@@ -175,7 +175,7 @@ impl Process {
             Ok(0) => self.output = None,
             Ok(len) => dialogue.answer(piece.get(..len).unwrap_or_default())?,
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
-            Err(e) => return Err(failed(format!("its answers cannot be read: {e}"))),
+            Err(e) => return Err(failed(format!("cannot read its answers: {e}"))),
         }
         self.progress = Instant::now();
         Ok(())
@@ -201,14 +201,14 @@ impl Process {
                 Ok(())
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
-            Err(e) => Err(failed(format!("the nodes cannot be written to it: {e}"))),
+            Err(e) => Err(failed(format!("cannot write the nodes to it: {e}"))),
         }
     }
 
-    /// Nothing can be read or written: has it ended, does it hang?
+    /// Handles a tick without input or output: tests whether the program has ended or hangs.
     fn idle(&mut self, dialogue: &mut impl Dialogue) -> Result<()> {
         if self.has_ended()? {
-            // Nobody will read the rest.
+            // No reader remains for the rest.
             self.input = None;
             if self.output.is_none() {
                 let status = self.reap()?;
@@ -218,17 +218,14 @@ impl Process {
             }
         }
         if self.progress.elapsed() > self.timeout {
-            let message = format!(
-                "no progress for {} s: it has neither read a node nor written an answer; mend it, or give it longer with \
-                 --transformer-timeout",
-                self.timeout.as_secs()
-            );
-            return Err(failed(message));
+            let message =
+                format!("no progress for {} s: it neither read a node nor wrote an answer", self.timeout.as_secs());
+            return Err(failed(message).hint("repair the program, or give it more time with --transformer-timeout"));
         }
         Ok(())
     }
 
-    /// Whether it has ended. It stays to be waited for, so that its process group keeps its number.
+    /// Returns whether it has ended. It is not reaped yet, so its process group keeps its number.
     fn has_ended(&self) -> Result<bool> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(self.pid()), flags) {
@@ -238,21 +235,22 @@ impl Process {
         }
     }
 
-    /// Ends what is left of its process group, and waits for it.
+    /// Kills the rest of its process group, and waits for the program.
     fn reap(&mut self) -> Result<ExitStatus> {
-        // The group is gone where nothing of it is left; there is nothing to be done about any other failure.
+        // The group does not exist if no process of it remains; no other failure can be handled.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         self.finished = true;
         self.child.wait().map_err(|e| Error::new(Reason::Internal, format!("cannot wait for the transformer: {e}")))
     }
 
-    /// Whether it has read all that was written to it. Both it and our end for writing are gone: this does not wait.
+    /// Returns whether the program read all its input. The program and our writing end are closed, so this does not
+    /// block.
     fn nothing_unread(&mut self) -> Result<bool> {
         loop {
             match self.unread.read(&mut [0]) {
                 Ok(len) => return Ok(len == 0),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(format!("what it has not read cannot be found out: {e}"))),
+                Err(e) => return Err(failed(format!("cannot determine what it has not read: {e}"))),
             }
         }
     }
@@ -274,12 +272,12 @@ impl Drop for Process {
 fn judge(status: ExitStatus, has_read_all: bool) -> Result<()> {
     match (status.code(), status.signal()) {
         (Some(0), _) if has_read_all => Ok(()),
-        (Some(0), _) => Err(failed("it ended with exit status 0, but before it had read all nodes")),
+        (Some(0), _) => Err(failed("it ended with exit status 0 before it read all nodes")),
         (Some(code), _) => Err(failed(format!("it ended with exit status {code}"))),
         (None, signal) => {
             let signal = signal.unwrap_or(0);
             let name = Signal::try_from(signal).map_or("unknown", Signal::as_str);
-            Err(failed(format!("it was ended by signal {signal} ({name})")))
+            Err(failed(format!("signal {signal} ({name}) ended it")))
         }
     }
 }

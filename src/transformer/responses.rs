@@ -1,7 +1,8 @@
-//! What a transformer gave back, held against what a v3 store can hold and against the nodes it was sent.
+//! A check of the transformer's pairs against the limits of a v3 store and against the sent nodes.
 //!
-//! FORMATS 12.1, 12.2 (flaw 10), 13.2. A pair belongs to the file node whose modified index is its mod revision; what it has
-//! in common with that node is not kept twice. Must not know processes, nor how an answer came.
+//! docs/formats.md 12.1, 12.2 (flaw 10), 13.2. A pair belongs to the file node whose modified index equals its mod
+//! revision. Data that it has in common with that node is not stored twice. Must not know processes, or how an answer
+//! arrived.
 
 use std::hash::BuildHasher;
 
@@ -17,33 +18,33 @@ use crate::transformer::listing::Listing;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// One pair that a transformer made.
+/// One pair of a transformer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// Its mod revision.
     pub modified: Revision,
     /// Its create revision.
     pub create: Revision,
-    /// How often it was changed.
+    /// Its version.
     pub version: i64,
-    /// The lease that it names; 0 for that of its node.
+    /// Its lease; 0 for the lease of its node.
     pub lease: LeaseId,
-    /// The file whose modified index is its mod revision.
+    /// The file whose modified index equals its mod revision.
     pub node: Option<NodeRef>,
-    /// Its key, where that is not the node's.
+    /// Its key, if it differs from that of the node.
     pub key: Option<Box<[u8]>>,
-    /// Its value, where that is not the node's.
+    /// Its value, if it differs from that of the node.
     pub value: Option<Box<[u8]>>,
 }
 
-/// All pairs that a transformer made.
+/// All pairs of a transformer.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// By mod revision, which no two share.
+    /// Sorted by mod revision, which is unique.
     pub pairs: Vec<Pair>,
 }
 
-/// The file nodes that were sent, by their modified index.
+/// The sent file nodes, by their modified index.
 #[derive(Debug)]
 pub(super) struct Files {
     by_index: HashMap<u64, NodeRef>,
@@ -54,39 +55,39 @@ impl Files {
         let files = listing.nodes().iter().filter(|node| !tree.is_dir(**node));
         let mut by_index = HashMap::with_capacity(listing.len());
         for node in files {
-            // Where files of a store made by hand share an index, their pairs cannot.
+            // If files of a store share an index (not written by etcd), their pairs cannot be told apart.
             by_index.entry(tree.modified(*node).0).or_insert(*node);
         }
         Files { by_index }
     }
 }
 
-/// What an answer may take without regard to what was sent.
+/// The size of answers in bytes that is always allowed.
 const FLOOR: u64 = 64 << 20;
-/// How much more than what it was sent a transformer may answer.
+/// The maximum ratio of answers to sent bytes.
 const FACTOR: u64 = 16;
-/// What a pair takes besides its key and its value.
+/// The overhead of a pair besides key and value, in bytes.
 const PAIR: u64 = 128;
 
-/// The pairs of all processes, in the order they came.
+/// The pairs of all processes, in the order of their arrival.
 pub(super) struct Collected<'a, 'm> {
     tree: &'a Tree<'m>,
     files: Files,
     pub(super) pairs: Vec<Pair>,
     revisions: HashSet<i64>,
-    /// The mod revision of each key, by two hashes of it.
+    /// The mod revision of each key, by two hashes of the key.
     keys: HashMap<[u64; 2], i64>,
     hashers: [DefaultHashBuilder; 2],
-    /// Bytes that all processes were sent.
+    /// Number of bytes sent to all processes.
     sent: u64,
-    /// Bytes that they have answered, with [`PAIR`] for each pair.
+    /// Number of bytes of their answers, with [`PAIR`] for each pair.
     answered: u64,
     limit: Option<u64>,
     memory: Option<u64>,
 }
 
 impl<'a, 'm> Collected<'a, 'm> {
-    /// Nothing yet, and no more than `limit` bytes, nor than what takes `memory` bytes.
+    /// Creates an empty collection with a limit of `limit` bytes of answers, and of `memory` bytes of memory.
     pub(super) fn new(tree: &'a Tree<'m>, files: Files, limit: Option<u64>, memory: Option<u64>) -> Self {
         Collected {
             tree,
@@ -102,29 +103,39 @@ impl<'a, 'm> Collected<'a, 'm> {
         }
     }
 
-    /// Notes that so many bytes were sent.
+    /// Adds to the number of sent bytes.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
     }
 
-    /// Notes that so many bytes were answered.
+    /// Adds to the number of answered bytes.
     ///
     /// # Errors
-    /// That is more than what is allowed.
+    /// The number is above the limit.
     pub(super) fn answered(&mut self, bytes: u64) -> Result<(), String> {
         self.answered = self.answered.saturating_add(bytes);
-        let limit = self.limit.unwrap_or_else(|| self.sent.saturating_mul(FACTOR).max(FLOOR));
-        if self.answered <= limit {
+        if !self.is_over_limit() {
             return Ok(());
         }
+        let limit = self.answer_limit();
         Err(format!(
-            "expected answers of up to {} to {} that it was sent, found more: mend it, or raise --transformer-answer-limit",
+            "expected answers of up to {} for the {} that it received, found more",
             bytes_of(limit),
             bytes_of(self.sent)
         ))
     }
 
-    /// Refuses what takes more memory than there is.
+    /// Returns the maximum number of answered bytes.
+    fn answer_limit(&self) -> u64 {
+        self.limit.unwrap_or_else(|| self.sent.saturating_mul(FACTOR).max(FLOOR))
+    }
+
+    /// Returns whether the answers are above the limit.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.answered > self.answer_limit()
+    }
+
+    /// Checks the memory of the answers.
     ///
     /// # Errors
     /// [`Reason::MemoryLimit`].
@@ -132,14 +143,14 @@ impl<'a, 'm> Collected<'a, 'm> {
         match self.memory.filter(|memory| self.answered > *memory) {
             Some(memory) => {
                 let message =
-                    format!("expected answers of up to {}, which --memory-limit leaves, found more", bytes_of(memory));
+                    format!("expected answers of up to {}, which --memory-limit allows, found more", bytes_of(memory));
                 Err(Error::new(Reason::MemoryLimit, message).hint("raise it, or run it on a larger machine"))
             }
             None => Ok(()),
         }
     }
 
-    /// Takes a pair in, if a store could hold it by itself and with those that came before.
+    /// Accepts a pair if a v3 store could contain it, alone and together with the earlier pairs.
     pub(super) fn push(&mut self, kv: &KeyValue<'_>) -> Result<(), String> {
         check(kv).map_err(|what| format!("key {}: {what}", name(kv.key)))?;
         self.answered(PAIR)?;
@@ -152,8 +163,8 @@ impl<'a, 'm> Collected<'a, 'm> {
                 name(kv.key)
             ));
         }
-        // v2 has one state of each key; two of one key would need versions that fit together. That both hashes of two keys
-        // are equal does not happen.
+        // v2 has one state of each key. Two pairs of one key would need consistent versions. Two keys never have both
+        // hashes equal in practice.
         let hash = self.hashers.each_ref().map(|hasher| hasher.hash_one(kv.key));
         if let Some(other) = self.keys.insert(hash, modified) {
             return Err(format!(
@@ -178,10 +189,10 @@ impl<'a, 'm> Collected<'a, 'm> {
         Ok(())
     }
 
-    /// All pairs, once no more come.
+    /// Returns all pairs at the end.
     ///
     /// # Errors
-    /// [`Reason::TransformerFailed`] if one names a lease that `is_lease` does not know.
+    /// [`Reason::TransformerFailed`] if a pair names a lease that `is_lease` does not know.
     pub(super) fn finish(self, is_lease: &dyn Fn(LeaseId) -> bool) -> Result<Answers> {
         let Collected { tree, mut pairs, .. } = self;
         pairs.sort_by_key(|pair| pair.modified);
@@ -274,11 +285,14 @@ mod tests {
             collected.sent(10 << 20);
             assert!(collected.answered(0).is_ok());
             let error = collected.answered(FACTOR * (10 << 20)).unwrap_err();
-            assert!(error.starts_with("expected answers of up to 167772160 bytes to 10485760 bytes that"), "{error}");
+            assert!(
+                error.starts_with("expected answers of up to 167772160 bytes for the 10485760 bytes that"),
+                "{error}"
+            );
         });
         collected(Some(2 * PAIR), |mut collected| {
             assert!(collected.push(&kv("/a", "", 4, 5)).is_ok() && collected.push(&kv("/b", "", 4, 6)).is_ok());
-            assert!(collected.push(&kv("/c", "", 4, 7)).unwrap_err().contains("--transformer-answer-limit"));
+            assert!(collected.push(&kv("/c", "", 4, 7)).unwrap_err().contains("found more"));
         });
     }
 

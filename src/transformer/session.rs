@@ -1,7 +1,8 @@
-//! A transformer's whole run: the nodes cut into as many stretches as there are processes, each written to one of them, and
-//! what comes back put together in the order of the nodes.
+//! The whole run of a transformer: the nodes are divided into one range for each process, and the pairs are combined in
+//! node order.
 //!
-//! FORMATS 12.1. Knows both wire formats by their functions, and processes as something that asks for bytes and gives bytes.
+//! docs/formats.md 12.1. Uses both wire formats through their functions. A process is a source of bytes and a consumer
+//! of bytes.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -19,27 +20,27 @@ use crate::transformer::process::{Dialogue, converse};
 use crate::transformer::responses::{Answers, Collected, Files, refused};
 use crate::v2store::tree::Tree;
 
-/// What a transformer is to do.
+/// The task of a transformer.
 pub struct Task<'a, 'm> {
-    /// Where the nodes are.
+    /// The source of the nodes.
     pub tree: &'a Tree<'m>,
-    /// Those that are sent.
+    /// The nodes to send.
     pub listing: &'a Listing,
-    /// The program and how to talk to it.
+    /// The program and its protocol.
     pub transformer: &'a Transformer,
-    /// Bytes of memory that the answers may take; `None`: as many as the transformer's limit allows.
+    /// Maximum memory of the answers in bytes; `None`: the limit of the transformer alone.
     pub memory: Option<u64>,
-    /// The instant against which `ttl` is counted, where one is known.
+    /// The instant for `ttl`, if it is known.
     pub as_of: Option<Timestamp>,
-    /// The leases that an answer may name.
+    /// Returns whether an answer may name a lease.
     pub is_lease: &'a dyn Fn(LeaseId) -> bool,
 }
 
-/// Has the program make the pairs.
+/// Runs the program to make the pairs.
 ///
 /// # Errors
-/// [`Reason::TransformerFailed`]: the program or one of its answers failed; [`Reason::NotUtf8`]: a node cannot be sent;
-/// [`Reason::MemoryLimit`]: the answers take more than [`Task::memory`].
+/// [`Reason::TransformerFailed`] if the program or one of its answers fails; [`Reason::NotUtf8`] if a node cannot be
+/// sent; [`Reason::MemoryLimit`] if the answers take more than [`Task::memory`].
 pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
     let files = Files::of(task.tree, task.listing);
     let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit, task.memory));
@@ -63,19 +64,19 @@ pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> R
     collected.into_inner().finish(task.is_lease).map_err(|e| e.in_file(&task.transformer.program))
 }
 
-/// Where the stretch of a process begins.
+/// Returns the first node of the range of a process.
 fn place(job: usize, nodes: usize, jobs: usize) -> usize {
     // Both are far below 2^64.
     usize::try_from(job as u128 * nodes as u128 / jobs as u128).unwrap_or(nodes)
 }
 
-/// One process's stretch of nodes, and its answers.
+/// The range of nodes of one process, and its answers.
 struct Talk<'c, 'a, 'm> {
     task: &'a Task<'a, 'm>,
     next: usize,
     end: usize,
     decoder: Decoder,
-    /// Of all processes.
+    /// The pairs of all processes.
     collected: &'c RefCell<Collected<'a, 'm>>,
 }
 
@@ -106,13 +107,15 @@ impl Dialogue for Talk<'_, '_, '_> {
 
     fn answer(&mut self, bytes: &[u8]) -> Result<()> {
         let collected = &mut *self.collected.borrow_mut();
-        collected.answered(bytes.len() as u64).map_err(refused)?;
-        match &mut self.decoder {
+        let taken = collected.answered(bytes.len() as u64).and_then(|()| match &mut self.decoder {
             Decoder::Frames(frames) => frames.push(bytes, &mut |kv| collected.push(kv)),
             Decoder::Lines(lines) => lines.push(bytes, &mut |kv| collected.push(kv)),
-        }
-        .map_err(refused)?;
-        // Asked once for all that was read at a time, which is little.
+        });
+        taken.map_err(|message| match collected.is_over_limit() {
+            true => refused(message).hint("repair the program, or raise --transformer-answer-limit"),
+            false => refused(message),
+        })?;
+        // Checked once for each read, which is small.
         collected.fits()
     }
 
@@ -127,9 +130,8 @@ impl Dialogue for Talk<'_, '_, '_> {
 
 fn not_utf8(key: &[u8], what: &str) -> Error {
     let message = format!(
-        "key {}: its {what} is no UTF-8, which cannot be sent to a transformer of `etcdctl migrate`: use \
-         --transformer-protocol json-lines",
+        "key {}: its {what} is not UTF-8, so it cannot be sent to a transformer of `etcdctl migrate`",
         short(&String::from_utf8_lossy(key))
     );
-    Error::new(Reason::NotUtf8, message)
+    Error::new(Reason::NotUtf8, message).hint("use --transformer-protocol json-lines")
 }

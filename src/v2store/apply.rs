@@ -1,7 +1,8 @@
-//! The log onto the tree: what each entry does, exactly as a server with the given rules would do it (FORMATS 6).
+//! Replay of the log onto the tree: each entry has the effect that a server with the given rules would produce
+//! (docs/formats.md 6).
 //!
-//! Failed requests change nothing and cost no index, as in etcd. Knows requests and configuration changes; not where they
-//! were read from, nor why these rules hold.
+//! Failed requests change nothing and take no index, as in etcd. Knows requests and configuration changes. Must not
+//! know where they were read from, or why these rules hold.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -21,14 +22,14 @@ use crate::v2store::membership::{self, Attributes, Members, Voters};
 use crate::v2store::path;
 use crate::v2store::tree::{Missing, NewNode, Tree, Value};
 
-/// What an entry did.
+/// The effect of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It changed the tree, or what the index counts.
+    /// The entry changed the tree, or the index.
     Changed,
-    /// etcd refused it, with this error code of the v2 API.
+    /// etcd refused the entry with this error code of the v2 API.
     Refused(u16),
-    /// Nothing to do: a no-op, a read, a v3 request.
+    /// No effect: a no-op, a read, a v3 request.
     None,
 }
 
@@ -39,35 +40,35 @@ const NOT_DIR: u16 = 104;
 const NODE_EXIST: u16 = 105;
 const ROOT_READ_ONLY: u16 = 107;
 const DIR_NOT_EMPTY: u16 = 108;
-/// A configuration change that does not fit the members there are.
+/// A configuration change that does not fit the present members.
 const CONF_CHANGE_REJECTED: u16 = 400;
 
-/// Applies entries to a tree.
+/// A replay: applies entries to a tree.
 #[derive(Debug)]
 pub struct Replay<'m> {
-    /// The tree as it stands.
+    /// The current tree.
     pub tree: Tree<'m>,
-    /// The raft configuration as it stands.
+    /// The current raft configuration.
     pub voters: Voters,
     members: Members,
-    /// The rules that hold.
+    /// The rules of the replay.
     pub rules: Rules,
-    /// The last entry applied.
+    /// The raft index of the last applied entry.
     pub applied: RaftIndex,
-    /// Time of the latest SYNC entry: the cluster's clock at the end of the log.
+    /// The time of the latest SYNC entry: the clock of the cluster at the end of the log.
     pub last_sync: Option<Timestamp>,
-    /// Entries where a directory and a node below it expired at the same instant (FORMATS 6.6).
+    /// Entries where a directory and a node below it expired at the same instant (docs/formats.md 6.6).
     pub ambiguous_expiries: Vec<RaftIndex>,
-    /// Attribute writes for members that the store does not know.
+    /// Number of attribute writes for members that the store does not list.
     pub unknown_members: u64,
-    /// Entries that may change v3 keys, leases, users or roles; a v3 backend may or may not hold what they did.
+    /// Entries that may change v3 keys, leases, users or roles. A v3 backend may or may not contain their effects.
     pub v3_writes: Vec<(RaftIndex, V3Request<'m>)>,
-    /// In-order names and the requests that use them, where that is asked for.
+    /// In-order names and the requests that use them, if the caller wants them.
     pub names: Option<InOrderNames>,
 }
 
 impl<'m> Replay<'m> {
-    /// A replay that begins with this tree and configuration.
+    /// Creates a replay that begins with this tree and configuration.
     pub fn new(tree: Tree<'m>, voters: Voters, rules: Rules, applied: RaftIndex) -> Replay<'m> {
         Replay {
             tree,
@@ -86,7 +87,7 @@ impl<'m> Replay<'m> {
     /// Applies the next entry.
     ///
     /// # Errors
-    /// [`Reason::Damaged`] naming the raft index, if the entry's data cannot be read: etcd itself would stop there.
+    /// [`Reason::Damaged`] with the raft index, if the data of the entry cannot be read: etcd itself would stop there.
     pub fn apply(&mut self, entry: &Entry<'m>) -> Result<Effect> {
         let effect = self.entry(entry).map_err(|e| e.context(format!("raft entry {}", entry.index)))?;
         self.applied = entry.index;
@@ -126,7 +127,7 @@ impl<'m> Replay<'m> {
     }
 
     fn request(&mut self, request: &Request<'m>, entry: &Entry<'m>) -> Result<Effect> {
-        // A component takes two bytes at least.
+        // A component takes at least two bytes.
         if request.path.len() / 2 >= limits::MAX_PATH_COMPONENTS
             && path::components(request.path).count() > limits::MAX_PATH_COMPONENTS
         {
@@ -166,7 +167,7 @@ impl<'m> Replay<'m> {
         })
     }
 
-    /// The plain PUT, of which some are the server's own (FORMATS 6.8).
+    /// Applies a plain PUT. Some of them are writes of the server itself (docs/formats.md 6.8).
     fn plain_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
         let raw = request.request.path;
         if is_attributes_path(raw) && self.rules.has(Rules::REMOVED_ATTRIBUTES) {
@@ -191,7 +192,7 @@ impl<'m> Replay<'m> {
     fn attributes_put(&mut self, request: &Prepared<'_, 'm>) -> Result<Effect> {
         let (dir, _) = path::split(&request.path);
         let Some(id) = membership::parse_id(path::split(dir).1) else {
-            return Err(damaged("expected a member's id in the path of its attributes"));
+            return Err(damaged("expected a member id in the path of the attributes, found none"));
         };
         if membership::was_removed(&mut self.tree, id) {
             return Ok(Effect::None);
@@ -229,7 +230,7 @@ impl<'m> Replay<'m> {
         membership::put(&mut self.tree, &membership::attributes_path(id), json);
     }
 
-    /// Returns how many nodes expired, subtrees counted once.
+    /// Returns the number of expired nodes; a subtree counts once.
     fn sync(&mut self, time: i64, index: RaftIndex) -> u64 {
         let Some(now) = timestamp(time) else { return 0 };
         self.last_sync = self.last_sync.max(Some(now));
@@ -241,8 +242,8 @@ impl<'m> Replay<'m> {
     }
 }
 
-/// In-order names that the log made, and later requests that use them. A client learns such a name from the server that made
-/// it, so the rules under which it exists are those of that server.
+/// In-order names that the log created, and later requests that use them. A client learns such a name from the server
+/// that created it, so the name exists under the rules of that server.
 #[derive(Debug, Clone, Default)]
 pub struct InOrderNames {
     hasher: DefaultHashBuilder,
@@ -258,7 +259,7 @@ impl InOrderNames {
         self.made.extend(hash);
     }
 
-    /// The path or a directory above it may be such a name.
+    /// Records a path if it, or a directory above it, may be such a name.
     fn see(&mut self, path: &[u8], index: RaftIndex) {
         if self.made.is_empty() {
             return;
@@ -269,7 +270,8 @@ impl InOrderNames {
         }
     }
 
-    /// Hashes of the directories above a clean path and of the path, each made from the one before it, and their names.
+    /// Returns the hash and name of each directory of a clean path and of the path itself. Each hash continues the one
+    /// before it.
     fn hashes<'p>(&self, path: &'p [u8]) -> impl Iterator<Item = (u64, &'p [u8])> {
         path::components(path).scan(0u64, |above, name| {
             *above = self.hasher.hash_one((*above, name));
@@ -278,7 +280,7 @@ impl InOrderNames {
     }
 }
 
-/// A request with what every operation needs of it.
+/// A request with the data that every operation needs.
 struct Prepared<'r, 'm> {
     request: &'r Request<'m>,
     path: Cow<'m, [u8]>,
@@ -286,7 +288,7 @@ struct Prepared<'r, 'm> {
     refresh: bool,
 }
 
-/// The operations of the store (FORMATS 6.2). `Err` is etcd's error code; nothing is changed then.
+/// The operations of the store (docs/formats.md 6.2). `Err` is the error code of etcd; then nothing is changed.
 impl<'m> Replay<'m> {
     fn create(&mut self, request: &Prepared<'_, 'm>, unique: bool) -> Result<(), u16> {
         let mut path = request.path.clone();
@@ -370,7 +372,8 @@ impl<'m> Replay<'m> {
         if value_matches && index_matches { Ok(()) } else { Err(TEST_FAILED) }
     }
 
-    /// Value, index and TTL of a node that is there. Unlike a new node's, a TTL in the past is kept (FORMATS 6.2).
+    /// Changes value, index and TTL of an existing node. Unlike a new node, it retains a TTL in the past
+    /// (docs/formats.md 6.2).
     fn change(&mut self, request: &Prepared<'_, 'm>, keep_value: bool) {
         let index = self.next();
         let value = if keep_value { None } else { Some(request.request.val.into()) };
@@ -415,14 +418,14 @@ impl<'m> Replay<'m> {
     }
 }
 
-/// 2000-01-01T00:00:00Z: a new node's TTL before that is none (FORMATS 6.2).
+/// 2000-01-01T00:00:00Z: a new node with an earlier expiration has no TTL (docs/formats.md 6.2).
 const YEAR_2000: Timestamp = Timestamp::constant(946_684_800, 0);
 
 fn instant(nanoseconds: i64) -> Option<Timestamp> {
     if nanoseconds == 0 { None } else { timestamp(nanoseconds) }
 }
 
-/// Every `i64` of nanoseconds is within jiff's range.
+/// Converts nanoseconds: every `i64` is in the range of jiff.
 fn timestamp(nanoseconds: i64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
 }
@@ -434,7 +437,8 @@ fn code(missing: Missing) -> u16 {
     }
 }
 
-/// Whether a path holds `/0/members/HEX/attributes` anywhere: etcd's pattern has no anchors (FORMATS 6.8).
+/// Returns whether a path contains `/0/members/HEX/attributes` at any position: the pattern of etcd has no anchors
+/// (docs/formats.md 6.8).
 pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
     const MEMBERS: &[u8] = b"/0/members/";
     memchr::memmem::find_iter(path, MEMBERS).any(|at| {
@@ -444,12 +448,12 @@ pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
     })
 }
 
-/// `ClusterVersionSetRequest`: its only field is the version.
+/// Returns the version in a `ClusterVersionSetRequest`, its only field.
 pub(crate) fn version_in(message: &[u8]) -> Result<&[u8]> {
     let mut reader = crate::wire::Reader::new(message, 0);
     match reader.field()? {
         Some(field) if field.number == 1 => Ok(field.bytes()?),
-        _ => Err(damaged("expected a cluster version")),
+        _ => Err(damaged("expected a cluster version, found none")),
     }
 }
 

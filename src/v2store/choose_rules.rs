@@ -1,8 +1,8 @@
-//! By which version's rules a log is replayed, and whether that matters.
+//! The rules of a replay, and whether the choice makes a difference.
 //!
-//! Where the source leaves several rule sets possible and its log has entries on which they differ, it is replayed by each of
-//! them, and the trees are compared. A log without such entries is replayed once. Knows `dialect` and `evidence`; decides
-//! nothing about what a difference means for a run.
+//! If the source allows several rule sets and its log has entries on which they differ, it is replayed with each of
+//! them, and the trees are compared. A log without such entries is replayed once. Uses `dialect` and `evidence`. Must
+//! not know what a difference means for a run.
 
 use std::collections::BTreeSet;
 
@@ -12,35 +12,35 @@ use crate::v2store::dialect::{RuleSet, Rules};
 use crate::v2store::difference::difference;
 use crate::v2store::evidence::{self, Found};
 use crate::v2store::membership;
-use crate::v2store::replay::{Ground, Recovered};
+use crate::v2store::replay::{Recovered, ReplayInput};
 use crate::v2store::versions::{Other, Refuted, Sign, Versions};
 
-/// The rules to replay by, and those to compare with.
+/// The rules to replay with, and those to compare with.
 pub(super) struct Choice {
     pub(super) rules: Rules,
     pub(super) versions: Versions,
     candidates: Vec<RuleSet>,
 }
 
-/// Chooses the rules of a replay.
+/// Selects the rules of a replay.
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
-    let Found { mut evidence, exercised, members } = evidence::gather(ground)?;
+pub(super) fn choose(input: &ReplayInput<'_, '_>) -> Result<Choice> {
+    let Found { mut evidence, exercised, members } = evidence::gather(input)?;
     let interval = evidence.resolve();
     let started = evidence.started.unwrap_or(RaftIndex(0));
     let mut versions = Versions { bounds: evidence.bounds, interval, ..Versions::default() };
-    if let Some(named) = ground.options.version {
+    if let Some(named) = input.options.version {
         versions.named = Some(named);
         versions.used = RuleSet::of(named);
-        return Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates: Vec::new() });
+        return Ok(Choice { rules: rules_of(input, versions.used), versions, candidates: Vec::new() });
     }
-    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(input, a).difference(rules_of(input, b)).meets(exercised);
     let mut possible = interval.rule_sets();
     let candidates = representatives(&possible, interval.most_plausible(&possible), &alike);
     if candidates.len() > 1 && (exercised.has(Rules::PADDED_NAMES) || members.is_some()) {
-        let trials = candidates.iter().map(|set| Trial::of(ground, *set, started));
+        let trials = candidates.iter().map(|set| Trial::of(input, *set, started));
         let trials: Vec<Trial> = trials.filter_map(Result::transpose).collect::<Result<_>>()?;
         versions.refuted = by_names(&trials);
         versions.refuted.extend(members.into_iter().flat_map(|(members, index)| by_members(&trials, members, index)));
@@ -50,17 +50,17 @@ pub(super) fn choose(ground: &Ground<'_, '_>) -> Result<Choice> {
     versions.used = versions.interval.most_plausible(&possible);
     let mut candidates = representatives(&possible, versions.used, &alike);
     candidates.retain(|set| *set != versions.used);
-    Ok(Choice { rules: rules_of(ground, versions.used), versions, candidates })
+    Ok(Choice { rules: rules_of(input, versions.used), versions, candidates })
 }
 
-fn rules_of(ground: &Ground<'_, '_>, set: RuleSet) -> Rules {
-    match ground.options.padded_names {
+fn rules_of(input: &ReplayInput<'_, '_>, set: RuleSet) -> Rules {
+    match input.options.padded_names {
         Some(padded) => set.rules().with(Rules::PADDED_NAMES, padded),
         None => set.rules(),
     }
 }
 
-/// One of each that the log tells apart, the newest; of the most plausible one's kind, that one.
+/// Returns one of each kind that the log distinguishes: the newest, or the most plausible one for its own kind.
 fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(RuleSet, RuleSet) -> bool) -> Vec<RuleSet> {
     let mut kinds = vec![plausible];
     for set in possible.iter().rev() {
@@ -72,46 +72,46 @@ fn representatives(possible: &[RuleSet], plausible: RuleSet, alike: &dyn Fn(Rule
     kinds
 }
 
-/// Whether candidates are left that the log tells apart.
+/// Returns whether more than one candidate remains that the log distinguishes.
 ///
 /// # Errors
 /// An entry cannot be read.
-pub(super) fn may_compare(ground: &Ground<'_, '_>) -> Result<bool> {
-    let Found { mut evidence, exercised, .. } = evidence::gather(ground)?;
-    let alike = |a: RuleSet, b: RuleSet| !rules_of(ground, a).difference(rules_of(ground, b)).meets(exercised);
+pub(super) fn may_compare(input: &ReplayInput<'_, '_>) -> Result<bool> {
+    let Found { mut evidence, exercised, .. } = evidence::gather(input)?;
+    let alike = |a: RuleSet, b: RuleSet| !rules_of(input, a).difference(rules_of(input, b)).meets(exercised);
     let possible = evidence.resolve().rule_sets();
     let differ = possible.windows(2).any(|pair| matches!(pair, [a, b] if !alike(*a, *b)));
-    Ok(differ && ground.options.version.is_none())
+    Ok(differ && input.options.version.is_none())
 }
 
-/// A replay by a rule set that may not be the right one; `None` if the log cannot be replayed by it.
+/// Replays with a rule set that may be wrong. Returns `None` if the log cannot be replayed with it.
 ///
 /// # Errors
-/// An interruption, or more memory than is allowed.
-fn attempt<'m>(ground: &Ground<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
-    match ground.replay(rules_of(ground, set), names, &mut |_| Ok(())) {
+/// An interruption; [`Reason::MemoryLimit`](crate::error::Reason::MemoryLimit).
+fn attempt<'m>(input: &ReplayInput<'m, '_>, set: RuleSet, names: bool) -> Result<Option<Recovered<'m>>> {
+    match input.replay(rules_of(input, set), names, &mut |_| Ok(())) {
         Ok(recovered) => Ok(Some(recovered)),
         Err(error) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => Err(error),
         Err(_) => Ok(None),
     }
 }
 
-/// What a replay by one rule set shows.
+/// The result of a replay with one rule set.
 struct Trial {
     rule_set: RuleSet,
-    /// Requests that use an in-order name, of those to the server that started last.
+    /// Of the requests to the server that started last, those that use an in-order name.
     used: BTreeSet<RaftIndex>,
-    /// The members in the end.
+    /// The members at the end.
     members: u64,
 }
 
 impl Trial {
-    /// What cannot be replayed at all is an error of the replay, if it is chosen.
+    /// Runs the replay. A replay that fails is an error only if its rule set is selected.
     ///
     /// # Errors
     /// An interruption.
-    fn of(ground: &Ground<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
-        let Some(recovered) = attempt(ground, rule_set, true)? else { return Ok(None) };
+    fn of(input: &ReplayInput<'_, '_>, rule_set: RuleSet, started: RaftIndex) -> Result<Option<Trial>> {
+        let Some(recovered) = attempt(input, rule_set, true)? else { return Ok(None) };
         let mut replay = recovered.replay;
         let members = membership::fingerprint_of(&mut replay.tree);
         let used = replay.names.into_iter().flat_map(|names| names.used).filter(|index| *index > started).collect();
@@ -119,8 +119,8 @@ impl Trial {
     }
 }
 
-/// The rule sets under which a request uses an in-order name that was never made, and that others account for: of two, the one
-/// whose names were used, if no name of the other was.
+/// Returns the rule sets under which a request uses an in-order name that was never created, while other rule sets
+/// account for it. Of two sets, the one whose names were used remains, if no name of the other was used.
 fn by_names(trials: &[Trial]) -> Vec<Refuted> {
     let refuted = |trial: &Trial| {
         let others = trials.iter().filter(|other| trial.used.is_subset(&other.used));
@@ -131,7 +131,7 @@ fn by_names(trials: &[Trial]) -> Vec<Refuted> {
     trials.iter().filter_map(refuted).collect()
 }
 
-/// The rule sets that do not lead to the members that the v3 backend holds, where others do.
+/// Returns the rule sets that do not lead to the members in the v3 backend, if others do.
 fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> {
     let Some(by) = trials.iter().find(|trial| trial.members == members) else { return Vec::new() };
     let refuted = |trial: &&Trial| trial.members != members;
@@ -139,15 +139,16 @@ fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> 
     refuted.map(|trial| Refuted { rule_set: trial.rule_set, index, sign: Sign::Members, by: by.rule_set }).collect()
 }
 
-/// Replays by the other possible rules, and notes where the trees differ.
+/// Replays with the other possible rules, and records where the trees differ.
+///
+/// If the log cannot be replayed with other rules, no server with them wrote it, because it would have stopped there.
 ///
 /// # Errors
-/// Those of the replay by the chosen rules do not occur here; what cannot be replayed by other rules was not written by a server
-/// that has them, because it would have stopped there. An interruption.
-pub(super) fn compare(ground: &Ground<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
+/// An interruption.
+pub(super) fn compare(input: &ReplayInput<'_, '_>, choice: &mut Choice, chosen: &mut Recovered<'_>) -> Result<()> {
     for set in &choice.candidates {
-        let Some(mut other) = attempt(ground, *set, false)? else { continue };
-        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, ground.options.interrupt)?;
+        let Some(mut other) = attempt(input, *set, false)? else { continue };
+        let found = difference(&mut chosen.replay.tree, &mut other.replay.tree, input.options.interrupt)?;
         let v2_index = other.v2_index();
         if found.count > 0 || v2_index != chosen.v2_index() {
             choice.versions.others.push(Other { rule_set: *set, v2_index, difference: found });
@@ -176,7 +177,7 @@ mod tests {
         let new = |used| trial((2, 2, 0), used, 0);
         assert_eq!(refuted(by_names(&[old(&[]), new(&[7, 9])])), [("2.0.10 to 2.1", 7)]);
         assert_eq!(refuted(by_names(&[old(&[7, 8]), new(&[7])])), [("2.2", 8)]);
-        // Either uses names that only the other does not have: nothing is proven.
+        // Each set uses names that only the other does not have: nothing is proven.
         assert_eq!(refuted(by_names(&[old(&[7]), new(&[8])])), []);
         assert_eq!(refuted(by_names(&[old(&[]), new(&[])])), []);
     }

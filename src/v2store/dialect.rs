@@ -1,8 +1,9 @@
-//! Whose rules a log is replayed by: etcd's versions as far as requests have other effects in them, and what a source proves
-//! about the version that ran last (FORMATS 6, appendix E).
+//! The rules of a replay: the versions of etcd that apply requests differently, and the evidence for the version that
+//! ran last (docs/formats.md 6.11).
 //!
-//! A server replays all of its log at its start, by its own rules. So one rule set holds for the whole replay: that of the
-//! server that started last. Knows versions, rules and how bounds combine; not where a bound was found.
+//! A server replays its whole log at its start, with its own rules. So one rule set applies to the whole replay: that
+//! of the server that started last. Knows versions, rules and how bounds combine. Must not know where a bound was
+//! found.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,28 +16,28 @@ use crate::ids::RaftIndex;
 /// A version of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// 2 or 3.
+    /// The major version, 2 or 3.
     pub major: u32,
-    /// Minor.
+    /// The minor version.
     pub minor: u32,
-    /// Patch level.
+    /// The patch version.
     pub patch: u32,
 }
 
 impl Version {
-    /// A version.
+    /// Creates a version.
     pub const fn new(major: u32, minor: u32, patch: u32) -> Version {
         Version { major, minor, patch }
     }
 
-    /// Reads `MAJOR.MINOR.PATCH`, as a cluster version is written.
+    /// Parses `MAJOR.MINOR.PATCH`, the form of a cluster version.
     pub fn parse(text: &[u8]) -> Option<Version> {
         let mut parts = std::str::from_utf8(text).ok()?.split('.').map(|part| part.parse().ok());
         let (major, minor) = (parts.next()??, parts.next()??);
         Some(Version { major, minor, patch: parts.next().flatten().unwrap_or(0) })
     }
 
-    /// The first version of the next minor line.
+    /// Returns the first version of the next minor line.
     pub fn next_line(self) -> Version {
         match (self.major, self.minor) {
             (2, 3) => Version::new(3, 0, 0),
@@ -44,7 +45,7 @@ impl Version {
         }
     }
 
-    /// The newest patch that the line can have.
+    /// Returns the newest possible patch of the line.
     fn line_end(self) -> Version {
         Version { patch: u32::MAX, ..self }
     }
@@ -56,7 +57,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A version that an operator names: `X.Y` is the newest patch of that line.
+/// A version that an operator names: `X.Y` means the newest patch of that line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct SourceVersion {
@@ -66,7 +67,7 @@ pub struct SourceVersion {
 }
 
 impl SourceVersion {
-    /// The version whose rules are meant.
+    /// Returns the version whose rules apply.
     pub fn version(self) -> Version {
         Version::new(self.major, self.minor, self.patch.unwrap_or(u32::MAX))
     }
@@ -116,33 +117,33 @@ impl TryFrom<String> for SourceVersion {
     }
 }
 
-/// Rules that came with some version: a set of them.
+/// A set of rules, each introduced by some version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules(u16);
 
 impl Rules {
-    /// The namespaces `/0` and `/1` cannot be written to, as `/` cannot in any version.
+    /// The namespaces `/0` and `/1` are read-only, like `/` in every version.
     pub const READ_ONLY_NAMESPACES: Rules = Rules(1);
-    /// `prevExist=true` with a previous value or index compares; before, it is an unconditional update.
+    /// `prevExist=true` with a previous value or index compares; earlier it was an unconditional update.
     pub const COMPARED_UPDATES: Rules = Rules(1 << 1);
-    /// Names of in-order keys are padded to 20 digits.
+    /// In-order names are padded to 20 digits.
     pub const PADDED_NAMES: Rules = Rules(1 << 2);
-    /// `refresh=true` keeps the value and renews the TTL.
+    /// `refresh=true` retains the value and renews the TTL.
     pub const REFRESH: Rules = Rules(1 << 3);
     /// Attributes of a removed member are not written.
     pub const REMOVED_ATTRIBUTES: Rules = Rules(1 << 4);
-    /// A compare-and-swap with `refresh=true` keeps the value, too.
+    /// A compare-and-swap with `refresh=true` retains the value too.
     pub const REFRESH_IN_SWAPS: Rules = Rules(1 << 5);
-    /// Attributes are written to the member's own node, encoded anew; other paths that look like it are not written.
+    /// Attributes are encoded again and written to the node of the member; other paths of that form are not written.
     pub const RE_ENCODED_ATTRIBUTES: Rules = Rules(1 << 6);
-    /// There may be one learner at most.
+    /// At most one learner is allowed.
     pub const ONE_LEARNER: Rules = Rules(1 << 7);
     /// An update of a directory fails.
     pub const FIXED_DIRECTORIES: Rules = Rules(1 << 8);
-    /// An update of a learner's peer URLs leaves it a learner.
+    /// An update of the peer URLs of a learner does not promote it.
     pub const LASTING_LEARNERS: Rules = Rules(1 << 9);
 
-    /// Since when each rule holds.
+    /// The first version with each rule.
     const SINCE: [(Rules, Version); 10] = [
         (Rules::READ_ONLY_NAMESPACES, Version::new(2, 0, 1)),
         (Rules::COMPARED_UPDATES, Version::new(2, 0, 10)),
@@ -156,48 +157,48 @@ impl Rules {
         (Rules::LASTING_LEARNERS, Version::new(3, 5, 31)),
     ];
 
-    /// The rules of a version.
+    /// Returns the rules of a version.
     pub fn of(version: Version) -> Rules {
         Rules::SINCE.iter().filter(|(_, since)| *since <= version).fold(Rules(0), |all, (rule, _)| all.and(*rule))
     }
 
-    /// Whether these rules hold, all of them.
+    /// Returns whether all of these rules apply.
     pub fn has(self, rules: Rules) -> bool {
         self.0 & rules.0 == rules.0
     }
 
-    /// Both sets.
+    /// Returns the union of two sets.
     pub fn and(self, rules: Rules) -> Rules {
         Rules(self.0 | rules.0)
     }
 
-    /// This set with or without some rules.
+    /// Returns this set with or without some rules.
     pub fn with(self, rules: Rules, hold: bool) -> Rules {
         if hold { self.and(rules) } else { Rules(self.0 & !rules.0) }
     }
 
-    /// The rules that one of two sets has, and the other has not.
+    /// Returns the rules of this set that the other set does not contain.
     pub fn difference(self, other: Rules) -> Rules {
         Rules(self.0 ^ other.0)
     }
 
-    /// Whether the two sets have a rule in common.
+    /// Returns whether the two sets have a rule in common.
     pub fn meets(self, other: Rules) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-/// Versions that apply every request alike.
+/// Versions that apply every request in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuleSet {
     /// The first of these versions.
     pub first: Version,
-    /// These versions, in words.
+    /// A description of these versions.
     pub label: &'static str,
 }
 
 impl RuleSet {
-    /// All of them, oldest first.
+    /// All rule sets, oldest first.
     pub const ALL: [RuleSet; 10] = [
         RuleSet::new(2, 0, 0, "2.0.0"),
         RuleSet::new(2, 0, 1, "2.0.1 to 2.0.9"),
@@ -215,24 +216,24 @@ impl RuleSet {
         RuleSet { first: Version::new(major, minor, patch), label }
     }
 
-    /// The one of a version.
+    /// Returns the rule set of a version.
     pub fn of(version: Version) -> RuleSet {
         let [oldest, ..] = RuleSet::ALL;
         RuleSet::ALL.into_iter().rev().find(|set| set.first <= version).unwrap_or(oldest)
     }
 
-    /// Its rules.
+    /// Returns its rules.
     pub fn rules(self) -> Rules {
         Rules::of(self.first)
     }
 
-    /// Where the next one begins.
+    /// Returns the first version of the next rule set.
     fn end(self) -> Option<Version> {
         RuleSet::ALL.into_iter().map(|set| set.first).find(|first| *first > self.first)
     }
 }
 
-/// What a bound says.
+/// The limit of a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// This version or a later one.
@@ -250,48 +251,48 @@ impl fmt::Display for Limit {
     }
 }
 
-/// How far a bound reaches.
+/// The server that a bound applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// The server that ran when the log had grown to this entry.
+    /// The server that ran when the log ended at this entry.
     At(RaftIndex),
     /// The server that ran last.
     End,
 }
 
-/// A bound of the version, and what proves it.
+/// A bound of the version, with its proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// What it says.
+    /// The limit.
     pub limit: Limit,
-    /// Of which server.
+    /// The server that it applies to.
     pub place: Place,
-    /// What proves it, in words.
+    /// A description of the proof.
     pub proof: String,
-    /// Where that stands.
+    /// The file with the proof.
     pub file: Option<PathBuf>,
-    /// Whether it bounds the server that started last. One of an earlier server may not.
+    /// Whether it bounds the server that started last. A bound of an earlier server may not.
     pub in_effect: bool,
 }
 
-/// What a source proves about the versions that wrote it.
+/// The evidence in a source about the versions that wrote it.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// Each bound.
+    /// All bounds.
     pub bounds: Vec<Bound>,
-    /// Where a member's server last published its attributes, as each does at its start: what comes after is of the server
-    /// that started last.
+    /// The entry with which the server of a member last published its attributes, as each server does at its start.
+    /// Later entries belong to the server that started last.
     pub started: Option<RaftIndex>,
-    /// Where the cluster version was last lowered.
+    /// The entry that last lowered the cluster version.
     pub lowered: Option<RaftIndex>,
 }
 
-/// The versions that the server which started last may have had.
+/// The possible versions of the server that started last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
-    /// It had this one, or a later one.
+    /// The lowest possible version.
     pub from: Version,
-    /// It had one before this one.
+    /// The first version that is too high.
     pub below: Option<Version>,
 }
 
@@ -301,10 +302,11 @@ impl Evidence {
         self.bounds.push(Bound { limit, place, proof: proof.into(), file, in_effect: false });
     }
 
-    /// Combines the bounds, the newest first, and notes which of them are in effect.
+    /// Combines the bounds, the newest first, and marks those in effect.
     ///
-    /// A lower bound of an earlier server holds for a later one, too, unless something newer says otherwise: a server refuses
-    /// to start on the data of a newer cluster version. An upper bound does not: the server may have been upgraded since.
+    /// A lower bound of an earlier server applies to a later one too, unless newer evidence contradicts it. A server
+    /// refuses to start on the data of a newer cluster version. An upper bound does not apply, because the server may
+    /// have been upgraded since.
     pub fn resolve(&mut self) -> Interval {
         let started = self.started.map_or(Place::At(RaftIndex(0)), Place::At);
         let lowered = self.lowered.map_or(Place::At(RaftIndex(0)), Place::At);
@@ -334,17 +336,17 @@ impl Evidence {
 }
 
 impl Interval {
-    /// Whether a version of the line may have run.
+    /// Returns whether a version of the line may have run.
     pub fn may_be(self, line: Version) -> bool {
         self.from <= line.line_end() && self.below.is_none_or(|below| below > Version { patch: 0, ..line })
     }
 
-    /// Whether this version may have run.
+    /// Returns whether this version may have run.
     pub fn contains(self, version: Version) -> bool {
         self.from <= version && self.below.is_none_or(|below| version < below)
     }
 
-    /// The rule sets of the versions in it, oldest first.
+    /// Returns the rule sets of the versions in the interval, oldest first.
     pub fn rule_sets(self) -> Vec<RuleSet> {
         let reaches = |set: &RuleSet| {
             set.end().is_none_or(|end| self.from < end) && self.below.is_none_or(|below| set.first < below)
@@ -352,14 +354,14 @@ impl Interval {
         RuleSet::ALL.into_iter().filter(reaches).collect()
     }
 
-    /// The part of it that has these rule sets, oldest first.
+    /// Returns the part of the interval with these rule sets, oldest first.
     pub fn narrowed(self, sets: &[RuleSet]) -> Interval {
         let from = sets.first().map_or(self.from, |set| set.first.max(self.from));
         let end = sets.last().and_then(|set| set.end());
         Interval { from, below: self.below.into_iter().chain(end).min() }
     }
 
-    /// The most plausible of some rule sets: the newest patch of the line that the evidence points at.
+    /// Returns the most plausible of some rule sets: the newest patch of the line that the evidence indicates.
     pub fn most_plausible(self, among: &[RuleSet]) -> RuleSet {
         let end = self.from.line_end();
         let newest = among.iter().rev().find(|set| set.first <= end).or(among.first());

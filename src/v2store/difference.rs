@@ -1,7 +1,7 @@
-//! In which nodes two trees of one source differ, where they were replayed by the rules of different versions.
+//! The nodes in which two trees of one source differ, after replays with the rules of different versions.
 //!
-//! Compares all that an output can depend on: the nodes of the key space and the values of the auth store. Knows trees; not
-//! how they came about.
+//! Compares all data that an output can depend on: the nodes of the key space and the values of the auth store. Must
+//! not know how the trees were made.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -13,18 +13,18 @@ use crate::interrupt::Interrupt;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// Names of nodes that are kept of a difference; the rest is counted.
+/// Maximum number of paths in a difference; further nodes are only counted.
 const NAMED: usize = 1000;
 
-/// Bytes of these names: those of directories above one another are as long as they are many.
+/// Maximum total length of these paths in bytes. Nested directories can have long paths.
 const NAMED_BYTES: usize = 1 << 20;
 
-/// Where two trees differ.
+/// The difference between two trees.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Nodes that only one of the trees has, or that are not alike in both.
+    /// Number of nodes that only one tree has, or that differ.
     pub count: u64,
-    /// Store paths of the first of them, in the order of their bytes.
+    /// Store paths of the first of them, sorted by their bytes.
     pub paths: Vec<Vec<u8>>,
 }
 
@@ -54,22 +54,22 @@ pub fn difference(one: &mut Tree<'_>, other: &mut Tree<'_>, interrupt: Interrupt
     Ok(Difference { count: found.count, paths: found.paths.into_iter().collect() })
 }
 
-/// A node, and what it is told by.
+/// A node with the data that identifies it.
 struct Shown<'a> {
     node: NodeRef,
     path: &'a [u8],
-    /// A hash of the path, made from that of its directory.
+    /// A hash of the path, which continues that of its directory.
     place: u64,
-    /// Everything of the node counts, not only its value.
+    /// Whether the whole node counts, not only its value.
     whole: bool,
 }
 
-/// The first paths, sorted, and how many there are.
+/// The first paths, sorted, and the total number.
 #[derive(Default)]
 struct Found {
     count: u64,
     paths: BTreeSet<Vec<u8>>,
-    /// Bytes of the paths.
+    /// Total length of the paths in bytes.
     bytes: usize,
 }
 
@@ -89,7 +89,7 @@ impl Found {
     }
 }
 
-/// Shows each node of the key space, then those of the auth store, of which only the values count.
+/// Passes each node of the key space to the callback, then the nodes of the auth store, of which only the values count.
 fn each<'m>(
     tree: &mut Tree<'m>,
     hasher: &DefaultHashBuilder,
@@ -99,7 +99,7 @@ fn each<'m>(
     for (namespace, whole) in [(&b"/1"[..], true), (b"/2", false)] {
         let Ok(root) = tree.lookup(namespace) else { continue };
         let tree = &*tree;
-        // Hashes of the directories that the walk is inside of, and of the node.
+        // Hashes of the directories that contain the walk's position, and of the node.
         let mut places = vec![hasher.hash_one(namespace)];
         let mut visited = 0;
         tree.walk(root, &mut |visit| {

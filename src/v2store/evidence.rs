@@ -1,8 +1,8 @@
-//! What a source proves about the version of the server that started last on it, and on which of its entries versions differ
-//! (FORMATS 6, appendix E).
+//! The evidence in a source about the version of the server that started last, and the entries on which versions differ
+//! (docs/formats.md 6.11).
 //!
-//! One pass over the entries before they are replayed. Every bound here is checked against etcd's source and the corpus of real
-//! directories. Knows requests and files; how bounds combine is `dialect`'s matter.
+//! One pass over the entries before the replay. Every bound here is checked against the source code of etcd and against
+//! the corpus of real directories. Knows requests and files. Must not know how bounds combine, which `dialect` knows.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,31 @@ use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
 use crate::v2store::membership;
 use crate::v2store::path;
-use crate::v2store::replay::{BackendProof, Ground};
+use crate::v2store::replay::{BackendProof, ReplayInput};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 
-/// What was found.
+/// The result of the pass.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Bounds of the version.
+    /// The bounds of the version.
     pub(super) evidence: Evidence,
-    /// Rules that matter for an entry of the log.
+    /// The rules that make a difference for an entry of the log.
     pub(super) exercised: Rules,
-    /// The members that the v3 backend holds, where the server that started last has changed a learner in it.
+    /// The members in the v3 backend, if the server that started last changed a learner in it.
     pub(super) members: Option<(u64, RaftIndex)>,
 }
 
-/// Looks at the source's files and at all entries above `start`; those above `up_to` are evidence, and are not replayed.
+/// Examines the files of the source and all entries above `start`. Entries above `up_to` are evidence, but are not
+/// replayed.
 ///
 /// # Errors
-/// An entry's bytes changed since they were read; an interruption.
-pub(super) fn gather(ground: &Ground<'_, '_>) -> Result<Found> {
-    let Ground { opened, table, backend, options, .. } = *ground;
-    let mut scan = Scan::new(opened, &mut Tree::new(table), ground.up_to());
-    let mut last = opened.choice.index();
-    for located in &ground.committed {
+/// The bytes of an entry changed since the first read; an interruption.
+pub(super) fn gather(input: &ReplayInput<'_, '_>) -> Result<Found> {
+    let ReplayInput { opened, table, backend, options, .. } = *input;
+    let mut scan = Scan::new(opened, &mut Tree::new(table), input.up_to());
+    let mut last = opened.start.index();
+    for located in &input.committed {
         options.interrupt.ask()?;
         if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
             scan.entry(&wal.entry(&located.entry)?);
@@ -58,7 +59,7 @@ pub(super) fn gather(ground: &Ground<'_, '_>) -> Result<Found> {
     Ok(scan.finish(opened, table, backend))
 }
 
-/// A cluster version, and where it was set.
+/// A cluster version, and the entry that set it.
 type Set = (Version, RaftIndex);
 
 /// The state of the pass.
@@ -69,16 +70,16 @@ struct Scan {
     members: BTreeSet<MemberId>,
     removed: bool,
     learners: bool,
-    /// The last update of a member while there was a learner.
+    /// The last update of a member while a learner existed.
     learner_updated: Option<RaftIndex>,
     cluster_version: Option<Set>,
     lowered: Option<RaftIndex>,
     started: Option<RaftIndex>,
     /// The last change of the members.
     changed: RaftIndex,
-    /// The last entry without data: a leader's first.
+    /// The last entry without data: the first entry of a leader.
     elected: Option<RaftIndex>,
-    /// The last request that is not one of a server's own at its start.
+    /// The last request that is not one that a server makes at its start.
     served: Option<RaftIndex>,
     refresh: Option<RaftIndex>,
     v3_request: Option<(u32, RaftIndex)>,
@@ -87,11 +88,11 @@ struct Scan {
 
 impl Scan {
     fn new(opened: &Opened, tree: &mut Tree<'_>, up_to: RaftIndex) -> Scan {
-        let start = opened.choice.index();
+        let start = opened.start.index();
         let ids = opened.members.iter().filter_map(Member::id);
         let version = membership::cluster_version(tree).and_then(|text| Version::parse(text.as_bytes()));
         let removed = tree.lookup(b"/0/removed_members").is_ok_and(|dir| tree.has_children(dir));
-        let learners = opened.choice.snapshot.as_ref().is_some_and(|s| !s.conf_state.learners.is_empty());
+        let learners = opened.start.snapshot.as_ref().is_some_and(|s| !s.conf_state.learners.is_empty());
         Scan {
             up_to,
             own_attributes: ids.map(|id| membership::attributes_path(id).into_bytes()).collect(),
@@ -111,7 +112,7 @@ impl Scan {
         }
     }
 
-    /// What cannot be read is an error of the replay.
+    /// Examines an entry. The replay reports an unreadable one.
     fn entry(&mut self, entry: &Entry<'_>) {
         match entry.kind {
             EntryKind::Normal => {}
@@ -206,7 +207,7 @@ impl Scan {
         self.exercise(Rules::FIXED_DIRECTORIES, index, update && request.val.is_empty());
     }
 
-    /// A member's attributes, or a key that looks like them.
+    /// Examines a write of member attributes, or of a key with such a path.
     fn attributes(&mut self, request: &Request<'_>, index: RaftIndex) {
         if self.own_attributes.contains(request.path) {
             self.started = Some(index);
@@ -222,11 +223,11 @@ impl Scan {
     fn finish(mut self, opened: &Opened, table: &Table<'_>, backend: Option<BackendProof>) -> Found {
         let mut evidence = Evidence { started: self.started, lowered: self.lowered, ..Evidence::default() };
         let backup = self.is_backup(opened);
-        let start = opened.choice.index();
+        let start = opened.start.index();
         let sole =
             !backup && self.members.len() == 1 && self.elected.map_or(self.changed == start, |at| at > self.changed);
         if sole {
-            // Its server was elected before it published its attributes.
+            // The server was elected before it published its attributes.
             evidence.started = self.started.min(self.elected);
         }
         self.cluster(&mut evidence, backup, sole);
@@ -239,7 +240,7 @@ impl Scan {
             if let Some(proof) = backend {
                 self.backend(&mut evidence, opened, proof);
             }
-            if opened.start().is_some_and(|member| member.layout == Some(Layout::Member)) {
+            if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Member)) {
                 let proof = "the directory has the folder `member`, which 2.0.2 is the first to make";
                 evidence.add(Limit::AtLeast(Version::new(2, 0, 2)), Place::End, proof, Some(opened.path().to_owned()));
             }
@@ -248,18 +249,20 @@ impl Scan {
         Found { evidence, exercised: std::mem::take(&mut self.exercised), members }
     }
 
-    /// The members in the backend, as the server left them that started last: all changes are in it, and the last update of a
-    /// learner is that server's. An earlier server's changes stay in it as that one made them.
+    /// Returns the members in the backend, if the server that started last left them. That needs all changes of members
+    /// in the backend, and the last update of a learner by that server. Changes of an earlier server follow the rules
+    /// of that server.
     fn members_in(&self, proof: BackendProof) -> Option<(u64, RaftIndex)> {
         let updated = self.learner_updated.filter(|at| self.started.is_none_or(|started| started < *at))?;
         let whole = proof.marked && self.changed <= proof.index;
         proof.members.filter(|_| whole).map(|members| (members, updated))
     }
 
-    /// Made by `etcdctl backup`: the records stand in its order, and the id is no member's (FORMATS 1.4).
+    /// Returns whether `etcdctl backup` wrote the source: the records have its order, and the node id is not that of a
+    /// member (docs/formats.md 1.4).
     fn is_backup(&self, opened: &Opened) -> bool {
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
-        in_order && opened.start().and_then(Member::id).is_some_and(|id| !self.members.contains(&id))
+        in_order && opened.start_member().and_then(Member::id).is_some_and(|id| !self.members.contains(&id))
     }
 
     fn cluster(&self, evidence: &mut Evidence, backup: bool, sole: bool) {
@@ -303,8 +306,8 @@ impl Scan {
         }
     }
 
-    /// A server of 3.5 writes `meta/term` with every commit of its backend; 3.4.31 and later remove it where they take over, and
-    /// earlier ones leave it as it is.
+    /// Examines the backend. A 3.5 server writes `meta/term` with every commit of its backend. 3.4.31 and later remove
+    /// it when they take over; earlier servers leave it unchanged.
     fn backend(&self, evidence: &mut Evidence, opened: &Opened, proof: BackendProof) {
         const V3_5: Version = Version::new(3, 5, 0);
         let member = opened.members.get(proof.member);
@@ -333,7 +336,7 @@ impl Scan {
 /// What every leader since 2.1 does.
 const SETS: &str = "a leader of 2.1 or later sets one as soon as it is elected";
 
-/// What the form of a log's records says.
+/// Examines the form of the log's records.
 fn marks(evidence: &mut Evidence, wal: &Wal, backup: bool) {
     const V2_1: Version = Version::new(2, 1, 0);
     const V3_0: Version = Version::new(3, 0, 0);
@@ -360,7 +363,7 @@ fn marks(evidence: &mut Evidence, wal: &Wal, backup: bool) {
         };
         add(limit, at, proof, None);
     }
-    // `etcdctl backup` writes all entries first in any version.
+    // `etcdctl backup` writes all entries first, in every version.
     if let Some(at) = marks.state_after_entry.filter(|_| !backup) {
         add(Limit::AtLeast(V2_1), at, "a hard state after the entries of its term, which 2.0 writes before them", None);
     }
@@ -375,11 +378,11 @@ fn marks(evidence: &mut Evidence, wal: &Wal, backup: bool) {
     }
 }
 
-/// What the form of the start snapshot says.
+/// Examines the form of the start snapshot.
 fn snapshot(evidence: &mut Evidence, opened: &Opened, table: &Table<'_>) {
-    /// The root node's fields fit in; keys and values follow.
+    /// The fields of the root node fit; keys and values follow.
     const ROOT: usize = 256;
-    let Some(snapshot) = &opened.choice.snapshot else { return };
+    let Some(snapshot) = &opened.start.snapshot else { return };
     let (json, at) = (snapshot.json(), Place::At(snapshot.index));
     let file = |path: &Path| Some(path.to_owned());
     if memchr::memmem::find(json.get(..ROOT).unwrap_or(json), br#""ACL":""#).is_some() {

@@ -1,8 +1,8 @@
-//! The snapshot's JSON into the flat table, in one iterative pass (FORMATS 3.1, 3.3).
+//! Reader of the snapshot's JSON into the flat table, in one iterative pass (docs/formats.md 3.1, 3.3).
 //!
-//! Fields may stand in any order and unknown ones are passed over, as Go's decoder has it. What the decoder would merge or
-//! guess (a field twice, a path that contradicts its place) is an error here: such a document is not from etcd. Nothing
-//! recurses; what a document can make this keep is bounded by its own size.
+//! Fields can have any order, and unknown ones are skipped, as in Go's decoder. Where that decoder would merge or guess
+//! (a duplicate field, a path that contradicts its position), this reader fails: such a document is not from etcd.
+//! Nothing recurses, and the size of the document bounds the memory.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,22 +17,22 @@ use crate::time;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
 
-/// Go's zero time, which says "no TTL".
+/// Go's zero time, which means "no TTL".
 const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
 const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// Reads a v2 store.
 ///
 /// # Errors
-/// [`Reason::Damaged`] with an offset from the document's first byte, if it is not a whole v2 store.
+/// [`Reason::Damaged`] with an offset from the first byte of the document, if it is not a complete v2 store.
 pub fn read(document: &[u8]) -> Result<Table<'_>> {
     read_watched(document, Interrupt::default())
 }
 
-/// As [`read`], until it is interrupted.
+/// Reads a v2 store like [`read`], until an interruption.
 ///
 /// # Errors
-/// As [`read`], and the interruption.
+/// As [`read`]; the interruption.
 pub fn read_watched<'m>(document: &'m [u8], interrupt: Interrupt<'_>) -> Result<Table<'m>> {
     let mut scanner = Scanner::new(document, interrupt)?;
     scanner.store()?;
@@ -42,7 +42,7 @@ pub fn read_watched<'m>(document: &'m [u8], interrupt: Interrupt<'_>) -> Result<
     Ok(table)
 }
 
-/// The document with a zero in place of every value that is passed over: what is left is all that [`read`] looks at.
+/// Replaces every skipped value in the document by a zero. The result has all data that [`read`] examines.
 #[doc(hidden)]
 pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
     let mut scanner = Scanner::new(document, Interrupt::default())?;
@@ -57,10 +57,10 @@ pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Bytes that are read between two questions whether to go on: the densest of them take a few milliseconds.
+/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
 const ASK_BYTES: usize = 1 << 20;
 
-/// Whether the document is UTF-8, in parts of about that many bytes.
+/// Returns whether the document is UTF-8; tests parts of about `part` bytes.
 fn is_utf8(document: &[u8], part: usize, interrupt: Interrupt<'_>) -> Result<bool> {
     let mut rest = document;
     while !rest.is_empty() {
@@ -80,18 +80,18 @@ fn is_utf8(document: &[u8], part: usize, interrupt: Interrupt<'_>) -> Result<boo
 struct Scanner<'m, 'i> {
     lexer: Lexer<'m, 'i>,
     table: Table<'m>,
-    /// Nodes whose object is not closed yet, outermost first.
+    /// Nodes with an open object, outermost first.
     open: Vec<Open>,
 }
 
-/// A node being read.
+/// A node in progress.
 struct Open {
     id: u32,
-    /// Its name: the key it stands under. The root has none.
+    /// Its name: the key of its object. The root has none.
     name: Text,
     name_escaped: bool,
     seen: u8,
-    /// Whether the scan is inside its `Children` object.
+    /// Whether the reader is in its `Children` object.
     in_children: bool,
 }
 
@@ -143,7 +143,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         if root { Ok(()) } else { Err(bad(0, "expected a v2 store, found an object without `Root`")) }
     }
 
-    /// The whole tree. `self.open` stands in for the call stack.
+    /// Reads the whole tree. `self.open` replaces the call stack.
     fn tree(&mut self) -> Result<()> {
         self.begin_node(Key::default())?;
         let mut first = true;
@@ -166,7 +166,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         let offset = self.lexer.offset();
         self.lexer.ask()?;
         self.lexer.expect(b'{', "a node, which is a JSON object")?;
-        // The root and its namespaces are no components of a key.
+        // The root and its namespaces are not components of a key.
         if self.open.len() > limits::MAX_PATH_COMPONENTS {
             return Err(bad(offset, format!("expected at most {} path components", limits::MAX_PATH_COMPONENTS)));
         }
@@ -177,7 +177,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         Ok(())
     }
 
-    /// One field of the innermost node. Returns whether a new object was entered.
+    /// Reads one field of the innermost node. Returns whether it opened a new object.
     fn field(&mut self, key: &Key) -> Result<bool> {
         let field = match self.lexer.raw(&key.text) {
             b"Path" => Open::PATH,
@@ -258,8 +258,8 @@ impl<'m, 'i> Scanner<'m, 'i> {
         if name.is_empty() || memchr::memchr(b'/', name).is_some() {
             return Err(bad(open.name.offset, "expected the name of a node, found an empty one or a path"));
         }
-        // Both were escaped alike, so the bytes of the document can be compared. Where they differ they may still say the
-        // same.
+        // Both have the same escapes, so the bytes of the document can be compared. Different bytes can still decode to
+        // the same text.
         if path.strip_suffix(name).is_some_and(|parent| parent.ends_with(b"/")) {
             return Ok(());
         }
@@ -272,7 +272,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
     }
 }
 
-/// A field that is none of those known. Go would take one that is spelled with escapes or in another case for the same.
+/// Handles an unknown field. Go would accept a known name with escapes or in another case.
 fn unknown(key: &Key, raw: &[u8], known: &[&str]) -> Result<()> {
     if key.escaped || known.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(raw)) {
         return Err(bad(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
@@ -284,7 +284,7 @@ fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
 }
 
-/// Every path must be its parent's path and one name more: what is displayed and what is looked up are the same.
+/// Checks that every path is the path of its parent and one more name. So display and lookup use the same path.
 fn check_paths(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut parents: Vec<(u32, NodeId)> = Vec::new();
     for (id, node) in table.nodes.iter().enumerate() {
@@ -322,8 +322,8 @@ fn directly_below(path: &[u8], parent: &[u8], name_len: u32) -> bool {
         && path.get(parent.len()) == Some(&b'/')
 }
 
-/// Of siblings with the same name only the last counts, with its whole subtree (FORMATS 3.1). Go sorts siblings, so names
-/// that ascend throughout cannot repeat, and only directories where they do not need a closer look.
+/// Drops duplicate siblings: of siblings with one name only the last counts, with its subtree (docs/formats.md 3.1). Go
+/// sorts siblings, so names in ascending order cannot repeat. Only directories with another order need a second pass.
 fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut dead: Vec<(u32, u32)> = Vec::new();
     for id in 0..table.nodes.len() {
@@ -343,10 +343,10 @@ fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()
     Ok(())
 }
 
-/// Nodes that are kept of what is shadowed; of more, only the number of siblings is.
+/// Maximum number of stored shadowed nodes; further siblings are only counted.
 const MAX_SHADOWED: usize = 10_000;
 
-/// The nodes of these subtrees, each once. `dead` is sorted by its first nodes; ranges may lie within one another.
+/// Returns the nodes of these subtrees, each once. `dead` is sorted by its first nodes; ranges can be nested.
 fn shadowed(table: &Table<'_>, dead: &[(u32, u32)]) -> Vec<Shadowed> {
     let mut found = Vec::new();
     let mut done = 0;
@@ -394,16 +394,16 @@ fn find_duplicates(table: &Table<'_>, dir: NodeId, dead: &mut Vec<(u32, u32)>, i
     Ok(())
 }
 
-/// Takes whole subtrees out of the table, in place. `dead` is sorted by its first nodes; ranges may lie within one another.
+/// Removes whole subtrees from the table, in place. `dead` is sorted by its first nodes; ranges can be nested.
 fn remove(table: &mut Table<'_>, mut dead: Vec<(u32, u32)>) {
-    // Those that lie within another are gone with it.
+    // A nested range disappears with the outer one.
     let mut until = 0;
     dead.retain(|(start, end)| {
         let outermost = *start >= until;
         until = until.max(*end);
         outermost
     });
-    // How many nodes are gone up to the end of each range.
+    // Number of removed nodes up to the end of each range.
     let gone: Vec<u32> = dead
         .iter()
         .scan(0, |gone, (start, end)| {
@@ -411,7 +411,8 @@ fn remove(table: &mut Table<'_>, mut dead: Vec<(u32, u32)>) {
             Some(*gone)
         })
         .collect();
-    // A node that is kept ends at a range's start, at its end or outside of all: ranges are whole subtrees.
+    // A remaining node ends at the start of a range, at its end, or outside of all ranges, because ranges are whole
+    // subtrees.
     let gone_before = |id: u32| {
         let ended = dead.partition_point(|(_, end)| *end <= id);
         ended.checked_sub(1).and_then(|last| gone.get(last)).copied().unwrap_or(0)
@@ -428,7 +429,7 @@ fn remove(table: &mut Table<'_>, mut dead: Vec<(u32, u32)>) {
     });
 }
 
-/// A string, and what its scan found.
+/// A string, with the result of its scan.
 #[derive(Debug, Clone, Copy, Default)]
 struct Key {
     text: Text,
@@ -436,20 +437,20 @@ struct Key {
     replaced: bool,
 }
 
-/// Tokens of a JSON document.
+/// The tokens of a JSON document.
 struct Lexer<'m, 'i> {
     document: &'m [u8],
     at: usize,
     valid_utf8: bool,
-    /// Where the values stand that were passed over, if anyone asks.
+    /// Positions of the skipped values, if the caller wants them.
     skipped: Option<Vec<Range<usize>>>,
     interrupt: Interrupt<'i>,
-    /// Where the interrupt was asked last.
+    /// Position of the last test for an interruption.
     asked_at: usize,
 }
 
 impl<'m> Lexer<'m, '_> {
-    /// Asks whether to go on, once in a while.
+    /// Tests for an interruption from time to time.
     fn ask(&mut self) -> Result<()> {
         if self.at - self.asked_at < ASK_BYTES {
             return Ok(());
@@ -470,7 +471,7 @@ impl<'m> Lexer<'m, '_> {
         raw(self.document, text)
     }
 
-    /// The next byte that is no white space, not taken yet.
+    /// Returns the next byte that is not white space, without consuming it.
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.document.get(self.at) {
@@ -496,12 +497,12 @@ impl<'m> Lexer<'m, '_> {
         bad(self.offset(), format!("expected {what}, found {found}"))
     }
 
-    /// The next key of an object and its colon, or `None` at the object's end.
+    /// Reads the next key of an object and its colon. Returns `None` at the end of the object.
     fn next_key(&mut self, first: &mut bool) -> Result<Option<Key>> {
         match self.peek() {
             Some(b'}') => {
                 self.at += 1;
-                // What follows in the object around it comes behind a value.
+                // In the object around it, the next key follows a value.
                 *first = false;
                 return Ok(None);
             }
@@ -529,7 +530,7 @@ impl<'m> Lexer<'m, '_> {
         Ok(Key { text, escaped: scanned.escaped, replaced: scanned.replaced > 0 })
     }
 
-    /// An unsigned number, exactly.
+    /// Reads an unsigned number exactly.
     fn number(&mut self) -> Result<u64> {
         self.peek();
         let digits = self.rest().iter().take_while(|b| b.is_ascii_digit()).count();
@@ -546,7 +547,7 @@ impl<'m> Lexer<'m, '_> {
         }
     }
 
-    /// An expiry time; `None` for Go's zero time.
+    /// Reads an expiry time; `None` for Go's zero time.
     fn time(&mut self) -> Result<Option<Timestamp>> {
         let string = self.string()?;
         let raw = self.raw(&string.text);
@@ -554,13 +555,13 @@ impl<'m> Lexer<'m, '_> {
             return Ok(None);
         }
         let parsed = std::str::from_utf8(raw).ok().and_then(time::instant);
-        // The zero time is an instant: another offset or a fraction of zeros does not change it.
+        // The zero time is an instant: another time zone or a fraction of zeros does not change it.
         parsed
             .map(|at| (at != GO_ZERO_TIME).then_some(at))
             .ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
     }
 
-    /// Takes `null` if it stands here.
+    /// Consumes `null` if it is next.
     fn null(&mut self) -> Result<bool> {
         if self.peek() != Some(b'n') {
             return Ok(false);
@@ -572,11 +573,11 @@ impl<'m> Lexer<'m, '_> {
         Err(self.expected("null"))
     }
 
-    /// Passes over one value of any kind.
+    /// Skips one value of any kind.
     fn skip(&mut self) -> Result<()> {
         self.peek();
         let start = self.offset();
-        // One bit a level: whether it is an object.
+        // One bit for each level: whether it is an object.
         let mut levels: Vec<bool> = Vec::new();
         loop {
             self.ask()?;

@@ -1,7 +1,8 @@
-//! What configuration changes and member writes do to the store, and who votes in the end (FORMATS 6.8, 6.9).
+//! Effects of configuration changes and member writes on the store, and the voters at the end (docs/formats.md 6.8,
+//! 6.9).
 //!
-//! Member nodes are ordinary store content under `/0`, and each change costs indexes: they must be replayed for the user's
-//! indexes to come out right.
+//! Member nodes are ordinary store content below `/0`, and each change takes indexes. They must be replayed for correct
+//! indexes of user keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
@@ -17,12 +18,12 @@ use crate::source::snap::ConfState;
 use crate::v2store::dialect::Rules;
 use crate::v2store::tree::{NewNode, NodeRef, Tree};
 
-/// The raft configuration: who votes, who only learns.
+/// The raft configuration: voters and learners.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Voters {
     /// Voting members.
     pub voters: BTreeSet<MemberId>,
-    /// Learners.
+    /// Learners, which do not vote.
     pub learners: BTreeSet<MemberId>,
 }
 
@@ -32,7 +33,7 @@ impl From<&ConfState> for Voters {
     }
 }
 
-/// A member as configuration changes carry it (FORMATS 5.2).
+/// A member as a configuration change encodes it (docs/formats.md 5.2).
 #[derive(Debug, Deserialize)]
 struct Member {
     #[serde(default)]
@@ -66,11 +67,11 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::resu
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Applies a configuration change to the store and to the voters. Returns whether it was accepted; a rejected one changes
-/// nothing, and neither does raft then.
+/// Applies a configuration change to the store and to the voters. Returns whether it was accepted. A rejected change
+/// has no effect, in raft neither.
 ///
 /// # Errors
-/// [`Reason::Damaged`] if the member in it cannot be read.
+/// [`Reason::Damaged`] if its member cannot be read.
 pub fn apply_conf_change(
     tree: &mut Tree<'_>,
     members: &mut Members,
@@ -103,7 +104,7 @@ pub fn apply_conf_change(
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };
     match (change.kind, known) {
         (ConfChangeKind::UpdateNode, Some(old)) if !taken => {
-            // Before, the change stands for all attributes, and it does not say that the member is a learner.
+            // Before that rule, the change replaces all attributes, and it does not say that the member is a learner.
             let is_learner = if rules.has(Rules::LASTING_LEARNERS) { old.is_learner } else { member.is_learner };
             update_raft_attributes(tree, id, &attributes(is_learner));
         }
@@ -131,13 +132,13 @@ pub fn apply_conf_change(
     Ok(true)
 }
 
-/// The members of a store by peer URL, so that a change reads the members that it is about and no others.
+/// The members of a store by peer URL. A change reads only the members that it concerns.
 ///
-/// Each one is compared with the store before it counts, so nobody has to say what a request or a TTL removed. What a
-/// request wrote must be said: see [`Members::written`].
+/// Each member is compared with the store before it counts, so removals by a request or a TTL need no notification.
+/// Writes by a request do: see [`Members::written`].
 #[derive(Debug, Default)]
 pub struct Members {
-    /// Whether the store was read. It is, when the first change comes.
+    /// Whether the store was read, which the first change does.
     is_read: bool,
     known: HashMap<MemberId, Known>,
     /// Hashes of peer URLs, with the member of each.
@@ -146,12 +147,12 @@ pub struct Members {
     hasher: DefaultHashBuilder,
 }
 
-/// What is known of the raft attributes of a member.
+/// The known raft attributes of a member.
 #[derive(Debug)]
 struct Known {
-    /// The node that was read, and its modified index then: no two values have both in common.
+    /// The node that was read, with its modified index at that time: the pair is unique to a value.
     node: (NodeRef, V2Index),
-    /// `None` if they are no raft attributes.
+    /// `None` if the value has no raft attributes.
     member: Option<KnownMember>,
     /// Hashes of its peer URLs.
     urls: Box<[u64]>,
@@ -163,7 +164,7 @@ struct KnownMember {
 }
 
 impl Members {
-    /// Takes notice of a request that succeeded at this clean path.
+    /// Records a successful request at this clean path.
     pub fn written(&mut self, tree: &mut Tree<'_>, path: &[u8]) {
         if !self.is_read {
             return;
@@ -174,7 +175,7 @@ impl Members {
         }
     }
 
-    /// Whether the store lists this member.
+    /// Returns whether the store lists this member.
     pub fn contain(&mut self, tree: &mut Tree<'_>, id: MemberId) -> bool {
         self.get(tree, id).is_some()
     }
@@ -192,7 +193,7 @@ impl Members {
         }
     }
 
-    /// The member as the store has it now.
+    /// Returns the member as the store has it now.
     fn get(&mut self, tree: &mut Tree<'_>, id: MemberId) -> Option<KnownMember> {
         let node = tree.lookup(raft_attributes_path(id).as_bytes()).ok();
         let node = node.map(|node| (node, tree.modified(node)));
@@ -220,7 +221,7 @@ impl Members {
         member
     }
 
-    /// Whether a member other than this one has one of these peer URLs.
+    /// Returns whether another member has one of these peer URLs.
     fn have_url_of<'u>(
         &mut self,
         tree: &mut Tree<'_>,
@@ -256,7 +257,8 @@ impl Members {
     }
 }
 
-/// Members in the store with what is known of them; a child without raft attributes is not one (FORMATS 3.4).
+/// Returns the members in the store with their raft attributes. A child without them is not a member (docs/formats.md
+/// 3.4).
 fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
     let Ok(dir) = tree.lookup(b"/0/members") else { return Vec::new() };
     let mut members = Vec::new();
@@ -269,27 +271,27 @@ fn members(tree: &mut Tree<'_>) -> Vec<(MemberId, RaftAttributes)> {
     members
 }
 
-/// The raft attributes of a member that the store lists.
+/// Returns the raft attributes of a member that the store lists.
 fn raft_attributes(tree: &mut Tree<'_>, id: MemberId) -> Option<RaftAttributes> {
     let node = tree.lookup(raft_attributes_path(id).as_bytes()).ok()?;
     serde_json::from_slice(&tree.value(node)).ok()
 }
 
-/// Ids of the members that the store lists.
+/// Returns the ids of the members that the store lists.
 pub fn member_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
     members(tree).into_iter().map(|(id, _)| id).collect()
 }
 
-/// A number for which members there are, and which of them are learners.
+/// Returns a hash of the members and of which of them are learners.
 pub fn fingerprint(members: impl IntoIterator<Item = (MemberId, bool)>) -> u64 {
     let members: BTreeMap<MemberId, bool> = members.into_iter().collect();
-    // Not seeded: the number is the same wherever it is made.
+    // Without a seed: the hash is the same in every process.
     let mut hasher = DefaultHasher::new();
     members.hash(&mut hasher);
     hasher.finish()
 }
 
-/// The number of the members that the store lists.
+/// Returns the hash of the members that the store lists.
 pub(super) fn fingerprint_of(tree: &mut Tree<'_>) -> u64 {
     fingerprint(members(tree).into_iter().map(|(id, attributes)| (id, attributes.is_learner)))
 }
@@ -297,17 +299,17 @@ pub(super) fn fingerprint_of(tree: &mut Tree<'_>) -> u64 {
 /// A member as the store describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberFacts {
-    /// Its id.
+    /// Its member id.
     pub id: MemberId,
     /// Its name; empty until it has started once.
     pub name: String,
-    /// Where its peers reach it.
+    /// The URLs for other members.
     pub peer_urls: Vec<String>,
-    /// Where clients reach it.
+    /// The URLs for clients.
     pub client_urls: Vec<String>,
 }
 
-/// The members that the store lists, by id.
+/// Returns the members that the store lists, by id.
 pub fn list(tree: &mut Tree<'_>) -> Vec<MemberFacts> {
     let members = members(tree);
     members
@@ -324,12 +326,12 @@ pub fn list(tree: &mut Tree<'_>) -> Vec<MemberFacts> {
         .collect()
 }
 
-/// Whether the store says that this member was removed from the cluster.
+/// Returns whether the store says that this member was removed from the cluster.
 pub fn was_removed(tree: &mut Tree<'_>, id: MemberId) -> bool {
     tree.lookup(removed_path(id).as_bytes()).is_ok()
 }
 
-/// The cluster's version as the store has it: `MAJOR.MINOR.PATCH` (2.1 and later).
+/// Returns the cluster version in the store: `MAJOR.MINOR.PATCH` (2.1 and later).
 pub fn cluster_version(tree: &mut Tree<'_>) -> Option<String> {
     let node = tree.lookup(b"/0/version").ok()?;
     String::from_utf8(tree.value(node).into_owned()).ok()
@@ -340,7 +342,7 @@ fn published_attributes(tree: &mut Tree<'_>, id: MemberId) -> Option<Attributes>
     serde_json::from_slice(&tree.value(node)).ok()
 }
 
-/// Hex digits as Go's `ParseUint(s, 16, 64)` takes them.
+/// Parses hexadecimal digits like Go's `ParseUint(s, 16, 64)`.
 pub(crate) fn parse_id(name: &[u8]) -> Option<MemberId> {
     let text = std::str::from_utf8(name).ok()?;
     if text.starts_with('+') {
@@ -366,7 +368,7 @@ fn create_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAt
     put(tree, &raft_attributes_path(id), json);
 }
 
-/// Unlike a write, an update keeps the created index (FORMATS 6.9).
+/// Updates raft attributes. Unlike a write, this retains the created index (docs/formats.md 6.9).
 fn update_raft_attributes(tree: &mut Tree<'_>, id: MemberId, attributes: &RaftAttributes) {
     let json = serde_json::to_vec(attributes).unwrap_or_default();
     tree.current_index.0 += 1;
@@ -380,7 +382,7 @@ fn remove_member(tree: &mut Tree<'_>, id: MemberId) {
     put(tree, &removed_path(id), Vec::new());
 }
 
-/// One write of the server's own, which takes one index.
+/// Applies one write of the server itself, which takes one index.
 pub(crate) fn put(tree: &mut Tree<'_>, path: &str, value: Vec<u8>) {
     let index = V2Index(tree.current_index.0 + 1);
     let node = NewNode { index, expiry: None, value: Some(value.into()) };
@@ -395,7 +397,7 @@ mod tests {
     use crate::v2store::dialect::Version;
     use crate::v2store::table::Table;
 
-    /// Value, created and modified index of the member's raft attributes, after each change that was accepted.
+    /// Returns value, created and modified index of the member's raft attributes after each accepted change.
     fn attributes_after(changes: &[(ConfChangeKind, &str)]) -> Vec<(String, u64, u64)> {
         let table = Table::empty();
         let (mut tree, mut voters, mut members) = (Tree::new(&table), Voters::default(), Members::default());
@@ -420,7 +422,7 @@ mod tests {
         assert_eq!(found, expected.map(|(value, created, modified)| (value.to_string(), created, modified)));
     }
 
-    /// FORMATS appendix E 4: what becomes of a learner whose peer URLs are updated, of its promotion, and of a second learner.
+    /// docs/formats.md 6.9: an update of the peer URLs of a learner, its promotion, and a second learner.
     #[test]
     fn an_update_of_a_learner_keeps_it_one_from_3_5_31_on() {
         let changes = [

@@ -1,7 +1,7 @@
-//! The v2 tree: read from a snapshot's JSON into a flat table, changed by the log in a small overlay, with the exact
-//! effects that etcd's own store has (FORMATS 3 and 6).
+//! The v2 tree: read from the JSON of a snapshot into a flat table, then changed by the log in a small overlay. Effects
+//! equal those of etcd's own store (docs/formats.md 3 and 6).
 //!
-//! Knows nothing of files, and nothing of v3.
+//! Must not know files or v3.
 
 pub mod apply;
 mod choose_rules;

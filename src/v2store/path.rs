@@ -1,8 +1,9 @@
-//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (FORMATS 6, 6.7). Paths are bytes, not text.
+//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (docs/formats.md 6, 6.7). Paths are bytes, not
+//! text.
 
 use std::borrow::Cow;
 
-/// What `path.Clean("/" + path)` gives in Go: rooted, without empty, `.` and `..` components.
+/// Returns the result of Go's `path.Clean("/" + path)`: rooted, without empty, `.` and `..` components.
 pub fn clean(path: &[u8]) -> Cow<'_, [u8]> {
     if is_clean(path) {
         return Cow::Borrowed(path);
@@ -34,24 +35,24 @@ fn is_clean(path: &[u8]) -> bool {
     rest.split(|b| *b == b'/').all(|component| !matches!(component, b"" | b"." | b".."))
 }
 
-/// The components of a clean path; none for the root.
+/// Returns the components of a clean path; none for the root.
 pub fn components(clean: &[u8]) -> impl Iterator<Item = &[u8]> {
     clean.split(|b| *b == b'/').filter(|component| !component.is_empty())
 }
 
-/// The directory and the name of a clean path other than the root.
+/// Returns the directory and the name of a clean path other than the root.
 pub fn split(clean: &[u8]) -> (&[u8], &[u8]) {
     let at = memchr::memrchr(b'/', clean).unwrap_or(0);
     let (dir, name) = clean.split_at_checked(at).unwrap_or_default();
     (if dir.is_empty() { b"/" } else { dir }, name.get(1..).unwrap_or_default())
 }
 
-/// Whether some component starts with `_`: etcd leaves such nodes out of listings, and a migration must not.
+/// Returns whether a component starts with `_`. etcd hides such nodes from listings; a migration must convert them.
 pub fn is_hidden(path: &[u8]) -> bool {
     memchr::memmem::find(path, b"/_").is_some()
 }
 
-/// A client key: the store path without its namespace `/1`.
+/// Returns the client key: the store path without its namespace `/1`.
 pub fn user_key(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/1").unwrap_or_default()
 }

@@ -1,18 +1,19 @@
-//! From an opened source to the tree it holds: by whose rules its log is replayed, and the replay.
+//! The way from an open source to its tree: the selection of the rules, and the replay.
 //!
-//! What counts as committed is for `replay` to decide, and by whose rules for `choose_rules`.
+//! Must not know which entries are committed, which `replay` decides, or how rules are selected, which `choose_rules`
+//! decides.
 
 use crate::error::Result;
 use crate::source::open::Opened;
 use crate::v2store::choose_rules;
-use crate::v2store::replay::{BackendProof, Ground, Observe, Recovered, ReplayOptions};
+use crate::v2store::replay::{BackendProof, Observe, Recovered, ReplayInput, ReplayOptions};
 use crate::v2store::table::Table;
 
-/// Replays the log onto the snapshot's store. `backend` is what a v3 backend in the source proves.
+/// Replays the log onto the store of the snapshot. `backend` is the proof of a v3 backend in the source.
 ///
 /// # Errors
-/// [`Reason::Damaged`] or [`Reason::Gap`] with segment and offset; [`Reason::CommitBeyondLog`] if the backend is ahead of
-/// the log; [`Reason::TailPresent`] and [`Reason::IndexNotReached`] as the options have it.
+/// [`Reason::Damaged`] or [`Reason::Gap`] with segment and offset; [`Reason::CommitBeyondLog`] if the backend is ahead
+/// of the log; [`Reason::TailPresent`] and [`Reason::IndexNotReached`] depending on the options.
 pub fn recover<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
@@ -22,10 +23,10 @@ pub fn recover<'m>(
     recover_observed(opened, table, backend, options, &mut |_| Ok(()))
 }
 
-/// As [`recover`]; each entry is shown once it is applied.
+/// Replays the log like [`recover`], and passes each applied entry to `observe`.
 ///
 /// # Errors
-/// As [`recover`], and what `observe` returned.
+/// As [`recover`]; that of `observe`.
 pub fn recover_observed<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
@@ -33,18 +34,18 @@ pub fn recover_observed<'m>(
     options: &ReplayOptions<'_>,
     observe: Observe<'_>,
 ) -> Result<Recovered<'m>> {
-    let mut ground = Ground::new(opened, table, backend, *options)?;
-    let mut choice = choose_rules::choose(&ground)?;
-    let mut recovered = ground.replay(choice.rules, false, observe)?;
-    choose_rules::compare(&ground, &mut choice, &mut recovered)?;
+    let mut input = ReplayInput::new(opened, table, backend, *options)?;
+    let mut choice = choose_rules::choose(&input)?;
+    let mut recovered = input.replay(choice.rules, false, observe)?;
+    choose_rules::compare(&input, &mut choice, &mut recovered)?;
     recovered.versions = choice.versions;
-    recovered.not_found = ground.commit.not_found.take().or(recovered.not_found);
+    recovered.not_found = input.commit.not_found.take().or(recovered.not_found);
     Ok(recovered)
 }
 
-/// Whether more than one replay may be needed, by the rules of several versions. What a v3 backend proves is left out, so this may
-/// be true where one replay does.
+/// Returns whether the source may need more than one replay, with the rules of several versions. The proof of a v3
+/// backend is not used, so the result can be true when one replay is enough.
 pub fn may_compare(opened: &Opened, table: &Table<'_>, options: &ReplayOptions<'_>) -> bool {
-    let ground = Ground::new(opened, table, None, *options);
-    ground.and_then(|ground| choose_rules::may_compare(&ground)).unwrap_or(false)
+    let input = ReplayInput::new(opened, table, None, *options);
+    input.and_then(|input| choose_rules::may_compare(&input)).unwrap_or(false)
 }

@@ -1,6 +1,7 @@
-//! One replay: the snapshot's tree, then the log up to what is committed, by one version's rules (FORMATS 4.9, 6.4).
+//! One replay: the tree of the snapshot, then the log up to the effective commit, with the rules of one version
+//! (docs/formats.md 4.9, 6.4).
 //!
-//! Decides what counts as committed. Knows nothing of v3, but takes what a v3 backend proves.
+//! Decides which entries are committed. Must not know v3; the caller passes the proof of a v3 backend.
 use std::collections::BTreeSet;
 
 use crate::count::counted;
@@ -22,29 +23,29 @@ use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 use crate::v2store::versions::Versions;
 
-/// What proves that the last entry applied is committed.
+/// The proof that the last applied entry is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitBy {
     /// The hard state in the log.
     HardState,
-    /// The snapshot: it holds nothing else.
+    /// The snapshot, which contains committed state only.
     Snapshot,
-    /// The v3 backend applied it.
+    /// The v3 backend applied the entry.
     Backend,
-    /// The only voter elects itself and commits all it has.
+    /// The only voter elects itself and commits all its entries.
     OnlyVoter,
-    /// Nothing: the operator asked for all of the log.
+    /// None: the operator asked for the whole log.
     Asked,
     /// The hard state of another member.
     OtherMember,
-    /// A majority of the voters holds it (FORMATS 4.9 b).
+    /// A majority of the voters has the entry (docs/formats.md 4.9 b).
     Majority,
-    /// Every log that could win an election holds it (FORMATS 4.9 c).
+    /// Every log that could win an election has the entry (docs/formats.md 4.9 c).
     Election,
 }
 
 impl CommitBy {
-    /// A phrase for reports.
+    /// Returns the phrase for reports.
     pub fn phrase(self) -> &'static str {
         match self {
             CommitBy::HardState => "the log's hard state",
@@ -59,42 +60,42 @@ impl CommitBy {
     }
 }
 
-/// A recovered tree and how it came about.
+/// A recovered tree, and the way to it.
 #[derive(Debug)]
 pub struct Recovered<'m> {
-    /// The tree, the voters, and what the replay noticed.
+    /// The tree, the voters, and the observations of the replay.
     pub replay: Replay<'m>,
-    /// What proves the last applied entry.
+    /// The proof for the last applied entry.
     pub commit_by: CommitBy,
-    /// Entries above it, which were left out.
+    /// Later entries, which were left out.
     pub tail: Tail,
-    /// Entries applied on top of the snapshot.
+    /// Number of entries applied on top of the snapshot.
     pub applied_entries: u64,
-    /// True for what `etcdctl backup` made (FORMATS 1.4).
+    /// Whether `etcdctl backup` wrote the source (docs/formats.md 1.4).
     pub backup: bool,
-    /// What is proven to be committed and was not found, where that was to be salvaged.
+    /// With `--salvage`: the committed entries that are missing.
     pub not_found: Option<Error>,
-    /// How many of the applied entries were read from each member's log.
+    /// Number of applied entries from the log of each member.
     pub taken_from: Vec<u64>,
-    /// By which version's rules, and why.
+    /// The version whose rules were used, with the reasons.
     pub versions: Versions,
 }
 
-/// Sees each entry as it is applied; its error ends the replay.
+/// A callback for each applied entry; its error ends the replay.
 pub type Observe<'a> = &'a mut dyn FnMut(&Applied<'_>) -> Result<()>;
 
-/// What of the log is replayed, and how.
+/// Options of a replay.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplayOptions<'a> {
-    /// Entries after the commit index.
+    /// Which entries after the commit index to apply.
     pub tail: TailRule,
     /// Stop at this raft index.
     pub up_to: Option<RaftIndex>,
-    /// The version that started last on the source; `None`: as the source proves it.
+    /// The version that started last on the source; `None`: as the evidence shows.
     pub version: Option<Version>,
-    /// Whether names of in-order keys are padded; `None`: as that version writes them.
+    /// Whether in-order names are padded; `None`: as that version writes them.
     pub padded_names: Option<bool>,
-    /// Bytes that the changes of one replay may take.
+    /// Maximum memory for the changes of one replay, in bytes.
     pub changes_limit: Option<u64>,
     /// Ends the replay.
     pub interrupt: Interrupt<'a>,
@@ -103,30 +104,30 @@ pub struct ReplayOptions<'a> {
 /// Which entries after the commit index are applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TailRule {
-    /// All if this member is the only voter, none otherwise.
+    /// All if this member is the only voter, otherwise none.
     #[default]
     Auto,
     /// None.
     Committed,
     /// All.
     All,
-    /// None, and v2 writes among them are an error.
+    /// None; v2 writes among them are an error.
     Fail,
 }
 
-/// The end of the log that is not known to be committed.
+/// The tail: the end of the log that is not known to be committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// Entries in it.
+    /// Number of entries.
     pub entries: u64,
-    /// Of these, requests that may change v2 keys.
+    /// The requests among them that may change v2 keys.
     pub writes: Vec<TailWrite>,
 }
 
 /// A v2 write in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailWrite {
-    /// Its place in the log.
+    /// Its raft index.
     pub index: RaftIndex,
     /// Its term.
     pub term: Term,
@@ -134,102 +135,102 @@ pub struct TailWrite {
     pub method: Vec<u8>,
     /// The store path.
     pub path: Vec<u8>,
-    /// Bytes of its value.
+    /// Length of its value in bytes.
     pub value_len: usize,
-    /// What it does depends on the store's index: an in-order name, a compare with an index.
+    /// Whether its effect depends on the index of the store: an in-order name, or a compare with an index.
     pub depends_on_index: bool,
 }
 
-/// Reads the chosen snapshot's store; the empty one where the log starts from nothing.
+/// Reads the store of the start snapshot. Returns the empty store if the log starts without a snapshot.
 ///
 /// # Errors
-/// [`Reason::Damaged`] with the snapshot's file and offset.
+/// [`Reason::Damaged`] with the file and offset of the snapshot.
 pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
     read_table_watched(opened, Interrupt::default())
 }
 
-/// As [`read_table`], until it is interrupted.
+/// Reads the store like [`read_table`], until an interruption.
 ///
 /// # Errors
-/// As [`read_table`], and the interruption.
+/// As [`read_table`]; the interruption.
 pub fn read_table_watched<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
-    let Some(snapshot) = &opened.choice.snapshot else { return Ok(Table::empty()) };
+    let Some(snapshot) = &opened.start.snapshot else { return Ok(Table::empty()) };
     json::read_watched(snapshot.json(), interrupt)
         .map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
 }
 
-/// What a v3 backend proves: what it has applied is committed, and its form tells of the server that wrote it.
+/// The proof in a v3 backend: its applied entries are committed, and its form identifies the server that wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendProof {
-    /// Which of the members has it.
+    /// Index of the member that has it.
     pub member: usize,
-    /// Raft index of the last entry that it has applied; 0 where it does not say so.
+    /// Raft index of the last applied entry; 0 if the backend does not have it.
     pub index: RaftIndex,
-    /// A cluster has used it.
+    /// Whether a cluster has used it.
     pub used: bool,
-    /// It has the marks of 3.5: `meta/term` or `confState`.
+    /// Whether it has the marks of 3.5: `meta/term` or `confState`.
     pub marked: bool,
-    /// The term of the last entry that it has applied, as 3.5 writes it.
+    /// The term of the last applied entry, which 3.5 writes.
     pub term: Option<Term>,
-    /// The members that it holds, as [`membership::fingerprint`] has them.
+    /// The hash of its members, see [`membership::fingerprint`].
     pub members: Option<u64>,
 }
 
-/// An entry that was applied.
+/// An applied entry.
 #[derive(Debug)]
 pub struct Applied<'a> {
-    /// What it says.
+    /// The entry.
     pub entry: &'a Entry<'a>,
-    /// What it did.
+    /// Its effect.
     pub effect: Effect,
-    /// The store's index behind it.
+    /// The index of the store after it.
     pub v2_index: V2Index,
 }
 
-/// All that replays of one source have in common, by whatever rules.
+/// The input of every replay of one source, independent of the rules.
 #[derive(Debug)]
-pub(super) struct Ground<'m, 'i> {
+pub(super) struct ReplayInput<'m, 'i> {
     pub(super) opened: &'m Opened,
     pub(super) table: &'m Table<'m>,
     pub(super) backend: Option<BackendProof>,
     pub(super) options: ReplayOptions<'i>,
-    /// The entries that are committed on disk.
+    /// The entries that are proven to be committed on disk.
     pub(super) committed: Vec<Located>,
     pub(super) commit: Commit,
 }
 
-impl<'m, 'i> Ground<'m, 'i> {
+impl<'m, 'i> ReplayInput<'m, 'i> {
     pub(super) fn new(
         opened: &'m Opened,
         table: &'m Table<'m>,
         backend: Option<BackendProof>,
         options: ReplayOptions<'i>,
-    ) -> Result<Ground<'m, 'i>> {
-        let start = opened.choice.index();
+    ) -> Result<ReplayInput<'m, 'i>> {
+        let start = opened.start.index();
         if table.current_index.0 > limits::MAX_REVISION && opened.wal().is_some() {
-            let message = format!("the v2 index {} is above 2^62: no log can go on from there", table.current_index);
+            let message = format!("expected a v2 index of at most 2^62, found {}", table.current_index);
             return Err(Error::new(Reason::IndexRange, message).in_file(opened.path()));
         }
         let commit = commit(opened, start, backend, options.interrupt)?;
         let up_to = options.up_to.unwrap_or(RaftIndex(u64::MAX));
         let right = right_logs(opened, backend, commit.by);
         let committed = committed(opened, start, commit.index, up_to, &right, options.interrupt)?;
-        Ok(Ground { opened, table, backend, options, committed, commit })
+        Ok(ReplayInput { opened, table, backend, options, committed, commit })
     }
 
-    /// The last entry that is replayed at most.
+    /// Returns the last entry to replay.
     pub(super) fn up_to(&self) -> RaftIndex {
         self.options.up_to.unwrap_or(RaftIndex(u64::MAX))
     }
 
-    /// Replays the log by these rules; `names` asks for the requests that use in-order names.
+    /// Replays the log with these rules. `names` asks for the requests that use in-order names.
     pub(super) fn replay(&self, rules: Rules, names: bool, observe: Observe<'_>) -> Result<Recovered<'m>> {
-        let Ground { opened, table, backend, options, .. } = *self;
+        let ReplayInput { opened, table, backend, options, .. } = *self;
         let Commit { index: commit, by: commit_by, .. } = self.commit;
         let up_to = self.up_to();
-        let voters = opened.choice.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
+        let voters = opened.start.snapshot.as_ref().map(|s| Voters::from(&s.conf_state)).unwrap_or_default();
         let mut recovered = Recovered {
-            replay: Replay::new(Tree::new(table), voters, rules, opened.choice.index()),
+            replay: Replay::new(Tree::new(table), voters, rules, opened.start.index()),
             commit_by,
             tail: Tail::default(),
             applied_entries: 0,
@@ -259,7 +260,7 @@ impl<'m, 'i> Ground<'m, 'i> {
     }
 }
 
-/// The committed entries after the start; at least those up to `up_to`.
+/// Returns the committed entries after the start, at least those up to `up_to`.
 fn committed(
     opened: &Opened,
     start: RaftIndex,
@@ -272,12 +273,12 @@ fn committed(
         return Ok(Vec::new());
     }
     let join = |to| cluster::join(&opened.members, start, to, Trust::Logs(right), interrupt);
-    // What is missing above the index that is asked for is not missed.
+    // Missing entries above the requested index are not an error.
     join(commit).or_else(|error| if up_to < commit { join(up_to) } else { Err(error) })
 }
 
-/// Whose log is right about the commit index: what a member's backend proves is in its own log too, and so is what the snapshot
-/// of one alone proves.
+/// Returns which logs are right about the commit index. The log of a member contains what its backend proves. The same
+/// holds for what the snapshot of a single member proves.
 fn right_logs(opened: &Opened, backend: Option<BackendProof>, by: CommitBy) -> Vec<bool> {
     let by_backend = backend.filter(|_| by == CommitBy::Backend).map(|proof| proof.member);
     let alone = opened.members.len() == 1;
@@ -307,13 +308,15 @@ fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions<'_>) -> Result
 fn not_reached(opened: &Opened, recovered: &Recovered<'_>, up_to: RaftIndex) -> Error {
     let applied = recovered.replay.applied;
     let message = if applied > up_to {
-        format!("cannot stop at raft index {up_to}: the state of the snapshot is that at {applied}")
+        format!("cannot stop at raft index {up_to}: the snapshot has the state at {applied}")
     } else if recovered.tail.entries > 0 {
-        format!("cannot go to raft index {up_to}: entries above {applied} are not known to be committed (see --tail)")
+        format!("cannot replay to raft index {up_to}: entries above {applied} are not known to be committed")
     } else {
-        format!("cannot go to raft index {up_to}: the source ends at {applied}")
+        format!("cannot replay to raft index {up_to}: the source ends at {applied}")
     };
-    Error::new(Reason::IndexNotReached, message).in_file(opened.path())
+    let error = Error::new(Reason::IndexNotReached, message).in_file(opened.path());
+    let has_tail = applied <= up_to && recovered.tail.entries > 0;
+    if has_tail { error.hint("apply entries that are not known to be committed with --tail all") } else { error }
 }
 
 impl<'m> Recovered<'m> {
@@ -329,7 +332,7 @@ impl<'m> Recovered<'m> {
             let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
             let entry = wal.entry(&located.entry)?;
             if let Some(limit) = options.changes_limit {
-                // Each slash may make a directory, and the slashes of short entries are reckoned with.
+                // Each slash can create a directory; the slashes of short entries are estimated.
                 let slashes = |data: &[u8]| memchr::memchr_iter(b'/', data).count() as u64 * Tree::DIRECTORY_BYTES;
                 let more = Some(entry.data).filter(|data| data.len() > LONG_ENTRY).map_or(0, slashes);
                 if self.replay.tree.held_bytes().saturating_add(more) > limit {
@@ -347,8 +350,8 @@ impl<'m> Recovered<'m> {
         Ok(())
     }
 
-    /// Entries above every commit on disk: those that the cluster would find committed, or those that are asked for. `is_reached`
-    /// is false where the logs do not lead to the commit index.
+    /// Applies entries above every recorded commit index: those that the cluster would find committed, or those that
+    /// the options accept. `is_reached` is false if the logs do not lead to the commit index.
     fn go_beyond(
         &mut self,
         opened: &'m Opened,
@@ -373,11 +376,11 @@ impl<'m> Recovered<'m> {
             TailRule::Auto => match self.only_voter(opened) {
                 Some(at) if opened.salvage => return self.go_on_in(opened, at, options, CommitBy::OnlyVoter, observe),
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
-                // Logs that were read one after the other while they grew do not prove what all held at once.
+                // Logs that grew while they were read one after the other do not prove what all had at one time.
                 None if members.len() == 1 || opened.is_live() || !is_reached => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
-                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.choice.term()) else {
+                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.start.term()) else {
                         return Ok(());
                     };
                     let by = match beyond.proof {
@@ -397,7 +400,7 @@ impl<'m> Recovered<'m> {
         Ok(())
     }
 
-    /// Applies what follows in one member's log without a gap, up to the next damage.
+    /// Applies the following entries of one member's log without a gap, up to the next damage.
     fn go_on_in(
         &mut self,
         opened: &'m Opened,
@@ -420,38 +423,38 @@ impl<'m> Recovered<'m> {
         Ok(())
     }
 
-    /// The given member that is the cluster's only voter.
+    /// Returns the given member that is the only voter of the cluster.
     fn only_voter(&self, opened: &Opened) -> Option<usize> {
         let voters = &self.replay.voters.voters;
         let id = voters.first().copied().filter(|_| voters.len() == 1)?;
         opened.members.iter().position(|member| member.id() == Some(id))
     }
 
-    /// A backup has its records in an order of its own, and new ids that no member of the store has (FORMATS 1.4).
+    /// Returns whether the source is a backup: its records have their own order, and its ids are not those of a member
+    /// in the store (docs/formats.md 1.4).
     fn is_backup(&mut self, opened: &Opened) -> bool {
         let members = membership::member_ids(&mut self.replay.tree);
         let in_order = opened.wal().is_some_and(Wal::has_backup_order);
-        in_order && opened.start().and_then(Member::id).is_some_and(|id| !members.contains(&id))
+        in_order && opened.start_member().and_then(Member::id).is_some_and(|id| !members.contains(&id))
     }
 
-    /// The store's index at the end of the replay.
+    /// Returns the index of the store at the end of the replay.
     pub fn v2_index(&self) -> V2Index {
         self.replay.tree.current_index
     }
 }
 
-/// Bytes of an entry whose path may have very many components.
+/// Length of an entry, in bytes, whose path may have very many components.
 const LONG_ENTRY: usize = 1 << 12;
 
 fn too_large(limit: u64, index: RaftIndex) -> Error {
     let message = format!(
-        "the log up to raft index {index} makes more than the {limit} bytes of nodes that --memory-limit leaves room for: give \
-         more, or run it on a larger machine"
+        "the log up to raft index {index} makes more than the {limit} bytes of nodes that --memory-limit leaves room for"
     );
-    Error::new(Reason::MemoryLimit, message)
+    Error::new(Reason::MemoryLimit, message).hint("give more memory, or run it on a larger machine")
 }
 
-/// How far the log is replayed without a look at who votes.
+/// The last index to replay without knowledge of the voters.
 #[derive(Debug)]
 pub(super) struct Commit {
     index: RaftIndex,
@@ -459,7 +462,8 @@ pub(super) struct Commit {
     pub(super) not_found: Option<Error>,
 }
 
-/// The highest index that is proven to be committed on disk, and what of that is not there (FORMATS 4.9).
+/// Returns the highest index that is proven to be committed on disk, and which of its entries are missing
+/// (docs/formats.md 4.9).
 fn commit(
     opened: &Opened,
     start: RaftIndex,
@@ -474,11 +478,11 @@ fn commit(
     let known = cluster::commit(&opened.members);
     let (mut index, mut by) = match known {
         known if known > own.max(start) => (known, CommitBy::OtherMember),
-        known if known > start || opened.choice.snapshot.is_none() => (known.max(start), CommitBy::HardState),
+        known if known > start || opened.start.snapshot.is_none() => (known.max(start), CommitBy::HardState),
         _ => (start, CommitBy::Snapshot),
     };
     let last = opened.wal().and_then(Wal::last).map_or(start, |(_, last)| last.max(start));
-    // Of several members, the log of the one with this backend may have been lost: then the others prove what they can.
+    // With several members, the log of the member with this backend may be lost; then the others prove the index.
     let alone = opened.members.len() == 1;
     let holds =
         |member: usize, index| opened.members.get(member).and_then(|member| member.wal.as_ref()?.at(index)).is_some();
@@ -500,14 +504,14 @@ fn commit(
 
 fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) -> Error {
     let message = format!(
-        "expected the log to reach raft index {index}, which {} proves to be committed, found it end at {last}: a part of the \
+        "expected raft entries up to {index}, which {} proves to be committed, found that the log ends at {last}: a part of the \
          log is missing",
         by.phrase()
     );
     let error = Error::new(Reason::CommitBeyondLog, message);
     match opened.wal().map(Wal::end) {
         Some(End::Torn { segment, offset }) => {
-            error.context("the last record is cut short").at(*offset).in_file(segment)
+            error.context("the last record is truncated").at(*offset).in_file(segment)
         }
         _ => {
             let segment = opened.wal().and_then(Wal::last_segment);
@@ -516,7 +520,7 @@ fn beyond_log(opened: &Opened, index: RaftIndex, by: CommitBy, last: RaftIndex) 
     }
 }
 
-/// The entries of all logs above what was applied; each once, however many hold it.
+/// Returns the entries of all logs after the last applied one, each once.
 fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex, interrupt: Interrupt<'_>) -> Result<Tail> {
     let mut out = Tail::default();
     let mut seen = BTreeSet::new();
@@ -534,7 +538,7 @@ fn left_out(opened: &Opened, applied: RaftIndex, up_to: RaftIndex, interrupt: In
     Ok(out)
 }
 
-/// The v2 write that an entry asks for, if it does.
+/// Returns the v2 write that an entry asks for.
 pub fn write_in(entry: &Entry<'_>) -> Option<TailWrite> {
     if entry.kind != EntryKind::Normal {
         return None;

@@ -1,7 +1,7 @@
-//! The tree of a snapshot as a flat table: one record a node, in the order of the document, which is pre-order.
+//! The tree of a snapshot as a flat table: one record for each node, in document order, which is pre-order.
 //!
-//! A subtree is a range of numbers. Strings stay in the document; the table holds where. Read-only once built: what the
-//! log changes goes to `overlay`.
+//! A subtree is a range of numbers. Strings remain in the document; the table stores their positions. The table is
+//! read-only; the log changes the overlay in `tree`.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use crate::v2store::text::{self, Text};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 
-/// One node, packed.
+/// A packed node.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Node {
     pub(crate) path: Text,
     pub(crate) value: Text,
     pub(crate) created: u64,
     pub(crate) modified: u64,
-    /// Number of the first node behind the subtree.
+    /// Number of the first node after the subtree.
     pub(crate) end: u32,
-    /// 1 + its place among the expiry times; 0: none.
+    /// 1 + position in the list of expiry times; 0: none.
     pub(crate) expiry: u32,
-    /// Bytes of the name at the end of the path, unescaped.
+    /// Length of the name at the end of the path in bytes, unescaped.
     pub(crate) name_len: u32,
     pub(crate) flags: u8,
 }
@@ -37,7 +37,7 @@ impl Node {
     pub(crate) const PATH_REPLACED: u8 = 8;
     pub(crate) const VALUE_REPLACED: u8 = 16;
 
-    /// Whether it is a directory.
+    /// Returns whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.flags & Node::DIR != 0
     }
@@ -47,33 +47,33 @@ impl Node {
     }
 }
 
-/// The v2 store as a snapshot holds it (FORMATS 3.1).
+/// The v2 store in a snapshot (docs/formats.md 3.1).
 #[derive(Debug)]
 pub struct Table<'m> {
     pub(crate) document: &'m [u8],
     pub(crate) nodes: Vec<Node>,
     pub(crate) expiries: Vec<Timestamp>,
-    /// The store's index when the snapshot was taken.
+    /// The index of the store at the time of the snapshot.
     pub current_index: V2Index,
-    /// Siblings that had the same name as a later one, which alone counts (FORMATS 3.1).
+    /// Number of siblings with the same name as a later one, which alone counts (docs/formats.md 3.1).
     pub duplicates: u64,
-    /// The first nodes of their subtrees, which are not among `nodes`.
+    /// The first nodes of their subtrees, which are not in `nodes`.
     pub shadowed: Vec<Shadowed>,
-    /// Where the watchers' event history stands in the document; empty without one.
+    /// Byte range of the watchers' event history in the document; empty without one.
     pub(crate) history: std::ops::Range<usize>,
 }
 
-/// A node that a later sibling, of it or of a directory above it, stands in for.
+/// A node that a later sibling replaced, directly or through a directory above it.
 #[derive(Debug, Clone, Copy)]
 pub struct Shadowed {
-    /// The node; its place in the tree is lost.
+    /// The node; its position in the tree is lost.
     pub node: Node,
-    /// It is itself a sibling of the one that counts, rather than below such a one.
+    /// Whether it is itself the replaced sibling, not a node below one.
     pub sibling: bool,
 }
 
 impl<'m> Table<'m> {
-    /// The store of a server that has not written anything.
+    /// Returns the store of a server without any writes.
     pub fn empty() -> Table<'m> {
         Table {
             document: &[],
@@ -86,46 +86,46 @@ impl<'m> Table<'m> {
         }
     }
 
-    /// The event history as JSON, unchecked; empty without one.
+    /// Returns the event history as unchecked JSON; empty without one.
     pub fn history(&self) -> &'m [u8] {
         self.document.get(self.history.clone()).unwrap_or_default()
     }
 
-    /// Offset of the event history in the document.
+    /// Returns the offset of the event history in the document.
     pub fn history_offset(&self) -> u64 {
         self.history.start as u64
     }
 
-    /// Nodes in the table, the root included.
+    /// Returns the number of nodes in the table, with the root.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// True for a table without a root.
+    /// Returns true for a table without a root.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The node with this number; of none, an empty file.
+    /// Returns the node with this number; an empty file if there is none.
     #[inline]
     pub fn node(&self, id: NodeId) -> Node {
         self.nodes.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// Its absolute path with the namespace.
+    /// Returns its absolute path with the namespace.
     #[inline]
     pub fn path(&self, node: &Node) -> Cow<'m, [u8]> {
         text::decode(self.raw(&node.path), node.path.len as usize, node.has(Node::PATH_ESCAPED))
     }
 
-    /// The last component of its path.
+    /// Returns the last component of its path.
     #[inline]
     pub fn name(&self, node: &Node) -> Cow<'m, [u8]> {
         let raw = self.raw(&node.path);
         if !node.has(Node::PATH_ESCAPED) {
             return Cow::Borrowed(tail(raw, node.name_len));
         }
-        // A slash is not escaped where etcd wrote it: what is above the name need not be read.
+        // etcd writes slashes without escapes, so the part above the name need not be decoded.
         let last = raw.get(memchr::memrchr(b'/', raw).map_or(0, |at| at + 1)..).unwrap_or_default();
         let mut name = vec![0; node.name_len as usize];
         if !text::decode_into(last, &mut name) {
@@ -134,14 +134,14 @@ impl<'m> Table<'m> {
         Cow::Owned(name)
     }
 
-    /// Whether a node has this name.
+    /// Returns whether a node has this name.
     #[inline]
     pub(super) fn has_name(&self, id: NodeId, name: &[u8]) -> bool {
         let node = self.node(id);
         node.name_len as usize == name.len() && *self.name(&node) == *name
     }
 
-    /// Whether a node has this value. Escapes are resolved up to the first difference, and nothing is kept of them.
+    /// Returns whether a node has this value. Decodes escapes up to the first difference, without an allocation.
     pub(super) fn has_value(&self, id: NodeId, value: &[u8]) -> bool {
         let node = self.node(id);
         let raw = self.raw(&node.value);
@@ -151,12 +151,13 @@ impl<'m> Table<'m> {
         raw == value
     }
 
-    /// Its value; empty for a directory.
+    /// Returns its value; empty for a directory.
     pub fn value(&self, node: &Node) -> Cow<'m, [u8]> {
         text::decode(self.raw(&node.value), node.value.len as usize, node.has(Node::VALUE_ESCAPED))
     }
 
-    /// Copies the end of a node's path, from byte `skip` on, into a buffer of exactly that length. Returns whether it fitted.
+    /// Copies the end of a node's path, from byte `skip` on, into a buffer of exactly that length. Returns whether it
+    /// fitted.
     #[must_use]
     pub fn copy_path(&self, node: &Node, skip: usize, out: &mut [u8]) -> bool {
         let raw = self.raw(&node.path);
@@ -166,19 +167,19 @@ impl<'m> Table<'m> {
         copy(self.path(node).get(skip..).unwrap_or_default(), out)
     }
 
-    /// Copies a node's value into a buffer of exactly its length. Returns whether it fitted.
+    /// Copies the value of a node into a buffer of exactly its length. Returns whether it fitted.
     #[must_use]
     pub fn copy_value(&self, node: &Node, out: &mut [u8]) -> bool {
         let raw = self.raw(&node.value);
         if node.has(Node::VALUE_ESCAPED) { text::decode_into(raw, out) } else { copy(raw, out) }
     }
 
-    /// When it expires.
+    /// Returns when it expires.
     pub fn expiry(&self, node: &Node) -> Option<Timestamp> {
         self.expiries.get((node.expiry as usize).checked_sub(1)?).copied()
     }
 
-    /// The children of a directory, in the order of the document.
+    /// Returns the children of a directory, in document order.
     pub fn children(&self, dir: NodeId) -> Children<'_> {
         Children { nodes: &self.nodes, next: dir.0.saturating_add(1), end: self.node(dir).end }
     }
@@ -202,7 +203,7 @@ fn tail(path: &[u8], len: u32) -> &[u8] {
     path.get(path.len().saturating_sub(len as usize)..).unwrap_or_default()
 }
 
-/// The children of one directory.
+/// An iterator over the children of one directory.
 #[derive(Debug, Clone)]
 pub struct Children<'t> {
     nodes: &'t [Node],
@@ -218,7 +219,7 @@ impl Iterator for Children<'_> {
             return None;
         }
         let id = self.next;
-        // A subtree ends behind its own node.
+        // A subtree ends after its own node.
         self.next = self.nodes.get(id as usize)?.end.max(id + 1);
         Some(NodeId(id))
     }

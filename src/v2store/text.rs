@@ -1,51 +1,51 @@
-//! JSON strings as Go's `encoding/json` writes and reads them (FORMATS 3.1): where one ends, how long it is unescaped, and
-//! its bytes.
+//! JSON strings as Go's `encoding/json` writes and reads them (docs/formats.md 3.1): the end of a string, its decoded
+//! length, and its bytes.
 //!
-//! Go replaces what is not valid UTF-8 by U+FFFD, both when writing (as the escape `\ufffd`) and when reading.
+//! Go replaces invalid UTF-8 by U+FFFD, when it writes (as the escape `\ufffd`) and when it reads.
 
 use std::borrow::Cow;
 
 use crate::limits;
 
-/// A string inside a JSON document, by reference: what stands between its quotes.
+/// A reference to a string in a JSON document, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Text {
     /// Offset of its first byte in the document.
     pub offset: u64,
-    /// Bytes in the document.
+    /// Length in the document, in bytes.
     pub raw_len: u32,
-    /// Bytes once unescaped.
+    /// Decoded length in bytes.
     pub len: u32,
 }
 
-/// What a scan of a string found out about it.
+/// The result of the scan of a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scanned {
     /// Bytes up to the closing quote.
     pub raw_len: usize,
-    /// Bytes once unescaped.
+    /// Decoded length in bytes.
     pub len: usize,
-    /// It has escapes, or bytes that are not UTF-8: it cannot be taken as it stands.
+    /// Whether it has escapes, or bytes that are not UTF-8, so that it must be decoded.
     pub escaped: bool,
-    /// Escapes `\ufffd`: each stands for a byte that was not UTF-8 when the snapshot was written.
+    /// Number of escapes `\ufffd`: each replaces a byte that was not UTF-8 when the snapshot was written.
     pub replaced: u32,
 }
 
-/// Why a string cannot be read, at an offset from its first byte.
+/// The reason why a string cannot be read, with an offset from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadText {
-    /// Bytes into the string.
+    /// Offset in the string, in bytes.
     pub at: usize,
-    /// What should have stood there.
+    /// What was expected there.
     pub expected: &'static str,
 }
 
-/// Scans a string whose opening quote is already read, up to its closing quote.
+/// Scans a string after its opening quote, up to its closing quote.
 ///
-/// `valid_utf8` says that the whole document is, so that only escapes need a look.
+/// If `valid_utf8` is set, the whole document is UTF-8, and only escapes need a test.
 ///
 /// # Errors
-/// The string does not end, or holds an escape or a control character that JSON does not allow.
+/// The string has no end, or contains an escape or a control character that JSON does not allow.
 pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
     let mut out = Scanned::default();
     let mut at = 0;
@@ -82,7 +82,7 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
     Ok(out)
 }
 
-/// Unescapes what [`scan`] accepted into a buffer of exactly the length it gave. Returns whether it fitted.
+/// Decodes what [`scan`] accepted into a buffer of exactly the decoded length. Returns whether it fitted.
 #[must_use]
 pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
     let mut rest = out;
@@ -97,7 +97,7 @@ pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
     fits && rest.is_empty()
 }
 
-/// Whether what [`scan`] accepted is these bytes, once unescaped.
+/// Returns whether what [`scan`] accepted decodes to these bytes.
 pub fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
     let mut rest = bytes;
     let agrees = decode_parts(raw, &mut |part| match rest.strip_prefix(part) {
@@ -110,7 +110,7 @@ pub fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
     agrees && rest.is_empty()
 }
 
-/// Unescapes part by part, until `take` returns false. Returns whether all was taken.
+/// Decodes in parts, until `take` returns false. Returns whether all parts were taken.
 fn decode_parts(raw: &[u8], take: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut at = 0;
     while let Some(ahead) = raw.get(at..).filter(|ahead| !ahead.is_empty()) {
@@ -134,7 +134,7 @@ fn decode_parts(raw: &[u8], take: &mut impl FnMut(&[u8]) -> bool) -> bool {
     true
 }
 
-/// The bytes of a string, borrowed where nothing is escaped in it.
+/// Returns the bytes of a string, borrowed if it has no escapes.
 pub fn decode(raw: &[u8], len: usize, escaped: bool) -> Cow<'_, [u8]> {
     if !escaped {
         return Cow::Borrowed(raw);

@@ -1,10 +1,10 @@
-//! The tree as it stands after the log: a snapshot's table, and over it only what was changed.
+//! The tree after the log: the table of a snapshot, and an overlay with the changes only.
 //!
-//! A changed directory becomes an overlay node that names what of its base children is replaced or gone; everything below
-//! that was not touched stays in the table. So the cost of a replay is that of the log, not of the snapshot. An overlay node
-//! holds its own name and its parent, never its path, and a node that is replaced or removed is freed: memory is that of the
-//! live tree, however deep it is and however often it changes. Nothing recurses. Knows the tree's shape and its TTLs
-//! (FORMATS 6.3, 6.5, 6.6), not which requests do what.
+//! A changed directory becomes an overlay node, which names its replaced and removed base children. Unchanged nodes
+//! below it remain in the table. So the cost of a replay depends on the log, not on the snapshot. An overlay node
+//! stores its own name and its parent, never its path, and a replaced or removed node is freed. So memory depends on
+//! the live tree, not on its depth or on the number of changes. Nothing recurses. Knows the shape and the TTLs of the
+//! tree (docs/formats.md 6.3, 6.5, 6.6). Must not know which requests do what.
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
@@ -24,25 +24,25 @@ use expiry::Expiries;
 pub use value::Value;
 pub use walk::Visit;
 
-/// A node, in the table or above it.
+/// A node, in the table or in the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeRef {
-    /// As the snapshot has it.
+    /// A node of the snapshot.
     Base(NodeId),
-    /// Made or changed by the log.
+    /// A node that the log created or changed.
     Over(OverId),
 }
 
-/// The number of an overlay node. Once the node is freed, another may get the number.
+/// The number of an overlay node. When the node is freed, another may get the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverId(u32);
 
-/// Why a path leads to no node.
+/// The reason why a path leads to no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
-    /// Some component is not there (etcd's 100).
+    /// A component does not exist (error 100 of etcd).
     NotFound,
-    /// Some component on the way is a file (etcd's 104).
+    /// A component before the last one is a file (error 104 of etcd).
     NotDir,
 }
 
@@ -51,25 +51,25 @@ pub enum Missing {
 pub struct Tree<'m> {
     table: &'m Table<'m>,
     nodes: Vec<OverNode<'m>>,
-    /// Nodes that are free to be used again.
+    /// Free nodes for reuse.
     free: Vec<OverId>,
     root: OverId,
     indexes: HashMap<NodeId, HashTable<NodeId>>,
     hasher: DefaultHashBuilder,
     expiries: Expiries,
     held: Held,
-    /// The store's index: successful changes and expirations so far.
+    /// The index of the store: the number of successful changes and expirations.
     pub current_index: V2Index,
 }
 
 #[derive(Debug)]
 struct OverNode<'m> {
-    /// The directory that it is in; the root is in itself.
+    /// The directory that contains it; the root contains itself.
     parent: OverId,
     name: Name,
-    /// Bytes of the path.
+    /// Length of the path in bytes.
     path_len: usize,
-    /// Components of the path.
+    /// Number of components of the path.
     depth: u32,
     created: V2Index,
     modified: V2Index,
@@ -91,61 +91,62 @@ enum Name {
 enum Body<'m> {
     File(Value<'m>),
     Dir {
-        /// The directory in the table that this one stands for.
+        /// The directory in the table that this one replaces.
         base: Option<NodeId>,
         changed: HashTable<Change>,
         children: u64,
     },
 }
 
-/// What the overlay holds besides its nodes.
+/// Counts of everything in the overlay that uses memory, except nodes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
-    /// Own names, and their bytes.
+    /// Own names, and their total length in bytes.
     names: usize,
     name_bytes: usize,
-    /// Names that directories know to be changed.
+    /// Changed names in directories.
     changes: usize,
-    /// Directories that know of one.
+    /// Directories with a changed name.
     tables: usize,
     /// Nodes of the table that are indexed by name.
     indexed: usize,
 }
 
-/// What became of a name in a changed directory.
+/// The change of a name in an overlay directory.
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    /// Of the name.
+    /// Hash of the name.
     hash: u64,
-    /// The base child that is replaced or gone.
+    /// The base child that is replaced or removed.
     base: Option<NodeId>,
     now: Option<OverId>,
 }
 
-/// What a name in an overlay directory leads to.
+/// What a name in an overlay directory resolves to.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     hash: u64,
-    /// The base child of that name, whether it is still there or not.
+    /// The base child of that name, even if it is replaced or removed.
     base: Option<NodeId>,
     now: Option<NodeRef>,
 }
 
-/// A node to be made.
+/// A node to create.
 #[derive(Debug)]
 pub struct NewNode<'m> {
     /// Its created and modified index.
     pub index: V2Index,
     /// Its own expiry.
     pub expiry: Option<Timestamp>,
-    /// A file's value; `None` for a directory.
+    /// The value of a file; `None` for a directory.
     pub value: Option<Value<'m>>,
 }
 
 impl<'m> Tree<'m> {
-    /// The tree of a snapshot, or of a new store where the table is empty.
+    /// Creates the tree of a snapshot, or of a new store if the table is empty.
     ///
-    /// The namespaces `/0` and `/1` are there in any case, as every server since 2.0.1 makes them (FORMATS 3.2, 3.3).
+    /// The namespaces `/0` and `/1` always exist, because every server since 2.0.1 creates them (docs/formats.md 3.2,
+    /// 3.3).
     pub fn new(table: &'m Table<'m>) -> Tree<'m> {
         let root = if table.is_empty() { None } else { Some(NodeId(0)) };
         let mut tree = Tree {
@@ -174,15 +175,15 @@ impl<'m> Tree<'m> {
         tree
     }
 
-    /// The root, of all namespaces.
+    /// Returns the root of all namespaces.
     pub fn root(&self) -> NodeRef {
         NodeRef::Over(self.root)
     }
 
-    /// The node at a clean path.
+    /// Returns the node at a clean path.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why it does not exist.
     pub fn lookup(&mut self, clean: &[u8]) -> Result<NodeRef, Missing> {
         let mut node = NodeRef::Over(self.root);
         for name in path::components(clean) {
@@ -198,7 +199,7 @@ impl<'m> Tree<'m> {
         Ok(node)
     }
 
-    /// Whether the node is a directory.
+    /// Returns whether the node is a directory.
     pub fn is_dir(&self, node: NodeRef) -> bool {
         match node {
             NodeRef::Base(id) => self.table.node(id).is_dir(),
@@ -206,7 +207,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Whether a directory has children.
+    /// Returns whether a directory has children.
     pub fn has_children(&self, node: NodeRef) -> bool {
         match node {
             NodeRef::Base(id) => self.table.node(id).end > id.0 + 1,
@@ -216,7 +217,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// The absolute path, with its namespace.
+    /// Returns the absolute path, with its namespace.
     #[inline]
     pub fn path(&self, node: NodeRef) -> Cow<'_, [u8]> {
         let over = match node {
@@ -235,7 +236,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Bytes of the path.
+    /// Returns the length of the path in bytes.
     pub fn path_len(&self, node: NodeRef) -> usize {
         match node {
             NodeRef::Base(id) => self.table.node(id).path.len as usize,
@@ -243,7 +244,8 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Copies the end of the path, from byte `skip` on, into a buffer of exactly that length. Returns whether it fitted.
+    /// Copies the end of the path, from byte `skip` on, into a buffer of exactly that length. Returns whether it
+    /// fitted.
     #[must_use]
     pub fn copy_path(&self, node: NodeRef, skip: usize, out: &mut [u8]) -> bool {
         match node {
@@ -252,7 +254,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Copies the end of an overlay node's path, name by name from the last one on.
+    /// Copies the end of an overlay node's path, name by name from the last one.
     fn fill(&self, id: OverId, skip: usize, out: &mut [u8]) -> bool {
         let mut next = self.over(id);
         while let Some(over) = next.filter(|over| over.path_len > skip) {
@@ -273,7 +275,8 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Whether the path, and whether the value, holds U+FFFD in place of bytes that an earlier snapshot could not keep.
+    /// Returns whether the path, and whether the value, contains U+FFFD in place of bytes that an earlier snapshot
+    /// could not represent.
     pub fn replaced(&self, node: NodeRef) -> (bool, bool) {
         match node {
             NodeRef::Base(id) => {
@@ -284,7 +287,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// The index that made the node.
+    /// Returns the created index.
     pub fn created(&self, node: NodeRef) -> V2Index {
         match node {
             NodeRef::Base(id) => V2Index(self.table.node(id).created),
@@ -292,7 +295,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// The index that last changed the node.
+    /// Returns the modified index.
     pub fn modified(&self, node: NodeRef) -> V2Index {
         match node {
             NodeRef::Base(id) => V2Index(self.table.node(id).modified),
@@ -300,7 +303,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// When the node itself expires.
+    /// Returns when the node itself expires.
     pub fn expiry(&self, node: NodeRef) -> Option<Timestamp> {
         match node {
             NodeRef::Base(id) => self.table.expiry(&self.table.node(id)),
@@ -308,18 +311,18 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Bytes that a directory with one name in it holds, at the most.
+    /// Maximum memory of a directory with one name in it, in bytes.
     pub const DIRECTORY_BYTES: u64 = size_of::<OverNode<'_>>() as u64 + 256;
 
-    /// Bytes that the changes hold, about: what is vacant and may be used again counts, too.
+    /// Returns the approximate memory of the overlay in bytes, with free nodes.
     pub fn held_bytes(&self) -> u64 {
-        /// What the allocator adds to an own name, rounded up.
+        /// The overhead of the allocator for an own name, rounded up.
         const NAME: usize = 24;
-        /// A place in a hash table that is three quarters full on average.
+        /// A slot in a hash table that is three quarters full on average.
         const CHANGE: usize = (size_of::<Change>() + 1) * 2;
-        /// The smallest hash table, and what a walk holds of a directory that it is inside of.
+        /// The smallest hash table, and the memory of a walk for each open directory.
         const TABLE: usize = 160;
-        /// A place in a hash table for a node of the snapshot's that is indexed.
+        /// A slot in a hash table for an indexed node of the snapshot.
         const INDEXED: usize = (size_of::<NodeId>() + 1) * 2;
         let Held { names, name_bytes, changes, tables, indexed } = self.held;
         let nodes = self.nodes.len() * size_of::<OverNode<'_>>() + self.free.len() * size_of::<OverId>();
@@ -327,12 +330,12 @@ impl<'m> Tree<'m> {
         bytes as u64 + self.expiries.held_bytes()
     }
 
-    /// The table below.
+    /// Returns the table below the overlay.
     pub fn table(&self) -> &'m Table<'m> {
         self.table
     }
 
-    /// The names and nodes in a directory, by name.
+    /// Returns the names and nodes in a directory, by name.
     pub fn children(&self, dir: NodeRef) -> Vec<(Vec<u8>, NodeRef)> {
         let mut out = Vec::new();
         let (base, over) = match dir {
@@ -362,7 +365,7 @@ impl<'m> Tree<'m> {
         self.nodes.get(id.0 as usize)
     }
 
-    /// The last component of an overlay node's path.
+    /// Returns the last component of an overlay node's path.
     fn name(&self, id: OverId) -> Cow<'_, [u8]> {
         match self.over(id).map(|over| &over.name) {
             Some(Name::Base(base)) => self.table.name(&self.table.node(*base)),
@@ -371,7 +374,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// What the log made of a name in an overlay directory.
+    /// Returns the change of a name in an overlay directory.
     fn change(&self, dir: OverId, hash: u64, name: &[u8]) -> Option<Change> {
         let Body::Dir { changed, .. } = &self.over(dir)?.body else { return None };
         let is_named = |change: &Change| match (change.base, change.now) {
@@ -382,7 +385,7 @@ impl<'m> Tree<'m> {
         changed.find(hash, |change| change.hash == hash && is_named(change)).copied()
     }
 
-    /// What a name in an overlay directory leads to.
+    /// Returns what a name in an overlay directory resolves to.
     fn slot(&mut self, dir: OverId, name: &[u8]) -> Slot {
         let hash = self.hasher.hash_one(name);
         if let Some(Change { base, now, .. }) = self.change(dir, hash, name) {
@@ -395,7 +398,7 @@ impl<'m> Tree<'m> {
         Slot { hash, base, now: base.map(NodeRef::Base) }
     }
 
-    /// The child of a directory in the table. The children are indexed by name when one of them is first looked up.
+    /// Returns the child of a directory in the table. The first lookup indexes the children by name.
     fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
         let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
         let index = self.indexes.entry(dir).or_insert_with(|| {
@@ -413,18 +416,18 @@ impl<'m> Tree<'m> {
 
 /// Changes.
 impl<'m> Tree<'m> {
-    /// Makes or replaces the node at a clean path other than the root, with every directory above it that is missing;
-    /// those get the same index (FORMATS 6.3). Whether the node may be there is the caller's question.
+    /// Creates or replaces the node at a clean path other than the root, and every missing directory above it. Those
+    /// get the same index (docs/formats.md 6.3). The caller decides whether the node may exist.
     ///
     /// # Errors
-    /// [`Missing::NotDir`] if a file stands on the way; nothing is changed then.
+    /// [`Missing::NotDir`] if a component before the last one is a file; then nothing is changed.
     pub fn put(&mut self, clean: &[u8], node: NewNode<'m>) -> Result<(), Missing> {
         let (dir, name) = path::split(clean);
         let mut parent = self.root;
         for component in path::components(dir) {
             let slot = self.slot(parent, component);
             parent = match slot.now {
-                // A missing directory has none below it: nothing was made yet.
+                // A missing directory has no nodes below it, so nothing was created yet.
                 Some(found) if !self.is_dir(found) => return Err(Missing::NotDir),
                 Some(NodeRef::Over(id)) => id,
                 Some(NodeRef::Base(id)) => self.lift(parent, slot.hash, id),
@@ -435,7 +438,7 @@ impl<'m> Tree<'m> {
         Ok(())
     }
 
-    /// Changes value, modified index and expiry of the node at a clean path; a directory's value and index stay.
+    /// Changes value, modified index and expiry of the node at a clean path. For a directory, only the expiry changes.
     pub fn update(&mut self, clean: &[u8], value: Option<Value<'m>>, index: V2Index, expiry: Option<Timestamp>) {
         let Some(id) = self.open(clean) else { return };
         let Some(over) = self.nodes.get_mut(id.0 as usize) else { return };
@@ -450,10 +453,10 @@ impl<'m> Tree<'m> {
         self.expiries.change(id, depth, before, expiry);
     }
 
-    /// Removes the node at a clean path other than the root, with all below it. Returns whether there was one.
+    /// Removes the node at a clean path other than the root, with its subtree. Returns whether it existed.
     pub fn remove(&mut self, clean: &[u8]) -> bool {
         let (dir, name) = path::split(clean);
-        // A directory that does not have the name stays in the table.
+        // A directory without that name remains in the table.
         if self.lookup(clean).is_err() {
             return false;
         }
@@ -463,9 +466,11 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Removes every node whose expiry is at or before `now`, subtrees whole, one index each, earliest first (FORMATS 6.6).
-    /// Returns how many indexes that took, and whether a directory and a node below it expired at the very same instant,
-    /// where etcd itself counts one or two.
+    /// Removes every node whose expiry is at or before `now`, with its subtree, one index each, earliest first
+    /// (docs/formats.md 6.6).
+    ///
+    /// Returns how many indexes that took, and whether a directory and a node below it expired at the same instant. In
+    /// that case etcd itself counts one or two.
     pub fn expire(&mut self, now: Timestamp) -> (u64, bool) {
         let (mut removed, mut ambiguous) = (0, false);
         while let Some(at) = self.expiries.first().filter(|at| *at <= now) {
@@ -499,7 +504,7 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Takes what a slot of an overlay directory leads to out of the tree.
+    /// Removes what a slot of an overlay directory resolves to.
     fn unlink(&mut self, parent: OverId, slot: Slot) {
         self.set(parent, slot, None);
         if let Some(Body::Dir { children, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) {
@@ -507,7 +512,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Makes a slot of an overlay directory lead to another overlay node, or to none. What it led to is freed.
+    /// Sets or clears the overlay node of a slot in an overlay directory. Frees the previous one.
     fn set(&mut self, parent: OverId, slot: Slot, now: Option<OverId>) {
         let Slot { hash, base, now: before } = slot;
         let before = match before {
@@ -539,7 +544,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Frees an overlay node and all below it.
+    /// Frees an overlay node and its subtree.
     fn free(&mut self, id: OverId) {
         let (mut next, mut pending) = (Some(id), Vec::new());
         while let Some(id) = next {
@@ -587,7 +592,7 @@ impl<'m> Tree<'m> {
         id
     }
 
-    /// The node at a clean path, as an overlay node.
+    /// Returns the node at a clean path as an overlay node.
     fn open(&mut self, clean: &[u8]) -> Option<OverId> {
         let mut node = self.root;
         for name in path::components(clean) {
@@ -626,7 +631,7 @@ impl<'m> Tree<'m> {
         Body::Dir { base, changed: HashTable::new(), children }
     }
 
-    /// Places a node in a directory, which does not know of it yet.
+    /// Adds a node to a directory that does not contain the name yet.
     fn add(&mut self, parent: OverId, name: Name, node: OverNode<'m>) -> OverId {
         let (above, depth) = self.over(parent).map_or((0, 0), |parent| (parent.path_len, parent.depth));
         let above = if depth == 0 { 0 } else { above };
@@ -641,7 +646,7 @@ impl<'m> Tree<'m> {
         let expiry = node.expiry;
         let node = OverNode { parent, name, path_len, depth: depth.saturating_add(1), ..node };
         let depth = node.depth;
-        // 4 billion live changes would be over 600 GB.
+        // 4 billion live changes would take more than 600 GB.
         let next = || OverId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         let id = self.free.pop().unwrap_or_else(next);
         match self.nodes.get_mut(id.0 as usize) {
@@ -653,7 +658,7 @@ impl<'m> Tree<'m> {
     }
 }
 
-/// A node that is free.
+/// A free node.
 impl Default for OverNode<'_> {
     fn default() -> Self {
         OverNode {

@@ -1,23 +1,24 @@
-//! By which version's rules a log was replayed, and why (FORMATS 6). Plain data: `choose_rules` makes it.
+//! The version whose rules a log was replayed with, and the reasons (docs/formats.md 6.11). Plain data that
+//! `choose_rules` builds.
 
 use crate::ids::{RaftIndex, V2Index};
 use crate::v2store::dialect::{Bound, Interval, Limit, RuleSet, Version};
 use crate::v2store::difference::Difference;
 
-/// By which rules a log was replayed, and why.
+/// The rules of a replay, and the reasons for them.
 #[derive(Debug, Clone)]
 pub struct Versions {
-    /// What bounds the version.
+    /// The bounds of the version.
     pub bounds: Vec<Bound>,
-    /// The versions that these leave.
+    /// The versions within the bounds.
     pub interval: Interval,
-    /// The rule set that was used.
+    /// The rule set of the replay.
     pub used: RuleSet,
-    /// The version that was named, where one was.
+    /// The version that the operator named.
     pub named: Option<Version>,
-    /// Rule sets that were possible, and are refuted by what a replay by them would have to show.
+    /// Possible rule sets that a replay with them refutes.
     pub refuted: Vec<Refuted>,
-    /// Rule sets that are possible, too, and by which the log makes another tree.
+    /// Other possible rule sets with which the log leads to another tree.
     pub others: Vec<Other>,
 }
 
@@ -40,7 +41,7 @@ impl Default for Versions {
 pub struct Refuted {
     /// The rule set.
     pub rule_set: RuleSet,
-    /// The entry.
+    /// The raft index of the entry.
     pub index: RaftIndex,
     /// How that entry refutes it.
     pub sign: Sign,
@@ -51,25 +52,25 @@ pub struct Refuted {
 /// How an entry refutes a rule set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// It uses an in-order name that was never made by these rules.
+    /// The entry uses an in-order name that these rules never create.
     Name,
-    /// It updates a learner, and by these rules the members would not be those that the v3 backend holds.
+    /// The entry updates a learner, and with these rules the members would differ from those in the v3 backend.
     Members,
 }
 
-/// A rule set by which the log makes another tree.
+/// A rule set with which the log leads to another tree.
 #[derive(Debug, Clone)]
 pub struct Other {
     /// The rule set.
     pub rule_set: RuleSet,
-    /// The store's index in the end.
+    /// The index of the store at the end.
     pub v2_index: V2Index,
-    /// Where the trees differ.
+    /// The nodes in which the trees differ.
     pub difference: Difference,
 }
 
 impl Versions {
-    /// The bound in effect that a named version contradicts.
+    /// Returns the bound in effect that contradicts a named version.
     pub fn contradiction(&self) -> Option<&Bound> {
         let named = self.named?;
         self.bounds.iter().filter(|bound| bound.in_effect).find(|bound| match bound.limit {
@@ -78,7 +79,7 @@ impl Versions {
         })
     }
 
-    /// Whether a server of this line may have run last.
+    /// Returns whether a server of this line may have run last.
     pub fn may_be(&self, line: Version) -> bool {
         match self.named {
             Some(named) => (named.major, named.minor) == (line.major, line.minor),

@@ -1,7 +1,7 @@
-//! The summary of a v3 database, for any file (`summarize`) and as the last word on our own (`verify`).
+//! The summary of a v3 database, for any file (`summarize`) and as the final check of our own (`verify`).
 //!
-//! FORMATS sections 8.9, 9.8, 10.1, 10.3 and 10.4. The parts, [`structure`], [`store`] and [`digest`], read the file on
-//! their own and may run at the same time. Must not know where the file comes from.
+//! docs/formats.md sections 8.9, 9.8, 10.1, 10.3 and 10.4. The parts, [`structure`], [`store`] and [`digest`], read the
+//! file independently and can run in parallel. Must not know where the file comes from.
 
 use sha2::{Digest, Sha256};
 
@@ -12,15 +12,16 @@ use crate::interrupt::{self, Interrupt};
 use crate::verify::key_bucket::Findings;
 use crate::verify::summary::{Sha256State, V3Summary};
 
-/// Summarizes any v3 database or snapshot file. What is wrong but can be read past is a finding.
+/// Summarizes any v3 database or snapshot file. A fault that does not end the reading is a finding.
 ///
 /// # Errors
-/// The file is no bbolt file or is damaged so that it cannot be read to its end ([`Reason::Damaged`]).
+/// [`Reason::Damaged`] if the file is not a bbolt file, or cannot be read to its end.
 pub fn summarize(file: &[u8]) -> Result<V3Summary> {
     summarize_watched(file, Interrupt::default())
 }
 
-/// As [`summarize`], until it is interrupted: what comes out then says nothing of the file, and the caller asks once more.
+/// Summarizes a file like [`summarize`], until an interruption. After one, the result says nothing about the file, and
+/// the caller must test for the interruption again.
 ///
 /// # Errors
 /// As [`summarize`].
@@ -37,16 +38,17 @@ pub fn summarize_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summ
     Ok(summary)
 }
 
-/// Verifies a file that this program has written: everything that [`summarize`] would find, the structure in full
-/// strictness, and the SHA-256.
+/// Verifies a file that this program has written: every check of [`summarize`], the structure with full strictness, and
+/// the SHA-256.
 ///
 /// # Errors
-/// Anything is wrong ([`Reason::VerifyFailed`]); the first finding is named.
+/// [`Reason::VerifyFailed`] with the first finding.
 pub fn verify(file: &[u8]) -> Result<V3Summary> {
     verify_watched(file, Interrupt::default())
 }
 
-/// As [`verify`], until it is interrupted: the error then says nothing of the file, and the caller asks once more.
+/// Verifies a file like [`verify`], until an interruption. After one, the error says nothing about the file, and the
+/// caller must test for the interruption again.
 ///
 /// # Errors
 /// As [`verify`].
@@ -64,7 +66,7 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
         return Err(failed(Damage::new(first.offset, message)));
     }
     if summary.consistent_index.is_none() {
-        return Err(failed(Damage::new(0, "meta: there is no consistent_index")));
+        return Err(failed(Damage::new(0, "meta: consistent_index is missing")));
     }
     let state = digest(&db);
     if state == Sha256State::Bad {
@@ -74,15 +76,15 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
     Ok(summary)
 }
 
-/// The structure of a file that this program has written.
+/// Checks the structure of a file that this program has written.
 ///
 /// # Errors
-/// It is not as the writer makes it ([`Reason::VerifyFailed`]).
+/// [`Reason::VerifyFailed`] if it differs from what the writer makes.
 pub fn structure(db: &Db<'_>) -> Result<Check> {
     check(db, Strictness::Own).sound().map_err(failed)
 }
 
-/// The store in the file: all of the summary but the SHA-256 and the findings of the structure.
+/// Summarizes the store in the file, without the SHA-256 and the findings of the structure.
 ///
 /// # Errors
 /// The file cannot be read to its end.
@@ -92,7 +94,8 @@ pub fn store(db: &Db<'_>) -> Result<V3Summary, Damage> {
     read(db, findings)
 }
 
-/// As [`store`], of a database that is to be carried on: a bucket that is missing is one that its server did not know yet.
+/// Summarizes a database that is to be preserved, like [`store`]. A missing bucket is one that its server did not know
+/// yet.
 ///
 /// # Errors
 /// The file cannot be read to its end.
@@ -108,7 +111,7 @@ fn read(db: &Db<'_>, mut findings: Findings) -> Result<V3Summary, Damage> {
     Ok(summary)
 }
 
-/// Holds the SHA-256 of a snapshot file against its bytes.
+/// Compares the SHA-256 of a snapshot file with its bytes.
 pub fn digest(db: &Db<'_>) -> Sha256State {
     let Some(trailer) = db.trailer() else { return Sha256State::Absent };
     let mut sha256 = Sha256::new();

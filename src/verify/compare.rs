@@ -1,7 +1,7 @@
-//! The written file against what was to be written: every pair of every bucket, in order, byte for byte.
+//! The written file against the expected content: every pair of every bucket, in order, byte for byte.
 //!
-//! Takes keys and values by another way than the writer does (whole and decoded, not copied into pages), and revisions from
-//! the nodes themselves. Knows both stores; not how the file was laid out.
+//! Builds keys and values in another way than the writer (complete and decoded, not copied into pages), and takes
+//! revisions from the nodes. Knows both stores. Must not know the layout of the file.
 
 use crate::bolt::{Damage, Db, Pair};
 use crate::display::short;
@@ -13,10 +13,10 @@ use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
 
-/// Holds a file against what was to be written.
+/// Compares a file with the expected content.
 ///
 /// # Errors
-/// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is too much.
+/// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is extra.
 pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
     let db = Db::open(file).map_err(damaged)?;
     for (name, pairs) in content.others() {
@@ -27,15 +27,15 @@ pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() ->
 
 pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
     let failed = |what: String| Error::new(Reason::VerifyFailed, format!("bucket {}: {what}", name.escape_ascii()));
-    let bucket = db.bucket(name).map_err(damaged)?.ok_or_else(|| failed("expected it, found none".into()))?;
+    let bucket = db.bucket(name).map_err(damaged)?.ok_or_else(|| failed("expected the bucket, found none".into()))?;
     let mut expected = expected.iter();
     for found in &bucket {
         let found = found.map_err(damaged)?;
-        // Neither side is shown: users have their password hashes here.
+        // Neither side is shown, because users have their password hashes here.
         match expected.next() {
             Some((key, value)) if found.key == key && found.value == value => {}
             Some((key, _)) => {
-                let what = format!("expected the pair {} as it was to be written, found another", key.escape_ascii());
+                let what = format!("expected the planned value of the pair {}, found another", key.escape_ascii());
                 return Err(failed(what).at(found.offset));
             }
             None => return Err(failed("expected its end, found one more pair".into()).at(found.offset)),
@@ -118,11 +118,11 @@ fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> 
     Ok(())
 }
 
-/// Creation and modification revision of a row, from its node.
+/// Returns creation and modification revision of a row, from its node.
 pub(super) fn revisions(pairs: Pairs<'_, '_>, row: &Row) -> (Revision, Revision) {
-    let special = pairs.ordered.special(row);
-    let modified = special.and_then(|special| special.modified);
-    let created = special.and_then(|special| special.created);
+    let overrides = pairs.ordered.overrides(row);
+    let modified = overrides.and_then(|overrides| overrides.modified);
+    let created = overrides.and_then(|overrides| overrides.created);
     let modified = match pairs.ordered.numbering {
         Numbering::Keep => modified.unwrap_or(Revision(pairs.tree.modified(row.node).0.cast_signed())),
         Numbering::Dense(_) => row.main,

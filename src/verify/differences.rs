@@ -1,7 +1,7 @@
-//! The keys in which a file differs from what was to be written, by name: for a reader who has to know which, where `source`
-//! has found that there are any.
+//! The keys in which a file differs from the expected content, by name. Used after `compare` has detected a difference.
 //!
-//! Compares the state of each key at the current revision, not the order of pairs. Values are never shown, only their sizes.
+//! Compares the state of each key at the current revision, not the order of pairs. Never shows values, only their
+//! sizes.
 
 use std::borrow::Cow;
 
@@ -16,23 +16,23 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::verify::compare::{compare_bucket, damaged, revisions};
 
-/// What differs, in words.
+/// A description of the differences.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// One line for each bucket beside `key`, and for each of the first keys.
+    /// One line for each bucket other than `key`, and one for each of the first keys.
     pub lines: Vec<String>,
-    /// Keys that differ.
+    /// Number of keys that differ.
     pub keys: u64,
 }
 
-/// Keys that are listed; of more, only the number is.
+/// Maximum number of listed keys; further keys are only counted.
 const LISTED: usize = 20;
 
-/// Lists what differs between a file and what was to be written: keys that are missing, that are too much, and that have another
+/// Lists the differences between a file and the expected content: missing keys, extra keys, and keys with another
 /// value, revision, version or lease.
 ///
 /// # Errors
-/// The file cannot be read to its end ([`Reason::VerifyFailed`]); what `interrupted` returned.
+/// [`Reason::VerifyFailed`] if the file cannot be read to its end; that of `interrupted`.
 pub fn list(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Listing> {
     let db = Db::open(file).map_err(damaged)?;
     let mut listing = Listing::default();
@@ -70,12 +70,12 @@ pub fn list(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Re
 enum Difference {
     Missing,
     Extra,
-    /// Fields that differ; whether the value does.
+    /// Whether the value differs; the fields that differ.
     Changed(bool, String),
 }
 
 impl Difference {
-    /// One missing key can shift the revisions of all others: these stand behind it.
+    /// One missing key can shift the revisions of all others, so these come last.
     fn rank(&self) -> u8 {
         match self {
             Difference::Missing | Difference::Extra | Difference::Changed(true, _) => 0,
@@ -92,7 +92,7 @@ impl Difference {
     }
 }
 
-/// The last state of a key that is to be in the file.
+/// The expected last state of a key.
 enum Expected<'t, 'm> {
     Row(&'t Row),
     Stored(KeyValue<'m>),
@@ -127,7 +127,7 @@ impl Expected<'_, '_> {
 
 type Living<'k, T> = HashMap<Cow<'k, [u8]>, T>;
 
-/// Every key that is to be in the file.
+/// Returns every expected key.
 fn expected<'t, 'm>(
     content: &Content<'t, 'm>,
     interrupted: &dyn Fn() -> Result<()>,
@@ -157,7 +157,7 @@ where
     Ok(living)
 }
 
-/// Every key that is in the file and not deleted.
+/// Returns every live key of the file.
 fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMap<&'f [u8], KeyValue<'f>>> {
     let mut living = HashMap::new();
     let Some(bucket) = db.bucket(schema::KEY).map_err(damaged)? else { return Ok(living) };
@@ -166,12 +166,12 @@ fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMa
             interrupted()?;
         }
         let pair = pair.map_err(damaged)?;
-        // What is no change of a key was a finding before.
+        // A pair that is not a change of a key was a finding before.
         let (Some(key), Ok(kv)) = (RevisionKey::decode(pair.key), KeyValue::decode(pair.value, 0)) else { continue };
         if key.tombstone {
             living.remove(kv.key);
         } else {
-            // The key says when; the value may claim another revision.
+            // The key has the revision; the value may claim another one.
             let kv = if kv.mod_revision == key.main { kv } else { KeyValue { mod_revision: key.main, ..kv } };
             living.insert(kv.key, kv);
         }

@@ -1,7 +1,7 @@
-//! The last change of every user key: what etcd keeps as its key index, as lean as checking allows.
+//! The last change of every user key, like the key index of etcd, with the minimum that the checks need.
 //!
-//! FORMATS section 9.8, 2 and 3. A slot is 16 bytes: where the change's value stands in the file, and 30 bits of the
-//! key's hash, so that the table grows without reading keys again. Must not know what is checked with it.
+//! docs/formats.md section 9.8, 2 and 3. A slot has 16 bytes: the offset of the change's value in the file, its length,
+//! and 30 bits of the key's hash. So the table grows without reading keys again. Must not know what is checked with it.
 
 use std::hash::BuildHasher;
 
@@ -13,7 +13,7 @@ const TOMBSTONE: u32 = 1 << 31;
 const LEASED: u32 = 1 << 30;
 const HASH: u32 = LEASED - 1;
 
-/// The last change of every key seen so far.
+/// The last change of every key so far.
 pub(super) struct KeyIndex<'a> {
     file: &'a [u8],
     slots: HashTable<Slot>,
@@ -30,7 +30,7 @@ struct Slot {
     tag: u32,
 }
 
-/// A change, as it was before the next one of the same key came.
+/// A change, before the next one of the same key.
 pub(super) struct Change<'a> {
     pub(super) tombstone: bool,
     pub(super) kv: KeyValue<'a>,
@@ -38,7 +38,7 @@ pub(super) struct Change<'a> {
     pub(super) offset: u64,
 }
 
-/// Bytes of an index of so many keys, at the time when it grows for the last time: both tables are there then.
+/// Returns the memory of an index of `keys` keys in bytes at its last growth, when both tables exist.
 pub fn index_bytes(keys: u64) -> u64 {
     // A table is at most seven eighths full, and has a control byte for each slot.
     let slots = (keys.saturating_mul(8) / 7 + 1).checked_next_power_of_two().unwrap_or(u64::MAX);
@@ -46,13 +46,13 @@ pub fn index_bytes(keys: u64) -> u64 {
 }
 
 impl<'a> KeyIndex<'a> {
-    /// An empty index over values that stand in `file`.
+    /// Creates an empty index over values in `file`.
     pub(super) fn new(file: &'a [u8]) -> Self {
         KeyIndex { file, slots: HashTable::new(), hasher: DefaultHashBuilder::default(), live: 0, leased: false }
     }
 
-    /// Notes a change, whose value has been decoded to `kv`, stands at `offset` and is `len` bytes long. Returns the
-    /// change of the same key before it.
+    /// Records a change whose decoded value is `kv`, at `offset`, with a length of `len` bytes. Returns the previous
+    /// change of the same key.
     pub(super) fn note(&mut self, change: &Change<'a>, len: usize) -> Option<Change<'a>> {
         let Change { kv, offset, tombstone } = *change;
         let mut tag = self.hash(kv.key);
@@ -65,7 +65,7 @@ impl<'a> KeyIndex<'a> {
                 self.leased = true;
             }
         }
-        // Values of 4 GiB do not exist: lengths in the file are u32.
+        // No value has 4 GiB: lengths in the file are u32.
         let slot = Slot { offset, len: u32::try_from(len).unwrap_or(u32::MAX), tag };
         let file = self.file;
         match self.slots.find_mut(spread(tag), |other| other.is_of(file, tag, kv.key)) {
@@ -82,24 +82,24 @@ impl<'a> KeyIndex<'a> {
         }
     }
 
-    /// Keys that are not deleted.
+    /// Returns the number of live keys.
     pub(super) fn live(&self) -> u64 {
         self.live
     }
 
-    /// Whether the change whose value stands at `offset` is the last one of its key and no deletion.
+    /// Returns whether the change at `offset` is the last one of its key and not a deletion.
     pub(super) fn is_kept(&self, key: &[u8], offset: u64) -> bool {
         let tag = self.hash(key);
         let slot = self.slots.find(spread(tag), |slot| slot.is_of(self.file, tag, key));
         slot.is_some_and(|slot| slot.offset == offset && slot.tag & TOMBSTONE == 0)
     }
 
-    /// The last change of every key that is not deleted.
+    /// Returns the last change of every live key.
     pub(super) fn live_changes(&self) -> impl Iterator<Item = Change<'a>> {
         self.slots.iter().filter(|slot| slot.tag & TOMBSTONE == 0).filter_map(|slot| slot.change(self.file))
     }
 
-    /// The keys that are attached to a lease.
+    /// Returns the keys with a lease.
     pub(super) fn leased(&self) -> impl Iterator<Item = Change<'a>> {
         let slots = self.leased.then(|| self.slots.iter().filter(|slot| slot.tag & LEASED != 0));
         slots.into_iter().flatten().filter_map(|slot| slot.change(self.file))
@@ -123,7 +123,7 @@ impl Slot {
     }
 }
 
-/// The table's hash: its low and its high bits must both differ.
+/// Hashes a tag for the table, which uses both the low and the high bits.
 fn spread(tag: u32) -> u64 {
     u64::from(tag & HASH).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -1,6 +1,7 @@
-//! The buckets beside `key`: compaction marks, raft position, leases, users, roles, members; and all of them together.
+//! The buckets other than `key`: compaction marks, raft position, leases, users, roles, members; and the check of all
+//! buckets.
 //!
-//! FORMATS sections 7.2, 9.1, 9.3, 9.4, 9.6 and 9.8. Must not know which findings matter to whom.
+//! docs/formats.md sections 7.2, 9.1, 9.3, 9.4, 9.6 and 9.8. Must not know which findings matter to which caller.
 
 use std::collections::HashSet;
 
@@ -12,17 +13,17 @@ use crate::verify::presence::meta_number;
 use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
 
-/// All ten buckets are there.
+/// Checks that all ten buckets exist.
 pub(super) fn buckets(db: &Db<'_>, findings: &mut Findings) -> Result<(), Damage> {
     for name in schema::BUCKETS {
         if db.bucket(name)?.is_none() {
-            findings.push(0, format!("there is no bucket {}", name.escape_ascii()));
+            findings.push(0, format!("the bucket {} is missing", name.escape_ascii()));
         }
     }
     Ok(())
 }
 
-/// Reads a store as etcd does at boot and lists what is wrong with it.
+/// Reads a store as etcd does at its start, and records every finding.
 pub(super) fn read(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result<(), Damage> {
     meta(db, summary, findings)?;
     let leases = leases(db, findings)?;
@@ -51,11 +52,11 @@ fn meta(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result
     if finished > scheduled {
         findings.push(0, "meta: a compaction was finished that was not scheduled");
     }
-    // What was scheduled is compacted right after boot.
+    // etcd runs the scheduled compaction directly after its start.
     summary.compacted = finished.max(scheduled);
     for key in [schema::CONSISTENT_INDEX, schema::TERM] {
         if value(db, schema::META, key)?.is_some_and(|value| value.len() != 8) {
-            findings.push(0, format!("meta: {} is no number of 8 bytes", key.escape_ascii()));
+            findings.push(0, format!("meta: {} is not a number of 8 bytes", key.escape_ascii()));
         }
     }
     summary.consistent_index = meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex);
@@ -72,7 +73,7 @@ fn compact_mark(db: &Db<'_>, key: &[u8], findings: &mut Findings) -> Result<Opti
     match RevisionKey::decode(value) {
         Some(RevisionKey { main, sub: 0, tombstone: false }) => Ok(Some(main)),
         _ => {
-            findings.push(0, format!("meta: {} is no revision", key.escape_ascii()));
+            findings.push(0, format!("meta: {} is not a revision", key.escape_ascii()));
             Ok(None)
         }
     }
@@ -154,7 +155,7 @@ fn other_bucket(
     Ok(hash)
 }
 
-/// The name inside a user or a role.
+/// Returns the name inside a user or a role.
 fn first_field(message: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(message, 0);
     let mut name = None;

@@ -1,17 +1,17 @@
-//! The `key` bucket read as etcd reads it at boot, with every invariant of the changes in it.
+//! The `key` bucket, read as etcd reads it at its start, with every invariant of its changes.
 //!
-//! FORMATS sections 9.2, 9.8 and 10.1. One pass over the bucket; a second one for HashKV only if a compaction has taken
-//! changes away that are still in the file. Must not know other buckets.
+//! docs/formats.md sections 9.2, 9.8 and 10.1. One pass over the bucket. A second pass for HashKV is needed only if the
+//! file still contains changes that a compaction removed. Must not know other buckets.
 
 use super::index::{Change, KeyIndex};
 use crate::bolt::{Damage, Db, Pair, Tree};
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::{HashKv, KeyValue, RevisionKey, is_hashed};
 
-/// Findings that are kept; of more, only the number is.
+/// Maximum number of stored findings; further findings are only counted.
 const MAX_FINDINGS: usize = 100;
 
-/// What is wrong with a store.
+/// The faults of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     pub(super) list: Vec<Damage>,
@@ -28,17 +28,17 @@ impl Findings {
     }
 }
 
-/// What the `key` bucket holds.
+/// The content of the `key` bucket.
 pub(super) struct Keys<'a> {
-    /// All pairs.
+    /// Number of pairs.
     pub(super) pairs: u64,
-    /// Pairs that are deletions.
+    /// Number of deletions.
     pub(super) tombstones: u64,
     /// Main revision of the last pair; 0 without pairs.
     pub(super) last: Revision,
-    /// Over all pairs.
+    /// HashKV over all pairs.
     pub(super) hash: HashKv,
-    /// Changes of a key that are not its last, or deletions.
+    /// Number of changes that are deletions, or not the last of their key.
     superseded: u64,
     index: KeyIndex<'a>,
 }
@@ -70,7 +70,7 @@ pub(super) fn read<'a>(db: &Db<'a>, bucket: &Tree<'a>, findings: &mut Findings) 
             check_change(key, &kv, pair.offset, findings);
         }
         if key.main == Revision(0) {
-            findings.push(pair.offset, "a pair at revision 0, which etcd does not see");
+            findings.push(pair.offset, "a pair at revision 0, which etcd ignores");
             keys.superseded += 1;
             continue;
         }
@@ -86,17 +86,17 @@ pub(super) fn read<'a>(db: &Db<'a>, bucket: &Tree<'a>, findings: &mut Findings) 
 }
 
 impl<'a> Keys<'a> {
-    /// Keys that are not deleted.
+    /// Returns the number of live keys.
     pub(super) fn live(&self) -> u64 {
         self.index.live()
     }
 
-    /// Their names, in no order.
+    /// Returns the names of the live keys, unordered.
     pub(super) fn live_keys(&self) -> impl Iterator<Item = &'a [u8]> {
         self.index.live_changes().map(|change| change.kv.key)
     }
 
-    /// HashKV at the current revision of a store compacted at `compacted`.
+    /// Returns HashKV at the current revision of a store compacted at `compacted`.
     pub(super) fn hash_kv(&self, bucket: &Tree<'a>, compacted: Option<Revision>) -> Result<u32, Damage> {
         if compacted.is_none() || self.superseded == 0 {
             return Ok(self.hash.finish());
@@ -116,7 +116,7 @@ impl<'a> Keys<'a> {
         Ok(hash.finish())
     }
 
-    /// The keys attached to a lease that does not exist.
+    /// Records the keys whose lease does not exist.
     pub(super) fn dangling(&self, exists: impl Fn(LeaseId) -> bool, findings: &mut Findings) {
         for change in self.index.leased() {
             if !exists(change.kv.lease) {
@@ -129,7 +129,7 @@ impl<'a> Keys<'a> {
 
 fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, KeyValue<'a>)> {
     let Some(key) = RevisionKey::decode(pair.key).filter(|_| !pair.is_bucket) else {
-        findings.push(pair.offset, "a key that is no revision");
+        findings.push(pair.offset, "a key that is not a revision");
         return None;
     };
     match KeyValue::decode(pair.value, pair.value_offset()) {
@@ -141,12 +141,13 @@ fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, 
     }
 }
 
-/// What `snapshot restore --bump-revision` leaves: a put of nothing at all (FORMATS 10.5).
+/// Returns whether the pair is what `snapshot restore --bump-revision` leaves: a put without any content
+/// (docs/formats.md 10.5).
 fn is_bump_mark(pair: &Pair<'_>, key: RevisionKey) -> bool {
     pair.value.is_empty() && !key.tombstone && key.main > Revision(0)
 }
 
-/// The invariants of one change by itself.
+/// Checks the invariants of a single change.
 fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut Findings) {
     let mut find = |what: &str| findings.push(offset, format!("revision {}, key {}: {what}", key.main, name(kv.key)));
     if kv.key.is_empty() {
@@ -154,7 +155,7 @@ fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut
     }
     if key.tombstone {
         if *kv != (KeyValue { key: kv.key, ..KeyValue::default() }) {
-            find("a deletion that holds more than the key");
+            find("a deletion with more content than the key");
         }
         return;
     }
@@ -172,7 +173,7 @@ fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut
     }
 }
 
-/// The invariants between two changes of one key.
+/// Checks the invariants between two changes of one key.
 fn check_succession(key: RevisionKey, kv: &KeyValue<'_>, before: &Change<'_>, offset: u64, findings: &mut Findings) {
     let wrong = if key.tombstone {
         before.tombstone
@@ -187,7 +188,7 @@ fn check_succession(key: RevisionKey, kv: &KeyValue<'_>, before: &Change<'_>, of
     }
 }
 
-/// A key for a message: escaped, and not longer than a line.
+/// Returns a key for a message: escaped, and at most one line long.
 fn name(key: &[u8]) -> String {
     let shown = key.get(..120).unwrap_or(key);
     let dots = if shown.len() < key.len() { "..." } else { "" };

@@ -1,5 +1,5 @@
-//! Is this file what it should be? The structure of the bbolt file, the invariants of the mvcc store in it, and a summary
-//! of what a v3 database holds.
+//! The check of a v3 database: the structure of the bbolt file, the invariants of its mvcc store, and a summary of its
+//! content.
 
 mod check;
 mod compare;

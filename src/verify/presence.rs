@@ -1,6 +1,6 @@
-//! Does a database hold v3 data? A v2 source that does must not be converted over it.
+//! The v3 data in a database, as counts. A v2 source with v3 data must not be converted over it.
 //!
-//! FORMATS sections 7.2, 9.1 to 9.4. Must not judge: it counts.
+//! docs/formats.md sections 7.2, 9.1 to 9.4. Must not decide what the counts mean.
 
 use super::v2v3::{self, V2v3Tree};
 use crate::bolt::{Damage, Db, Strictness, check};
@@ -8,40 +8,40 @@ use crate::ids::{RaftIndex, Term};
 use crate::mvcc::schema;
 use crate::verify::key_bucket::{self, Findings};
 
-/// How much v3 data a database holds.
+/// Counts of the v3 data in a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct V3Content {
-    /// Keys that are not deleted.
+    /// Number of live keys.
     pub keys: u64,
-    /// Changes of keys, deletions included, that are still there.
+    /// Number of present changes of keys, with deletions.
     pub changes: u64,
-    /// Leases.
+    /// Number of leases.
     pub leases: u64,
-    /// Users.
+    /// Number of users.
     pub users: u64,
-    /// Roles.
+    /// Number of roles.
     pub roles: u64,
-    /// Raft index of the last entry applied to it, if it says so.
+    /// Raft index of the last applied entry, if the database has it.
     pub consistent_index: Option<RaftIndex>,
-    /// Term of that entry, as 3.5 and later write it.
+    /// Term of that entry, which 3.5 and later write.
     pub term: Option<Term>,
-    /// It holds raft's configuration, as 3.5 and later write it.
+    /// Whether it contains the raft configuration, which 3.5 and later write.
     pub conf_state: bool,
-    /// A cluster has used it: it names the cluster version, or an entry that it has applied.
+    /// Whether a cluster has used it: it contains the cluster version, or the index of an applied entry.
     pub used: bool,
-    /// v2 trees that a server kept among the keys.
+    /// v2 trees that a server stored among the keys.
     pub v2v3: Vec<V2v3Tree>,
 }
 
 impl V3Content {
-    /// Whether there is no key, lease, user or role. Changes that leave no key do not count.
+    /// Returns whether there is no key, lease, user or role. Changes of deleted keys do not count.
     pub fn is_empty(&self) -> bool {
         self.keys + self.leases + self.users + self.roles == 0
     }
 }
 
-/// Counts the v3 data of a database; a bucket that does not exist is empty. The structure is checked first: in a damaged
-/// file a bucket could be there and yet not be found by its name.
+/// Counts the v3 data of a database; a missing bucket counts as empty. The structure must be checked first: in a
+/// damaged file, an existing bucket may not be found by its name.
 ///
 /// # Errors
 /// The file is damaged.
@@ -70,19 +70,19 @@ pub fn v3_content(db: &Db<'_>) -> Result<V3Content, Damage> {
     })
 }
 
-/// Pairs of a bucket; none if it does not exist.
+/// Returns the number of pairs in a bucket; 0 if it does not exist.
 pub(super) fn count(db: &Db<'_>, bucket: &[u8]) -> Result<u64, Damage> {
     let Some(bucket) = db.bucket(bucket)? else { return Ok(0) };
     bucket.iter().try_fold(0, |count, pair| pair.map(|_| count + 1))
 }
 
-/// Whether a bucket is there and has the key.
+/// Returns whether a bucket exists and has the key.
 fn has(db: &Db<'_>, bucket: &[u8], key: &[u8]) -> Result<bool, Damage> {
     let Some(bucket) = db.bucket(bucket)? else { return Ok(false) };
     Ok(bucket.get(key)?.is_some())
 }
 
-/// A big-endian number of the `meta` bucket.
+/// Returns a big-endian number of the `meta` bucket.
 pub(super) fn meta_number(db: &Db<'_>, key: &[u8]) -> Result<Option<u64>, Damage> {
     let Some(meta) = db.bucket(schema::META)? else { return Ok(None) };
     let pair = meta.get(key)?;

@@ -1,26 +1,27 @@
-//! Trees that etcd 3.3 to 3.5 kept inside v3 for clients of v2 (`--experimental-enable-v2v3 PREFIX`).
+//! v2 trees that etcd 3.3 to 3.5 stored in v3 for v2 clients (`--experimental-enable-v2v3 PREFIX`; docs/formats.md
+//! 12.3).
 //!
-//! A node `/1/a/b` is the key `PREFIX/003/k//1/a/b`, three digits for its depth, with a slash at its end for a directory;
-//! `PREFIX/act` holds the last action. Knows the names, and nothing of the store.
+//! A node `/1/a/b` is the key `PREFIX/003/k//1/a/b`, with three digits for its depth, and a slash at its end for a
+//! directory. `PREFIX/act` contains the last action. Knows key names only. Must not know the store.
 
 use std::collections::BTreeMap;
 
-/// A tree, and how many keys it has.
+/// A v2 tree in v3, with its number of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct V2v3Tree {
-    /// The prefix that the server was given.
+    /// The prefix from the server's options.
     pub prefix: Vec<u8>,
-    /// Its keys, directories among them.
+    /// Number of its keys, with directories.
     pub keys: u64,
 }
 
-/// What the name of a key says of such a tree.
+/// The part of such a tree that a key name identifies.
 enum Name<'k> {
     Node(&'k [u8]),
     Action(&'k [u8]),
 }
 
-/// The trees among these keys: prefixes that have nodes and an action.
+/// Returns the trees among these keys: prefixes with nodes and an action.
 pub(super) fn trees<'k>(keys: impl Iterator<Item = &'k [u8]>) -> Vec<V2v3Tree> {
     let mut nodes: BTreeMap<&[u8], u64> = BTreeMap::new();
     let mut actions = Vec::new();

@@ -89,10 +89,10 @@ fn a_file_that_appears_goes_or_is_replaced_is_noticed() {
     let cases = [
         (format!("cp '{{}}/{DEMO_WAL}' '{{}}/member/wal/0000000000000001-0000000000000099.wal'"), "appeared"),
         (format!("cp '{{}}/{DEMO_SNAP}' '{{}}/member/snap/0000000000000003-0000000000000099.snap'"), "appeared"),
-        (format!("rm '{{}}/{DEMO_WAL}'"), "is gone"),
-        ("rm '{}/member/snap/db'".to_string(), "is gone"),
+        (format!("rm '{{}}/{DEMO_WAL}'"), "does not exist any more"),
+        ("rm '{}/member/snap/db'".to_string(), "does not exist any more"),
         (format!("cp '{{}}/{DEMO_WAL}' '{{}}/x'; mv '{{}}/x' '{{}}/{DEMO_WAL}'"), "another file has its name"),
-        ("mv '{}/member' '{}/other'".to_string(), "is gone"),
+        ("mv '{}/member' '{}/other'".to_string(), "does not exist any more"),
     ];
     for (script, words) in cases {
         let case = Case::new();
@@ -114,7 +114,7 @@ fn an_etcd_that_starts_meanwhile_is_noticed() {
             source.join(name).display()
         );
         let output = convert(&case, &[&source], &script, &[]);
-        refused(&case, &output, 5, "locked", &["an etcd was started on the source while it was being read"]);
+        refused(&case, &output, 5, "locked", &["an etcd started on the source while etcdlift read it"]);
     }
 }
 

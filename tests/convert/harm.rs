@@ -1,5 +1,5 @@
 //! Files that a run must not touch: those of the source, those that another process has open, those of another run, and
-//! whatever is no regular file. And a disk that is full, for every file that a run makes.
+//! whatever is not a regular file. And a disk that is full, for every file that a run makes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, symlink};
@@ -216,7 +216,7 @@ fn whatever_is_no_regular_file_is_no_target() {
                 }
                 let output = convert(&case.path("missing"), &targets, more);
                 assert_eq!(output.status, 5, "{}", output.story());
-                one_line(&output, &[path.to_str().unwrap(), "no regular file"]);
+                one_line(&output, &[path.to_str().unwrap(), "not a regular file"]);
                 assert!(names(&case.path("out")).is_empty(), "{}", output.story());
             }
         }

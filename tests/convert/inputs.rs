@@ -73,7 +73,7 @@ fn the_directory_that_was_meant_is_named() {
     copy_sparse(&demo(), &one.join("m0.etcd"));
     case.file("backup/readme", "x");
     let right = one.join("m0.etcd");
-    case.run(&one, &[]).refused(5, "not-etcd-data", &["a directory with one in it: give ", right.to_str().unwrap()]);
+    case.run(&one, &[]).refused(5, "not-etcd-data", &["a directory with one in it", "give ", right.to_str().unwrap()]);
     copy_sparse(&demo().join("member"), &one.join("m1.etcd"));
     let words = ["with 2 in it", "m0.etcd, ", "m1.etcd"];
     case.run(&one, &[]).refused(5, "not-etcd-data", &words);

@@ -37,7 +37,7 @@ fn a_length_beyond_the_file() {
 
 #[test]
 fn a_length_of_zero_with_more_behind_it() {
-    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data behind it"]);
+    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data after it"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_log_cut_below_what_was_applied_is_refused() {
     let source = case.demo();
     edit(&source.join(DEMO_WAL), |bytes| bytes.truncate(frames(bytes)[40].0 + 20));
     fs::remove_file(source.join(DEMO_SNAP)).unwrap();
-    let words = [".wal: byte ", "cut short: expected the log to reach", "a part of the log is missing", "--salvage"];
+    let words = [".wal: byte ", "truncated: expected raft entries up to", "a part of the log is missing", "--salvage"];
     case.run(&source, &[]).refused(3, "commit-beyond-log", &words);
     let run = case.run(&source, &["--salvage"]);
     run.converted(8);

@@ -50,7 +50,7 @@ fn overwrite_replaces_a_regular_file() {
 fn overwrite_replaces_nothing_else() {
     let case = Case::new();
     let kept = case.file("kept", "mine");
-    for (overwrite, words) in [(false, "no regular file"), (true, "no regular file")] {
+    for (overwrite, words) in [(false, "not a regular file"), (true, "no regular file")] {
         symlink(&kept, case.out()).unwrap();
         let options: &[&str] = if overwrite { &["--overwrite"] } else { &[] };
         case.run(&demo(), options).refused_beside(5, "output-exists", &[words], &["out.db"]);
@@ -152,7 +152,7 @@ fn skip_existing_leaves_an_equal_output_alone() {
     fs::remove_file(case.out()).unwrap();
     let other = skipping(&case, &demo(), &["--hidden", "drop"]);
     assert_eq!(other.status, 5, "{}", other.story());
-    assert!(other.stderr.contains("report.json: the report tells of another output"), "{}", other.story());
+    assert!(other.stderr.contains("report.json: the report is that of another output"), "{}", other.story());
     assert!(names(&case.path("out")).is_empty());
     assert_eq!(fs::read(case.report()).unwrap(), report, "the report was rewritten");
 }

@@ -65,7 +65,7 @@ fn a_cut_one_is_called_cut() {
     let case = Case::new();
     let sound = fs::read(demo().join(DEMO_SNAP)).unwrap();
     let source = case.file("cut.snap", &sound[..9000]);
-    case.run(&source, &[]).refused(3, "damaged", &["9000 bytes", "it was cut short"]);
+    case.run(&source, &[]).refused(3, "damaged", &["9000 bytes", "the file is truncated"]);
 }
 
 #[test]

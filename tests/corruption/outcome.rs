@@ -54,7 +54,7 @@ pub(crate) fn read(dir: &Path) -> Result<Outcome> {
         End::Clean | End::Damaged(_) => None,
     };
     let mut notes: Vec<String> = wal.holes().iter().map(|hole| hole.error.to_string()).collect();
-    notes.extend(opened.choice.passed_over.iter().map(|passed| passed.why.clone()));
+    notes.extend(opened.start.passed_over.iter().map(|passed| passed.why.clone()));
     notes.extend(torn.map(|offset| format!("torn at {offset}")));
     if !recovered.tail.writes.is_empty() {
         notes.push(format!("{} writes left out", recovered.tail.writes.len()));

@@ -177,7 +177,7 @@ pub(in crate::pipeline) fn refuse_unusable(
 
 fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
     let Some(found) = describe(backend, late) else { return Ok(()) };
-    if opened.start().is_some_and(|member| member.layout == Some(Layout::Log)) {
+    if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = format!(
             "the log has v3 data too ({found}), whose database is not in it: give the data directory, or --existing drop-v3 to start \
              without them"
@@ -287,7 +287,7 @@ fn refuse_other_states(
 ) -> Result<()> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let state = recovered.replay.applied;
-    let start = opened.choice.index();
+    let start = opened.start.index();
     let reason_and_message = if applied > state && opened.wal().is_some() {
         let message = format!("the v3 backend stands at raft index {applied} and the v2 keys at {state}");
         let needed = match options.existing {

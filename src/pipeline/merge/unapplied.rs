@@ -33,7 +33,7 @@ pub(in crate::pipeline) fn above<'m>(
     interrupt: Interrupt<'_>,
 ) -> Result<Vec<Late<'m>>> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
-    let start = opened.choice.index();
+    let start = opened.start.index();
     // What the replay did not see because it began behind it.
     let before = |index: RaftIndex| index > applied && index <= start;
     let wal = opened.wal().filter(|_| start > applied);

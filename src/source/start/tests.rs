@@ -1,4 +1,4 @@
-//! Which snapshot is chosen, where the log or a snapshot is not what it should be.
+//! The selection of the start, for logs and snapshots in all states.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::fuzzing::log::{self, Dialect, Log, NORMAL};
 use crate::fuzzing::model::Model;
 
-/// A folder of snapshots and a log, by hand.
+/// A directory of snapshots and a log, built by the test.
 struct Fixture {
     dir: tempfile::TempDir,
     names: Vec<SnapName>,
@@ -33,11 +33,11 @@ impl Fixture {
         fs::write(path, bytes).unwrap();
     }
 
-    fn choose(&self, log: &Log) -> Result<Choice> {
+    fn choose(&self, log: &Log) -> Result<Start> {
         self.choose_with(Wal::of_bytes(log.named()).unwrap())
     }
 
-    fn choose_with(&self, wal: Wal) -> Result<Choice> {
+    fn choose_with(&self, wal: Wal) -> Result<Start> {
         choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None, Interrupt::default())
     }
 }
@@ -59,9 +59,9 @@ fn log(first: u64, records: &[u64]) -> Log {
     log
 }
 
-fn chosen(choice: Result<Choice>) -> (u64, Vec<u64>) {
-    let choice = choice.unwrap();
-    (choice.index().0, choice.passed_over.iter().map(|passed| passed.index.0).collect())
+fn chosen(start: Result<Start>) -> (u64, Vec<u64>) {
+    let start = start.unwrap();
+    (start.index().0, start.passed_over.iter().map(|passed| passed.index.0).collect())
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_damaged_one_falls_back_only_where_the_log_reaches() {
     let snapshots = Fixture::new(&[5, 15]);
     snapshots.damage(1);
     assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (5, vec![15]));
-    assert_eq!(chosen(snapshots.choose(&log(6, &[15]))), (5, vec![15]), "continued, though without a record");
+    assert_eq!(chosen(snapshots.choose(&log(6, &[15]))), (5, vec![15]), "continued, without a record");
     assert_eq!(snapshots.choose(&log(7, &[15])).unwrap_err().reason(), Reason::Damaged);
     snapshots.damage(0);
     assert_eq!(chosen(snapshots.choose(&log(1, &[5, 15]))), (0, vec![15, 5]));
@@ -118,18 +118,18 @@ fn a_damaged_first_segment_is_made_up_for_by_a_snapshot_or_is_an_error() {
         let mut segments = log(1, &[snapshot]).named();
         segments[0].1[2] ^= 1;
         let wal = Wal::of_bytes(segments).unwrap();
-        let choice = snapshots.choose_with(wal);
+        let start = snapshots.choose_with(wal);
         if fits {
-            assert_eq!(chosen(choice), (snapshot, vec![]));
+            assert_eq!(chosen(start), (snapshot, vec![]));
         } else {
-            let error = choice.unwrap_err();
+            let error = start.unwrap_err();
             assert_eq!(error.kind(), crate::error::Kind::Damaged);
             assert!(error.file().is_some(), "{error}");
         }
     }
 }
 
-/// Such a log once read as that of an empty store, or as one that ends with the snapshot.
+/// Regression: such a log was read as that of an empty store, or as one that ends with the snapshot.
 #[test]
 fn entries_lost_before_a_segment_without_any_are_missed() {
     let mut log = log(1, &[5]);
@@ -145,7 +145,7 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
     assert_eq!(chosen(Fixture::new(&[20]).choose_with(Wal::of_bytes(segments).unwrap())), (20, vec![]));
 }
 
-/// A snapshot holds committed state: beyond the end of the log it is newer than all that the log has.
+/// A snapshot contains committed state, so one beyond the end of the log is newer than the log.
 #[test]
 fn a_snapshot_beyond_the_log_is_the_start() {
     assert_eq!(chosen(Fixture::new(&[5, 30]).choose(&log(1, &[5]))), (30, vec![]));

@@ -1,4 +1,4 @@
-//! Logs in every state that a crash, a purge or a received snapshot leaves them in.
+//! Logs in every state that a crash, a purge or a received snapshot leaves.
 
 use super::*;
 use crate::error::Reason;
@@ -6,7 +6,7 @@ use crate::fuzzing::log::{Dialect, ENTRY, Log, NORMAL};
 
 const BOTH: [Dialect; 2] = [Dialect::Unpadded, Dialect::Padded];
 
-/// Three segments: entries 1 to 3, 4 to 6, 7 to 9, with the commit behind each.
+/// Three segments: entries 1 to 3, 4 to 6, 7 to 9, with a hard state after each.
 fn three(dialect: Dialect) -> Log {
     let mut log = Log::new(dialect, 0xa, 0xc);
     for index in 1..=9 {
@@ -58,7 +58,7 @@ fn a_later_entry_replaces_its_index_and_all_behind_it() {
     assert_eq!(indexes(&wal), (1..=12).collect::<Vec<_>>());
     let terms: Vec<u64> = wal.entries().iter().skip(9).map(|entry| entry.term.0).collect();
     assert_eq!((terms, wal.overwritten()), (vec![1, 2, 4], 3));
-    // Even the first entry can be replaced, and one before it.
+    // A new leader can replace even the first entry, or one before it.
     log.entry(NORMAL, 5, 1, None);
     assert_eq!(indexes(&read(&log).unwrap()), [1]);
 }
@@ -112,7 +112,7 @@ fn a_segment_whose_predecessor_lost_its_end_is_used_alone() {
     for dialect in BOTH {
         let log = three(dialect);
         let mut segments = log.named();
-        // At a record's end, so that the segment itself looks whole.
+        // The cut is at the end of a record, so the segment itself looks complete.
         let end = log.segments()[1].ends[3];
         segments[1].1.truncate(end);
         let wal = Wal::of_bytes(segments).unwrap();
@@ -146,7 +146,7 @@ fn a_missing_segment_is_a_hole() {
     assert_eq!(wal.spans()[0].committed, RaftIndex(3));
 }
 
-/// What a crash while the segment was cut leaves: nothing of it, or its header alone.
+/// A crash during the cut of a segment leaves an empty file or the header alone.
 #[test]
 fn a_last_segment_without_entries_is_no_damage() {
     for dialect in BOTH {
@@ -180,7 +180,7 @@ fn entries_lost_before_a_segment_without_any_are_missed() {
         let mut log = three(Dialect::Padded);
         log.cut(10, None);
         let mut segments = log.named();
-        // Damaged, emptied, or not there.
+        // Damaged, emptied, or missing.
         match lost {
             0 => segments[2].1.fill(0xa5),
             1 => segments[2].1.clear(),
@@ -211,8 +211,8 @@ fn a_torn_record_ends_the_last_segment_and_damages_any_other() {
     }
 }
 
-/// A record over a sector's end, whose second sector never reached the disk: torn wherever the end cuts it, also within its
-/// first fields, and whether or not the file goes on.
+/// A record across the end of a sector, whose second sector was never written. It is torn wherever the sector ends in
+/// it, also in its first fields, and whether or not the file continues.
 #[test]
 fn a_record_is_torn_wherever_a_sector_ends_in_it() {
     let mut tried = [0, 0];
@@ -230,14 +230,14 @@ fn a_record_is_torn_wherever_a_sector_ends_in_it() {
             bytes.resize(segment.1.len().max(end), 0);
             bytes.push(1);
             let error = Wal::of_bytes(vec![(segment.0.clone(), bytes)]).unwrap_err();
-            assert!(error.offset() >= Some(start), "{there} bytes, more behind: {error}");
+            assert!(error.offset() >= Some(start), "{there} bytes, more after it: {error}");
         }
     }
-    // A few places are left out, where the checksum's varint is shorter.
+    // Some positions are skipped because the varint of the checksum is shorter there.
     assert!(tried[0] >= 30 && tried[1] >= 3, "{tried:?}");
 }
 
-/// A record behind one of `filler` bytes, if its frame begins at `start`; the last one of its segment.
+/// Builds a record after one of `filler` bytes, if its frame begins at `start`; it is the last of its segment.
 fn with_record_at(dialect: Dialect, filler: usize, start: usize) -> Option<(u64, (SegmentName, Vec<u8>))> {
     let mut log = Log::new(dialect, 1, 2);
     log.entry(NORMAL, 1, 1, Some(&vec![b'x'; filler]));
@@ -276,7 +276,7 @@ fn only_files_of_the_exact_name_are_segments() {
     assert_eq!((first_and_last(&wal), wal.maps().count()), (Some((1, 9)), 3));
 }
 
-/// One record whose checksum is wrong, with sound ones after it: the log loses that record alone.
+/// One record with a wrong checksum and sound records after it: the log loses that record alone.
 #[test]
 fn after_one_damaged_record_the_log_goes_on() {
     for dialect in BOTH {
@@ -301,8 +301,8 @@ fn after_one_damaged_record_the_log_goes_on() {
     }
 }
 
-/// Damage in the frame of a record, which no checksum covers: its length, its type, the checksum itself. The log loses that
-/// record, and no other.
+/// Damage in the frame of a record, which no checksum covers: length, type, the checksum itself. The log loses that
+/// record and no other.
 #[test]
 fn a_damaged_frame_loses_one_record() {
     for dialect in BOTH {
@@ -321,7 +321,7 @@ fn a_damaged_frame_loses_one_record() {
     }
 }
 
-/// Where several records are overwritten, the first that can be read again proves the next.
+/// If several records are overwritten, the first readable one proves the next.
 #[test]
 fn overwritten_records_lose_one_more() {
     for dialect in BOTH {
@@ -338,8 +338,8 @@ fn overwritten_records_lose_one_more() {
     }
 }
 
-/// Entries of a deposed leader that reach beyond the snapshot which it received: the term at the snapshot's index proves that
-/// those up to it are no history. Servers record the commit index before or after the snapshot.
+/// Entries of a deposed leader beyond the snapshot that it received. The term at the index of the snapshot proves that
+/// those up to it are not part of the history. Servers record the commit index before or after the snapshot.
 #[test]
 fn a_stale_tail_below_a_received_snapshot_does_not_count() {
     for state_first in [true, false] {
@@ -352,7 +352,7 @@ fn a_stale_tail_below_a_received_snapshot_does_not_count() {
         if !state_first {
             log.state(8, 0xb, 20);
         }
-        // A leader of term 8 may hold entries of term 6.
+        // A leader of term 8 may have entries of term 6.
         log.entry(NORMAL, 6, 21, None);
         log.entry(NORMAL, 8, 22, None);
         log.state(8, 0xb, 22);
@@ -365,8 +365,8 @@ fn a_stale_tail_below_a_received_snapshot_does_not_count() {
     }
 }
 
-/// Servers before 3.4.8 write the commit index of a received snapshot, and then its record: where that is lost, the entries of an
-/// earlier term may be stale.
+/// Servers before 3.4.8 write the commit index of a received snapshot before its record. If the record is lost, entries
+/// of an earlier term may be stale.
 #[test]
 fn a_hard_state_of_another_term_right_before_damage_proves_nothing() {
     for (term, committed) in [(7, 20), (8, 9)] {
@@ -385,8 +385,8 @@ fn a_hard_state_of_another_term_right_before_damage_proves_nothing() {
     }
 }
 
-/// 2.0 writes the hard state before the entries that it commits: where these are torn, the entries of an earlier term that they
-/// would have replaced are not what is committed.
+/// 2.0 writes the hard state before the entries that it commits. If these are torn, the entries of an earlier term that
+/// they would have replaced are not committed.
 #[test]
 fn a_hard_state_before_a_torn_entry_of_its_term_does_not_commit_older_entries() {
     let mut log = Log::new(Dialect::Unpadded, 0xa, 0xc);
@@ -403,7 +403,7 @@ fn a_hard_state_before_a_torn_entry_of_its_term_does_not_commit_older_entries() 
     assert_eq!((wal.commit(), wal.spans()[0].committed), (RaftIndex(4), RaftIndex(4)));
 }
 
-/// A crash may leave the record of a received snapshot without the commit index: then the old log counts, as in etcd.
+/// A crash can leave the record of a received snapshot without the commit index. Then the old log counts, as in etcd.
 #[test]
 fn a_snapshot_record_that_no_commit_confirms_changes_nothing() {
     let mut log = three(Dialect::Padded);
@@ -413,7 +413,7 @@ fn a_snapshot_record_that_no_commit_confirms_changes_nothing() {
     assert_eq!((indexes(&wal), wal.commit(), wal.unproven().count()), ((1..=30).collect::<Vec<_>>(), RaftIndex(9), 0));
 }
 
-/// Who made a segment is told by the first frame whose length needs padding; a checksum record alone often does not.
+/// The first frame whose length needs padding shows who created a segment; a checksum record alone often does not.
 #[test]
 fn the_writer_of_a_segment_is_known_by_its_frames() {
     for dialect in BOTH {
@@ -423,7 +423,7 @@ fn the_writer_of_a_segment_is_known_by_its_frames() {
 }
 
 proptest::proptest! {
-    /// Any sequence of saves, as the log of a member that is leader, follower, deposed and caught up by snapshots.
+    /// Any sequence of saves: the log of a member that leads, follows, is deposed and receives snapshots.
     #[test]
     fn what_is_read_is_what_was_saved(
         saves in proptest::collection::vec((0u8..6, 0u64..8, 0usize..70), 1..60),
@@ -435,7 +435,7 @@ proptest::proptest! {
             match what {
                 0 => log.cut(last + 1, None),
                 1 => {
-                    // Deposed: the new leader's entry takes the place of some of the last ones.
+                    // Deposed: entries of the new leader replace some of the last ones.
                     term += 1;
                     let first = entries.first().map_or(last + 1, |entry| entry.0);
                     let index = (last + 1).saturating_sub(number).max(first);

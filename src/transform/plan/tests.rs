@@ -58,7 +58,7 @@ fn hidden_keys_can_be_left_out_with_their_directories() {
     assert_eq!((plan.dropped.keys, plan.written.keys), (2, 3));
 }
 
-/// Seconds of the lease of each key that is written; 0 for none.
+/// Returns the lease seconds of each written key; 0 for none.
 fn leases(ttl: &[&str], expired: Expired) -> Result<Vec<(String, i64)>> {
     let table = json::read(STORE.as_bytes()).unwrap();
     let rules: Vec<TtlRule> = ttl.iter().map(|text| text.parse().unwrap()).collect();
@@ -83,7 +83,7 @@ fn a_key_has_the_earliest_expiry_above_it() {
     let error = leases(&["/u=fail"], Expired::Drop).unwrap_err();
     assert_eq!(error.reason(), Reason::TtlPresent);
     assert!(error.to_string().contains("refuses 2 keys") && error.to_string().contains("/u/l"), "{error}");
-    assert!(leases(&["/t=fail"], Expired::Drop).is_ok(), "what has expired is out before its policy");
+    assert!(leases(&["/t=fail"], Expired::Drop).is_ok(), "an expired key is left out before its policy applies");
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn rules_choose_rename_and_decode() {
     let (plan, names) = plan_of(&table, policy).unwrap();
     assert_eq!(names, ["/1/u/s", "/1/z"]);
     assert_eq!((plan.excluded.keys, plan.renamed, plan.decoded), (4, 1, 1));
-    let special = |row: usize| plan.specials[plan.rows[row].special as usize - 1].clone();
-    assert_eq!(special(0).renamed.unwrap().apply(b"/u/s"), b"/v/s");
-    assert_eq!(special(1).value.unwrap(), b"zz"[..].into());
+    let overrides = |row: usize| plan.overrides[plan.rows[row].overrides as usize - 1].clone();
+    assert_eq!(overrides(0).renamed.unwrap().apply(b"/u/s"), b"/v/s");
+    assert_eq!(overrides(1).value.unwrap(), b"zz"[..].into());
     let whys: Vec<Why> = plan.left_out.iter().map(|(_, why)| *why).collect();
     assert_eq!(whys, [Why::NotIncluded, Why::NotIncluded, Why::NotIncluded, Why::Excluded(0)]);
 

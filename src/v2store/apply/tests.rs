@@ -1,4 +1,4 @@
-//! Each operation's exact effects, one request at a time.
+//! The exact effects of each operation, one request at a time.
 
 use super::*;
 use crate::v2store::dialect::Version;
@@ -9,7 +9,7 @@ struct Store {
     replay: Replay<'static>,
 }
 
-/// The newest patch of a line.
+/// Returns a store with the rules of the newest patch of a line.
 fn store(version: (u32, u32)) -> Store {
     store_of(Version::new(version.0, version.1, 99))
 }
@@ -153,7 +153,7 @@ fn refresh_in_a_swap_keeps_the_value_from_2_3_7_on() {
         assert_eq!(s.run(refresh(Request { prev_index: 2, ..put("/1/a", "") })), Effect::Changed);
         assert_eq!(s.node("/1/a"), Some((value.into(), 1, 3)), "2.3.{patch}");
     }
-    // Before 2.3 nobody knows the field.
+    // Servers before 2.3 ignore the field.
     let mut s = store((2, 2));
     s.put("/1/a", "x");
     s.run(Request { refresh: Some(true), prev_exist: Some(true), ..put("/1/a", "") });
@@ -169,7 +169,7 @@ fn an_update_with_a_condition_compares_from_2_0_10_on() {
         s.put("/1/a", "x");
         assert_eq!(s.run(Request { prev_exist: Some(true), prev_index: 9, ..put("/1/a", "n") }), effect, "2.0.{patch}");
         assert_eq!(s.node("/1/a"), Some((node.0.into(), 1, node.1)));
-        // Without prevExist every server compares.
+        // Without `prevExist`, every server compares.
         assert_eq!(s.run(Request { prev_value: b"other", ..put("/1/a", "m") }), Effect::Refused(TEST_FAILED));
     }
 }
@@ -199,7 +199,7 @@ fn requests_that_use_in_order_names_are_seen() {
     let delete = |path: &'static str| Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() };
     let mut s = store((2, 2));
     s.replay.names = Some(InOrderNames::default());
-    // Entries are numbered by what was applied, which these do not count.
+    // Entries are numbered by the applied index, which does not count these requests.
     s.run(post);
     s.run(Request { dir: true, ..post });
     s.run(delete("/1/q/1"));
@@ -220,7 +220,7 @@ fn knows_attribute_paths_as_etcd_does() {
     assert!(!is_attributes_path(b"/0/members/xyz/attributes"));
 }
 
-/// Requests and TTLs may change what configuration changes are compared with.
+/// Requests and TTLs can change the members that configuration changes are compared with.
 #[test]
 fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
     let mut s = store((2, 3));
@@ -235,7 +235,7 @@ fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
         membership::apply_conf_change(tree, members, voters, &change, *rules).unwrap()
     };
     assert!(add(&mut s, 10, "a") && !add(&mut s, 11, "a"));
-    // A request gives the URL to nobody, another one takes it back.
+    // One request removes the URL from the member, another one restores it.
     s.put("/0/members/a/raftAttributes", r#"{"peerURLs":["b"]}"#);
     assert!(add(&mut s, 11, "a") && !add(&mut s, 12, "b"));
     s.run(Request { method: b"DELETE", path: b"/0/members", recursive: true, ..Request::default() });

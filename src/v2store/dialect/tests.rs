@@ -1,4 +1,4 @@
-//! Versions, their rules, and how bounds combine.
+//! Versions, their rules, and the combination of bounds.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn version(text: &str) -> Version {
     Version::parse(text.as_bytes()).unwrap()
 }
 
-/// Bounds as `(">=" or "<", version, raft index or none for the end)`.
+/// Builds bounds from `(">=" or "<", version, raft index or `None` for the end)`.
 fn evidence(bounds: &[(&str, &str, Option<u64>)], started: u64) -> Evidence {
     let mut evidence = Evidence { started: Some(RaftIndex(started)), ..Evidence::default() };
     for (sign, at, place) in bounds {
@@ -75,10 +75,10 @@ fn a_named_version_is_the_newest_patch_of_its_line() {
 
 #[test]
 fn the_last_server_counts_not_the_newest() {
-    // A directory of 3.5 that 3.4 ran last: the backend has no mark of 3.5 any more.
+    // A 3.5 directory on which 3.4 ran last: the backend has no mark of 3.5 any more.
     let found = evidence(&[(">=", "3.5.0", Some(4)), ("<", "3.5.0", None), (">=", "3.4.0", Some(16))], 14).resolve();
     assert_eq!(labels(found), ["3.4"]);
-    // A directory of 2.1 that 2.2 ran last: the cluster version stays.
+    // A 2.1 directory on which 2.2 ran last: the cluster version is unchanged.
     let found =
         evidence(&[(">=", "2.1.0", Some(9)), (">=", "2.2.0", Some(69)), ("<", "3.0.0", Some(77))], 40).resolve();
     assert_eq!(labels(found), ["2.2", "2.3.0 to 2.3.6", "2.3.7 or later 2.3"]);

@@ -179,7 +179,7 @@ fn depth_is_bounded_and_costs_no_stack() {
     assert!(read(brackets.as_bytes()).is_err());
 }
 
-/// A directory's children, in the order of the document: a name, and for a directory its children.
+/// The children of a directory, in document order: a name, and for a directory its children.
 #[derive(Debug, Clone)]
 struct Named(String, Option<Vec<Named>>);
 
@@ -192,7 +192,7 @@ fn named() -> impl proptest::strategy::Strategy<Value = Vec<Named>> {
     proptest::collection::vec(any, 0..6)
 }
 
-/// The document of these children of `path`.
+/// Returns the JSON of these children of `path`.
 fn written(children: &[Named], path: &str) -> String {
     let one = |(place, Named(name, children)): (usize, &Named)| {
         let path = format!("{path}/{name}");
@@ -202,7 +202,7 @@ fn written(children: &[Named], path: &str) -> String {
     children.iter().enumerate().map(one).collect::<Vec<_>>().join(",")
 }
 
-/// What counts of them, in pre-order: path, value and how many nodes the subtree has.
+/// Returns the children that count, in pre-order: path, value and number of nodes of the subtree.
 fn counting(children: &[Named], path: &str, out: &mut Vec<(String, String, usize)>) {
     for (place, Named(name, inner)) in children.iter().enumerate() {
         if children.iter().skip(place + 1).any(|later| later.0 == *name) {

@@ -1,4 +1,5 @@
-//! The order in which nodes expire (FORMATS 6.6): one place for each live node with a TTL, however often it was renewed.
+//! The order in which nodes expire (docs/formats.md 6.6): one entry for each live node with a TTL, independent of
+//! renewals.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +9,10 @@ use super::{NodeRef, OverId};
 use crate::v2store::path;
 use crate::v2store::table::{NodeId, Table};
 
-/// The nodes that expire. The depth makes a directory come before what is below it.
+/// The nodes with a TTL. The depth sorts a directory before its subtree.
 #[derive(Debug)]
 pub(super) struct Expiries {
-    /// Of the snapshot, latest first, whether they are still there or not.
+    /// Nodes of the snapshot, latest first, even if they are removed.
     base: Vec<(Timestamp, u32, NodeId)>,
     over: BTreeSet<(Timestamp, u32, OverId)>,
 }
@@ -29,7 +30,7 @@ impl Expiries {
         Expiries { base, over: BTreeSet::new() }
     }
 
-    /// Notes that an overlay node expires at another instant than before, or no longer.
+    /// Records that an overlay node expires at another instant, or no longer.
     #[inline]
     pub(super) fn change(&mut self, id: OverId, depth: u32, before: Option<Timestamp>, now: Option<Timestamp>) {
         if before == now {
@@ -43,24 +44,24 @@ impl Expiries {
         }
     }
 
-    /// Removes an overlay node. Returns whether it was there.
+    /// Removes an overlay node. Returns whether it existed.
     pub(super) fn remove(&mut self, id: OverId, depth: u32, at: Timestamp) -> bool {
         self.over.remove(&(at, depth, id))
     }
 
-    /// Bytes of the places of overlay nodes: a B-tree's nodes are two thirds full on average.
+    /// Returns the memory for overlay nodes in bytes: the nodes of a B-tree are two thirds full on average.
     pub(super) fn held_bytes(&self) -> u64 {
         (self.over.len() * size_of::<(Timestamp, u32, OverId)>() * 3 / 2) as u64
     }
 
-    /// The earliest instant at which a node expires.
+    /// Returns the earliest instant at which a node expires.
     pub(super) fn first(&self) -> Option<Timestamp> {
         let base = self.base.last().map(|(at, ..)| *at);
         base.into_iter().chain(self.over.first().map(|(at, ..)| *at)).min()
     }
 
-    /// The nodes that expire at this instant, the earliest, and their depths: directories before what is below them. Those of
-    /// the snapshot are not returned again.
+    /// Returns the nodes that expire at this instant, the earliest, with their depths, directories before their
+    /// subtrees. Nodes of the snapshot are not returned again.
     pub(super) fn due(&mut self, at: Timestamp) -> Vec<(u32, NodeRef)> {
         let first = self.base.partition_point(|(other, ..)| *other > at);
         let mut due: Vec<_> = self.base.drain(first..).map(|(_, depth, id)| (depth, NodeRef::Base(id))).collect();

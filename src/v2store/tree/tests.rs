@@ -1,4 +1,4 @@
-//! The overlay against a plain map: whatever the log does, both must hold the same.
+//! The overlay against a plain map: both must have the same content after every operation.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::v2store::json;
 
 fn document(paths: &[&str]) -> String {
-    // A directory for every path that is another's parent; a file otherwise.
+    // A directory for every path that is the parent of another one; a file otherwise.
     fn node(path: &str, paths: &[&str]) -> String {
         let prefix = if path == "/" { "/".to_string() } else { format!("{path}/") };
         let mut names: Vec<&str> =
@@ -193,7 +193,7 @@ fn a_walk_gives_the_earliest_expiry_above() {
 fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
     let json =
         document(&["/1/\u{fffd}/f", "/1/f\u{fffd}", "/1/fv"]).replace(r#""Value":"/1/fv""#, "\"Value\":\"\u{fffd}\"");
-    // Go escapes it where it stands for a byte, and only there.
+    // Go escapes U+FFFD if it replaces a byte, and only then.
     let json = json.replace('\u{fffd}', "\\ufffd");
     let table = json::read(json.as_bytes()).unwrap();
     let mut tree = Tree::new(&table);
@@ -204,14 +204,14 @@ fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
     let (name, value) = ((true, false), (false, true));
     let before = [("/1/\u{fffd}/f", (true, true)), ("/1/f\u{fffd}", (true, true)), ("/1/fv", value)];
     assert_eq!(before.map(|(path, _)| (path, replaced(&mut tree, path))), before);
-    // A new TTL changes neither; a new value only itself.
+    // A new TTL changes neither; a new value changes only itself.
     tree.update("/1/fv".as_bytes(), None, V2Index(3), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), value);
     tree.update("/1/f\u{fffd}".as_bytes(), Some(b"new"[..].into()), V2Index(4), None);
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);
     tree.update("/1/fv".as_bytes(), Some(b"new"[..].into()), V2Index(5), None);
     assert_eq!(replaced(&mut tree, "/1/fv"), (false, false));
-    // A new key in place of an old one has its name, and one in a directory the directory's.
+    // A new key in place of an old one has its own name; one in a directory also has that of the directory.
     let new = || NewNode { index: V2Index(6), expiry: None, value: Some(b"v"[..].into()) };
     tree.put("/1/f\u{fffd}".as_bytes(), new()).unwrap();
     assert_eq!(replaced(&mut tree, "/1/f\u{fffd}"), name);

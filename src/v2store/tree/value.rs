@@ -1,4 +1,4 @@
-//! Values of overlay nodes. None is ever copied when a request keeps it: it stays where it is, or is shared.
+//! Values of overlay nodes. A request that retains a value never copies it: the value is borrowed or shared.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Body, NodeRef, Tree};
 use crate::v2store::table::{Node, NodeId, Table, copy};
 
-/// A file's value. A clone of it takes no memory of its own.
+/// The value of a file. A clone takes no memory of its own.
 #[derive(Debug, Clone)]
 pub struct Value<'m>(Kind<'m>);
 
@@ -14,9 +14,9 @@ pub struct Value<'m>(Kind<'m>);
 enum Kind<'m> {
     /// Bytes in the log or in the snapshot.
     Borrowed(&'m [u8]),
-    /// Of a node in the table that has escapes in it: they are resolved each time it is read.
+    /// The value of a table node with escapes, which is decoded at each read.
     Base(NodeId),
-    /// Bytes that stand in no file.
+    /// Bytes that no file contains.
     Shared(Arc<[u8]>),
 }
 
@@ -44,7 +44,7 @@ impl<'m> Value<'m> {
         matches!(self.0, Kind::Base(_))
     }
 
-    /// The value of a node in the table.
+    /// Returns the value of a node in the table.
     pub(super) fn of_node(table: &Table<'m>, id: NodeId) -> Value<'m> {
         let node = table.node(id);
         Value(if node.has(Node::VALUE_ESCAPED) { Kind::Base(id) } else { Kind::Borrowed(table.raw(&node.value)) })
@@ -52,7 +52,7 @@ impl<'m> Value<'m> {
 }
 
 impl<'m> Tree<'m> {
-    /// A file's value; empty for a directory.
+    /// Returns the value of a file; empty for a directory.
     pub fn value(&self, node: NodeRef) -> Cow<'_, [u8]> {
         match self.source(node) {
             Source::Bytes(bytes) => Cow::Borrowed(bytes),
@@ -60,7 +60,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// A file's value, to be given to another node.
+    /// Returns the value of a file, to give it to another node.
     pub fn shared_value(&self, node: NodeRef) -> Value<'m> {
         match node {
             NodeRef::Base(id) => Value::of_node(self.table, id),
@@ -71,7 +71,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Bytes of the value.
+    /// Returns the length of the value in bytes.
     pub fn value_len(&self, node: NodeRef) -> usize {
         match self.source(node) {
             Source::Bytes(bytes) => bytes.len(),
@@ -79,7 +79,7 @@ impl<'m> Tree<'m> {
         }
     }
 
-    /// Whether the value is these bytes. What differs in length is not read, and nothing is copied.
+    /// Returns whether the value equals these bytes. Compares lengths first, and copies nothing.
     pub fn has_value(&self, node: NodeRef, bytes: &[u8]) -> bool {
         match self.source(node) {
             Source::Bytes(value) => value == bytes,
@@ -110,7 +110,7 @@ impl<'m> Tree<'m> {
     }
 }
 
-/// Where a value is read from.
+/// The source of a value.
 enum Source<'t> {
     Bytes(&'t [u8]),
     /// A node in the table.

@@ -1,26 +1,26 @@
-//! Ways through the tree. A walk knows the path where it is, so that nobody puts paths together for every node.
+//! Walks through the tree. A walk maintains the current path, so callers need not build the path of each node.
 
 use jiff::Timestamp;
 
 use super::{Body, Name, NodeRef, OverId, Tree};
 use crate::v2store::table::NodeId;
 
-/// A node that a walk came by.
+/// A node that a walk visits.
 #[derive(Debug, Clone, Copy)]
 pub struct Visit<'a> {
-    /// Which.
+    /// The node.
     pub node: NodeRef,
     /// Its path, with its namespace.
     pub path: &'a [u8],
-    /// How many levels it is below where the walk began.
+    /// Number of levels below the start of the walk.
     pub depth: usize,
     /// The earliest expiry of the node and the directories above it.
     pub expiry: Option<Timestamp>,
 }
 
-/// What a walk still has before it.
+/// A pending step of a walk.
 enum Step {
-    /// Whole subtrees of the table, side by side.
+    /// Adjacent subtrees of the table.
     Base {
         next: u32,
         end: u32,
@@ -35,12 +35,12 @@ enum Step {
 }
 
 impl Tree<'_> {
-    /// Visits a node and all below it: a directory before its children, untouched ones in the snapshot's order.
+    /// Visits a node and its subtree: a directory before its children, unchanged ones in the order of the snapshot.
     ///
     /// # Errors
-    /// What `visit` returned.
+    /// That of `visit`.
     pub fn walk<E>(&self, from: NodeRef, visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>) -> Result<(), E> {
-        // Of the overlay node that was visited last: all that follows is in one of its directories, or in it.
+        // The path of the last visited overlay node: all following nodes are in it or in one of its directories.
         let mut path = self.path(from).into_owned();
         let mut steps = vec![match from {
             NodeRef::Base(id) => Step::Base { next: id.0, end: self.table.node(id).end, depth: 0, above: None },
@@ -63,7 +63,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Goes from the path of a node in an overlay node's directory, or of that directory, to the node's own.
+    /// Changes the path from that of a node in an overlay directory, or of the directory, to that of the node.
     fn enter(&self, id: OverId, path: &mut Vec<u8>) {
         let Some(over) = self.over(id) else { return };
         match &over.name {
@@ -86,7 +86,7 @@ impl Tree<'_> {
         above: Option<Timestamp>,
         visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // Directories that the walk is inside of: where they end, and the expiry that holds there.
+        // Directories that contain the current node: their end, and the expiry that applies there.
         let mut inside: Vec<(u32, Option<Timestamp>)> = Vec::new();
         for id in nodes {
             while inside.last().is_some_and(|(end, _)| *end <= id) {
@@ -136,10 +136,11 @@ impl Tree<'_> {
         }
     }
 
-    /// Visits a node and all below it in the order of their paths' bytes. That is not the order of a walk: `/a!` comes between
-    /// `/a` and `/a/b`.
+    /// Visits a node and its subtree in the byte order of their paths. That is not the order of a walk: `/a!` comes
+    /// between `/a` and `/a/b`.
     ///
     /// # Errors
+    /// That of `visit`.
     /// What `visit` returned.
     pub fn walk_sorted<E>(
         &self,
@@ -174,20 +175,20 @@ impl Tree<'_> {
             }
             steps.push(Sorted { above, name, node, below: false });
         }
-        // The last one is visited first. What is below a directory begins with its name and a slash.
+        // The last step is visited first. The paths below a directory begin with its name and a slash.
         if let Some(steps) = steps.get_mut(first..) {
             steps.sort_by(|a, b| b.key().cmp(a.key()));
         }
     }
 }
 
-/// What a sorted walk still has before it.
+/// A pending step of a sorted walk.
 struct Sorted {
-    /// Bytes of the path of the directory that the node is in.
+    /// Length of the path of the directory with the node, in bytes.
     above: usize,
     name: Vec<u8>,
     node: NodeRef,
-    /// What is below the node, rather than the node itself.
+    /// Whether the step is the subtree of the node instead of the node itself.
     below: bool,
 }
 
