@@ -172,9 +172,7 @@ fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) 
 
 /// Some hundred megabytes: enough to be caught at work.
 pub(crate) fn big(case: &Case) -> std::path::PathBuf {
-    let value = "v".repeat(256);
-    let leaves: Vec<String> = (0..300_000).map(|n| leaf(&format!("k{n:06}"), 2 + n, &value)).collect();
-    case.file("big.snap", snap(store(300_002, &leaves.join(",")).as_bytes(), 9))
+    case.file("big.snap", snap(store(300_002, &big_leaves()).as_bytes(), 9))
 }
 
 /// Whether the process catches SIGTERM by now: before, a signal would just end it.
@@ -182,4 +180,10 @@ fn listens(child: &Child) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
     u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+}
+
+/// 300,000 keys with values of 256 bytes.
+pub(crate) fn big_leaves() -> String {
+    let value = "v".repeat(256);
+    (0..300_000).map(|n| leaf(&format!("k{n:06}"), 2 + n, &value)).collect::<Vec<_>>().join(",")
 }
