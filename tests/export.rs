@@ -336,7 +336,10 @@ fn every_directory_is_what_its_server_showed() {
         }
     }
     all_well(&wrong);
-    assert!(compared > 40 && base64 > 0, "{compared} directories, {base64} with bytes that are no UTF-8");
+    assert!(
+        compared > corpus::at_least(40, 5) && base64 > 0,
+        "{compared} directories, {base64} with bytes that are no UTF-8"
+    );
 }
 
 #[test]
@@ -359,7 +362,7 @@ fn a_converted_snapshot_holds_what_other_readers_find_in_it() {
         }
     }
     all_well(&wrong);
-    assert!(compared >= 10, "only {compared} snapshots were compared");
+    assert!(compared >= corpus::at_least(10, 2), "only {compared} snapshots were compared");
 }
 
 /// Both formats of an export of a file without deletions, against the rows of the dump.

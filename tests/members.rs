@@ -117,7 +117,7 @@ fn the_order_of_sources_makes_no_difference() {
             }
         }
     }
-    assert!(runs > 30, "{runs} runs");
+    assert!(runs >= corpus::at_least(30, 0), "{runs} runs");
     println!("{runs} runs");
 }
 

@@ -56,7 +56,7 @@ pub fn all(test: &str) -> Option<Vec<Arc<Scenario>>> {
 }
 
 fn some(test: &str, wanted: impl Fn(&str) -> bool) -> Option<Vec<Arc<Scenario>>> {
-    let dir = require(test)?;
+    let dir = require(test);
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -64,23 +64,37 @@ fn some(test: &str, wanted: impl Fn(&str) -> bool) -> Option<Vec<Arc<Scenario>>>
         .filter(|name| wanted(name))
         .collect();
     names.sort();
-    assert!(!names.is_empty(), "no such scenario in the corpus");
+    if names.is_empty() {
+        assert!(!place().whole, "no such scenario in the corpus");
+        skip_missing(test, "a scenario of this kind");
+        return None;
+    }
     Some(names.iter().map(|name| load(dir, name)).collect())
 }
 
 /// One scenario, or `None` after a note that `test` skips.
 pub fn scenario(test: &str, name: &str) -> Option<Arc<Scenario>> {
-    Some(load(require(test)?, name))
+    let dir = require(test);
+    if !place().whole && !dir.join(format!("{name}.tar.zst")).exists() {
+        skip_missing(test, name);
+        return None;
+    }
+    Some(load(dir, name))
 }
 
 /// The folder of real files from public repositories.
 pub fn public(test: &str) -> Option<PathBuf> {
-    Some(require(test)?.join("public"))
+    let public = require(test).join("public");
+    if !place().whole {
+        skip_missing(test, "the folder `public`");
+        return None;
+    }
+    Some(public)
 }
 
-/// The unpacked directories of ../shared/corpus-runs, or `None` after a note that `test` skips.
+/// The unpacked directories of corpus-runs.
 pub fn runs(test: &str) -> Option<Vec<PathBuf>> {
-    let from = require(test)?.join("../corpus-runs");
+    let from = require(test).with_file_name("corpus-runs");
     let to = scratch::dir().join("corpus-runs");
     let mut archives: Vec<PathBuf> = fs::read_dir(from)
         .unwrap()
@@ -96,16 +110,39 @@ pub fn runs(test: &str) -> Option<Vec<PathBuf>> {
     Some(archives.iter().map(unpacked).collect())
 }
 
-fn require(test: &str) -> Option<&'static Path> {
-    static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let dir = DIR.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-        dir.canonicalize().ok()
-    });
-    if dir.is_none() {
-        skip(test, Need::Corpus, "the corpus is not at ../shared/corpus");
+/// Where the archives are, and whether all of them are there.
+struct Place {
+    dir: PathBuf,
+    whole: bool,
+}
+
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        match here.join("../shared/corpus").canonicalize() {
+            Ok(dir) => Place { dir, whole: true },
+            Err(_) => Place { dir: here.join("fixtures/corpus"), whole: false },
+        }
+    })
+}
+
+/// How many there must be at least: of the whole corpus, or of the part in `fixtures/`.
+pub fn at_least(whole: usize, part: usize) -> usize {
+    if place().whole { whole } else { part }
+}
+
+/// Where the archives are; a run that requires the whole corpus fails on the part in `fixtures/`.
+fn require(test: &str) -> &'static Path {
+    let Place { dir, whole } = place();
+    if !whole && std::env::var_os("ETCDLIFT_REQUIRE_CORPUS").is_some_and(|value| value == "1") {
+        panic!("{test}: the corpus is not at ../shared/corpus (ETCDLIFT_REQUIRE_CORPUS=1)");
     }
-    dir.as_deref()
+    dir
+}
+
+fn skip_missing(test: &str, what: &str) {
+    skip(test, Need::Corpus, &format!("{what} is not in fixtures/corpus, and there is no ../shared/corpus"));
 }
 
 fn kind(name: &str) -> &str {
