@@ -3,21 +3,23 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, print};
+use super::{Cli, epilog, print};
 use crate::error::{Error, Reason, Result};
 
 /// Options of `completions`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = epilog::COMPLETIONS.help())]
 pub struct CompletionsArgs {
-    /// The shell to complete for
+    /// Shell that runs the script
     #[arg(value_enum)]
     shell: Shell,
 }
 
 /// Options of `man`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = epilog::MAN.help())]
 pub struct ManArgs {
-    /// The command to describe; etcdlift itself unless given
+    /// Command to describe [default: etcdlift itself]
     command: Option<String>,
 }
 

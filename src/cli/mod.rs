@@ -1,10 +1,10 @@
-//! The command line: one file per subcommand (its options as typed, and its run), the exit policy, the signals.
+//! The command line: one file for each subcommand (its options as typed, and its run), the exit policy, the signals.
 //!
-//! Options are typed into the `Args` of a subcommand and resolved into the library's `options`; nothing below this folder
-//! knows clap's types, prints, or ends the process.
+//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
 pub mod completions;
 pub mod convert;
+pub mod epilog;
 pub mod exit;
 pub mod export;
 pub mod include_exclude;
@@ -14,6 +14,7 @@ pub mod output_format;
 pub mod progress;
 pub mod reporter;
 pub mod signals;
+pub mod source_args;
 pub mod verify;
 
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ use crate::error::{Error, Reason, Result};
 
 /// The whole command line, as typed.
 #[derive(Debug, Parser)]
-#[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = EXIT_STATUS)]
+#[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = epilog::ETCDLIFT.help())]
 #[command(arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
@@ -35,35 +36,23 @@ pub struct Cli {
 
 const LONG_ABOUT: &str = "Offline converter of etcd v2 data into verified etcd v3 snapshots.
 
-Reads a .snap file, a copied data directory, a write-ahead log alone, or a backup made by `etcdctl backup`, and writes a \
-database that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.";
-
-const EXIT_STATUS: &str = "Exit status:
-  0    done, verified
-  1    a fault of etcdlift's own
-  2    the command line is wrong
-  3    the source is damaged or cannot be read to its end
-  4    nothing to convert, or nothing found by `lookup`
-  5    refused: a file is missing or may not be read, a precondition or a policy says no
-  6    the output or its report could not be written; nothing is left behind
-  7    verification failed, or `verify` found a difference
-  8    done and verified, but perhaps not all that the cluster held
-  130  interrupted (143: terminated, 129: hung up); nothing is left behind";
+etcdlift reads a .snap file, a copied data directory, a write-ahead log, or a backup of `etcdctl backup`. It writes a \
+database that etcd 3.4 to 3.7 open. It runs no etcd and never writes to the source.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert v2 data into a v3 snapshot or database
     Convert(Box<convert::Args>),
-    /// Show what is in a .snap file, a data directory, a v3 database or snapshot
+    /// Show what a .snap file, a data directory, a v3 database or a snapshot contains
     Inspect(inspect::Args),
-    /// Check a v3 database or snapshot, alone or against the report and the source it was made from
+    /// Check a v3 database or snapshot, alone or against its report and its source
     Verify(verify::Args),
-    /// Write the keys of a v2 source, or of a v3 database, as a file for other programs
+    /// Write the keys of a v2 source or a v3 database to a file for other programs
     Export(export::Args),
-    /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
+    /// Find the v3 revision of a v2 index in an index map, or the reverse
     Lookup(lookup::Args),
-    /// Print completions for a shell
+    /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
     Man(completions::ManArgs),
@@ -85,7 +74,12 @@ impl Cli {
     }
 }
 
-/// Writes to standard output; a reader that has seen enough is no error.
+/// An error of the command line.
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(Reason::Usage, message)
+}
+
+/// Writes to standard output. A reader that closes the pipe early is not an error.
 ///
 /// # Errors
 /// Standard output cannot be written.

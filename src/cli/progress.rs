@@ -15,7 +15,7 @@ use crate::pipeline::Observer;
 /// Whether there is a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum When {
-    /// On a terminal, in a run that takes long
+    /// On a terminal, in a run of more than 1 s
     #[default]
     Auto,
     /// Never
