@@ -139,7 +139,7 @@ fn skip_existing_leaves_an_equal_output_alone() {
     let report = fs::read(case.report()).unwrap();
     let again = skipping(&case, &demo(), &["--jobs", "2"]);
     assert_eq!(again.status, 0, "{}", again.story());
-    assert!(again.stderr.contains("left alone: "), "{}", again.story());
+    assert!(again.stderr.contains(", left unchanged: "), "{}", again.story());
     let now = fs::metadata(case.out()).unwrap();
     assert_eq!((made.ino(), made.mtime_nsec()), (now.ino(), now.mtime_nsec()));
     assert_eq!(fs::read(case.report()).unwrap(), report, "the report was rewritten");
@@ -171,7 +171,7 @@ fn skip_existing_can_be_repeated_until_it_succeeds() {
     let source = case.demo();
     assert_eq!(skipping(&case, &source, &[]).success().status, 0);
     let report = fs::read(case.report()).unwrap();
-    assert!(skipping(&case, &source, &[]).success().stderr.contains("left alone: "));
+    assert!(skipping(&case, &source, &[]).success().stderr.contains(", left unchanged: "));
     assert_eq!(fs::read(case.report()).unwrap(), report);
 }
 
