@@ -24,7 +24,7 @@ pub use args::Args;
 ///
 /// # Errors
 /// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
-pub fn run(args: &Args) -> Result<u8> {
+pub fn run(args: &Args, quiet: bool) -> Result<u8> {
     // A rules file that cannot be read is a refusal with a report; what is wrong in it is a wrong command line.
     let (rules, unread) = match rules_of(args) {
         Ok(rules) => (rules, None),
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<u8> {
     let mut reporter = if to_standard_output(args) { Reporter::on_standard_output() } else { Reporter::at(place) };
     let mut report = Report::new(&options);
     // A transformer may write to the terminal itself.
-    let progress = Progress::new(if options.transformer.is_some() { When::Never } else { args.progress });
+    let progress = Progress::new(if quiet || options.transformer.is_some() { When::Never } else { args.progress });
     let interrupted = || {
         progress.tick();
         signals.check()
@@ -63,14 +63,17 @@ pub fn run(args: &Args) -> Result<u8> {
     progress.end();
     let status = exit::status(&result);
     match result {
-        Ok(_) => exit::say(&text::summary(&report)),
+        Ok(_) => {
+            report.end(status, None);
+            exit::say(&if quiet { text::result(&report) } else { text::summary(&report) });
+        }
         Err(error) => {
             report.end(status, Some(&error));
             exit::fail(&error);
             reporter.tell_failure(&report, &|| pipeline::targets(&options).check_named("report"));
         }
     }
-    if !report.skipped {
+    if !report.skipped && !quiet {
         reporter.tell_kept(&report);
     }
     Ok(status)

@@ -52,11 +52,11 @@ pub struct Args {
 ///
 /// # Errors
 /// Options exclude each other; those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<u8> {
+pub fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = resolve(args)?;
     let signals = Signals::install()?;
     let exported = pipeline::export(&options, &mut |text| print(text), &|| signals.check())?;
-    exit::say(&exported.text());
+    exit::say(&if quiet { exported.result() } else { exported.text() });
     Ok(if exported.losses.is_empty() { 0 } else { exit::PARTIAL })
 }
 

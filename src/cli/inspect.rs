@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::{epilog, print, signals::Signals};
+use super::{epilog, print, print_text, signals::Signals};
 use crate::cli::output_format::Form;
 use crate::display;
 use crate::error::{Error, Reason, Result};
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         allow_live: args.allow_live,
     };
     let found = pipeline::inspect(&options, &|| signals.check())?;
-    if json { print(&report_file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
+    if json { print(&report_file::to_json(&found)?) } else { print_text(&text::inspection(&found)) }
 }
 
 /// Prints entries as they come: a log may be longer than what fits in memory as text.

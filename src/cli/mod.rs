@@ -15,23 +15,50 @@ pub mod progress;
 pub mod reporter;
 pub mod signals;
 pub mod source_args;
+pub mod terminal;
 pub mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Parser, Subcommand};
 
 use crate::error::{Error, Reason, Result};
+use terminal::ColorWhen;
+
+/// The heading of options that decide how a command runs.
+const RUN: &str = "Run";
 
 /// The whole command line, as typed.
 #[derive(Debug, Parser)]
 #[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = epilog::ETCDLIFT.help())]
-#[command(arg_required_else_help = true, max_term_width = 100)]
+#[command(arg_required_else_help = true, max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
+
+    /// Print only errors and the result
+    ///
+    /// `convert` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
+    /// print without this option. The exit status does not change.
+    #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// Use colours in help and messages
+    #[arg(long, global = true, env = terminal::COLOR_VARIABLE, hide_env_values = true, help_heading = RUN)]
+    #[arg(value_enum, value_name = "WHEN", default_value_t)]
+    pub color: ColorWhen,
+
+    /// Print help; `-h` prints a summary, `--help` prints all
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = RUN)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = RUN)]
+    version: Option<bool>,
 }
 
 const LONG_ABOUT: &str = "Offline converter of etcd v2 data into verified etcd v3 snapshots.
@@ -62,10 +89,10 @@ impl Cli {
     /// Runs the command and tells the status to exit with. Errors are printed by then.
     pub fn run(self) -> u8 {
         let result = exit::guard(|| match self.command {
-            Command::Convert(args) => convert::run(&args),
+            Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
-            Command::Verify(args) => verify::run(&args),
-            Command::Export(args) => export::run(&args),
+            Command::Verify(args) => verify::run(&args, self.quiet),
+            Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
             Command::Completions(args) => completions::completions(&args).map(|()| 0),
             Command::Man(args) => completions::man(&args).map(|()| 0),
@@ -91,6 +118,14 @@ fn print(bytes: &[u8]) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes text for people to standard output.
+///
+/// # Errors
+/// Standard output cannot be written.
+fn print_text(text: &str) -> Result<()> {
+    print(terminal::shown(text, &io::stdout()).as_bytes())
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 
 use super::source_args::wal_dirs;
-use super::{epilog, exit, print, signals::Signals};
+use super::{epilog, exit, print, print_text, signals::Signals};
 use crate::cli::output_format::Form;
+use crate::display::printable;
 use crate::error::{Kind, Result};
 use crate::options::VerifyOptions;
 use crate::output::report_file;
@@ -54,7 +55,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<u8> {
+pub fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = VerifyOptions {
         file: args.file.clone(),
         report: args.report.clone(),
@@ -67,13 +68,15 @@ pub fn run(args: &Args) -> Result<u8> {
     if args.form.is_json() {
         print(&report_file::to_json(&found)?)?;
     } else {
-        print(text::verification(&found).as_bytes())?;
+        let text = text::verification(&found);
+        let last = text.split_inclusive('\n').next_back().unwrap_or_default();
+        print_text(if quiet { last } else { &text })?;
     }
     let Some(first) = found.differences.first() else { return Ok(0) };
     let more = match found.differences.len() - 1 {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    exit::say(&format!("etcdlift: {first}{more}\n"));
+    exit::say(&format!("etcdlift: error: {}{more}\n", printable(first)));
     Ok(Kind::Verify.exit_code())
 }

@@ -146,7 +146,7 @@ fn skip_existing_leaves_an_equal_output_alone() {
     // With nothing there it is an ordinary run, and its output is the one that the report tells of.
     fs::remove_file(case.out()).unwrap();
     let made = skipping(&case, &demo(), &[]);
-    assert_eq!((made.status, made.stderr.contains("tells of the same output")), (0, true), "{}", made.story());
+    assert_eq!((made.status, made.stderr.contains("describes the same output")), (0, true), "{}", made.story());
     assert!(fs::read(case.out()).unwrap().len() > 8192);
     // An output that would need another report is not made.
     fs::remove_file(case.out()).unwrap();

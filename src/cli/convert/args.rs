@@ -4,10 +4,10 @@
 
 use std::path::PathBuf;
 
-use crate::cli::epilog;
 use crate::cli::include_exclude::Choices;
 use crate::cli::progress::When;
 use crate::cli::source_args::SourceArgs;
+use crate::cli::{RUN, epilog};
 use crate::options::rules::{Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, Dirs, Existing, Expired, Guest, Keep, OnConflict, Protocol, REQUEST_LIMIT, Revisions, Target, To,
@@ -21,7 +21,6 @@ const AUTH: &str = "Users and roles";
 const V3: &str = "v3 data";
 const NAMES: &str = "Names";
 const CHECKS: &str = "Checks";
-const RUN: &str = "Run";
 
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
@@ -52,6 +51,7 @@ pub struct Args {
     ///
     /// It selects the commands that the summary shows as next steps. The bytes of the output do not depend on it.
     #[arg(long, alias = "target", value_enum, value_name = "VERSION", default_value_t, help_heading = OUTPUT)]
+    #[arg(env = "ETCDLIFT_TARGET_VERSION", hide_env_values = true)]
     pub(super) target_version: Target,
 
     /// Replace OUT, and the report, ledger and index map of an earlier run
@@ -208,6 +208,7 @@ pub struct Args {
     /// SIZE is in bytes, or has a unit: 512k and 512KiB are 524288 bytes, 512kB is 512000. etcdlift converts the keys all the
     /// same.
     #[arg(long, value_name = "SIZE", default_value_t = REQUEST_LIMIT, value_parser = size::parse, help_heading = CHECKS)]
+    #[arg(env = "ETCDLIFT_REQUEST_LIMIT", hide_env_values = true)]
     pub(super) request_limit: u64,
 
     /// Do not read the output back and check it
@@ -220,6 +221,7 @@ pub struct Args {
 
     /// Number of threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = RUN)]
+    #[arg(env = "ETCDLIFT_JOBS", hide_env_values = true)]
     pub(super) jobs: Option<u16>,
 
     /// Refuse a conversion that needs more memory than SIZE
@@ -228,10 +230,12 @@ pub struct Args {
     /// 2000000000. etcdlift estimates the need before the work, and again when more is known. Where it can, it uses less
     /// memory and more time.
     #[arg(long, value_name = "SIZE", value_parser = size::parse_positive, help_heading = RUN)]
+    #[arg(env = "ETCDLIFT_MEMORY_LIMIT", hide_env_values = true)]
     pub(super) memory_limit: Option<u64>,
 
     /// Show the current stage of a long run on the terminal
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, help_heading = RUN)]
+    #[arg(env = "ETCDLIFT_PROGRESS", hide_env_values = true)]
     pub(super) progress: When,
 }
 
