@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn etcdlift(args: &[&str]) -> Output {
@@ -185,4 +187,72 @@ fn colours_are_in_a_pipe_only_if_asked_for() {
     assert!(colours(&etcdlift(&["--color", "always", "convert", "--help"]).stdout));
     assert!(colours(&etcdlift(&["convert", "--color=always"]).stderr));
     assert!(!colours(&etcdlift(&["convert", "--help"]).stdout));
+}
+
+/// Compares a text with a file in `tests/golden`; `BLESS=1` writes the file.
+fn golden(name: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == text, "{} differs (BLESS=1 accepts it):\n{text}", file.display());
+}
+
+#[test]
+fn help_texts_are_as_written_down() {
+    let help = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        // Without a terminal, the width comes from this variable.
+        let output = command.args(args).env("COLUMNS", "80").stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    golden("help/etcdlift.txt", &help(&["--help"]));
+    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        golden(&format!("help/{name}.txt"), &help(&[name, "--help"]));
+        golden(&format!("help/{name}-short.txt"), &help(&[name, "-h"]));
+    }
+}
+
+#[test]
+fn errors_are_as_written_down() {
+    const DEMO: &str = "fixtures/demo/input/default.etcd";
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let at = |name: &str| format!("{folder}/{name}");
+    fs::write(at("text.snap"), "no snapshot").unwrap();
+    fs::write(at("exists.db"), "mine").unwrap();
+    fs::write(at("rules.toml"), "[[choose]]\ninclude = 1\n").unwrap();
+    fs::create_dir_all(at("no-log/member/snap")).unwrap();
+    let snapshot = "member/snap/0000000000000002-0000000000000029.snap";
+    fs::copy(Path::new(DEMO).join(snapshot), Path::new(&at("no-log")).join(snapshot)).unwrap();
+    let (out, exists, text, no_log) = (at("out.db"), at("exists.db"), at("text.snap"), at("no-log"));
+    let (missing, rules) = (at("missing"), at("rules.toml"));
+    let mut found = String::new();
+    for args in [
+        &["convert", DEMO][..],
+        &["convert", DEMO, "-o", &out, "--jobs", "0"],
+        &["convert", DEMO, "-o", "-"],
+        &["convert", DEMO, "-o", &out, "--skip-existing", "--report", "-"],
+        &["convert", DEMO, DEMO, "-o", &out, "--wal-dir", "none"],
+        &["convert", DEMO, "-o", &out, "--rules", &rules],
+        &["convert", DEMO, "-o", &exists],
+        &["convert", DEMO, "-o", &out, "--ttl", "fail"],
+        &["convert", DEMO, "-o", &out, "--include", "/none"],
+        &["convert", &missing, "-o", &out],
+        &["convert", &text, "-o", &out],
+        &["convert", &no_log, "-o", &out],
+        &["export", DEMO, "-o", "-", "--format", "redb"],
+        &["verify", &text],
+        &["lookup", &text, "--v2-index", "7"],
+        &["man", "woman"],
+    ] {
+        let output = etcdlift(args);
+        let (line, stderr) = (args.join(" "), String::from_utf8(output.stderr).unwrap());
+        let status = output.status.code().unwrap();
+        found.push_str(&format!("$ etcdlift {line}\n{stderr}exit status {status}\n\n").replace(folder, "DIR"));
+    }
+    golden("errors.txt", &found);
 }

@@ -134,7 +134,7 @@ pub const VERIFY: Epilog = Epilog {
         INTERNAL,
         USAGE,
         ("3", "the source is damaged, or a file cannot be read"),
-        ("5", "refused: not a v3 database, or a file is missing"),
+        ("5", "refused: a file is missing, or a precondition fails"),
         ("6", "standard output cannot be written"),
         ("7", "the file is invalid, or differs; each difference is named"),
         INTERRUPTED,

@@ -29,9 +29,9 @@ pub struct Args {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// File to write, or directory for sled; it must not exist. `-` is standard output, for ndjson
+    /// File to write, or directory for sled; `-` is standard output, for ndjson
     ///
-    /// etcdlift reads the export back and compares it before it gets its name. Only its owner may read it, because it contains
+    /// OUT must not exist. etcdlift reads the export back and compares it before it gets its name. Only its owner may read it, because it contains
     /// values.
     #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,

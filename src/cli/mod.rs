@@ -12,6 +12,8 @@ pub mod inspect;
 pub mod lookup;
 pub mod output_format;
 pub mod progress;
+#[cfg(test)]
+mod reference;
 pub mod reporter;
 pub mod signals;
 pub mod source_args;
