@@ -1,57 +1,119 @@
-//! etcdlift takes etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) and writes a
-//! verified etcd v3 backend (bbolt and mvcc) that etcd 3.4 to 3.7 opens. Offline: no etcd runs, the source is never written.
+//! etcdlift converts etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) into a verified
+//! etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.
 //!
-//! The road goes one way, and a module uses only what stands to its left (and the leaves `count`, `display`, `error`, `interrupt`,
-//! `limits`, `ids`, `time`, `wire`):
-//!
-//! ```text
-//! source ──► v2store ──► transform ──► mvcc ──► bolt ──► output
-//! (disk)     (the tree)  (v2 → v3)     (schema)  (pages)  (files)
-//!                │                                  ▲
-//!                └────────────── verify ────────────┘      report, cli: on top
-//! ```
-//!
-//! [`export`] stands where `output` does: files for other programs. `bolt` knows nothing of etcd (what it stores implements
-//! its `Rows`), `v2store` nothing of v3; only [`pipeline`] knows threads, and only `source::map` holds `unsafe`.
-//!
-//! # The paved path
+//! The entry points are [`convert()`], [`inspect()`], [`verify()`], [`export()`] and [`lookup()`]. [`Run`] is the same with
+//! progress and interruption. ARCHITECTURE.md describes the modules, which are private.
 //!
 //! ```no_run
 //! use etcdlift::options::ConvertOptions;
-//! use etcdlift::pipeline::{Outcome, convert};
-//! use etcdlift::report::Report;
 //!
 //! # fn main() -> etcdlift::error::Result<()> {
-//! let options = ConvertOptions::new("default.etcd", "snapshot.db");
-//! let mut report = Report::new(&options);
-//! let outcome = convert(&options, &mut report, &|| Ok(()))?;
-//! assert_eq!(outcome, Outcome::Complete);
+//! let conversion = etcdlift::convert(&ConvertOptions::new("default.etcd", "snapshot.db"))?;
+//! println!("{} keys", conversion.report.balance.written.keys);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Features: `cli` (default) is the command line and what it needs; `sled` adds exports to sled, whose crates are not maintained
+//! any more; `internals` opens the modules to tests and fuzz targets, without any promise of stability.
 
-pub mod bolt;
+// What only tests and fuzz targets use is neither reachable nor used without them.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub, dead_code, unused_imports))]
+
+mod bolt;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
-pub mod count;
-pub mod display;
+mod count;
+mod display;
 pub mod error;
-pub mod export;
+mod export;
+mod facade;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod ids;
-pub mod image;
-pub mod interrupt;
-pub mod limits;
-pub mod mvcc;
+mod ids;
+mod image;
+mod interrupt;
+mod limits;
+mod mvcc;
+mod named_file;
 pub mod options;
-pub mod output;
-pub mod pipeline;
+mod output;
+mod pipeline;
 mod proto;
 pub mod report;
-pub mod source;
-pub mod time;
-pub mod transform;
-pub mod transformer;
-pub mod v2store;
-pub mod verify;
-pub mod wire;
+mod source;
+mod time;
+mod transform;
+mod transformer;
+mod v2store;
+mod verify;
+mod wire;
+
+pub use facade::{Conversion, Query, Run, convert, export, inspect, lookup, verify};
+pub use interrupt::Interrupted;
+pub use pipeline::{Observer, Outcome};
+
+/// The modules, for tests and fuzz targets.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub mod bolt {
+        pub use crate::bolt::*;
+    }
+    pub mod count {
+        pub use crate::count::*;
+    }
+    pub mod display {
+        pub use crate::display::*;
+    }
+    pub mod export {
+        pub use crate::export::*;
+    }
+    pub mod ids {
+        pub use crate::ids::*;
+    }
+    pub mod image {
+        pub use crate::image::*;
+    }
+    pub mod interrupt {
+        pub use crate::interrupt::*;
+    }
+    pub mod limits {
+        pub use crate::limits::*;
+    }
+    pub mod mvcc {
+        pub use crate::mvcc::*;
+    }
+    pub mod named_file {
+        pub use crate::named_file::*;
+    }
+    pub mod output {
+        pub use crate::output::*;
+    }
+    pub mod pipeline {
+        pub use crate::pipeline::*;
+    }
+    pub mod source {
+        pub use crate::source::*;
+    }
+    pub mod time {
+        pub use crate::time::*;
+    }
+    pub mod transform {
+        pub use crate::transform::*;
+    }
+    pub mod transformer {
+        pub use crate::transformer::*;
+    }
+    pub mod v2store {
+        pub use crate::v2store::*;
+    }
+    pub mod verify {
+        pub use crate::verify::*;
+    }
+    pub mod wire {
+        pub use crate::wire::*;
+    }
+}

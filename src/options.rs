@@ -11,7 +11,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -24,6 +23,7 @@ pub use crate::v2store::dialect::SourceVersion;
 
 /// Options of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ConvertOptions {
     /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup; or the data directories of several
     /// members of one cluster.
@@ -194,6 +194,7 @@ impl ConvertOptions {
 
 /// Options of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InspectOptions {
     /// The file or directory to look at.
     pub source: PathBuf,
@@ -205,8 +206,16 @@ pub struct InspectOptions {
     pub allow_live: bool,
 }
 
+impl InspectOptions {
+    /// Inspects a file or directory, with the defaults of the command line.
+    pub fn new(source: impl Into<PathBuf>) -> InspectOptions {
+        InspectOptions { source: source.into(), wal_dir: None, keys: false, allow_live: false }
+    }
+}
+
 /// Options of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifyOptions {
     /// The v3 database or snapshot file.
     pub file: PathBuf,
@@ -220,8 +229,16 @@ pub struct VerifyOptions {
     pub transformer: Option<PathBuf>,
 }
 
+impl VerifyOptions {
+    /// Checks a file alone.
+    pub fn new(file: impl Into<PathBuf>) -> VerifyOptions {
+        VerifyOptions { file: file.into(), report: None, sources: Vec::new(), wal_dirs: Vec::new(), transformer: None }
+    }
+}
+
 /// Options of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExportOptions {
     /// Sources of a conversion, or one v3 database or snapshot file.
     pub sources: Vec<PathBuf>,
@@ -251,8 +268,30 @@ pub struct ExportOptions {
     pub overwrite: bool,
 }
 
+impl ExportOptions {
+    /// Exports a source into a file as NDJSON, with the defaults of the command line.
+    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> ExportOptions {
+        ExportOptions {
+            sources: vec![source.into()],
+            wal_dirs: Vec::new(),
+            tail: TailPolicy::default(),
+            up_to_index: None,
+            source_version: None,
+            in_order_names: InOrderNames::default(),
+            salvage: false,
+            allow_removed: false,
+            allow_live: false,
+            choose: Vec::new(),
+            output: Some(output.into()),
+            format: ExportFormat::default(),
+            overwrite: false,
+        }
+    }
+}
+
 /// The form of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ExportFormat {
     /// One JSON object a line; bytes that are not text are in base64
     #[default]
@@ -281,7 +320,8 @@ pub struct WalOptions {
 }
 
 /// A kind of log entry, as `inspect --wal` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryFilter {
     /// v2 writes of any method
@@ -305,7 +345,8 @@ pub enum EntryFilter {
 }
 
 /// The form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum To {
     /// A .db file with a sha256 trailer, for `etcdutl snapshot restore`
@@ -316,23 +357,24 @@ pub enum To {
 }
 
 /// The etcd minor version that will open the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Target {
     /// etcd 3.4
-    #[value(name = "3.4")]
+    #[cfg_attr(feature = "cli", value(name = "3.4"))]
     #[serde(rename = "3.4")]
     V3_4,
     /// etcd 3.5
-    #[value(name = "3.5")]
+    #[cfg_attr(feature = "cli", value(name = "3.5"))]
     #[serde(rename = "3.5")]
     V3_5,
     /// etcd 3.6
-    #[value(name = "3.6")]
+    #[cfg_attr(feature = "cli", value(name = "3.6"))]
     #[serde(rename = "3.6")]
     V3_6,
     /// etcd 3.7
     #[default]
-    #[value(name = "3.7")]
+    #[cfg_attr(feature = "cli", value(name = "3.7"))]
     #[serde(rename = "3.7")]
     V3_7,
 }
@@ -349,7 +391,8 @@ impl fmt::Display for Target {
 }
 
 /// What to do with hidden keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Keep {
     /// Write them like any other key
@@ -360,7 +403,8 @@ pub enum Keep {
 }
 
 /// What to do with empty directories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Dirs {
     /// Leave them out and count them
@@ -371,7 +415,8 @@ pub enum Dirs {
 }
 
 /// What to do with log entries after the commit index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum TailPolicy {
     /// Take them in a cluster with one voter; otherwise leave them out and list v2 writes
@@ -386,7 +431,8 @@ pub enum TailPolicy {
 }
 
 /// How names of in-order keys (POST) were written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum InOrderNames {
     /// As the server that ran last writes them
@@ -399,7 +445,8 @@ pub enum InOrderNames {
 }
 
 /// How v3 revisions are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Revisions {
     /// The v3 revision is the v2 modified index; the current revision is the v2 index

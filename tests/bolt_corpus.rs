@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use etcdlift::bolt::{Db, Strictness, check};
+use etcdlift::internals::bolt::{Db, Strictness, check};
 
 /// Every `member/snap/db` of the corpora that are there.
 fn databases() -> Vec<PathBuf> {
@@ -49,7 +49,7 @@ fn real_databases_are_sound() {
             }
         }
         assert_eq!(found.pairs, pairs, "{}", path.display());
-        let summary = etcdlift::verify::summarize(&file).unwrap();
+        let summary = etcdlift::internals::verify::summarize(&file).unwrap();
         assert_eq!(summary.all_pairs + db.root().iter().count() as u64, pairs, "{}", path.display());
     }
 }
@@ -63,7 +63,7 @@ fn hashes_of_a_compacted_database() {
         eprintln!("SKIPPED: {name}: not there");
         return;
     };
-    let summary = etcdlift::verify::summarize(&file).unwrap();
+    let summary = etcdlift::internals::verify::summarize(&file).unwrap();
     assert_eq!(summary.findings, []);
     assert_eq!((summary.hash_kv, summary.status_hash), (2_144_894_150, 0xcdbb_fbef));
     assert_eq!((summary.revision.0, summary.keys, summary.all_pairs), (3888, 14, 1089));

@@ -5,8 +5,8 @@
 mod bolt_common;
 
 use bolt_common::{Made, file};
-use etcdlift::bolt::{Bucket, Damage, Db, Strictness, check, format};
-use etcdlift::ids::PageId;
+use etcdlift::internals::bolt::{Bucket, Damage, Db, Strictness, check, format};
+use etcdlift::internals::ids::PageId;
 
 /// A bucket's name and its pairs.
 type Content<'a> = Vec<(&'a [u8], Vec<(&'a [u8], &'a [u8])>)>;

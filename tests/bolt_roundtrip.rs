@@ -5,8 +5,8 @@
 mod bolt_common;
 
 use bolt_common::{Made, file};
-use etcdlift::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, check, image, layout};
 use etcdlift::error::{Reason, Result};
+use etcdlift::internals::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, check, image, layout};
 use proptest::prelude::*;
 
 fn sound(file: &[u8]) -> Check {
@@ -223,7 +223,7 @@ fn keys_out_of_order_are_an_internal_error_wherever_the_cut_is() {
             for target in [1, 10_000, 1 << 30] {
                 let results = layout.extents(target).into_iter().map(|extent| {
                     let mut out = vec![0; extent.byte_len() as usize];
-                    etcdlift::bolt::emit(&layout, &buckets, &extent, &mut out)
+                    etcdlift::internals::bolt::emit(&layout, &buckets, &extent, &mut out)
                 });
                 let error = results.filter_map(std::result::Result::err).next().unwrap();
                 assert_eq!(error.reason(), Reason::Internal);

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use etcdlift::bolt::{Bucket, Db, OwnedRows, Rows, image};
 use etcdlift::error::Reason;
-use etcdlift::ids::{LeaseId, RaftIndex, Revision, Term};
-use etcdlift::mvcc::{HashKv, KeyValue, Lease, RevisionKey, schema};
-use etcdlift::verify::{Sha256State, V3Content, summarize, v3_content, verify};
+use etcdlift::internals::bolt::{Bucket, Db, OwnedRows, Rows, image};
+use etcdlift::internals::ids::{LeaseId, RaftIndex, Revision, Term};
+use etcdlift::internals::mvcc::{HashKv, KeyValue, Lease, RevisionKey, schema};
+use etcdlift::internals::verify::{Sha256State, V3Content, summarize, v3_content, verify};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

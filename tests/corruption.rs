@@ -16,7 +16,7 @@ use std::io::Write;
 use etcdlift::error::Reason;
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::source::raft::Request;
+use etcdlift::internals::source::raft::Request;
 use outcome::{Outcome, Tree, read};
 use source::{Shape, SourceDir, shapes};
 

@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::bolt::{Bucket, OwnedRows, image};
 use etcdlift::fuzzing::model::Model;
 use etcdlift::fuzzing::replay::{PARTS, part};
 use etcdlift::fuzzing::{SEAM, TARGETS, log};
-use etcdlift::source::raft::Request;
+use etcdlift::internals::bolt::{Bucket, OwnedRows, image};
+use etcdlift::internals::source::raft::Request;
 
 /// The files of one target in a folder of `fuzz/`, by name; none where there is no folder.
 fn files(folder: &str, target: &str) -> Vec<PathBuf> {

@@ -19,7 +19,7 @@ use common::dump::Dump;
 use common::run::{self, Output, all_well, etcdlift};
 use common::{peers, scratch, v2files};
 use etcdlift::error::Reason;
-use etcdlift::export::index_map::{Query, lookup};
+use etcdlift::internals::export::index_map::{Query, lookup};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -22,8 +22,8 @@ use common::run::{Output, etcdlift};
 use common::scratch;
 use common::server::{Boot, Server};
 use connection::{Call, Connection};
-use etcdlift::bolt::Db;
-use etcdlift::mvcc::{KeyValue, schema};
+use etcdlift::internals::bolt::Db;
+use etcdlift::internals::mvcc::{KeyValue, schema};
 use serde_json::Value;
 
 /// Small writes, as many as the server takes: the log's end is nearly always being written.

@@ -121,6 +121,42 @@ fn the_order_of_sources_makes_no_difference() {
     println!("{runs} runs");
 }
 
+/// The data directory of a member of a cluster of two, with these values put after one snapshot.
+fn member_with(dir: &Path, id: u64, values: &[&str]) -> PathBuf {
+    const STORE: &str = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
+        "a":{"Path":"/1/a","CreatedIndex":3,"ModifiedIndex":4,"Value":"v"}}}}},"CurrentIndex":9}"#;
+    let path = dir.join(format!("m{id}.etcd"));
+    let start = v2files::write_snapshot(&path, STORE.into(), 9, 2, 1, 9);
+    let puts = (1..).zip(values).map(|(n, value)| v2files::put_request(n, "/1/k", value.as_bytes()));
+    v2files::write_wal(&path, &start, id, 7, puts);
+    path
+}
+
+/// `--force-new-cluster` goes on in the same term, so that nothing but the entries themselves tells two histories apart.
+#[test]
+fn members_of_two_histories_are_refused_in_any_order() {
+    let dir = scratch::temp();
+    let one = member_with(dir.path(), 1, &["a", "b", "c"]);
+    let two = member_with(dir.path(), 2, &["a", "b", "other", "d"]);
+    let alike = member_with(dir.path(), 3, &["a", "b"]);
+    let convert = |sources: &[&PathBuf]| {
+        let out = dir.path().join("out.db");
+        let mut args = vec!["convert", "-o", out.to_str().unwrap(), "--dry-run", "--as-of", "2026-01-01T00:00:00Z"];
+        args.extend(sources.iter().map(|path| path.to_str().unwrap()));
+        run::etcdlift(args)
+    };
+    for sources in [[&one, &two], [&two, &one]] {
+        let output = convert(&sources);
+        assert_eq!(output.status, 5, "{}", output.story());
+        let words = ["different entries at raft index 12", "the last entry in common is 11", "m1.etcd", "m2.etcd"];
+        assert!(words.iter().all(|word| output.stderr.contains(word)), "{}", output.story());
+    }
+    for sources in [[&one, &alike], [&alike, &two]] {
+        let output = convert(&sources);
+        assert!(!output.stderr.contains("different entries"), "{}", output.story());
+    }
+}
+
 /// Every order of so many.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     let mut orders = vec![Vec::new()];

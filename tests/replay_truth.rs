@@ -13,11 +13,11 @@ use std::sync::Arc;
 use common::corpus::{self, Scenario};
 use common::run::all_well;
 use common::truth::Node;
-use etcdlift::source::dir::WalDir;
-use etcdlift::source::open::{Found, OpenOptions, open};
-use etcdlift::v2store::recover::recover;
-use etcdlift::v2store::replay::{ReplayOptions, read_table};
-use etcdlift::v2store::tree::Tree;
+use etcdlift::internals::source::dir::WalDir;
+use etcdlift::internals::source::open::{Found, OpenOptions, open};
+use etcdlift::internals::v2store::recover::recover;
+use etcdlift::internals::v2store::replay::{ReplayOptions, read_table};
+use etcdlift::internals::v2store::tree::Tree;
 
 const KINDS: [&str; 14] = ["a", "b", "d", "e", "f", "g2", "g3", "gtorn", "h", "i", "p", "w", "x", "z2"];
 

@@ -15,10 +15,10 @@ use common::peers::{self, Version};
 use common::run::{Output, all_well, etcdlift};
 use common::scratch;
 use common::server::{Boot, Server};
-use etcdlift::bolt::Db;
+use etcdlift::internals::bolt::Db;
+use etcdlift::internals::output::report_file;
+use etcdlift::internals::pipeline::{Fault, convert_with};
 use etcdlift::options::ConvertOptions;
-use etcdlift::output::report_file;
-use etcdlift::pipeline::{Fault, convert_with};
 use etcdlift::report::Report;
 
 const DEMO: &str = "fixtures/demo/input/default.etcd";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use common::run::{Output, etcdlift};
 use common::scratch;
 use etcdlift::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, member_json, request};
-use etcdlift::source::raft::Request;
+use etcdlift::internals::source::raft::Request;
 use serde_json::Value;
 
 const NODE: u64 = 0xa1;

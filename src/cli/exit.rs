@@ -19,8 +19,7 @@ pub const PARTIAL: u8 = 8;
 /// The exit status of a conversion.
 pub fn status(result: &Result<Outcome>) -> u8 {
     match result {
-        Ok(Outcome::Complete) => 0,
-        Ok(Outcome::Partial) => PARTIAL,
+        Ok(outcome) => outcome.exit_code(),
         Err(error) => error.kind().exit_code(),
     }
 }

@@ -20,11 +20,14 @@ pub mod source_args;
 pub mod terminal;
 pub mod verify;
 
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Reason, Result};
 use terminal::ColorWhen;
@@ -108,18 +111,35 @@ fn usage(message: impl Into<String>) -> Error {
     Error::new(Reason::Usage, message)
 }
 
-/// Writes to standard output. A reader that closes the pipe early is not an error.
+/// Bytes that a pipe accepts without blocking after poll reports it as writable (`PIPE_BUF`).
+const PIECE: usize = 4096;
+
+/// Milliseconds between two checks for a signal while nobody reads standard output.
+const ASK_EVERY: u16 = 100;
+
+/// Writes to standard output. A reader that closes the pipe early is not an error. A write to one that does not read can be
+/// interrupted.
 ///
 /// # Errors
-/// Standard output cannot be written.
-fn print(bytes: &[u8]) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io(Reason::OutputFailed, Path::new("standard output"), "write", e))
+/// Standard output cannot be written; an interruption.
+fn print(mut bytes: &[u8]) -> Result<()> {
+    let out = io::stdout();
+    while !bytes.is_empty() {
+        signals::check()?;
+        let mut waiting = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+        let ready = poll(&mut waiting, PollTimeout::from(ASK_EVERY));
+        if ready == Ok(0) {
+            continue;
         }
-        _ => Ok(()),
+        let piece = bytes.get(..PIECE).unwrap_or(bytes);
+        match ready.and_then(|_| nix::unistd::write(&out, piece)) {
+            Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(Errno::EPIPE) => break,
+            Err(e) => return Err(Error::io(Reason::OutputFailed, Path::new("standard output"), "write", e.into())),
+        }
     }
+    Ok(())
 }
 
 /// Writes text for people to standard output.

@@ -79,8 +79,8 @@ impl Reporter {
     /// Says why the report of an earlier run stays, if it stays.
     pub fn tell_kept(&self, report: &Report) {
         let To::Place(place) = &self.to else { return };
-        if let Ok(false) = place.takes(made(report)) {
-            let why = match made(report) {
+        if let Ok(false) = place.takes(report.made()) {
+            let why = match report.made() {
                 Some(_) => "describes the same output",
                 None => "is the report of an output that an earlier run made",
             };
@@ -97,13 +97,8 @@ impl Reporter {
                 self.sent = Sent::Gone;
                 Ok(None)
             }
-            To::Place(place) if !place.takes(made(report))? => Ok(None),
+            To::Place(place) if !place.takes(report.made())? => Ok(None),
             To::Place(place) => place.write(&to_json(report)?).map(Some),
         }
     }
-}
-
-/// The sha256 of the output that a run writes, if it writes one.
-fn made(report: &Report) -> Option<&str> {
-    report.output.as_ref().filter(|_| !report.options.dry_run).map(|output| output.sha256.as_str())
 }

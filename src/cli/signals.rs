@@ -4,8 +4,8 @@
 //! A signal that was ignored at the start (under nohup, or with `&` in a shell) stays ignored. Must not know what runs.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
@@ -27,8 +27,11 @@ impl Signals {
         let signals = Signals::default();
         let failed = |number, e| Error::new(Reason::Internal, format!("cannot listen for signal {number}: {e}"));
         let ignored = ignored();
+        let _ = ARRIVED.set(Arc::clone(&signals.number));
+        // Every second signal sees the flag of the first.
+        let seen = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored >> (number - 1) & 1 == 0) {
-            signals.listen(number).map_err(|e| failed(number, e))?;
+            signals.listen(number, &seen).map_err(|e| failed(number, e))?;
         }
         // Without a handler, SIGXFSZ ends the process. With one, the write fails.
         flag::register(SIGXFSZ, Arc::default()).map_err(|e| failed(SIGXFSZ, e))?;
@@ -40,19 +43,33 @@ impl Signals {
     /// # Errors
     /// [`Reason::Interrupted`] with the number of the signal.
     pub fn check(&self) -> Result<()> {
-        match i32::try_from(self.number.load(Ordering::Relaxed)) {
-            Ok(0) | Err(_) => Ok(()),
-            Ok(number) => Err(Error::new(Reason::Interrupted(number), format!("interrupted by signal {number}"))),
-        }
+        arrived(&self.number)
     }
 
-    fn listen(&self, number: i32) -> std::io::Result<()> {
-        // Actions run in the order of their registration: the second signal sees the flag of the first.
-        let seen = Arc::new(AtomicBool::new(false));
-        flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&seen))?;
-        flag::register(number, seen)?;
+    fn listen(&self, number: i32, seen: &Arc<AtomicBool>) -> std::io::Result<()> {
+        // Actions run in the order of their registration.
+        flag::register_conditional_shutdown(number, 128 + number, Arc::clone(seen))?;
+        flag::register(number, Arc::clone(seen))?;
         flag::register_usize(number, Arc::clone(&self.number), usize::try_from(number).unwrap_or(1))?;
         Ok(())
+    }
+}
+
+/// The number of the signal, as the installed [`Signals`] set it.
+static ARRIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// The same as [`Signals::check`], without them; never fails before they are installed.
+///
+/// # Errors
+/// [`Reason::Interrupted`] with the number of the signal.
+pub fn check() -> Result<()> {
+    ARRIVED.get().map_or(Ok(()), |number| arrived(number))
+}
+
+fn arrived(number: &AtomicUsize) -> Result<()> {
+    match i32::try_from(number.load(Ordering::Relaxed)) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(number) => Err(Error::new(Reason::Interrupted(number), format!("interrupted by signal {number}"))),
     }
 }
 

@@ -222,6 +222,17 @@ pub fn lookup(path: &Path, query: &Query) -> Result<Found> {
     .map_err(|e| if e.reason() == Reason::Damaged { e.hint("have convert make it again") } else { e })
 }
 
+/// Whether a file is a sound index map of the output with this sha256.
+///
+/// # Errors
+/// As [`lookup`]; an interruption.
+pub fn is_of_output(path: &Path, sha256: &str, interrupt: Interrupt<'_>) -> Result<bool> {
+    redb_file::read(path, interrupt, |database| {
+        let transaction = database.begin_read().map_err(damaged)?;
+        Ok(read_facts(&transaction)?.output_sha256 == sha256)
+    })
+}
+
 /// Refuses a sound redb file that is no index map, or one of another version.
 fn refuse_others(transaction: &ReadTransaction, none: impl Fn(&str) -> Error) -> Result<()> {
     let schema = match transaction.open_table(META) {

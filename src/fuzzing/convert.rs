@@ -28,7 +28,7 @@ use crate::v2store::dialect::Version;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table};
 use crate::v2store::tree::Tree;
-use crate::verify;
+use crate::verify::{self};
 
 const NODE: u64 = 0xa1;
 const OTHER: u64 = 0xb2;

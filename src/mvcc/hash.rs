@@ -11,7 +11,7 @@ use crate::ids::Revision;
 /// A checksum over the pairs of one bucket, or of a part of it.
 ///
 /// ```
-/// use etcdlift::mvcc::HashKv;
+/// use etcdlift::internals::mvcc::HashKv;
 /// let mut whole = HashKv::new();
 /// whole.update(b"a", b"1");
 /// whole.update(b"b", b"2");

@@ -6,12 +6,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 /// Keys that have already expired at the instant against which TTLs are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Expired {
     /// Leave them out and list them
@@ -107,7 +107,8 @@ impl FromStr for TtlRule {
 }
 
 /// v2 users, roles, permissions, and whether authentication is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthPolicy {
     /// Convert them, and whether authentication is on
@@ -122,7 +123,8 @@ pub enum AuthPolicy {
 }
 
 /// A policy for rights of the guest role: v3 has no role for anonymous clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Guest {
     /// Refuse
@@ -133,7 +135,8 @@ pub enum Guest {
 }
 
 /// A policy for v3 data that the source already contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
     /// Refuse
@@ -155,7 +158,8 @@ impl Existing {
 }
 
 /// With `merge`, a policy for a key that v2 and v3 both have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum OnConflict {
     /// Refuse
@@ -184,7 +188,8 @@ pub struct Transformer {
 }
 
 /// The protocol of a transformer on its standard input and output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// As `etcdctl migrate --transformer`: JSON nodes in, framed KeyValue messages out

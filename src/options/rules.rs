@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
+use crate::named_file;
 
 /// A pattern of key names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +115,9 @@ pub struct RulesFile {
 /// # Errors
 /// [`Reason::Usage`] naming the file and the line; [`Reason::FileMissing`] and [`Reason::PermissionDenied`].
 pub fn read(path: &Path) -> Result<RulesFile> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(Reason::Usage, path, "read the rules", e))?;
+    let bytes = named_file::read(path, Reason::Usage, "read the rules", Interrupt::default())?;
+    let not_text = |_| Error::new(Reason::Usage, "expected text in UTF-8, found other bytes").in_file(path);
+    let text = String::from_utf8(bytes).map_err(not_text)?;
     parse(&text).map_err(|message| Error::new(Reason::Usage, message).in_file(path))
 }
 

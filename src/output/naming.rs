@@ -30,14 +30,15 @@ pub struct Named {
 #[derive(Debug)]
 enum Replaced {
     Nothing,
-    /// The file that had the name before, under a temporary one. `None`: the file system gives a file no second name.
-    File(Option<TempPath>),
+    /// The file that had the name before, under a temporary one.
+    File(TempPath),
 }
 
 /// What stands at a path before a run writes to it, and may give way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Before {
     /// Nothing, or something that may not give way: the name must be free.
+    #[default]
     Nothing,
     /// This regular file, as it is now.
     File(Identity),
@@ -62,12 +63,23 @@ impl Before {
         if !found.is_file() {
             return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path));
         }
-        let locked = lock::is_locked(path);
-        if locked.map_err(|e| Error::io(Reason::OutputFailed, path, "see whether another process has locked it", e))? {
-            let message = "another process has locked the file, which may be in use; it is not replaced";
-            return Err(Error::new(Reason::Locked, message).in_file(path));
+        let in_use = lock::is_locked(path);
+        if in_use.map_err(|e| Error::io(Reason::OutputFailed, path, "see whether another process has locked it", e))? {
+            return Err(locked(path));
         }
         Ok(Before::File(Identity::of(&found)))
+    }
+
+    /// Checks that the file which gives way is as it was, or that the name is free still.
+    ///
+    /// # Errors
+    /// Another process has written it ([`Reason::OutputExists`]) or locked it ([`Reason::Locked`]).
+    pub fn check(self, path: &Path) -> Result<()> {
+        let is_as_before = match self {
+            Before::Nothing => fs::symlink_metadata(path).is_err(),
+            Before::File(_) => Before::at(path, true)? == self,
+        };
+        if is_as_before { Ok(()) } else { Err(appeared(path)) }
     }
 }
 
@@ -97,13 +109,43 @@ impl Named {
             temp.persist_noclobber(path).map_err(|e| failed(e.error))?;
             return Ok(Named { path: path.to_path_buf(), file, replaced: Replaced::Nothing });
         };
-        if Before::at(path, true)? != before {
-            return Err(appeared(path));
+        before.check(path)?;
+        let replaced = match exchange(&temp, path) {
+            Ok(()) => {
+                // Another process may have come first after all: then its file is the one that was taken out.
+                if let Err(e) = still(&temp, path, before) {
+                    exchange(&temp, path).map_err(failed)?;
+                    return Err(e);
+                }
+                temp
+            }
+            // The file system or the operating system cannot exchange two names.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Named::set_aside(temp, path).map_err(failed)?,
+            Err(_) => return Err(appeared(path)),
+        };
+        Ok(Named { path: path.to_path_buf(), file, replaced: Replaced::File(replaced) })
+    }
+
+    /// Replaces a file where names cannot be exchanged: the file gets a second name first, or another one instead.
+    fn set_aside(temp: TempPath, path: &Path) -> io::Result<TempPath> {
+        let directory = directory_of(path);
+        let linked = temporary().make_in(directory, |second| fs::hard_link(path, second));
+        let second = match linked {
+            Ok(second) => second.into_temp_path(),
+            Err(_) => {
+                let second = temporary().tempfile_in(directory)?.into_temp_path();
+                fs::rename(path, &second)?;
+                second
+            }
+        };
+        match temp.persist(path) {
+            Ok(()) => Ok(second),
+            Err(e) => {
+                // Back to its name, if it lost it.
+                let _ = second.persist_noclobber(path);
+                Err(e.error)
+            }
         }
-        let second = temporary().make_in(directory_of(path), |second| fs::hard_link(path, second));
-        let replaced = Replaced::File(second.ok().map(tempfile::NamedTempFile::into_temp_path));
-        temp.persist(path).map_err(|e| failed(e.error))?;
-        Ok(Named { path: path.to_path_buf(), file, replaced })
     }
 
     /// The name.
@@ -129,11 +171,37 @@ impl Named {
         // Whoever calls this has an error to tell already, and a failure here changes nothing about it.
         let _ = match self.replaced {
             Replaced::Nothing => fs::remove_file(&self.path),
-            Replaced::File(Some(second)) => second.persist(&self.path).map_err(|e| e.error),
-            Replaced::File(None) => Ok(()),
+            Replaced::File(second) => second.persist(&self.path).map_err(|e| e.error),
         };
         let _ = sync_directory_of(&self.path);
     }
+}
+
+/// Exchanges two names at once.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn exchange(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Checks that the file which was taken out of `path` is the one that was there before, and that no process uses it.
+fn still(taken_out: &Path, path: &Path, before: Before) -> Result<()> {
+    let found = fs::symlink_metadata(taken_out).ok().map(|found| Identity::of(&found));
+    match (before, found) {
+        (Before::File(expected), Some(found)) if found.is_same_content(&expected) => {}
+        _ => return Err(appeared(path)),
+    }
+    if lock::is_locked(taken_out).unwrap_or(true) { Err(locked(path)) } else { Ok(()) }
+}
+
+fn locked(path: &Path) -> Error {
+    let message = "another process has locked the file, which may be in use; it is not replaced";
+    Error::new(Reason::Locked, message).in_file(path)
 }
 
 fn appeared(path: &Path) -> Error {
@@ -197,6 +265,43 @@ mod tests {
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["f".to_string()]));
         drop(Named::give(temp(dir.path(), "new"), &path, Before::at(&path, true).unwrap()).unwrap());
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"new".to_vec(), vec!["f".to_string()]));
+    }
+
+    /// Where names cannot be exchanged, and where a file can have no second name either.
+    #[test]
+    fn what_was_replaced_comes_back_on_any_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "old").unwrap();
+        let new = temp(dir.path(), "new");
+        let file = fs::symlink_metadata(&new).ok().map(|found| Identity::of(&found).file);
+        let replaced = Replaced::File(Named::set_aside(new, &path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        Named { path: path.clone(), file, replaced }.undo();
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["f".to_string()]));
+        let gone = temp(dir.path(), "new");
+        fs::remove_file(&gone).unwrap();
+        assert!(Named::set_aside(gone, &path).is_err());
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["f".to_string()]));
+    }
+
+    /// A process that came between the last look and the exchange: its file goes back to its name.
+    #[test]
+    fn what_was_taken_out_is_looked_at_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "old").unwrap();
+        let before = Before::at(&path, true).unwrap();
+        let new = temp(dir.path(), "new");
+        exchange(&new, &path).unwrap();
+        still(&new, &path, before).unwrap();
+        fs::write(&new, "written").unwrap();
+        assert_eq!(still(&new, &path, before).unwrap_err().reason(), Reason::OutputExists);
+        let before = Before::File(Identity::of(&fs::symlink_metadata(&new).unwrap()));
+        let held =
+            nix::fcntl::Flock::lock(File::open(&new).unwrap(), nix::fcntl::FlockArg::LockSharedNonblock).unwrap();
+        assert_eq!(still(&new, &path, before).unwrap_err().reason(), Reason::Locked);
+        held.unlock().unwrap();
     }
 
     #[test]

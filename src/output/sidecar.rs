@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::naming::{Before, Named, directory_of, temporary};
-use super::sink::refuse_existing;
 use crate::error::{Error, Reason, Result};
 
 /// A file in the making.
@@ -22,16 +21,17 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Begins a file that will be called `path`.
+    /// Begins a file that will be called `path`, in place of what that held when the run began.
     ///
     /// # Errors
-    /// It exists ([`Reason::OutputExists`]), or its directory cannot be written ([`Reason::OutputFailed`]).
-    pub fn create(path: &Path, overwrite: bool) -> Result<Sidecar> {
-        let before = refuse_existing(path, overwrite)?;
+    /// Another process has written it since ([`Reason::OutputExists`]), or its directory cannot be written
+    /// ([`Reason::OutputFailed`]).
+    pub fn create(path: &Path, before: Before) -> Result<Sidecar> {
+        before.check(path)?;
         Sidecar::begin(path, before).map_err(|e| failed(path, "create a temporary file beside it", e))
     }
 
-    /// [`Sidecar::create`] for whoever has looked at what is there.
+    /// [`Sidecar::create`] without that check.
     ///
     /// # Errors
     /// Its directory cannot be written.
@@ -109,17 +109,17 @@ mod tests {
     fn it_is_there_when_it_has_its_name_and_gone_when_undone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        let mut file = Sidecar::create(&path, false).unwrap();
+        let mut file = Sidecar::create(&path, Before::Nothing).unwrap();
         let hello = |writer: &mut dyn io::Write| writer.write_all(b"hello").map_err(|e| failed(Path::new(""), "", e));
         file.write(hello).unwrap();
         file.sync().unwrap();
         assert!(!path.exists());
         let named = file.name().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"hello");
-        assert_eq!(Sidecar::create(&path, false).unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!(Sidecar::create(&path, Before::Nothing).unwrap_err().reason(), Reason::OutputExists);
         named.undo();
         assert_eq!(names(dir.path()), 0);
-        drop(Sidecar::create(&path, false).unwrap());
+        drop(Sidecar::create(&path, Before::Nothing).unwrap());
         assert_eq!(names(dir.path()), 0);
     }
 
@@ -128,7 +128,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
         fs::write(&path, "old").unwrap();
-        let named = Sidecar::create(&path, true).unwrap().name().unwrap();
+        let named = Sidecar::create(&path, Before::at(&path, true).unwrap()).unwrap().name().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
         named.undo();
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), 1));
@@ -138,7 +138,7 @@ mod tests {
     fn one_that_appears_meanwhile_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        let file = Sidecar::create(&path, false).unwrap();
+        let file = Sidecar::create(&path, Before::Nothing).unwrap();
         fs::write(&path, "theirs").unwrap();
         assert_eq!(file.name().unwrap_err().reason(), Reason::OutputExists);
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"theirs".to_vec(), 1));

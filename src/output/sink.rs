@@ -23,8 +23,8 @@ use crate::error::{Error, Reason, Result};
 /// How an output file is to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct SinkOptions {
-    /// Replace an existing regular file.
-    pub overwrite: bool,
+    /// What the path held when the run began, and gives way.
+    pub before: Before,
     /// The size that the file will have, trailer included.
     pub len: u64,
     /// Check everything, write nothing.
@@ -36,7 +36,6 @@ pub struct SinkOptions {
 pub struct Sink {
     out: PathBuf,
     options: SinkOptions,
-    before: Before,
     /// Absent in a dry run.
     temp: Option<NamedTempFile>,
     extents: Vec<Extent>,
@@ -60,10 +59,10 @@ impl Sink {
     /// The output exists ([`Reason::OutputExists`]), the file system has no room ([`Reason::NoRoom`]), or its directory
     /// cannot be written ([`Reason::OutputFailed`]).
     pub fn create(path: &Path, options: SinkOptions) -> Result<Sink> {
-        let before = refuse_existing(path, options.overwrite)?;
+        options.before.check(path)?;
         let directory = directory_of(path);
         check_room(path, directory, options.len)?;
-        let mut sink = Sink { out: path.to_path_buf(), options, before, temp: None, extents: Vec::new() };
+        let mut sink = Sink { out: path.to_path_buf(), options, temp: None, extents: Vec::new() };
         if options.dry_run {
             sink.os("write to the directory", || {
                 access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
@@ -157,9 +156,9 @@ impl Sink {
     /// fails. The name is taken back when its directory cannot be synced.
     pub fn commit(mut self) -> Result<()> {
         self.check_coverage()?;
-        let Some(temp) = self.temp.take() else { return refuse_existing(&self.out, self.options.overwrite).map(drop) };
+        let Some(temp) = self.temp.take() else { return self.options.before.check(&self.out) };
         self.step().map_err(|e| self.failed("rename", e))?;
-        let named = Named::give(temp.into_temp_path(), &self.out, self.before)?;
+        let named = Named::give(temp.into_temp_path(), &self.out, self.options.before)?;
         match self.os("sync the directory", || named.sync()) {
             Ok(()) => Ok(()),
             Err(e) => {
@@ -319,8 +318,8 @@ mod tests {
     const BODY: &[u8] = &[7; 3 << 20];
     const META: &[u8] = &[9; 8192];
 
-    fn options(overwrite: bool) -> SinkOptions {
-        SinkOptions { overwrite, len: (META.len() + BODY.len()) as u64, dry_run: false }
+    fn options(before: Before) -> SinkOptions {
+        SinkOptions { before, len: (META.len() + BODY.len()) as u64, dry_run: false }
     }
 
     fn fill(path: &Path, options: SinkOptions) -> Result<Sink> {
@@ -348,7 +347,7 @@ mod tests {
     fn a_whole_file_is_private_and_complete() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.db");
-        make(&out, options(false)).unwrap();
+        make(&out, options(Before::Nothing)).unwrap();
         assert_eq!(fs::read(&out).unwrap(), [META, BODY].concat());
         assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(dir.path()), ["out.db"]);
@@ -360,7 +359,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().join("out.db");
             CALLS_LEFT.set(Some(calls));
-            let made = make(&out, options(false));
+            let made = make(&out, options(Before::Nothing));
             CALLS_LEFT.set(None);
             match made {
                 Ok(()) => {
@@ -380,7 +379,7 @@ mod tests {
             let out = dir.path().join("out.db");
             fs::write(&out, "old").unwrap();
             CALLS_LEFT.set(Some(calls));
-            let made = make(&out, options(true));
+            let made = make(&out, options(Before::at(&out, true).unwrap()));
             CALLS_LEFT.set(None);
             assert_eq!(names(dir.path()), ["out.db"]);
             if made.is_ok() {
@@ -396,10 +395,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.db");
         fs::write(&out, "mine").unwrap();
-        assert_eq!(make(&out, options(false)).unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!(make(&out, options(Before::Nothing)).unwrap_err().reason(), Reason::OutputExists);
         assert_eq!(fs::read(&out).unwrap(), b"mine");
-        make(&out, options(true)).unwrap();
-        assert_eq!(fs::metadata(&out).unwrap().len(), options(true).len);
+        make(&out, options(Before::at(&out, true).unwrap())).unwrap();
+        assert_eq!(fs::metadata(&out).unwrap().len(), options(Before::Nothing).len);
     }
 
     #[test]
@@ -409,7 +408,7 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         for out in [&directory, &link] {
-            assert_eq!(make(out, options(true)).unwrap_err().reason(), Reason::OutputExists);
+            assert_eq!(refuse_existing(out, true).unwrap_err().reason(), Reason::OutputExists);
         }
     }
 
@@ -417,7 +416,7 @@ mod tests {
     fn an_output_that_appears_meanwhile_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.db");
-        let sink = fill(&out, options(false)).unwrap();
+        let sink = fill(&out, options(Before::Nothing)).unwrap();
         fs::write(&out, "theirs").unwrap();
         assert_eq!(sink.commit().unwrap_err().reason(), Reason::OutputExists);
         assert_eq!(fs::read(&out).unwrap(), b"theirs");
@@ -427,7 +426,7 @@ mod tests {
     #[test]
     fn a_flipped_byte_is_found_at_its_extent() {
         let dir = tempfile::tempdir().unwrap();
-        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
         sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
         let error = sink.read_back(&|| Ok(())).unwrap_err();
         assert_eq!(error.reason(), Reason::VerifyFailed);
@@ -437,7 +436,7 @@ mod tests {
     #[test]
     fn a_read_back_stops_when_interrupted() {
         let dir = tempfile::tempdir().unwrap();
-        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
         let error = sink.read_back(&|| Err(Error::new(Reason::Interrupted(2), "stop"))).unwrap_err();
         assert_eq!(error.kind().exit_code(), 130);
     }
@@ -445,7 +444,7 @@ mod tests {
     #[test]
     fn dropping_it_removes_the_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
-        let sink = fill(&dir.path().join("out.db"), options(false)).unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
         assert!(sink.temp_path().unwrap().exists());
         drop(sink);
         assert!(names(dir.path()).is_empty());
@@ -455,7 +454,8 @@ mod tests {
     fn holes_and_overlaps_are_internal_errors() {
         let dir = tempfile::tempdir().unwrap();
         let mut sink =
-            Sink::create(&dir.path().join("o"), SinkOptions { overwrite: false, len: 10, dry_run: false }).unwrap();
+            Sink::create(&dir.path().join("o"), SinkOptions { before: Before::Nothing, len: 10, dry_run: false })
+                .unwrap();
         sink.write_extent(5, b"world", 0).unwrap();
         assert_eq!(sink.write_extent(6, b"world", 0).unwrap_err().reason(), Reason::Internal);
         assert_eq!(sink.write_meta(b"hell", 0).unwrap_err().offset(), Some(4));
@@ -466,7 +466,7 @@ mod tests {
     fn a_dry_run_makes_the_same_checks_and_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out.db");
-        let dry = SinkOptions { dry_run: true, ..options(false) };
+        let dry = SinkOptions { dry_run: true, ..options(Before::Nothing) };
         make(&out, dry).unwrap();
         assert!(names(dir.path()).is_empty());
         assert_eq!(make(&dir.path().join("no/out"), dry).unwrap_err().reason(), Reason::OutputFailed);
@@ -478,7 +478,7 @@ mod tests {
     fn no_room_is_known_before_the_first_byte() {
         let dir = tempfile::tempdir().unwrap();
         for dry_run in [false, true] {
-            let huge = SinkOptions { overwrite: false, len: 1 << 60, dry_run };
+            let huge = SinkOptions { before: Before::Nothing, len: 1 << 60, dry_run };
             let error = Sink::create(&dir.path().join("out.db"), huge).unwrap_err();
             assert_eq!(error.reason(), Reason::NoRoom);
         }
@@ -490,7 +490,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         for out in ["missing/out.db", "file/out.db"] {
-            assert_eq!(make(&dir.path().join(out), options(false)).unwrap_err().reason(), Reason::OutputFailed);
+            assert_eq!(
+                make(&dir.path().join(out), options(Before::Nothing)).unwrap_err().reason(),
+                Reason::OutputFailed
+            );
         }
     }
 }

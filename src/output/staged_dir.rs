@@ -62,13 +62,20 @@ impl Folder {
         self.temp.path()
     }
 
-    /// Makes every file private, syncs all, and gives the directory its name. Returns the bytes of its files.
+    /// Makes every file private and syncs all. Returns the bytes of the files.
+    ///
+    /// # Errors
+    /// The operating system fails.
+    pub fn sync(&self) -> Result<u64> {
+        settle(self.temp.path()).map_err(|e| failed(&self.path, "sync", e))
+    }
+
+    /// Gives the directory its name, once it is synced.
     ///
     /// # Errors
     /// Something has that name by now, or the operating system fails. Then the name is as it was.
-    pub fn name(self) -> Result<u64> {
+    pub fn name(self) -> Result<()> {
         let Folder { path, temp } = self;
-        let bytes = settle(temp.path()).map_err(|e| failed(&path, "sync", e))?;
         let replaced = path.exists();
         // It does not take the place of a file, nor of a directory with something in it.
         fs::rename(temp.path(), &path).map_err(|e| match e.kind() {
@@ -85,7 +92,7 @@ impl Folder {
             return Err(failed(&path, "sync its directory", e));
         }
         let _ = temp.keep();
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -127,7 +134,8 @@ mod tests {
         fs::create_dir(folder.temp_path().join("sub")).unwrap();
         fs::write(folder.temp_path().join("sub/f"), "hello").unwrap();
         assert!(!path.exists());
-        assert_eq!(folder.name().unwrap(), 5);
+        assert_eq!(folder.sync().unwrap(), 5);
+        folder.name().unwrap();
         assert_eq!((mode(&path), mode(&path.join("sub/f"))), (0o700, 0o600));
         drop(Folder::create(&dir.path().join("other")).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -69,10 +69,14 @@ impl Targets {
         let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let folder = if found.is_dir() { real.as_path() } else { directory_of(&real) };
         if let Some(root) = data_directory_of(folder) {
-            FOLDERS.iter().skip(1).for_each(|name| self.add_folder(&root.join(name)));
+            self.add_data_directory(root);
         }
         if found.is_dir() {
             FOLDERS.iter().for_each(|name| self.add_folder(&path.join(name)));
+            // A link leads into another data directory, all of which is a source then.
+            for part in FOLDERS.iter().filter_map(|name| path.join(name).canonicalize().ok()) {
+                data_directory_of(&part).into_iter().for_each(|root| self.add_data_directory(root));
+            }
             self.add_folders_below(&real);
             return;
         }
@@ -86,6 +90,12 @@ impl Targets {
                 self.source_files.insert(id(&found));
             }
         }
+    }
+
+    /// The parts of a data directory, and the directory itself where nothing but `member` makes it one.
+    fn add_data_directory(&mut self, root: &Path) {
+        let parts = FOLDERS.iter().skip(usize::from(!root.join("member").is_dir()));
+        parts.for_each(|name| self.add_folder(&root.join(name)));
     }
 
     /// Folders of any name: one of them may be mounted elsewhere. A directory that has more of them is no data directory.

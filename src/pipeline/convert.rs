@@ -31,6 +31,16 @@ pub enum Outcome {
     Partial,
 }
 
+impl Outcome {
+    /// The exit status of a run that ends so.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Complete => 0,
+            Outcome::Partial => 8,
+        }
+    }
+}
+
 /// Converts a source into an output file, which appears whole and verified, or not at all. The report is filled in as far as
 /// the run got, whether it fails or not.
 ///
@@ -151,7 +161,7 @@ fn run(
     run: &Run<'_>,
 ) -> Result<(Outcome, Option<Files>)> {
     let Run { observer, interrupted } = *run;
-    targets::check(options)?;
+    let places = targets::check(options)?;
     let started = Instant::now();
     observer.stage("opening", None);
     let opened = open_v2(options, watch, interrupted)?;
@@ -170,7 +180,7 @@ fn run(
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, &|| interrupted())?
     {
-        let files = skip_existing::check(options, &opened, &table, changes_limit, &earlier, run)?;
+        let files = skip_existing::check(options, &opened, &table, changes_limit, &earlier, places, run)?;
         *report = earlier;
         report.next_steps = next_steps::steps(report);
         opened.check_bytes(Interrupt::new(interrupted))?;
@@ -180,7 +190,7 @@ fn run(
     observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, changes_limit, report, interrupted)?;
     let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
-        sidecars::make(options, &prepared, file, digested, report, interrupted)
+        sidecars::make(options, places, &prepared, file, digested, report, interrupted)
     };
     let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
     if let Some(fault) = fault {
@@ -189,7 +199,7 @@ fn run(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let how = How { extent_bytes, observer, interrupted };
+    let how = How { extent_bytes, before: places.output, observer, interrupted };
     let written = write(&content, expected, options, report, &beside, &how)?;
     let started = Instant::now();
     opened.check_bytes(Interrupt::new(interrupted))?;

@@ -23,6 +23,7 @@ use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
+use crate::output::naming::Before;
 use crate::output::sidecar::Sidecar;
 use crate::pipeline::read::{backend, wal_dir};
 use crate::pipeline::replay_options::replay_options;
@@ -48,12 +49,12 @@ pub fn export(
     print: &mut dyn FnMut(&[u8]) -> Result<()>,
     interrupted: Interrupted<'_>,
 ) -> Result<Exported> {
-    targets::check_export(options, Vec::new())?;
+    let before = targets::check_export(options, Vec::new())?;
     let watch = Arc::default();
-    let exported = stage(options, &watch, print, interrupted);
+    let exported = stage(options, before, &watch, print, interrupted);
     let (mut exported, file) = watch.settle(exported)?;
     if let Some(file) = file {
-        exported.bytes = file.name(&|| targets::check_export(options, watch.files()).and_then(|()| watch.check()))?;
+        exported.bytes = file.name(&|| targets::check_export(options, watch.files()).and_then(|_| watch.check()))?;
     }
     Ok(exported)
 }
@@ -61,6 +62,7 @@ pub fn export(
 /// [`export`] up to the name of the output.
 fn stage(
     options: &ExportOptions,
+    before: Before,
     watch: &Arc<Watch>,
     print: Print<'_>,
     interrupted: Interrupted<'_>,
@@ -78,12 +80,12 @@ fn stage(
         match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
             Found::V2(mut opened) => {
                 salvage::weigh(&mut opened, &convert, interrupted)?;
-                export_v2(&opened, &convert, options, print, interrupted)
+                export_v2(&opened, &convert, options, before, print, interrupted)
             }
-            Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, print, interrupted),
+            Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupted),
         }
     } else {
-        export_v2(&*open_v2(&convert, watch, interrupted)?, &convert, options, print, interrupted)
+        export_v2(&*open_v2(&convert, watch, interrupted)?, &convert, options, before, print, interrupted)
     }
 }
 
@@ -111,8 +113,10 @@ impl Delivered {
             }
             #[cfg(feature = "sled")]
             Delivered::Folder(folder) => {
+                let bytes = folder.sync()?;
                 check()?;
-                folder.name()
+                folder.name()?;
+                Ok(bytes)
             }
         }
     }
@@ -138,6 +142,7 @@ fn export_v2(
     opened: &Opened,
     convert: &ConvertOptions,
     options: &ExportOptions,
+    before: Before,
     print: Print<'_>,
     interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
@@ -165,7 +170,7 @@ fn export_v2(
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
     refuse_nothing(&nodes, options, opened.path(), &diagnostics::possibly_incomplete(&report))?;
     report.warnings.extend(unused(&rules));
-    let (bytes, delivered) = deliver(&nodes, options, print, interrupted)?;
+    let (bytes, delivered) = deliver(&nodes, options, before, print, interrupted)?;
     opened.check_bytes(Interrupt::new(interrupted))?;
     let exported = Exported {
         kind: "v2",
@@ -183,6 +188,7 @@ fn export_v2(
 fn export_v3(
     map: &Map,
     options: &ExportOptions,
+    before: Before,
     print: Print<'_>,
     interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
@@ -207,7 +213,7 @@ fn export_v3(
         );
         warnings.insert(0, Notice { code: "live".into(), message });
     }
-    let (bytes, delivered) = deliver(&living, options, print, interrupted)?;
+    let (bytes, delivered) = deliver(&living, options, before, print, interrupted)?;
     map.check_bytes(Interrupt::new(interrupted))?;
     let exported = Exported {
         kind: "v3",
@@ -249,6 +255,7 @@ fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path,
 fn deliver(
     records: &dyn Records,
     options: &ExportOptions,
+    before: Before,
     print: Print<'_>,
     interrupted: Interrupted<'_>,
 ) -> Result<(u64, Option<Delivered>)> {
@@ -265,7 +272,7 @@ fn deliver(
     if options.format == ExportFormat::Sled {
         return deliver_sled(path, records).map(|folder| (0, Some(folder))).map_err(in_output);
     }
-    let mut file = Sidecar::create(path, options.overwrite)?;
+    let mut file = Sidecar::create(path, before)?;
     if options.format == ExportFormat::Redb {
         redb_table::write(file.temp_path(), records, Interrupt::new(interrupted)).map_err(in_output)?;
         redb_table::compare(file.temp_path(), records, Interrupt::new(interrupted))?;

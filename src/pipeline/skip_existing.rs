@@ -3,20 +3,20 @@
 //! The report of the earlier run says what the output should be; the file has to say so too, and must hold exactly what the
 //! source gives. A sidecar file is made from that and from the output.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use super::prepare::prepare;
 use super::progress::Run;
 use super::sidecars;
-use super::targets::sidecar;
+use super::targets::Places;
 use super::write::Files;
 use crate::error::{Error, Kind, Reason, Result};
-use crate::export::index_map::is_index_map;
+use crate::export::index_map::is_of_output;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
-use crate::report::ledger::is_ledger;
 use crate::report::{OutputFacts, Report};
 use crate::source::live_copy;
 use crate::source::map::Map;
@@ -34,6 +34,7 @@ pub(super) fn check(
     table: &Table<'_>,
     changes_limit: Option<u64>,
     earlier: &Report,
+    places: Places,
     run: &Run<'_>,
 ) -> Result<Option<Files>> {
     let output = &options.output;
@@ -50,19 +51,39 @@ pub(super) fn check(
     if let Some(what) = difference(facts, &summary) {
         return Err(differs(output, &format!("its report tells of another {what}")));
     }
-    let missing = missing(options)?;
-    if options.transformer.is_some() && missing.ledger.is_none() && missing.index_map.is_none() {
-        // What a program made can be held against the source only by running it again.
-        return Ok(None);
+    let wanted = wanted(options);
+    if options.transformer.is_some() && !makes_any(&wanted, options) {
+        // What a program made can be compared with the source only by running it again.
+        return check_index_map(options, facts, run).map(|()| None);
     }
-    make(&missing, opened, table, changes_limit, earlier, &map, run).map(Some).map_err(|e| match e.kind() {
+    let source = Source { opened, table, changes_limit };
+    let made = make(&wanted, &source, earlier, &map, places, run).map_err(|e| match e.kind() {
         Kind::Verify => differs(output, &format!("it does not hold what the source holds: {e}")),
-        _ => e.context("holding the existing output against the source"),
-    })
+        _ => e.context("comparing the existing output with the source"),
+    })?;
+    check_index_map(options, facts, run)?;
+    Ok(Some(made))
+}
+
+/// An index map that exists has to be that of the output.
+fn check_index_map(options: &ConvertOptions, facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
+    match &options.index_map {
+        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, Interrupt::new(run.interrupted))? => {
+            Err(differs(path, "it is the index map of another output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The source as it was read.
+struct Source<'s, 'm> {
+    opened: &'s Opened,
+    table: &'s Table<'m>,
+    changes_limit: Option<u64>,
 }
 
 fn differs(output: &Path, what: &str) -> Error {
-    let message = format!("the output exists, and {what}; --skip-existing leaves only an equal one alone");
+    let message = format!("the file exists, and {what}; --skip-existing leaves only an equal one alone");
     Error::new(Reason::OutputExists, message).in_file(output)
 }
 
@@ -76,39 +97,40 @@ fn difference(facts: &OutputFacts, found: &V3Summary) -> Option<&'static str> {
     numbers.into_iter().find(|(_, told, found)| told != found).map(|(what, ..)| what)
 }
 
-/// The options, without the sidecar files that exist.
-fn missing(options: &ConvertOptions) -> Result<ConvertOptions> {
-    let mut missing = options.clone();
-    let exists = |what, path: &Option<std::path::PathBuf>, is_one: fn(&Path) -> bool| match path {
-        Some(path) if fs::symlink_metadata(path).is_ok() => sidecar(what, path, true, is_one).map(|()| true),
-        _ => Ok(false),
-    };
+/// Whether a sidecar file has content. An empty file is one that is still to be made.
+fn exists(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() > 0)
+}
+
+/// The options with the sidecar files that have to be made, if only to compare them.
+fn wanted(options: &ConvertOptions) -> ConvertOptions {
+    let mut wanted = options.clone();
     if options.dry_run {
-        return Ok(ConvertOptions { ledger: None, index_map: None, ..missing });
+        return ConvertOptions { ledger: None, index_map: None, ..wanted };
     }
-    if exists("ledger", &options.ledger, is_ledger)? {
-        missing.ledger = None;
-    }
-    if exists("index map", &options.index_map, is_index_map)? {
-        missing.index_map = None;
-    }
-    Ok(missing)
+    wanted.index_map = wanted.index_map.filter(|path| !exists(path));
+    wanted
+}
+
+/// Whether a sidecar file is missing.
+fn makes_any(wanted: &ConvertOptions, options: &ConvertOptions) -> bool {
+    wanted.index_map.is_some() || (!options.dry_run && options.ledger.as_ref().is_some_and(|path| !exists(path)))
 }
 
 fn make(
-    missing: &ConvertOptions,
-    opened: &Opened,
-    table: &Table<'_>,
-    changes_limit: Option<u64>,
+    wanted: &ConvertOptions,
+    source: &Source<'_, '_>,
     earlier: &Report,
     map: &Map,
+    places: Places,
     run: &Run<'_>,
 ) -> Result<Files> {
     let facts = earlier.output.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the report tells of no output"))?;
-    let mut report = Report::new(missing);
+    let mut report = Report::new(wanted);
     // TTLs count from the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
-    let prepared = prepare(opened, table, missing, changes_limit, &mut report, run.interrupted)?;
+    let Source { opened, table, changes_limit } = *source;
+    let prepared = prepare(opened, table, wanted, changes_limit, &mut report, run.interrupted)?;
     verify::compare(map.bytes(), &prepared.content()?, &|| (run.interrupted)())?;
     let digested = Digested {
         db_sha256: bytes_of(&facts.db_sha256)?,
@@ -116,8 +138,36 @@ fn make(
         sha256: bytes_of(&facts.sha256)?,
         bytes: facts.bytes,
     };
-    sidecars::make(missing, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted)
-        .map(Files::without_output)
+    let made = sidecars::make(wanted, places, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted)?;
+    let mut missing = Vec::new();
+    for file in made {
+        if !exists(file.path()) {
+            missing.push(file);
+        } else if !is_same(file.temp_path(), file.path(), run)? {
+            return Err(differs(file.path(), "it is not that of the existing output"));
+        }
+    }
+    Ok(Files::without_output(missing))
+}
+
+/// Whether two files hold the same bytes.
+fn is_same(one: &Path, other: &Path, run: &Run<'_>) -> Result<bool> {
+    let open = |path: &Path| -> Result<_> {
+        let file = File::open(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
+        Ok(BufReader::with_capacity(1 << 20, file))
+    };
+    let (mut one, mut other) = (open(one)?, open(other)?);
+    loop {
+        (run.interrupted)()?;
+        let failed = |e| Error::io(Reason::OutputExists, Path::new("a sidecar file"), "compare", e);
+        let (a, b) = (one.fill_buf().map_err(failed)?, other.fill_buf().map_err(failed)?);
+        let len = a.len().min(b.len());
+        if len == 0 || a.get(..len) != b.get(..len) {
+            return Ok(a.is_empty() && b.is_empty());
+        }
+        one.consume(len);
+        other.consume(len);
+    }
 }
 
 /// A sha256 from its hex digits.

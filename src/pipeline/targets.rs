@@ -39,25 +39,37 @@ fn of_sources(sources: &[std::path::PathBuf], wal_dirs: &[WalDir]) -> Targets {
     targets
 }
 
+/// What the paths of a conversion held when it began, and gives way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places {
+    pub(super) output: Before,
+    pub(super) ledger: Before,
+    pub(super) index_map: Before,
+}
+
 /// Refuses a conversion that would replace what it may not. The report is the caller's: the library does not write it.
 ///
 /// # Errors
 /// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; a directory does not exist
 /// ([`Reason::OutputFailed`]).
-pub(super) fn check(options: &ConvertOptions) -> Result<()> {
+pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     targets(options).check()?;
-    if options.skip_existing && fs::symlink_metadata(&options.output).is_ok() {
-        // What is there is compared once the source is read.
-        return Ok(());
+    // An output that is to be left alone is compared once the source is read, and so are its sidecar files.
+    let compare = options.skip_existing && fs::symlink_metadata(&options.output).is_ok();
+    let mut places = Places::default();
+    if !compare {
+        places.output = refuse_existing(&options.output, options.overwrite)?;
+    } else if !fs::metadata(&options.output).is_ok_and(|found| found.is_file()) {
+        return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(&options.output));
     }
-    refuse_existing(&options.output, options.overwrite)?;
+    let overwrite = options.overwrite || compare;
     if let Some(path) = &options.ledger {
-        sidecar("ledger", path, options.overwrite, is_ledger)?;
+        places.ledger = sidecar("ledger", path, overwrite, is_ledger)?;
     }
     if let Some(path) = &options.index_map {
-        sidecar("index map", path, options.overwrite, is_index_map)?;
+        places.index_map = sidecar("index map", path, overwrite, is_index_map)?;
     }
-    Ok(())
+    Ok(places)
 }
 
 /// Refuses paths that lead into the source, or to one file, by now: links may have changed since [`check`].
@@ -71,24 +83,27 @@ pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()>
 }
 
 /// Refuses an export that would replace what it may not; `opened` are source files that were opened, by device and inode.
+/// Returns what the output's path holds and gives way.
 ///
 /// # Errors
 /// As [`check`].
-pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> Result<()> {
-    let Some(output) = &options.output else { return Ok(()) };
+pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> Result<Before> {
+    let Some(output) = &options.output else { return Ok(Before::Nothing) };
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
     targets.write("output", output);
     targets.source_files(opened);
     targets.check()?;
     match options.format {
-        ExportFormat::Sled => staged_dir::refuse_existing(output),
-        ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite).map(drop),
+        ExportFormat::Sled => staged_dir::refuse_existing(output).map(|()| Before::Nothing),
+        ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
     }
 }
 
 /// A sidecar file is replaced by one of its kind only: a mistyped name costs nothing.
-pub(super) fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<()> {
-    let Ok(found) = fs::symlink_metadata(path) else { return sink::require_directory(path) };
+fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<Before> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return sink::require_directory(path).map(|()| Before::Nothing);
+    };
     let message = if !found.is_file() {
         NOT_REGULAR.to_string()
     } else if !overwrite {
@@ -96,7 +111,7 @@ pub(super) fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path
     } else if found.len() > 0 && !is_one(path) {
         format!("the file is no {what} of etcdlift, and --overwrite replaces nothing else: name another one")
     } else {
-        return Before::at(path, true).map(drop);
+        return Before::at(path, true);
     };
     Err(Error::new(Reason::OutputExists, message).in_file(path))
 }

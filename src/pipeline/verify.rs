@@ -3,7 +3,6 @@
 //! Each question adds what differs to one list; only what keeps a question from being asked is an error. The conversion's
 //! own decisions are taken once more from the source (`prepare`), and nothing is written.
 
-use std::fs;
 use std::sync::Arc;
 
 use super::convert::open_v2;
@@ -13,6 +12,7 @@ use crate::display;
 use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::interrupt::Interrupt;
+use crate::named_file;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::pipeline::read::{read_and_hash, source_file};
 use crate::report::inspection::{Sha256Check, V3Facts};
@@ -21,7 +21,7 @@ use crate::source::live_copy::{Access, Files};
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::recognise;
-use crate::verify;
+use crate::verify::{self};
 
 /// Verifies a v3 database or snapshot file.
 ///
@@ -58,7 +58,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
         Sha256Check::None => {}
         Sha256Check::Good | Sha256Check::Bad => found.checked.push("sha256"),
     }
-    let report = options.report.as_deref().map(read_report).transpose()?;
+    let report = options.report.as_deref().map(|path| read_report(path, Interrupt::new(interrupted))).transpose()?;
     if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {
         compare_report(&mut found, output);
         found.checked.push("report");
@@ -70,8 +70,8 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
     Ok(found)
 }
 
-fn read_report(path: &std::path::Path) -> Result<Report> {
-    let text = fs::read(path).map_err(|e| Error::io(Reason::ReportUnusable, path, "read the report", e))?;
+fn read_report(path: &std::path::Path, interrupt: Interrupt<'_>) -> Result<Report> {
+    let text = named_file::read(path, Reason::ReportUnusable, "read the report", interrupt)?;
     let report: Report = serde_json::from_slice(&text).map_err(|e| {
         let message = format!("expected the report of a conversion by this version, {}", display::json_fault(&e));
         Error::new(Reason::ReportUnusable, message).in_file(path)

@@ -17,6 +17,7 @@ use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
+use crate::output::naming::Before;
 use crate::output::naming::Named;
 use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
@@ -24,7 +25,7 @@ use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::report::Report;
 use crate::source::live_copy;
 use crate::source::map::Map;
-use crate::verify;
+use crate::verify::{self};
 
 /// Bytes encoded as one; a multiple of what the disk likes.
 pub(super) const EXTENT_BYTES: u64 = 4 << 20;
@@ -53,6 +54,8 @@ pub(super) type MakeSidecars<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Rep
 pub(super) struct How<'a> {
     /// Bytes encoded as one: [`EXTENT_BYTES`], or less where memory is short.
     pub(super) extent_bytes: u64,
+    /// What the output's path held when the run began.
+    pub(super) before: Before,
     pub(super) observer: &'a dyn Observer,
     pub(super) interrupted: Interrupted<'a>,
 }
@@ -73,8 +76,7 @@ pub(super) fn write(
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
-    let mut sink =
-        Sink::create(&options.output, SinkOptions { overwrite: options.overwrite, len, dry_run: options.dry_run })?;
+    let mut sink = Sink::create(&options.output, SinkOptions { before: how.before, len, dry_run: options.dry_run })?;
     report.stage("layout", started.elapsed());
 
     let started = Instant::now();
@@ -242,7 +244,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn sidecar(path: &Path, text: &str) -> sidecar::Sidecar {
-        let mut file = sidecar::Sidecar::create(path, path.exists()).unwrap();
+        let mut file = sidecar::Sidecar::create(path, Before::at(path, true).unwrap()).unwrap();
         file.write(|out| out.write_all(text.as_bytes()).map_err(|e| file_error(path, e))).unwrap();
         file
     }
@@ -252,7 +254,7 @@ mod tests {
     }
 
     fn output(path: &Path) -> Sink {
-        let options = SinkOptions { overwrite: path.exists(), len: 4, dry_run: false };
+        let options = SinkOptions { before: Before::at(path, true).unwrap(), len: 4, dry_run: false };
         let mut sink = Sink::create(path, options).unwrap();
         sink.write_meta(b"made", crc32fast::hash(b"made")).unwrap();
         sink

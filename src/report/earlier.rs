@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::Report;
 use crate::error::{Error, Reason, Result};
+use crate::output::naming::NOT_REGULAR;
 use crate::output::snapshot::hex;
 
 /// Compares an existing output with what the run described by `now` (options and source files filled in) would make.
@@ -26,16 +27,18 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
         Err(e) => return Err(Error::io(Reason::OutputFailed, output, "look for an existing output", e)),
         Ok(_) => {}
     }
+    require_regular(output)?;
     let differs = |what: &str| {
         let message = format!("the output exists, and {what}; --skip-existing leaves only an equal one alone");
         Err(Error::new(Reason::OutputExists, message).in_file(output))
     };
     let Some(path) = &now.options.report else { return differs("no report is named to compare it with") };
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return differs("there is no report of it"),
-        Err(e) => return Err(Error::io(Reason::OutputExists, path, "read the report of the existing output", e)),
-    };
+    if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        return differs("there is no report of it");
+    }
+    require_regular(path)?;
+    let failed = |e| Error::io(Reason::OutputExists, path, "read the report of the existing output", e);
+    let text = fs::read(path).map_err(failed)?;
     let Ok(earlier) = serde_json::from_slice::<Report>(&text) else {
         return differs("its report cannot be read by this version");
     };
@@ -43,6 +46,10 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
         return differs(what);
     }
     let Some(facts) = &earlier.output else { return differs("its report tells of no output") };
+    // The size is enough to tell most other files, however long it would take to read them.
+    if fs::metadata(output).is_ok_and(|found| found.len() != facts.bytes) {
+        return differs("it is not the file that its report tells of");
+    }
     let (bytes, sha256) = sha256_of(output, interrupted)?;
     if bytes != facts.bytes || sha256 != facts.sha256 {
         return differs("it is not the file that its report tells of");
@@ -56,6 +63,12 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
         stages: now.stages.clone(),
         ..earlier
     }))
+}
+
+/// A pipe would be waited for, and a device has no end.
+fn require_regular(path: &Path) -> Result<()> {
+    let found = fs::metadata(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
+    if found.is_file() { Ok(()) } else { Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path)) }
 }
 
 fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {

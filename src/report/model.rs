@@ -143,6 +143,11 @@ impl Report {
         self.stages.push(Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
     }
 
+    /// The sha256 of the output that the run makes, if it makes one.
+    pub fn made(&self) -> Option<&str> {
+        self.output.as_ref().filter(|_| !self.options.dry_run).map(|output| output.sha256.as_str())
+    }
+
     /// Notes how the run ended. A partial run (status 8) takes its reason from the first loss.
     pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
         self.exit_status = exit_status;

@@ -108,7 +108,7 @@ impl Files {
         }
         let map = Map::of(path, &source.file, source.data_len()?, source.found.len())?;
         // Whoever holds a lock from the beginning has not been started meanwhile.
-        let locks = if lock::is_locked(path).unwrap_or(false) { Locks::None } else { locks };
+        let locks = if lock::is_in_use(&source.file).unwrap_or(false) { Locks::None } else { locks };
         self.watch.file(path, &source.found, locks, map.faults());
         Ok(map)
     }

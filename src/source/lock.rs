@@ -45,18 +45,31 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
     if ofd_locked(&file)? {
         return Ok(true);
     }
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock.unlock().map(|_| false).map_err(|(_, e)| e.into()),
+    has_flock(file, FlockArg::LockExclusiveNonblock).map_err(Into::into)
+}
+
+/// Whether another process has a file locked for itself alone, as etcd does. Other readers are not disturbed.
+///
+/// # Errors
+/// It cannot be asked about.
+pub fn is_in_use(file: &File) -> io::Result<bool> {
+    let file = file.try_clone()?;
+    Ok(ofd_locked(&file)? || has_flock(file, FlockArg::LockSharedNonblock)?)
+}
+
+fn has_flock(file: File, kind: FlockArg) -> nix::Result<bool> {
+    match Flock::lock(file, kind) {
+        Ok(lock) => lock.unlock().map(|_| false).map_err(|(_, e)| e),
         Err((_, Errno::EWOULDBLOCK)) => Ok(true),
-        Err((_, e)) => Err(e.into()),
+        Err((_, e)) => Err(e),
     }
 }
 
 fn check_flock(path: &Path, file: File) -> Result<()> {
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(lock) => lock.unlock().map(drop).map_err(|(_, e)| unknown(path, e)),
-        Err((_, Errno::EWOULDBLOCK)) => Err(locked(path)),
-        Err((_, e)) => Err(unknown(path, e)),
+    match has_flock(file, FlockArg::LockSharedNonblock) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(locked(path)),
+        Err(e) => Err(unknown(path, e)),
     }
 }
 

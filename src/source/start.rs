@@ -100,7 +100,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt
             return Ok(search.chosen(Some(snapshot), candidate.member));
         }
         if let Some(why) = contradiction(members, &snapshot) {
-            search.pass_over(&candidate, why);
+            search.contradicted(&candidate, why);
         } else if !search.is_confirmed(&snapshot) {
             search.pass_over(&candidate, "the log has no snapshot record for it");
             orphans.push((snapshot, candidate.member));
@@ -158,7 +158,7 @@ pub fn salvage_starts(
     {
         let Some(snapshot) = search.load(&candidate)? else { continue };
         if let Some(why) = contradiction(members, &snapshot) {
-            search.pass_over(&candidate, why);
+            search.contradicted(&candidate, why);
             continue;
         }
         let reaches = search.reach.from(snapshot.index);
@@ -234,6 +234,12 @@ impl<'m> Search<'m> {
                 Ok(None)
             }
         }
+    }
+
+    /// A snapshot that the log contradicts is damage, as it is for etcd ("snapshot mismatch").
+    fn contradicted(&mut self, candidate: &Candidate<'_>, why: String) {
+        self.pass_over(candidate, &why);
+        self.first_damage.get_or_insert_with(|| Error::new(Reason::Damaged, why).in_file(&candidate.name.path));
     }
 
     /// A snapshot record at or below the commit index names it, or it is beyond the end of every log.

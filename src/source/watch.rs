@@ -34,6 +34,11 @@ impl Identity {
             changed: (found.ctime(), found.ctime_nsec()),
         }
     }
+
+    /// Whether this is the same file with the same size and time of the last write, whatever name it has.
+    pub fn is_same_content(&self, other: &Identity) -> bool {
+        (self.file, self.size, self.modified) == (other.file, other.size, other.modified)
+    }
 }
 
 /// The locks that an etcd would hold on a file (FORMATS 1.3).

@@ -1,7 +1,7 @@
 //! Rows of any size for the bolt tests: a key and a value are made from their number and length alone.
 
-use etcdlift::bolt::{Bucket, Rows, emit, image, layout, meta_pages};
 use etcdlift::error::Result;
+use etcdlift::internals::bolt::{Bucket, Rows, emit, image, layout, meta_pages};
 
 /// Rows with the key and value lengths given. Keys of 8 bytes and more hold the row number, so they ascend.
 #[derive(Debug, Clone)]

@@ -4,10 +4,8 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcdlift::error::{Error, Reason, Result};
-use etcdlift::options::{
-    ConvertOptions, ExportFormat, ExportOptions, InOrderNames, InspectOptions, TailPolicy, VerifyOptions, WalOptions,
-};
-use etcdlift::pipeline;
+use etcdlift::internals::pipeline;
+use etcdlift::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions};
 use etcdlift::report::Report;
 
 use super::harness::{Request, Source, leaf, store};
@@ -58,7 +56,8 @@ fn a_conversion_asks_for_each_entry_that_it_reads_and_replays() {
 #[test]
 fn an_inspection_asks_for_each_entry() {
     let source = source();
-    let options = InspectOptions { source: source.path(), wal_dir: None, keys: true, allow_live: false };
+    let mut options = InspectOptions::new(source.path());
+    options.keys = true;
     assert!(asked(|interrupted| pipeline::inspect(&options, interrupted).map(drop)) > 3 * ENTRIES);
 }
 
@@ -81,21 +80,7 @@ fn a_listing_of_the_log_asks_for_each_entry() {
 fn an_export_asks_for_each_entry() {
     let source = source();
     let out = source.at("out");
-    let options = ExportOptions {
-        sources: vec![source.path()],
-        wal_dirs: Vec::new(),
-        tail: TailPolicy::Auto,
-        up_to_index: None,
-        source_version: None,
-        in_order_names: InOrderNames::Auto,
-        salvage: false,
-        allow_removed: false,
-        allow_live: false,
-        choose: Vec::new(),
-        output: Some(out.clone()),
-        format: ExportFormat::Ndjson,
-        overwrite: false,
-    };
+    let options = ExportOptions::new(source.path(), &out);
     let asked = asked(|interrupted| {
         let _ = fs::remove_file(&out);
         pipeline::export(&options, &mut |_| Ok(()), interrupted).map(drop)
@@ -109,12 +94,7 @@ fn a_verification_asks_for_each_page_and_each_entry() {
     let out = source.at("out");
     let convert = ConvertOptions::new(source.path(), &out);
     pipeline::convert(&convert, &mut Report::new(&convert), &|| Ok(())).unwrap();
-    let options = VerifyOptions {
-        file: out,
-        report: None,
-        sources: vec![source.path()],
-        wal_dirs: Vec::new(),
-        transformer: None,
-    };
+    let mut options = VerifyOptions::new(out);
+    options.sources.push(source.path());
     assert!(asked(|interrupted| pipeline::verify(&options, interrupted).map(drop)) > 3 * ENTRIES);
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::common::run::{Output, etcdlift};
+use super::common::v2files;
 use super::files::{leaf, snap, store};
 use super::harm::executable;
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, names};
@@ -220,7 +221,35 @@ fn bytes_that_change_without_a_trace_are_noticed() {
     }
 }
 
-/// Truncated under every command that maps it: a v3 file, one of several members, a log elsewhere, a folder of a directory.
+/// The data directory of one of two members of a cluster, with the same entries.
+fn member_of(case: &Case, id: u64) -> PathBuf {
+    let dir = case.path(&format!("member-{id}"));
+    let start = v2files::write_snapshot(&dir, store(9, &leaf("a", 8, "x")).into_bytes(), 9, 2, 1, 9);
+    let puts = (0..100).map(|n| v2files::put_request(n + 1, &format!("/1/k{n}"), &[b'v'; 1000]));
+    v2files::write_wal(&dir, &start, id, 7, puts);
+    dir
+}
+
+/// A v3 file while its keys are exported: it is truncated as soon as the first of them come out.
+#[test]
+fn a_v3_file_may_be_truncated_while_it_is_exported() {
+    let case = Case::new();
+    let leaves: Vec<String> = (0..2000).map(|n| leaf(&format!("k{n:04}"), 2 + n, &"v".repeat(1000))).collect();
+    let source = case.file("a.snap", snap(store(2002, &leaves.join(",")).as_bytes(), 9));
+    case.run(&source, &["--to", "backend"]).converted(0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.arg("export").arg(case.out()).args(["-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 1000];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    fs::File::options().write(true).open(case.out()).unwrap().set_len(8192).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("changed while") || text.contains("cannot read"), "{text}");
+}
+
+/// Truncated under every command that maps it: one of several members, a log elsewhere, a folder of a directory.
 #[test]
 fn every_kind_of_source_may_be_truncated() {
     let cut = |path: &Path| format!("truncate -s 4096 '{}'", path.display());
@@ -236,6 +265,12 @@ fn every_kind_of_source_may_be_truncated() {
     let file = log.join(Path::new(DEMO_WAL).file_name().unwrap());
     let output = convert(&case, &[&source], &cut(&file), &["--wal-dir", log.to_str().unwrap()]);
     refused(&case, &output, 3, "changed-while-reading", &["found 4096 bytes"]);
+    // One of several members, which the entries are not taken from.
+    let case = Case::new();
+    let (one, two) = (member_of(&case, 1), member_of(&case, 2));
+    let file = two.join("member/wal/0000000000000000-0000000000000000.wal");
+    let output = convert(&case, &[&one, &two], &cut(&file), &[]);
+    refused(&case, &output, 3, "changed-while-reading", &["changed while"]);
     // The backend that came with a snapshot.
     let case = Case::new();
     let source = large(&case);

@@ -229,6 +229,87 @@ fn whatever_is_no_regular_file_is_no_target() {
     }
 }
 
+/// Nothing that is waited for, and nothing without an end, where an output or a report may be compared.
+#[test]
+fn pipes_and_devices_are_not_waited_for() {
+    let case = Case::new();
+    let made = targets(&case.path("out"));
+    convert(&demo(), &made, &[]).success();
+    let pipe = case.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for target in [&pipe, Path::new("/dev/zero"), Path::new("/dev/full")] {
+        for at in [0, 2, 3] {
+            let mut targets = made.clone();
+            targets[at].1 = case.path("out/link");
+            let _ = fs::remove_file(&targets[at].1);
+            symlink(target, &targets[at].1).unwrap();
+            // Before the work: a source that does not exist is not looked for.
+            let output = convert(&case.path("missing"), &targets, &["--skip-existing"]);
+            assert_eq!(output.status, 5, "{}", output.story());
+            assert!(output.stderr.contains("out/link: "), "{}", output.story());
+            assert!(output.stderr.contains("no regular file"), "{}", output.story());
+            fs::remove_file(&targets[at].1).unwrap();
+        }
+        let args = ["verify", made[0].1.to_str().unwrap(), "--report", target.to_str().unwrap()];
+        assert_eq!(etcdlift(args).status, 5, "{}", target.display());
+        let rules = convert(&demo(), &targets(&case.path("other")), &["--rules", target.to_str().unwrap()]);
+        assert_eq!(rules.status, if target == pipe { 6 } else { 2 }, "{}", rules.story());
+    }
+}
+
+#[test]
+fn a_file_that_appears_during_the_run_is_not_replaced() {
+    for at in 0..4 {
+        let case = Case::new();
+        let made = targets(&case.path("out"));
+        let script = format!("#!/bin/sh\necho theirs >'{}'\nexec cat\n", made[at].1.display());
+        let program = executable(&case, "appear", &script);
+        let more = ["--transformer", &program, "--transformer-protocol", "json-lines", "--overwrite"];
+        let output = convert(&demo(), &made, &more);
+        assert_eq!(output.status, 5, "{}", output.story());
+        assert!(output.stderr.contains("another process has written the file"), "{}", output.story());
+        assert_eq!(fs::read(&made[at].1).unwrap(), b"theirs\n");
+        let left = names(&case.path("out"));
+        assert!(left.iter().all(|name| made[at].1.ends_with(name) || name == "r.json"), "{left:?}");
+    }
+}
+
+/// A lone snapshot and a link are parts of a data directory, and protect all of it.
+#[test]
+fn a_part_of_a_data_directory_protects_its_root() {
+    let case = Case::new();
+    let source = case.demo();
+    let linked = case.path("linked");
+    fs::create_dir(&linked).unwrap();
+    symlink(source.join("member"), linked.join("member")).unwrap();
+    for part in [source.join(DEMO_SNAP), source.join("member"), source.join("member/wal"), linked] {
+        let output = convert(&part, &[("-o", source.join("new.db"))], &[]);
+        assert_eq!(output.status, 5, "{}", output.story());
+        one_line(&output, &["into the source"]);
+    }
+}
+
+/// A sidecar file that exists has to be the one that this run would make; an empty one is made.
+#[test]
+fn skip_existing_compares_sidecar_files() {
+    let case = Case::new();
+    let (made, other) = (targets(&case.path("out")), targets(&case.path("other")));
+    fs::create_dir(case.path("other")).unwrap();
+    convert(&demo(), &made, &[]).success();
+    convert(&demo(), &other, &["--hidden", "drop"]).success();
+    for at in [2, 3] {
+        let right = fs::read(&made[at].1).unwrap();
+        fs::copy(&other[at].1, &made[at].1).unwrap();
+        let output = convert(&demo(), &made, &["--skip-existing"]);
+        assert_eq!(output.status, 5, "{}", output.story());
+        let first = output.stderr.lines().next().unwrap();
+        assert!(first.contains(made[at].1.to_str().unwrap()), "{}", output.story());
+        fs::write(&made[at].1, "").unwrap();
+        let output = convert(&demo(), &made, &["--skip-existing"]).success();
+        assert!(fs::read(&made[at].1).unwrap() == right, "{}", output.story());
+    }
+}
+
 /// Runs that begin at once, over and over: in the end the report tells of the output that is there.
 #[test]
 fn of_runs_at_once_one_wins_and_its_report_stays() {

@@ -58,6 +58,45 @@ fn names_reach_no_terminal_as_they_are() {
     }
 }
 
+/// The log entry by entry, the output and its index map.
+#[test]
+fn names_reach_no_terminal_from_the_log_and_the_output() {
+    let case = Case::new();
+    let name: String = serde_json::from_str(&format!("\"/1/{NAME}\"")).unwrap();
+    let dir = case.path("source");
+    let start = v2files::write_snapshot(&dir, store(9, &leaf("a", 8, "x")).into_bytes(), 9, 2, 7, 9);
+    let request = v2files::put_request(1, &name, b"$2a$10$secret");
+    v2files::write_wal(&dir, &start, 7, 1, std::iter::once(request));
+    let (source, map) = (dir.to_str().unwrap(), case.path("out/i.redb"));
+    let rust = r"k\u{202e}\u{2066}\u{200f}\u{61c}\u{9b}2J\u{1b}[2J\u{7f}\u{2028}\u{2029}\u{85}";
+    let map = map.to_str().unwrap();
+    case.run(&dir, &["--as-of", AS_OF, "--index-map", map]).output.success();
+    let out = case.out();
+    let out = out.to_str().unwrap();
+    for (args, shown) in [
+        (vec!["inspect", source, "--wal"], rust),
+        (vec!["inspect", source, "--wal", "--json"], NAME),
+        (vec!["inspect", out, "--keys"], rust),
+        (vec!["inspect", out, "--keys", "--json"], NAME),
+        (vec!["lookup", map, "--v2-index", "10"], rust),
+        (vec!["lookup", map, "--v2-index", "10", "--json"], NAME),
+    ] {
+        let output = etcdlift(args);
+        check(&output, shown);
+        assert!(!output.text().contains("secret"), "{}", output.story());
+    }
+    // A file that differs from its source: the name of the key, and not its value.
+    let other = case.path("other");
+    let start = v2files::write_snapshot(&other, store(9, &leaf("a", 8, "x")).into_bytes(), 9, 2, 7, 9);
+    v2files::write_wal(&other, &start, 7, 1, std::iter::once(v2files::put_request(1, &name, b"$2a$10$other")));
+    let (other, report) = (other.to_str().unwrap(), case.report());
+    let output = etcdlift(["verify", out, "--report", report.to_str().unwrap(), "--source", other]);
+    assert_eq!(output.status, 7, "{}", output.story());
+    let text = output.text() + &output.stderr;
+    shows_nothing_hidden("verify", &text);
+    assert!(text.contains(rust) && !text.contains("$2a$"), "{text}");
+}
+
 #[test]
 fn a_value_that_cannot_be_read_is_not_shown() {
     let case = Case::new();

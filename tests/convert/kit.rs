@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use etcdlift::bolt::Db;
-use etcdlift::mvcc::{KeyValue, schema};
+use etcdlift::internals::bolt::Db;
+use etcdlift::internals::mvcc::{KeyValue, schema};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -85,6 +85,57 @@ fn a_file_that_may_not_grow_has_no_room() {
     assert!(names(&case.path("out")).is_empty());
 }
 
+/// Nobody reads what is printed, and nobody writes what is to be read.
+#[test]
+fn a_run_that_waits_can_be_interrupted() {
+    let case = Case::new();
+    let source = big(&case);
+    let out = case.out();
+    case.run(&case.demo(), &[]).converted(0);
+    let pipe = case.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for both, so that there is a writer, which writes nothing.
+    let _writer = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let (file, pipe) = (out.to_str().unwrap(), pipe.to_str().unwrap());
+    let source = source.to_str().unwrap();
+    for args in
+        [vec!["export", source, "-o", "-"], vec!["inspect", source, "--keys"], vec!["verify", file, "--report", pipe]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        let mut child = command.args(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It prints until the pipe is full, or reads the report that never comes.
+        thread::sleep(Duration::from_secs(6));
+        assert!(child.try_wait().unwrap().is_none(), "{args:?} does not wait");
+        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+        assert!(kill.unwrap().success());
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(1), "{args:?} does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{args:?}");
+    }
+}
+
+/// Any second signal ends the process at once, wherever it is.
+#[test]
+fn a_second_signal_of_another_number_ends_the_process() {
+    let case = Case::new();
+    let program = super::harm::executable(&case, "slow", "#!/bin/sh\ntrap '' TERM INT\ncat >/dev/null\nsleep 60\n");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.arg("convert").arg(case.demo()).arg("-o").arg(case.out());
+    let mut child = command.args(["--transformer", &program]).stderr(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !listens(&child) {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {0}; kill -TERM {0}", child.id())]).status();
+    assert!(kill.unwrap().success());
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 143)) && begun.elapsed() < Duration::from_secs(30), "{code:?}");
+}
+
 fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) {
     let case = Case::new();
     let source = big(&case);

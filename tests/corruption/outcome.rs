@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use etcdlift::error::Result;
-use etcdlift::source::dir::WalDir;
-use etcdlift::source::entries::End;
-use etcdlift::source::open::{Found, OpenOptions, open};
-use etcdlift::v2store::recover::recover;
-use etcdlift::v2store::replay::{ReplayOptions, read_table};
+use etcdlift::internals::source::dir::WalDir;
+use etcdlift::internals::source::entries::End;
+use etcdlift::internals::source::open::{Found, OpenOptions, open};
+use etcdlift::internals::v2store::recover::recover;
+use etcdlift::internals::v2store::replay::{ReplayOptions, read_table};
 
 /// A node: its path, its value (`None`: a directory), created and modified index, expiry in nanoseconds.
 pub(crate) type Node = (Vec<u8>, Option<Vec<u8>>, u64, u64, Option<i64>);

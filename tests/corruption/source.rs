@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::source::raft::Request;
+use etcdlift::internals::source::raft::Request;
 
 use super::outcome::Tree;
 

@@ -57,8 +57,10 @@ fn no_source_does_harm() {
         if let Some(args) = verification(&args, ended.status, dir.path()).filter(|_| random.chance(25)) {
             let verified = run(&args, &bounds);
             count(format!("{:12} {}", args[0], verified.status));
-            if verified.status != 0 {
-                complaints.push(format!("`verify` ends with {}: {}", verified.status, verified.stderr));
+            most = most.max(verified.seconds / bounds.seconds);
+            if verified.status != 0 || verified.seconds > bounds.seconds {
+                let Ended { status, seconds, stderr } = verified;
+                complaints.push(format!("`verify` ends with {status} after {seconds:.2} s: {stderr}"));
             }
         }
         count(format!("{:12} {}", args[0], ended.status));
@@ -83,10 +85,12 @@ fn no_source_does_harm() {
             wrong.push(story);
         }
     }
-    for (what, count) in counts {
-        println!("{count:6} {what}");
-    }
-    println!("{total} cases, {} wrong; at most {:.0} % of the time that is allowed", wrong.len(), 100.0 * most);
+    let counts = counts.iter().map(|(what, count)| format!("{count:6} {what}\n")).collect::<String>();
+    let most = 100.0 * most;
+    let summary =
+        format!("{counts}{total} cases, {} wrong; at most {most:.0} % of the time that is allowed\n", wrong.len());
+    // Not `println!`: the test harness hides that of a test which passes.
+    let _ = std::io::stderr().write_all(summary.as_bytes());
     assert!(wrong.is_empty(), "{} of {total} cases went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -117,6 +121,14 @@ fn command(random: &mut Random, source: &Path, dir: &Path) -> Vec<String> {
         }
         _ => vec!["convert".to_string(), source, "-o".into(), at("out.db"), "--report".into(), at("r.json")],
     };
+    if matches!(args[0].as_str(), "convert" | "export") && random.chance(10) {
+        // The log is also at a place of its own; or the same member is given twice, which is refused.
+        let wal = Path::new(&args[1]).join("member/wal");
+        match wal.is_dir() && random.chance(50) {
+            true => args.extend(["--wal-dir".to_string(), text(&wal)]),
+            false => args.push(args[1].clone()),
+        }
+    }
     if args[0] == "convert" {
         let sidecars = [("--ledger", "l.ndjson"), ("--index-map", "i.redb")];
         for (option, name) in sidecars {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
-use etcdlift::source::raft::Request;
+use etcdlift::internals::source::raft::Request;
 
 use super::random::Random;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::source::raft::Request;
+use etcdlift::internals::source::raft::Request;
 
 use super::random::Random;
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use etcdlift::error::{Kind, Reason};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::options::{ExportFormat, ExportOptions, InOrderNames, TailPolicy};
-use etcdlift::pipeline::export;
+use etcdlift::internals::pipeline::export;
+use etcdlift::options::ExportOptions;
 
 use super::cluster::{Cluster, Entry};
 use super::damage::Damage;
@@ -153,21 +153,11 @@ fn electable_hold(cluster: &Cluster, whose: usize, to: u64) -> bool {
 }
 
 fn options(given: &[Given], salvage: bool) -> ExportOptions {
-    ExportOptions {
-        allow_live: false,
-        choose: Vec::new(),
-        sources: given.iter().map(|given| given.path.clone()).collect(),
-        wal_dirs: Vec::new(),
-        tail: TailPolicy::Auto,
-        up_to_index: None,
-        in_order_names: InOrderNames::Auto,
-        source_version: None,
-        salvage,
-        allow_removed: false,
-        output: None,
-        format: ExportFormat::Ndjson,
-        overwrite: false,
-    }
+    let mut options = ExportOptions::new("", "");
+    options.sources = given.iter().map(|given| given.path.clone()).collect();
+    options.salvage = salvage;
+    options.output = None;
+    options
 }
 
 fn parse(lines: &[u8]) -> State {

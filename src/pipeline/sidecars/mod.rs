@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::Interrupted;
 use super::prepare::Prepared;
+use super::targets::Places;
 use crate::error::Result;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
@@ -17,6 +18,7 @@ use crate::report::Report;
 /// Makes the sidecar files of an output, without their names; `file` is the output, which a dry run has not.
 pub(super) fn make(
     options: &ConvertOptions,
+    places: Places,
     prepared: &Prepared<'_>,
     file: Option<&[u8]>,
     digested: &Digested,
@@ -26,14 +28,14 @@ pub(super) fn make(
     let mut made = Vec::new();
     if let Some(path) = ledger_path(options, report) {
         let started = Instant::now();
-        let mut ledger = Sidecar::create(path, options.overwrite)?;
+        let mut ledger = Sidecar::create(path, places.ledger)?;
         ledger::write(&mut ledger, prepared, file, &report.balance, interrupted)?;
         report.stage("ledger", started.elapsed());
         made.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Instant::now();
-        let map = Sidecar::create(path, options.overwrite)?;
+        let map = Sidecar::create(path, places.index_map)?;
         index_map::write(&map, prepared, file, digested, options, interrupted)?;
         report.stage("index map", started.elapsed());
         made.push(map);

@@ -108,7 +108,7 @@ fn an_orphan_is_used_only_where_the_log_goes_on_behind_it() {
         log.state(2, 0xa, 20);
         log
     };
-    assert_eq!(orphan.choose(&other_term).unwrap_err().reason(), Reason::Gap);
+    assert_eq!(orphan.choose(&other_term).unwrap_err().reason(), Reason::Damaged, "the log contradicts it");
 }
 
 #[test]
@@ -167,5 +167,10 @@ fn a_snapshot_of_another_term_than_its_record_is_not_used() {
     assert_eq!(chosen(fixture.choose(&log(11, &[]))), (10, vec![]));
     let mut log = log(11, &[]);
     log.snapshot(10, 2);
-    assert_eq!(fixture.choose(&log).unwrap_err().reason(), Reason::Gap);
+    let error = fixture.choose(&log).unwrap_err();
+    assert_eq!(error.kind(), crate::error::Kind::Damaged, "{error}");
+    assert!(
+        error.to_string().contains("snapshot mismatch: the log's snapshot record of this index has term 2"),
+        "{error}"
+    );
 }

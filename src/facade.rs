@@ -1,0 +1,259 @@
+//! The library's entry points: one function for each command, and [`Run`] for whoever wants to see progress or to interrupt.
+//!
+//! Must not know how a stage works.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::export::index_map;
+use crate::interrupt::Interrupted;
+use crate::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
+use crate::output::report_file::{self, Place};
+use crate::pipeline::{self, Observer, Outcome};
+use crate::report::lookup::Answer;
+use crate::report::{Exported, Inspection, Report, Verification};
+
+pub use crate::export::index_map::Query;
+
+/// A conversion that has made its output.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Conversion {
+    /// Whether anything may be missing from the output.
+    pub outcome: Outcome,
+    /// What was read and written: totals, warnings, losses, next steps.
+    pub report: Report,
+}
+
+/// Converts a v2 source into a v3 database or snapshot file.
+///
+/// The output appears whole and verified, or not at all. The report goes to [`ConvertOptions::report`], if that is set.
+///
+/// # Errors
+/// Whatever keeps the output from being made, see [`Reason`](crate::error::Reason). No file of the run remains then, apart from
+/// the report.
+///
+/// # Examples
+/// ```
+/// use etcdlift::Outcome;
+/// use etcdlift::options::ConvertOptions;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let output = dir.path().join("snapshot.db");
+/// let options = ConvertOptions::new("fixtures/demo/input/default.etcd", &output);
+/// let conversion = etcdlift::convert(&options)?;
+/// assert_eq!(conversion.outcome, Outcome::Complete);
+/// assert_eq!(conversion.report.balance.written.keys, 19);
+/// # Ok(())
+/// # }
+/// ```
+pub fn convert(options: &ConvertOptions) -> Result<Conversion> {
+    Run::new().convert(options)
+}
+
+/// Shows what a v2 source, a v3 database or a snapshot file contains.
+///
+/// # Errors
+/// The source is not etcd data, is damaged, or cannot be read.
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::InspectOptions;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// let found = etcdlift::inspect(&InspectOptions::new("fixtures/demo/input/default.etcd"))?;
+/// assert_eq!(found.path, "fixtures/demo/input/default.etcd");
+/// # Ok(())
+/// # }
+/// ```
+pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
+    Run::new().inspect(options)
+}
+
+/// Checks a v3 database or snapshot file, also against the report and the source of the conversion that made it.
+///
+/// # Errors
+/// A file cannot be read. What differs is no error: see [`Verification::differences`].
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::{ConvertOptions, VerifyOptions};
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let output = dir.path().join("snapshot.db");
+/// # etcdlift::convert(&ConvertOptions::new("fixtures/demo/input/default.etcd", &output))?;
+/// let verification = etcdlift::verify(&VerifyOptions::new(&output))?;
+/// assert!(verification.differences.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn verify(options: &VerifyOptions) -> Result<Verification> {
+    Run::new().verify(options)
+}
+
+/// Writes the keys of a v2 source or of a v3 database into a file for other programs. [`ExportOptions::output`] names the file.
+///
+/// # Errors
+/// Those of a conversion of the same source; the output cannot be written, or none is named.
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::ExportOptions;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let output = dir.path().join("keys.ndjson");
+/// let exported = etcdlift::export(&ExportOptions::new("fixtures/demo/input/default.etcd", &output))?;
+/// assert!(exported.bytes > 0);
+/// # Ok(())
+/// # }
+/// ```
+pub fn export(options: &ExportOptions) -> Result<Exported> {
+    Run::new().export(options)
+}
+
+/// Finds the v3 revision of a v2 index in an index map, or the other way round.
+///
+/// # Errors
+/// The file does not exist, is no index map, or is damaged. If nothing is found, that is no error: see [`Answer::note`].
+///
+/// # Examples
+/// ```
+/// use etcdlift::Query;
+/// use etcdlift::options::ConvertOptions;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (output, map) = (dir.path().join("snapshot.db"), dir.path().join("map.redb"));
+/// let mut options = ConvertOptions::new("fixtures/demo/input/default.etcd", &output);
+/// options.index_map = Some(map.clone());
+/// etcdlift::convert(&options)?;
+/// let answer = etcdlift::lookup(&map, &Query::V2Index(51))?;
+/// assert_eq!(answer.map.v2_index, 51);
+/// # Ok(())
+/// # }
+/// ```
+pub fn lookup(index_map: &Path, query: &Query) -> Result<Answer> {
+    Ok(Answer::new(index_map, query, &index_map::lookup(index_map, query)?))
+}
+
+/// The same functions with progress and interruption.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    observer: &'a dyn Observer,
+    interrupted: Interrupted<'a>,
+}
+
+impl Default for Run<'_> {
+    fn default() -> Self {
+        Run { observer: &(), interrupted: &|| Ok(()) }
+    }
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Run")
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run that shows nothing and ends by itself.
+    pub fn new() -> Run<'a> {
+        Run::default()
+    }
+
+    /// Shows the stages of a conversion.
+    #[must_use]
+    pub fn observed(self, observer: &'a dyn Observer) -> Run<'a> {
+        Run { observer, ..self }
+    }
+
+    /// Ends as soon as `interrupted` returns an error, which is the result then. Every thread asks it, often.
+    #[must_use]
+    pub fn interrupted(self, interrupted: Interrupted<'a>) -> Run<'a> {
+        Run { interrupted, ..self }
+    }
+
+    /// [`convert`](crate::convert()).
+    ///
+    /// # Errors
+    /// As there; the interruption.
+    pub fn convert(self, options: &ConvertOptions) -> Result<Conversion> {
+        let mut report = Report::new(options);
+        let outcome = self.convert_into(options, &mut report)?;
+        Ok(Conversion { outcome, report })
+    }
+
+    /// [`convert`](crate::convert()), which fills in the report as far as it gets, also if it fails.
+    ///
+    /// # Errors
+    /// As there; the interruption.
+    pub fn convert_into(self, options: &ConvertOptions, report: &mut Report) -> Result<Outcome> {
+        pipeline::targets(options).check_named("report")?;
+        let place = Place::of(options)?;
+        let result = self.stage_and_commit(options, report, place.as_ref());
+        if let Err(error) = &result {
+            report.end(error.kind().exit_code(), Some(error));
+            // The error at hand counts, whatever becomes of its report.
+            let named =
+                pipeline::targets(options).check_named("report").and_then(|()| self.write(place.as_ref(), report));
+            let _ = named.and_then(|file| file.map_or(Ok(()), |file| file.name().map(drop)));
+        }
+        result
+    }
+
+    fn stage_and_commit(self, options: &ConvertOptions, report: &mut Report, place: Option<&Place>) -> Result<Outcome> {
+        let staged = pipeline::stage(options, report, self.observer, self.interrupted)?;
+        if report.skipped {
+            return staged.commit(None);
+        }
+        report.end(staged.outcome().exit_code(), None);
+        let file = self.write(place, report)?;
+        staged.commit(file)
+    }
+
+    fn write(self, place: Option<&Place>, report: &Report) -> Result<Option<crate::output::sidecar::Sidecar>> {
+        match place {
+            Some(place) if place.takes(report.made())? => place.write(&report_file::to_json(report)?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`inspect`](crate::inspect()).
+    ///
+    /// # Errors
+    /// As there; the interruption.
+    pub fn inspect(self, options: &InspectOptions) -> Result<Inspection> {
+        pipeline::inspect(options, self.interrupted)
+    }
+
+    /// [`verify`](crate::verify()).
+    ///
+    /// # Errors
+    /// As there; the interruption.
+    pub fn verify(self, options: &VerifyOptions) -> Result<Verification> {
+        pipeline::verify(options, self.interrupted)
+    }
+
+    /// [`export`](crate::export()).
+    ///
+    /// # Errors
+    /// As there; the interruption.
+    pub fn export(self, options: &ExportOptions) -> Result<Exported> {
+        self.export_to(options, &mut |_| {
+            let message = "no output is named: give the function that takes the lines";
+            Err(crate::error::Error::new(crate::error::Reason::Usage, message))
+        })
+    }
+
+    /// [`export`](crate::export()) without an output of its own: `print` takes the lines.
+    ///
+    /// # Errors
+    /// As there; the interruption; what `print` returned.
+    pub fn export_to(self, options: &ExportOptions, print: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Exported> {
+        pipeline::export(options, print, self.interrupted)
+    }
+}
