@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use etcdlift::cli::{Cli, exit};
+use etcdlift::cli::{Cli, exit, terminal};
 
 fn main() -> ExitCode {
     exit::quiet_panics();
+    terminal::choose_color(&std::env::args_os().collect::<Vec<_>>());
     let status = match Cli::try_parse() {
         Ok(cli) => cli.run(),
         Err(error) => {
-            // Help and version are no errors to clap's exit code; a closed terminal is nobody to complain to.
+            // clap's exit code of help and version is 0. A closed terminal is no error.
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(2)
         }

@@ -1,7 +1,7 @@
-//! What a run is asked to do, as resolved values: the paved path of the library takes these, the command line makes them.
+//! What a run should do, as resolved values. The command line makes them, and the library takes them.
 //!
-//! Plain data that serialises, because the report names the effective options. Knows nothing of how an option was typed
-//! beyond the words of its values (CLI.md), and nothing of what the options make the stages do.
+//! Plain data that serialises, because the report contains the options in effect. Must not know how an option was typed
+//! beyond the words of its values, nor how a stage applies it.
 
 mod carry;
 pub mod rules;
@@ -21,7 +21,7 @@ pub use rules::Rules;
 
 pub use crate::v2store::dialect::SourceVersion;
 
-/// Everything `convert` can be told.
+/// Options of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ConvertOptions {
@@ -29,12 +29,12 @@ pub struct ConvertOptions {
     /// members of one cluster.
     #[serde(serialize_with = "lossy_list")]
     pub sources: Vec<PathBuf>,
-    /// The file to make.
+    /// The file to write.
     #[serde(serialize_with = "lossy")]
     pub output: PathBuf,
     /// The form of the output.
     pub to: To,
-    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
     #[serde(default)]
     pub wal_dirs: Vec<WalDir>,
     /// The etcd minor version that will open the output.
@@ -53,7 +53,7 @@ pub struct ConvertOptions {
     pub in_order_names: InOrderNames,
     /// The instant against which TTLs are counted.
     pub as_of: AsOf,
-    /// Keys with a TTL; the longest prefix that matches decides, and without any a lease is attached.
+    /// Policies for keys with a TTL; the longest prefix that matches decides. Without a match, a lease is attached.
     #[serde(default)]
     pub ttl: Vec<TtlRule>,
     /// Keys that have expired at that instant; acts before `ttl`.
@@ -71,13 +71,13 @@ pub struct ConvertOptions {
     /// With `Existing::Merge`, a key that both have.
     #[serde(default)]
     pub on_conflict: OnConflict,
-    /// Which keys to take, and what to call them.
+    /// Which keys to take, and how to rename them.
     #[serde(default)]
     pub rules: Rules,
     /// A program that makes the v3 pairs.
     #[serde(default)]
     pub transformer: Option<Transformer>,
-    /// Bytes of a request above which a v3 client could not write a key again.
+    /// The largest request in bytes that a v3 client could send.
     #[serde(default = "default_request_limit")]
     pub request_limit: u64,
     /// Keys with a path element that starts with `_`.
@@ -90,23 +90,23 @@ pub struct ConvertOptions {
     pub bump_revision: u64,
     /// Replace an output, and sidecar files each by one of its kind.
     pub overwrite: bool,
-    /// Leave an output alone that an equal run made.
+    /// Leave an output unchanged that an equal run wrote.
     pub skip_existing: bool,
     /// Write an empty database instead of ending with status 4.
     pub allow_empty: bool,
-    /// Go on past damage, to the last sound record before it.
+    /// Skip damage: use the records before it.
     #[serde(default)]
     pub salvage: bool,
-    /// Take what a member last knew that was removed from its cluster.
+    /// Accept a removed member and use its last known state.
     #[serde(default)]
     pub allow_removed: bool,
-    /// Bytes of memory that the conversion may take, beside what it maps of its source.
+    /// Bytes of memory that the conversion may use, without mapped files of the source.
     #[serde(default)]
     pub memory_limit: Option<u64>,
     /// Read a directory that an etcd is running on, as a consistent prefix of its log.
     #[serde(default)]
     pub allow_live: bool,
-    /// Do all but the write.
+    /// Do everything except the write.
     pub dry_run: bool,
     /// Threads; at least 1.
     pub jobs: usize,
@@ -114,19 +114,19 @@ pub struct ConvertOptions {
     pub strict: bool,
     /// Read the output back and check it before it gets its name.
     pub verify: bool,
-    /// Where the report goes, when it goes to a file.
+    /// The file of the report, if it goes to a file.
     #[serde(serialize_with = "lossy_option")]
     pub report: Option<PathBuf>,
-    /// Where the table from v2 indexes to v3 revisions goes.
+    /// The file of the table from v2 index to v3 revision.
     #[serde(default, serialize_with = "lossy_option")]
     pub index_map: Option<PathBuf>,
-    /// Where the fate of every v2 node goes, one JSON object a line.
+    /// The file of the ledger: one JSON object a line for each v2 node.
     #[serde(default, serialize_with = "lossy_option")]
     pub ledger: Option<PathBuf>,
 }
 
 impl ConvertOptions {
-    /// Options with every default of CLI.md, for one source and one output.
+    /// Default options for one source and one output.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         ConvertOptions {
             sources: vec![source.into()],
@@ -169,8 +169,8 @@ impl ConvertOptions {
         }
     }
 
-    /// Whether a run with `other` promises the same output for the same source files: where files are, how many
-    /// threads work on them and in how much memory is left out of the comparison.
+    /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of files,
+    /// the number of threads and the memory limit.
     pub fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
             sources: Vec::new(),
@@ -192,13 +192,13 @@ impl ConvertOptions {
     }
 }
 
-/// Everything `inspect` can be told.
+/// Options of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InspectOptions {
     /// The file or directory to look at.
     pub source: PathBuf,
-    /// Where the write-ahead log is, when not below the source.
+    /// The directory of the write-ahead log, if it is not in the source.
     pub wal_dir: Option<WalDir>,
     /// List every key.
     pub keys: bool,
@@ -207,13 +207,13 @@ pub struct InspectOptions {
 }
 
 impl InspectOptions {
-    /// Looks at a file or directory; everything else is as it is on the command line if nothing is said.
+    /// Inspects a file or directory, with the defaults of the command line.
     pub fn new(source: impl Into<PathBuf>) -> InspectOptions {
         InspectOptions { source: source.into(), wal_dir: None, keys: false, allow_live: false }
     }
 }
 
-/// Everything `verify` can be told.
+/// Options of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyOptions {
@@ -221,28 +221,28 @@ pub struct VerifyOptions {
     pub file: PathBuf,
     /// The report of the conversion that made it.
     pub report: Option<PathBuf>,
-    /// The source that it was made from: several are members of one cluster.
+    /// The sources of the conversion: members of one cluster.
     pub sources: Vec<PathBuf>,
-    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
     pub wal_dirs: Vec<WalDir>,
-    /// The transformer that the conversion ran, where the report names one: no program is started because a report says so.
+    /// The transformer of the conversion, to run it again. etcdlift starts no program because a report names it.
     pub transformer: Option<PathBuf>,
 }
 
 impl VerifyOptions {
-    /// Checks a file by itself.
+    /// Checks a file alone.
     pub fn new(file: impl Into<PathBuf>) -> VerifyOptions {
         VerifyOptions { file: file.into(), report: None, sources: Vec::new(), wal_dirs: Vec::new(), transformer: None }
     }
 }
 
-/// Everything `export` can be told.
+/// Options of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// What a conversion takes; or one v3 database or snapshot file.
+    /// Sources of a conversion, or one v3 database or snapshot file.
     pub sources: Vec<PathBuf>,
-    /// Where the write-ahead logs are, when not below the sources; in the order of these.
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
     pub wal_dirs: Vec<WalDir>,
     /// Log entries after the commit index.
     pub tail: TailPolicy,
@@ -252,15 +252,15 @@ pub struct ExportOptions {
     pub source_version: Option<SourceVersion>,
     /// How POST names were written by the server that last ran.
     pub in_order_names: InOrderNames,
-    /// Go on past damage, to the last sound record before it.
+    /// Skip damage: use the records before it.
     pub salvage: bool,
-    /// Take what a member last knew that was removed from its cluster.
+    /// Accept a removed member and use its last known state.
     pub allow_removed: bool,
     /// Read a source that an etcd is running on, as a consistent prefix of its writes.
     pub allow_live: bool,
     /// Which keys to take, by their names in the source; the first that matches decides.
     pub choose: Vec<rules::Choice>,
-    /// The file to make, for sled the directory; standard output, as ndjson, where there is none.
+    /// The file to write, or the directory for sled; `None`: standard output, as ndjson.
     pub output: Option<PathBuf>,
     /// The form of the output.
     pub format: ExportFormat,
@@ -269,7 +269,7 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Exports a source into a file as NDJSON; everything else is as it is on the command line if nothing is said.
+    /// Exports a source into a file as NDJSON, with the defaults of the command line.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> ExportOptions {
         ExportOptions {
             sources: vec![source.into()],
@@ -293,23 +293,23 @@ impl ExportOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ExportFormat {
-    /// One JSON object a line; bytes that are no text in base64
+    /// One JSON object a line; bytes that are not text are in base64
     #[default]
     Ndjson,
-    /// A redb table by key
+    /// A redb table, by key
     Redb,
-    /// A sled database, in an etcdlift that was built with the feature `sled`
+    /// A sled database; needs the feature `sled` at build time
     Sled,
 }
 
-/// Everything `inspect --wal` can be told.
+/// Options of `inspect --wal`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalOptions {
     /// The directory to look at.
     pub source: PathBuf,
-    /// Where the write-ahead log is, when not below the source.
+    /// The directory of the write-ahead log, if it is not in the source.
     pub wal_dir: Option<WalDir>,
-    /// Only entries of these kinds; all where none is named.
+    /// Only entries of these kinds; all kinds if empty.
     pub kinds: Vec<EntryFilter>,
     /// Only entries from this raft index on.
     pub from_index: u64,
@@ -332,7 +332,7 @@ pub enum EntryFilter {
     Post,
     /// v2 DELETE
     Delete,
-    /// The leader's clock, which expires keys
+    /// SYNC: the time of the leader, which expires keys
     Sync,
     /// Quorum reads
     Qget,
@@ -340,7 +340,7 @@ pub enum EntryFilter {
     ConfChange,
     /// v3 requests
     V3,
-    /// Entries without a request: the first of a new leader
+    /// Entries without a request, as a new leader writes first
     Empty,
 }
 
@@ -349,10 +349,10 @@ pub enum EntryFilter {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum To {
-    /// One .db file with a sha256 trailer, for `etcdutl snapshot restore`
+    /// A .db file with a sha256 trailer, for `etcdutl snapshot restore`
     #[default]
     Snapshot,
-    /// The bare bbolt file, as member/snap/db
+    /// The bbolt file alone, as in member/snap/db
     Backend,
 }
 
@@ -407,7 +407,7 @@ pub enum Keep {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Dirs {
-    /// Count them
+    /// Leave them out and count them
     #[default]
     Drop,
     /// Write an empty-valued key `PATH/` for each
@@ -419,7 +419,7 @@ pub enum Dirs {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum TailPolicy {
-    /// Take them in a cluster with one voter, else leave them out and list v2 writes
+    /// Take them in a cluster with one voter; otherwise leave them out and list v2 writes
     #[default]
     Auto,
     /// Leave them out and list v2 writes
@@ -435,12 +435,12 @@ pub enum TailPolicy {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum InOrderNames {
-    /// As the server that ran last on the log writes them
+    /// As the server that ran last writes them
     #[default]
     Auto,
-    /// `/queue/17`, as servers before 2.2
+    /// `/queue/17`, as servers before 2.2 write them
     Plain,
-    /// `/queue/00000000000000000017`, as 2.2 and later
+    /// `/queue/00000000000000000017`, as 2.2 and later write them
     Padded,
 }
 
@@ -449,10 +449,10 @@ pub enum InOrderNames {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Revisions {
-    /// v3 revision = v2 modified index, current revision = v2 index
+    /// The v3 revision is the v2 modified index; the current revision is the v2 index
     #[default]
     Keep,
-    /// 2 to n+1 by (modified index, key), create = mod
+    /// Revisions are 2 to n+1, in the order of modified index and key
     Dense,
 }
 
@@ -522,7 +522,7 @@ impl TryFrom<String> for AsOf {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum WalDir {
-    /// There is none: take the newest snapshot alone. Typed `none`; a directory of that name is `./none`.
+    /// No log: use the newest snapshot alone. Typed `none`; a directory with that name is `./none`.
     None,
     /// In this directory.
     Dir(PathBuf),
@@ -561,7 +561,7 @@ pub fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// serde refuses paths that are no UTF-8; a report is written whatever a path is called.
+/// Writes a path that is not UTF-8 with replacements: serde refuses it, and every run has a report.
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

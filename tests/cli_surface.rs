@@ -1,7 +1,9 @@
 //! The command line as a stranger meets it: help, version, completions, manual pages, wrong usage. No conversion here.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn etcdlift(args: &[&str]) -> Output {
@@ -120,4 +122,137 @@ fn a_reader_that_leaves_early_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
+}
+
+/// Converts the demo into a file of its own; returns the output of the program.
+fn converted(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.db");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.args(["convert", "fixtures/demo/input/default.etcd", "-o"]).arg(out).args(["--report", "-"]).args(args);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn a_quiet_run_prints_its_result_alone() {
+    for (args, variables) in [(&["-q"][..], &[][..]), (&["--quiet"], &[]), (&[], &[("ETCDLIFT_QUIET", "1")])] {
+        let output = converted(args, variables);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.starts_with("COMPLETE, exit status 0: ") && text.lines().count() == 1, "{text}");
+    }
+    let text = String::from_utf8(converted(&["-q", "--ttl", "fail"], &[]).stderr).unwrap();
+    assert!(text.starts_with("etcdlift: error: ") && text.contains("--ttl fail refuses"), "{text}");
+    assert!(converted(&[], &[("ETCDLIFT_QUIET", "0")]).stderr.len() > 500);
+}
+
+#[test]
+fn variables_set_options_and_the_command_line_wins() {
+    let variables = [
+        ("ETCDLIFT_JOBS", "1"),
+        ("ETCDLIFT_MEMORY_LIMIT", "1GiB"),
+        ("ETCDLIFT_TARGET_VERSION", "3.5"),
+        ("ETCDLIFT_REQUEST_LIMIT", "1MiB"),
+        ("ETCDLIFT_PROGRESS", "never"),
+    ];
+    let options = |args| {
+        let output = converted(args, &variables);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["options"].clone()
+    };
+    let found = options(&[]);
+    assert_eq!((&found["jobs"], &found["memory_limit"]), (&1.into(), &(1u64 << 30).into()));
+    assert_eq!((&found["target"], &found["request_limit"]), (&"3.5".into(), &(1u64 << 20).into()));
+    assert_eq!(options(&["--target-version", "3.6"])["target"], "3.6");
+    let wrong = converted(&[], &[("ETCDLIFT_JOBS", "many")]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn colours_are_in_a_pipe_only_if_asked_for() {
+    let escape = b"\x1b[";
+    let colours = |bytes: &[u8]| bytes.windows(2).any(|window| window == escape);
+    let always = ["--color", "always"];
+    for (args, variables, expected) in [
+        (&[][..], &[][..], false),
+        (&[], &[("CLICOLOR_FORCE", "1")], false),
+        (&always, &[], true),
+        (&always, &[("NO_COLOR", "1")], true),
+        (&[], &[("ETCDLIFT_COLOR", "always")], true),
+        (&["--color=never"], &[("ETCDLIFT_COLOR", "always")], false),
+    ] {
+        let output = converted(args, variables);
+        assert_eq!(colours(&output.stderr), expected, "{args:?} {variables:?}");
+        assert!(!colours(&output.stdout), "a report has no colours");
+    }
+    assert!(colours(&etcdlift(&["--color", "always", "convert", "--help"]).stdout));
+    assert!(colours(&etcdlift(&["convert", "--color=always"]).stderr));
+    assert!(!colours(&etcdlift(&["convert", "--help"]).stdout));
+}
+
+/// Compares a text with a file in `tests/golden`; `BLESS=1` writes the file.
+fn golden(name: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == text, "{} differs (BLESS=1 accepts it):\n{text}", file.display());
+}
+
+#[test]
+fn help_texts_are_as_written_down() {
+    let help = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        // Without a terminal, the width comes from this variable.
+        let output = command.args(args).env("COLUMNS", "80").stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    golden("help/etcdlift.txt", &help(&["--help"]));
+    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        golden(&format!("help/{name}.txt"), &help(&[name, "--help"]));
+        golden(&format!("help/{name}-short.txt"), &help(&[name, "-h"]));
+    }
+}
+
+#[test]
+fn errors_are_as_written_down() {
+    const DEMO: &str = "fixtures/demo/input/default.etcd";
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let at = |name: &str| format!("{folder}/{name}");
+    fs::write(at("text.snap"), "no snapshot").unwrap();
+    fs::write(at("exists.db"), "mine").unwrap();
+    fs::write(at("rules.toml"), "[[choose]]\ninclude = 1\n").unwrap();
+    fs::create_dir_all(at("no-log/member/snap")).unwrap();
+    let snapshot = "member/snap/0000000000000002-0000000000000029.snap";
+    fs::copy(Path::new(DEMO).join(snapshot), Path::new(&at("no-log")).join(snapshot)).unwrap();
+    let (out, exists, text, no_log) = (at("out.db"), at("exists.db"), at("text.snap"), at("no-log"));
+    let (missing, rules) = (at("missing"), at("rules.toml"));
+    let mut found = String::new();
+    for args in [
+        &["convert", DEMO][..],
+        &["convert", DEMO, "-o", &out, "--jobs", "0"],
+        &["convert", DEMO, "-o", "-"],
+        &["convert", DEMO, "-o", &out, "--skip-existing", "--report", "-"],
+        &["convert", DEMO, DEMO, "-o", &out, "--wal-dir", "none"],
+        &["convert", DEMO, "-o", &out, "--rules", &rules],
+        &["convert", DEMO, "-o", &exists],
+        &["convert", DEMO, "-o", &out, "--ttl", "fail"],
+        &["convert", DEMO, "-o", &out, "--include", "/none"],
+        &["convert", &missing, "-o", &out],
+        &["convert", &text, "-o", &out],
+        &["convert", &no_log, "-o", &out],
+        &["export", DEMO, "-o", "-", "--format", "redb"],
+        &["verify", &text],
+        &["lookup", &text, "--v2-index", "7"],
+        &["man", "woman"],
+    ] {
+        let output = etcdlift(args);
+        let (line, stderr) = (args.join(" "), String::from_utf8(output.stderr).unwrap());
+        let status = output.status.code().unwrap();
+        found.push_str(&format!("$ etcdlift {line}\n{stderr}exit status {status}\n\n").replace(folder, "DIR"));
+    }
+    golden("errors.txt", &found);
 }

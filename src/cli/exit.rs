@@ -1,21 +1,22 @@
-//! The one exit policy: which status a run ends with, and what it says on standard error.
+//! The exit policy: the status of a run, and its text on standard error.
 //!
-//! The status follows from the kind of the error alone (CLI.md, "Exit status"); a run that is done but may lack something
-//! is 8. Knows nothing of subcommands.
+//! The kind of the error alone decides the status. A run that succeeds but is possibly incomplete has status 8. Must not know
+//! the subcommands.
 
 use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 
+use super::terminal;
 use crate::display::printable;
 use crate::error::{Error, Reason, Result};
 use crate::pipeline::Outcome;
 
-/// Done and verified, but perhaps not all that the cluster held.
+/// Done and verified, but possibly incomplete.
 pub const PARTIAL: u8 = 8;
 
-/// The status that a conversion ends with.
+/// The exit status of a conversion.
 pub fn status(result: &Result<Outcome>) -> u8 {
     match result {
         Ok(outcome) => outcome.exit_code(),
@@ -30,17 +31,17 @@ pub fn fail(error: &Error) -> u8 {
     error.kind().exit_code()
 }
 
-/// Prints one more line about a run, whatever a file name in it holds.
+/// Prints one line about a run. Hidden characters of file names are escaped.
 pub fn say_line(text: &str) {
     say(&format!("etcdlift: {}\n", printable(text)));
 }
 
-/// Writes to standard error; when that fails there is nobody left to tell.
+/// Writes to standard error. A failure is ignored: no other place is left to report it.
 pub fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(terminal::shown(text, &io::stderr()).as_bytes());
 }
 
-/// Runs `work` so that a panic is an internal error (exit 1) like any other: one line, and temporary files are removed.
+/// Runs `work` and turns a panic into an internal error (exit status 1): one line, and temporary files are removed.
 ///
 /// # Errors
 /// Those of `work`, and [`Reason::Internal`] for a panic.
@@ -48,7 +49,7 @@ pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(panicked(payload.as_ref())))
 }
 
-/// Keeps panics from printing by themselves: where one happened is kept for [`guard`], which says it on one line.
+/// Stops panics from printing. [`guard`] prints the location in its one line.
 pub fn quiet_panics() {
     panic::set_hook(Box::new(|info| {
         if let (Some(place), Ok(mut kept)) = (info.location(), PLACE.lock()) {
@@ -57,14 +58,14 @@ pub fn quiet_panics() {
     }));
 }
 
-/// Where the last panic happened, on whichever thread.
+/// The location of the last panic, on any thread.
 static PLACE: Mutex<String> = Mutex::new(String::new());
 
 fn panicked(payload: &(dyn Any + Send)) -> Error {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
     let place = PLACE.lock().map(|kept| kept.clone()).unwrap_or_default();
-    Error::new(Reason::Internal, format!("a fault of etcdlift's own{place}: {text}"))
+    Error::new(Reason::Internal, format!("an internal error of etcdlift{place}: {text}"))
 }
 
 #[cfg(test)]
@@ -94,6 +95,6 @@ mod tests {
     fn a_panic_is_an_internal_error() {
         let error = guard(|| -> Result<()> { panic!("index {}", 7) }).unwrap_err();
         assert_eq!(error.reason(), Reason::Internal);
-        assert_eq!(error.to_string(), "a fault of etcdlift's own: index 7");
+        assert_eq!(error.to_string(), "an internal error of etcdlift: index 7");
     }
 }

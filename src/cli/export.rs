@@ -1,119 +1,85 @@
 //! `etcdlift export`: its options as typed, what they resolve to, and its run.
 //!
-//! Refuses options that do not go together, calls the library, prints. Must not know how anything is read or written.
+//! Refuses options that exclude each other, calls the library, prints. Must not know how anything is read or written.
 
 use std::path::{Path, PathBuf};
 
-use super::convert::usage;
-use super::{exit, print, signals::Signals};
+use super::source_args::SourceArgs;
+use super::{epilog, exit, print, signals::Signals, usage};
 use crate::cli::include_exclude::Choices;
 use crate::error::Result;
-use crate::options::{ExportFormat, ExportOptions, InOrderNames, SourceVersion, TailPolicy, WalDir};
+use crate::options::{ExportFormat, ExportOptions};
 use crate::pipeline;
+
+const OUTPUT: &str = "Output";
+const SELECTION: &str = "What to export";
 
 /// Options of `export`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = epilog::EXPORT.help())]
 pub struct Args {
-    /// What `convert` takes, for the v2 keys in it; or a v3 database or snapshot file, for the v3 keys in it
+    /// v2 data, as for `convert`; or a v3 database or snapshot file
     ///
-    /// v2: every key and every directory, hidden ones too, with value, indexes and expiration; nothing expires. No users and
-    /// no roles. v3: every key that is not deleted, at the current revision.
+    /// Of v2 data, the export contains every key and every directory, with value, indexes and expiration. Hidden keys are
+    /// included, and no key expires. Users and roles are not included. Of a v3 file, it contains every key that is not deleted,
+    /// at the current revision.
     #[arg(required = true, value_name = "SOURCE|DB")]
     sources: Vec<PathBuf>,
 
-    /// The file to make, for sled the directory; it must not exist. `-` is standard output, for ndjson
+    #[command(flatten)]
+    source: SourceArgs,
+
+    /// File to write, or directory for sled; `-` is standard output, for ndjson
     ///
-    /// It appears whole, read back and compared, or not at all. Values stand in it: only its owner may read it.
-    #[arg(short, long, value_name = "OUT")]
+    /// OUT must not exist. etcdlift reads the export back and compares it before it gets its name. Only its owner may read it, because it contains
+    /// values.
+    #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
 
-    /// The form of the output
-    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    /// Form of the output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t, help_heading = OUTPUT)]
     format: ExportFormat,
 
-    /// Where the write-ahead log is when it lives elsewhere; `none` to take the newest snapshot alone
-    ///
-    /// With several sources once for each, in their order.
-    #[arg(long, value_name = "DIR|none")]
-    wal_dir: Vec<PathBuf>,
-
-    /// Log entries after the commit index
-    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
-    tail: TailPolicy,
-
-    /// Stop the replay at raft index N: the state at that point in time
-    #[arg(long, value_name = "N")]
-    up_to_index: Option<u64>,
-
-    /// The version of etcd that started last on SOURCE: X.Y or X.Y.Z, 2.0 to 3.5
-    ///
-    /// It decides the rules of the replay: a server replays its whole log by its own rules when it starts. Without this option
-    /// the source itself says which versions are possible; the report and `inspect` name each proof. X.Y is its newest patch.
-    #[arg(long, value_name = "VERSION")]
-    source_version: Option<SourceVersion>,
-
-    /// Deprecated, see --source-version: how names of in-order keys (POST) were written by the server that last ran
-    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
-    in_order_names: InOrderNames,
-
-    /// Go on past damage, to the last sound record before it, and exit 8 with what was lost
-    #[arg(long)]
-    salvage: bool,
-
-    /// Take what a member last knew that was removed from its cluster
-    #[arg(long)]
-    allow_removed: bool,
-
-    /// Read a directory or database that etcd is running on, as a consistent prefix
-    ///
-    /// The export has every write up to one raft index (of a v3 database: up to one revision), which the summary names, and
-    /// none after it. The source's files are held in memory.
-    #[arg(long)]
-    allow_live: bool,
-
-    #[command(flatten)]
-    choices: Choices,
-
     /// Replace OUT if it is a regular file
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     overwrite: bool,
+
+    #[command(flatten, next_help_heading = SELECTION)]
+    choices: Choices,
 }
 
 /// Exports, says what, and tells the status to exit with.
 ///
 /// # Errors
-/// The options do not go together; those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<u8> {
+/// Options exclude each other; those of the library, and of writing to standard output.
+pub fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = resolve(args)?;
     let signals = Signals::install()?;
     let exported = pipeline::export(&options, &mut |text| print(text), &|| signals.check())?;
-    exit::say(&exported.text());
+    exit::say(&if quiet { exported.result() } else { exported.text() });
     Ok(if exported.losses.is_empty() { 0 } else { exit::PARTIAL })
 }
 
 fn resolve(args: &Args) -> Result<ExportOptions> {
     let output = (args.output != Path::new("-")).then(|| args.output.clone());
     if output.is_none() && args.format != ExportFormat::Ndjson {
-        return Err(usage("only --format ndjson can go to standard output"));
+        return Err(usage("only --format ndjson can go to standard output").hint("name a file with --output"));
     }
     #[cfg(not(feature = "sled"))]
     if args.format == ExportFormat::Sled {
         return Err(usage(pipeline::NO_SLED));
     }
-    let wal_dirs: Vec<WalDir> = args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect();
-    if !wal_dirs.is_empty() && wal_dirs.len() != args.sources.len() {
-        return Err(usage("--wal-dir is given once for each source, in their order"));
-    }
+    let source = &args.source;
     Ok(ExportOptions {
         sources: args.sources.clone(),
-        wal_dirs,
-        tail: args.tail,
-        up_to_index: args.up_to_index,
-        source_version: args.source_version,
-        in_order_names: args.in_order_names,
-        salvage: args.salvage,
-        allow_removed: args.allow_removed,
-        allow_live: args.allow_live,
+        wal_dirs: source.wal_dirs(args.sources.len())?,
+        tail: source.tail,
+        up_to_index: source.up_to_index,
+        source_version: source.source_version,
+        in_order_names: source.in_order_names,
+        salvage: source.salvage,
+        allow_removed: source.allow_removed,
+        allow_live: source.allow_live,
         choose: args.choices.0.clone(),
         output,
         format: args.format,

@@ -36,12 +36,15 @@ impl clap::Args for Choices {
             Arg::new(name).long(name).value_name("PREFIX").action(ArgAction::Append).value_parser(value).help(help)
         };
         command
-            .arg(option("include", "Take this key and all below it").long_help(
-                "Take this key and all below it; with any, the rest is left out\n\nKeys of a v2 source go by their v2 name. \
-                 /a stands for /a and /a/b, not for /ab; /a/ only for what is below. Of --include and --exclude, the first \
-                 that matches a key decides.",
+            .arg(option("include", "Take this key and all keys below it").long_help(
+                "Take this key and all keys below it\n\nWith any --include, all other keys are left out. Of --include and \
+                 --exclude, the first that matches a key decides. /a matches /a and /a/b, but not /ab. /a/ matches only keys \
+                 below /a. Keys of a v2 source have their v2 names here.",
             ))
-            .arg(option("exclude", "Leave this key and all below it out"))
+            .arg(
+                option("exclude", "Leave out this key and all keys below it")
+                    .long_help("Leave out this key and all keys below it\n\nPREFIX matches as in --include."),
+            )
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -1,10 +1,10 @@
 //! `etcdlift inspect`: its options as typed, and its run.
 //!
-//! Prints what the library found; must not find anything out by itself.
+//! Prints what the library found. Must not know how a source is read.
 
 use std::path::PathBuf;
 
-use super::{print, signals::Signals};
+use super::{epilog, print, print_text, signals::Signals};
 use crate::cli::output_format::Form;
 use crate::display;
 use crate::error::{Error, Reason, Result};
@@ -13,39 +13,50 @@ use crate::output::report_file;
 use crate::pipeline;
 use crate::report::text;
 
+const SOURCE: &str = "Source";
+const LISTS: &str = "Lists";
+
 /// Options of `inspect`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = epilog::INSPECT.help())]
 pub struct Args {
-    /// A .snap file, a data directory, its member folder, a backup, WAL segments, or a v3 database or snapshot file
+    /// v2 data as for `convert`, or a v3 database or snapshot file
+    ///
+    /// etcdlift detects the kind. It opens the source read-only and never changes it.
     source: PathBuf,
 
-    /// Where the write-ahead log is when it lives elsewhere; `none` to look at the snapshot alone
-    #[arg(long, value_name = "DIR|none")]
+    /// Directory of the write-ahead log, or `none` to look at the snapshot alone
+    ///
+    /// Use this option if the log is not in SOURCE.
+    #[arg(long, value_name = "DIR|none", help_heading = SOURCE)]
     wal_dir: Option<PathBuf>,
 
+    /// Read the files of a running etcd, as a consistent prefix of its log
+    #[arg(long, help_heading = SOURCE)]
+    allow_live: bool,
+
     /// List every key
-    #[arg(long)]
+    #[arg(long, help_heading = LISTS)]
     keys: bool,
 
-    /// List the log entry by entry, with what each did; JSON has one line for each
-    #[arg(long, conflicts_with = "keys")]
+    /// List every log entry and its effect
+    ///
+    /// With --json, each entry is one line.
+    #[arg(long, conflicts_with = "keys", help_heading = LISTS)]
     wal: bool,
 
-    /// With --wal: only entries of this kind (may be given several times)
-    #[arg(long, value_enum, value_name = "KIND", requires = "wal")]
+    /// With --wal: list only entries of this kind; can be given several times
+    #[arg(long, value_enum, value_name = "KIND", requires = "wal", help_heading = LISTS)]
     kind: Vec<EntryFilter>,
 
-    /// With --wal: only entries from raft index N on
-    #[arg(long, value_name = "N", requires = "wal", default_value_t = 0)]
+    /// With --wal: list only entries from raft index N on
+    #[arg(long, value_name = "N", requires = "wal", default_value_t = 0, help_heading = LISTS)]
     from_index: u64,
 
-    /// With --wal: only entries up to raft index N
+    /// With --wal: list only entries up to raft index N
     #[arg(long, value_name = "N", requires = "wal", default_value_t = u64::MAX, hide_default_value = true)]
+    #[arg(help_heading = LISTS)]
     to_index: u64,
-
-    /// Look at a directory that etcd is running on, as a consistent prefix of its log
-    #[arg(long)]
-    allow_live: bool,
 
     #[command(flatten)]
     form: Form,
@@ -68,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         allow_live: args.allow_live,
     };
     let found = pipeline::inspect(&options, &|| signals.check())?;
-    if json { print(&report_file::to_json(&found)?) } else { print(text::inspection(&found).as_bytes()) }
+    if json { print(&report_file::to_json(&found)?) } else { print_text(&text::inspection(&found)) }
 }
 
 /// Prints entries as they come: a log may be longer than what fits in memory as text.

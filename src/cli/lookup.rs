@@ -1,6 +1,6 @@
 //! `etcdlift lookup`: its options as typed, and its run.
 //!
-//! Prints what the library found; must not find anything out by itself.
+//! Prints what the library found. Must not know how an index map is read.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,51 +8,46 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{exit, print};
+use super::{epilog, exit, print, usage};
 use crate::cli::output_format::Form;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Query, lookup};
 use crate::output::report_file;
 use crate::report::lookup::Answer;
 
+const QUERY: &str = "Query";
+
 /// Options of `lookup`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = EXIT_STATUS)]
+#[command(after_long_help = epilog::LOOKUP.help())]
 #[command(override_usage = "etcdlift lookup [OPTIONS] FILE.redb --v2-index N|--revision N|--key K")]
 #[command(group = clap::ArgGroup::new("query").required(true))]
 pub struct Args {
-    /// The index map that `convert --index-map` wrote
+    /// Index map that `convert --index-map` wrote
     #[arg(value_name = "FILE.redb")]
     file: PathBuf,
 
-    /// At which v3 revision stands what v2 changed last at index N?
+    /// Find the v3 revisions of the keys that v2 changed last at index N
     ///
-    /// N is a modifiedIndex. More than one key may have it. Of an index that no key has any more, only what is known is said.
-    #[arg(long, value_name = "N", group = "query")]
+    /// N is a modifiedIndex. Several keys can have it. If no key has that index any more, `lookup` says so; it never guesses.
+    #[arg(long, value_name = "N", group = "query", help_heading = QUERY)]
     v2_index: Option<u64>,
 
-    /// Which key has v3 revision N?
-    #[arg(long, value_name = "N", group = "query")]
+    /// Find the keys that have v3 revision N
+    #[arg(long, value_name = "N", group = "query", help_heading = QUERY)]
     revision: Option<u64>,
 
-    /// Which revision and index has the key K, named as in v3 or as in v2?
-    #[arg(long, value_name = "K", group = "query")]
+    /// Find the revision and the index of key K, by its v3 or its v2 name
+    #[arg(long, value_name = "K", group = "query", help_heading = QUERY)]
     key: Option<OsString>,
 
-    /// As --key, in base64: for keys that are no text
-    #[arg(long, value_name = "BASE64", group = "query", value_parser = parse_base64)]
+    /// As --key, in base64, for keys that are not text
+    #[arg(long, value_name = "BASE64", group = "query", value_parser = parse_base64, help_heading = QUERY)]
     key_base64: Option<Bytes>,
 
     #[command(flatten)]
     form: Form,
 }
-
-const EXIT_STATUS: &str = "Exit status:
-  0  found
-  2  the command line is wrong
-  3  the file is damaged or cannot be read
-  4  not found; what is known is printed all the same
-  5  the file is not there, or no index map";
 
 /// A key, as one value of an option.
 #[derive(Debug, Clone)]
@@ -84,6 +79,6 @@ fn query(args: &Args) -> Result<Query> {
         (_, Some(revision), _) => Ok(Query::Revision(revision)),
         (.., Some(key)) => Ok(Query::Key(key)),
         // clap asks for one of them.
-        _ => Err(Error::new(Reason::Usage, "give --v2-index, --revision or --key")),
+        _ => Err(usage("the query is missing").hint("give --v2-index, --revision or --key")),
     }
 }

@@ -1,10 +1,10 @@
-//! The command line: one file per subcommand (its options as typed, and its run), the exit policy, the signals.
+//! The command line: one file for each subcommand (its options as typed, and its run), the exit policy, the signals.
 //!
-//! Options are typed into the `Args` of a subcommand and resolved into the library's `options`; nothing below this folder
-//! knows clap's types, prints, or ends the process.
+//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
 pub mod completions;
 pub mod convert;
+pub mod epilog;
 pub mod exit;
 pub mod export;
 pub mod include_exclude;
@@ -12,61 +12,79 @@ pub mod inspect;
 pub mod lookup;
 pub mod output_format;
 pub mod progress;
+#[cfg(test)]
+mod reference;
 pub mod reporter;
 pub mod signals;
+pub mod source_args;
+pub mod terminal;
 pub mod verify;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Parser, Subcommand};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Reason, Result};
+use terminal::ColorWhen;
+
+/// The heading of options that decide how a command runs.
+const RUN: &str = "Run";
 
 /// The whole command line, as typed.
 #[derive(Debug, Parser)]
-#[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = EXIT_STATUS)]
-#[command(arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = epilog::ETCDLIFT.help())]
+#[command(arg_required_else_help = true, max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
+
+    /// Print only errors and the result
+    ///
+    /// `convert` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
+    /// print without this option. The exit status does not change.
+    #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// Use colours in help and messages
+    #[arg(long, global = true, env = terminal::COLOR_VARIABLE, hide_env_values = true, help_heading = RUN)]
+    #[arg(value_enum, value_name = "WHEN", default_value_t)]
+    pub color: ColorWhen,
+
+    /// Print help; `-h` prints a summary, `--help` prints all
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = RUN)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = RUN)]
+    version: Option<bool>,
 }
 
 const LONG_ABOUT: &str = "Offline converter of etcd v2 data into verified etcd v3 snapshots.
 
-Reads a .snap file, a copied data directory, a write-ahead log alone, or a backup made by `etcdctl backup`, and writes a \
-database that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.";
-
-const EXIT_STATUS: &str = "Exit status:
-  0    done, verified
-  1    a fault of etcdlift's own
-  2    the command line is wrong
-  3    the source is damaged or cannot be read to its end
-  4    nothing to convert, or nothing found by `lookup`
-  5    refused: a file is missing or may not be read, a precondition or a policy says no
-  6    the output or its report could not be written; nothing is left behind
-  7    verification failed, or `verify` found a difference
-  8    done and verified, but perhaps not all that the cluster held
-  130  interrupted (143: terminated, 129: hung up); nothing is left behind";
+etcdlift reads a .snap file, a copied data directory, a write-ahead log, or a backup of `etcdctl backup`. It writes a \
+database that etcd 3.4 to 3.7 open. It runs no etcd and never writes to the source.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert v2 data into a v3 snapshot or database
     Convert(Box<convert::Args>),
-    /// Show what is in a .snap file, a data directory, a v3 database or snapshot
+    /// Show what a .snap file, a data directory, a v3 database or a snapshot contains
     Inspect(inspect::Args),
-    /// Check a v3 database or snapshot, alone or against the report and the source it was made from
+    /// Check a v3 database or snapshot, alone or against its report and its source
     Verify(verify::Args),
-    /// Write the keys of a v2 source, or of a v3 database, as a file for other programs
+    /// Write the keys of a v2 source or a v3 database to a file for other programs
     Export(export::Args),
-    /// Ask an index map: which v3 revision has what v2 had at an index, and the other way round
+    /// Find the v3 revision of a v2 index in an index map, or the reverse
     Lookup(lookup::Args),
-    /// Print completions for a shell
+    /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
     Man(completions::ManArgs),
@@ -76,10 +94,10 @@ impl Cli {
     /// Runs the command and tells the status to exit with. Errors are printed by then.
     pub fn run(self) -> u8 {
         let result = exit::guard(|| match self.command {
-            Command::Convert(args) => convert::run(&args),
+            Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
-            Command::Verify(args) => verify::run(&args),
-            Command::Export(args) => export::run(&args),
+            Command::Verify(args) => verify::run(&args, self.quiet),
+            Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
             Command::Completions(args) => completions::completions(&args).map(|()| 0),
             Command::Man(args) => completions::man(&args).map(|()| 0),
@@ -88,13 +106,19 @@ impl Cli {
     }
 }
 
-/// Bytes that a pipe takes without waiting, once it says that it takes some (`PIPE_BUF`).
+/// An error of the command line.
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(Reason::Usage, message)
+}
+
+/// Bytes that a pipe accepts without blocking after poll reports it as writable (`PIPE_BUF`).
 const PIECE: usize = 4096;
 
-/// Milliseconds between two questions while nobody reads standard output.
+/// Milliseconds between two checks for a signal while nobody reads standard output.
 const ASK_EVERY: u16 = 100;
 
-/// Writes to standard output. A reader that has seen enough is no error, and one that does not read can be interrupted.
+/// Writes to standard output. A reader that closes the pipe early is not an error. A write to one that does not read can be
+/// interrupted.
 ///
 /// # Errors
 /// Standard output cannot be written; an interruption.
@@ -116,6 +140,14 @@ fn print(mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes text for people to standard output.
+///
+/// # Errors
+/// Standard output cannot be written.
+fn print_text(text: &str) -> Result<()> {
+    print(terminal::shown(text, &io::stdout()).as_bytes())
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! In which form a command prints: the options that every printing command has.
+//! The form in which a command prints: the options of every command that prints a result.
 
 use clap::ValueEnum;
 
 /// `-w` and `--json`, as typed.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Form {
-    /// The form of the output
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = WriteOut::Table)]
+    /// Form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = WriteOut::Table, help_heading = "Output")]
     write_out: WriteOut,
 
-    /// Short for `-w json`
-    #[arg(long, conflicts_with = "write_out")]
+    /// The same as `-w json`
+    #[arg(long, conflicts_with = "write_out", help_heading = "Output")]
     json: bool,
 }
 
 impl Form {
-    /// Whether JSON is asked for.
+    /// Whether the form is JSON.
     pub fn is_json(self) -> bool {
         self.json || self.write_out == WriteOut::Json
     }

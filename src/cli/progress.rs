@@ -1,7 +1,7 @@
-//! `--progress`: one line on a terminal that says what a long run is at, and is gone before anything else is said.
+//! `--progress`: one line on a terminal with the current stage of a long run.
 //!
-//! It is drawn by whichever thread asks next whether the run was interrupted, a few times a second at most. Where standard
-//! error is no terminal there is none. Must not know what the stages do.
+//! The thread that next checks for an interruption draws it, 5 times a second at most. It is erased before other text
+//! appears. Without a terminal there is no line. Must not know what the stages do.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,17 +12,17 @@ use clap::ValueEnum;
 
 use crate::pipeline::Observer;
 
-/// Whether there is a line.
+/// When to show the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum When {
-    /// On a terminal, in a run that takes long
+    /// On a terminal, in a run of more than 1 s
     #[default]
     Auto,
     /// Never
     Never,
 }
 
-/// A run that is shorter says nothing.
+/// A shorter run shows no line.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ struct Line {
     /// Milliseconds after the start: when to draw next.
     due: AtomicU64,
     done: AtomicU64,
-    /// 0 where that is not known.
+    /// 0 if unknown.
     total: AtomicU64,
     drawn: Mutex<Drawn>,
 }
@@ -49,7 +49,7 @@ struct Drawn {
 }
 
 impl Progress {
-    /// A line on standard error, if there is to be one.
+    /// A line on standard error, if `when` and the terminal allow it.
     pub fn new(when: When) -> Progress {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let able = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
@@ -57,14 +57,14 @@ impl Progress {
         Progress { line: show.then(|| Line::new(Box::new(io::stderr()), Instant::now())) }
     }
 
-    /// Draws the line, if it is time. Costs next to nothing if not.
+    /// Draws the line if it is due. Otherwise it costs almost nothing.
     pub fn tick(&self) {
         if let Some(line) = &self.line {
             line.tick(line.started.elapsed());
         }
     }
 
-    /// Takes the line away, for good.
+    /// Erases the line and draws it no more.
     pub fn end(&self) {
         if let Some(line) = &self.line {
             line.end();
@@ -109,7 +109,7 @@ impl Line {
     fn tick(&self, elapsed: Duration) {
         let (now, due) = (millis(elapsed), self.due.load(Ordering::Relaxed));
         let next = now.saturating_add(millis(INTERVAL));
-        // Of the threads that see that it is time, one draws.
+        // Of the threads that find the line due, one draws.
         if now < due || self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
@@ -121,7 +121,7 @@ impl Line {
         let part = done.min(total).saturating_mul(100).checked_div(total);
         let part = part.map_or(String::new(), |percent| format!(" {percent} %"));
         let line = format!("\retcdlift: {}{part} ({} s)\x1b[K", drawn.stage, elapsed.as_secs());
-        // A terminal that is gone is nobody to complain to.
+        // A closed terminal is no error.
         let _ = drawn.out.write_all(line.as_bytes()).and_then(|()| drawn.out.flush());
         drawn.any = true;
     }

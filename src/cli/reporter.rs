@@ -1,7 +1,7 @@
-//! The report of a conversion on its way to where the command line wants it.
+//! The report of a conversion, on its way to a file or to standard output.
 //!
-//! It is written whole before the output gets its name, so that no output appears whose report cannot be had. Decides nothing
-//! about what stands in it.
+//! It is complete before the output gets its name, so that no output exists without its report. Must not know what the report
+//! contains.
 
 use super::{exit, print};
 use crate::error::{Reason, Result};
@@ -9,7 +9,7 @@ use crate::output::report_file::{Place, to_json};
 use crate::output::sidecar::Sidecar;
 use crate::report::Report;
 
-/// Where the report goes, and how far that got.
+/// The place of the report, and whether it is there.
 #[derive(Debug)]
 pub struct Reporter {
     to: To,
@@ -26,9 +26,9 @@ enum To {
 #[derive(Debug)]
 enum Sent {
     Nothing,
-    /// It cannot be written; the error says so.
+    /// It cannot be written, and the error says so.
     Failed,
-    /// Whoever reads standard output has it already.
+    /// It is on standard output already.
     Gone,
 }
 
@@ -43,7 +43,7 @@ impl Reporter {
         Reporter { to: place.map_or(To::Nowhere, To::Place), sent: Sent::Nothing }
     }
 
-    /// Writes the report of a run that has all but the names of its files. What is returned is to get its name with them.
+    /// Writes the report of a run whose files have no names yet. The returned file gets its name together with them.
     ///
     /// # Errors
     /// The operating system fails.
@@ -57,16 +57,15 @@ impl Reporter {
         prepared
     }
 
-    /// Writes the report of a run that has failed, as far as there is somewhere to write it. Says on standard error where
-    /// there is not.
-    /// `check` is asked whether its place is still one.
+    /// Writes the report of a run that has failed. If that is not possible, standard error says so. `check` decides whether the
+    /// place can still be used.
     pub fn tell_failure(&mut self, report: &Report, check: &dyn Fn() -> Result<()>) {
         let written = match &self.sent {
             Sent::Nothing => check().and_then(|()| self.write(report)),
             Sent::Failed => return,
             Sent::Gone => {
                 exit::say(
-                    "etcdlift: the report was sent before this error, and tells of an output that does not exist\n",
+                    "etcdlift: the report was printed before this error, and describes an output that does not exist\n",
                 );
                 return;
             }
@@ -77,12 +76,12 @@ impl Reporter {
         }
     }
 
-    /// Says that no report is written, and why, where an earlier one stays.
+    /// Says why the report of an earlier run stays, if it stays.
     pub fn tell_kept(&self, report: &Report) {
         let To::Place(place) = &self.to else { return };
         if let Ok(false) = place.takes(report.made()) {
             let why = match report.made() {
-                Some(_) => "tells of the same output",
+                Some(_) => "describes the same output",
                 None => "is the report of an output that an earlier run made",
             };
             let path = place.path().display();

@@ -1,8 +1,7 @@
-//! SIGINT, SIGTERM and SIGHUP as a flag that long work asks now and then.
+//! SIGINT, SIGTERM and SIGHUP as a flag that long work reads.
 //!
-//! The first signal lets the run end in order: temporary files go, the report is written. A second one ends the process
-//! at once. What was ignored when the process began (under nohup, behind a shell's `&`) stays so. Knows nothing of what is
-//! being run.
+//! After the first signal, the run removes its temporary files and writes the report. A second signal ends the process at once.
+//! A signal that was ignored at the start (under nohup, or with `&` in a shell) stays ignored. Must not know what runs.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,26 +19,26 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen.
+    /// Starts to listen for signals.
     ///
     /// # Errors
-    /// The operating system does not let us; an internal error.
+    /// An internal error, if the operating system refuses.
     pub fn install() -> Result<Signals> {
         let signals = Signals::default();
         let failed = |number, e| Error::new(Reason::Internal, format!("cannot listen for signal {number}: {e}"));
         let ignored = ignored();
         let _ = ARRIVED.set(Arc::clone(&signals.number));
-        // Any second signal finds the flag that the first one set.
+        // Every second signal sees the flag of the first.
         let seen = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored >> (number - 1) & 1 == 0) {
             signals.listen(number, &seen).map_err(|e| failed(number, e))?;
         }
-        // A file that may not grow any more is an error of that write then, and does not end the process.
+        // Without a handler, SIGXFSZ ends the process. With one, the write fails.
         flag::register(SIGXFSZ, Arc::default()).map_err(|e| failed(SIGXFSZ, e))?;
         Ok(signals)
     }
 
-    /// Fails once a signal has arrived. Costs one relaxed load.
+    /// Fails after a signal has arrived. Costs one relaxed load.
     ///
     /// # Errors
     /// [`Reason::Interrupted`] with the number of the signal.
@@ -48,7 +47,7 @@ impl Signals {
     }
 
     fn listen(&self, number: i32, seen: &Arc<AtomicBool>) -> std::io::Result<()> {
-        // Actions run in the order in which they are registered.
+        // Actions run in the order of their registration.
         flag::register_conditional_shutdown(number, 128 + number, Arc::clone(seen))?;
         flag::register(number, Arc::clone(seen))?;
         flag::register_usize(number, Arc::clone(&self.number), usize::try_from(number).unwrap_or(1))?;
@@ -56,10 +55,10 @@ impl Signals {
     }
 }
 
-/// The number that the installed [`Signals`] set.
+/// The number of the signal, as the installed [`Signals`] set it.
 static ARRIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// [`Signals::check`] for whoever does not have them; never fails before they are installed.
+/// The same as [`Signals::check`], without them; never fails before they are installed.
 ///
 /// # Errors
 /// [`Reason::Interrupted`] with the number of the signal.
@@ -74,7 +73,7 @@ fn arrived(number: &AtomicUsize) -> Result<()> {
     }
 }
 
-/// The signals that are ignored, lowest bit first; none where that cannot be found out.
+/// The ignored signals, lowest bit first; none if the operating system does not say.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

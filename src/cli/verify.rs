@@ -1,41 +1,50 @@
 //! `etcdlift verify`: its options as typed, and its run.
 //!
-//! Prints what the library found; must not find anything out by itself.
+//! Prints what the library found. Must not know how a file is checked.
 
 use std::path::PathBuf;
 
-use super::{exit, print, signals::Signals};
+use super::source_args::wal_dirs;
+use super::{epilog, exit, print, print_text, signals::Signals};
 use crate::cli::output_format::Form;
-use crate::error::{Error, Kind, Reason, Result};
-use crate::options::{VerifyOptions, WalDir};
+use crate::display::printable;
+use crate::error::{Kind, Result};
+use crate::options::VerifyOptions;
 use crate::output::report_file;
 use crate::pipeline;
 use crate::report::text;
 
+const COMPARE: &str = "What to compare with";
+
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = epilog::VERIFY.help())]
 pub struct Args {
-    /// A v3 database or snapshot file, of any etcd
+    /// v3 database or snapshot file, of any etcd
     #[arg(value_name = "OUT")]
     file: PathBuf,
 
-    /// Hold it against the report of the conversion that made it
-    #[arg(long, value_name = "FILE")]
+    /// Compare it with the report of the conversion that wrote it
+    #[arg(long, value_name = "FILE", help_heading = COMPARE)]
     report: Option<PathBuf>,
 
-    /// Hold it against what this source holds, key by key; several are members of one cluster
+    /// Compare it with this source, key by key; several sources are members of one cluster
     ///
-    /// The options of the conversion are taken from the report; without one, they are the defaults. Files with other sha256
-    /// than the report's are named first, then the first 20 keys that differ.
-    #[arg(long, value_name = "SOURCE")]
+    /// The report supplies the options of the conversion. Without a report, they are the defaults. The result names files whose
+    /// sha256 differs from the report, and then the first 20 keys that differ.
+    #[arg(long, value_name = "SOURCE", help_heading = COMPARE)]
     source: Vec<PathBuf>,
 
-    /// Where the write-ahead log is when it lives elsewhere; with several sources once for each, in their order
-    #[arg(long, value_name = "DIR|none", requires = "source")]
+    /// Directory of the write-ahead log, or `none` to use the newest snapshot alone
+    ///
+    /// Use this option if the log is not in SOURCE. With several sources, give it once for each, in the same order.
+    #[arg(long, value_name = "DIR|none", requires = "source", help_heading = COMPARE)]
     wal_dir: Vec<PathBuf>,
 
-    /// The transformer that the conversion ran: it is run again; no program is started because a report names it
-    #[arg(long, value_name = "PROG", requires = "source", requires = "report")]
+    /// The transformer of the conversion, to run it again
+    ///
+    /// etcdlift never starts a program because a report names it.
+    #[arg(long, value_name = "PROG", requires = "source", requires = "report", help_heading = COMPARE)]
     transformer: Option<PathBuf>,
 
     #[command(flatten)]
@@ -46,29 +55,28 @@ pub struct Args {
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<u8> {
-    if !args.wal_dir.is_empty() && args.wal_dir.len() != args.source.len() {
-        return Err(Error::new(Reason::Usage, "--wal-dir is given once for each source, in their order"));
-    }
+pub fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = VerifyOptions {
         file: args.file.clone(),
         report: args.report.clone(),
         sources: args.source.clone(),
         transformer: args.transformer.clone(),
-        wal_dirs: args.wal_dir.iter().map(|dir| WalDir::from(dir.as_path())).collect(),
+        wal_dirs: wal_dirs(&args.wal_dir, args.source.len())?,
     };
     let signals = Signals::install()?;
     let found = pipeline::verify(&options, &|| signals.check())?;
     if args.form.is_json() {
         print(&report_file::to_json(&found)?)?;
     } else {
-        print(text::verification(&found).as_bytes())?;
+        let text = text::verification(&found);
+        let last = text.split_inclusive('\n').next_back().unwrap_or_default();
+        print_text(if quiet { last } else { &text })?;
     }
     let Some(first) = found.differences.first() else { return Ok(0) };
     let more = match found.differences.len() - 1 {
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    exit::say(&format!("etcdlift: error: {first}{more}\n"));
+    exit::say(&format!("etcdlift: error: {}{more}\n", printable(first)));
     Ok(Kind::Verify.exit_code())
 }

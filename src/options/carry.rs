@@ -1,6 +1,6 @@
-//! What becomes of what v3 has no equal for: TTLs, users and roles, v3 data that is already there.
+//! Policies for what v3 has no equal for: TTLs, users and roles, and v3 data of the source.
 //!
-//! CLI.md, the options of `convert` of the same names. Plain data; what the policies do is the stages' matter.
+//! `convert` has options with the same names. Plain data. Must not know how a stage applies a policy.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,18 +17,18 @@ pub enum Expired {
     /// Leave them out and list them
     #[default]
     Drop,
-    /// Keep them, with the shortest lease
+    /// Write them with the shortest lease
     Keep,
 }
 
-/// What to do with a key that has a TTL.
+/// A policy for keys with a TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum TtlPolicy {
-    /// Attach it to a lease with the time that is left.
+    /// Attach it to a lease with the remaining time.
     #[default]
     Lease,
-    /// Keep it without a lease.
+    /// Write it without a lease.
     Permanent,
     /// Leave it out.
     Drop,
@@ -64,11 +64,7 @@ impl FromStr for TtlPolicy {
                 let duration = text.strip_prefix("fixed:").ok_or_else(expected)?;
                 let duration: SignedDuration = duration.parse().map_err(|_| expected())?;
                 let seconds = duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0));
-                if seconds < 1 {
-                    Err("a lease takes at least one second".into())
-                } else {
-                    Ok(TtlPolicy::Fixed(seconds))
-                }
+                if seconds < 1 { Err("expected at least one second".into()) } else { Ok(TtlPolicy::Fixed(seconds)) }
             }
         }
     }
@@ -91,16 +87,16 @@ impl TryFrom<String> for TtlPolicy {
 /// A TTL policy for the keys below a prefix, or for all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtlRule {
-    /// The v2 keys it is for; `None` for all that no prefix names.
+    /// The v2 keys that it applies to; `None`: all keys without a prefix of their own.
     pub prefix: Option<String>,
-    /// What to do with them.
+    /// The policy.
     pub policy: TtlPolicy,
 }
 
 impl FromStr for TtlRule {
     type Err = String;
 
-    /// `[PREFIX=]POLICY`; a prefix may hold `=` itself.
+    /// `[PREFIX=]POLICY`; a prefix may contain `=`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once('=') {
             None => Ok(TtlRule { prefix: None, policy: text.parse()? }),
@@ -115,18 +111,18 @@ impl FromStr for TtlRule {
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthPolicy {
-    /// Carry all of it over
+    /// Convert them, and whether authentication is on
     #[default]
     Migrate,
-    /// Carry users and roles over, and leave authentication off
+    /// Convert users and roles, and leave authentication off
     UsersOnly,
-    /// Leave them out: v3 will be open to everyone
+    /// Leave them out: everyone can read and write v3
     Ignore,
     /// Refuse if there are any
     Fail,
 }
 
-/// Rights of the guest role while authentication is on: v3 has none for anonymous clients.
+/// A policy for rights of the guest role: v3 has no role for anonymous clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -138,7 +134,7 @@ pub enum Guest {
     Drop,
 }
 
-/// v3 data that the source already holds.
+/// A policy for v3 data that the source already contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -146,11 +142,11 @@ pub enum Existing {
     /// Refuse
     #[default]
     Fail,
-    /// Keep all of it, and add the v2 keys above
+    /// Preserve it, and add the v2 keys with higher revisions
     Merge,
-    /// Start without it
+    /// Leave it out
     DropV3,
-    /// Keep all of it, and leave the v2 keys, users and roles out
+    /// Preserve it, and leave out v2 keys, users and roles
     KeepV3,
 }
 
@@ -161,7 +157,7 @@ impl Existing {
     }
 }
 
-/// With `merge`, a key that v2 and v3 both have.
+/// With `merge`, a policy for a key that v2 and v3 both have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -169,9 +165,9 @@ pub enum OnConflict {
     /// Refuse
     #[default]
     Fail,
-    /// Keep the v3 one and leave the v2 one out
+    /// Preserve that of v3, and leave out that of v2
     KeepV3,
-    /// Put the v2 one on top, as a new revision
+    /// Write that of v2 as a new revision
     TakeV2,
 }
 
@@ -180,26 +176,26 @@ pub enum OnConflict {
 pub struct Transformer {
     /// The program; it is started without arguments.
     pub program: PathBuf,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// How many of it run side by side; at least 1.
+    /// How many run in parallel; at least 1.
     pub jobs: usize,
     /// Seconds without any progress after which it counts as hung; at least 1.
     pub timeout_seconds: u64,
-    /// How many bytes it may answer in all, with 128 more for each pair; `None`: 16 times what it is sent, and at least 64 MiB.
+    /// Limit of all answers in bytes, counting 128 more for each pair; `None`: 16 times what it receives, and at least 64 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_limit: Option<u64>,
 }
 
-/// What a transformer speaks on its standard input and output.
+/// The protocol of a transformer on its standard input and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// That of `etcdctl migrate --transformer`: JSON nodes in, framed KeyValue messages out
+    /// As `etcdctl migrate --transformer`: JSON nodes in, framed KeyValue messages out
     #[default]
     Migrate,
-    /// One JSON object a line, in and out; bytes in base64 where they are no UTF-8
+    /// One JSON object a line, in and out; bytes that are not UTF-8 are in base64
     JsonLines,
 }
 

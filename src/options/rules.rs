@@ -1,7 +1,6 @@
-//! Rules that choose and rename keys: as typed on the command line, and as a TOML file has them.
+//! Rules that select and rename keys, from the command line and from a TOML file.
 //!
-//! CLI.md, `--include` to `--rules`. Plain data, checked only for what a rule must say; what they do to keys is the
-//! transform's matter.
+//! Plain data, checked only for completeness. Must not know how a rule applies to a key.
 
 use std::path::Path;
 
@@ -11,17 +10,17 @@ use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::named_file;
 
-/// Which keys, by name.
+/// A pattern of key names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pattern {
-    /// The key of this name, and all below it: `/a` is not `/ab`. One that ends in `/` stands for what is below alone.
+    /// The key of this name and all keys below it: `/a` does not match `/ab`. `/a/` matches only keys below `/a`.
     Prefix(String),
-    /// Keys that this regular expression finds something in.
+    /// Keys that match this regular expression.
     Regex(String),
 }
 
-/// Takes keys or leaves them out.
+/// A rule that takes keys or leaves them out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
@@ -31,16 +30,16 @@ pub enum Choice {
     Exclude(Pattern),
 }
 
-/// Renames keys.
+/// A rule that renames keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rename {
-    /// Which; a prefix is replaced, of a regular expression what it finds first.
+    /// The keys. A prefix is replaced, or the first match of a regular expression.
     pub from: Pattern,
-    /// What it is replaced by; with a regular expression `$1` or `${name}` is a group.
+    /// The replacement; with a regular expression, `$1` or `${name}` is a group.
     pub to: String,
 }
 
-/// How values are decoded.
+/// An encoding of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decode {
@@ -48,47 +47,47 @@ pub enum Decode {
     Base64,
 }
 
-/// Decodes values.
+/// A rule that decodes values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueRule {
-    /// Of which keys.
+    /// The keys.
     pub of: Pattern,
-    /// How.
+    /// The encoding.
     pub decode: Decode,
 }
 
-/// All rules, each list in the order in which it is tried; the first that matches a key decides.
+/// All rules. In each list, the first rule that matches a key applies.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rules {
-    /// With any `Include` in it, keys that nothing matches are left out.
+    /// If it contains an `Include`, keys without a match are left out.
     pub choose: Vec<Choice>,
-    /// At most one is applied to a key.
+    /// At most one applies to a key.
     pub rename: Vec<Rename>,
-    /// After the renames: takes the slash at the beginning away.
+    /// Whether the first slash is removed, after the renames.
     pub strip_leading_slash: bool,
-    /// At most one is applied to a value.
+    /// At most one applies to a value.
     pub values: Vec<ValueRule>,
 }
 
 impl Rules {
-    /// Whether there is none.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         *self == Rules::default()
     }
 
-    /// Whether keys get other names.
+    /// Whether any rule renames keys.
     pub fn rename_keys(&self) -> bool {
         !self.rename.is_empty() || self.strip_leading_slash
     }
 }
 
-/// What a rules file holds: the rules, and TTL policies.
+/// The content of a rules file: rules and TTL policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RulesFile {
-    /// To be tried after those of the command line.
+    /// They apply after those of the command line.
     pub rules: Rules,
-    /// To be joined to those of the command line.
+    /// They are added to those of the command line.
     pub ttl: Vec<super::TtlRule>,
 }
 

@@ -1,4 +1,4 @@
-//! Sizes as typed: a number of bytes, with or without a unit.
+//! Sizes as typed: a number of bytes, with or without a unit. Must not know what a size limits.
 
 /// The forms of a size, for help and messages.
 pub const FORMS: &str = "bytes, or with a unit: KiB, MiB, GiB, TiB (powers of 1024; k, m, g, t are short for them) or kB, MB, GB, TB \
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 /// As [`parse`], of at least one byte.
 ///
 /// # Errors
-/// As there; and for no bytes.
+/// Those of [`parse`], and a size of 0 bytes.
 pub fn parse_positive(text: &str) -> Result<u64, String> {
     match parse(text)? {
         0 => Err("expected at least 1 byte".into()),

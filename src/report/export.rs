@@ -1,8 +1,9 @@
-//! What `export` has written, as data and as text. Values never stand in it.
+//! The result of an export, as data and as text. It contains no values.
 
 use std::path::PathBuf;
 
 use super::model::Notice;
+use super::text::{notices, outcome};
 use crate::count::{counted, size};
 use crate::display::printable;
 use crate::report::table::Table;
@@ -29,21 +30,22 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// The closing summary.
+    /// The result in one line.
+    pub fn result(&self) -> String {
+        let name = self.output.as_ref().map_or("standard output".into(), |path| printable(&path.display().to_string()));
+        format!("{}: {name}\n", outcome(&self.losses))
+    }
+
+    /// The summary: the result, totals, warnings and losses.
     pub fn text(&self) -> String {
         let mut table = Table::new();
         table.line("exported", format!("{} at {}", counted(self.keys, "key", "keys"), self.state));
         table.count("directories", self.directories);
-        table.maybe("output", self.output.as_ref().map(|path| path.display()));
         table.line("size", size(self.bytes));
-        let mut text = table.to_string();
-        for warning in &self.warnings {
-            text.push_str(&format!("warning: {}\n", printable(&warning.message)));
+        if self.output.is_some() {
+            table.line("checked", "read back and compared");
         }
-        for loss in &self.losses {
-            text.push_str(&format!("perhaps not all: {}\n", printable(&loss.message)));
-        }
-        text.push_str(if self.output.is_some() { "done, read back and compared\n" } else { "done\n" });
-        text
+        let parts = [self.result(), table.to_string(), notices(&self.warnings, &self.losses)];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,7 +1,7 @@
 //! The next steps of an operator: commands that can be pasted, filled in from the members of the source.
 //!
-//! As data for the report (`next_steps`) and as the end of the summary. Knows what each etcd release accepts (FORMATS 10.1, 10.5,
-//! 11.1); knows nothing of how the output was made.
+//! As data for the report (`next_steps`) and as the end of the summary. They depend on what each etcd release accepts (FORMATS
+//! 10.1, 10.5, 11.1). Must not know how the output was made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -31,45 +31,68 @@ pub fn steps(report: &Report) -> Vec<NextStep> {
     steps
 }
 
-/// The end of the summary: what was made, and the steps.
-pub(super) fn ending(report: &Report, output: &OutputFacts) -> String {
-    let name = printable(&report.options.output.display().to_string());
-    let mut text = match (report.options.dry_run, report.skipped, output.verified) {
-        (_, true, _) => format!("left alone: {name} is what this run would make\n"),
-        (true, _, _) => return format!("dry run: {name} was not written\n"),
-        (_, _, true) => format!("done, verified: {name}\n"),
-        (_, _, false) => format!("done, NOT verified: {name}\n"),
-    };
+/// The steps as text; empty after a dry run. Commands of more than `columns` columns continue on the next line.
+pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> String {
+    let mut text = String::new();
+    if report.options.dry_run {
+        return text;
+    }
+    let mut say = |line: &str, command: &str| text.push_str(&format!("{line}\n{}", lines(command, columns)));
     let of = |purpose: &'static str| report.next_steps.iter().filter(move |step| step.purpose == purpose);
     for step in of("restore") {
         let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
-        text.push_str(&format!("next, on {place}:\n  {}\n", step.command));
+        say(&format!("next, on {place}:"), &step.command);
     }
     for step in of("install") {
-        text.push_str(&format!("or instead, in the member's own directory, with etcd stopped:\n  {}\n", step.command));
+        say("or instead, in the directory of that member, with etcd stopped:", &step.command);
     }
     for step in of("check") {
         let hash = step.expect.as_deref().unwrap_or_default();
-        text.push_str(&format!(
-            "then, before the first write, this must print the hash {hash} for every member:\n  {}\n",
-            step.command
-        ));
+        say(&format!("then, before the first write: every member must print the hash {hash}"), &step.command);
         if step.command.contains("https://") {
-            text.push_str(
-                "the client URLs are https: add --cacert, and --cert and --key where the servers ask for them\n",
-            );
+            say("client URLs are https: add --cacert; add --cert and --key if the servers ask", "");
         }
     }
     if output.leases > 0 {
-        text.push_str("leases start counting when the new cluster elects its leader\n");
+        say("leases start counting when the new cluster elects its leader", "");
     }
     if output.db_bytes > DEFAULT_QUOTA {
-        text.push_str(&format!(
-            "the database is larger than etcd's default quota of 2 GiB: start etcd with --quota-backend-bytes={}\n",
-            quota_for(output.db_bytes)
-        ));
+        say("the database exceeds the default quota of etcd (2 GiB): start etcd with", "");
+        text.push_str(&format!("  --quota-backend-bytes={}\n", quota_for(output.db_bytes)));
     }
     text
+}
+
+/// A command, indented. If it is too long, each option has a line of its own, with a backslash at the end of the previous one.
+fn lines(command: &str, columns: usize) -> String {
+    if command.is_empty() {
+        return String::new();
+    }
+    let one = format!("  {command}\n");
+    if one.trim_end().chars().count() <= columns { one } else { format!("  {}\n", parts(command).join(" \\\n    ")) }
+}
+
+/// A command, split before each option that is not in quotes.
+fn parts(command: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut quoted, mut escapes) = (0, false, false);
+    let mut previous = ' ';
+    let mut chars = command.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\'' => (quoted, escapes) = (!quoted, !quoted && previous == '$'),
+            // What follows is taken as it is.
+            '\\' if !quoted || escapes => drop(chars.next()),
+            ' ' if !quoted && command.get(at..).is_some_and(|rest| rest.starts_with(" --")) => {
+                parts.extend(command.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+        previous = c;
+    }
+    parts.extend(command.get(start..).filter(|part| !part.is_empty()));
+    parts
 }
 
 /// Half as much again, in whole GiB: room to write before the quota alarm.

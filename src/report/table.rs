@@ -1,7 +1,7 @@
 //! Aligned `name: value` lines for people.
 //!
-//! Values come from a source that may be hostile: hidden characters are printed escaped, so that a key cannot write to the
-//! terminal. Knows nothing of what the lines mean.
+//! Values come from a source that may be hostile. Hidden characters are escaped, so that a key cannot control the terminal.
+//! Must not know what the lines mean.
 
 use std::fmt;
 
@@ -19,35 +19,68 @@ impl Table {
         Self::default()
     }
 
-    /// Adds a line; an empty name continues the line above.
+    /// Adds a line; an empty name continues the previous line.
     pub fn line(&mut self, name: &str, value: impl fmt::Display) {
         self.lines.push((name.into(), printable(&value.to_string())));
     }
 
-    /// Adds a line where there is a value.
+    /// Adds a line if there is a value.
     pub fn maybe(&mut self, name: &str, value: Option<impl fmt::Display>) {
         if let Some(value) = value {
             self.line(name, value);
         }
     }
 
-    /// Adds a line where there is something to count.
+    /// Adds a line if the count is not 0.
     pub fn count(&mut self, name: &str, count: u64) {
         if count > 0 {
             self.line(name, count);
         }
     }
+
+    /// The lines with at most `columns` columns. Longer values continue on the next line, and a long single word follows its name
+    /// directly. A word is never broken.
+    pub fn wrapped(&self, columns: usize) -> String {
+        let width = self.name_width();
+        let room = columns.saturating_sub(width + 2);
+        let mut text = String::new();
+        for (name, value) in &self.lines {
+            let mut words = value.split(' ');
+            let mut line = words.next().unwrap_or_default().to_string();
+            let one_word = line.len() == value.len() && line.chars().count() > room;
+            text.push_str(&start(name, if one_word { 0 } else { width }));
+            for word in words {
+                if !line.trim().is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+                    text.push_str(&format!("{}\n{}", std::mem::take(&mut line), start("", width)));
+                } else {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+
+    /// The columns of the longest name and its colon.
+    fn name_width(&self) -> usize {
+        self.lines.iter().map(|(name, _)| name.chars().count() + 1).max().unwrap_or(0)
+    }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.lines.iter().map(|(name, _)| name.chars().count() + 1).max().unwrap_or(0);
+        let width = self.name_width();
         for (name, value) in &self.lines {
-            let name = if name.is_empty() { String::new() } else { format!("{name}:") };
-            writeln!(f, "{name:width$}  {value}")?;
+            writeln!(f, "{}{value}", start(name, width))?;
         }
         Ok(())
     }
+}
+
+fn start(name: &str, width: usize) -> String {
+    let name = if name.is_empty() { String::new() } else { format!("{name}:") };
+    format!("{name:width$}  ")
 }
 
 #[cfg(test)]
@@ -62,5 +95,16 @@ mod tests {
         table.line("", "a\x1b[2Jb\nc");
         table.maybe("commit", None::<u64>);
         assert_eq!(table.to_string(), "kind:      snap-file\nv2 index:  12\n           a\\u{1b}[2Jb\\nc\n");
+    }
+
+    #[test]
+    fn long_values_continue_on_the_next_line() {
+        let mut table = Table::new();
+        table.line("a", "one two three");
+        table.line("bb", "averylongword x");
+        table.line("c", "  two spaces");
+        assert_eq!(table.wrapped(80), table.to_string());
+        let expected = "a:   one\n     two\n     three\nbb:  averylongword\n     x\nc:     two\n     spaces\n";
+        assert_eq!(table.wrapped(10), expected);
     }
 }

@@ -1,11 +1,11 @@
-//! The report as people read it: the closing summary of a conversion, and the table of an inspection.
+//! The report as text: the summary of a conversion, the tables of an inspection and of a verification.
 //!
-//! Compact: a line only where there is something to say, and the next step as a command that can be pasted. Reads the data
-//! of this folder and nothing else.
+//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Must not
+//! know how the data was found, nor where the text goes.
 
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
-use super::model::{OutputFacts, Report, Transformed};
+use super::model::{Notice, OutputFacts, Report, Transformed};
 use super::next_steps;
 use super::verification::Verification;
 use crate::count::bytes;
@@ -14,13 +14,32 @@ use crate::display::printable;
 use crate::options::Existing;
 use crate::report::table::Table;
 
-/// Path elements that a summary lists; the report has all.
+/// The columns of a summary.
+const COLUMNS: usize = 80;
+
+/// How many path elements a summary lists.
 const FIRST_ELEMENTS: usize = 10;
 
-/// The closing summary of a conversion that has made an output (or would have, in a dry run).
+/// The result of a conversion in one line.
+pub fn result(report: &Report) -> String {
+    let name = printable(&report.options.output.display().to_string());
+    let verified = report.output.as_ref().is_some_and(|output| output.verified);
+    let (how, what) = match (report.skipped, report.options.dry_run) {
+        (true, _) => (", left unchanged", " is what this run would write"),
+        (_, true) => (", dry run", " was not written"),
+        _ => (if verified { "" } else { ", NOT verified" }, ""),
+    };
+    format!("{}{how}: {name}{what}\n", outcome(&report.losses))
+}
+
+/// The first words of a result. A run with losses ends with status 8.
+pub(super) fn outcome(losses: &[Notice]) -> &'static str {
+    if losses.is_empty() { "COMPLETE, exit status 0" } else { "INCOMPLETE, exit status 8" }
+}
+
+/// The summary of a conversion that wrote an output, or would have written it.
 pub fn summary(report: &Report) -> String {
     let mut table = Table::new();
-    source_lines(&mut table, &report.source);
     table.line("source keys", keys_and_size(report.balance.source));
     table.line("written", keys_and_size(report.balance.written));
     balance_lines(&mut table, report);
@@ -28,7 +47,7 @@ pub fn summary(report: &Report) -> String {
         let nodes = counted(nodes, "node", "nodes");
         table.line(
             "transformer",
-            format!("{nodes} sent, {} back, {added} of no source key", counted(pairs, "pair", "pairs")),
+            format!("{nodes} sent, {} back, {added} without a v2 key", counted(pairs, "pair", "pairs")),
         );
     }
     content_lines(&mut table, &report.contents, &report.as_of);
@@ -49,28 +68,28 @@ pub fn summary(report: &Report) -> String {
         lease_lines(&mut table, output);
     }
     if report.tail.entries > 0 {
-        let tail =
-            format!("{} left out, {} among them", entries(report.tail.entries), v2_writes(report.tail.v2_writes));
+        let tail = format!("{} left out, including {}", entries(report.tail.entries), v2_writes(report.tail.v2_writes));
         table.line("log tail", tail);
     }
     if let Some(output) = &report.output {
         output_lines(&mut table, report, output);
     }
+    source_lines(&mut table, &report.source);
     if !report.stages.is_empty() {
         let stages: Vec<String> = report.stages.iter().map(|stage| format!("{} {} ms", stage.name, stage.ms)).collect();
         table.line("time", stages.join(", "));
     }
-    let mut text = table.to_string();
-    for warning in &report.warnings {
-        text.push_str(&format!("warning: {}\n", printable(&warning.message)));
-    }
-    for loss in &report.losses {
-        text.push_str(&format!("perhaps not all: {}\n", printable(&loss.message)));
-    }
-    if let Some(output) = &report.output {
-        text.push_str(&next_steps::ending(report, output));
-    }
-    text
+    let notices = notices(&report.warnings, &report.losses);
+    let steps = report.output.as_ref().map_or(String::new(), |output| next_steps::text(report, output, COLUMNS));
+    let parts = [result(report), table.wrapped(COLUMNS), notices, steps];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// A line for each warning and each loss, with its code.
+pub(super) fn notices(warnings: &[Notice], losses: &[Notice]) -> String {
+    let line = |kind, notice: &Notice| format!("{kind}: {} [{}]\n", printable(&notice.message), notice.code);
+    let warnings = warnings.iter().map(|warning| line("warning", warning));
+    warnings.chain(losses.iter().map(|loss| line("loss", loss))).collect()
 }
 
 /// The table of an inspection.
@@ -90,7 +109,7 @@ pub fn inspection(found: &Inspection) -> String {
             table.line("directories", facts.contents.directories);
             content_lines(&mut table, &facts.contents, "now");
             if facts.tail.entries > 0 {
-                let tail = format!("{}, {} among them", entries(facts.tail.entries), v2_writes(facts.tail.v2_writes));
+                let tail = format!("{}, including {}", entries(facts.tail.entries), v2_writes(facts.tail.v2_writes));
                 table.line("log tail", tail);
             }
             if let Some(db) = &facts.db {
@@ -107,10 +126,7 @@ pub fn inspection(found: &Inspection) -> String {
     for file in &found.source_files {
         table.line("file", format!("{}  {}  {}", file.path, size(file.bytes), file.sha256));
     }
-    let mut text = table.to_string();
-    for warning in &found.warnings {
-        text.push_str(&format!("warning: {}\n", printable(&warning.message)));
-    }
+    let mut text = table.to_string() + &notices(&found.warnings, &[]);
     for key in found.key_list.iter().flatten() {
         let expiration = key.expiration.as_ref().map(|at| format!("  expires {at}")).unwrap_or_default();
         let (created, modified) = (key.created, key.modified);
@@ -124,7 +140,7 @@ pub fn inspection(found: &Inspection) -> String {
     text
 }
 
-/// What `verify` found, and its verdict.
+/// The result of a verification: a table, the differences, and last whether the file is verified.
 pub fn verification(found: &Verification) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
@@ -133,10 +149,7 @@ pub fn verification(found: &Verification) -> String {
     v3_lines(&mut table, &found.facts);
     table.line("file sha256", &found.sha256);
     table.line("checked", found.checked.join(", "));
-    let mut text = table.to_string();
-    for warning in &found.warnings {
-        text.push_str(&format!("warning: {}\n", printable(&warning.message)));
-    }
+    let mut text = table.to_string() + &notices(&found.warnings, &[]);
     for difference in &found.differences {
         text.push_str(&format!("wrong: {}\n", printable(difference)));
     }
@@ -162,14 +175,14 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
         table.line("log", format!("{}, no entries", segments(source.segments)));
     }
     for part in &source.parts {
-        let start = if part.start { ", the start" } else { "" };
+        let start = if part.start { ", start of the replay" } else { "" };
         let (last, taken) = (part.last_entry, entries(part.entries_taken));
-        let what = format!("{}: commit {}, last entry {last}, {taken} taken{start}", part.path, part.commit);
+        let what = format!("{}: commit index {}, last entry {last}, {taken} used{start}", part.path, part.commit);
         table.line("member's log", what);
     }
     for start in &source.salvage_starts {
         let file = start.snapshot_file.as_deref().unwrap_or("the log from its first entry");
-        let chosen = if start.chosen { ", chosen" } else { "" };
+        let chosen = if start.chosen { ", selected" } else { "" };
         let what = match (start.raft_index, start.keys, &start.not_replayed) {
             (Some(raft_index), Some(keys), _) => format!("raft index {raft_index}, {}", counted(keys, "key", "keys")),
             (.., Some(why)) => format!("not replayed: {why}"),
@@ -177,10 +190,13 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
         };
         table.line("possible start", format!("{file}: {what}{chosen}"));
     }
-    table.maybe("commit", source.commit);
+    if source.commit != source.effective_commit {
+        table.maybe("commit index", source.commit);
+    }
     if let Some(commit) = source.effective_commit {
         let evidence = source.commit_evidence.as_deref().unwrap_or("evidence unknown");
-        table.line("effective commit", format!("{commit} ({evidence})"));
+        let name = if source.commit == Some(commit) { "commit index" } else { "effective commit" };
+        table.line(name, format!("{commit} ({evidence})"));
     }
     table.maybe("raft index", source.raft_index);
     table.maybe("v2 index", source.v2_index);
@@ -193,7 +209,7 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
     }
 }
 
-/// What is known of the server that started last, and why.
+/// The possible versions of the server that started last, with proofs.
 fn version_lines(table: &mut Table, source: &SourceFacts) {
     table.maybe("replay rules", source.replay_rules.as_ref());
     table.maybe("server version", source.server_versions.as_ref());
@@ -203,7 +219,7 @@ fn version_lines(table: &mut Table, source: &SourceFacts) {
             line.push_str(&format!(" (raft index {index})"));
         }
         if !bound.in_effect {
-            line.push_str("; of an earlier server");
+            line.push_str("; for an earlier server");
         }
         table.line("", line);
     }
@@ -234,7 +250,7 @@ fn content_lines(table: &mut Table, contents: &Contents, as_of: &str) {
     }
     if contents.replacements > 0 {
         let nodes = counted(contents.replacements, "node", "nodes");
-        table.line("U+FFFD", format!("{nodes}: bytes that were no UTF-8 are lost in the source"));
+        table.line("U+FFFD", format!("{nodes} with bytes that are not UTF-8: the source has lost them"));
     }
     table.count("duplicate names", contents.duplicates);
     table.count("oversized values", contents.oversized.len() as u64);
@@ -262,12 +278,12 @@ fn existing_lines(table: &mut Table, existing: &ExistingFacts) {
     }
     let parts = parts.join(", ");
     if existing.kept {
-        table.line("v3 data kept", format!("{parts}, up to revision {}", existing.revision));
+        table.line("preserved v3 data", format!("{parts}, up to revision {}", existing.revision));
     } else {
-        table.line("v3 data dropped", parts);
+        table.line("dropped v3 data", parts);
     }
-    table.count("in v2 and in v3", existing.conflicts.len() as u64);
-    table.count("only in v3", existing.only_in_v3);
+    table.count("keys in v2 and v3", existing.conflicts.len() as u64);
+    table.count("keys only in v3", existing.only_in_v3);
 }
 
 fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
@@ -282,7 +298,7 @@ fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
     table.line("sha256", &output.sha256);
 }
 
-/// What TTLs have become.
+/// The leases that come from TTLs.
 fn lease_lines(table: &mut Table, output: &OutputFacts) {
     if let (Some(first), Some(last)) = (output.lease_list.first(), output.lease_list.last()) {
         let keys: u64 = output.lease_list.iter().map(|lease| lease.keys).sum();
@@ -310,7 +326,7 @@ fn v3_lines(table: &mut Table, db: &V3Facts) {
         "sha256",
         match db.sha256 {
             Sha256Check::Good => "good",
-            Sha256Check::Bad => "BAD: the trailer does not match the database",
+            Sha256Check::Bad => "DAMAGED: the trailer does not match the database",
             Sha256Check::None => "no trailer",
         },
     );
@@ -332,7 +348,7 @@ fn segments(count: u64) -> String {
     counted(count, "segment", "segments")
 }
 
-/// One entry of the log in one line.
+/// One entry of the log, in one line.
 pub fn entry(line: &EntryLine) -> String {
     let key = line.key.as_ref().map(|key| format!(" {key:?}")).unwrap_or_default();
     let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();
@@ -401,11 +417,8 @@ mod tests {
     #[test]
     fn the_summary_says_what_happened_and_what_is_next() {
         let expected = "\
-kind:              data-dir (member)
-snapshot:          0-1.snap, term 2, raft index 10
-log:               1 segment, entries 11 to 20
-effective commit:  19 (HardState)
-v2 index:          7
+INCOMPLETE, exit status 8: /tmp/demo.db
+
 source keys:       4 keys, 4104 bytes (4.0 KiB)
 written:           3 keys, 4096 bytes (4.0 KiB)
 dropped:           1 key, 8 bytes
@@ -413,20 +426,29 @@ TTL keys:          2, 1 expired as of 2016-05-04T12:00:00Z
 users:             2 (root, b\\u{1b}ob)
 first elements:    b  3 keys, 4096 bytes (4.0 KiB)
                    a  1 key, 8 bytes
-log tail:          1 entry left out, 1 v2 write among them
+log tail:          1 entry left out, including 1 v2 write
 revisions:         v2 index 7 -> v3 revision 7
 HashKV:            123
 status hash:       abc
 output:            65568 bytes (64.0 KiB)
 sha256:            00ff
+kind:              data-dir (member)
+snapshot:          0-1.snap, term 2, raft index 10
+log:               1 segment, entries 11 to 20
+effective commit:  19 (HardState)
+v2 index:          7
 time:              read 12 ms
-warning: 2 users are not carried
-perhaps not all: 1 write left out
-done, verified: /tmp/demo.db
+
+warning: 2 users are not carried [auth-not-carried]
+loss: 1 write left out [tail-left-out]
+
 next, on every member:
-  etcdutl snapshot restore /tmp/demo.db --name NAME --initial-cluster NAME=PEER_URL,... --initial-advertise-peer-urls \
-PEER_URL --data-dir NAME.v3.etcd
-then, before the first write, this must print the hash 123 for every member:
+  etcdutl snapshot restore /tmp/demo.db \\
+    --name NAME \\
+    --initial-cluster NAME=PEER_URL,... \\
+    --initial-advertise-peer-urls PEER_URL \\
+    --data-dir NAME.v3.etcd
+then, before the first write: every member must print the hash 123
   etcdctl --endpoints CLIENT_URL endpoint hashkv --cluster --rev 7
 ";
         assert_eq!(summary(&converted()), expected);
@@ -447,13 +469,19 @@ then, before the first write, this must print the hash 123 for every member:
     fn a_run_without_a_write_does_not_claim_one() {
         let mut report = converted();
         report.options.dry_run = true;
-        assert!(summary(&report).ends_with("dry run: /tmp/demo.db was not written\n"));
+        let first = |report: &Report| summary(report).lines().next().unwrap().to_string();
+        assert_eq!(first(&report), "INCOMPLETE, exit status 8, dry run: /tmp/demo.db was not written");
+        assert!(summary(&report).ends_with("[tail-left-out]\n"));
         report.options.dry_run = false;
         report.skipped = true;
-        assert!(summary(&report).contains("left alone: /tmp/demo.db"));
+        report.losses.clear();
+        assert_eq!(
+            first(&report),
+            "COMPLETE, exit status 0, left unchanged: /tmp/demo.db is what this run would write"
+        );
         report.skipped = false;
         report.output.as_mut().unwrap().verified = false;
-        assert!(summary(&report).contains("NOT verified"));
+        assert_eq!(first(&report), "COMPLETE, exit status 0, NOT verified: /tmp/demo.db");
     }
 
     #[test]
@@ -482,7 +510,7 @@ then, before the first write, this must print the hash 123 for every member:
         assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
         let text = inspection(&v2);
         assert!(text.contains("keys:         5\n"), "{text}");
-        assert!(text.ends_with("warning: mind\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+        assert!(text.ends_with("warning: mind [w]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
     }
 
     #[test]

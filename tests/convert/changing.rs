@@ -188,7 +188,7 @@ fn a_backend_that_is_overwritten_during_a_merge_is_noticed() {
     refused(&case, &output, 3, "changed-while-reading", &["db: "]);
     fs::File::options().write(true).open(&db).unwrap().write_all_at(b"s", at as u64).unwrap();
     let output = convert(&case, &[&source], "true", &["--existing", "merge"]).success();
-    assert!(output.stderr.contains("done"), "{}", output.story());
+    assert!(output.stderr.starts_with("COMPLETE"), "{}", output.story());
     assert!(demo().exists());
 }
 

@@ -356,7 +356,7 @@ fn skip_existing_does_not_take_the_report_at_its_word() {
     let made = targets(&case.path("out"));
     convert(&demo(), &made, &[]).success();
     let skip = |made: &[(&str, PathBuf)]| convert(&demo(), made, &["--skip-existing"]);
-    assert!(skip(&made).success().stderr.contains("left alone: "));
+    assert!(skip(&made).success().stderr.contains(", left unchanged: "));
     // The sidecar files are made again, as they were.
     for at in [2, 3] {
         let before = fs::read(&made[at].1).unwrap();

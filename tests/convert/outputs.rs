@@ -139,14 +139,14 @@ fn skip_existing_leaves_an_equal_output_alone() {
     let report = fs::read(case.report()).unwrap();
     let again = skipping(&case, &demo(), &["--jobs", "2"]);
     assert_eq!(again.status, 0, "{}", again.story());
-    assert!(again.stderr.contains("left alone: "), "{}", again.story());
+    assert!(again.stderr.contains(", left unchanged: "), "{}", again.story());
     let now = fs::metadata(case.out()).unwrap();
     assert_eq!((made.ino(), made.mtime_nsec()), (now.ino(), now.mtime_nsec()));
     assert_eq!(fs::read(case.report()).unwrap(), report, "the report was rewritten");
     // With nothing there it is an ordinary run, and its output is the one that the report tells of.
     fs::remove_file(case.out()).unwrap();
     let made = skipping(&case, &demo(), &[]);
-    assert_eq!((made.status, made.stderr.contains("tells of the same output")), (0, true), "{}", made.story());
+    assert_eq!((made.status, made.stderr.contains("describes the same output")), (0, true), "{}", made.story());
     assert!(fs::read(case.out()).unwrap().len() > 8192);
     // An output that would need another report is not made.
     fs::remove_file(case.out()).unwrap();
@@ -171,7 +171,7 @@ fn skip_existing_can_be_repeated_until_it_succeeds() {
     let source = case.demo();
     assert_eq!(skipping(&case, &source, &[]).success().status, 0);
     let report = fs::read(case.report()).unwrap();
-    assert!(skipping(&case, &source, &[]).success().stderr.contains("left alone: "));
+    assert!(skipping(&case, &source, &[]).success().stderr.contains(", left unchanged: "));
     assert_eq!(fs::read(case.report()).unwrap(), report);
 }
 

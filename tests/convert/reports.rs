@@ -21,7 +21,7 @@ fn a_dash_is_standard_output() {
     let output = convert(&demo(), &case.out(), &["--report", "-"]);
     let report = output.json();
     assert_eq!((output.status, &report["reason"], &report["schema"]), (0, &Value::Null, &1.into()));
-    assert!(output.stderr.contains("done, verified: "), "{}", output.story());
+    assert!(output.stderr.contains("COMPLETE, exit status 0: "), "{}", output.story());
     let output = convert(&case.path("missing"), &case.path("out/2.db"), &["--report", "-"]);
     assert_eq!((output.status, &output.json()["reason"]), (5, &"source-missing".into()));
     one_line(&output, &["missing: "]);

@@ -21,13 +21,13 @@ fn a_long_run_on_a_terminal_shows_what_it_is_at_and_a_clean_summary() {
     let (line, summary) = text.rsplit_once(ERASE).unwrap_or_else(|| panic!("no line: {text:?}"));
     assert!(line.starts_with("\retcdlift: "), "{text:?}");
     assert!(!line.contains('\n'), "it is one line: {text:?}");
-    assert!(summary.starts_with("kind:") && summary.contains("300000 keys"), "{text:?}");
+    assert!(summary.starts_with("COMPLETE") && summary.contains("300000 keys"), "{text:?}");
 }
 
 #[test]
 fn progress_never_shows_none() {
     let Some(text) = on_a_terminal(test_name!(), "never") else { return };
-    assert!(text.starts_with("kind:") && !text.contains('\u{1b}'), "{text:?}");
+    assert!(text.starts_with("COMPLETE") && !text.contains('\u{1b}'), "{text:?}");
 }
 
 /// What a conversion that is held up for more than a second writes to a terminal.
@@ -40,7 +40,10 @@ fn on_a_terminal(test: &str, progress: &str) -> Option<String> {
     let source = big(&case);
     let program = env!("CARGO_BIN_EXE_etcdlift");
     let (source, out) = (source.display(), case.out());
-    let words = format!("exec '{program}' convert '{source}' -o '{}' --jobs 1 --progress {progress}", out.display());
+    let words = format!(
+        "exec '{program}' convert '{source}' -o '{}' --jobs 1 --progress {progress} --color never",
+        out.display()
+    );
     let mut script = Command::new("timeout");
     script.args(["-k", "5", "120", "script", "-qefc", &words, "/dev/null"]);
     script.env("TERM", "xterm").env_remove("CI").stdin(Stdio::null()).stdout(Stdio::piped());

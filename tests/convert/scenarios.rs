@@ -73,7 +73,7 @@ fn a_deposed_leader_leaves_its_own_tail_out() {
         assert_eq!(deposed, data_dir == "m0.etcd", "{data_dir}");
         if deposed {
             assert_eq!(run.report()["reason"], "tail-left-out");
-            let line = run.output.stderr.lines().find(|line| line.starts_with("perhaps not all: ")).unwrap();
+            let line = run.output.stderr.lines().find(|line| line.starts_with("loss: ")).unwrap();
             assert!(line.contains("v2 writes") && line.contains("--tail all"), "{line}");
             std::fs::remove_file(case.out()).unwrap();
             convert(&case, &scenario, data_dir, &["--strict"]).refused(5, "strict", &["v2 writes", "left out"]);

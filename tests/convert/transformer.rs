@@ -157,7 +157,7 @@ fn what_does_not_come_back_is_dropped_and_what_is_new_is_added() {
             (&run.report()["transformed"]["added"], &run.report()["output"]["revision"]),
             (&20_000.into(), &20_099.into())
         );
-        assert!(run.output.stderr.contains("29 nodes sent, 20000 pairs back, 20000 of no source key"));
+        assert!(run.output.stderr.contains("29 nodes sent, 20000 pairs back, 20000 without a v2 key"));
     }
 }
 

@@ -85,7 +85,7 @@ fn of_a_conversion() {
         let _ = fs::remove_file(&out);
     }
     let lost = case.file("b.snap", snap(store(9, &leaf("a", 8, r"\ufffd")).as_bytes(), 9));
-    check(&case.run(&lost, &[]).output, &["1 node: bytes that were no UTF-8"]);
+    check(&case.run(&lost, &[]).output, &["1 node with bytes that are not UTF-8"]);
 }
 
 #[test]

@@ -169,3 +169,25 @@ fn a_cluster_that_no_command_can_name_leaves_placeholders() {
     let restore = commands(&report(vec![member("a1", &"n".repeat(1000), &urls, &[])]), "restore");
     assert!(matches!(restore.as_slice(), [command] if command.len() < 1000), "{}", restore.len());
 }
+
+#[test]
+fn a_long_command_continues_before_an_option() {
+    let parts_of = |command| parts(command);
+    assert_eq!(parts_of("a b --c d --e"), ["a b", "--c d", "--e"]);
+    assert_eq!(parts_of("a 'b --c' --d"), ["a 'b --c'", "--d"]);
+    assert_eq!(parts_of(r"a 'it'\''s --b' --c"), [r"a 'it'\''s --b'", "--c"]);
+    assert_eq!(parts_of(r"a $'\' --b' --c"), [r"a $'\' --b'", "--c"]);
+    assert_eq!(parts_of(r"a 'b\' --c"), [r"a 'b\'", "--c"]);
+    assert_eq!(lines("a --b c", 80), "  a --b c\n");
+    assert_eq!(lines("a --bbbb c --d", 12), "  a \\\n    --bbbb c \\\n    --d\n");
+    let bash = Command::new("bash").arg("-c").arg("true").status().is_ok_and(|status| status.success());
+    for command in commands(&report(three()), "restore").iter().filter(|_| bash) {
+        let words = |command: &str| {
+            let script = format!("etcdutl() {{ printf '%s\\n' \"$@\"; }}; {command}");
+            Command::new("bash").arg("-c").arg(script).output().unwrap().stdout
+        };
+        let wrapped = lines(command, 80);
+        assert!(wrapped.lines().count() == 5, "{wrapped}");
+        assert_eq!(words(&wrapped), words(command), "{wrapped}");
+    }
+}

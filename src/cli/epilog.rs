@@ -1,0 +1,205 @@
+//! What follows the options in the help and in the manual page of each command: examples, and exit statuses.
+//!
+//! Plain text, kept apart from clap so that both forms are made from it. Must not know any option's definition.
+
+use clap::builder::styling::Style;
+
+/// Examples and exit statuses of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilog {
+    /// What each example does, and its command, in lines.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// Each status, and what it means.
+    pub statuses: &'static [(&'static str, &'static str)],
+}
+
+impl Epilog {
+    /// The text below the options of `--help`.
+    pub fn help(&self) -> String {
+        let heading = Style::new().bold().underline();
+        let mut text = format!("{heading}Examples:{heading:#}\n");
+        for (what, command) in self.examples {
+            text.push_str(&format!("  {what}:\n    {}\n\n", command.replace('\n', "\n    ")));
+        }
+        text.push_str(&format!("{heading}Exit status:{heading:#}\n"));
+        let lines: Vec<String> = self.statuses.iter().map(|(code, what)| format!("  {code:<3}  {what}")).collect();
+        text + &lines.join("\n")
+    }
+
+    /// That of a command by its name; of etcdlift itself for any other name.
+    pub fn of(command: &str) -> Epilog {
+        match command {
+            "convert" => CONVERT,
+            "inspect" => INSPECT,
+            "verify" => VERIFY,
+            "export" => EXPORT,
+            "lookup" => LOOKUP,
+            "completions" => COMPLETIONS,
+            "man" => MAN,
+            _ => ETCDLIFT,
+        }
+    }
+}
+
+const INTERNAL: (&str, &str) = ("1", "an internal error of etcdlift");
+const USAGE: (&str, &str) = ("2", "the command line is wrong");
+const DAMAGED: (&str, &str) = ("3", "the source is damaged or cannot be read to its end");
+const UNWRITTEN: (&str, &str) = ("6", "the output cannot be written");
+const INTERRUPTED: (&str, &str) = ("130", "interrupted (143: terminated, 129: the terminal hung up)");
+
+/// The epilog of etcdlift itself.
+pub const ETCDLIFT: Epilog = Epilog {
+    examples: &[
+        ("Show what a data directory contains", "etcdlift inspect default.etcd"),
+        ("Convert it", "etcdlift convert default.etcd -o out.db"),
+        ("Check the output", "etcdlift verify out.db --source default.etcd"),
+    ],
+    statuses: &[
+        ("0", "done and verified"),
+        INTERNAL,
+        USAGE,
+        DAMAGED,
+        ("4", "nothing to convert, or `lookup` found nothing"),
+        ("5", "refused: a file is missing, a precondition fails, or a policy says fail"),
+        ("6", "the output or a sidecar file cannot be written; no file remains"),
+        ("7", "verification failed, or `verify` found a difference"),
+        ("8", "done and verified, but possibly incomplete; each loss is named"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `convert`.
+pub const CONVERT: Epilog = Epilog {
+    examples: &[
+        (
+            "Convert a data directory, and write a report and a ledger",
+            "etcdlift convert default.etcd -o out.db \\\n  --report report.json --ledger ledger.ndjson",
+        ),
+        (
+            "Convert an old backup of three members without expiring its keys",
+            "etcdlift convert m0.etcd m1.etcd m2.etcd -o out.db --as-of last-write",
+        ),
+        (
+            "Show what a conversion for etcd 3.5 would do, with renamed keys",
+            "etcdlift convert default.etcd -o out.db --dry-run --target-version 3.5 \\\n  --exclude /tmp --map /services=/prod/services",
+        ),
+    ],
+    statuses: &[
+        ("0", "done and verified"),
+        INTERNAL,
+        USAGE,
+        ("3", "the source is damaged, cannot be read to its end, or changed meanwhile"),
+        ("4", "nothing to convert: the source has no v2 keys, or the options leave none"),
+        ("5", "refused: a file is missing, a precondition fails, or a policy says fail"),
+        ("6", "the output or a sidecar file cannot be written; no file remains"),
+        ("7", "verification failed; no file remains"),
+        ("8", "done and verified, but possibly incomplete; each loss is named"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `inspect`.
+pub const INSPECT: Epilog = Epilog {
+    examples: &[
+        ("Show what a data directory contains, with every key", "etcdlift inspect default.etcd --keys"),
+        (
+            "List the v2 writes of its log after raft index 1000, as lines of JSON",
+            "etcdlift inspect default.etcd --wal --kind write --from-index 1001 --json",
+        ),
+        ("Show the revision and the hashes of a snapshot", "etcdlift inspect snapshot.db"),
+    ],
+    statuses: &[
+        ("0", "done"),
+        INTERNAL,
+        USAGE,
+        DAMAGED,
+        ("5", "refused: not etcd data, a file is missing, or a running etcd uses it"),
+        ("6", "standard output cannot be written"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `verify`.
+pub const VERIFY: Epilog = Epilog {
+    examples: &[
+        ("Check the structure of a snapshot and its hashes", "etcdlift verify out.db"),
+        (
+            "Compare it with its report and, key by key, with its source",
+            "etcdlift verify out.db --report report.json --source default.etcd",
+        ),
+        ("Print the result as JSON", "etcdlift verify out.db --json"),
+    ],
+    statuses: &[
+        ("0", "the file is valid and equal to what it was compared with"),
+        INTERNAL,
+        USAGE,
+        ("3", "the source is damaged, or a file cannot be read"),
+        ("5", "refused: a file is missing, or a precondition fails"),
+        ("6", "standard output cannot be written"),
+        ("7", "the file is invalid, or differs; each difference is named"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `export`.
+pub const EXPORT: Epilog = Epilog {
+    examples: &[
+        ("Print the keys of a data directory as lines of JSON", "etcdlift export default.etcd -o -"),
+        (
+            "Write the v3 keys below /services as a redb table",
+            "etcdlift export out.db -o services.redb --format redb --include /services/",
+        ),
+        (
+            "Export the state of three members at raft index 5000",
+            "etcdlift export m0.etcd m1.etcd m2.etcd -o keys.ndjson --up-to-index 5000",
+        ),
+    ],
+    statuses: &[
+        ("0", "done"),
+        INTERNAL,
+        USAGE,
+        DAMAGED,
+        ("4", "nothing to export: there are no keys, or the options leave none"),
+        ("5", "refused: a file is missing, or a precondition fails"),
+        UNWRITTEN,
+        ("7", "the written file differs from what was exported"),
+        ("8", "done, but possibly incomplete; each loss is named"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `lookup`.
+pub const LOOKUP: Epilog = Epilog {
+    examples: &[
+        ("Find the v3 revision of v2 index 42", "etcdlift lookup map.redb --v2-index 42"),
+        ("Find the key that has v3 revision 42", "etcdlift lookup map.redb --revision 42"),
+        ("Find the revision and the index of a key, as JSON", "etcdlift lookup map.redb --key /config/motd --json"),
+    ],
+    statuses: &[
+        ("0", "found"),
+        INTERNAL,
+        USAGE,
+        ("3", "the index map is damaged or cannot be read"),
+        ("4", "not found; the output says what is known"),
+        ("5", "the file does not exist, or is not an index map"),
+        ("6", "standard output cannot be written"),
+    ],
+};
+
+/// The epilog of `completions`.
+pub const COMPLETIONS: Epilog = Epilog {
+    examples: &[
+        ("Load completions into this bash", "source <(etcdlift completions bash)"),
+        ("Install completions for fish", "etcdlift completions fish > ~/.config/fish/completions/etcdlift.fish"),
+    ],
+    statuses: &[("0", "done"), USAGE, ("6", "standard output cannot be written")],
+};
+
+/// The epilog of `man`.
+pub const MAN: Epilog = Epilog {
+    examples: &[
+        ("Read the manual page of `convert`", "man <(etcdlift man convert)"),
+        ("Install the manual page of etcdlift", "etcdlift man > /usr/local/share/man/man1/etcdlift.1"),
+    ],
+    statuses: &[("0", "done"), USAGE, ("6", "standard output cannot be written")],
+};
