@@ -234,7 +234,7 @@ fn settle_conflicts(
     report: &mut Report,
     interrupt: Interrupt<'_>,
 ) -> Result<()> {
-    let found = conflicts::find(tree, plan, &|key| kept.living(key), interrupt)?;
+    let found = conflicts::find(tree, plan, &|key| kept.live(key), interrupt)?;
     if found.is_empty() {
         return Ok(());
     }

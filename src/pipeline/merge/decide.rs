@@ -87,15 +87,15 @@ pub(in crate::pipeline) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>,
         key.starts_with(b"/") && tree.lookup(&path).is_ok_and(|node| !tree.is_dir(node))
     };
     let (mut both, mut only, mut migrated) = (0u64, 0u64, Vec::new());
-    for (key, living) in kept.living_keys() {
+    for (key, live) in kept.live_keys() {
         if in_v2(key) {
             both += 1;
             continue;
         }
         only += 1;
         // It writes each key once, under its own name, with the indexes of v2 (FORMATS 12.1).
-        let created = living.create.0.cast_unsigned();
-        if key.starts_with(b"/") && living.version == 1 && created <= index {
+        let created = live.create.0.cast_unsigned();
+        if key.starts_with(b"/") && live.version == 1 && created <= index {
             migrated.push(key);
         }
     }

@@ -15,7 +15,7 @@ use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
 use crate::options::{OnConflict, To};
 use crate::report::Report;
 use crate::transform::auth::Auth;
-use crate::transform::conflicts::Living;
+use crate::transform::conflicts::LiveKey;
 
 /// The v3 data that are kept.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(in crate::pipeline) struct Kept<'m> {
     /// Compaction marks: begun, ended.
     pub(in crate::pipeline) compacted: (Option<Revision>, Option<Revision>),
     /// Keys that are not deleted.
-    living: BTreeMap<&'m [u8], Living>,
+    live: BTreeMap<&'m [u8], LiveKey>,
     /// All other buckets.
     buckets: BTreeMap<&'static [u8], Vec<Pair>>,
 }
@@ -114,36 +114,36 @@ impl<'m> Kept<'m> {
     /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
     pub(in crate::pipeline) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
-            [] => self.living.contains_key(start),
-            [0] => self.living.range(start..).next().is_some(),
+            [] => self.live.contains_key(start),
+            [0] => self.live.range(start..).next().is_some(),
             _ if end <= start => false,
-            _ => self.living.range(start..end).next().is_some(),
+            _ => self.live.range(start..end).next().is_some(),
         }
     }
 
     fn change(&mut self, stored: Stored<'m>, offset: u64) -> Result<()> {
         let kv = KeyValue::decode(stored.value, offset)?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
-            self.living.remove(kv.key);
+            self.live.remove(kv.key);
         } else {
             if kv.lease.0 != 0 {
                 self.leases_in_use.insert(kv.lease);
             }
-            let living = Living { create: kv.create_revision, version: kv.version };
-            self.living.insert(kv.key, living);
+            let live = LiveKey { create: kv.create_revision, version: kv.version };
+            self.live.insert(kv.key, live);
         }
         self.pairs.push(stored);
         Ok(())
     }
 
     /// The key of that name, if v3 has one.
-    pub(in crate::pipeline) fn living(&self, key: &[u8]) -> Option<Living> {
-        self.living.get(key).copied()
+    pub(in crate::pipeline) fn live(&self, key: &[u8]) -> Option<LiveKey> {
+        self.live.get(key).copied()
     }
 
     /// Every key that is not deleted, sorted.
-    pub(in crate::pipeline) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
-        self.living.iter().map(|(key, living)| (*key, *living))
+    pub(in crate::pipeline) fn live_keys(&self) -> impl Iterator<Item = (&'m [u8], LiveKey)> {
+        self.live.iter().map(|(key, live)| (*key, *live))
     }
 
     /// Joins the users and roles of v2 to those that are there.
