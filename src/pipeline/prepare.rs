@@ -249,7 +249,7 @@ fn settle_conflicts(
         OnConflict::KeepV3 => {
             conflicts::keep_v3(tree, plan, &found);
             if options.transformer.is_none() {
-                plan.leases.keep(plan.rows.iter().map(|row| row.lease));
+                plan.leases.retain(plan.rows.iter().map(|row| row.lease));
             }
             report.warn("kept-v3", format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
         }

@@ -72,7 +72,7 @@ pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
         } else {
             let bytes = (path::user_key(&tree.path(row.node)).len() + tree.value_len(row.node)) as u64;
             plan.written.take(bytes);
-            plan.count_left_out(row.node, Why::KeptV3, bytes);
+            plan.count_left_out(row.node, Why::PreservedV3, bytes);
         }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
             assert_eq!((plan.rows.len(), plan.markers), (1, 0));
             assert_eq!((plan.written.keys, plan.written.bytes), (1, 2));
             assert_eq!((plan.dropped.keys, plan.dropped.bytes), (1, 3));
-            assert!(matches!(plan.left_out.as_slice(), [(_, Why::KeptV3)]));
+            assert!(matches!(plan.left_out.as_slice(), [(_, Why::PreservedV3)]));
         });
     }
 

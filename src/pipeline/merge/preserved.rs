@@ -206,7 +206,7 @@ impl<'m> Kept<'m> {
 
     /// Adds all that is kept to what comes from v2.
     pub(in crate::pipeline) fn add_to<'t>(&'t self, content: &mut Content<'t, 'm>) {
-        content.keep(&self.pairs);
+        content.preserve(&self.pairs);
         for (bucket, pairs) in &self.buckets {
             content.add(bucket, pairs);
         }

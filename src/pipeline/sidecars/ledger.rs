@@ -125,7 +125,9 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => {
+                        &mut self.counted.dropped
+                    }
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -203,7 +205,7 @@ impl Ledger<'_, '_> {
             Why::Expired => "expired",
             Why::Ttl => "ttl",
             Why::Transformer => "transformer",
-            Why::KeptV3 => "kept-v3",
+            Why::PreservedV3 => "kept-v3",
             Why::V3Only => "v3-only",
         });
         if let Why::Excluded(rule) = why {
