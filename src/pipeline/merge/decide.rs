@@ -1,7 +1,7 @@
-//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or kept as they are, alone or under
+//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or preserved as they are, alone or under
 //! the keys that come from v2.
 //!
-//! What is kept is kept byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
+//! What is preserved is preserved byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
 //! does not hold all that the cluster had committed, for what stands in the log alone is not applied here.
 
 use crate::bolt::Db;
@@ -12,7 +12,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, Existing};
-use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::merge::unapplied::{self, Late};
 use crate::pipeline::read::{Backend, v2v3_words};
 use crate::report::Report;
@@ -37,7 +37,7 @@ pub(in crate::pipeline) fn decide<'m>(
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
-) -> Result<Option<Kept<'m>>> {
+) -> Result<Option<Preserved<'m>>> {
     let late = unapplied::above(opened, backend, recovered, interrupt)?;
     match options.existing {
         Existing::Fail => refuse(opened, backend, &late).map(|()| None),
@@ -47,24 +47,24 @@ pub(in crate::pipeline) fn decide<'m>(
             Ok(None)
         }
         Existing::Merge => {
-            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &late, options, report, interrupt)?;
             note_v2v3(&backend.content, report, STAYS);
-            Ok(kept)
+            Ok(preserved)
         }
         Existing::KeepV3 => {
-            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
-            let Some(kept) = kept else { return Err(missing(opened, backend)) };
+            let preserved = merge(opened, backend, recovered, &late, options, report, interrupt)?;
+            let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
             note_v2v3(&backend.content, report, STAYS);
-            Ok(Some(kept))
+            Ok(Some(preserved))
         }
     }
 }
 
-/// What becomes of v2 trees inside v3 where v3 data are kept.
+/// What becomes of v2 trees inside v3 where v3 data are preserved.
 const STAYS: &str = "which stays as it is: its keys keep their v3 names";
 
-/// Names v2 trees that a server kept inside v3.
+/// Names v2 trees that a server stored in v3.
 pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
     for tree in &content.v2v3 {
         report.warn("v2v3-tree", format!("v3 holds {}, {becomes}", v2v3_words(tree)));
@@ -80,14 +80,14 @@ const LISTED: usize = 100;
 
 /// Keys that an earlier `etcdctl migrate` may have left behind, and v2 has deleted since. Only keys that both have are a sign
 /// that there was one.
-pub(in crate::pipeline) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>, report: &mut Report) {
+pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, report: &mut Report) {
     let index = tree.current_index.0;
     let mut in_v2 = |key: &[u8]| {
         let path = [NAMESPACE, key].concat();
         key.starts_with(b"/") && tree.lookup(&path).is_ok_and(|node| !tree.is_dir(node))
     };
     let (mut both, mut only, mut migrated) = (0u64, 0u64, Vec::new());
-    for (key, live) in kept.live_keys() {
+    for (key, live) in preserved.live_keys() {
         if in_v2(key) {
             both += 1;
             continue;
@@ -230,8 +230,8 @@ fn merge<'m>(
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
-) -> Result<Option<Kept<'m>>> {
-    let mut kept = Kept::default();
+) -> Result<Option<Preserved<'m>>> {
+    let mut preserved = Preserved::default();
     let mut summary = V3Summary::default();
     if let Some(map) = backend.map {
         let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
@@ -240,15 +240,15 @@ fn merge<'m>(
         interrupt.ask()?;
         summary = carried.map_err(failed)?;
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
-        kept = Kept::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
+        preserved = Preserved::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
     }
-    let late: Vec<Late<'_>> = unapplied::not_shown(late, &kept);
+    let late: Vec<Late<'_>> = unapplied::not_shown(late, &preserved);
     if !late.is_empty() {
         let facts = report.existing.get_or_insert_default();
         (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&late));
         return Err(unapplied::refuse(opened, backend, &late));
     }
-    if kept.is_empty() {
+    if preserved.is_empty() {
         return Ok(None);
     }
     refuse_other_states(opened, backend, recovered, options)?;
@@ -266,8 +266,8 @@ fn merge<'m>(
         ..ExistingFacts::default()
     });
     note_tail(opened, recovered, report, interrupt)?;
-    kept.leave_out_of(options.to);
-    Ok(Some(kept))
+    preserved.leave_out_of(options.to);
+    Ok(Some(preserved))
 }
 
 fn refuse_unsound(summary: &V3Summary) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The v3 store that a merge keeps: read once, and added to what comes from v2 byte for byte.
 //!
-//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be kept is `existing`'s to say.
+//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be preserved is `existing`'s to say.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,9 +17,9 @@ use crate::report::Report;
 use crate::transform::auth::Auth;
 use crate::transform::conflicts::LiveKey;
 
-/// The v3 data that are kept.
+/// The v3 data that are preserved.
 #[derive(Debug, Default)]
-pub(in crate::pipeline) struct Kept<'m> {
+pub(in crate::pipeline) struct Preserved<'m> {
     /// Every change in the `key` bucket, in order.
     pub(in crate::pipeline) pairs: Vec<Stored<'m>>,
     /// The revision that the store stands at.
@@ -34,19 +34,19 @@ pub(in crate::pipeline) struct Kept<'m> {
     buckets: BTreeMap<&'static [u8], Vec<Pair>>,
 }
 
-impl<'m> Kept<'m> {
+impl<'m> Preserved<'m> {
     /// Reads a store that is sound and stands at this revision.
     ///
     /// # Errors
-    /// There is a bucket that could not be kept; an interruption.
-    pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Kept<'m>> {
-        let mut kept = Kept { current, ..Kept::default() };
-        kept.read_buckets(db, interrupt)?;
-        let leases = kept.buckets.get(schema::LEASE).into_iter().flatten();
-        kept.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
-        let mark = |key: &[u8]| kept.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
-        kept.compacted = (mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT));
-        Ok(kept)
+    /// There is a bucket that could not be preserved; an interruption.
+    pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Preserved<'m>> {
+        let mut preserved = Preserved { current, ..Preserved::default() };
+        preserved.read_buckets(db, interrupt)?;
+        let leases = preserved.buckets.get(schema::LEASE).into_iter().flatten();
+        preserved.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
+        let mark = |key: &[u8]| preserved.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
+        preserved.compacted = (mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT));
+        Ok(preserved)
     }
 
     fn read_buckets(&mut self, db: &Db<'m>, interrupt: Interrupt<'_>) -> Result<()> {
@@ -204,7 +204,7 @@ impl<'m> Kept<'m> {
         Ok(())
     }
 
-    /// Adds all that is kept to what comes from v2.
+    /// Adds all that is preserved to what comes from v2.
     pub(in crate::pipeline) fn add_to<'t>(&'t self, content: &mut Content<'t, 'm>) {
         content.preserve(&self.pairs);
         for (bucket, pairs) in &self.buckets {
@@ -212,7 +212,7 @@ impl<'m> Kept<'m> {
         }
     }
 
-    /// Leases that are kept.
+    /// Leases that are preserved.
     pub(in crate::pipeline) fn lease_count(&self) -> u64 {
         self.buckets.get(schema::LEASE).map_or(0, Vec::len) as u64
     }

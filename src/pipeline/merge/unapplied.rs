@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
-use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::read::Backend;
 use crate::report::facts::LateWrite;
 use crate::source::internal_request::{V3Request, V3Write};
@@ -71,10 +71,10 @@ fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool, interrupt: Inter
 }
 
 /// Those of the writes that the store does not show: what one leaves when it is done is not there.
-pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>> {
+pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], preserved: &Preserved<'_>) -> Vec<Late<'m>> {
     let parts: Vec<Vec<V3Write<'_>>> = late.iter().map(|(_, request)| request.parts()).collect();
     let [leases, users, roles] =
-        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| kept.names(bucket));
+        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| preserved.names(bucket));
     let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
     let mut revoked: HashMap<i64, usize> = HashMap::new();
     for (at, part) in parts.iter().enumerate().flat_map(|(at, parts)| parts.iter().map(move |part| (at, part))) {
@@ -84,12 +84,14 @@ pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> 
     }
     let shown = |at: usize, part: &V3Write<'_>| match part.action {
         // A put leaves a revision, and with it the raft index would be there.
-        "delete" => !kept.any_in(part.name, part.end),
+        "delete" => !preserved.any_in(part.name, part.end),
         "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
         "revoke lease" => !has_lease(part.number),
-        "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
-        "enable auth" => kept.auth_is_on(),
-        "disable auth" => !kept.auth_is_on(),
+        "compact" => {
+            part.number > preserved.current.0 || preserved.compacted.0.is_some_and(|revision| part.number <= revision.0)
+        }
+        "enable auth" => preserved.auth_is_on(),
+        "disable auth" => !preserved.auth_is_on(),
         "add user" => users.contains(part.name),
         "delete user" => !users.contains(part.name),
         "add role" => roles.contains(part.name),
@@ -182,12 +184,12 @@ mod tests {
     /// Which of these requests are not shown.
     fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
         let image = image();
-        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
+        let preserved = Preserved::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
         let late: Vec<Late<'_>> = (1..)
             .map(RaftIndex)
             .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))
             .collect();
-        let lost = not_shown(&late, &kept);
+        let lost = not_shown(&late, &preserved);
         late.iter().map(|late| lost.contains(late)).collect()
     }
 

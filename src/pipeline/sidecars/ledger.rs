@@ -82,9 +82,9 @@ impl Ledger<'_, '_> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
         let db = file.map(Db::open).transpose().map_err(damaged)?;
         let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
-        // Behind what was kept of v3.
-        let kept = usize::try_from(self.prepared.kept_pairs()).unwrap_or(usize::MAX);
-        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(kept));
+        // Behind what was preserved of v3.
+        let preserved = usize::try_from(self.prepared.preserved_pairs()).unwrap_or(usize::MAX);
+        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(preserved));
         let pairs = self.pairs;
         for rows in pairs.ordered.rows.chunks(CHUNK) {
             interrupted()?;
