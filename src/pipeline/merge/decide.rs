@@ -13,7 +13,7 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, Existing};
 use crate::pipeline::merge::preserved::Preserved;
-use crate::pipeline::merge::unapplied::{self, Late};
+use crate::pipeline::merge::unapplied::{self, Unapplied};
 use crate::pipeline::read::{Backend, v2v3_words};
 use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
@@ -28,7 +28,7 @@ use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
 /// to merge with, and the conversion goes on as for any other source.
 ///
 /// # Errors
-/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Late`] and [`Reason::Gap`] as the policy has it; a backend that is
+/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`] and [`Reason::Gap`] as the policy has it; a backend that is
 /// not sound.
 pub(in crate::pipeline) fn decide<'m>(
     opened: &'m Opened,
@@ -38,21 +38,21 @@ pub(in crate::pipeline) fn decide<'m>(
     report: &mut Report,
     interrupt: Interrupt<'_>,
 ) -> Result<Option<Preserved<'m>>> {
-    let late = unapplied::above(opened, backend, recovered, interrupt)?;
+    let entries = unapplied::above(opened, backend, recovered, interrupt)?;
     match options.existing {
-        Existing::Fail => refuse(opened, backend, &late).map(|()| None),
+        Existing::Fail => refuse(opened, backend, &entries).map(|()| None),
         Existing::DropV3 => {
-            note_dropped(backend, &late, report);
+            note_dropped(backend, &entries, report);
             note_v2v3(&backend.content, report, "which is left out with all v3 data");
             Ok(None)
         }
         Existing::Merge => {
-            let preserved = merge(opened, backend, recovered, &late, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
             note_v2v3(&backend.content, report, STAYS);
             Ok(preserved)
         }
         Existing::KeepV3 => {
-            let preserved = merge(opened, backend, recovered, &late, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
             let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
             note_v2v3(&backend.content, report, STAYS);
@@ -174,8 +174,8 @@ pub(in crate::pipeline) fn refuse_unusable(
     }
 }
 
-fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
-    let Some(found) = describe(backend, late) else { return Ok(()) };
+fn refuse(opened: &Opened, backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Result<()> {
+    let Some(found) = describe(backend, entries) else { return Ok(()) };
     if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = format!(
             "the log has v3 data too ({found}), whose database is not in it: give the data directory, or --existing drop-v3 to start \
@@ -191,8 +191,8 @@ fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<(
 }
 
 /// What of v3 data there is, in words; `None` where there is none.
-fn describe(backend: &Backend<'_>, late: &[Late<'_>]) -> Option<String> {
-    let in_log = late.iter().filter(|(_, request)| request.adds()).count() as u64;
+fn describe(backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Option<String> {
+    let in_log = entries.iter().filter(|(_, request)| request.adds()).count() as u64;
     let in_log = (in_log > 0).then(|| format!("{} in its log", counted(in_log, "v3 write", "v3 writes")));
     let in_backend = backend.describe().map(|what| format!("{what} in its v3 backend"));
     match (in_backend, in_log) {
@@ -201,8 +201,8 @@ fn describe(backend: &Backend<'_>, late: &[Late<'_>]) -> Option<String> {
     }
 }
 
-fn note_dropped(backend: &Backend<'_>, late: &[Late<'_>], report: &mut Report) {
-    let Some(found) = describe(backend, late) else { return };
+fn note_dropped(backend: &Backend<'_>, entries: &[Unapplied<'_>], report: &mut Report) {
+    let Some(found) = describe(backend, entries) else { return };
     report.warn("v3-dropped", format!("v3 data of the source are left out, as --existing drop-v3 has it: {found}"));
     let content = &backend.content;
     report.existing = Some(ExistingFacts {
@@ -213,7 +213,7 @@ fn note_dropped(backend: &Backend<'_>, late: &[Late<'_>], report: &mut Report) {
         leases: content.leases,
         users: content.users,
         roles: content.roles,
-        late_writes: unapplied::lines(late),
+        late_writes: unapplied::lines(entries),
         ..ExistingFacts::default()
     });
 }
@@ -226,7 +226,7 @@ fn merge<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
     recovered: &Recovered<'m>,
-    late: &[Late<'m>],
+    entries: &[Unapplied<'m>],
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
@@ -242,11 +242,11 @@ fn merge<'m>(
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
         preserved = Preserved::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
     }
-    let late: Vec<Late<'_>> = unapplied::not_shown(late, &preserved);
-    if !late.is_empty() {
+    let entries: Vec<Unapplied<'_>> = unapplied::not_shown(entries, &preserved);
+    if !entries.is_empty() {
         let facts = report.existing.get_or_insert_default();
-        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&late));
-        return Err(unapplied::refuse(opened, backend, &late));
+        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&entries));
+        return Err(unapplied::refuse(opened, backend, &entries));
     }
     if preserved.is_empty() {
         return Ok(None);
