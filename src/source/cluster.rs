@@ -242,7 +242,10 @@ impl<'m> Descent<'m> {
 }
 
 fn missing(index: RaftIndex) -> Error {
-    Error::new(Reason::NotReached, format!("no given member holds raft entry {index}, which is committed"))
+    Error::new(
+        Reason::NotReached,
+        format!("expected raft entry {index}, which is committed, in the log of a given member, found it in none"),
+    )
 }
 
 /// Checks that logs with entries of the same index and term contain the same entries there. `--force-new-cluster`

@@ -148,7 +148,7 @@ pub struct SalvageStart {
 /// They are sorted by the index that they lead to, highest first; of equals, the newest snapshot comes first.
 ///
 /// # Errors
-/// If there is none: the reason why the newest snapshot is none.
+/// The reason why the newest snapshot is not a start, if there is no start.
 pub fn salvage_starts(
     members: &[Member],
     up_to: Option<RaftIndex>,
