@@ -165,9 +165,11 @@ pub(in crate::pipeline) fn refuse_unusable(
             Ok(())
         }
         Some(error) => {
-            let message =
-                format!("{}; the v2 keys do not need it: --existing drop-v3 converts them without it", error.message());
-            let refusal = Error::new(Reason::V3Unreadable, message);
+            let hint = match error.hint_text() {
+                Some(hint) => format!("{hint}, or convert the v2 keys without it: --existing drop-v3"),
+                None => "convert the v2 keys without it: --existing drop-v3".to_string(),
+            };
+            let refusal = Error::new(Reason::V3Unreadable, error.message()).hint(hint);
             let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
             Err(error.offset().into_iter().fold(refusal, Error::at))
         }
