@@ -44,7 +44,7 @@ impl<'a> Interrupt<'a> {
         if step.is_multiple_of(1 << 12) { self.ask() } else { Ok(()) }
     }
 
-    /// Sorts in parallel, in parts of at most [`SORTED_AT_ONCE`]. Equal elements can change their order.
+    /// Sorts in parallel, in parts of at most `SORTED_AT_ONCE`. Equal elements can change their order.
     ///
     /// # Errors
     /// The interruption; then the elements are in an undefined order.

@@ -55,17 +55,17 @@ fn from_v2(scenario: &Scenario) -> Vec<Row> {
     rows
 }
 
-/// The living keys of a database: each with its last change.
-fn living(dump: &Dump) -> BTreeMap<Vec<u8>, Row> {
-    let mut living = BTreeMap::new();
+/// The live keys of a database: each with its last change.
+fn live(dump: &Dump) -> BTreeMap<Vec<u8>, Row> {
+    let mut live = BTreeMap::new();
     for pair in &dump.keys {
         if pair.tombstone {
-            living.remove(&pair.row.key);
+            live.remove(&pair.row.key);
         } else {
-            living.insert(pair.row.key.clone(), pair.row.clone());
+            live.insert(pair.row.key.clone(), pair.row.clone());
         }
     }
-    living
+    live
 }
 
 /// Every pair of the source's database stands in the output as it was, and behind it the v2 keys, one revision each.
@@ -75,7 +75,7 @@ fn what_v3_had_is_kept_to_the_byte_and_v2_follows() {
     for scenario in scenarios {
         let source = scenario.data_dir("m0.etcd");
         let before = Dump::of(&peers, &source.join("member/snap/db"));
-        let had = living(&before);
+        let had = live(&before);
         let last = before.keys.last().unwrap().main;
         for policy in ["keep-v3", "take-v2"] {
             let temp = scratch::temp();
@@ -235,7 +235,7 @@ fn v3_writes_that_stand_in_the_log_alone_refuse_a_merge_until_that_etcd_has_run_
         let report = refused(&converted, "v3-late", &words);
         let truth: Value = serde_json::from_slice(&fs::read(scenario.dir.join("truth.json")).unwrap()).unwrap();
         let text = |value: &Value| String::from_utf8(base64(value.as_str().unwrap())).unwrap();
-        let before = living(&Dump::of(&peers, &source.join("member/snap/db")));
+        let before = live(&Dump::of(&peers, &source.join("member/snap/db")));
         let served: BTreeMap<String, i64> = truth["v3"]["kvs"]
             .as_array()
             .unwrap()
@@ -265,7 +265,7 @@ fn v3_writes_that_stand_in_the_log_alone_refuse_a_merge_until_that_etcd_has_run_
         Server::start(&Boot { enable_v2: true, ..Boot::new(&peers, version, &copy) }).stop();
         let converted = merge(&scenario, &temp.path().join("b"), &copy, &[]);
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
-        let found = living(&Dump::of(&peers, &converted.snapshot));
+        let found = live(&Dump::of(&peers, &converted.snapshot));
         for (key, revision) in &served {
             assert_eq!(found[key.as_bytes()].modified, *revision, "{key}");
         }
@@ -304,7 +304,7 @@ fn a_real_server_lists_the_same_history_before_and_after() {
         let converted = merge(&scenario, &temp.path().join("out"), &source, &["--on-conflict", "take-v2"]);
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
         let report = report(&converted);
-        let found = living(&Dump::of(&peers, &converted.snapshot));
+        let found = live(&Dump::of(&peers, &converted.snapshot));
         for version in [Version::V3_4, Version::V3_7] {
             let data_dir = temp.path().join(format!("restored-{version}"));
             peers.restore(version, &converted.snapshot, &data_dir).success();

@@ -91,7 +91,7 @@ pub fn check(db: &Db<'_>, strictness: Strictness) -> Check {
     let mut checker = Checker {
         db,
         own,
-        reached: PageSet::new(pages),
+        in_use: PageSet::new(pages),
         free: PageSet::new(pages),
         trees: vec![db.root()],
         in_root: true,
@@ -110,7 +110,7 @@ pub fn check(db: &Db<'_>, strictness: Strictness) -> Check {
 struct Checker<'d, 'a> {
     db: &'d Db<'a>,
     own: bool,
-    reached: PageSet,
+    in_use: PageSet,
     free: PageSet,
     /// Pending buckets. Each has pages of its own, so there are at most as many as pages.
     trees: Vec<Tree<'a>>,
@@ -135,7 +135,7 @@ impl<'a> Checker<'_, 'a> {
     fn metas(&mut self) {
         let page_size = u64::from(self.db.meta().page_size);
         for (id, meta) in (0..).zip(*self.db.metas()) {
-            self.reached.insert(id);
+            self.in_use.insert(id);
             let offset = id * page_size;
             let page = self.db.bytes(offset, page_size);
             match page.first_chunk::<16>().map(PageHeader::decode) {
@@ -183,7 +183,7 @@ impl<'a> Checker<'_, 'a> {
             Ok(run) => run,
             Err(damage) => return self.out.push(damage),
         };
-        self.reach(id, u64::from(header.overflow) + 1, offset);
+        self.mark_used(id, u64::from(header.overflow) + 1, offset);
         if header.flags != FLAG_FREELIST {
             return self.find(offset + 8, format!("expected a freelist page, found flags {:#06x}", header.flags));
         }
@@ -255,7 +255,7 @@ impl<'a> Checker<'_, 'a> {
                 return None;
             }
         };
-        if !self.reach(id, u64::from(page.header.overflow) + 1, page.offset) {
+        if !self.mark_used(id, u64::from(page.header.overflow) + 1, page.offset) {
             return None;
         }
         self.out.overflow_pages += u64::from(page.header.overflow);
@@ -378,9 +378,9 @@ impl<'a> Checker<'_, 'a> {
 
     /// Marks pages as used. Returns false, and stops, at a page that was marked before. So all calls together mark each
     /// page once.
-    fn reach(&mut self, id: PageId, pages: u64, offset: u64) -> bool {
+    fn mark_used(&mut self, id: PageId, pages: u64, offset: u64) -> bool {
         for page in id.0..id.0.saturating_add(pages) {
-            if !self.reached.insert(page) {
+            if !self.in_use.insert(page) {
                 self.find(offset, format!("page {page} is used twice"));
                 return false;
             }
@@ -395,7 +395,7 @@ impl<'a> Checker<'_, 'a> {
         let pages = self.db.meta().hwm.0;
         let mut first = None;
         for page in 2..pages {
-            if !self.reached.contains(page) && !self.free.contains(page) {
+            if !self.in_use.contains(page) && !self.free.contains(page) {
                 self.out.unreachable_pages += 1;
                 first.get_or_insert(page);
             }

@@ -60,7 +60,7 @@ impl Layout {
 /// `layout` must be made for these `buckets`, and `extent` by [`Layout::extents`].
 ///
 /// # Errors
-/// [`Reason::Internal`] if the rows differ from those of the layout or are not in strictly ascending order; the rows
+/// `Reason::Internal` if the rows differ from those of the layout or are not in strictly ascending order; the rows
 /// cannot be encoded.
 pub fn emit(layout: &Layout, buckets: &[Bucket<'_>], extent: &Extent, out: &mut [u8]) -> Result<()> {
     if out.len() as u64 != extent.byte_len() || buckets.len() != layout.buckets.len() {

@@ -1,4 +1,4 @@
-//! The index map: from v2 indexes to v3 revisions and back, for `etcdlift lookup` (CLI.md, `--index-map`).
+//! The index map: from v2 indexes to v3 revisions and back, for `etcdlift lookup` (docs/index-map.md).
 //!
 //! A redb file with these tables, numbers unsigned:
 //!

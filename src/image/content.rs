@@ -37,7 +37,7 @@ impl<'t, 'm> Content<'t, 'm> {
     }
 
     /// Puts preserved changes before all others. The caller guarantees that their revisions are lower.
-    pub fn keep(&mut self, stored: &'t [Stored<'m>]) {
+    pub fn preserve(&mut self, stored: &'t [Stored<'m>]) {
         self.keys = KeyRows::new(stored, self.keys.pairs());
     }
 

@@ -91,8 +91,8 @@ impl Rows for KeyRows<'_, '_> {
 
     fn key_len(&self, row: u64) -> u32 {
         // Most databases have no preserved changes.
-        let kept = if self.stored.is_empty() { None } else { self.at(row) };
-        match kept {
+        let preserved = if self.stored.is_empty() { None } else { self.at(row) };
+        match preserved {
             Some(At::Stored(stored)) => u32::try_from(stored.key.len()).unwrap_or(u32::MAX),
             _ => REVISION_LEN,
         }

@@ -51,7 +51,7 @@ enum Earlier {
 }
 
 impl Place {
-    /// Examines the destination of the report before the work begins; `None`: there is no file.
+    /// Examines the destination of the report before the work begins. Returns `None` if the run has no report file.
     ///
     /// # Errors
     /// [`Reason::OutputFailed`] if the path is a directory, or a file cannot be created in its directory.

@@ -1,4 +1,4 @@
-//! `export`: a v2 tree or the living keys of a v3 store, as a file for other programs (CLI.md).
+//! `export`: a v2 tree or the live keys of a v3 store, as a file for other programs (CLI.md).
 //!
 //! A v2 source is replayed as a conversion replays it; nothing expires, and only `--include` and `--exclude` leave something
 //! out. Of a v3 file the `key` bucket is read, and nothing else. What was written is read back before it gets its name.
@@ -204,8 +204,8 @@ fn export_v3(
     }
     let db = Db::open(map.bytes()).map_err(unsound)?;
     let mut rules = choice(options)?;
-    let living = Living::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
-    refuse_nothing(&living, options, map.path(), "")?;
+    let live_keys = LiveKeys::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
+    refuse_nothing(&live_keys, options, map.path(), "")?;
     let mut warnings = unused(&rules);
     if live {
         let message = format!(
@@ -214,11 +214,11 @@ fn export_v3(
         );
         warnings.insert(0, Notice { code: Code::Live.word().to_string(), message });
     }
-    let (bytes, delivered) = deliver(&living, options, before, print, interrupted)?;
+    let (bytes, delivered) = deliver(&live_keys, options, before, print, interrupted)?;
     map.check_bytes(Interrupt::new(interrupted))?;
     let exported = Exported {
         kind: "v3",
-        keys: living.pairs.len() as u64,
+        keys: live_keys.pairs.len() as u64,
         directories: 0,
         state: format!("revision {}", summary.revision),
         output: options.output.clone(),
@@ -414,12 +414,12 @@ impl Records for Nodes<'_, '_> {
 }
 
 /// The keys of a v3 store that are not deleted, as they are at the current revision.
-struct Living<'a> {
+struct LiveKeys<'a> {
     pairs: Vec<KeyValue<'a>>,
     revision: Revision,
 }
 
-impl<'a> Living<'a> {
+impl<'a> LiveKeys<'a> {
     fn new(db: &Db<'a>, revision: Revision, rules: &mut KeyRules, interrupted: Interrupted<'_>) -> Result<Self> {
         let unsound = |e: Damage| e.into_error(Reason::Damaged);
         let bucket = db.bucket(schema::KEY).map_err(unsound)?;
@@ -437,11 +437,11 @@ impl<'a> Living<'a> {
         }
         let mut pairs: Vec<_> = last.into_values().filter(|kv| rules.excluded(kv.key).is_none()).collect();
         pairs.par_sort_unstable_by_key(|kv| kv.key);
-        Ok(Living { pairs, revision })
+        Ok(LiveKeys { pairs, revision })
     }
 }
 
-impl Records for Living<'_> {
+impl Records for LiveKeys<'_> {
     fn table(&self) -> &'static str {
         "pairs"
     }

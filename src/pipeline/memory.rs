@@ -51,7 +51,7 @@ const INDEX_MAP: u64 = 64 << 20;
 /// A pair that goes into an index map: its entry, and its places in the tables that are sorted.
 const INDEXED: u64 = 176;
 
-/// A change that a merge keeps, and the living key that it may be.
+/// A change that a merge keeps, and the live key that it may be.
 const KEPT: u64 = 112;
 
 /// The smallest part that is encoded as one.

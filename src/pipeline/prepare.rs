@@ -21,7 +21,7 @@ use crate::image::auth_buckets;
 use crate::interrupt::Interrupt;
 use crate::mvcc::Meta;
 use crate::options::{AsOf, ConvertOptions, Dirs, Existing, Keep, OnConflict, Revisions, To};
-use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::read::{Backend, backend};
 use crate::pipeline::replay_options::replay_options;
 use crate::report::{Balance, Report};
@@ -55,7 +55,7 @@ pub(super) struct Prepared<'m> {
     pub(super) rules: KeyRules,
     auth: Auth,
     /// v3 data of the source that stay.
-    kept: Option<Kept<'m>>,
+    preserved: Option<Preserved<'m>>,
     meta: Meta,
 }
 
@@ -66,8 +66,8 @@ impl<'m> Prepared<'m> {
     /// A fault of etcdlift's own.
     pub(super) fn content(&self) -> Result<Content<'_, 'm>> {
         let mut content = Content::new(self.pairs(), &self.meta)?;
-        match &self.kept {
-            Some(kept) => kept.add_to(&mut content),
+        match &self.preserved {
+            Some(preserved) => preserved.add_to(&mut content),
             None => {
                 for (bucket, pairs) in auth_buckets(&self.auth)? {
                     content.set(bucket, pairs);
@@ -84,22 +84,22 @@ impl<'m> Prepared<'m> {
 
     /// How many pairs the books say that the `key` bucket has.
     pub(super) fn pair_count(&self) -> u64 {
-        self.plan.written.keys + self.plan.markers + self.plan.added + self.kept_pairs()
+        self.plan.written.keys + self.plan.markers + self.plan.added + self.preserved_pairs()
     }
 
-    /// How many of these are kept as they were.
-    pub(super) fn kept_pairs(&self) -> u64 {
-        self.kept.as_ref().map_or(0, |kept| kept.pairs.len() as u64)
+    /// How many of these are preserved as they were.
+    pub(super) fn preserved_pairs(&self) -> u64 {
+        self.preserved.as_ref().map_or(0, |preserved| preserved.pairs.len() as u64)
     }
 
     /// Leases in the output.
     pub(super) fn lease_count(&self) -> u64 {
-        self.ordered.leases.len() as u64 + self.kept.as_ref().map_or(0, Kept::lease_count)
+        self.ordered.leases.len() as u64 + self.preserved.as_ref().map_or(0, Preserved::lease_count)
     }
 
     /// Whether clients of the output have to log in.
     pub(super) fn auth_enabled(&self) -> bool {
-        self.kept.as_ref().map_or(self.auth.enabled, Kept::auth_is_on)
+        self.preserved.as_ref().map_or(self.auth.enabled, Preserved::auth_is_on)
     }
 
     /// The revision that the store is compacted at after boot.
@@ -156,16 +156,16 @@ pub(super) fn prepare<'m>(
     let source =
         nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
     source.refuse(&plan, report)?;
-    let mut kept = decide::decide(opened, &backend, &recovered, options, report, interrupt)?;
-    if let Some(kept) = kept.as_mut().filter(|_| options.existing == Existing::Merge) {
-        kept.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
+    let mut preserved = decide::decide(opened, &backend, &recovered, options, report, interrupt)?;
+    if let Some(preserved) = preserved.as_mut().filter(|_| options.existing == Existing::Merge) {
+        preserved.join_auth(&auth, options.on_conflict, report).map_err(in_source)?;
     }
-    let numbering = match (&kept, options.revisions) {
-        (Some(kept), _) => Numbering::Dense(kept.current),
+    let numbering = match (&preserved, options.revisions) {
+        (Some(preserved), _) => Numbering::Dense(preserved.current),
         (None, Revisions::Keep) => Numbering::Keep,
         (None, Revisions::Dense) => Numbering::DENSE,
     };
-    let leases_in_use = &kept.as_ref().map(|kept| kept.leases_in_use.clone()).unwrap_or_default();
+    let leases_in_use = &preserved.as_ref().map(|preserved| preserved.leases_in_use.clone()).unwrap_or_default();
     if let Some(transformer) = &options.transformer {
         let begun = Instant::now();
         let memory = memory::for_answers(options, opened, table, plan.rows.len() as u64);
@@ -178,12 +178,12 @@ pub(super) fn prepare<'m>(
             nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
         source.refuse(&plan, report)?;
     }
-    if let Some(kept) = kept.as_ref().filter(|_| options.existing == Existing::Merge) {
-        decide::note_only_in_v3(kept, &mut recovered.replay.tree, report);
+    if let Some(preserved) = preserved.as_ref().filter(|_| options.existing == Existing::Merge) {
+        decide::note_only_in_v3(preserved, &mut recovered.replay.tree, report);
     }
     let tree = &recovered.replay.tree;
-    if let Some(kept) = &kept {
-        settle_conflicts(tree, &mut plan, kept, options, report, interrupt).map_err(in_source)?;
+    if let Some(preserved) = &preserved {
+        settle_conflicts(tree, &mut plan, preserved, options, report, interrupt).map_err(in_source)?;
         report.balance = balance(&plan);
     }
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use, interrupt };
@@ -197,13 +197,13 @@ pub(super) fn prepare<'m>(
     check_balance(&report.balance, &ordered, plan.markers + plan.added)?;
 
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
-    let (scheduled_compact, finished_compact) = match &kept {
-        // The history that is kept stays readable, unless all of it is to count as compacted.
-        Some(kept) if options.bump_revision == 0 => kept.compacted,
+    let (scheduled_compact, finished_compact) = match &preserved {
+        // The history that is preserved stays readable, unless all of it is to count as compacted.
+        Some(preserved) if options.bump_revision == 0 => preserved.compacted,
         _ => (Some(ordered.current), Some(ordered.current)),
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
-    Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, kept, meta })
+    Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, preserved, meta })
 }
 
 /// Refuses new names that clash, or that a role would reach further by.
@@ -230,12 +230,12 @@ fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, repo
 fn settle_conflicts(
     tree: &Tree<'_>,
     plan: &mut Plan,
-    kept: &Kept<'_>,
+    preserved: &Preserved<'_>,
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
 ) -> Result<()> {
-    let found = conflicts::find(tree, plan, &|key| kept.living(key), interrupt)?;
+    let found = conflicts::find(tree, plan, &|key| preserved.live(key), interrupt)?;
     if found.is_empty() {
         return Ok(());
     }
@@ -250,7 +250,7 @@ fn settle_conflicts(
         OnConflict::KeepV3 => {
             conflicts::keep_v3(tree, plan, &found);
             if options.transformer.is_none() {
-                plan.leases.keep(plan.rows.iter().map(|row| row.lease));
+                plan.leases.retain(plan.rows.iter().map(|row| row.lease));
             }
             report.warn(Code::KeptV3, format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
         }

@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
-use crate::v2store::versions::{Other, Refuted, Sign, Versions};
+use crate::v2store::versions::{Other, Refutation, Refuted, Versions};
 
 /// What bounds the version, and what depends on it.
 pub(super) fn facts(source: &mut SourceFacts, versions: &Versions) {
@@ -35,11 +35,11 @@ fn bound(bound: &Bound) -> VersionBound {
 fn refutation(refuted: Refuted) -> VersionBound {
     VersionBound {
         bound: format!("not {}", refuted.rule_set.label),
-        proof: match refuted.sign {
-            Sign::Name => {
+        proof: match refuted.refutation {
+            Refutation::Name => {
                 format!("a request uses an in-order key that the log makes by the rules of {}", refuted.by.label)
             }
-            Sign::Members => format!(
+            Refutation::Members => format!(
                 "a learner's peer URLs are updated, and the v3 backend has the members as by the rules of {}",
                 refuted.by.label
             ),

@@ -324,7 +324,7 @@ pub struct ExistingFacts {
     pub auth_conflicts: Vec<String>,
     /// v3 writes that stand in the log and not in the backend.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub late_writes: Vec<LateWrite>,
+    pub late_writes: Vec<UnappliedWrite>,
 }
 
 /// A v2 tree inside v3.
@@ -342,7 +342,7 @@ pub struct V2v3 {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct LateWrite {
+pub struct UnappliedWrite {
     /// Its raft index.
     pub raft_index: u64,
     /// `put`, `delete`, `grant lease`, …

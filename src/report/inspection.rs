@@ -73,7 +73,7 @@ pub struct V3Facts {
     /// The revision up to which history is compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_revision: Option<u64>,
-    /// Living keys.
+    /// Live keys.
     pub keys: u64,
     /// Changes of keys that are in it, deletions included.
     pub pairs: u64,

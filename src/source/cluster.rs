@@ -110,17 +110,17 @@ pub fn join(
 
 /// The committed entries that the given logs contain.
 #[derive(Debug)]
-pub struct Reach {
+pub struct Coverage {
     /// Ranges without a gap: first and last index of each, in descending order.
     ranges: Vec<(RaftIndex, RaftIndex)>,
 }
 
-impl Reach {
+impl Coverage {
     /// Finds all entries up to `to` that a log proves.
     ///
     /// # Errors
     /// [`Reason::TwoHistories`] if logs contradict each other; an interruption.
-    pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>, interrupt: Interrupt<'_>) -> Result<Reach> {
+    pub fn of(members: &[Member], to: RaftIndex, trust: Trust<'_>, interrupt: Interrupt<'_>) -> Result<Coverage> {
         let mut descent = Descent::below(members, trust, to, interrupt)?;
         let mut ranges: Vec<(RaftIndex, RaftIndex)> = Vec::new();
         let mut index = to;
@@ -135,7 +135,7 @@ impl Reach {
             }
             index.0 -= 1;
         }
-        Ok(Reach { ranges })
+        Ok(Coverage { ranges })
     }
 
     /// Returns the last index that the logs lead to from `start` without a gap.
@@ -242,7 +242,10 @@ impl<'m> Descent<'m> {
 }
 
 fn missing(index: RaftIndex) -> Error {
-    Error::new(Reason::NotReached, format!("no given member holds raft entry {index}, which is committed"))
+    Error::new(
+        Reason::NotReached,
+        format!("expected raft entry {index}, which is committed, in the log of a given member, found it in none"),
+    )
 }
 
 /// Checks that logs with entries of the same index and term contain the same entries there. `--force-new-cluster`

@@ -203,7 +203,7 @@ fn not_a_data_dir(path: &Path, names: &[String]) -> Error {
         return refuse(Reason::UnsupportedFormat, path, message).hint("start etcd 2.0 on a copy of it once");
     }
     if has("proxy") {
-        let message = "found the directory of an etcd proxy, which holds no keys";
+        let message = "found the directory of an etcd proxy, which contains no keys";
         return refuse(Reason::UnsupportedFormat, path, message);
     }
     if let Some((message, hint)) = recognise::misplaced(path, names) {

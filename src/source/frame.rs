@@ -57,7 +57,7 @@ pub enum Frame<'a> {
 
 /// The reason why a frame cannot be read.
 #[derive(Debug)]
-pub enum Broken {
+pub enum Unreadable {
     /// A frame whose write was apparently interrupted, with only zeros after it. In the last segment this is the end of
     /// the log.
     Torn(Error),
@@ -65,18 +65,18 @@ pub enum Broken {
     Damaged(Error),
 }
 
-impl Broken {
+impl Unreadable {
     /// Returns the error of both variants.
     pub fn into_error(self) -> Error {
         match self {
-            Broken::Torn(e) | Broken::Damaged(e) => e,
+            Unreadable::Torn(e) | Unreadable::Damaged(e) => e,
         }
     }
 }
 
-impl From<Error> for Broken {
-    fn from(e: Error) -> Broken {
-        Broken::Damaged(e)
+impl From<Error> for Unreadable {
+    fn from(e: Error) -> Unreadable {
+        Unreadable::Damaged(e)
     }
 }
 
@@ -86,14 +86,14 @@ const SECTOR: usize = 512;
 /// Reads the frame at `offset` of a segment.
 ///
 /// # Errors
-/// [`Broken::Torn`] or [`Broken::Damaged`], with the offset and what was expected there.
-pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Broken> {
+/// [`Unreadable::Torn`] or [`Unreadable::Damaged`], with the offset and what was expected there.
+pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Unreadable> {
     let rest = from(segment, offset);
     let Some((head, body)) = rest.split_first_chunk::<8>() else {
         if all_zero(rest) {
             return Ok(Frame::End);
         }
-        return Err(Broken::Torn(damaged(offset, "expected the length of a record, found the end of the file")));
+        return Err(Unreadable::Torn(damaged(offset, "expected the length of a record, found the end of the file")));
     };
     let length = Length::parse(u64::from_le_bytes(*head), offset)?;
     let Some(length) = length else {
@@ -261,7 +261,7 @@ impl Length {
 }
 
 /// Reports a frame that extends beyond the end of the file. It is torn, unless the rest of it shows damage.
-fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
+fn short_frame(body: &[u8], length: &Length, offset: u64) -> Unreadable {
     let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
     let message = format!(
         "expected a record of {}, found the end of the file with {} missing",
@@ -270,17 +270,17 @@ fn short_frame(body: &[u8], length: &Length, offset: u64) -> Broken {
     );
     let error = damaged(offset, message);
     let written = before_zero_sector(body, offset + FRAME_HEAD).unwrap_or(body);
-    if head_agrees(written, length.record) { Broken::Torn(error) } else { Broken::Damaged(error) }
+    if head_agrees(written, length.record) { Unreadable::Torn(error) } else { Unreadable::Damaged(error) }
 }
 
 /// Reports a complete frame without a record.
-fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Broken {
+fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Unreadable {
     let written = before_zero_sector(frame, offset + FRAME_HEAD);
     match written {
         Some(head) if all_zero(after) && head_agrees(head, length.record) => {
-            Broken::Torn(error.context("a record that a crash truncated"))
+            Unreadable::Torn(error.context("a record that a crash truncated"))
         }
-        _ => Broken::Damaged(error),
+        _ => Unreadable::Damaged(error),
     }
 }
 
@@ -435,8 +435,8 @@ mod tests {
             let whole = hex(text);
             let second = if text == PADDED { 16 } else { 12 };
             for len in second + 1..whole.len() {
-                let broken = read_frame(&whole[..len], second as u64).unwrap_err();
-                assert!(matches!(broken, Broken::Torn(_)), "cut at {len}");
+                let unreadable = read_frame(&whole[..len], second as u64).unwrap_err();
+                assert!(matches!(unreadable, Unreadable::Torn(_)), "cut at {len}");
             }
             // Each of the two frames follows the other, so none of them ends a log.
             for frame in [0, second] {
@@ -444,8 +444,11 @@ mod tests {
                     let mut bytes = whole.clone();
                     bytes.extend_from_slice(&whole);
                     bytes[frame + bit / 8] ^= 1 << (bit % 8);
-                    let broken = read_frame(&bytes, frame as u64).unwrap_err();
-                    assert!(matches!(broken, Broken::Damaged(_)), "frame at {frame}, bit {bit}: {broken:?}");
+                    let unreadable = read_frame(&bytes, frame as u64).unwrap_err();
+                    assert!(
+                        matches!(unreadable, Unreadable::Damaged(_)),
+                        "frame at {frame}, bit {bit}: {unreadable:?}"
+                    );
                 }
             }
         }
@@ -469,8 +472,8 @@ mod tests {
                 *byte = (rest >> (7 * at)) as u8 & 0x7f | if at + 5 < last { 0x80 } else { 0 };
             }
             let segment = [&u64::to_le_bytes(len)[..], &record].concat();
-            let broken = read_frame(&segment, 0).unwrap_err();
-            assert_eq!(matches!(broken, Broken::Torn(_)), torn, "{len}: {:?}", broken.into_error());
+            let unreadable = read_frame(&segment, 0).unwrap_err();
+            assert_eq!(matches!(unreadable, Unreadable::Torn(_)), torn, "{len}: {:?}", unreadable.into_error());
         }
     }
 
@@ -507,6 +510,6 @@ mod tests {
         let mut segment = vec![0; 600];
         assert_eq!(read_frame(&segment, 0).unwrap(), Frame::End);
         segment[599] = 1;
-        assert!(matches!(read_frame(&segment, 0), Err(Broken::Damaged(_))));
+        assert!(matches!(read_frame(&segment, 0), Err(Unreadable::Damaged(_))));
     }
 }

@@ -24,7 +24,7 @@ pub struct Member {
     pub files: Files,
     /// The log; `None` for a single snapshot.
     pub wal: Option<Wal>,
-    /// Segments that are not read, see [`DataDir::unread_segments`].
+    /// Segments that are not read, see `DataDir::unread_segments`.
     pub unread_segments: Vec<SegmentName>,
     /// `.snap` files, oldest first.
     pub snapshots: Vec<SnapName>,

@@ -280,8 +280,9 @@ impl Opened {
     /// Returns whether nothing was passed over that may have been half written.
     fn is_settled(&self) -> bool {
         // 2.0 writes the commit index before the entries.
-        let reaches = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
-        self.start.passed_over.is_empty() && self.members.iter().filter_map(|member| member.wal.as_ref()).all(reaches)
+        let is_complete = |wal: &Wal| wal.range().is_none_or(|(_, last)| last >= wal.commit());
+        self.start.passed_over.is_empty()
+            && self.members.iter().filter_map(|member| member.wal.as_ref()).all(is_complete)
     }
 
     /// Returns the member with the start of the replay, or a member without data if there is none.

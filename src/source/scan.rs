@@ -7,7 +7,7 @@ use crate::interrupt::Interrupt;
 use crate::source::entries::{End, EntryRef, Hole, Segment, Span};
 use crate::source::evidence::Marks;
 use crate::source::frame::{
-    Broken, Frame, Record, RecordType, after_damaged_head, find_records, frame_bytes, looks_torn, read_frame,
+    Frame, Record, RecordType, Unreadable, after_damaged_head, find_records, frame_bytes, looks_torn, read_frame,
 };
 use crate::source::raft::{
     HardState, Metadata, SnapRecord, is_migration_entry, parse_entry, parse_hard_state, parse_metadata,
@@ -152,7 +152,7 @@ impl Scan {
                     self.segment_is_padded = self.segment_is_padded.or(tells.then_some(padded));
                     (record, next, padded)
                 }
-                Err(Broken::Torn(_)) if last => return Ok(Some(offset)),
+                Err(Unreadable::Torn(_)) if last => return Ok(Some(offset)),
                 Err(_) if segment.is_being_written(offset) => return Ok(Some(offset)),
                 Err(broken) => {
                     offset = self.skip(broken.into_error(), segment, offset)?;

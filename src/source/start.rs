@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
-use crate::source::cluster::{self, Reach, Trust};
+use crate::source::cluster::{self, Coverage, Trust};
 use crate::source::dir::SnapName;
 use crate::source::entries::End;
 use crate::source::live_copy::Files;
@@ -141,14 +141,14 @@ pub struct SalvageStart {
     /// The snapshot file; `None` for the log from its first entry.
     pub path: Option<PathBuf>,
     /// The last committed entry that the logs lead to.
-    pub reaches: RaftIndex,
+    pub last: RaftIndex,
 }
 
 /// Returns every sound start of a damaged source: snapshots (also `.snap.broken` files) and the first entry of the log.
 /// They are sorted by the index that they lead to, highest first; of equals, the newest snapshot comes first.
 ///
 /// # Errors
-/// If there is none: the reason why the newest snapshot is none.
+/// The reason why the newest snapshot is not a start, if there is no start.
 pub fn salvage_starts(
     members: &[Member],
     up_to: Option<RaftIndex>,
@@ -164,18 +164,18 @@ pub fn salvage_starts(
             search.contradicted(&candidate, why);
             continue;
         }
-        let reaches = search.reach.from(snapshot.index);
+        let last = search.coverage.from(snapshot.index);
         let start = Start { snapshot: Some(snapshot), member: candidate.member, passed_over: Vec::new() };
-        starts.push(SalvageStart { start, path: Some(candidate.name.path.clone()), reaches });
+        starts.push(SalvageStart { start, path: Some(candidate.name.path.clone()), last });
     }
     let begins = |member: &Member| {
         member.wal.as_ref().is_some_and(|wal| wal.spans().iter().any(|span| span.at(RaftIndex(1)).is_some()))
     };
     if let Some(member) = members.iter().position(begins) {
         let start = Start { snapshot: None, member, passed_over: Vec::new() };
-        starts.push(SalvageStart { start, path: None, reaches: search.reach.from(RaftIndex(0)) });
+        starts.push(SalvageStart { start, path: None, last: search.coverage.from(RaftIndex(0)) });
     }
-    starts.sort_by_key(|start| Reverse((start.reaches, start.start.index())));
+    starts.sort_by_key(|start| Reverse((start.last, start.start.index())));
     match starts.first_mut() {
         Some(first) => {
             let index = first.start.index();
@@ -194,7 +194,7 @@ struct Search<'m> {
     has_log: bool,
     /// The highest commit index of all members, at most the requested index.
     commit: RaftIndex,
-    reach: Reach,
+    coverage: Coverage,
     passed_over: Vec<PassedOver>,
     first_damage: Option<Error>,
     first_gap: Option<Error>,
@@ -209,7 +209,7 @@ impl<'m> Search<'m> {
             interrupt,
             has_log: members.iter().any(|member| member.wal.is_some()),
             commit,
-            reach: Reach::of(members, commit, Trust::Committed, interrupt)?,
+            coverage: Coverage::of(members, commit, Trust::Committed, interrupt)?,
             passed_over: Vec::new(),
             first_damage: None,
             first_gap: None,
@@ -261,8 +261,8 @@ impl<'m> Search<'m> {
     /// Checks that the logs contain every committed entry above the start. A single log must not have lost any other
     /// entry either.
     fn leads_on(&self, start: RaftIndex) -> Result<()> {
-        let reached = self.reach.from(start) >= self.commit;
-        if reached && self.up_to == Some(self.commit) {
+        let is_complete = self.coverage.from(start) >= self.commit;
+        if is_complete && self.up_to == Some(self.commit) {
             return Ok(());
         }
         if let [Member { wal: Some(wal), path, .. }] = self.members
@@ -270,7 +270,7 @@ impl<'m> Search<'m> {
         {
             return Err(gap(start, wal).in_file(path));
         }
-        if reached {
+        if is_complete {
             return Ok(());
         }
         match self.members {

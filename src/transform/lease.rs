@@ -47,7 +47,7 @@ impl Slots {
     }
 
     /// Removes the leases that none of these keys uses. No lease can be requested after that.
-    pub fn keep(&mut self, used: impl Iterator<Item = LeaseSlot>) {
+    pub fn retain(&mut self, used: impl Iterator<Item = LeaseSlot>) {
         let used: HashSet<LeaseSlot> = used.collect();
         self.by_seconds.retain(|_, slot| used.contains(slot));
     }
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(by_id, HashMap::from_iter([(LeaseId(1), early), (LeaseId(3), short), (LeaseId(4), long)]));
         let place = |slot: LeaseSlot| places[slot.0 as usize].0;
         assert_eq!((place(early), place(short), place(long), place(LeaseSlot(0))), (1, 2, 3, 0));
-        slots.keep([long, LeaseSlot(0)].into_iter());
+        slots.retain([long, LeaseSlot(0)].into_iter());
         let (leases, places) = slots.allocate(&in_use).unwrap();
         assert_eq!((leases.len(), leases[0].seconds, places[long.0 as usize].0), (1, 90, 1));
     }

@@ -131,7 +131,7 @@ struct OpenDir {
     depth: usize,
     expiry: Option<Timestamp>,
     /// Whether something below it is written.
-    kept: bool,
+    written: bool,
 }
 
 impl OpenDirs {
@@ -144,7 +144,7 @@ impl OpenDirs {
 
     fn close(&mut self, tree: &Tree<'_>, plan: &mut Plan, policy: &mut Policy) {
         let Some(dir) = self.dirs.pop() else { return };
-        if !dir.kept {
+        if !dir.written {
             plan.inventory.empty_directories += 1;
             if policy.mark_empty_dirs {
                 plan.mark(tree, &dir, policy);
@@ -152,7 +152,7 @@ impl OpenDirs {
         }
         // An empty directory is content of its parent.
         if let Some(parent) = self.dirs.last_mut() {
-            parent.kept = true;
+            parent.written = true;
         }
     }
 
@@ -171,7 +171,7 @@ impl Plan {
         if tree.is_dir(node) {
             self.inventory.directories += 1;
             if policy.leave_out(key, visit.expiry).is_none() {
-                open.dirs.push(OpenDir { node, depth: visit.depth, expiry: visit.expiry, kept: false });
+                open.dirs.push(OpenDir { node, depth: visit.depth, expiry: visit.expiry, written: false });
             }
             return Ok(());
         }
@@ -189,10 +189,10 @@ impl Plan {
             }
         };
         if let Some(parent) = open.dirs.last_mut() {
-            parent.kept = true;
+            parent.written = true;
         }
         let overrides = self.overrides(tree, policy, node, key)?;
-        self.weigh(tree, policy, overrides, node, key);
+        self.check_size(tree, policy, overrides, node, key);
         self.written.add(bytes);
         self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: false, node });
         Ok(())
@@ -201,7 +201,7 @@ impl Plan {
     /// Records a key that is not written, with the length of its name and value.
     pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
         match why {
-            Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => self.dropped.add(bytes),
+            Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => self.dropped.add(bytes),
             Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
             Why::Expired => self.expired.add(bytes),
         }
@@ -249,7 +249,7 @@ impl Plan {
     }
 
     /// Records a key that a v3 client could not write again.
-    fn weigh(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key: &[u8]) {
+    fn check_size(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key: &[u8]) {
         let overrides = (overrides as usize).checked_sub(1).and_then(|at| self.overrides.get(at));
         let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
         let name = renamed.map_or(key.len(), |new| new.prefix.len() + key.len().saturating_sub(new.skip));

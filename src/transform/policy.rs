@@ -84,7 +84,7 @@ pub enum Why {
     /// No pair of the transformer has its modified index.
     Transformer,
     /// v3 has a key of that name, and `--on-conflict keep-v3` preserves it.
-    KeptV3,
+    PreservedV3,
     /// `--existing keep-v3` leaves v2 out.
     V3Only,
 }

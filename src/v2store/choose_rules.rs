@@ -13,7 +13,7 @@ use crate::v2store::difference::difference;
 use crate::v2store::evidence::{self, Found};
 use crate::v2store::membership;
 use crate::v2store::replay::{Recovered, ReplayInput};
-use crate::v2store::versions::{Other, Refuted, Sign, Versions};
+use crate::v2store::versions::{Other, Refutation, Refuted, Versions};
 
 /// The rules to replay with, and those to compare with.
 pub(super) struct Choice {
@@ -126,7 +126,7 @@ fn by_names(trials: &[Trial]) -> Vec<Refuted> {
         let others = trials.iter().filter(|other| trial.used.is_subset(&other.used));
         let (by, index) =
             others.filter_map(|other| Some((other.rule_set, *other.used.difference(&trial.used).next()?))).next()?;
-        Some(Refuted { rule_set: trial.rule_set, index, sign: Sign::Name, by })
+        Some(Refuted { rule_set: trial.rule_set, index, refutation: Refutation::Name, by })
     };
     trials.iter().filter_map(refuted).collect()
 }
@@ -136,7 +136,9 @@ fn by_members(trials: &[Trial], members: u64, index: RaftIndex) -> Vec<Refuted> 
     let Some(by) = trials.iter().find(|trial| trial.members == members) else { return Vec::new() };
     let refuted = |trial: &&Trial| trial.members != members;
     let refuted = trials.iter().filter(refuted);
-    refuted.map(|trial| Refuted { rule_set: trial.rule_set, index, sign: Sign::Members, by: by.rule_set }).collect()
+    refuted
+        .map(|trial| Refuted { rule_set: trial.rule_set, index, refutation: Refutation::Members, by: by.rule_set })
+        .collect()
 }
 
 /// Replays with the other possible rules, and records where the trees differ.

@@ -348,10 +348,10 @@ impl Interval {
 
     /// Returns the rule sets of the versions in the interval, oldest first.
     pub fn rule_sets(self) -> Vec<RuleSet> {
-        let reaches = |set: &RuleSet| {
+        let contains = |set: &RuleSet| {
             set.end().is_none_or(|end| self.from < end) && self.below.is_none_or(|below| set.first < below)
         };
-        RuleSet::ALL.into_iter().filter(reaches).collect()
+        RuleSet::ALL.into_iter().filter(contains).collect()
     }
 
     /// Returns the part of the interval with these rule sets, oldest first.

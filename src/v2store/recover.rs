@@ -12,8 +12,8 @@ use crate::v2store::table::Table;
 /// Replays the log onto the store of the snapshot. `backend` is the proof of a v3 backend in the source.
 ///
 /// # Errors
-/// [`Reason::Damaged`] or [`Reason::Gap`] with segment and offset; [`Reason::CommitBeyondLog`] if the backend is ahead
-/// of the log; [`Reason::TailPresent`] and [`Reason::IndexNotReached`] depending on the options.
+/// `Reason::Damaged` or `Reason::Gap` with segment and offset; `Reason::CommitBeyondLog` if the backend is ahead
+/// of the log; `Reason::TailPresent` and `Reason::IndexNotReached` depending on the options.
 pub fn recover<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,

@@ -9,7 +9,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
 use crate::interrupt::Interrupt;
 use crate::limits;
-use crate::source::cluster::{self, Located, Proof, Reach, Trust};
+use crate::source::cluster::{self, Coverage, Located, Proof, Trust};
 use crate::source::entries::{End, EntryRef};
 use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::open::Opened;
@@ -243,8 +243,8 @@ impl<'m, 'i> ReplayInput<'m, 'i> {
         recovered.apply(opened, until(&self.committed, up_to), &options, observe)?;
         recovered.backup = recovered.is_backup(opened);
         if up_to > commit {
-            let is_reached = self.commit.not_found.is_none();
-            recovered.go_beyond(opened, commit, is_reached, &options, observe)?;
+            let leads_to_commit = self.commit.not_found.is_none();
+            recovered.go_beyond(opened, commit, leads_to_commit, &options, observe)?;
             recovered.tail = left_out(opened, recovered.replay.applied, up_to, options.interrupt)?;
             refuse_tail(&recovered, &options)?;
             let applied = recovered.replay.applied;
@@ -351,12 +351,12 @@ impl<'m> Recovered<'m> {
     }
 
     /// Applies entries above every recorded commit index: those that the cluster would find committed, or those that
-    /// the options accept. `is_reached` is false if the logs do not lead to the commit index.
+    /// the options accept. `leads_to_commit` is false if the logs do not lead to the commit index.
     fn go_beyond(
         &mut self,
         opened: &'m Opened,
         commit: RaftIndex,
-        is_reached: bool,
+        leads_to_commit: bool,
         options: &ReplayOptions<'_>,
         observe: Observe<'_>,
     ) -> Result<()> {
@@ -377,7 +377,7 @@ impl<'m> Recovered<'m> {
                 Some(at) if opened.salvage => return self.go_on_in(opened, at, options, CommitBy::OnlyVoter, observe),
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
                 // Logs that grew while they were read one after the other do not prove what all had at one time.
-                None if members.len() == 1 || opened.is_live() || !is_reached => return Ok(()),
+                None if members.len() == 1 || opened.is_live() || !leads_to_commit => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
                     let Some(beyond) = cluster::beyond(members, voters, commit, opened.start.term()) else {
@@ -491,8 +491,8 @@ fn commit(
     }
     if opened.salvage {
         let right = right_logs(opened, backend, by);
-        let reach = Reach::of(&opened.members, index, Trust::Logs(&right), interrupt)?;
-        let reached = reach.from(start).min(index).max(start);
+        let coverage = Coverage::of(&opened.members, index, Trust::Logs(&right), interrupt)?;
+        let reached = coverage.from(start).min(index).max(start);
         let not_found = (reached < index).then(|| beyond_log(opened, index, by, reached));
         return Ok(Commit { index: reached, by, not_found });
     }

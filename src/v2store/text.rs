@@ -33,7 +33,7 @@ pub struct Scanned {
 
 /// The reason why a string cannot be read, with an offset from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadText {
+pub struct TextError {
     /// Offset in the string, in bytes.
     pub at: usize,
     /// What was expected there.
@@ -46,17 +46,17 @@ pub struct BadText {
 ///
 /// # Errors
 /// The string has no end, or contains an escape or a control character that JSON does not allow.
-pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
+pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, TextError> {
     let mut out = Scanned::default();
     let mut at = 0;
     loop {
         let ahead = rest.get(at..).unwrap_or_default();
         let Some(run) = memchr::memchr2(b'"', b'\\', ahead) else {
-            return Err(BadText { at: rest.len(), expected: "the end of a string" });
+            return Err(TextError { at: rest.len(), expected: "the end of a string" });
         };
         let plain = ahead.get(..run).unwrap_or_default();
         if plain.iter().any(|b| *b < 0x20) {
-            return Err(BadText { at, expected: "a string without control characters" });
+            return Err(TextError { at, expected: "a string without control characters" });
         }
         if valid_utf8 {
             out.len += run;
@@ -70,14 +70,14 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, BadText> {
             out.raw_len = at;
             break;
         }
-        let escape = unescape(rest.get(at..).unwrap_or_default()).map_err(|e| BadText { at: at + e.at, ..e })?;
+        let escape = unescape(rest.get(at..).unwrap_or_default()).map_err(|e| TextError { at: at + e.at, ..e })?;
         out.escaped = true;
         out.replaced += u32::from(escape.replacement);
         out.len += escape.char.len_utf8();
         at += escape.raw_len;
     }
     if out.raw_len as u64 > limits::MAX_STRING || out.len as u64 > limits::MAX_STRING {
-        return Err(BadText { at: 0, expected: "a string below 4 GiB" });
+        return Err(TextError { at: 0, expected: "a string below 4 GiB" });
     }
     Ok(out)
 }
@@ -157,7 +157,7 @@ struct Escape {
 }
 
 /// Reads one escape, from its backslash.
-fn unescape(bytes: &[u8]) -> Result<Escape, BadText> {
+fn unescape(bytes: &[u8]) -> Result<Escape, TextError> {
     let simple = |char| Ok(Escape { char, raw_len: 2, replacement: false });
     match bytes.get(1) {
         Some(b'"') => simple('"'),
@@ -169,12 +169,12 @@ fn unescape(bytes: &[u8]) -> Result<Escape, BadText> {
         Some(b'r') => simple('\r'),
         Some(b't') => simple('\t'),
         Some(b'u') => unicode_escape(bytes),
-        _ => Err(BadText { at: 0, expected: "an escape that JSON knows" }),
+        _ => Err(TextError { at: 0, expected: "an escape that JSON knows" }),
     }
 }
 
-fn unicode_escape(bytes: &[u8]) -> Result<Escape, BadText> {
-    let first = hex4(bytes.get(2..6)).ok_or(BadText { at: 0, expected: "four hex digits after \\u" })?;
+fn unicode_escape(bytes: &[u8]) -> Result<Escape, TextError> {
+    let first = hex4(bytes.get(2..6)).ok_or(TextError { at: 0, expected: "four hex digits after \\u" })?;
     if let Some(char) = char::from_u32(first) {
         return Ok(Escape { char, raw_len: 6, replacement: first == 0xfffd });
     }

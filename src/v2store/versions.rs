@@ -44,14 +44,14 @@ pub struct Refuted {
     /// The raft index of the entry.
     pub index: RaftIndex,
     /// How that entry refutes it.
-    pub sign: Sign,
+    pub refutation: Refutation,
     /// A rule set that agrees with the entry.
     pub by: RuleSet,
 }
 
 /// How an entry refutes a rule set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
+pub enum Refutation {
     /// The entry uses an in-order name that these rules never create.
     Name,
     /// The entry updates a learner, and with these rules the members would differ from those in the v3 backend.

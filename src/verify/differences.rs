@@ -125,26 +125,26 @@ impl Expected<'_, '_> {
     }
 }
 
-type Living<'k, T> = HashMap<Cow<'k, [u8]>, T>;
+type LiveKeys<'k, T> = HashMap<Cow<'k, [u8]>, T>;
 
 /// Returns every expected key.
 fn expected<'t, 'm>(
     content: &Content<'t, 'm>,
     interrupted: &dyn Fn() -> Result<()>,
-) -> Result<Living<'t, Expected<'t, 'm>>>
+) -> Result<LiveKeys<'t, Expected<'t, 'm>>>
 where
     'm: 't,
 {
-    let mut living: Living<'t, Expected<'t, 'm>> = HashMap::new();
+    let mut live: LiveKeys<'t, Expected<'t, 'm>> = HashMap::new();
     for (at, stored) in content.stored().iter().enumerate() {
         if at.is_multiple_of(1 << 16) {
             interrupted()?;
         }
         let kv = KeyValue::decode(stored.value, 0)?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
-            living.remove(kv.key);
+            live.remove(kv.key);
         } else {
-            living.insert(kv.key.into(), Expected::Stored(kv));
+            live.insert(kv.key.into(), Expected::Stored(kv));
         }
     }
     let pairs = content.pairs();
@@ -152,15 +152,15 @@ where
         if at.is_multiple_of(1 << 16) {
             interrupted()?;
         }
-        living.insert(pairs.key(row), Expected::Row(row));
+        live.insert(pairs.key(row), Expected::Row(row));
     }
-    Ok(living)
+    Ok(live)
 }
 
 /// Returns every live key of the file.
 fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMap<&'f [u8], KeyValue<'f>>> {
-    let mut living = HashMap::new();
-    let Some(bucket) = db.bucket(schema::KEY).map_err(damaged)? else { return Ok(living) };
+    let mut live = HashMap::new();
+    let Some(bucket) = db.bucket(schema::KEY).map_err(damaged)? else { return Ok(live) };
     for (at, pair) in bucket.iter().enumerate() {
         if at.is_multiple_of(1 << 16) {
             interrupted()?;
@@ -169,14 +169,14 @@ fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMa
         // A pair that is not a change of a key was a finding before.
         let (Some(key), Ok(kv)) = (RevisionKey::decode(pair.key), KeyValue::decode(pair.value, 0)) else { continue };
         if key.tombstone {
-            living.remove(kv.key);
+            live.remove(kv.key);
         } else {
             // The key has the revision; the value may claim another one.
             let kv = if kv.mod_revision == key.main { kv } else { KeyValue { mod_revision: key.main, ..kv } };
-            living.insert(kv.key, kv);
+            live.insert(kv.key, kv);
         }
     }
-    Ok(living)
+    Ok(live)
 }
 
 #[cfg(test)]

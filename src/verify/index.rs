@@ -88,7 +88,7 @@ impl<'a> KeyIndex<'a> {
     }
 
     /// Returns whether the change at `offset` is the last one of its key and not a deletion.
-    pub(super) fn is_kept(&self, key: &[u8], offset: u64) -> bool {
+    pub(super) fn is_live_change(&self, key: &[u8], offset: u64) -> bool {
         let tag = self.hash(key);
         let slot = self.slots.find(spread(tag), |slot| slot.is_of(self.file, tag, key));
         slot.is_some_and(|slot| slot.offset == offset && slot.tag & TOMBSTONE == 0)

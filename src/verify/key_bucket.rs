@@ -109,7 +109,7 @@ impl<'a> Keys<'a> {
                 hash.record(pair.record);
                 continue;
             };
-            if is_hashed(key, compacted, || all || self.index.is_kept(kv.key, pair.value_offset())) {
+            if is_hashed(key, compacted, || all || self.index.is_live_change(kv.key, pair.value_offset())) {
                 hash.record(pair.record);
             }
         }

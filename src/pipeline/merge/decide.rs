@@ -1,7 +1,7 @@
-//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or kept as they are, alone or under
+//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or preserved as they are, alone or under
 //! the keys that come from v2.
 //!
-//! What is kept is kept byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
+//! What is preserved is preserved byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
 //! does not hold all that the cluster had committed, for what stands in the log alone is not applied here.
 
 use crate::bolt::Db;
@@ -13,8 +13,8 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
-use crate::pipeline::merge::preserved::Kept;
-use crate::pipeline::merge::unapplied::{self, Late};
+use crate::pipeline::merge::preserved::Preserved;
+use crate::pipeline::merge::unapplied::{self, Unapplied};
 use crate::pipeline::read::{Backend, v2v3_words};
 use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
@@ -29,7 +29,7 @@ use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
 /// to merge with, and the conversion goes on as for any other source.
 ///
 /// # Errors
-/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Late`] and [`Reason::Gap`] as the policy has it; a backend that is
+/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`] and [`Reason::Gap`] as the policy has it; a backend that is
 /// not sound.
 pub(in crate::pipeline) fn decide<'m>(
     opened: &'m Opened,
@@ -38,34 +38,34 @@ pub(in crate::pipeline) fn decide<'m>(
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
-) -> Result<Option<Kept<'m>>> {
-    let late = unapplied::above(opened, backend, recovered, interrupt)?;
+) -> Result<Option<Preserved<'m>>> {
+    let entries = unapplied::above(opened, backend, recovered, interrupt)?;
     match options.existing {
-        Existing::Fail => refuse(opened, backend, &late).map(|()| None),
+        Existing::Fail => refuse(opened, backend, &entries).map(|()| None),
         Existing::DropV3 => {
-            note_dropped(backend, &late, report);
+            note_dropped(backend, &entries, report);
             note_v2v3(&backend.content, report, "which is left out with all v3 data");
             Ok(None)
         }
         Existing::Merge => {
-            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
             note_v2v3(&backend.content, report, STAYS);
-            Ok(kept)
+            Ok(preserved)
         }
         Existing::KeepV3 => {
-            let kept = merge(opened, backend, recovered, &late, options, report, interrupt)?;
-            let Some(kept) = kept else { return Err(missing(opened, backend)) };
+            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
+            let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
             note_v2v3(&backend.content, report, STAYS);
-            Ok(Some(kept))
+            Ok(Some(preserved))
         }
     }
 }
 
-/// What becomes of v2 trees inside v3 where v3 data are kept.
+/// What becomes of v2 trees inside v3 where v3 data are preserved.
 const STAYS: &str = "which stays as it is: its keys keep their v3 names";
 
-/// Names v2 trees that a server kept inside v3.
+/// Names v2 trees that a server stored in v3.
 pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
     for tree in &content.v2v3 {
         report.warn(Code::V2v3Tree, format!("v3 holds {}, {becomes}", v2v3_words(tree)));
@@ -81,22 +81,22 @@ const LISTED: usize = 100;
 
 /// Keys that an earlier `etcdctl migrate` may have left behind, and v2 has deleted since. Only keys that both have are a sign
 /// that there was one.
-pub(in crate::pipeline) fn note_only_in_v3(kept: &Kept<'_>, tree: &mut Tree<'_>, report: &mut Report) {
+pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, report: &mut Report) {
     let index = tree.current_index.0;
     let mut in_v2 = |key: &[u8]| {
         let path = [NAMESPACE, key].concat();
         key.starts_with(b"/") && tree.lookup(&path).is_ok_and(|node| !tree.is_dir(node))
     };
     let (mut both, mut only, mut migrated) = (0u64, 0u64, Vec::new());
-    for (key, living) in kept.living_keys() {
+    for (key, live) in preserved.live_keys() {
         if in_v2(key) {
             both += 1;
             continue;
         }
         only += 1;
         // It writes each key once, under its own name, with the indexes of v2 (FORMATS 12.1).
-        let created = living.create.0.cast_unsigned();
-        if key.starts_with(b"/") && living.version == 1 && created <= index {
+        let created = live.create.0.cast_unsigned();
+        if key.starts_with(b"/") && live.version == 1 && created <= index {
             migrated.push(key);
         }
     }
@@ -166,17 +166,19 @@ pub(in crate::pipeline) fn refuse_unusable(
             Ok(())
         }
         Some(error) => {
-            let message =
-                format!("{}; the v2 keys do not need it: --existing drop-v3 converts them without it", error.message());
-            let refusal = Error::new(Reason::V3Unreadable, message);
+            let hint = match error.hint_text() {
+                Some(hint) => format!("{hint}, or convert the v2 keys without it: --existing drop-v3"),
+                None => "convert the v2 keys without it: --existing drop-v3".to_string(),
+            };
+            let refusal = Error::new(Reason::V3Unreadable, error.message()).hint(hint);
             let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
             Err(error.offset().into_iter().fold(refusal, Error::at))
         }
     }
 }
 
-fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<()> {
-    let Some(found) = describe(backend, late) else { return Ok(()) };
+fn refuse(opened: &Opened, backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Result<()> {
+    let Some(found) = describe(backend, entries) else { return Ok(()) };
     if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = format!(
             "the log has v3 data too ({found}), whose database is not in it: give the data directory, or --existing drop-v3 to start \
@@ -192,8 +194,8 @@ fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Result<(
 }
 
 /// What of v3 data there is, in words; `None` where there is none.
-fn describe(backend: &Backend<'_>, late: &[Late<'_>]) -> Option<String> {
-    let in_log = late.iter().filter(|(_, request)| request.adds()).count() as u64;
+fn describe(backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Option<String> {
+    let in_log = entries.iter().filter(|(_, request)| request.adds()).count() as u64;
     let in_log = (in_log > 0).then(|| format!("{} in its log", counted(in_log, "v3 write", "v3 writes")));
     let in_backend = backend.describe().map(|what| format!("{what} in its v3 backend"));
     match (in_backend, in_log) {
@@ -202,8 +204,8 @@ fn describe(backend: &Backend<'_>, late: &[Late<'_>]) -> Option<String> {
     }
 }
 
-fn note_dropped(backend: &Backend<'_>, late: &[Late<'_>], report: &mut Report) {
-    let Some(found) = describe(backend, late) else { return };
+fn note_dropped(backend: &Backend<'_>, entries: &[Unapplied<'_>], report: &mut Report) {
+    let Some(found) = describe(backend, entries) else { return };
     report.warn(Code::V3Dropped, format!("v3 data of the source are left out, as --existing drop-v3 has it: {found}"));
     let content = &backend.content;
     report.existing = Some(ExistingFacts {
@@ -214,7 +216,7 @@ fn note_dropped(backend: &Backend<'_>, late: &[Late<'_>], report: &mut Report) {
         leases: content.leases,
         users: content.users,
         roles: content.roles,
-        late_writes: unapplied::lines(late),
+        late_writes: unapplied::lines(entries),
         ..ExistingFacts::default()
     });
 }
@@ -227,12 +229,12 @@ fn merge<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
     recovered: &Recovered<'m>,
-    late: &[Late<'m>],
+    entries: &[Unapplied<'m>],
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
-) -> Result<Option<Kept<'m>>> {
-    let mut kept = Kept::default();
+) -> Result<Option<Preserved<'m>>> {
+    let mut preserved = Preserved::default();
     let mut summary = V3Summary::default();
     if let Some(map) = backend.map {
         let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).context("v3 backend").in_file(map.path());
@@ -241,15 +243,15 @@ fn merge<'m>(
         interrupt.ask()?;
         summary = carried.map_err(failed)?;
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
-        kept = Kept::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
+        preserved = Preserved::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
     }
-    let late: Vec<Late<'_>> = unapplied::not_shown(late, &kept);
-    if !late.is_empty() {
+    let entries: Vec<Unapplied<'_>> = unapplied::not_shown(entries, &preserved);
+    if !entries.is_empty() {
         let facts = report.existing.get_or_insert_default();
-        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&late));
-        return Err(unapplied::refuse(opened, backend, &late));
+        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&entries));
+        return Err(unapplied::refuse(opened, backend, &entries));
     }
-    if kept.is_empty() {
+    if preserved.is_empty() {
         return Ok(None);
     }
     refuse_other_states(opened, backend, recovered, options)?;
@@ -267,8 +269,8 @@ fn merge<'m>(
         ..ExistingFacts::default()
     });
     note_tail(opened, recovered, report, interrupt)?;
-    kept.leave_out_of(options.to);
-    Ok(Some(kept))
+    preserved.leave_out_of(options.to);
+    Ok(Some(preserved))
 }
 
 fn refuse_unsound(summary: &V3Summary) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The v3 store that a merge keeps: read once, and added to what comes from v2 byte for byte.
 //!
-//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be kept is `existing`'s to say.
+//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be preserved is `existing`'s to say.
 
 use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
@@ -16,11 +16,11 @@ use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
 use crate::options::{OnConflict, To};
 use crate::report::Report;
 use crate::transform::auth::Auth;
-use crate::transform::conflicts::Living;
+use crate::transform::conflicts::LiveKey;
 
-/// The v3 data that are kept.
+/// The v3 data that are preserved.
 #[derive(Debug, Default)]
-pub(in crate::pipeline) struct Kept<'m> {
+pub(in crate::pipeline) struct Preserved<'m> {
     /// Every change in the `key` bucket, in order.
     pub(in crate::pipeline) pairs: Vec<Stored<'m>>,
     /// The revision that the store stands at.
@@ -30,24 +30,24 @@ pub(in crate::pipeline) struct Kept<'m> {
     /// Compaction marks: begun, ended.
     pub(in crate::pipeline) compacted: (Option<Revision>, Option<Revision>),
     /// Keys that are not deleted.
-    living: BTreeMap<&'m [u8], Living>,
+    live: BTreeMap<&'m [u8], LiveKey>,
     /// All other buckets.
     buckets: BTreeMap<&'static [u8], Vec<Pair>>,
 }
 
-impl<'m> Kept<'m> {
+impl<'m> Preserved<'m> {
     /// Reads a store that is sound and stands at this revision.
     ///
     /// # Errors
-    /// There is a bucket that could not be kept; an interruption.
-    pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Kept<'m>> {
-        let mut kept = Kept { current, ..Kept::default() };
-        kept.read_buckets(db, interrupt)?;
-        let leases = kept.buckets.get(schema::LEASE).into_iter().flatten();
-        kept.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
-        let mark = |key: &[u8]| kept.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
-        kept.compacted = (mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT));
-        Ok(kept)
+    /// There is a bucket that could not be preserved; an interruption.
+    pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Preserved<'m>> {
+        let mut preserved = Preserved { current, ..Preserved::default() };
+        preserved.read_buckets(db, interrupt)?;
+        let leases = preserved.buckets.get(schema::LEASE).into_iter().flatten();
+        preserved.leases_in_use.extend(leases.filter_map(|(key, _)| Lease::decode_key(key)));
+        let mark = |key: &[u8]| preserved.value(schema::META, key).and_then(RevisionKey::decode).map(|key| key.main);
+        preserved.compacted = (mark(schema::SCHEDULED_COMPACT), mark(schema::FINISHED_COMPACT));
+        Ok(preserved)
     }
 
     fn read_buckets(&mut self, db: &Db<'m>, interrupt: Interrupt<'_>) -> Result<()> {
@@ -115,36 +115,36 @@ impl<'m> Kept<'m> {
     /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
     pub(in crate::pipeline) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
-            [] => self.living.contains_key(start),
-            [0] => self.living.range(start..).next().is_some(),
+            [] => self.live.contains_key(start),
+            [0] => self.live.range(start..).next().is_some(),
             _ if end <= start => false,
-            _ => self.living.range(start..end).next().is_some(),
+            _ => self.live.range(start..end).next().is_some(),
         }
     }
 
     fn change(&mut self, stored: Stored<'m>, offset: u64) -> Result<()> {
         let kv = KeyValue::decode(stored.value, offset)?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
-            self.living.remove(kv.key);
+            self.live.remove(kv.key);
         } else {
             if kv.lease.0 != 0 {
                 self.leases_in_use.insert(kv.lease);
             }
-            let living = Living { create: kv.create_revision, version: kv.version };
-            self.living.insert(kv.key, living);
+            let live = LiveKey { create: kv.create_revision, version: kv.version };
+            self.live.insert(kv.key, live);
         }
         self.pairs.push(stored);
         Ok(())
     }
 
     /// The key of that name, if v3 has one.
-    pub(in crate::pipeline) fn living(&self, key: &[u8]) -> Option<Living> {
-        self.living.get(key).copied()
+    pub(in crate::pipeline) fn live(&self, key: &[u8]) -> Option<LiveKey> {
+        self.live.get(key).copied()
     }
 
     /// Every key that is not deleted, sorted.
-    pub(in crate::pipeline) fn living_keys(&self) -> impl Iterator<Item = (&'m [u8], Living)> {
-        self.living.iter().map(|(key, living)| (*key, *living))
+    pub(in crate::pipeline) fn live_keys(&self) -> impl Iterator<Item = (&'m [u8], LiveKey)> {
+        self.live.iter().map(|(key, live)| (*key, *live))
     }
 
     /// Joins the users and roles of v2 to those that are there.
@@ -205,15 +205,15 @@ impl<'m> Kept<'m> {
         Ok(())
     }
 
-    /// Adds all that is kept to what comes from v2.
+    /// Adds all that is preserved to what comes from v2.
     pub(in crate::pipeline) fn add_to<'t>(&'t self, content: &mut Content<'t, 'm>) {
-        content.keep(&self.pairs);
+        content.preserve(&self.pairs);
         for (bucket, pairs) in &self.buckets {
             content.add(bucket, pairs);
         }
     }
 
-    /// Leases that are kept.
+    /// Leases that are preserved.
     pub(in crate::pipeline) fn lease_count(&self) -> u64 {
         self.buckets.get(schema::LEASE).map_or(0, Vec::len) as u64
     }

@@ -13,9 +13,9 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
-use crate::pipeline::merge::preserved::Kept;
+use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::read::Backend;
-use crate::report::facts::LateWrite;
+use crate::report::facts::UnappliedWrite;
 use crate::source::internal_request::{V3Request, V3Write};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
@@ -23,7 +23,7 @@ use crate::source::wal::Wal;
 use crate::v2store::replay::Recovered;
 
 /// A v3 write, and where it stands.
-pub(in crate::pipeline) type Late<'m> = (RaftIndex, V3Request<'m>);
+pub(in crate::pipeline) type Unapplied<'m> = (RaftIndex, V3Request<'m>);
 
 /// Committed v3 writes above the backend's consistent index.
 pub(in crate::pipeline) fn above<'m>(
@@ -31,15 +31,15 @@ pub(in crate::pipeline) fn above<'m>(
     backend: &Backend<'m>,
     recovered: &Recovered<'m>,
     interrupt: Interrupt<'_>,
-) -> Result<Vec<Late<'m>>> {
+) -> Result<Vec<Unapplied<'m>>> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let start = opened.start.index();
     // What the replay did not see because it began behind it.
     let before = |index: RaftIndex| index > applied && index <= start;
     let wal = opened.wal().filter(|_| start > applied);
-    let mut late = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
-    late.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
-    Ok(late)
+    let mut entries = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
+    entries.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
+    Ok(entries)
 }
 
 /// v3 writes in any of the logs that are not known to be committed.
@@ -47,7 +47,7 @@ pub(in crate::pipeline) fn left_out<'m>(
     opened: &'m Opened,
     applied: RaftIndex,
     interrupt: Interrupt<'_>,
-) -> Result<Vec<Late<'m>>> {
+) -> Result<Vec<Unapplied<'m>>> {
     let mut found = BTreeMap::new();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         found.extend(writes(wal, &|index| index > applied, interrupt)?);
@@ -56,7 +56,11 @@ pub(in crate::pipeline) fn left_out<'m>(
 }
 
 /// The v3 writes of a log at these indexes.
-fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool, interrupt: Interrupt<'_>) -> Result<Vec<Late<'m>>> {
+fn writes<'m>(
+    wal: &'m Wal,
+    wanted: &dyn Fn(RaftIndex) -> bool,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Unapplied<'m>>> {
     let mut found = Vec::new();
     for reference in wal.entries().iter().filter(|entry| wanted(entry.index) && entry.kind == EntryKind::Normal) {
         interrupt.ask()?;
@@ -71,10 +75,10 @@ fn writes<'m>(wal: &'m Wal, wanted: &dyn Fn(RaftIndex) -> bool, interrupt: Inter
 }
 
 /// Those of the writes that the store does not show: what one leaves when it is done is not there.
-pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> Vec<Late<'m>> {
-    let parts: Vec<Vec<V3Write<'_>>> = late.iter().map(|(_, request)| request.parts()).collect();
+pub(in crate::pipeline) fn not_shown<'m>(entries: &[Unapplied<'m>], preserved: &Preserved<'_>) -> Vec<Unapplied<'m>> {
+    let parts: Vec<Vec<V3Write<'_>>> = entries.iter().map(|(_, request)| request.parts()).collect();
     let [leases, users, roles] =
-        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| kept.names(bucket));
+        [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| preserved.names(bucket));
     let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
     let mut revoked: HashMap<i64, usize> = HashMap::new();
     for (at, part) in parts.iter().enumerate().flat_map(|(at, parts)| parts.iter().map(move |part| (at, part))) {
@@ -84,12 +88,14 @@ pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> 
     }
     let shown = |at: usize, part: &V3Write<'_>| match part.action {
         // A put leaves a revision, and with it the raft index would be there.
-        "delete" => !kept.any_in(part.name, part.end),
+        "delete" => !preserved.any_in(part.name, part.end),
         "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
         "revoke lease" => !has_lease(part.number),
-        "compact" => part.number > kept.current.0 || kept.compacted.0.is_some_and(|revision| part.number <= revision.0),
-        "enable auth" => kept.auth_is_on(),
-        "disable auth" => !kept.auth_is_on(),
+        "compact" => {
+            part.number > preserved.current.0 || preserved.compacted.0.is_some_and(|revision| part.number <= revision.0)
+        }
+        "enable auth" => preserved.auth_is_on(),
+        "disable auth" => !preserved.auth_is_on(),
         "add user" => users.contains(part.name),
         "delete user" => !users.contains(part.name),
         "add role" => roles.contains(part.name),
@@ -98,14 +104,14 @@ pub(in crate::pipeline) fn not_shown<'m>(late: &[Late<'m>], kept: &Kept<'_>) -> 
     };
     let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
     let lost = parts.iter().enumerate().map(lost);
-    late.iter().zip(lost).filter(|(_, lost)| *lost).map(|(late, _)| *late).collect()
+    entries.iter().zip(lost).filter(|(_, lost)| *lost).map(|(entry, _)| *entry).collect()
 }
 
 /// The writes in the report's words, one line for each key.
-pub(in crate::pipeline) fn lines(late: &[Late<'_>]) -> Vec<LateWrite> {
-    let lines = |(index, request): &Late<'_>| {
+pub(in crate::pipeline) fn lines(entries: &[Unapplied<'_>]) -> Vec<UnappliedWrite> {
+    let lines = |(index, request): &Unapplied<'_>| {
         let raft_index = index.0;
-        let line = |part: V3Write<'_>| LateWrite {
+        let line = |part: V3Write<'_>| UnappliedWrite {
             raft_index,
             action: part.action.to_string(),
             name: (!part.name.is_empty()).then(|| lossy(part.name)),
@@ -113,16 +119,16 @@ pub(in crate::pipeline) fn lines(late: &[Late<'_>]) -> Vec<LateWrite> {
         };
         request.parts().into_iter().map(line).collect::<Vec<_>>()
     };
-    late.iter().flat_map(lines).collect()
+    entries.iter().flat_map(lines).collect()
 }
 
 /// How many writes a message names; the report has all.
 const NAMED: usize = 20;
 
 /// Names the writes that a merge would lose, and the cure.
-pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, late: &[Late<'_>]) -> Error {
-    let lines = lines(late);
-    let name = |write: &LateWrite| {
+pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Error {
+    let lines = lines(entries);
+    let name = |write: &UnappliedWrite| {
         let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
         let number = match write.number {
             Some(id) if write.action.ends_with("lease") => format!(" {id:x}"),
@@ -141,10 +147,10 @@ pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, late: 
     let message = format!(
         "{} committed in the log above raft index {applied}, where the v3 backend stands, and not in it: {}{more}; start that etcd \
          once and {cure}, then convert again",
-        counted(late.len() as u64, "v3 write is", "v3 writes are"),
+        counted(entries.len() as u64, "v3 write is", "v3 writes are"),
         named.join(", ")
     );
-    Error::new(Reason::V3Late, message).in_file(opened.path())
+    Error::new(Reason::V3Unapplied, message).in_file(opened.path())
 }
 
 #[cfg(test)]
@@ -182,13 +188,13 @@ mod tests {
     /// Which of these requests are not shown.
     fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
         let image = image();
-        let kept = Kept::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
-        let late: Vec<Late<'_>> = (1..)
+        let preserved = Preserved::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
+        let entries: Vec<Unapplied<'_>> = (1..)
             .map(RaftIndex)
             .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))
             .collect();
-        let lost = not_shown(&late, &kept);
-        late.iter().map(|late| lost.contains(late)).collect()
+        let lost = not_shown(&entries, &preserved);
+        entries.iter().map(|entry| lost.contains(entry)).collect()
     }
 
     #[test]

@@ -82,9 +82,9 @@ impl Ledger<'_, '_> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
         let db = file.map(Db::open).transpose().map_err(damaged)?;
         let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
-        // Behind what was kept of v3.
-        let kept = usize::try_from(self.prepared.kept_pairs()).unwrap_or(usize::MAX);
-        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(kept));
+        // Behind what was preserved of v3.
+        let preserved = usize::try_from(self.prepared.preserved_pairs()).unwrap_or(usize::MAX);
+        let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(preserved));
         let pairs = self.pairs;
         for rows in pairs.ordered.rows.chunks(CHUNK) {
             interrupted()?;
@@ -125,7 +125,9 @@ impl Ledger<'_, '_> {
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer | Why::KeptV3 | Why::V3Only => &mut self.counted.dropped,
+                    Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => {
+                        &mut self.counted.dropped
+                    }
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
@@ -203,7 +205,7 @@ impl Ledger<'_, '_> {
             Why::Expired => "expired",
             Why::Ttl => "ttl",
             Why::Transformer => "transformer",
-            Why::KeptV3 => "kept-v3",
+            Why::PreservedV3 => "kept-v3",
             Why::V3Only => "v3-only",
         });
         if let Why::Excluded(rule) = why {
