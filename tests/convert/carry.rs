@@ -109,7 +109,7 @@ fn rules_choose_and_rename() {
     case.run(&source, &["--exclude", "/nothing", "--map", "/none=/x", "--strict"]).refused(5, words[0], &words[1..]);
     case.run(&source, &["--include", "/nothing"]).refused(4, "nothing-to-convert", &["leave none of 5 v2 keys"]);
     case.run(&source, &["--map", "/a=/b"]).refused(5, "rules-failed", &["two keys", "/a", "/b"]);
-    case.run(&source, &["--map", "/a="]).refused(5, "rules-failed", &["/a", "nothing of its name"]);
+    case.run(&source, &["--map", "/a="]).refused(5, "rules-failed", &["/a", "its name empty"]);
 
     let rules = "strip-leading-slash = true\n[[choose]]\nexclude-regex = \"^/[bc]$\"\n\
                  [[rename]]\nregex = \"^/a(.)\"\nto = \"/new${1}\"\n[[value]]\nprefix = \"/ab\"\ndecode = \"base64\"\n";
