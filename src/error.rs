@@ -137,7 +137,7 @@ reasons! {
     /// v2 and v3 both have a key, user or role.
     Conflict = "conflict", Kind::Refused;
     /// The log has committed v3 entries that are not applied to the v3 backend.
-    V3Late = "v3-late", Kind::Refused;
+    V3Unapplied = "v3-late", Kind::Refused;
     /// A v2 index cannot be a v3 revision.
     IndexRange = "index-range", Kind::Refused;
     /// The log of the source removes this member from the cluster.

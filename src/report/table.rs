@@ -1,20 +1,20 @@
 //! Aligned `name: value` lines for people.
 //!
-//! Values come from a source that may be hostile: hidden characters are printed escaped, so that a key cannot write to the
-//! terminal. Knows nothing of what the lines mean.
+//! Values may come from a hostile source. Hidden characters are escaped, so that a key cannot control the terminal. Must not know
+//! what the lines mean.
 
 use std::fmt;
 
 use crate::display::printable;
 
-/// Lines of a name and a value, aligned when printed.
+/// A list of names and values, aligned when printed.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     lines: Vec<(String, String)>,
 }
 
 impl Table {
-    /// A table without lines.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }
@@ -24,14 +24,14 @@ impl Table {
         self.lines.push((name.into(), printable(&value.to_string())));
     }
 
-    /// Adds a line where there is a value.
+    /// Adds a line if there is a value.
     pub fn maybe(&mut self, name: &str, value: Option<impl fmt::Display>) {
         if let Some(value) = value {
             self.line(name, value);
         }
     }
 
-    /// Adds a line where there is something to count.
+    /// Adds a line if the count is not 0.
     pub fn count(&mut self, name: &str, count: u64) {
         if count > 0 {
             self.line(name, count);

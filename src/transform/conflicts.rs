@@ -20,7 +20,7 @@ use crate::v2store::tree::Tree;
 
 /// A live v3 key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Living {
+pub struct LiveKey {
     /// Main revision of its creation.
     pub create: Revision,
     /// Its version: the number of changes since its creation.
@@ -32,25 +32,25 @@ pub struct Living {
 pub struct Conflict {
     /// Index of the row in the plan.
     row: usize,
-    living: Living,
+    live: LiveKey,
     /// The v3 key.
     pub key: Vec<u8>,
 }
 
-/// Finds the rows whose key `living` finds, sorted by key.
+/// Finds the rows whose key `live` finds, sorted by key.
 ///
 /// # Errors
 /// An interruption.
 pub fn find(
     tree: &Tree<'_>,
     plan: &Plan,
-    living: &(dyn Fn(&[u8]) -> Option<Living> + Sync),
+    live: &(dyn Fn(&[u8]) -> Option<LiveKey> + Sync),
     interrupt: Interrupt<'_>,
 ) -> Result<Vec<Conflict>> {
     let conflict = |(row, of): (usize, &Row)| {
         let key = row_key(tree, plan, of);
         interrupt.ask_at(row)?;
-        Ok(living(&key).map(|living| Conflict { row, living, key: key.into_owned() }))
+        Ok(live(&key).map(|live| Conflict { row, live, key: key.into_owned() }))
     };
     let found = plan.rows.par_iter().enumerate().filter_map(|row| conflict(row).transpose());
     let mut found = found.collect::<Result<Vec<Conflict>>>()?;
@@ -82,16 +82,16 @@ pub fn keep_v3(tree: &Tree<'_>, plan: &mut Plan, conflicts: &[Conflict]) {
 /// # Errors
 /// [`Reason::IndexRange`] with a key whose version cannot be raised.
 pub fn take_v2(plan: &mut Plan, conflicts: &[Conflict]) -> Result<()> {
-    for Conflict { row, living, key } in conflicts {
-        let version = living.version.checked_add(1).ok_or_else(|| {
+    for Conflict { row, live, key } in conflicts {
+        let version = live.version.checked_add(1).ok_or_else(|| {
             let key = short(&shown(key));
-            let message = format!("key {key}: its version in v3 is {}, which cannot be raised", living.version);
+            let message = format!("key {key}: its version in v3 is {}, which cannot be raised", live.version);
             Error::new(Reason::IndexRange, message).hint("give --on-conflict keep-v3")
         })?;
         let Some(row) = plan.rows.get_mut(*row) else { continue };
         let own = (row.overrides as usize).checked_sub(1).and_then(|at| plan.overrides.get(at)).cloned();
         plan.overrides.push(Overrides {
-            created: Some(living.create),
+            created: Some(live.create),
             version: Some(version),
             ..own.unwrap_or_default()
         });
@@ -117,8 +117,8 @@ mod tests {
         "a":{"Path":"/1/a","CreatedIndex":3,"ModifiedIndex":4,"Value":"v"},
         "b":{"Path":"/1/b","CreatedIndex":5,"ModifiedIndex":5},"d":{"Path":"/1/d","Children":{}}}}}},"CurrentIndex":9}"#;
 
-    fn living(key: &[u8]) -> Option<Living> {
-        [&b"/a"[..], b"/d/"].contains(&key).then_some(Living { create: Revision(2), version: 7 })
+    fn live(key: &[u8]) -> Option<LiveKey> {
+        [&b"/a"[..], b"/d/"].contains(&key).then_some(LiveKey { create: Revision(2), version: 7 })
     }
 
     fn with<T>(check: impl FnOnce(&Tree<'_>, Plan, Vec<Conflict>) -> T) -> T {
@@ -126,7 +126,7 @@ mod tests {
         let mut tree = Tree::new(&table);
         let mut policy = Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
         let plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
-        let found = find(&tree, &plan, &living, Interrupt::default()).unwrap();
+        let found = find(&tree, &plan, &live, Interrupt::default()).unwrap();
         assert_eq!(found.iter().map(|conflict| &conflict.key[..]).collect::<Vec<_>>(), [&b"/a"[..], b"/d/"]);
         check(&tree, plan, found)
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_last_version_cannot_be_raised() {
         with(|_, mut plan, mut found| {
-            found[0].living.version = i64::MAX;
+            found[0].live.version = i64::MAX;
             let error = take_v2(&mut plan, &found).unwrap_err();
             assert_eq!(error.reason(), Reason::IndexRange);
             assert!(error.to_string().starts_with("key /a: its version in v3 is 9223372036854775807"), "{error}");
