@@ -362,8 +362,8 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
         report.warn(Code::PermissionsByV2Names, message);
     }
     if !auth.cut.is_empty() {
-        let count = counted(auth.cut.len() as u64, "permission", "permissions");
-        let message = format!("{count} cover fewer keys, because rules leave keys out: {}", first_of(&auth.cut));
+        let count = counted(auth.cut.len() as u64, "permission covers", "permissions cover");
+        let message = format!("{count} fewer keys, because rules leave keys out: {}", first_of(&auth.cut));
         report.warn(Code::PermissionsCut, message);
     }
     if !auth.matched_nothing.is_empty() {
