@@ -1,11 +1,11 @@
-//! The library's entry points: one function for each command, and [`Run`] for whoever wants to see progress or to interrupt.
+//! The entry points of the library: one function for each command, and [`Run`] for progress and interruption.
 //!
 //! Must not know how a stage works.
 
 use std::fmt;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 use crate::export::index_map;
 use crate::interrupt::Interrupted;
 use crate::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
@@ -31,8 +31,7 @@ pub struct Conversion {
 /// The output appears whole and verified, or not at all. The report goes to [`ConvertOptions::report`], if that is set.
 ///
 /// # Errors
-/// Whatever keeps the output from being made, see [`Reason`](crate::error::Reason). No file of the run remains then, apart from
-/// the report.
+/// Every failure to make the output, see [`Reason`](crate::error::Reason). Then no file of the run remains, except the report.
 ///
 /// # Examples
 /// ```
@@ -53,7 +52,7 @@ pub fn convert(options: &ConvertOptions) -> Result<Conversion> {
     Run::new().convert(options)
 }
 
-/// Shows what a v2 source, a v3 database or a snapshot file contains.
+/// Inspects a v2 source, a v3 database or a snapshot file.
 ///
 /// # Errors
 /// The source is not etcd data, is damaged, or cannot be read.
@@ -72,10 +71,11 @@ pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
     Run::new().inspect(options)
 }
 
-/// Checks a v3 database or snapshot file, also against the report and the source of the conversion that made it.
+/// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the options name
+/// them.
 ///
 /// # Errors
-/// A file cannot be read. What differs is no error: see [`Verification::differences`].
+/// A file cannot be read. A difference is not an error: see [`Verification::differences`].
 ///
 /// # Examples
 /// ```
@@ -97,7 +97,7 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
 /// Writes the keys of a v2 source or of a v3 database into a file for other programs. [`ExportOptions::output`] names the file.
 ///
 /// # Errors
-/// Those of a conversion of the same source; the output cannot be written, or none is named.
+/// Those of a conversion of the same source; the output cannot be written, or the options name none.
 ///
 /// # Examples
 /// ```
@@ -118,7 +118,7 @@ pub fn export(options: &ExportOptions) -> Result<Exported> {
 /// Finds the v3 revision of a v2 index in an index map, or the other way round.
 ///
 /// # Errors
-/// The file does not exist, is no index map, or is damaged. If nothing is found, that is no error: see [`Answer::note`].
+/// The file does not exist, is not an index map, or is damaged. An answer without pairs is not an error: see [`Answer::note`].
 ///
 /// # Examples
 /// ```
@@ -140,7 +140,7 @@ pub fn lookup(index_map: &Path, query: &Query) -> Result<Answer> {
     Ok(Answer::new(index_map, query, &index_map::lookup(index_map, query)?))
 }
 
-/// The same functions with progress and interruption.
+/// The entry points with progress and interruption.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
     observer: &'a dyn Observer,
@@ -160,44 +160,45 @@ impl fmt::Debug for Run<'_> {
 }
 
 impl<'a> Run<'a> {
-    /// A run that shows nothing and ends by itself.
+    /// Creates a run without progress and interruption.
     pub fn new() -> Run<'a> {
         Run::default()
     }
 
-    /// Shows the stages of a conversion.
+    /// Sets the observer of a conversion's stages.
     #[must_use]
     pub fn observed(self, observer: &'a dyn Observer) -> Run<'a> {
         Run { observer, ..self }
     }
 
-    /// Ends as soon as `interrupted` returns an error, which is the result then. Every thread asks it, often.
+    /// Sets the function that interrupts the run: all threads call it often, and its error ends the run.
     #[must_use]
     pub fn interrupted(self, interrupted: Interrupted<'a>) -> Run<'a> {
         Run { interrupted, ..self }
     }
 
-    /// [`convert`](crate::convert()).
+    /// Converts like [`convert`](crate::convert()).
     ///
     /// # Errors
-    /// As there; the interruption.
+    /// Those of [`convert`](crate::convert()); the interruption.
     pub fn convert(self, options: &ConvertOptions) -> Result<Conversion> {
         let mut report = Report::new(options);
         let outcome = self.convert_into(options, &mut report)?;
         Ok(Conversion { outcome, report })
     }
 
-    /// [`convert`](crate::convert()), which fills in the report as far as it gets, also if it fails.
+    /// Converts like [`convert`](crate::convert()), into a report of the caller. A failed run also fills in the report, up to the
+    /// failure.
     ///
     /// # Errors
-    /// As there; the interruption.
+    /// Those of [`convert`](crate::convert()); the interruption.
     pub fn convert_into(self, options: &ConvertOptions, report: &mut Report) -> Result<Outcome> {
         pipeline::targets(options).check_named("report")?;
         let place = Place::of(options)?;
         let result = self.stage_and_commit(options, report, place.as_ref());
         if let Err(error) = &result {
             report.end(error.kind().exit_code(), Some(error));
-            // The error at hand counts, whatever becomes of its report.
+            // An error while the report is written must not hide the first error.
             let named =
                 pipeline::targets(options).check_named("report").and_then(|()| self.write(place.as_ref(), report));
             let _ = named.and_then(|file| file.map_or(Ok(()), |file| file.name().map(drop)));
@@ -222,37 +223,37 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// [`inspect`](crate::inspect()).
+    /// Inspects like [`inspect`](crate::inspect()).
     ///
     /// # Errors
-    /// As there; the interruption.
+    /// Those of [`inspect`](crate::inspect()); the interruption.
     pub fn inspect(self, options: &InspectOptions) -> Result<Inspection> {
         pipeline::inspect(options, self.interrupted)
     }
 
-    /// [`verify`](crate::verify()).
+    /// Verifies like [`verify`](crate::verify()).
     ///
     /// # Errors
-    /// As there; the interruption.
+    /// Those of [`verify`](crate::verify()); the interruption.
     pub fn verify(self, options: &VerifyOptions) -> Result<Verification> {
         pipeline::verify(options, self.interrupted)
     }
 
-    /// [`export`](crate::export()).
+    /// Exports like [`export`](crate::export()).
     ///
     /// # Errors
-    /// As there; the interruption.
+    /// Those of [`export`](crate::export()); the interruption.
     pub fn export(self, options: &ExportOptions) -> Result<Exported> {
         self.export_to(options, &mut |_| {
-            let message = "no output is named: give the function that takes the lines";
-            Err(crate::error::Error::new(crate::error::Reason::Usage, message))
+            let error = Error::new(Reason::Usage, "the options name no output");
+            Err(error.hint("set `ExportOptions::output`, or call `Run::export_to`"))
         })
     }
 
-    /// [`export`](crate::export()) without an output of its own: `print` takes the lines.
+    /// Exports like [`export`](crate::export()). If the options name no output, `print` takes the lines.
     ///
     /// # Errors
-    /// As there; the interruption; what `print` returned.
+    /// Those of [`export`](crate::export()); the interruption; what `print` returned.
     pub fn export_to(self, options: &ExportOptions, print: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Exported> {
         pipeline::export(options, print, self.interrupted)
     }

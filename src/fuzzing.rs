@@ -1,8 +1,8 @@
-//! Entry points of the fuzz targets, and what they build their inputs with. Not part of the library's interface.
+//! The entry points of the fuzz targets, and the generators of their inputs. Not part of the library's interface.
 //!
-//! Each takes any bytes and fails only by a panic: because the reader panicked, or because an oracle of another make
-//! (serde_json, generated protobuf code, a plain map) disagrees with it. `tests/fuzz_corpus.rs` runs the same functions over
-//! the seeds; the tests of the log use the same writer.
+//! Each target takes any bytes and fails only by a panic: the reader panicked, or an independent oracle (serde_json, generated
+//! protobuf code, a plain map) disagrees with it. `tests/fuzz_corpus.rs` runs the same functions on the seeds. The tests of the
+//! log use the same writer.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,10 +30,10 @@ pub use store::{snap, store};
 use crate::bolt::{Db, Strictness, check, format};
 use crate::verify::{summarize, v3_content};
 
-/// A target takes any bytes.
+/// A fuzz target, which takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// Every target by its name, for whoever replays seeds.
+/// Every target by its name, for tests that replay seeds.
 pub const TARGETS: [(&str, Target); 7] = [
     ("snap", snap),
     ("store", store),
@@ -44,27 +44,27 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("replay", replay),
 ];
 
-/// Any bytes as a bbolt file: once as they are, once with the checksums of both meta pages put right.
+/// Reads any bytes as a bbolt file: once unchanged, once with correct checksums in both meta pages.
 pub fn bolt(data: &[u8]) {
     read_bolt(data);
-    let mut mended = data.to_vec();
+    let mut corrected = data.to_vec();
     for page_size in [1024, 4096] {
         for page in [0, page_size] {
             let start = page + format::HEADER_LEN as usize;
-            let Some(meta) = mended.get_mut(start..start + format::META_LEN as usize) else { continue };
+            let Some(meta) = corrected.get_mut(start..start + format::META_LEN as usize) else { continue };
             let (meta_of, _) = format::Meta::decode((&*meta).try_into().unwrap());
             if meta_of.page_size as usize == page_size {
                 meta.copy_from_slice(&meta_of.encode());
             }
         }
     }
-    read_bolt(&mended);
+    read_bolt(&corrected);
 }
 
 fn read_bolt(file: &[u8]) {
     let Ok(db) = Db::open(file) else { return };
     let (any, own) = (check(&db, Strictness::Any), check(&db, Strictness::Own));
-    assert!(any.is_sound() || !own.is_sound(), "what is wrong for any file is wrong for an own one");
+    assert!(any.is_sound() || !own.is_sound(), "a finding for any file is also one for a file of etcdlift");
     let mut bytes = 0;
     for pair in &db.root() {
         let Ok(pair) = pair else { break };
@@ -73,10 +73,10 @@ fn read_bolt(file: &[u8]) {
                 let Ok(pair) = pair else { break };
                 bytes += pair.record.len();
                 if any.is_sound() {
-                    assert_eq!(bucket.get(pair.key).unwrap(), Some(pair), "what a walk shows is found by its key");
+                    assert_eq!(bucket.get(pair.key).unwrap(), Some(pair), "a lookup finds each pair of a walk");
                 }
             }
-            assert!(bytes <= 64 * file.len(), "a walk yields much more than the file has");
+            assert!(bytes <= 64 * file.len(), "a walk returns much more data than the file has");
         }
     }
     let (summary, content) = (summarize(file), v3_content(&db));

@@ -1,8 +1,8 @@
 //! etcdlift converts etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) into a verified
 //! etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.
 //!
-//! The entry points are [`convert()`], [`inspect()`], [`verify()`], [`export()`] and [`lookup()`]. [`Run`] is the same with
-//! progress and interruption. ARCHITECTURE.md describes the modules, which are private.
+//! The entry points are [`convert()`], [`inspect()`], [`verify()`], [`export()`] and [`lookup()`]. [`Run`] has the same functions
+//! with progress and interruption. ARCHITECTURE.md describes the modules, which are private.
 //!
 //! ```no_run
 //! use etcdlift::options::ConvertOptions;
@@ -14,10 +14,10 @@
 //! # }
 //! ```
 //!
-//! Features: `cli` (default) is the command line and what it needs; `sled` adds exports to sled, whose crates are not maintained
-//! any more; `internals` opens the modules to tests and fuzz targets, without any promise of stability.
+//! Features: `cli` (default) is the command line and its dependencies. `sled` adds exports to sled, whose crates are
+//! unmaintained. `internals` opens the modules to tests and fuzz targets, without any promise of stability.
 
-// What only tests and fuzz targets use is neither reachable nor used without them.
+// Without `internals`, items that only tests and fuzz targets use are neither reachable nor used.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub, dead_code, unused_imports))]
 
 mod bolt;

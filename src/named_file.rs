@@ -1,6 +1,6 @@
 //! Small files that an operator names: a report, a rules file. They may be pipes, such as a shell's `<(command)`.
 //!
-//! Reading never waits without asking for an interruption. Knows nothing of what the files hold.
+//! Every wait can be interrupted. Must not know the content of the files.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -15,16 +15,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 
-/// Milliseconds between two questions while a pipe has nothing to read.
+/// Milliseconds between two checks for an interruption while a pipe has no data.
 const ASK_EVERY: u16 = 100;
 
 /// Reads a regular file or a pipe to its end.
 ///
 /// # Errors
-/// It cannot be opened or read, or is neither of the two (`reason`, and what [`Error::io`] makes of it); an interruption.
+/// `reason`, or a more specific one by [`Error::io`], if the file cannot be opened or read, or is neither a file nor a pipe; an
+/// interruption.
 pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>) -> Result<Vec<u8>> {
     let failed = |e| Error::io(reason, path, action, e);
-    // Otherwise opening a pipe without a writer waits for one.
+    // Without this flag, opening a pipe waits for a writer.
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let kind = file.metadata().map_err(failed)?.file_type();
     if kind.is_char_device() || kind.is_block_device() || kind.is_socket() {
@@ -37,7 +38,7 @@ pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>)
         if kind.is_fifo() {
             let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
             match poll(&mut waiting, PollTimeout::from(ASK_EVERY)) {
-                // The next question says whether a signal was meant for this run.
+                // The next check shows whether a signal concerns this run.
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(failed(e.into())),
             }
@@ -85,7 +86,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("p");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // Open for both, so that there is a writer, which writes nothing.
+        // Open for reading and writing, so that a writer exists, which writes nothing.
         let held = File::options().read(true).write(true).open(&pipe).unwrap();
         let asked = std::sync::atomic::AtomicU32::new(0);
         let ask = || match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

@@ -1,13 +1,13 @@
-//! The codes of warnings and losses: stable words for scripts, as the report has them.
+//! The codes of warnings and losses: stable words for scripts, in the field `code` of the report.
 //!
-//! A warning tells of something that an operator may want to know. A loss means that the output may lack something that the
-//! cluster held: the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it.
+//! A warning is something that the operator should know. A loss means that the output may lack something that the cluster held,
+//! and the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it. Must not know who reports a code.
 
 use std::fmt;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal;)*) => {
-        /// What a warning or a loss is about.
+        /// The code of a warning or a loss.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Code {
@@ -15,10 +15,10 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code, in alphabetical order, with what it means.
+            /// Every code with its meaning, in alphabetical order of the words.
             pub const ALL: &'static [(Code, &'static str)] = &[$((Code::$name, concat!($($doc),*)),)*];
 
-            /// The word in the report's `code` field.
+            /// Returns the word for the field `code` of the report.
             pub fn word(self) -> &'static str {
                 match self { $(Code::$name => $word,)* }
             }
@@ -27,9 +27,9 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Keys with a TTL expired at an unknown point of the log.
+    /// A directory and a node below it expired at the same instant, so later v2 indexes may be too low or too high by one.
     AmbiguousExpiry = "ambiguous-expiry";
-    /// v2 and v3 both have a user or role of one name.
+    /// v2 and v3 both have a user or role of one name, and the two differ.
     AuthConflict = "auth-conflict";
     /// Users and roles of v2 are left out.
     AuthLeftOut = "auth-left-out";
@@ -43,11 +43,11 @@ codes! {
     AuthTurnedOn = "auth-turned-on";
     /// The source is an `etcdctl backup`.
     Backup = "backup";
-    /// A v2 write after the commit index of an `etcdctl backup` is left out: a backup numbers its members anew. A loss.
+    /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the cluster. A loss.
     BackupRenumbered = "backup-renumbered";
     /// Keys have a created index above their modified index.
     CreatedAfterModified = "created-after-modified";
-    /// The log ends before what proves to be committed, so the copy is truncated. A loss, or a warning if other members prove that nothing is missing.
+    /// The end of a log, or a segment after it, is probably missing in the copy. A loss, or a warning if other members prove that nothing is missing.
     CutCopy = "cut-copy";
     /// Entries after damage in one log were taken from another member.
     DamageFilled = "damage-filled";
@@ -55,13 +55,13 @@ codes! {
     DamageNotNeeded = "damage-not-needed";
     /// A log is damaged, and nothing proves that other logs hold all that it held. A loss, or a warning if other members do prove it.
     DamagedLog = "damaged-log";
-    /// The newest snapshot is damaged, and the conversion starts from an older one. A loss.
+    /// A damaged snapshot was not used, and nothing proves that the output is complete. A loss.
     DamagedSnapshot = "damaged-snapshot";
     /// Keys of one directory have the same name once U+FFFD replaces bytes that are not UTF-8.
     DuplicateNames = "duplicate-names";
-    /// Keys with a TTL have expired.
+    /// Keys with a TTL have expired and are left out.
     Expired = "expired";
-    /// `inspect` found something wrong in a v3 database.
+    /// A v3 database has a fault.
     Finding = "finding";
     /// Anonymous clients lose their rights.
     GuestDropped = "guest-dropped";
@@ -75,23 +75,23 @@ codes! {
     LogGone = "log-gone";
     /// The source is a log without a data directory.
     LogOnly = "log-only";
-    /// A newer snapshot could not be used, and the conversion starts from an older one. A loss.
+    /// A snapshot was not used, and its state is after that of the output. A loss.
     OlderSnapshot = "older-snapshot";
-    /// The source is one of several voters, whose own log proves what is committed.
+    /// The sources are at most half of the voters, so they may be behind the cluster.
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
     OnlyInV3 = "only-in-v3";
     /// `verify` compared with other source files than the report names.
     OtherSource = "other-source";
-    /// Permissions keep v2 names, and rules rename keys.
+    /// Permissions apply to v2 names of keys, and a transformer may rename keys.
     PermissionsByV2Names = "permissions-by-v2-names";
     /// A permission covers fewer keys than in v2, because rules exclude or rename some of them.
     PermissionsCut = "permissions-cut";
-    /// A permission covers no key that is written.
+    /// A permission is left out, because no v2 key can match it.
     PermissionsWithoutKeys = "permissions-without-keys";
-    /// etcd repaired a torn log: the bytes that it cut off are in a `.wal.broken` file.
+    /// etcd repaired a torn log: the original segment is in a `.wal.broken` file.
     Repaired = "repaired";
-    /// A role may read or write more keys than in v2.
+    /// Users may do more in v3 than in v2, because etcd 2.1 honours only the first existing role of a user.
     RolesWiden = "roles-widen";
     /// `--salvage` skipped damage. A loss.
     Salvaged = "salvaged";
@@ -99,7 +99,7 @@ codes! {
     SharedIndex = "shared-index";
     /// The source is a snapshot without its log.
     SnapshotOnly = "snapshot-only";
-    /// A snapshot could not be used, and nothing is missing without it.
+    /// A snapshot was not used, and nothing is missing without it.
     SnapshotPassedOver = "snapshot-passed-over";
     /// `--source-version` contradicts what the source proves.
     SourceVersionContradicted = "source-version-contradicted";
@@ -123,7 +123,7 @@ codes! {
     V2v3Tree = "v2v3-tree";
     /// v3 data of the source is left out.
     V3Dropped = "v3-dropped";
-    /// The source holds v3 data.
+    /// The source also holds v3 data, which the export does not contain.
     V3Present = "v3-present";
     /// v3 writes after the commit index are left out. A loss.
     V3TailLeftOut = "v3-tail-left-out";

@@ -422,7 +422,9 @@ fn of_a_real_v3_store_the_living_keys_are_exported() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     let out = temp.path().join("live.ndjson");
     let live = export(&data_dir.join("member/snap/db"), &out, &["--allow-live"]).success();
-    let warning = format!("warning: an etcd is running on it: state at revision {revision}; later writes");
+    let warning = format!(
+        "warning: an etcd is running on the file: the output has its state at revision {revision}, and no later writes"
+    );
     assert!(live.stderr.contains(&warning), "{}", live.story());
     all_well(&rows::differences(&expected, &rows_of(&fs::read(&out).unwrap())));
     server.stop();

@@ -90,7 +90,7 @@ fn a_part_of_a_log_is_shown_and_not_converted() {
     assert!(segments.len() > 2);
     let (output, out) = case.convert(&segments[0], &[]);
     assert_eq!(output.status, 8, "{}", output.story());
-    assert!(output.stderr.contains("follows the one that was given"), "{}", output.story());
+    assert!(output.stderr.contains("follows the named one"), "{}", output.story());
     assert!(!case.is_truth(&out));
     fs::remove_file(&segments[0]).unwrap();
     for source in [&wal, &segments[1]] {

@@ -245,8 +245,8 @@ fn what_is_not_there_is_status_4_and_no_guess() {
         (["--v2-index", "50"], "changed again, deleted"),
         (["--v2-index", "52"], "ends at v2 index 51"),
         (["--revision", "1"], "no pair of the output"),
-        (["--revision", "21"], "behind the output"),
-        (["--key", "/config"], "no pair of the output is called /config"),
+        (["--revision", "21"], "after the output"),
+        (["--key", "/config"], "no pair of the output has the v3 or v2 name /config"),
     ] {
         let output = ask(&map, &query);
         assert_eq!((output.status, output.stderr.lines().count()), (4, 1), "{}", output.story());
@@ -255,7 +255,7 @@ fn what_is_not_there_is_status_4_and_no_guess() {
         let note = answer["note"].as_str().unwrap();
         assert!(
             note.contains(words)
-                && note.ends_with("goes on from revision 20, and what is below revision 20 is compacted")
+                && note.ends_with("later v3 writes follow revision 20; revisions before 20 are compacted")
         );
         assert!(output.stderr.contains(note), "{}", output.story());
     }

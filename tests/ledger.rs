@@ -224,14 +224,14 @@ fn losing(folder: &Path, fault: Fault, options: impl FnOnce(&mut ConvertOptions)
 #[test]
 fn a_writer_that_loses_a_pair_is_noticed_by_each_check() {
     let temp = scratch::temp();
-    let seen = Fault { lost_row: 3, unseen_by_books: false };
-    let unseen = Fault { lost_row: 3, unseen_by_books: true };
+    let seen = Fault { lost_row: 3, unseen_by_totals: false };
+    let unseen = Fault { lost_row: 3, unseen_by_totals: true };
     let bare = |options: &mut ConvertOptions| options.verify = false;
     let ledger = |options: &mut ConvertOptions| {
         options.verify = false;
         options.ledger = Some(temp.path().join("ledger"));
     };
-    assert_eq!(losing(temp.path(), seen, bare), Err(Reason::Unbalanced), "the books");
+    assert_eq!(losing(temp.path(), seen, bare), Err(Reason::Unbalanced), "the totals");
     assert_eq!(losing(temp.path(), unseen, ledger), Err(Reason::Unbalanced), "the ledger");
     assert_eq!(losing(temp.path(), unseen, |_| ()), Err(Reason::VerifyFailed), "the verification");
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "something was left behind");

@@ -156,7 +156,11 @@ fn check(out: &Path, report: &Path, acknowledged: u64, value: usize) {
 fn check_export(data_dir: &Path, out: &Path, acknowledged: u64) {
     let words = ["export".as_ref(), data_dir.as_os_str(), "--allow-live".as_ref(), "-o".as_ref(), out.as_os_str()];
     let run = etcdlift(words).success();
-    assert!(run.stderr.contains("warning: an etcd is running on it: state at raft index "), "{}", run.story());
+    assert!(
+        run.stderr.contains("warning: an etcd is running on the source: the output has its state at raft index "),
+        "{}",
+        run.story()
+    );
     let mut found: Vec<u64> = Vec::new();
     for line in fs::read_to_string(out).unwrap().lines() {
         let line: Value = serde_json::from_str(line).unwrap();

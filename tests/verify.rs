@@ -97,13 +97,13 @@ fn what_keeps_it_from_looking_is_refused() {
         assert!(lines.all(|line| line.starts_with("hint: ")), "{}", output.story());
         assert!(output.stdout.is_empty());
     };
-    refused(5, &["--source", DEMO], "keys with a TTL: give --report");
+    refused(5, &["--source", DEMO], "keys with a TTL, and the instant");
     refused(5, &["--report", "Cargo.toml"], "Cargo.toml: expected the report of a conversion");
     refused(5, &["--report", "missing"], "missing: no such file or directory");
     refused(5, &["--report", report.to_str().unwrap(), "--source", "missing"], "missing: ");
     refused(2, &["--source", DEMO, "--wal-dir", "a", "--wal-dir", "b"], "--wal-dir");
     let failed = convert_to(Path::new("Cargo.toml"), &temp.path().join("b"), ["--jobs", "1"]);
-    refused(5, &["--report", failed.report.to_str().unwrap()], "made no output");
+    refused(5, &["--report", failed.report.to_str().unwrap()], "without an output");
     let text = verify(Path::new("Cargo.toml"), &[]);
     assert_eq!(text.status, 7, "{}", text.story());
 }
@@ -116,7 +116,7 @@ fn a_lost_pair_is_found_by_the_report_and_by_the_source() {
     options.as_of = AS_OF.parse().unwrap();
     options.verify = false;
     let mut report = Report::new(&options);
-    let fault = Fault { lost_row: 7, unseen_by_books: true };
+    let fault = Fault { lost_row: 7, unseen_by_totals: true };
     convert_with(&options, &mut report, Some(fault), &|| Ok(())).unwrap();
     report.end(0, None);
     let path = temp.path().join("report.json");

@@ -1,5 +1,5 @@
-//! A whole conversion in memory: choices become requests, the requests a log (and perhaps a snapshot), that goes through
-//! every stage, and what comes out is held against a plain map.
+//! A whole conversion in memory. Bytes become requests, and requests become a log, with or without a snapshot. The log passes
+//! through every stage, and the result is compared with a plain map.
 
 use std::collections::HashSet;
 
@@ -34,21 +34,24 @@ const NODE: u64 = 0xa1;
 const OTHER: u64 = 0xb2;
 const VERSIONS: [&str; 7] = ["", "2.0.0", "2.1.0", "2.2.0", "2.3.0", "3.4.0", "3.5.0"];
 
-/// Any bytes as the life of a cluster.
+/// Converts any bytes, read as the history of a cluster.
 pub fn convert(data: &[u8]) {
-    let life = Life::live(Input(data));
-    let (expected, opened) = (life.expected(), life.opened());
+    let history = History::generate(Input(data));
+    let (expected, opened) = (history.expected(), history.opened());
     let table = read_table(&opened).unwrap();
-    let options = ReplayOptions { version: Some(life.server()), ..ReplayOptions::default() };
+    let options = ReplayOptions { version: Some(history.server()), ..ReplayOptions::default() };
     let mut recovered = recover(&opened, &table, None, &options).unwrap();
-    assert_eq!(recovered.replay.applied, RaftIndex(life.applied()));
+    assert_eq!(recovered.replay.applied, RaftIndex(history.applied()));
     assert_eq!(recovered.v2_index().0, expected.index);
     let index = recovered.v2_index();
     let file = database(&mut recovered.replay.tree, index).unwrap();
     compare(&file, &expected);
 }
 
-/// A tree as a database that is verified; an error where its indexes cannot be revisions.
+/// Converts a tree into a verified database.
+///
+/// # Errors
+/// The indexes cannot be revisions.
 pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let as_of = jiff::Timestamp::UNIX_EPOCH;
     let mut policy = Policy { mark_empty_dirs: true, expired: Expired::Keep, ..Policy::everything(as_of) };
@@ -102,28 +105,28 @@ fn compare(file: &[u8], expected: &Model) {
     assert_eq!(found, files);
 }
 
-/// What a cluster went through, as its log has it.
-struct Life {
+/// The history of a cluster, with its log.
+struct History {
     version: (u32, u32),
     log: Log,
-    /// Entry `i` is at raft index `first + i`; those before are the members' and the version's.
+    /// Request `i` is at raft index `first + i`; earlier entries add the members and the version.
     requests: Vec<Write>,
     first: u64,
     commit: u64,
     only_voter: bool,
     version_text: &'static str,
-    /// How many requests the snapshot includes.
+    /// The number of requests that the snapshot includes.
     snapshot: Option<usize>,
     term: u64,
 }
 
-impl Life {
-    /// The newest patch of the line whose rules the model follows.
+impl History {
+    /// Returns the newest patch release of the minor version whose rules the model follows.
     fn server(&self) -> Version {
         Version::new(self.version.0, self.version.1, u32::MAX)
     }
 
-    fn live(mut input: Input<'_>) -> Life {
+    fn generate(mut input: Input<'_>) -> History {
         let dialect = input.pick(&[Dialect::Padded, Dialect::Unpadded]);
         let version_text = input.pick(&VERSIONS);
         let only_voter = !input.one_in(3);
@@ -143,7 +146,7 @@ impl Life {
             first += 1;
         }
         log.state(1, NODE, first - 1);
-        let mut life = Life {
+        let mut history = History {
             version,
             log,
             requests: Vec::new(),
@@ -154,10 +157,10 @@ impl Life {
             snapshot: None,
             term: 1,
         };
-        while !input.is_empty() && life.requests.len() < 200 {
-            life.step(&mut input);
+        while !input.is_empty() && history.requests.len() < 200 {
+            history.step(&mut input);
         }
-        life
+        history
     }
 
     fn last(&self) -> u64 {
@@ -172,7 +175,7 @@ impl Life {
             }
             10..=13 => self.log.cut(self.last() + 1, Some([self.term, NODE, self.commit])),
             14..=17 => {
-                // A new leader overwrites what is not committed, with its first entry.
+                // The first entry of a new leader overwrites uncommitted entries.
                 self.term += 1;
                 let keep = self.commit + u64::from(input.byte()) % (self.last() - self.commit + 1);
                 self.requests.truncate((keep + 1 - self.first) as usize);
@@ -195,12 +198,12 @@ impl Life {
         self.log.entry(log::NORMAL, self.term, self.last(), Some(&bytes));
     }
 
-    /// Only in a cluster of one is the end of the log committed without saying so.
+    /// Returns the last applied raft index. Only with one voter is the end of the log committed without a commit index.
     fn applied(&self) -> u64 {
         if self.only_voter { self.last() } else { self.commit }
     }
 
-    fn begun(&self) -> Model {
+    fn at_start(&self) -> Model {
         let mut model = Model::new(self.version);
         for node in [NODE, OTHER].into_iter().take(if self.only_voter { 1 } else { 2 }) {
             model.add_member(node, &format!("{{\"peerURLs\":[\"http://localhost:{node}\"]}}"));
@@ -212,13 +215,13 @@ impl Life {
     }
 
     fn at_snapshot(&self) -> Option<Model> {
-        let mut model = self.begun();
+        let mut model = self.at_start();
         self.requests.get(..self.snapshot?)?.iter().for_each(|write| model.apply(&write.request()));
         Some(model)
     }
 
     fn expected(&self) -> Model {
-        let mut model = self.at_snapshot().map_or_else(|| self.begun(), |model| model.after_snapshot());
+        let mut model = self.at_snapshot().map_or_else(|| self.at_start(), |model| model.after_snapshot());
         let applied = (self.applied() + 1 - self.first) as usize;
         self.requests[self.snapshot.unwrap_or(0)..applied].iter().for_each(|write| model.apply(&write.request()));
         model
@@ -247,7 +250,7 @@ const VALUES: [&[u8]; 8] =
 const INSTANTS: [i64; 8] =
     [0, 1_500_000_000_000_000_000, 1_500_000_000_000_000_001, 1_600_000_000_123_000_000, 1, -5, i64::MIN, i64::MAX];
 
-/// A request with a path of its own.
+/// A request that owns its path.
 struct Write {
     path: Vec<u8>,
     rest: Request<'static>,

@@ -1,6 +1,6 @@
-//! Bytes of a fuzzer read as choices: each byte decides something, and after the last one every choice is the first.
+//! The bytes of a fuzzer, read as choices: each byte makes one choice. After the last byte, every choice is the first option.
 
-/// What is left of the bytes.
+/// The remaining bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Input<'a>(pub(super) &'a [u8]);
 

@@ -1,5 +1,5 @@
-//! A writer of write-ahead logs, requests and `.snap` files, byte for byte as etcd writes them (FORMATS 2, 4, 5), in both
-//! dialects: unpadded frames as 2.x, padded ones with a zero tail as 3.0 and later.
+//! A writer of write-ahead logs, requests and `.snap` files, byte for byte as etcd writes them (docs/formats.md 2, 4, 5). Knows
+//! both dialects: unpadded frames of 2.x, and padded frames with a zero tail of 3.0 and later.
 
 use protobuf::Message;
 
@@ -8,7 +8,7 @@ use crate::proto::etcd;
 use crate::source::dir::SegmentName;
 use crate::source::raft::Request;
 
-/// How frames are written.
+/// The form of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// 2.x.
@@ -23,11 +23,11 @@ pub const STATE: u64 = 3;
 pub const CRC: u64 = 4;
 pub const SNAPSHOT: u64 = 5;
 
-/// Kinds of entries.
+/// The type of a normal entry.
 pub const NORMAL: u64 = 0;
 pub const CONF_CHANGE: u64 = 1;
 
-/// A log being written.
+/// A log under construction.
 #[derive(Debug, Clone)]
 pub struct Log {
     dialect: Dialect,
@@ -36,18 +36,18 @@ pub struct Log {
     segments: Vec<Segment>,
 }
 
-/// One segment of it.
+/// A segment of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Segment {
-    /// Index of the first entry that it was to have.
+    /// The planned index of its first entry.
     pub index: u64,
     pub bytes: Vec<u8>,
-    /// Where each record's frame ends.
+    /// The end offset of each frame.
     pub ends: Vec<usize>,
 }
 
 impl Log {
-    /// A new log: checksum, metadata, the snapshot record of nothing (FORMATS 4.4).
+    /// Creates a log with its header: checksum, metadata, an empty snapshot record (docs/formats.md 4.4).
     pub fn new(dialect: Dialect, node: u64, cluster: u64) -> Log {
         let mut log = Log::headless(dialect, node, cluster);
         log.cut(0, None);
@@ -55,7 +55,7 @@ impl Log {
         log
     }
 
-    /// A log without any segment yet.
+    /// Creates a log without segments.
     pub fn headless(dialect: Dialect, node: u64, cluster: u64) -> Log {
         let mut metadata = etcd::Metadata::new();
         metadata.set_node_id(node);
@@ -63,7 +63,7 @@ impl Log {
         Log { dialect, crc: 0, metadata: metadata.write_to_bytes().unwrap(), segments: Vec::new() }
     }
 
-    /// Ends the segment and begins the next, which is to have `index` as its first entry, with its header.
+    /// Ends the segment and begins the next with its header; `index` is the planned index of its first entry.
     pub fn cut(&mut self, index: u64, state: Option<[u64; 3]>) {
         self.segments.push(Segment { index, ..Segment::default() });
         self.frame(CRC, self.crc, None);
@@ -98,13 +98,13 @@ impl Log {
         self.record(SNAPSHOT, Some(&snapshot.write_to_bytes().unwrap()));
     }
 
-    /// Any record other than a checksum, with the checksum that belongs to it.
+    /// Adds a record of any type except a checksum, with its correct checksum.
     pub fn record(&mut self, kind: u64, data: Option<&[u8]>) {
         self.crc = crc32c::crc32c_append(self.crc, data.unwrap_or_default());
         self.frame(kind, self.crc, data);
     }
 
-    /// A record with any checksum.
+    /// Adds a record with any checksum.
     pub fn frame(&mut self, kind: u64, crc: u32, data: Option<&[u8]>) {
         let mut record = etcd::WalRecord::new();
         record.set_type(kind.cast_signed());
@@ -130,7 +130,7 @@ impl Log {
         &self.segments
     }
 
-    /// The segments with their names, as [`crate::source::wal::Wal::of_bytes`] takes them.
+    /// Returns the segments with their names, for [`crate::source::wal::Wal::of_bytes`].
     pub fn named(&self) -> Vec<(SegmentName, Vec<u8>)> {
         let named = |(seq, segment): (usize, &Segment)| {
             let path = segment_file(seq as u64, segment.index).into();
@@ -140,17 +140,17 @@ impl Log {
     }
 }
 
-/// The file name of a segment.
+/// Returns the file name of a segment.
 pub fn segment_file(seq: u64, index: u64) -> String {
     format!("{seq:016x}-{index:016x}.wal")
 }
 
-/// The file name of a snapshot.
+/// Returns the file name of a snapshot.
 pub fn snap_file(term: u64, index: u64) -> String {
     format!("{term:016x}-{index:016x}.snap")
 }
 
-/// A v2 request with the fields that etcd's generated code always writes.
+/// Encodes a v2 request, with all fields that etcd's generated code always writes.
 pub fn request(request: &Request<'_>) -> Vec<u8> {
     let mut message = etcd::Request::new();
     message.set_id(7);
@@ -173,7 +173,7 @@ pub fn request(request: &Request<'_>) -> Vec<u8> {
     message.write_to_bytes().unwrap()
 }
 
-/// A change of the configuration.
+/// Encodes a configuration change.
 pub fn conf_change(kind: u64, node: u64, context: &str) -> Vec<u8> {
     let mut change = etcd::ConfChange::new();
     change.set_id(1);
@@ -185,12 +185,12 @@ pub fn conf_change(kind: u64, node: u64, context: &str) -> Vec<u8> {
     change.write_to_bytes().unwrap()
 }
 
-/// A member as configuration changes carry it.
+/// Returns the JSON of a member in a configuration change.
 pub fn member_json(id: u64, port: u16) -> String {
     format!(r#"{{"id":{id},"peerURLs":["http://localhost:{port}"],"name":"m{id}"}}"#)
 }
 
-/// A `.snap` file.
+/// Encodes a `.snap` file.
 pub fn snap(json: &[u8], index: u64, term: u64, voters: &[u64]) -> Vec<u8> {
     let mut state = etcd::ConfState::new();
     state.voters = voters.to_vec();
@@ -204,7 +204,7 @@ pub fn snap(json: &[u8], index: u64, term: u64, voters: &[u64]) -> Vec<u8> {
     container(&snapshot.write_to_bytes().unwrap())
 }
 
-/// The checksummed container of a `.snap` file.
+/// Encodes the container of a `.snap` file, with its checksum.
 pub fn container(body: &[u8]) -> Vec<u8> {
     let mut container = etcd::SnapContainer::new();
     container.set_crc(crc32c::crc32c(body));

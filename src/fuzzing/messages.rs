@@ -1,4 +1,4 @@
-//! The messages inside records, held against the generated protobuf code wherever both can read them.
+//! The messages inside records, compared with the generated protobuf code if both can read them.
 
 use protobuf::Message;
 
@@ -8,7 +8,7 @@ use crate::source::raft::{
     parse_snap_record,
 };
 
-/// Any bytes as each of the messages.
+/// Reads any bytes as each of the messages.
 pub fn entry(data: &[u8]) {
     if let Ok(entry) = parse_entry(data, 5) {
         let oracle = etcd::Entry::parse_from_bytes(data).unwrap();
@@ -45,7 +45,7 @@ fn same_request(request: &Request<'_>, oracle: &etcd::Request) {
         method: oracle.method(),
         path: oracle.path(),
         val: oracle.val(),
-        // The generated code looks at the low 32 bits of a truth value, Go at all of it; etcd writes 0 and 1.
+        // The generated code reads the low 32 bits of a boolean, Go reads all 64; etcd writes 0 and 1.
         dir: request.dir,
         prev_value: oracle.prev_value(),
         prev_index: oracle.prev_index(),

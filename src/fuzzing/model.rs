@@ -1,5 +1,5 @@
-//! The v2 store as a plain map from path to node: the effects of requests as FORMATS 6 lists them, written without a look
-//! at `v2store`, and as slow as it likes.
+//! The v2 store as a plain map from path to node, with the effects of requests by docs/formats.md 6. Independent of `v2store`, and
+//! not optimised.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ const YEAR_2000: i64 = 946_684_800_000_000_000;
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// `None`: a directory.
+    /// `None` for a directory.
     pub value: Option<Vec<u8>>,
     pub created: u64,
     pub modified: u64,
-    /// UNIX nanoseconds.
+    /// Nanoseconds since the UNIX epoch.
     pub expiry: Option<i64>,
 }
 
-/// A store, and the version of the server whose rules it follows.
+/// A v2 store, and the version of the server whose rules it follows.
 #[derive(Debug, Clone)]
 pub struct Model {
     pub nodes: BTreeMap<Vec<u8>, Node>,
@@ -34,7 +34,7 @@ impl Model {
         Model { nodes, index: 0, version }
     }
 
-    /// A member is added: one write of the server's own.
+    /// Adds a member, which is one write of the server itself.
     pub fn add_member(&mut self, id: u64, raft_attributes: &str) {
         self.put(format!("/0/members/{id:x}/raftAttributes").as_bytes(), Some(raft_attributes.into()), None);
     }
@@ -97,7 +97,7 @@ impl Model {
         }
     }
 
-    /// Whether no file stands above the path.
+    /// Returns whether no parent of the path is a file.
     fn open_above(&self, path: &[u8]) -> bool {
         !above(path).any(|dir| self.nodes.get(dir).is_some_and(|node| node.value.is_some()))
     }
@@ -124,7 +124,7 @@ impl Model {
         }
     }
 
-    /// The path and all paths below it.
+    /// Returns the path and all paths below it.
     fn below(&self, path: &[u8]) -> Vec<Vec<u8>> {
         let inside = |other: &[u8]| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
         self.nodes.keys().filter(|other| inside(other)).cloned().collect()
@@ -147,8 +147,8 @@ impl Model {
         }
     }
 
-    /// The store after a snapshot: bytes that are not UTF-8 are replaced, and of siblings that become alike the last one
-    /// counts, with all below it (FORMATS 3.1).
+    /// Returns the store after a snapshot. U+FFFD replaces bytes that are not UTF-8; of siblings with equal names then, the last
+    /// one counts, with everything below it (docs/formats.md 3.1).
     pub fn after_snapshot(&self) -> Model {
         let mut out = Model { nodes: BTreeMap::new(), ..self.clone() };
         self.copy_replaced(b"/", b"/", &mut out);
@@ -157,7 +157,7 @@ impl Model {
 
     fn copy_replaced(&self, from: &[u8], to: &[u8], out: &mut Model) {
         for path in out.below(to) {
-            // The root's children are not below "/" in the sense of a prefix and a slash, and it comes first anyway.
+            // The prefix check with a slash does not apply to the root, but the root comes first and has nothing to remove.
             out.nodes.remove(&path);
         }
         let mut node = self.nodes[from].clone();
@@ -174,7 +174,7 @@ impl Model {
         names.filter(|name| !name.is_empty() && !name.contains(&b'/')).map(<[u8]>::to_vec).collect()
     }
 
-    /// The store as a snapshot has it.
+    /// Returns the JSON of the store in a snapshot.
     pub fn json(&self) -> String {
         let mut out = String::from("{\"Root\":");
         self.node_json(b"/", &mut out);
@@ -214,7 +214,7 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     [if dir == b"/" { b"" } else { dir }, b"/", name].concat()
 }
 
-/// The directories above a clean path, the root first.
+/// Returns the parents of a clean path, the root first.
 fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
     slashes.map(|at| if at == 0 { &b"/"[..] } else { &path[..at] })
@@ -234,7 +234,7 @@ fn clean(path: &[u8]) -> Vec<u8> {
     [b"/", &names.join(&b'/')[..]].concat()
 }
 
-/// Go replaces each byte that belongs to no character, one by one.
+/// Replaces each byte that belongs to no character with U+FFFD, like Go.
 fn replaced(bytes: &[u8]) -> Vec<u8> {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -244,7 +244,7 @@ fn replaced(bytes: &[u8]) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// A string as Go's encoder writes it.
+/// Appends a string as Go's JSON encoder writes it.
 fn quote(bytes: &[u8], out: &mut String) {
     out.push('"');
     for chunk in bytes.utf8_chunks() {

@@ -1,5 +1,5 @@
-//! Any bytes as a snapshot and the entries of a log, many of them over and over: what is small to write and may be large to
-//! replay. The fuzzer's bounds of memory and time are the oracle, and what comes out is verified.
+//! Any bytes as a snapshot and the entries of a log, with many repetitions: a small input that may be expensive to replay. The
+//! oracles are the fuzzer's bounds of memory and time, and the verification of the result.
 
 use std::path::Path;
 
@@ -19,20 +19,20 @@ use crate::v2store::replay::{ReplayOptions, read_table};
 const NODE: u64 = 0xa1;
 const SNAPSHOT_INDEX: u64 = 10;
 
-/// Bytes of all entries: a source stays small.
+/// The maximum number of bytes of all entries, so that a source stays small.
 const MOST: usize = 1 << 20;
 
-/// A part of the input: what it is (the lowest two bits of its first byte), how often it stands there as a power of two (the
-/// others), its length in two bytes, its bytes.
+/// Encodes a part of the input. The lowest two bits of its first byte are its kind, the others the number of repetitions as a
+/// power of two. Its length follows in two bytes, then its bytes.
 pub fn part(kind: u8, power: u8, bytes: &[u8]) -> Vec<u8> {
     let len = u16::try_from(bytes.len()).unwrap();
     [&[kind | power << 2][..], &len.to_le_bytes(), bytes].concat()
 }
 
-/// A v2 request, a change of the configuration, the JSON of the snapshot's store.
+/// The kinds of parts: a v2 request, a configuration change, the JSON of the snapshot's store.
 pub const PARTS: [u8; 3] = [0, 1, 2];
 
-/// Any bytes as parts.
+/// Replays any bytes, read as parts.
 pub fn replay(data: &[u8]) {
     let mut input = Input(data);
     let (mut entries, mut store, mut bytes) = (Vec::new(), None, 0);
@@ -78,6 +78,6 @@ pub fn replay(data: &[u8]) {
     let Ok(table) = read_table(&opened) else { return };
     let Ok(mut recovered) = recover(&opened, &table, None, &ReplayOptions::default()) else { return };
     let index = recovered.v2_index();
-    // What cannot be numbered or named in v3 is refused.
+    // An error is allowed: v3 cannot represent every index.
     drop(database(&mut recovered.replay.tree, index));
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a log: as they are, and with every checksum put right, so that what stands behind them is reached too.
+//! Any bytes as a log: once unchanged, and once with every checksum corrected, so that the code after the checksum also runs.
 
 use super::log::{CRC, Dialect, Log};
 use crate::ids::RaftIndex;
@@ -9,16 +9,16 @@ use crate::source::wal::Wal;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table};
 
-/// Stands between two segments; a length field cannot look like it.
+/// The separator between two segments. It cannot be a valid length field.
 pub const SEAM: &[u8] = b"--cut--\xff";
 
-/// Any bytes as the segments of a log.
+/// Reads any bytes as the segments of a log.
 pub fn segment(data: &[u8]) {
     let parts: Vec<&[u8]> = split(data);
     let name = |seq: usize| SegmentName { seq: seq as u64, index: RaftIndex(0), path: format!("{seq}.wal").into() };
     read(parts.iter().enumerate().map(|(seq, part)| (name(seq), part.to_vec())).collect());
-    if let Some(mended) = mend(&parts) {
-        read(mended.named());
+    if let Some(corrected) = correct(&parts) {
+        read(corrected.named());
     }
 }
 
@@ -33,8 +33,8 @@ fn split(data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// The same records with the checksums that belong to them; ends at the first frame that is none.
-fn mend(parts: &[&[u8]]) -> Option<Log> {
+/// Returns the same records with correct checksums, up to the first invalid frame of each segment.
+fn correct(parts: &[&[u8]]) -> Option<Log> {
     let mut log: Option<Log> = None;
     for part in parts {
         let mut offset = 0;
@@ -58,7 +58,7 @@ fn mend(parts: &[&[u8]]) -> Option<Log> {
 fn read(segments: Vec<(SegmentName, Vec<u8>)>) {
     let bytes: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
     let Ok(wal) = Wal::of_bytes(segments) else { return };
-    assert!(wal.entries().len() <= bytes / 8, "more entries than there is room for");
+    assert!(wal.entries().len() <= bytes / 8, "more entries than fit into the bytes");
     for pair in wal.entries().windows(2) {
         assert_eq!(pair[1].index.0, pair[0].index.0 + 1, "entries without a gap");
         assert!(pair[1].term >= pair[0].term, "terms that do not fall");

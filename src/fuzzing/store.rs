@@ -1,4 +1,4 @@
-//! Snapshots: the container, and the store's JSON held against serde_json.
+//! Snapshots: the container, and the store's JSON compared with serde_json.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::source::snap::parse;
 use crate::v2store::json::{blank_unused, read};
 use crate::v2store::tree::Tree;
 
-/// Any bytes as a `.snap` file: as they are, and as the content of a container with a right checksum.
+/// Reads any bytes as a `.snap` file: once unchanged, and once as the content of a container with a correct checksum.
 pub fn snap(data: &[u8]) {
     read_snap(data);
     read_snap(&container(data));
@@ -47,10 +47,10 @@ struct Node {
 
 type Row = (Vec<u8>, Vec<u8>, u64, u64, bool);
 
-/// Any bytes as the JSON of a store.
+/// Reads any bytes as the JSON of a store.
 pub fn store(data: &[u8]) {
     let Ok(table) = read(data) else { return };
-    assert!(table.len() <= data.len(), "more nodes than there is room for");
+    assert!(table.len() <= data.len(), "more nodes than fit into the bytes");
     let mut found: Vec<Row> = Vec::new();
     for node in &table.nodes {
         let (path, value) = (table.path(node), table.value(node));
@@ -61,8 +61,8 @@ pub fn store(data: &[u8]) {
     }
     let mut tree = Tree::new(&table);
     for (path, ..) in &found {
-        // A name of "." or ".." is in no store, and no clean path leads to it.
-        assert!(tree.lookup(path).is_ok() || path.is_empty(), "every node is found by its path");
+        // No store has a name "." or "..", and no clean path contains one.
+        assert!(tree.lookup(path).is_ok() || path.is_empty(), "a lookup finds every node by its path");
     }
     if let Err(error) = database(&mut tree, table.current_index) {
         assert_eq!(error.reason(), Reason::IndexRange, "{error}");
@@ -71,7 +71,7 @@ pub fn store(data: &[u8]) {
     let oracle: Store = match serde_json::from_slice(&used) {
         Ok(oracle) => oracle,
         Err(error) if excused(&used, &error.to_string()) => return,
-        Err(error) => panic!("serde_json refuses what is accepted here: {error}"),
+        Err(error) => panic!("serde_json refuses a document that etcdlift accepts: {error}"),
     };
     assert_eq!(oracle.current_index, table.current_index.0);
     let mut expected = Vec::new();
@@ -81,7 +81,7 @@ pub fn store(data: &[u8]) {
     assert_eq!(found, expected);
 }
 
-/// Go reads what is no text as U+FFFD where serde_json gives up, and goes deeper than its limit.
+/// Returns whether serde_json may refuse a document that Go accepts: invalid UTF-8 or surrogates, and deep nesting.
 fn excused(document: &[u8], error: &str) -> bool {
     let surrogate = |w: &[u8]| matches!(w, [b'\\', b'u', b'd' | b'D', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F', ..]);
     std::str::from_utf8(document).is_err() || error.contains("recursion limit") || document.windows(4).any(surrogate)

@@ -1,8 +1,8 @@
-//! The instant that TTLs are counted from, and what proves it (CLI.md, `--as-of`).
+//! The instant against which TTLs count, and what proves it (docs/cli.md, `--as-of`).
 //!
-//! A copy that has lain around for a year must not lose its keys: `last-write` takes the latest instant that the data itself
-//! proves. That is a SYNC entry, which holds the leader's time, or an event in the snapshot's history, whose expiration and
-//! TTL together say when it happened (FORMATS 3.1, 6.6). A file's time proves nothing.
+//! A copy that is a year old must not lose its keys: `last-write` takes the latest instant that the data itself proves. A SYNC
+//! entry holds the leader's time. An event in the snapshot's history shows its time as its expiration minus its TTL
+//! (docs/formats.md 3.1, 6.6). A file's modification time proves nothing. Must not know policies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,17 +20,17 @@ use crate::time;
 use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 
-/// An instant, and in what it was found.
+/// An instant, and the record that proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Proven {
     pub(super) at: Timestamp,
     pub(super) by: &'static str,
 }
 
-/// The latest instant that the state proves; `None` if nothing in it does.
+/// Returns the latest instant that the state proves; `None` if nothing in it does.
 ///
 /// # Errors
-/// A log entry or the history cannot be read ([`Reason::Damaged`]); an interruption.
+/// [`Reason::Damaged`] if a log entry or the history cannot be read; an interruption.
 pub(super) fn last_write(
     opened: &Opened,
     table: &Table<'_>,
@@ -46,7 +46,7 @@ pub(super) fn last_write(
     Ok(replayed.into_iter().chain(before).chain(history).max())
 }
 
-/// The latest SYNC entry that the log still has from before the snapshot.
+/// Returns the latest SYNC entry that the log still has from before the snapshot.
 fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Proven>> {
     let mut latest = None;
     let start = opened.start.index();
@@ -54,7 +54,7 @@ fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Pro
         for reference in wal.entries().iter().filter(|entry| entry.index <= start && entry.kind == EntryKind::Normal) {
             interrupt.ask()?;
             let entry = wal.entry(reference)?;
-            // What cannot be read here was never needed; the replay judges what is.
+            // An entry before the snapshot is not needed, so damage in it does not matter.
             if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
                 && request.method == b"SYNC"
             {
@@ -65,17 +65,16 @@ fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Pro
     Ok(latest.map(|at| Proven { at, by: "a SYNC entry in the log before the snapshot" }))
 }
 
-/// The part of the watchers' hub that tells times. Events are read one by one, and none is kept: of a history that is longer
-/// than any etcd would hold only the latest instant takes memory.
+/// The times in the watcher hub. Events are read one by one and not stored, so a history of any length takes no memory.
 struct Hub<'i> {
     interrupt: Interrupt<'i>,
-    /// When the latest event happened, at the earliest.
+    /// The earliest possible time of the latest event.
     latest: Option<Timestamp>,
-    /// Why the reading ended.
+    /// The interruption that ended the reading.
     interrupted: Option<Error>,
 }
 
-/// The levels of the hub: each is the value of the one field that counts in the level above.
+/// The levels of the hub. Each level is the value of one field of the level above.
 #[derive(Clone, Copy)]
 enum Level {
     Hub,
@@ -84,7 +83,7 @@ enum Level {
     Events,
 }
 
-/// Reads one level of a hub.
+/// A deserializer of one level of a hub.
 struct At<'h, 'i>(&'h mut Hub<'i>, Level);
 
 impl<'de> DeserializeSeed<'de> for At<'_, '_> {
@@ -160,13 +159,13 @@ struct Event<'a> {
 struct Node<'a> {
     #[serde(borrow)]
     expiration: Option<Cow<'a, str>>,
-    /// Whole seconds, rounded up: left out for 0.
+    /// Whole seconds, rounded up; absent for 0.
     #[serde(default)]
     ttl: i64,
 }
 
 impl Node<'_> {
-    /// When the event happened, at the earliest.
+    /// Returns the earliest possible time of the event.
     fn at(&self) -> Option<Timestamp> {
         let expiration = time::instant(self.expiration.as_ref()?)?;
         expiration.checked_sub(SignedDuration::from_secs(self.ttl)).ok()
@@ -186,9 +185,9 @@ fn history(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<Option<Proven>
     }
     read.map_err(|e| {
         let found = display::json_fault(&e);
-        let message =
-            format!("expected an event history (--as-of last-write looks for the time of the last write), {found}");
-        Error::new(Reason::Damaged, message).at(table.history_offset())
+        Error::new(Reason::Damaged, format!("expected an event history, {found}"))
+            .at(table.history_offset())
+            .hint("only `--as-of last-write` reads the event history; name an instant with --as-of instead")
     })?;
     Ok(hub.latest.map(|at| Proven { at, by: "the snapshot's event history" }))
 }

@@ -1,8 +1,9 @@
-//! Is anything missing? What each given log says of its gaps and of its end, and whether the other members make up for it
-//! (FORMATS 4.9, E 8).
+//! Whether anything is missing: the gaps and the end of each given log, and what the other members make up for
+//! (docs/formats.md 4.9, 4.10).
 //!
-//! A committed entry stands in the logs of a majority. So as many whole logs of voters as intersect every majority hold all that
-//! is committed, whatever the other logs lack. Decides about warnings, losses and a refusal; must not know what an entry does.
+//! A majority of the voters has each committed entry. So if enough logs of voters are whole to intersect every majority, they
+//! hold every committed entry, whatever the other logs lack. Decides about warnings, losses and a refusal. Must not know what
+//! an entry does.
 
 use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
@@ -17,86 +18,89 @@ use crate::source::wal::{LastSegment, Wal};
 use crate::v2store::dialect::Version;
 use crate::v2store::replay::Recovered;
 
-/// Bytes that a server of 3.0 or later gives a segment before it writes to it; from 2.1 on, the size at which a segment is
-/// closed (FORMATS 4.1, E 8).
+/// The number of bytes that a server of 3.0 or later preallocates for a segment. From 2.1 on, a server closes a segment at this
+/// size (docs/formats.md 4.1, 4.10).
 const SEGMENT_BYTES: u64 = 64_000_000;
 
-/// What the logs say of what may be missing.
+/// The diagnostics of the logs: what may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Completeness {
-    /// What is no loss.
+    /// Findings that are no loss.
     pub(super) warnings: Vec<Notice>,
-    /// What the output may lack.
+    /// Findings after which the output may lack something.
     pub(super) losses: Vec<Notice>,
-    /// Why nothing is to be written, without `--salvage`.
+    /// The reason to write nothing without `--salvage`.
     pub(super) refusal: Option<Error>,
-    /// Whether as many whole logs of voters are given as prove that they hold all that is committed.
+    /// Whether enough whole logs of voters are given to prove that they hold every committed entry.
     pub(super) proven: bool,
 }
 
-/// Something that a log shows of itself.
-struct Sign {
+/// A finding about one log.
+struct Finding {
     code: Code,
     message: String,
-    weight: Weight,
+    severity: Severity,
 }
 
-/// What a sign means for the member's log.
-enum Weight {
-    /// The log is whole all the same.
+/// What a finding means for the member's log.
+enum Severity {
+    /// The log is whole.
     Harmless,
     /// Damage that hides nothing the output needs.
     NotNeeded,
-    /// Its end may be missing.
+    /// The end of the log may be missing.
     EndMissing,
-    /// Records in it cannot be read, or there is none at all: the error says which.
+    /// The log is missing, or records in it cannot be read: the reason says which.
     Damaged(Reason),
 }
 
-/// Looks at all logs, and weighs what they lack against what the others have.
+/// Examines all logs, and compares what each lacks with what the others have.
 pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness {
     let view = View { opened, start: opened.start.index(), applied: recovered.replay.applied };
-    // 2.0 begins a segment with each snapshot, whatever the size of the last one.
+    // 2.0 begins a segment with each snapshot, whatever the size of the previous segment.
     let below = recovered.versions.interval.below;
     let closes_segments = below.is_none_or(|below| below > Version::new(2, 1, 0));
-    let signs: Vec<Vec<Sign>> = opened.members.iter().map(|member| view.signs(member, closes_segments)).collect();
-    let is_whole =
-        |signs: &[Sign]| signs.iter().all(|sign| matches!(sign.weight, Weight::Harmless | Weight::NotNeeded));
+    let findings: Vec<Vec<Finding>> =
+        opened.members.iter().map(|member| view.findings(member, closes_segments)).collect();
+    let is_whole = |findings: &[Finding]| {
+        findings.iter().all(|finding| matches!(finding.severity, Severity::Harmless | Severity::NotNeeded))
+    };
     let voters = &recovered.replay.voters.voters;
     let votes = |member: &Member| member.id().is_some_and(|id| voters.contains(&id));
-    let whole = opened.members.iter().zip(&signs).filter(|(member, signs)| votes(member) && is_whole(signs)).count();
+    let whole =
+        opened.members.iter().zip(&findings).filter(|(member, findings)| votes(member) && is_whole(findings)).count();
     let proven = whole > 0 && whole * 2 >= voters.len();
-    let mut found = Completeness { proven, ..Completeness::default() };
-    for sign in signs.into_iter().flatten() {
-        found.take(sign, opened, (whole, voters.len()));
+    let mut completeness = Completeness { proven, ..Completeness::default() };
+    for finding in findings.into_iter().flatten() {
+        completeness.take(finding, opened, (whole, voters.len()));
     }
-    found
+    completeness
 }
 
 impl Completeness {
-    fn take(&mut self, sign: Sign, opened: &Opened, (whole, voters): (usize, usize)) {
+    fn take(&mut self, finding: Finding, opened: &Opened, (whole, voters): (usize, usize)) {
         let proven = self.proven;
-        let Sign { code, message, weight } = sign;
+        let Finding { code, message, severity } = finding;
         let notice = |code: Code, message: String| Notice::new(code, message);
-        match weight {
-            // Who asks for salvage is told of all that was skipped.
-            Weight::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => {
+        match severity {
+            // `--salvage` reports everything that was skipped.
+            Severity::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => {
                 self.losses.push(notice(Code::Salvaged, message));
             }
-            Weight::NotNeeded if !proven => {
+            Severity::NotNeeded if !proven => {
                 let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
                 self.losses.push(notice(Code::DamagedLog, message));
             }
-            Weight::Harmless | Weight::NotNeeded => self.warnings.push(notice(code, message)),
+            Severity::Harmless | Severity::NotNeeded => self.warnings.push(notice(code, message)),
             _ if proven => {
                 let message = format!("{message}; the logs of the other members prove that nothing is missing");
                 self.warnings.push(notice(code, message));
             }
-            Weight::EndMissing => self.losses.push(notice(code, message)),
-            Weight::Damaged(_) if opened.salvage => self.losses.push(notice(Code::Salvaged, message)),
-            Weight::Damaged(reason) => {
+            Severity::EndMissing => self.losses.push(notice(code, message)),
+            Severity::Damaged(_) if opened.salvage => self.losses.push(notice(Code::Salvaged, message)),
+            Severity::Damaged(reason) => {
                 let message = match voters {
-                    0 => format!("{message}; who votes is not known, so nothing proves that the other logs are enough"),
+                    0 => format!("{message}; the voters are unknown, so nothing proves that the other logs are enough"),
                     _ => format!(
                         "{message}; {} of {} would prove that nothing is missing, found {whole}",
                         counted(voters.div_ceil(2) as u64, "whole log", "whole logs"),
@@ -106,7 +110,7 @@ impl Completeness {
                 self.losses.push(notice(code, message.clone()));
                 let error = Error::new(reason, message);
                 let error = if error.kind() == Kind::Damaged { error.hint(WHAT_TO_DO) } else { error };
-                // The same one, in whatever order the members are given.
+                // The refusal must not depend on the order of the members.
                 let rank = |error: &Error| (error.kind().exit_code(), error.to_string());
                 if self.refusal.as_ref().is_none_or(|other| rank(&error) < rank(other)) {
                     self.refusal = Some(error);
@@ -116,7 +120,7 @@ impl Completeness {
     }
 }
 
-/// The source, and what of it was used.
+/// The source, and the indexes between which its log was used.
 struct View<'a> {
     opened: &'a Opened,
     start: RaftIndex,
@@ -128,26 +132,27 @@ impl View<'_> {
         self.opened.members.len() == 1
     }
 
-    fn signs(&self, member: &Member, closes_segments: bool) -> Vec<Sign> {
+    fn findings(&self, member: &Member, closes_segments: bool) -> Vec<Finding> {
         let Some(wal) = &member.wal else {
             return if self.is_alone() { Vec::new() } else { vec![log_gone(member)] };
         };
-        let mut signs: Vec<Sign> = wal.holes().iter().map(|hole| self.hole(hole)).collect();
+        let mut findings: Vec<Finding> = wal.holes().iter().map(|hole| self.hole(hole)).collect();
         if let End::Damaged(error) = wal.end() {
-            signs.push(self.damaged_end(wal, error));
+            findings.push(self.damaged_end(wal, error));
         }
         if member.access() != Access::Live {
-            signs.extend(wal.last_segment().and_then(|segment| last_segment(member, wal, segment, closes_segments)));
-            signs.extend(unread_segments(member, wal));
-            signs.extend(self.snapshot_beyond(member, wal));
+            findings.extend(wal.last_segment().and_then(|segment| last_segment(member, wal, segment, closes_segments)));
+            findings.extend(unread_segments(member, wal));
+            findings.extend(self.snapshot_beyond(member, wal));
         }
-        signs
+        findings
     }
 
-    /// Records are lost, and others follow them.
-    fn hole(&self, hole: &Hole) -> Sign {
+    /// Describes a hole: records are lost, and readable records follow.
+    fn hole(&self, hole: &Hole) -> Finding {
         let Hole { error, before, remains, next } = hole;
-        let not_needed = |message: String| Sign { code: Code::DamageNotNeeded, message, weight: Weight::NotNeeded };
+        let not_needed =
+            |message: String| Finding { code: Code::DamageNotNeeded, message, severity: Severity::NotNeeded };
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
             return not_needed(format!(
@@ -155,9 +160,7 @@ impl View<'_> {
             ));
         }
         if *before >= self.applied && self.is_alone() && !self.opened.salvage {
-            return not_needed(format!(
-                "the damaged part of the log is newer than the state that was asked for: {error}"
-            ));
+            return not_needed(format!("the damaged part of the log is newer than the requested state: {error}"));
         }
         let lost = (remains.0.max(self.start.0).saturating_add(1), next.0.saturating_sub(1));
         // A replay of one log alone never crosses a gap.
@@ -171,25 +174,25 @@ impl View<'_> {
                 format!("entries {} to {}", lost.0, lost.1)
             };
             let message = format!("the logs of other members have what damage hides ({entries}): {error}");
-            return Sign { code: Code::DamageFilled, message, weight: Weight::NotNeeded };
+            return Finding { code: Code::DamageFilled, message, severity: Severity::NotNeeded };
         }
         let message = format!("later log entries were dropped because of damage: {error}");
-        Sign { code: Code::DamagedLog, message, weight: Weight::Damaged(Reason::Damaged) }
+        Finding { code: Code::DamagedLog, message, severity: Severity::Damaged(Reason::Damaged) }
     }
 
-    fn damaged_end(&self, wal: &Wal, error: &Error) -> Sign {
+    fn damaged_end(&self, wal: &Wal, error: &Error) -> Finding {
         let last = wal.last().map_or(RaftIndex(0), |(_, last)| last);
         let (code, message) = if last < self.applied && !self.is_alone() {
             let from = last.0.max(self.start.0).saturating_add(1);
             (Code::DamageFilled, format!("entries after {} were taken from another member: {error}", from - 1))
         } else {
-            (Code::DamagedLog, format!("what followed in this log after raft index {last} is not known: {error}"))
+            (Code::DamagedLog, format!("later entries of this log, after raft index {last}, are unknown: {error}"))
         };
-        Sign { code, message, weight: Weight::Damaged(Reason::Damaged) }
+        Finding { code, message, severity: Severity::Damaged(Reason::Damaged) }
     }
 
-    /// A snapshot at the end of the log or beyond it, whose record the log does not have.
-    fn snapshot_beyond(&self, member: &Member, wal: &Wal) -> Option<Sign> {
+    /// Finds a snapshot at the end of the log or beyond it that has no record in the log.
+    fn snapshot_beyond(&self, member: &Member, wal: &Wal) -> Option<Finding> {
         let last = wal.last().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
         let name = member.snapshots.last().filter(|_| !wal.snapshots().is_empty())?;
         let recorded = wal.snapshots().iter().any(|record| record.index == name.index);
@@ -197,22 +200,22 @@ impl View<'_> {
             return None;
         }
         let message = format!(
-            "{}: the snapshot is at raft index {}, and the log ends at {last} without a record of it: a part of the log may be \
+            "{}: the snapshot is at raft index {}, and the log ends at {last} without a record of it: part of the log may be \
              missing",
             name.path.display(),
             name.index
         );
-        Some(Sign { code: Code::CutCopy, message, weight: Weight::EndMissing })
+        Some(Finding { code: Code::CutCopy, message, severity: Severity::EndMissing })
     }
 }
 
-fn log_gone(member: &Member) -> Sign {
+fn log_gone(member: &Member) -> Finding {
     let message = format!("{}: its log is missing, and nothing was taken from it", member.path.display());
-    Sign { code: Code::LogGone, message, weight: Weight::Damaged(Reason::MemberIncomplete) }
+    Finding { code: Code::LogGone, message, severity: Severity::Damaged(Reason::MemberIncomplete) }
 }
 
-/// What the size of the last segment says (FORMATS E 8).
-fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_segments: bool) -> Option<Sign> {
+/// Judges the end of the log by the size of the last segment (docs/formats.md 4.10).
+fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_segments: bool) -> Option<Finding> {
     let LastSegment { name, len, records_end, preallocated } = segment;
     let path = name.path.display();
     let torn = match wal.end() {
@@ -221,46 +224,46 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
         End::Damaged(_) => return None,
     };
     let repaired = member.unread_segments.iter().any(|broken| broken.seq == name.seq && member.is_renamed(broken));
-    let end_missing = |code, message: String| Some(Sign { code, message, weight: Weight::EndMissing });
+    let end_missing = |code, message: String| Some(Finding { code, message, severity: Severity::EndMissing });
     if let Some(offset) = torn.filter(|_| !preallocated || (repaired && len < SEGMENT_BYTES)) {
         let message = format!(
-            "{path}: byte {offset}: the last record is truncated: by a crash, or because the copy stopped early; compare the size \
+            "{path}: byte {offset}: the last record is truncated, by a crash or because the copy stopped early; compare the size \
              of the original file with {len} bytes"
         );
         return end_missing(Code::TornTail, message);
     }
     if preallocated && len < SEGMENT_BYTES && !repaired {
         let message = format!(
-            "{path}: byte {len}: the last segment ends here, where etcd preallocates {SEGMENT_BYTES} bytes: the copy is probably \
+            "{path}: byte {len}: the last segment ends here, but etcd preallocates {SEGMENT_BYTES} bytes: the copy is probably \
              truncated"
         );
         return end_missing(Code::CutCopy, message);
     }
     if records_end >= SEGMENT_BYTES && (preallocated || closes_segments) {
         let message = format!(
-            "{path}: byte {records_end}: the records of the last segment reach {SEGMENT_BYTES} bytes, after which etcd begins \
-             another segment: the next one is missing"
+            "{path}: byte {records_end}: the last segment is full ({SEGMENT_BYTES} bytes), so etcd began another segment, which \
+             is missing"
         );
         return end_missing(Code::CutCopy, message);
     }
     if let Some(offset) = torn {
-        let message = format!("{path}: byte {offset}: the last record was truncated by a crash and does not count");
-        return Some(Sign { code: Code::TornTail, message, weight: Weight::Harmless });
+        let message = format!("{path}: byte {offset}: a crash truncated the last record, which does not count");
+        return Some(Finding { code: Code::TornTail, message, severity: Severity::Harmless });
     }
     (preallocated && len < SEGMENT_BYTES).then(|| {
-        let message = format!("{path}: etcd repaired this segment once and kept its copy as .wal.broken");
-        Sign { code: Code::Repaired, message, weight: Weight::Harmless }
+        let message = format!("{path}: etcd repaired this segment once, and its copy is the file .wal.broken");
+        Finding { code: Code::Repaired, message, severity: Severity::Harmless }
     })
 }
 
-/// A segment that was renamed, or that follows the one that was named, and that the log lacks.
-fn unread_segments(member: &Member, wal: &Wal) -> Option<Sign> {
+/// Finds a later segment that the log lacks: it was renamed, or it follows the segment that the operator named.
+fn unread_segments(member: &Member, wal: &Wal) -> Option<Finding> {
     let last = wal.last_segment()?.name;
     let lacking = member.unread_segments.iter().find(|segment| segment.seq > last.seq)?;
     let message = match member.is_renamed(lacking) {
-        true => "the segment was renamed and is not read; name it .wal again in a copy, and convert that",
-        false => "the segment follows the one that was given and is not read; give the directory",
+        true => "the segment was renamed and is not read; in a copy, name it .wal again",
+        false => "the segment follows the named one and is not read; name the directory",
     };
     let message = format!("{}: {message}", lacking.path.display());
-    Some(Sign { code: Code::CutCopy, message, weight: Weight::EndMissing })
+    Some(Finding { code: Code::CutCopy, message, severity: Severity::EndMissing })
 }

@@ -1,4 +1,6 @@
-//! `convert`: the stages in their order, from the source to a file that lacks its name, and then the names.
+//! `convert`: the stages in their order, from the source to complete temporary files, and then the names of the files.
+//!
+//! Must not know how a stage works, or the terminal.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,17 +24,17 @@ use crate::source::watch::Watch;
 use crate::transform::lease::Grant;
 use crate::transform::revisions::Ordered;
 
-/// How a conversion ended that has made an output.
+/// The outcome of a conversion that made an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that the cluster held.
+    /// The output has everything that the cluster held.
     Complete,
-    /// Done and verified, but perhaps not all that the cluster held (exit 8); the report's losses say what.
+    /// The output is verified but possibly incomplete (exit 8); the losses of the report say why.
     Partial,
 }
 
 impl Outcome {
-    /// The exit status of a run that ends so.
+    /// Returns the exit status of a run with this outcome.
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Complete => 0,
@@ -41,16 +43,16 @@ impl Outcome {
     }
 }
 
-/// Converts a source into an output file, which appears whole and verified, or not at all. The report is filled in as far as
-/// the run got, whether it fails or not.
+/// Converts a source into an output file, which appears whole and verified, or not at all. A failed run also fills in the
+/// report, up to the failure.
 ///
 /// # Errors
-/// Every kind of CLI.md's exit table; nothing is left behind then.
+/// Every [`Reason`] of a conversion. Then no file of the run remains.
 pub fn convert(options: &ConvertOptions, report: &mut Report, interrupted: Interrupted<'_>) -> Result<Outcome> {
     convert_observed(options, report, &(), interrupted)
 }
 
-/// [`convert`], which tells what it is at.
+/// Converts like [`convert`], and shows the stages to an observer.
 ///
 /// # Errors
 /// As [`convert`].
@@ -63,29 +65,29 @@ pub fn convert_observed(
     stage(options, report, observer, interrupted)?.commit(None)
 }
 
-/// A conversion whose files are whole, checked and on disk under temporary names. Dropped, it leaves nothing.
+/// A conversion whose files are whole, checked and on disk under temporary names. Dropping it removes the files.
 #[derive(Debug)]
 #[must_use = "the files have no names yet"]
 pub struct Staged {
     outcome: Outcome,
-    /// None where an output was left alone.
+    /// `None` if `--skip-existing` left an output alone.
     files: Option<Files>,
     options: ConvertOptions,
     watch: Arc<Watch>,
 }
 
 impl Staged {
-    /// How the conversion ends once the files have their names.
+    /// Returns the outcome that the conversion has once the files have their names.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Gives the files their names, the output last: all of them, or none. `report` is a file that is to appear with them.
+    /// Gives the files their names, the output last: all of them, or none. `report` is one more file that appears with them.
     ///
     /// # Errors
-    /// Something has one of the names by now ([`Reason::OutputExists`]), the source has changed
-    /// ([`Reason::ChangedWhileReading`]), a path leads into it by now ([`Reason::IntoSource`]), or the operating system fails
-    /// ([`Reason::OutputFailed`]). Then each name is as it was before.
+    /// [`Reason::OutputExists`] if another file has taken one of the names; [`Reason::ChangedWhileReading`] if the source has
+    /// changed; [`Reason::IntoSource`] if a path now leads into the source; [`Reason::OutputFailed`] if the operating system
+    /// fails. Then each name is as it was before.
     pub fn commit(self, report: Option<Sidecar>) -> Result<Outcome> {
         if let Some(files) = self.files {
             let check = || {
@@ -98,7 +100,7 @@ impl Staged {
     }
 }
 
-/// [`convert_observed`] up to the names: for whoever has more to write before the output appears.
+/// Converts like [`convert_observed`], but leaves the files without their names, so that a caller can write more first.
 ///
 /// # Errors
 /// As [`convert`].
@@ -124,17 +126,17 @@ fn stage_with(
     Ok(Staged { outcome, files, options: options.clone(), watch })
 }
 
-/// A fault of the writer, to show that it is noticed: not part of the library's interface.
+/// A fault of the writer, for tests that a fault is detected. Not part of the library's interface.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     /// The row of the `key` bucket that the writer loses.
     pub lost_row: u64,
-    /// The books do not look at what the writer has.
-    pub unseen_by_books: bool,
+    /// The check of the totals does not see the fault.
+    pub unseen_by_totals: bool,
 }
 
-/// [`convert`] with a fault.
+/// Converts like [`convert`], with a fault.
 #[doc(hidden)]
 pub fn convert_with(
     options: &ConvertOptions,
@@ -189,18 +191,18 @@ fn run(
 
     observer.stage("replaying and planning", None);
     let prepared = prepare(&opened, &table, options, changes_limit, report, interrupted)?;
-    let beside = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
+    let make_sidecars = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
         sidecars::make(options, places, &prepared, file, digested, report, interrupted)
     };
     let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);
-        expected -= u64::from(fault.unseen_by_books);
+        expected -= u64::from(fault.unseen_by_totals);
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
     let how = How { extent_bytes, before: places.output, observer, interrupted };
-    let written = write(&content, expected, options, report, &beside, &how)?;
+    let written = write(&content, expected, options, report, &make_sidecars, &how)?;
     let started = Instant::now();
     opened.check_bytes(Interrupt::new(interrupted))?;
     report.stage("check source", started.elapsed());
@@ -216,7 +218,7 @@ fn outcome(report: &Report) -> Outcome {
 /// Opens the sources of a conversion.
 ///
 /// # Errors
-/// What [`open`] and [`open_cluster`] return; a source without v2 data.
+/// Those of [`open`], [`open_cluster`] and the salvage; a source without v2 data.
 pub(super) fn open_v2(
     options: &ConvertOptions,
     watch: &Arc<Watch>,
@@ -235,26 +237,24 @@ pub(super) fn open_v2(
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
-        salvage::weigh(&mut opened, options, interrupted)?;
+        salvage::compare_starts(&mut opened, options, interrupted)?;
         return Ok(opened);
     };
     match open(source, wal_dir, &open_options)? {
         Found::V2(mut opened) => {
-            salvage::weigh(&mut opened, options, interrupted)?;
+            salvage::compare_starts(&mut opened, options, interrupted)?;
             Ok(opened)
         }
         Found::V3File(map) => {
-            let message = "found a v3 database: v2 keys are in .snap and WAL files; give the data directory";
-            Err(Error::new(Reason::UnsupportedFormat, message).in_file(map.path()))
+            let error = Error::new(Reason::UnsupportedFormat, "found a v3 database, which has no v2 keys");
+            Err(error.in_file(map.path()).hint("name the data directory: v2 keys are in .snap and WAL files"))
         }
         Found::V3Only(map) => {
             let found = describe_v3(&map, interrupted)
                 .map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
-            let message = format!(
-                "nothing to convert: no .snap file and no WAL, only a v3 database {found} (if the WAL lives elsewhere, give \
-                 --wal-dir DIR)"
-            );
-            Err(Error::new(Reason::NothingToConvert, message).in_file(source))
+            let message = format!("nothing to convert: no .snap file and no WAL, only a v3 database {found}");
+            let error = Error::new(Reason::NothingToConvert, message).in_file(source);
+            Err(error.hint("if the WAL is in another directory, name it with --wal-dir"))
         }
     }
 }

@@ -1,4 +1,6 @@
-//! What the stages found, in the words of the report: facts, warnings, losses. Decides nothing.
+//! Puts the results of the stages into the report: what the source is, its content, warnings and losses.
+//!
+//! Decides nothing.
 
 use crate::notice::Code;
 use std::collections::BTreeMap;
@@ -33,8 +35,8 @@ use crate::v2store::replay;
 use crate::v2store::replay::Recovered;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// The source, how the state was found, and what may be missing from it. Returns why the state is not to be used without
-/// `--salvage`, where that is so.
+/// Reports the source, the proof of its state, and what may be missing. Returns the reason why only `--salvage` may use the
+/// state, if there is one.
 #[must_use]
 pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recovered<'_>) -> Option<Error> {
     report.source = source_facts(opened, recovered);
@@ -52,12 +54,13 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
         report.warn(Code::SnapshotOnly, message);
     }
     if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
-        let message = "a log alone: snapshots and a v3 database, which a data directory has too, were not looked at";
+        let message = "only the log was read; a data directory also has snapshots and a v3 database";
         report.warn(Code::LogOnly, message);
     }
     if opened.is_live() {
         let message = format!(
-            "an etcd is running on it: state at raft index {index}, v2 index {v2_index}; later writes are not in this output"
+            "an etcd is running on the source: the output has its state at raft index {index}, v2 index {v2_index}, and no later \
+             writes"
         );
         report.warn(Code::Live, message);
     }
@@ -67,13 +70,13 @@ pub(super) fn source(report: &mut Report, opened: &Opened, recovered: &mut Recov
     if opened.wal().is_some() && voters > 1 && !majority && !recovered.backup {
         let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
         let message =
-            format!("{given} of {voters} voters: {they} may be behind; give the others too (raft index {index})");
+            format!("{given} of {voters} voters: {they} may be behind; name the others too (raft index {index})");
         report.warn(Code::OneOfSeveralVoters, message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
         let message = format!(
-            "{} a directory and a node below it expired at the same instant: etcd itself counts one or two indexes then, so \
-             later indexes may differ by one each",
+            "{} a directory and a node below it expired at the same instant: etcd counts one or two indexes for both, so \
+             later indexes may differ by one for each",
             counted(recovered.replay.ambiguous_expiries.len() as u64, "time", "times")
         );
         report.warn(Code::AmbiguousExpiry, message);
@@ -128,7 +131,7 @@ fn salvage_start(start: &Attempt) -> SalvageStart {
     let (raft_index, keys, not_replayed) = match &start.outcome {
         Outcome::Reached(raft_index, keys) => (Some(raft_index.0), Some(*keys), None),
         Outcome::Failed(why) => (None, None, Some(why.to_string())),
-        Outcome::NotTried => (None, None, Some("others promise more".to_string())),
+        Outcome::NotTried => (None, None, Some("too many starts: only the most promising were tried".to_string())),
     };
     SalvageStart {
         snapshot_file: start.path.as_ref().map(|path| path.display().to_string()),
@@ -140,7 +143,7 @@ fn salvage_start(start: &Attempt) -> SalvageStart {
     }
 }
 
-/// What was taken from which of several sources.
+/// Lists what was taken from each of several sources.
 fn parts(opened: &Opened, recovered: &Recovered<'_>) -> Vec<Part> {
     if opened.members.len() < 2 {
         return Vec::new();
@@ -170,22 +173,22 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<report::Member> {
     members.into_iter().map(member).collect()
 }
 
-/// What to add to a message that there is nothing, where the source may have held more.
+/// Returns a clause for a message that a source holds nothing; empty unless the source is possibly incomplete.
 pub(super) fn possibly_incomplete(report: &Report) -> String {
     let first = report.losses.first().map(|loss| format!("; the source is possibly incomplete: {}", loss.message));
     first.unwrap_or_default()
 }
 
-/// Snapshots that were not used. One beyond what was applied held more than there is now.
+/// Reports the snapshots that were not used. A snapshot beyond the last applied entry held more than the output, which is a loss.
 fn passed_over(report: &mut Report, opened: &Opened, applied: RaftIndex, proven: bool) {
     for passed in &opened.start.passed_over {
         let path = passed.path.display().to_string();
-        // An error about the file names it, too.
+        // An error about the file already names it.
         let why = passed.why.strip_prefix(&path).and_then(|why| why.strip_prefix(": ")).unwrap_or(&passed.why);
         let message = format!("{path} was not used: {why}");
         if passed.index > applied {
             let message =
-                format!("{message}; it held the state at raft index {}, the output that at {applied}", passed.index);
+                format!("{message}; its state is at raft index {}, that of the output at {applied}", passed.index);
             report.lose(Code::OlderSnapshot, message);
         } else if passed.damaged && !proven && opened.wal().is_some() {
             let message = format!("{message}; a damaged member of several does not prove that nothing is missing");
@@ -207,17 +210,17 @@ fn log_state(
     report.losses.extend(losses);
     let start = opened.start.snapshot.as_ref().map(|snapshot| snapshot.path());
     if let Some(broken) = start.filter(|path| opened.salvage && path.extension().is_some_and(|end| end == "broken")) {
-        report.lose(Code::Salvaged, format!("started from {}, which the log alone does not lead to", broken.display()));
+        report.lose(Code::Salvaged, format!("started from {}, whose state the log does not confirm", broken.display()));
     }
     if opened.salvage && opened.members.iter().all(|member| member.wal.is_none()) {
         report.lose(
             Code::Salvaged,
-            "there is no log: the state is that of the snapshot, and what followed it is not known",
+            "the log is missing: the state is that of the snapshot, and later entries are unknown",
         );
     }
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { Code::Salvaged } else { Code::CutCopy };
-        report.lose(code, format!("went on without what is missing: {missing}"));
+        report.lose(code, format!("skipped what is missing: {missing}"));
     }
     if let Some(first) = report.tail.writes.first() {
         let writes = counted(report.tail.v2_writes, "v2 write", "v2 writes");
@@ -226,20 +229,20 @@ fn log_state(
         let cut_off = opened.members.iter().filter_map(|member| member.wal.as_ref()).any(is_cut_off);
         if opened.salvage && (cut_off || recovered.not_found.is_some()) {
             let message = format!(
-                "{writes} in the log above raft index {applied} dropped, because entries before them are lost (the first: {named})"
+                "{writes} in the log after raft index {applied} dropped, because earlier entries are lost (the first: {named})"
             );
             report.lose(Code::Salvaged, message);
         } else {
             let message = format!(
-                "{writes} in the log above raft index {applied} left out, because nothing here proves a commit (the first: \
-                 {named}); if a client was told of success, convert with --tail all"
+                "{writes} in the log after raft index {applied} left out, because nothing proves a commit (the first: {named}); if \
+                 a client was told of success, convert with --tail all"
             );
             report.lose(Code::TailLeftOut, message);
         }
     }
     if recovered.replay.unknown_members > 0 {
         let message = format!(
-            "{} for members that the store does not know, where etcd itself would stop",
+            "{} for members that the store does not know; etcd would stop there",
             counted(recovered.replay.unknown_members, "attribute write", "attribute writes")
         );
         report.warn(Code::UnknownMember, message);
@@ -265,11 +268,11 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
     }
 }
 
-/// A backup by 3.3 or later lacks the entries that bumped the index, so writes behind its snapshot replay differently from
-/// what the cluster served (FORMATS 1.4 d).
+/// Reports a backup. A backup by 3.3 or later lacks entries that raised the index, so writes after its snapshot replay
+/// differently from what the cluster served (docs/formats.md 1.4).
 fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };
-    report.warn(Code::Backup, "made by `etcdctl backup`: writes after it was made are not in it");
+    report.warn(Code::Backup, "made by `etcdctl backup`: writes after the backup are not in it");
     if opened.start_member().is_none_or(|member| member.db.is_none()) {
         return;
     }
@@ -288,8 +291,8 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     if writes > 0 {
         let message = format!(
             "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} \
-             (listed in the report): it holds what a server started on it would serve, which may differ from what \
-             the cluster served; convert the data directory it was made from, if you still have it",
+             (listed in the report): a server started on it may serve other indexes than the cluster did; convert the \
+             data directory that it was made from, if it still exists",
             counted(writes, "v2 write", "v2 writes"),
             counted(
                 report.uncertain.len() as u64,
@@ -301,14 +304,14 @@ fn backup(report: &mut Report, opened: &Opened, recovered: &Recovered<'_>) {
     }
 }
 
-/// Names of users and roles.
+/// Reports the names of users and roles.
 pub(super) fn auth_names(report: &mut Report, names: &AuthNames) {
     report.contents.auth_enabled = names.enabled;
     report.contents.users.clone_from(&names.users);
     report.contents.roles.clone_from(&names.roles);
 }
 
-/// What becomes of users and roles.
+/// Reports which users, roles and permissions the output has, and which it lacks.
 pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
     let policy = options.auth;
     report.auth = AuthFacts {
@@ -341,36 +344,36 @@ pub(super) fn auth(report: &mut Report, options: &ConvertOptions, auth: &Auth) {
             .warn(Code::AuthOff, "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on");
     }
     if auth.guest_dropped {
-        let message = "anonymous clients had rights by the role guest and lose them: in v3 everyone has to log in";
+        let message = "anonymous clients had rights by the role guest and lose them: v3 clients must log in";
         report.warn(Code::GuestDropped, message);
     }
     if !auth.widened.is_empty() {
         let names: Vec<String> = auth.widened.iter().map(|name| short(name)).collect();
         let message = format!(
-            "{} more in v3 than in v2, because etcd 2.1 honours only the first of a user's roles that exists: {}",
+            "{} more in v3 than in v2, because etcd 2.1 honours only the first existing role of a user: {}",
             counted(names.len() as u64, "user may do", "users may do"),
             names.join(", ")
         );
         report.warn(Code::RolesWiden, message);
     }
     if options.transformer.is_some() && auth.roles.iter().any(|role| !role.permissions.is_empty()) {
-        let message = "permissions are carried over for the names of keys in v2: a transformer that names keys otherwise \
-                       takes them out of reach, or into it";
+        let message = "permissions apply to the v2 names of keys: if the transformer renames a key, roles can lose or gain \
+                       access to it";
         report.warn(Code::PermissionsByV2Names, message);
     }
     if !auth.cut.is_empty() {
-        let count = counted(auth.cut.len() as u64, "permission", "permissions");
-        let message = format!("{count} lost keys that the rules leave out: {}", first_of(&auth.cut));
+        let count = counted(auth.cut.len() as u64, "permission covers", "permissions cover");
+        let message = format!("{count} fewer keys, because rules leave keys out: {}", first_of(&auth.cut));
         report.warn(Code::PermissionsCut, message);
     }
     if !auth.matched_nothing.is_empty() {
         let count = counted(auth.matched_nothing.len() as u64, "permission is", "permissions are");
-        let message = format!("{count} left out, for no v2 key could match: {}", first_of(&auth.matched_nothing));
+        let message = format!("{count} left out, because no v2 key can match: {}", first_of(&auth.matched_nothing));
         report.warn(Code::PermissionsWithoutKeys, message);
     }
 }
 
-/// What the tree holds.
+/// Reports the content of the tree.
 pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy: &Policy) {
     let inventory = &plan.inventory;
     let contents = &mut report.contents;
@@ -391,7 +394,7 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
     contents.other_elements = Some(inventory.first_elements.others()).filter(|others| others.elements > 0);
     if plan.expired.keys > 0 {
         let message = format!(
-            "{} had expired as of {} and {} left out (listed in the report; --expired keep takes them)",
+            "{} had expired as of {} and {} left out (listed in the report; --expired keep writes them)",
             counted(plan.expired.keys, "key", "keys"),
             report.as_of,
             if plan.expired.keys == 1 { "is" } else { "are" }
@@ -400,7 +403,7 @@ pub(super) fn contents(report: &mut Report, tree: &Tree<'_>, plan: &Plan, policy
     }
     if plan.beyond_leases > 0 {
         let message = format!(
-            "{} with a TTL of more than {MAX_SECONDS} seconds, the longest that a lease can have: written without one",
+            "{} with a TTL of more than {MAX_SECONDS} seconds, the longest TTL of a lease: written without a lease",
             counted(plan.beyond_leases, "key", "keys")
         );
         report.warn(Code::TtlTooLong, message);
@@ -414,7 +417,7 @@ fn expired_key(tree: &Tree<'_>, node: NodeRef, at: Timestamp) -> ExpiredKey {
     ExpiredKey { key: key_text(tree, node), expiration: at.to_string() }
 }
 
-/// The v2 key of a node.
+/// Returns the v2 key of a node.
 fn key_text(tree: &Tree<'_>, node: NodeRef) -> String {
     lossy(path::user_key(&tree.path(node)))
 }
@@ -428,18 +431,18 @@ fn first_elements(elements: &FirstElements) -> BTreeMap<String, Count> {
     out
 }
 
-/// What the order of rows showed.
+/// Reports what the numbering of the rows found.
 pub(super) fn order(report: &mut Report, ordered: &Ordered) {
     if ordered.shared > 0 {
         let message = format!(
-            "{} with the modified index of another: one revision, told apart by the sub revision",
+            "{} with the modified index of another key: they share a revision and differ in the sub revision",
             counted(ordered.shared, "key", "keys")
         );
         report.warn(Code::SharedIndex, message);
     }
     if ordered.created_after_modified > 0 {
         let message = format!(
-            "{} with a created index above the modified one, which is written for both",
+            "{} with a created index above the modified index, which is written for both",
             counted(ordered.created_after_modified, "key", "keys")
         );
         report.warn(Code::CreatedAfterModified, message);

@@ -1,5 +1,6 @@
-//! Names that collide once U+FFFD stands for bytes that are no UTF-8 (FORMATS 3.1): which they are, and what the log still knows
-//! of them. Only the last of such siblings is in the snapshot's tree, as in etcd.
+//! Names that collide once U+FFFD replaces bytes that are not UTF-8 (docs/formats.md 3.1), and their original names in the log.
+//!
+//! Of such siblings only the last is in the snapshot's tree, as in etcd. Must not know what becomes of the nodes.
 
 use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
@@ -16,13 +17,13 @@ use crate::v2store::path;
 use crate::v2store::replay;
 use crate::v2store::table::Table;
 
-/// Names that the report lists, and true names of each.
+/// The maximum number of names that the report lists, and of original names for each.
 const LISTED: usize = 100;
 
-/// True names by the path that they have become, each with the last raft index.
-type TrueNames = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u64>>;
+/// Original names by the path that they became, each with its last raft index.
+type OriginalNames = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u64>>;
 
-/// Lists the names, if there are any.
+/// Reports the names, if there are any.
 ///
 /// # Errors
 /// A log entry cannot be read; an interruption.
@@ -34,7 +35,7 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, inte
     for of in table.shadowed.iter().filter(|of| of.sibling) {
         *shadowed.entry(table.path(&of.node).into_owned()).or_default() += 1;
     }
-    let mut names: TrueNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
+    let mut names: OriginalNames = shadowed.keys().take(LISTED).map(|path| (path.clone(), BTreeMap::new())).collect();
     search_logs(opened, &mut names, interrupt)?;
     let line = |(path, count): (&Vec<u8>, &u64)| DuplicateName {
         key: lossy(path::user_key(path)),
@@ -55,8 +56,8 @@ fn true_name((name, raft_index): (&Vec<u8>, &u64)) -> TrueName {
 fn message(count: u64, lines: &[DuplicateName]) -> String {
     let keys: Vec<String> = lines.iter().map(|line| line.key.clone()).collect();
     let mut message = format!(
-        "{} of the snapshot with the name of a later one, once bytes that are no UTF-8 were replaced by U+FFFD; etcd keeps the \
-         last one, and so does this: {}",
+        "{} of the snapshot with the same name as a later node, because U+FFFD replaced bytes that are not UTF-8; like etcd, \
+         etcdlift uses the last node: {}",
         counted(count, "node", "nodes"),
         first_of(&keys)
     );
@@ -66,13 +67,13 @@ fn message(count: u64, lines: &[DuplicateName]) -> String {
         .map(|name| format!("{} (raft index {})", name.key, name.raft_index))
         .collect();
     if !known.is_empty() {
-        message.push_str(&format!("; the log still has the names as they were written: {}", first_of(&known)));
+        message.push_str(&format!("; the log still has the original names: {}", first_of(&known)));
     }
     message
 }
 
-/// Looks in all logs for requests whose path becomes one of these, or lies below one.
-fn search_logs(opened: &Opened, names: &mut TrueNames, interrupt: Interrupt<'_>) -> Result<()> {
+/// Searches all logs for requests whose path becomes one of these names, or is below one.
+fn search_logs(opened: &Opened, names: &mut OriginalNames, interrupt: Interrupt<'_>) -> Result<()> {
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         for reference in wal.spans().iter().flat_map(|span| &span.entries) {
             interrupt.ask()?;
@@ -84,9 +85,9 @@ fn search_logs(opened: &Opened, names: &mut TrueNames, interrupt: Interrupt<'_>)
     Ok(())
 }
 
-/// Notes a path, and the directories above it, where they become one of the names. A slash is part of no other character, so
-/// what the path becomes begins with what a directory above it becomes: each byte is looked at once.
-fn note_path(names: &mut TrueNames, path: &[u8], index: u64) {
+/// Records a path, or a directory above it, that becomes one of the names. A slash is part of no other character, so the
+/// replaced path begins with the replaced directory. The function reads each byte once.
+fn note_path(names: &mut OriginalNames, path: &[u8], index: u64) {
     let lengths: HashSet<usize> = names.keys().map(Vec::len).collect();
     let (mut replaced, mut from) = (Vec::with_capacity(path.len()), 0);
     for end in memchr::memchr_iter(b'/', path).skip(1).chain([path.len()]) {
@@ -103,7 +104,7 @@ fn note_path(names: &mut TrueNames, path: &[u8], index: u64) {
     }
 }
 
-/// Adds a name as Go's JSON encoder writes it: U+FFFD for each byte that is no UTF-8.
+/// Appends a name as Go's JSON encoder writes it: U+FFFD for each byte that is not UTF-8.
 fn push_replaced(out: &mut Vec<u8>, name: &[u8]) {
     for chunk in name.utf8_chunks() {
         out.extend_from_slice(chunk.valid().as_bytes());
@@ -134,11 +135,11 @@ mod tests {
         assert_eq!(replaced(b"/\xed\xa0\x80"), "/\u{fffd}\u{fffd}\u{fffd}".as_bytes());
     }
 
-    /// A million components: each byte is looked at once, not once for every directory above it.
+    /// A million components: the function reads each byte once, not once for every directory above it.
     #[test]
     fn a_deep_path_is_looked_at_once() {
         let deep = [&b"/1"[..], &b"/a".repeat(1_000_000), b"/\xff", b"/b"].concat();
-        let mut names = TrueNames::from([(
+        let mut names = OriginalNames::from([(
             [&b"/1"[..], &b"/a".repeat(1_000_000), "/\u{fffd}".as_bytes()].concat(),
             BTreeMap::new(),
         )]);
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_last_request_counts_for_each_true_name() {
-        let mut names = TrueNames::from([("/1/\u{fffd}".as_bytes().to_vec(), BTreeMap::new())]);
+        let mut names = OriginalNames::from([("/1/\u{fffd}".as_bytes().to_vec(), BTreeMap::new())]);
         for (name, index) in [(&b"/1/\xff"[..], 5), (b"/1/\xfe", 6), (b"/1/\xff", 9), (b"/1/a", 7)] {
             note_path(&mut names, name, index);
         }

@@ -1,7 +1,7 @@
-//! `export`: a v2 tree or the live keys of a v3 store, as a file for other programs (CLI.md).
+//! `export`: a v2 tree or the live keys of a v3 store, as a file for other programs (docs/cli.md, docs/exports.md).
 //!
-//! A v2 source is replayed as a conversion replays it; nothing expires, and only `--include` and `--exclude` leave something
-//! out. Of a v3 file the `key` bucket is read, and nothing else. What was written is read back before it gets its name.
+//! A v2 source is replayed as in a conversion. Nothing expires, and only `--include` and `--exclude` leave keys out. A v3 file
+//! is checked as a whole, but only its `key` bucket is exported. The written file is read back before it gets its name.
 
 use crate::notice::Code;
 use std::borrow::Cow;
@@ -40,11 +40,11 @@ use crate::v2store::recover::recover;
 use crate::v2store::replay::read_table_watched;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// Exports a source. Without an output of its own, the lines go to `print`.
+/// Exports a source. If the options name no output, `print` takes the lines.
 ///
 /// # Errors
-/// As for a conversion of the source; a v3 file that is not sound ([`Reason::Damaged`]); nothing to export
-/// ([`Reason::NothingToConvert`]); the output exists, cannot be written, or is not what was written into it.
+/// Those of a conversion of the source; [`Reason::Damaged`] for a damaged v3 file; [`Reason::NothingToConvert`] if no key is
+/// left; the output exists, cannot be written, or differs from the records when it is read back.
 pub fn export(
     options: &ExportOptions,
     print: &mut dyn FnMut(&[u8]) -> Result<()>,
@@ -60,7 +60,7 @@ pub fn export(
     Ok(exported)
 }
 
-/// [`export`] up to the name of the output.
+/// Exports like [`export`], but leaves the output without its name.
 fn stage(
     options: &ExportOptions,
     before: Before,
@@ -80,7 +80,7 @@ fn stage(
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
             Found::V2(mut opened) => {
-                salvage::weigh(&mut opened, &convert, interrupted)?;
+                salvage::compare_starts(&mut opened, &convert, interrupted)?;
                 export_v2(&opened, &convert, options, before, print, interrupted)
             }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupted),
@@ -90,10 +90,10 @@ fn stage(
     }
 }
 
-/// Prints a part of an export that goes to no file.
+/// The receiver of the lines of an export that goes to no file.
 type Print<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
-/// An output that is whole and read back, without its name.
+/// An output that is whole and read back, under a temporary name.
 enum Delivered {
     File(Sidecar),
     #[cfg(feature = "sled")]
@@ -101,7 +101,7 @@ enum Delivered {
 }
 
 impl Delivered {
-    /// Gives the output its name, right after `check`. Returns how many bytes it has.
+    /// Gives the output its name, directly after `check`. Returns the size of the output in bytes.
     fn name(self, check: &dyn Fn() -> Result<()>) -> Result<u64> {
         match self {
             Delivered::File(file) => {
@@ -123,7 +123,7 @@ impl Delivered {
     }
 }
 
-/// The conversion that would read the source in the same way.
+/// Returns the options of a conversion that reads the source in the same way.
 fn conversion(options: &ExportOptions) -> ConvertOptions {
     ConvertOptions {
         sources: options.sources.clone(),
@@ -158,15 +158,17 @@ fn export_v2(
     diagnostics::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
     backend.note_unusable(&mut report);
     if let Some(what) = backend.describe() {
-        let message =
-            format!("the source holds v3 data too ({what}), which is not exported: name its v3 database for that");
+        let message = format!(
+            "the source also holds v3 data ({what}), which is not exported; to export it, name the v3 database"
+        );
         report.warn(Code::V3Present, message);
     }
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
     listed::refuse_deep(tree, opened, "the export", interrupted)?;
-    let root = tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "there is no namespace of keys"))?;
-    let mut rules = choice(options)?;
+    let root =
+        tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "the namespace of keys does not exist"))?;
+    let mut rules = key_rules(options)?;
     let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
     refuse_nothing(&nodes, options, opened.path(), &diagnostics::possibly_incomplete(&report))?;
@@ -193,23 +195,23 @@ fn export_v3(
     print: Print<'_>,
     interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
-    let unsound = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
+    let damaged = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let live = match lock::check_db(map.path()) {
         Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
         checked => checked.map(|()| false)?,
     };
     let summary = summary(map, interrupted)?;
     if let Some(first) = summary.findings.first() {
-        return Err(unsound(first.clone()).hint("`etcdlift verify` lists all that is wrong"));
+        return Err(damaged(first.clone()).hint("`etcdlift verify` lists all findings"));
     }
-    let db = Db::open(map.bytes()).map_err(unsound)?;
-    let mut rules = choice(options)?;
+    let db = Db::open(map.bytes()).map_err(damaged)?;
+    let mut rules = key_rules(options)?;
     let live_keys = LiveKeys::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
     refuse_nothing(&live_keys, options, map.path(), "")?;
     let mut warnings = unused(&rules);
     if live {
         let message = format!(
-            "an etcd is running on it: state at revision {}; later writes are not in this output",
+            "an etcd is running on the file: the output has its state at revision {}, and no later writes",
             summary.revision
         );
         warnings.insert(0, Notice { code: Code::Live.word().to_string(), message });
@@ -229,8 +231,8 @@ fn export_v3(
     Ok((exported, delivered))
 }
 
-/// `--include` and `--exclude`.
-fn choice(options: &ExportOptions) -> Result<KeyRules> {
+/// Returns the rules of `--include` and `--exclude`.
+fn key_rules(options: &ExportOptions) -> Result<KeyRules> {
     KeyRules::new(&Rules { choose: options.choose.clone(), ..Rules::default() })
 }
 
@@ -253,7 +255,7 @@ fn refuse_nothing(records: &dyn Records, options: &ExportOptions, source: &Path,
     Err(Error::new(Reason::NothingToConvert, message).in_file(source))
 }
 
-/// Writes the records and reads them back. Returns how many bytes were printed, or the output without its name.
+/// Writes the records and reads them back. Returns the number of printed bytes, and the output without its name.
 fn deliver(
     records: &dyn Records,
     options: &ExportOptions,
@@ -306,12 +308,12 @@ fn deliver_sled(_: &Path, _: &dyn Records) -> Result<Delivered> {
     Err(Error::new(Reason::Usage, NO_SLED))
 }
 
-/// Why there is no `--format sled`.
+/// The message for `--format sled` in a build without it.
 #[cfg(not(feature = "sled"))]
 pub const NO_SLED: &str =
-    "--format sled is not in this etcdlift: build it with `cargo build --release --features sled`";
+    "this etcdlift was built without `--format sled`; build it with `cargo build --release --features sled`";
 
-/// Records that are shown only as long as nobody interrupts.
+/// Records that are shown until an interruption.
 struct Watched<'a> {
     records: &'a dyn Records,
     interrupted: Interrupted<'a>,
@@ -354,7 +356,7 @@ fn common_facts(kind: &str, state: (&'static str, String), records: usize) -> Ve
     facts
 }
 
-/// The nodes of a v2 tree below the namespace of keys, by path.
+/// The nodes of a v2 tree below the namespace of keys, sorted by path.
 struct Nodes<'t, 'm> {
     tree: &'t Tree<'m>,
     nodes: Vec<NodeRef>,
@@ -413,7 +415,7 @@ impl Records for Nodes<'_, '_> {
     }
 }
 
-/// The keys of a v3 store that are not deleted, as they are at the current revision.
+/// The live keys of a v3 store at its current revision, sorted by key.
 struct LiveKeys<'a> {
     pairs: Vec<KeyValue<'a>>,
     revision: Revision,
@@ -421,14 +423,14 @@ struct LiveKeys<'a> {
 
 impl<'a> LiveKeys<'a> {
     fn new(db: &Db<'a>, revision: Revision, rules: &mut KeyRules, interrupted: Interrupted<'_>) -> Result<Self> {
-        let unsound = |e: Damage| e.into_error(Reason::Damaged);
-        let bucket = db.bucket(schema::KEY).map_err(unsound)?;
+        let damaged = |e: Damage| e.into_error(Reason::Damaged);
+        let bucket = db.bucket(schema::KEY).map_err(damaged)?;
         let mut last: HashMap<&[u8], KeyValue<'a>> = HashMap::new();
         for (number, pair) in bucket.iter().flat_map(|bucket| bucket.iter()).enumerate() {
             if number.is_multiple_of(1 << 16) {
                 interrupted()?;
             }
-            let pair = pair.map_err(unsound)?;
+            let pair = pair.map_err(damaged)?;
             let kv = KeyValue::decode(pair.value, pair.value_offset())?;
             match RevisionKey::decode(pair.key) {
                 Some(RevisionKey { tombstone: true, .. }) => last.remove(kv.key),

@@ -1,6 +1,6 @@
-//! The two hashes of an output that is not read back, from the rows as they are handed to the writer.
+//! The two hashes of an output that is not read back, from the rows that the writer gets (docs/formats.md 10.1, 10.3).
 //!
-//! FORMATS sections 10.1 and 10.3. What a file gives is `verify`'s to say; both must say the same.
+//! `verify` computes the same hashes from a file. Must not know pages.
 
 use std::borrow::Cow;
 
@@ -14,10 +14,10 @@ use crate::ids::Revision;
 use crate::image::Content;
 use crate::mvcc::{HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
 
-/// Rows hashed as one.
+/// The number of rows that one task hashes.
 const HASH_ROWS: u64 = 1 << 14;
 
-/// HashKV at the current revision, and the hash that `snapshot status` prints.
+/// Returns HashKV at the current revision, and the hash that `snapshot status` prints.
 pub(super) fn hashes(
     content: &Content<'_, '_>,
     buckets: &[Bucket<'_>],
@@ -36,7 +36,7 @@ pub(super) fn hashes(
             .collect::<Result<_>>()?;
         parts.iter().for_each(|part| hash.join(part));
         if bucket.name == schema::KEY {
-            // Each planned row is the only change of its key, and so kept by every compaction.
+            // Each planned row is the only change of its key, so every compaction retains it.
             hash_kv = if content.stored().is_empty() { hash } else { of_history(content, bucket.rows, interrupted)? };
         }
         status.join(&hash);
@@ -66,7 +66,7 @@ fn each(rows: &dyn Rows, range: std::ops::Range<u64>, show: Show<'_>) -> Result<
     Ok(())
 }
 
-/// HashKV of a store with a history, which leaves out what its compaction has taken away.
+/// Computes HashKV of a store with a history: it leaves out the changes that a compaction removes.
 fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupted<'_>) -> Result<HashKv> {
     let mut last: HashMap<Cow<'_, [u8]>, (u64, bool)> = HashMap::new();
     for (row, stored) in (0..).zip(content.stored()) {
@@ -78,7 +78,7 @@ fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupt
         last.insert(pairs.key(planned), (row, false));
     }
     let all = last.values().all(|(_, tombstone)| *tombstone);
-    let kept: std::collections::HashSet<u64> =
+    let retained: std::collections::HashSet<u64> =
         last.into_values().filter(|(_, tombstone)| !tombstone).map(|(row, _)| row).collect();
     let compacted = Some(compacted(content));
     let mut hash = HashKv::new();
@@ -87,7 +87,7 @@ fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupt
             interrupted()?;
         }
         let revision = RevisionKey::decode(key);
-        if revision.is_none_or(|revision| is_hashed(revision, compacted, || all || kept.contains(&row))) {
+        if revision.is_none_or(|revision| is_hashed(revision, compacted, || all || retained.contains(&row))) {
             hash.update(key, value);
         }
         Ok(())
@@ -95,7 +95,7 @@ fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupt
     Ok(hash)
 }
 
-/// The revision that the store is compacted at after boot; 0 for none.
+/// Returns the revision at which the store is compacted after a boot; 0 for none.
 fn compacted(content: &Content<'_, '_>) -> Revision {
     let meta = content.others().filter(|(name, _)| *name == schema::META).flat_map(|(_, pairs)| pairs);
     let marks = meta.filter(|(key, _)| key == schema::SCHEDULED_COMPACT || key == schema::FINISHED_COMPACT);

@@ -1,4 +1,4 @@
-//! `inspect`: what is in a source or in a v3 file. Reads all of it, writes nothing.
+//! `inspect`: the content of a source or of a v3 file. Reads all of it, writes nothing.
 
 use crate::notice::Code;
 use jiff::Timestamp;
@@ -25,10 +25,10 @@ use crate::v2store::replay::ReplayOptions;
 use crate::v2store::tree::Tree;
 use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 
-/// Looks into a source.
+/// Inspects a source.
 ///
 /// # Errors
-/// It is no etcd data, or damaged.
+/// The source is not etcd data, is damaged, or cannot be read; an interruption.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let open_options = open_options(options.allow_live, interrupted);
     let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
@@ -42,7 +42,7 @@ pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result
     open_options.watch.settle(inspected)
 }
 
-/// As a source is opened to be looked at.
+/// Returns the options to open a source for an inspection.
 pub(super) fn open_options(allow_live: bool, interrupted: Interrupted<'_>) -> OpenOptions<'_> {
     OpenOptions { allow_live, interrupt: Interrupt::new(interrupted), ..OpenOptions::default() }
 }
@@ -52,9 +52,10 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     let backend = backend(opened, interrupted)?;
     let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
-    // The report's words serve here too; what a conversion would do about them does not.
+    // An inspection has the same diagnostics as a conversion, but does not refuse.
+
     let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-    // What keeps a conversion from going on stands among the losses.
+    // The losses contain every reason for a refusal.
     let _ = diagnostics::source(&mut report, opened, &mut recovered);
     backend.note_unusable(&mut report);
     diagnostics::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
@@ -62,7 +63,7 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
     let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
     diagnostics::contents(&mut report, &recovered.replay.tree, &plan, &policy);
     duplicates::note(&mut report, opened, &table, Interrupt::new(interrupted))?;
-    decide::note_v2v3(&backend.content, &mut report, "which no conversion takes apart");
+    decide::note_v2v3(&backend.content, &mut report, "which no conversion separates");
     let db = opened.start_member().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
     let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupted)).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
@@ -97,10 +98,10 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
     let (facts, mut warnings) = v3_facts(map, interrupted)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
     let db = db.watched(Interrupt::new(interrupted));
-    // What is wrong with the file stands among the findings already.
+    // If the content cannot be read, the findings already say why.
     if let Ok(content) = v3_content(&db) {
         let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-        decide::note_v2v3(&content, &mut report, "which no conversion takes apart");
+        decide::note_v2v3(&content, &mut report, "which no conversion separates");
         warnings.extend(report.warnings);
     }
     let file = source_file(map, interrupted)?;
@@ -114,14 +115,14 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
     })
 }
 
-/// The summary of a v3 file. A run that was interrupted says so, whatever else is wrong.
+/// Summarises a v3 file. An interruption takes precedence over every other error.
 pub(super) fn summary(map: &Map, interrupted: Interrupted<'_>) -> Result<V3Summary> {
     let summary = summarize_watched(map.bytes(), Interrupt::new(interrupted));
     interrupted()?;
     summary.map_err(|e| e.in_file(map.path()))
 }
 
-/// The facts of a v3 file: a summary of all that is in it, and what is wrong with it.
+/// Returns the content of a v3 file, and its findings.
 pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Facts, Vec<Notice>)> {
     let summary = summary(map, interrupted)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
@@ -161,7 +162,7 @@ pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Fac
     Ok((facts, findings))
 }
 
-/// Every change of every key, in the order of revisions.
+/// Lists every change of every key, in the order of revisions.
 fn v3_lines(map: &Map, interrupted: Interrupted<'_>) -> Result<Vec<KeyLine>> {
     let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let db = Db::open(map.bytes()).map_err(failed)?;

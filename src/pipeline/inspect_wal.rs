@@ -1,4 +1,4 @@
-//! `inspect --wal`: the log, entry by entry, with what each did. Shows what `recover` does; decides nothing.
+//! `inspect --wal`: the log, entry by entry, with the effect of each entry. Shows what `recover` does; decides nothing.
 
 use std::collections::HashMap;
 
@@ -22,10 +22,11 @@ use crate::v2store::apply::Effect;
 use crate::v2store::recover::recover_observed;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
-/// Shows each entry of the log that the options ask for, in order.
+/// Shows each entry of the log that the options select, in order.
 ///
 /// # Errors
-/// As for a conversion's reading; there is no log ([`Reason::WalMissing`]); and what `show` returned.
+/// Those of opening the source for a conversion; [`Reason::WalMissing`] if it has no log; damage in the log, after the readable
+/// entries were shown; what `show` returned.
 pub fn inspect_wal(
     options: &WalOptions,
     interrupted: Interrupted<'_>,
@@ -48,7 +49,7 @@ fn show_entries(
         );
     };
     let Some(wal) = opened.wal() else {
-        return Err(Error::new(Reason::WalMissing, "there is no write-ahead log here").in_file(&options.source));
+        return Err(Error::new(Reason::WalMissing, "the write-ahead log is missing").in_file(&options.source));
     };
     let effects = Effects::of(&opened, interrupted)?;
     for (reference, counts) in entries(wal) {
@@ -68,12 +69,12 @@ fn show_entries(
     }
     effects.failure.map_or(Ok(()), Err)?;
     opened.check_bytes(Interrupt::new(interrupted))?;
-    // What can be read was shown; that there was more is an error all the same.
+    // The readable entries were shown. Damage is an error nevertheless.
     let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
     wals.find_map(Wal::take_damage).map_or(Ok(()), Err)
 }
 
-/// All entries by index, and whether each counts: a snapshot that was received later may have taken its place.
+/// Returns all entries by index, and whether each counts: a received snapshot may have replaced it.
 fn entries(wal: &Wal) -> Vec<(&EntryRef, bool)> {
     let mut entries: Vec<_> = wal.history().into_iter().map(|entry| (entry, true)).collect();
     entries.extend(wal.unproven().map(|(entry, replaced)| (entry, !replaced)));
@@ -81,11 +82,11 @@ fn entries(wal: &Wal) -> Vec<(&EntryRef, bool)> {
     entries
 }
 
-/// What the entries did, as far as a replay shows it.
+/// The effects of the entries, as far as the replay got.
 #[derive(Default)]
 struct Effects {
     of: HashMap<RaftIndex, (Effect, V2Index)>,
-    /// Why the replay ended early.
+    /// The error that ended the replay.
     failure: Option<Error>,
 }
 
@@ -105,7 +106,7 @@ impl Effects {
         let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
         let replayed = recover_observed(opened, &table, backend.applied(), &replay_options, observe);
         interrupted()?;
-        // The entries are shown all the same, and then the damage.
+        // The entries are shown first, then the damage.
         effects.failure = replayed.err();
         effects.of = of;
         Ok(effects)

@@ -1,7 +1,7 @@
-//! Whole paths, written out node by node: a ledger, an export and a transformer get that of every directory.
+//! The size of a list of whole paths: a ledger, an export and a transformer's input have the path of every directory.
 //!
-//! A path of many levels in the log is one line there, and a line for each level here: what is small to read may be large to
-//! write. Counts before anything is written.
+//! A deep path is one entry in the log, but one line for each level in such a list. So a small source can make a large list.
+//! Counts before anything is written.
 
 use super::Interrupted;
 use crate::count::bytes;
@@ -11,13 +11,13 @@ use crate::source::open::Opened;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::tree::Tree;
 
-/// How often the bytes of the source its paths may be written.
+/// The maximum ratio of the bytes of all paths to the bytes of the source.
 const TIMES: u64 = 16;
 
-/// Refuses to write out the paths of a tree where these are out of all proportion to the source; `what` would be written.
+/// Refuses to write the paths of a tree if they are much larger than the source; `what` names the list.
 ///
 /// # Errors
-/// [`Reason::NoRoom`]; an interruption.
+/// [`Reason::NoRoom`] if the paths are too large; an interruption.
 pub(super) fn refuse_deep(
     tree: &mut Tree<'_>,
     opened: &Opened,
@@ -39,7 +39,7 @@ pub(super) fn refuse_deep(
         return Ok(());
     }
     let message = format!(
-        "{what} would have {} of paths alone, from a tree of {levels} levels: every directory is in it with its whole path",
+        "{what} would have {} of paths, because the tree has {levels} levels and lists each directory with its whole path",
         bytes(sum)
     );
     Err(Error::new(Reason::NoRoom, message).in_file(opened.path()))

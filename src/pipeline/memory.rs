@@ -1,7 +1,7 @@
-//! `--memory-limit`: what a conversion will hold in memory beside its mapped source, reckoned before it is taken.
+//! `--memory-limit`: an estimate of a conversion's private memory, without the mapped source, before it is allocated.
 //!
-//! Sizes of what there is one of for each node, row, entry and change; the constants for the rest are measured. Refuses what
-//! will not fit, and encodes in smaller parts where that helps. Watches nothing while the work is done.
+//! The estimate adds the sizes of every node, row, entry and change to constants that were measured. Refuses a conversion that
+//! does not fit, and encodes in smaller parts if that helps. Measures nothing while the conversion runs.
 
 use std::fmt;
 
@@ -27,40 +27,40 @@ use crate::v2store::recover::may_compare;
 use crate::v2store::table::{Node, Table};
 use crate::verify::index_bytes;
 
-/// The program itself, its threads aside.
+/// Bytes of the program without its threads.
 const PROGRAM: u64 = 6 << 20;
 
-/// A thread's stack and its part of the heap.
+/// Bytes of a thread: its stack and its part of the heap.
 const THREAD: u64 = 2 << 20;
 
-/// A node with a TTL: when it expires, and its place in the order of expirations of two trees at most.
+/// Bytes of a node with a TTL: its expiration, and its place in the order of expirations of at most two trees.
 const EXPIRY: u64 = 96;
 
-/// An entry that changes a node: the node above the snapshot's, its path, its place in its directory.
+/// Bytes of an entry that changes a node: the changed node, its path, its place in its directory.
 const CHANGE: u64 = 320;
 
-/// A node of a tree that is compared with another tree: the hashes of its path and of what it holds.
+/// Bytes of a node of a tree that is compared with another tree: the hashes of its path and its content.
 const COMPARED: u64 = 40;
 
-/// A name that is compared with all others: its node and row, its hash and row, and what sorting them leaves behind.
+/// Bytes of a name that is compared with all others: its node and row, its hash and row, and the memory to sort them.
 const NAME: u64 = 40;
 
-/// An index map that is being written: redb's cache.
+/// Bytes of redb's cache while it writes an index map.
 const INDEX_MAP: u64 = 64 << 20;
 
-/// A pair that goes into an index map: its entry, and its places in the tables that are sorted.
+/// Bytes of a pair in an index map: its entry, and its places in the sorted tables.
 const INDEXED: u64 = 176;
 
-/// A change that a merge keeps, and the live key that it may be.
-const KEPT: u64 = 112;
+/// Bytes of a change that a merge preserves, with the live key that it may be.
+const PRESERVED: u64 = 112;
 
-/// The smallest part that is encoded as one.
+/// The smallest part to encode, in bytes.
 const SMALLEST_EXTENT: u64 = 256 << 10;
 
-/// Refuses a source that would need more, before its snapshot is read: by the marks that nodes begin with.
+/// Refuses a source that would need more memory, before its snapshot is read: counts the marks at the start of nodes.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`]; what `interrupted` returned.
+/// [`Reason::MemoryLimit`] if the estimate is above the limit; what `interrupted` returned.
 pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrupted: Interrupted<'_>) -> Result<()> {
     if options.memory_limit.is_none() {
         return Ok(());
@@ -69,10 +69,10 @@ pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrup
     Need { nodes: marks(json, interrupted)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
-/// Refuses two snapshots whose trees would need more to be compared.
+/// Refuses to compare two snapshots whose trees would need more memory.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`]; an interruption.
+/// [`Reason::MemoryLimit`] if the estimate is above the limit; an interruption.
 pub(super) fn before_comparing(
     options: &ConvertOptions,
     snapshots: [&Snapshot; 2],
@@ -86,13 +86,13 @@ pub(super) fn before_comparing(
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
-/// The marks that nodes have in a snapshot, in whatever form it is written.
+/// Counts the marks of nodes in a snapshot, whatever its formatting.
 fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
     const MARK: &[u8] = br#""Path""#;
     let mut nodes = 0;
     for (number, part) in json.chunks(interrupt::CHUNK).enumerate() {
         interrupted()?;
-        // A mark across the end of a part counts, too.
+        // A mark across the end of a part also counts.
         let end = number * interrupt::CHUNK + part.len();
         let part = json.get(end - part.len()..(end + MARK.len() - 1).min(json.len())).unwrap_or(part);
         nodes += memmem::find_iter(part, MARK).count() as u64;
@@ -100,11 +100,11 @@ fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
     Ok(nodes)
 }
 
-/// The same with what was read: a snapshot may be written in another form, and its nodes may have a TTL. Returns how many bytes
-/// the changes of one replay may take: a path in the log may have more components than an entry is reckoned with.
+/// Estimates again from the parsed snapshot, whose nodes may have a TTL. Returns the maximum number of bytes for the changes of
+/// one replay: a path in the log may have more components than the estimate assumes for an entry.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`].
+/// [`Reason::MemoryLimit`] if the estimate is above the limit.
 pub(super) fn after_reading(
     options: &ConvertOptions,
     opened: &Opened,
@@ -121,17 +121,17 @@ pub(super) fn after_reading(
     Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE))))
 }
 
-/// What is left of the limit for the answers of a transformer, once its nodes are there.
+/// Returns the number of bytes that the limit leaves for the answers of a transformer.
 pub(super) fn for_answers(options: &ConvertOptions, opened: &Opened, table: &Table<'_>, rows: u64) -> Option<u64> {
     let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
     let need = Need { nodes, expiries, rows, ..Need::of(options, opened) };
     Some(options.memory_limit?.saturating_sub(need.peak(SMALLEST_EXTENT).total()))
 }
 
-/// The same with what will be written. Returns how many bytes to encode as one.
+/// Estimates again from the content to write. Returns the size of the parts to encode, in bytes.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`].
+/// [`Reason::MemoryLimit`] if the estimate is above the limit.
 pub(super) fn before_writing(
     options: &ConvertOptions,
     opened: &Opened,
@@ -152,7 +152,7 @@ pub(super) fn before_writing(
         nodes: table.len() as u64,
         expiries: table.expiries.len() as u64,
         rows,
-        kept: pairs.saturating_sub(rows),
+        preserved: pairs.saturating_sub(rows),
         largest,
         more: overrides,
         ..Need::of(options, opened)
@@ -164,33 +164,33 @@ fn overrides_bytes(overrides: &Overrides) -> u64 {
     (size_of::<Overrides>() + overrides.value.as_ref().map_or(0, |value| value.len() + 16)) as u64
 }
 
-/// What there is how many of.
+/// Counts of everything that uses memory.
 #[derive(Debug, Clone, Copy, Default)]
 struct Need {
-    /// Bytes of files that are held instead of mapped.
+    /// Bytes of files that are copied to memory instead of mapped.
     copies: u64,
     entries: u64,
     nodes: u64,
     expiries: u64,
     rows: u64,
-    kept: u64,
+    preserved: u64,
     /// Bytes of the largest pair.
     largest: u64,
-    /// Bytes of all else.
+    /// Bytes of everything else.
     more: u64,
     threads: u64,
     /// The output is read back and its keys are indexed.
     verify: bool,
     /// Names are compared with each other.
     renames: bool,
-    /// Two replays may be compared, by the rules of two versions.
+    /// Two replays may be compared, one by the rules of each of two versions.
     compared: bool,
     /// An index map is made of the output.
     index_map: bool,
 }
 
 impl Need {
-    /// What is known once a source is open.
+    /// Counts what an open source shows.
     fn of(options: &ConvertOptions, opened: &Opened) -> Need {
         let wals = || opened.members.iter().filter_map(|member| member.wal.as_ref());
         let held = opened.members.iter().any(|member| member.access() != Access::AtRest);
@@ -205,12 +205,12 @@ impl Need {
         }
     }
 
-    /// At most a row for each node and for each entry of the log.
+    /// Assumes the maximum number of rows: one for each node and each entry of the log.
     fn with_rows(self) -> Need {
         Need { rows: self.nodes.saturating_add(self.entries), ..self }
     }
 
-    /// The largest part to encode as one with which it fits.
+    /// Returns the largest part to encode, in bytes, with which the conversion fits into the limit.
     fn least(&self, options: &ConvertOptions) -> Result<u64> {
         let Some(limit) = options.memory_limit else { return Ok(EXTENT_BYTES) };
         let mut extent = EXTENT_BYTES;
@@ -222,26 +222,25 @@ impl Need {
             return Ok(extent);
         }
         let message = format!(
-            "this conversion needs about {} bytes of memory ({peak}), and --memory-limit allows {limit}: give as many, or run it \
-             on a larger machine",
+            "this conversion needs about {} bytes of memory ({peak}), and --memory-limit allows {limit}",
             peak.total()
         );
-        Err(Error::new(Reason::MemoryLimit, message))
+        Err(Error::new(Reason::MemoryLimit, message).hint("raise --memory-limit, or convert on a larger machine"))
     }
 
-    /// Trees that the log is replayed into at a time.
+    /// Returns the number of trees that exist during a replay.
     fn replays(&self) -> u64 {
         if self.compared { 2 } else { 1 }
     }
 
-    /// Writing an index map: its entries, and what redb keeps.
+    /// Returns the bytes to write an index map: its entries, and redb's cache.
     fn index_map(&self, pairs: u64) -> u64 {
         if self.index_map { INDEX_MAP.saturating_add(pairs.saturating_mul(INDEXED)) } else { 0 }
     }
 
     fn peak(&self, extent: u64) -> Peak {
         let size = |count: u64, bytes: usize| count.saturating_mul(bytes as u64);
-        let pairs = self.rows.saturating_add(self.kept);
+        let pairs = self.rows.saturating_add(self.preserved);
         let check = if self.verify { index_bytes(pairs) } else { 0 };
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
@@ -250,8 +249,9 @@ impl Need {
         let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };
         let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + replays as usize);
         let log = log.saturating_add(hashes);
-        let rows =
-            size(self.rows, size_of::<Row>()).saturating_add(self.more).saturating_add(size(self.kept, KEPT as usize));
+        let rows = size(self.rows, size_of::<Row>())
+            .saturating_add(self.more)
+            .saturating_add(size(self.preserved, PRESERVED as usize));
         Peak {
             copies: self.copies,
             tree: size(self.nodes, size_of::<Node>()).saturating_add(size(self.expiries, EXPIRY as usize)),
@@ -263,14 +263,14 @@ impl Need {
     }
 }
 
-/// Bytes, by what they are for.
+/// Bytes by their use.
 #[derive(Debug, Clone, Copy)]
 struct Peak {
     copies: u64,
     tree: u64,
     log: u64,
     rows: u64,
-    /// Buffers of the writer or the index of the check, which are never there at the same time.
+    /// Buffers of the writer, or the index of the check: they never exist at the same time.
     work: u64,
     program: u64,
 }
@@ -330,7 +330,7 @@ mod tests {
     fn numbers_beyond_all_memory_are_only_large() {
         let all = u64::MAX;
         let need =
-            Need { copies: all, entries: all, nodes: all, expiries: all, rows: all, kept: all, ..Need::default() };
+            Need { copies: all, entries: all, nodes: all, expiries: all, rows: all, preserved: all, ..Need::default() };
         assert_eq!(need.peak(EXTENT_BYTES).total(), u64::MAX);
     }
 }

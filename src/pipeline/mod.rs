@@ -1,8 +1,8 @@
-//! The paved path: the stages in their order, and the threads they run on. Only this folder knows threads.
+//! The stages of a run in their order, and the thread pool that they run on.
 //!
-//! `load` reads a source into a tree, `prepare` decides what is written (with `existing`, `kept` and `late` for v3 data that the
-//! source has already), `write` turns that into a file, `facts` says it in the report's words; `convert` and `inspect` put them
-//! together.
+//! `read` opens and parses a source. `prepare` decides what is written; `merge` handles v3 data that the source already has.
+//! `write` makes the file, `sidecars` the files that go with it. `diagnostics` fills in the report. `convert`, `inspect`,
+//! `export` and `verify` call the stages. Must not know the command line or the terminal.
 
 mod as_of;
 mod completeness;

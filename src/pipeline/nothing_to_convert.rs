@@ -1,5 +1,6 @@
-//! Exit status 4: the source has no v2 key, or none is left. Says what there is instead, where the keys went, and which option
-//! helps here.
+//! Exit status 4: the source has no v2 key, or the options leave none.
+//!
+//! Says what the source has instead, why each key is left out, and which options help here. Must not know the exit policy.
 
 use super::{as_of, diagnostics};
 use crate::count::counted;
@@ -16,7 +17,10 @@ use crate::v2store::replay;
 use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 
-/// All that the message is made of.
+/// A message, and the options that help.
+type Refusal = (String, Vec<String>);
+
+/// The source of a conversion, with everything that the message needs.
 pub(super) struct Source<'a, 'm> {
     pub(super) options: &'a ConvertOptions,
     pub(super) opened: &'m Opened,
@@ -30,19 +34,20 @@ impl Source<'_, '_> {
     /// Refuses a conversion that would write no key.
     ///
     /// # Errors
-    /// [`Reason::NothingToConvert`] with what there is; a log entry cannot be read.
+    /// [`Reason::NothingToConvert`] if no key is left; a log entry cannot be read.
     pub(super) fn refuse(&self, plan: &Plan, report: &Report) -> Result<()> {
         if !plan.rows.is_empty() || self.options.allow_empty || self.options.existing == Existing::KeepV3 {
             return Ok(());
         }
-        let message =
+        let (message, advice) =
             if plan.inventory.keys.keys == 0 { self.no_key(plan, report)? } else { self.none_left(plan, report)? };
-        let message = message + &diagnostics::possibly_incomplete(report);
-        Err(Error::new(Reason::NothingToConvert, format!("nothing to convert: {message}")).in_file(self.opened.path()))
+        let message = format!("nothing to convert: {message}{}", diagnostics::possibly_incomplete(report));
+        let error = Error::new(Reason::NothingToConvert, message).in_file(self.opened.path());
+        Err(if advice.is_empty() { error } else { error.hint(advice.join("; ")) })
     }
 
-    /// The source has no key.
-    fn no_key(&self, plan: &Plan, report: &Report) -> Result<String> {
+    /// Describes a source without a key.
+    fn no_key(&self, plan: &Plan, report: &Report) -> Result<Refusal> {
         let (mut there, mut advice) = (Vec::new(), Vec::new());
         let v3 = self.backend.describe().filter(|_| self.options.existing != Existing::DropV3);
         let directories = plan.inventory.directories;
@@ -69,8 +74,8 @@ impl Source<'_, '_> {
         }
         if report.tail.v2_writes > 0 {
             let writes = counted(report.tail.v2_writes, "v2 write", "v2 writes");
-            message.push_str(&format!("; {writes} in the log's tail left out, as nothing here proves a commit"));
-            advice.push("--tail all takes the tail");
+            message.push_str(&format!("; {writes} in the log's tail left out, because nothing proves a commit"));
+            advice.push("--tail all includes the tail");
         }
         let named = !report.contents.users.is_empty() || !report.contents.roles.is_empty();
         if v3.is_none() {
@@ -79,13 +84,10 @@ impl Source<'_, '_> {
                 false => "--allow-empty writes an empty database",
             });
         }
-        Ok(match advice.is_empty() {
-            true => message,
-            false => format!("{message} ({})", advice.join("; ")),
-        })
+        Ok((message, advice.into_iter().map(String::from).collect()))
     }
 
-    /// The first write of a key above `--up-to-index`.
+    /// Returns the raft index of the first write of a key after `--up-to-index`.
     fn first_write_after(&self) -> Result<Option<RaftIndex>> {
         if self.options.up_to_index.is_none() {
             return Ok(None);
@@ -101,8 +103,8 @@ impl Source<'_, '_> {
         Ok(None)
     }
 
-    /// The options leave no key.
-    fn none_left(&self, plan: &Plan, report: &Report) -> Result<String> {
+    /// Describes why the options leave no key.
+    fn none_left(&self, plan: &Plan, report: &Report) -> Result<Refusal> {
         let keys = plan.inventory.keys.keys;
         let count = |wanted: fn(&Why) -> bool| plan.left_out.iter().filter(|(_, why)| wanted(why)).count() as u64;
         let expired = count(|why| matches!(why, Why::Expired));
@@ -110,22 +112,18 @@ impl Source<'_, '_> {
         if self.backend.describe().is_none() || self.options.existing == Existing::DropV3 {
             advice.push("--allow-empty writes an empty database".to_string());
         }
-        let advice = match advice.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", advice.join("; ")),
-        };
         if expired == keys {
             let all = if keys == 1 { "the only v2 key has".into() } else { format!("all {keys} v2 keys have") };
             let last = match as_of::last_write(self.opened, self.table, self.recovered, self.interrupt)? {
                 Some(proven) => format!("the last write that the source proves is at {} ({})", proven.at, proven.by),
                 None => "the source proves no time of a write".to_string(),
             };
-            return Ok(format!("{all} expired as of {}; {last}{advice}", report.as_of));
+            return Ok((format!("{all} expired as of {}; {last}", report.as_of), advice));
         }
         let parts = [
             (expired, "expired", format!(" as of {}", report.as_of)),
             (count(|why| matches!(why, Why::Excluded(_))), "excluded by a rule", String::new()),
-            (count(|why| matches!(why, Why::NotIncluded)), "named by no include", String::new()),
+            (count(|why| matches!(why, Why::NotIncluded)), "matched by no include", String::new()),
             (count(|why| matches!(why, Why::Hidden)), "hidden", " and dropped by --hidden drop".to_string()),
             (count(|why| matches!(why, Why::Ttl)), "dropped by a --ttl policy", String::new()),
             (count(|why| matches!(why, Why::Transformer)), "without a pair from the transformer", String::new()),
@@ -136,10 +134,10 @@ impl Source<'_, '_> {
             .map(|(count, what, how)| format!("{count} {what}{how}"))
             .collect();
         let keys = counted(keys, "v2 key", "v2 keys");
-        Ok(format!("the options leave none of {keys}: {}{advice}", parts.join(", ")))
+        Ok((format!("the options leave none of {keys}: {}", parts.join(", ")), advice))
     }
 
-    /// What keeps keys that have expired, where it does.
+    /// Returns the options that write expired keys here.
     fn expired_advice(&self, plan: &Plan, report: &Report) -> Result<Vec<String>> {
         let mut advice = Vec::new();
         let proven =
@@ -149,7 +147,7 @@ impl Source<'_, '_> {
             advice.push("--as-of last-write counts from the last write".to_string());
         }
         if !report.as_of.is_empty() {
-            advice.push("--expired keep takes them with the shortest lease".to_string());
+            advice.push("--expired keep writes them with the shortest lease".to_string());
         }
         Ok(advice)
     }

@@ -1,7 +1,7 @@
-//! From an opened source to all that is to be written: replay, policies and rules, revisions, leases, and the books.
+//! From an opened source to everything that is to be written: replay, policies and rules, revisions, leases, and totals.
 //!
-//! Everything that can refuse a conversion stands here, before the first byte of output. `convert` writes what comes out,
-//! `verify` holds a file against it.
+//! Every refusal that does not depend on the output happens here, before the first byte is written. `convert` writes the result;
+//! `verify` compares a file with it. Must not know pages or files of the output.
 
 use crate::notice::Code;
 use std::time::Instant;
@@ -42,28 +42,28 @@ use crate::v2store::replay::{Recovered, ReplayOptions};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 
-/// A source, read and decided on.
+/// A source that is replayed, planned and numbered.
 pub(super) struct Prepared<'m> {
     /// The snapshot's store.
     pub(super) table: &'m Table<'m>,
     recovered: Recovered<'m>,
-    /// What is not written, and what was counted.
+    /// The nodes that are not written, and the counts.
     pub(super) plan: Plan,
-    /// What is written.
+    /// The rows that are written.
     pub(super) ordered: Ordered,
     /// The rules that chose and renamed.
     pub(super) rules: KeyRules,
     auth: Auth,
-    /// v3 data of the source that stay.
+    /// The preserved v3 data of the source.
     preserved: Option<Preserved<'m>>,
     meta: Meta,
 }
 
 impl<'m> Prepared<'m> {
-    /// All that goes into the database.
+    /// Returns the content of the database.
     ///
     /// # Errors
-    /// A fault of etcdlift's own.
+    /// [`Reason::Internal`].
     pub(super) fn content(&self) -> Result<Content<'_, 'm>> {
         let mut content = Content::new(self.pairs(), &self.meta)?;
         match &self.preserved {
@@ -77,47 +77,47 @@ impl<'m> Prepared<'m> {
         Ok(content)
     }
 
-    /// The pairs with the tree that they come from.
+    /// Returns the pairs with the tree that they come from.
     pub(super) fn pairs(&self) -> Pairs<'_, 'm> {
         Pairs { tree: &self.recovered.replay.tree, ordered: &self.ordered }
     }
 
-    /// How many pairs the books say that the `key` bucket has.
+    /// Returns the number of pairs that the `key` bucket must have.
     pub(super) fn pair_count(&self) -> u64 {
         self.plan.written.keys + self.plan.markers + self.plan.added + self.preserved_pairs()
     }
 
-    /// How many of these are preserved as they were.
+    /// Returns the number of these pairs that are preserved v3 data.
     pub(super) fn preserved_pairs(&self) -> u64 {
         self.preserved.as_ref().map_or(0, |preserved| preserved.pairs.len() as u64)
     }
 
-    /// Leases in the output.
+    /// Returns the number of leases in the output.
     pub(super) fn lease_count(&self) -> u64 {
         self.ordered.leases.len() as u64 + self.preserved.as_ref().map_or(0, Preserved::lease_count)
     }
 
-    /// Whether clients of the output have to log in.
+    /// Returns whether authentication is enabled in the output.
     pub(super) fn auth_enabled(&self) -> bool {
         self.preserved.as_ref().map_or(self.auth.enabled, Preserved::auth_is_on)
     }
 
-    /// The revision that the store is compacted at after boot.
+    /// Returns the revision at which the store is compacted after a boot.
     pub(super) fn compacted(&self) -> Revision {
         self.meta.scheduled_compact.max(self.meta.finished_compact).unwrap_or_default()
     }
 
-    /// The v2 index that the state stands at.
+    /// Returns the v2 index of the state.
     pub(super) fn v2_index(&self) -> V2Index {
         self.recovered.v2_index()
     }
 }
 
-/// Replays a source and decides what is written. The report is filled in as far as it gets. `changes_limit` is how many bytes the
-/// changes of one replay may take.
+/// Replays a source and decides what is written. A failed run also fills in the report, up to the failure. `changes_limit` is the
+/// maximum number of bytes for the changes of one replay.
 ///
 /// # Errors
-/// Every refusal of CLI.md that does not depend on the output; damage that the replay meets.
+/// Every refusal that does not depend on the output; damage that the replay finds.
 pub(super) fn prepare<'m>(
     opened: &'m Opened,
     table: &'m Table<'m>,
@@ -152,7 +152,7 @@ pub(super) fn prepare<'m>(
     let tree = &recovered.replay.tree;
     diagnostics::contents(report, tree, &plan, &policy);
     duplicates::note(report, opened, table, interrupt)?;
-    report.balance = balance(&plan);
+    report.balance = totals(&plan);
     let source =
         nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
     source.refuse(&plan, report)?;
@@ -171,9 +171,9 @@ pub(super) fn prepare<'m>(
         let memory = memory::for_answers(options, opened, table, plan.rows.len() as u64);
         let stage = transformer::Stage { transformer, numbering, leases_in_use, memory };
         stage.run(&mut recovered.replay.tree, &mut plan, &policy, report, interrupted).map_err(in_source)?;
-        // A stage of its own.
+        // The transformer is a stage of its own.
         started += begun.elapsed();
-        report.balance = balance(&plan);
+        report.balance = totals(&plan);
         let source =
             nothing_to_convert::Source { options, opened, table, recovered: &recovered, backend: &backend, interrupt };
         source.refuse(&plan, report)?;
@@ -184,7 +184,7 @@ pub(super) fn prepare<'m>(
     let tree = &recovered.replay.tree;
     if let Some(preserved) = &preserved {
         settle_conflicts(tree, &mut plan, preserved, options, report, interrupt).map_err(in_source)?;
-        report.balance = balance(&plan);
+        report.balance = totals(&plan);
     }
     let how = Order { numbering, v2_index, bump: options.bump_revision, leases_in_use, interrupt };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
@@ -194,11 +194,11 @@ pub(super) fn prepare<'m>(
     diagnostics::order(report, &ordered);
     report.stage("plan", started.elapsed());
     refuse_strict(options, report).map_err(in_source)?;
-    check_balance(&report.balance, &ordered, plan.markers + plan.added)?;
+    check_totals(&report.balance, &ordered, plan.markers + plan.added)?;
 
     let (consistent_index, term) = raft_position(options, opened, &recovered, &backend);
     let (scheduled_compact, finished_compact) = match &preserved {
-        // The history that is preserved stays readable, unless all of it is to count as compacted.
+        // The preserved history stays readable, unless `--bump-revision` compacts all of it.
         Some(preserved) if options.bump_revision == 0 => preserved.compacted,
         _ => (Some(ordered.current), Some(ordered.current)),
     };
@@ -206,13 +206,13 @@ pub(super) fn prepare<'m>(
     Ok(Prepared { table, recovered, plan, ordered, rules: policy.rules, auth, preserved, meta })
 }
 
-/// Refuses new names that clash, or that a role would reach further by.
+/// Refuses new names that clash, or that give a role more permissions.
 fn refuse_renamed(pairs: &Pairs<'_, '_>, auth: &Auth) -> Result<()> {
     collisions::refuse_clashes(pairs)?;
     if auth.roles.is_empty() { Ok(()) } else { widening::refuse_wider(auth, pairs) }
 }
 
-/// What becomes of users and roles of v2.
+/// Converts the users and roles of v2, and reports what becomes of them.
 fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, report: &mut Report) -> Result<Auth> {
     diagnostics::auth_names(report, &auth::names(tree));
     if options.existing == Existing::KeepV3 {
@@ -226,7 +226,7 @@ fn auth_of(tree: &mut Tree<'_>, may_be_2_1: bool, options: &ConvertOptions, repo
     Ok(auth)
 }
 
-/// Keys that v2 and v3 both have.
+/// Applies `--on-conflict` to the keys that v2 and v3 both have.
 fn settle_conflicts(
     tree: &Tree<'_>,
     plan: &mut Plan,
@@ -244,25 +244,28 @@ fn settle_conflicts(
     report.existing.get_or_insert_default().conflicts = names;
     match options.on_conflict {
         OnConflict::Fail => {
-            let message = format!("{count} in v2 and in v3: {first}; give --on-conflict keep-v3 or take-v2");
-            return Err(Error::new(Reason::Conflict, message));
+            let error = Error::new(Reason::Conflict, format!("{count} in v2 and in v3: {first}"));
+            return Err(error.hint("give --on-conflict keep-v3 or --on-conflict take-v2"));
         }
         OnConflict::KeepV3 => {
             conflicts::keep_v3(tree, plan, &found);
             if options.transformer.is_none() {
                 plan.leases.retain(plan.rows.iter().map(|row| row.lease));
             }
-            report.warn(Code::KeptV3, format!("{count} in v2 and in v3, and kept as v3 has them: {first}"));
+            report.warn(Code::KeptV3, format!("{count} in v2 and in v3; the output has those of v3: {first}"));
         }
         OnConflict::TakeV2 => {
             conflicts::take_v2(plan, &found)?;
-            report.warn(Code::TakenFromV2, format!("{count} in v2 and in v3, and put on top as v2 has them: {first}"));
+            report.warn(
+                Code::TakenFromV2,
+                format!("{count} in v2 and in v3; those of v2 are written as later revisions: {first}"),
+            );
         }
     }
     Ok(())
 }
 
-/// Refuses a source whose members were all removed from their cluster, as the store or the end of a log says, committed or not.
+/// Refuses a source if every member was removed from its cluster. The store or the log says so; the entry need not be committed.
 pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, allowed: bool) -> Result<()> {
     let mut removed = None;
     for member in &opened.members {
@@ -274,17 +277,15 @@ pub(super) fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, all
     }
     match removed {
         Some((id, member)) if !allowed => {
-            let message = format!(
-                "member {id} was removed from its cluster: convert a live member, or give --allow-removed to take what it last \
-                 knew"
-            );
-            Err(Error::new(Reason::MemberRemoved, message).in_file(&member.path))
+            let error = Error::new(Reason::MemberRemoved, format!("member {id} was removed from its cluster"));
+            let hint = "convert another member, or give --allow-removed to use the last known state of this one";
+            Err(error.in_file(&member.path).hint(hint))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether a member's log has an entry that removes the member.
+/// Returns whether a member's log has an entry that removes the member.
 fn removes_itself(member: &Member, id: MemberId) -> Result<bool> {
     let Some(wal) = &member.wal else { return Ok(false) };
     for reference in wal.entries().iter().filter(|entry| entry.kind == EntryKind::ConfChange) {
@@ -312,7 +313,7 @@ fn policy(options: &ConvertOptions) -> Result<Policy> {
     })
 }
 
-/// The instant that TTLs are counted from; noted in the report.
+/// Determines the instant against which TTLs count, and records it in the report.
 fn as_of(
     options: &ConvertOptions,
     opened: &Opened,
@@ -343,19 +344,19 @@ fn refuse_strict(options: &ConvertOptions, report: &Report) -> Result<()> {
     }
 }
 
-fn balance(plan: &Plan) -> Balance {
+fn totals(plan: &Plan) -> Balance {
     let (source, written) = (plan.inventory.keys, plan.written);
     Balance { source, written, dropped: plan.dropped, expired: plan.expired, excluded: plan.excluded }
 }
 
-/// The books: every source key is written or has a reason, and there are as many rows as the books say.
-fn check_balance(balance: &Balance, ordered: &Ordered, others: u64) -> Result<()> {
+/// Checks the totals: every source key is written or has a reason, and the number of rows matches.
+fn check_totals(balance: &Balance, ordered: &Ordered, others: u64) -> Result<()> {
     if balance.holds() && ordered.rows.len() as u64 == balance.written.keys + others {
         return Ok(());
     }
     let left_out: Count = balance.expired.plus(balance.excluded).plus(balance.dropped);
     let message = format!(
-        "the books do not balance: {} in the source, {} to be written, {} left out, {} of which {others} from no source key",
+        "the totals do not add up: {} in the source, {} to be written, {} left out, {} of which {others} from no source key",
         counted(balance.source.keys, "key", "keys"),
         balance.written.keys,
         left_out.keys,
@@ -364,8 +365,8 @@ fn check_balance(balance: &Balance, ordered: &Ordered, others: u64) -> Result<()
     Err(Error::new(Reason::Unbalanced, message))
 }
 
-/// A snapshot file is the same whichever member it is from, and restoring it sets both anyway; a backend continues where
-/// this member's log stands (FORMATS 9.8).
+/// Returns the raft index and term of the output. A backend continues at the end of this member's log (docs/formats.md 9.8). A
+/// snapshot file has constants, so that it does not depend on the member; its restore sets both.
 fn raft_position(
     options: &ConvertOptions,
     opened: &Opened,

@@ -1,19 +1,20 @@
-//! What a run is at, for whoever wants to show it.
+//! The progress of a run, for a caller that shows it. Must not know how it is shown.
 
 use crate::interrupt::Interrupted;
-/// Is told what a run is at. Any thread may tell.
+
+/// A receiver of a run's progress. Any thread may call it.
 pub trait Observer: Sync {
-    /// A stage begins. It works through that many bytes, where that is known.
+    /// Reports that a stage begins, and how many bytes it processes, if that is known.
     fn stage(&self, _name: &'static str, _bytes: Option<u64>) {}
 
-    /// So many more of them are done.
+    /// Reports that the stage has processed this many more bytes.
     fn advance(&self, _bytes: u64) {}
 }
 
-/// Nobody is told.
+/// Ignores all progress.
 impl Observer for () {}
 
-/// Whom a run tells and asks meanwhile.
+/// The observer and the interruption of a run.
 pub(super) struct Run<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) interrupted: Interrupted<'a>,

@@ -1,4 +1,6 @@
-//! From files to the tree: open, hash, parse, replay. Shared by `convert` and `inspect`.
+//! Reads a source: hashes its files, parses its snapshot, and reads its v3 backend. All commands share it.
+//!
+//! Must not know what becomes of the data.
 
 use crate::notice::Code;
 use std::cmp::Reverse;
@@ -29,7 +31,7 @@ use crate::v2store::replay::{BackendProof, read_table_watched};
 use crate::v2store::table::Table;
 use crate::verify::{V2v3Tree, V3Content, v3_content};
 
-/// Where the log is, in the words of the source.
+/// Translates the option for the log's directory for `source`.
 pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
     match option {
         None => dir::WalDir::Default,
@@ -38,7 +40,7 @@ pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
     }
 }
 
-/// Reads the snapshot's store and hashes the source's files, side by side.
+/// Reads the snapshot's store and hashes the source's files, in parallel.
 pub(super) fn read_and_hash<'m>(
     opened: &'m Opened,
     observer: &dyn Observer,
@@ -52,7 +54,7 @@ pub(super) fn read_and_hash<'m>(
     };
     let (table, files) =
         rayon::join(|| read_table_watched(opened, Interrupt::new(interrupted)), || hash_files(opened, &asked));
-    // A run that was interrupted says so, whatever else went wrong.
+    // An interruption takes precedence over every other error.
     let files = files?;
     Ok((table?, files))
 }
@@ -61,7 +63,7 @@ fn hash_files(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Vec<Sourc
     opened.maps().into_par_iter().map(|map| source_file(map, interrupted)).collect()
 }
 
-/// What a file is: its path, its size, its sha256. A long hole at its end is not read.
+/// Describes a file by its path, size and sha256. Does not read a long hole at its end.
 pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<SourceFile> {
     let mut sha256 = Sha256::new();
     for chunk in map.bytes().chunks(interrupt::CHUNK) {
@@ -87,50 +89,51 @@ pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<Sou
     })
 }
 
-/// What the source's v3 backend holds, where it has one.
+/// The content of the source's v3 backend, if it has one.
 #[derive(Debug, Default)]
 pub(super) struct Backend<'m> {
     pub(super) content: V3Content,
     pub(super) consistent_index: Option<RaftIndex>,
-    /// The number of the members that it holds.
+    /// The fingerprint of the members in it.
     members: Option<u64>,
-    /// The file, and which of the members it is of.
+    /// The file.
     pub(super) map: Option<&'m Map>,
-    /// Why the backend cannot be read, where it cannot: the v2 keys do not need it.
+    /// The error if the backend cannot be read. The v2 keys do not need it.
     pub(super) unusable: Option<Error>,
+    /// Index of the member that has it.
     member: usize,
 }
 
-/// Looks into the v3 backends of the data directories, of which the one that is furthest on counts: they differ in nothing
-/// else.
+/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others have an earlier
+/// state of the same data.
 ///
 /// # Errors
 /// What `interrupted` returned.
 pub(super) fn backend<'m>(opened: &'m Opened, interrupted: Interrupted<'_>) -> Result<Backend<'m>> {
     let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.start.index(), interrupted) };
     let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
-    // Of equals the one of the lowest id, whatever the order in which they were named.
+    // Among equals, the lowest id wins, so that the order of the sources does not matter.
     let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
     found.sort_by_key(|found| {
         (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
     });
-    // One whose reading was interrupted only looks damaged.
+    // An interrupted read looks like damage.
     interrupted()?;
     Ok(found.into_iter().next().unwrap_or_default())
 }
 
-/// The backend that came with the chosen snapshot, if that is newer than `db` (FORMATS 2.4).
+/// Reads a member's backend: the one received with the start snapshot if that is newer than `db` (docs/formats.md 2.4).
 fn backend_of<'m>(member: &'m Member, start: RaftIndex, interrupted: Interrupted<'_>) -> Backend<'m> {
     let own = member.db.as_ref().map(|map| content(map, interrupted)).unwrap_or_default();
-    let behind = own.consistent_index.is_none_or(|index| index < start);
+    let is_older = own.consistent_index.is_none_or(|index| index < start);
     let received = member.received_dbs.iter().find(|(index, _)| *index == start);
-    match received.filter(|_| behind) {
+    match received.filter(|_| is_older) {
         Some((_, received)) => content(received, interrupted),
         None => own,
     }
 }
 
-/// A file of 0 bytes is a database that nothing was written to yet: etcd makes a new one of it.
+/// Reads a backend. A file of 0 bytes is an empty database: etcd initialises it at its start.
 fn content<'m>(map: &'m Map, interrupted: Interrupted<'_>) -> Backend<'m> {
     if map.bytes().is_empty() {
         return Backend::default();
@@ -156,7 +159,7 @@ fn content<'m>(map: &'m Map, interrupted: Interrupted<'_>) -> Backend<'m> {
     }
 }
 
-/// The number of the members that a backend holds; `None` where it has none, or they cannot be read.
+/// Returns the fingerprint of the members in a backend; `None` if it has none, or they cannot be read.
 fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
     #[derive(serde::Deserialize)]
     struct Member {
@@ -173,13 +176,13 @@ fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
     Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
 }
 
-/// A v2 tree inside v3, in words.
+/// Describes a v2 tree inside v3.
 pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
     let prefix = short(&lossy(&tree.prefix));
     format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
 }
 
-/// What a v3 database holds, in words.
+/// Describes the content of a v3 database.
 pub(super) fn describe_v3(map: &Map, interrupted: Interrupted<'_>) -> Result<String> {
     let backend = content(map, interrupted);
     interrupted()?;
@@ -188,7 +191,7 @@ pub(super) fn describe_v3(map: &Map, interrupted: Interrupted<'_>) -> Result<Str
 }
 
 impl Backend<'_> {
-    /// What it proves: which entries are committed, and whose it is.
+    /// Returns what the backend proves: the committed entries, and the member that it belongs to.
     pub(super) fn applied(&self) -> Option<BackendProof> {
         self.map?;
         let V3Content { used, term, conf_state, .. } = self.content;
@@ -197,14 +200,14 @@ impl Backend<'_> {
         Some(BackendProof { member: self.member, index, used, marked, term, members })
     }
 
-    /// Warns of a backend that cannot be read.
+    /// Reports a warning if the backend cannot be read.
     pub(super) fn note_unusable(&self, report: &mut Report) {
         if let Some(error) = &self.unusable {
             report.warn(Code::V3Unreadable, error.to_string());
         }
     }
 
-    /// What of v3 data there is, in words; `None` where there is none.
+    /// Describes the v3 data; `None` if the backend has none.
     pub(super) fn describe(&self) -> Option<String> {
         let V3Content { keys, leases, users, roles, .. } = self.content;
         let found =

@@ -1,4 +1,4 @@
-//! How the log is replayed, from the options of a run.
+//! The options of the replay, from the options of a run.
 
 use super::Interrupted;
 use crate::ids::RaftIndex;
@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, InOrderNames, SourceVersion, TailPolicy};
 use crate::v2store::replay::{ReplayOptions, TailRule};
 
-/// Translates the options that concern the replay.
+/// Translates the options of a run that concern the replay.
 pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
     ReplayOptions {
         tail: match options.tail {

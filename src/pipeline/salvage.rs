@@ -1,5 +1,6 @@
-//! `--salvage`: weighs every sound start of a damaged source by what a replay from it gives, and chooses the one that reaches
-//! furthest.
+//! `--salvage`: replays from every readable start snapshot of a damaged source, and selects the one with the highest raft index.
+//!
+//! Must not know why a start is damaged.
 
 use super::replay_options::replay_options;
 use super::{Interrupted, memory};
@@ -15,22 +16,26 @@ use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
 use crate::v2store::tree::Tree;
 
-/// Starts that are replayed: each replay takes the time of a conversion, and no server keeps more than a few snapshots.
+/// The maximum number of replays. Each takes the time of a conversion, and a server retains only a few snapshots.
 const MOST_REPLAYED: usize = 32;
 
-/// Replays from each start, the most promising first, and leaves the source with the one that reaches furthest; of equals the
-/// newest snapshot. A start that no replay can go on from is passed over, unless there is no other.
+/// Replays from each start, the most promising first, and sets the source to the start whose replay reaches the highest raft
+/// index; among equals, to the newest snapshot. Skips a start that cannot be replayed, unless it is the only one.
 ///
 /// # Errors
-/// That of the most promising start, where none can be replayed; an interruption; a start that takes more memory than
+/// That of the most promising start, if none can be replayed; an interruption; a start that needs more memory than
 /// `--memory-limit` allows.
-pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<()> {
+pub(super) fn compare_starts(
+    opened: &mut Opened,
+    options: &ConvertOptions,
+    interrupted: Interrupted<'_>,
+) -> Result<()> {
     let mut starts = std::mem::take(&mut opened.other_starts);
     if !opened.salvage {
         return Ok(());
     }
-    let mut weighed = Vec::new();
-    // The start at hand stands in `opened`, the others in `starts`.
+    let mut attempts = Vec::new();
+    // `opened` has the current start, `starts` the others.
     for place in 0..=starts.len() {
         swap(opened, &mut starts, place);
         let start = opened.start.index();
@@ -44,16 +49,16 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
             Some(Err(error)) => Outcome::Failed(error),
         };
         swap(opened, &mut starts, place);
-        weighed.push(Attempt { path, start, outcome, chosen: false });
+        attempts.push(Attempt { path, start, outcome, chosen: false });
     }
-    let reached = |weighed: &Attempt| match weighed.outcome {
-        Outcome::Reached(raft_index, _) => Some((raft_index, weighed.start)),
+    let reached = |attempt: &Attempt| match attempt.outcome {
+        Outcome::Reached(raft_index, _) => Some((raft_index, attempt.start)),
         Outcome::Failed(_) | Outcome::NotTried => None,
     };
-    // The first of those that are as good.
-    let best = weighed.iter_mut().enumerate().rev().max_by_key(|(_, weighed)| reached(weighed));
+    // Among equals, the first one.
+    let best = attempts.iter_mut().enumerate().rev().max_by_key(|(_, attempt)| reached(attempt));
     let Some((place, best)) = best.filter(|(_, best)| reached(best).is_some()) else {
-        let first = weighed.into_iter().find_map(|weighed| match weighed.outcome {
+        let first = attempts.into_iter().find_map(|attempt| match attempt.outcome {
             Outcome::Failed(error) => Some(error),
             Outcome::Reached(..) | Outcome::NotTried => None,
         });
@@ -66,18 +71,18 @@ pub(super) fn weigh(opened: &mut Opened, options: &ConvertOptions, interrupted: 
         let index = opened.start.index();
         opened.start.passed_over.extend(passed_over.into_iter().filter(|passed| passed.index > index));
     }
-    opened.attempts = weighed;
+    opened.attempts = attempts;
     Ok(())
 }
 
-/// Changes the start at hand with that of a place, or back again. The first place is its own.
+/// Exchanges the current start with that of a place, or back again. Place 0 is the current start itself.
 fn swap(opened: &mut Opened, starts: &mut [SalvageStart], place: usize) {
     if let Some(start) = place.checked_sub(1).and_then(|other| starts.get_mut(other)) {
         std::mem::swap(&mut opened.start, &mut start.start);
     }
 }
 
-/// How far a replay goes, and how many keys it gives.
+/// Replays the log. Returns the last raft index and the number of keys.
 fn replay(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<(RaftIndex, u64)> {
     let within = |e: Error| e.in_file(opened.path());
     memory::before_reading(options, opened, interrupted).map_err(within)?;

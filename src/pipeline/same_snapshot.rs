@@ -1,7 +1,7 @@
-//! Snapshots that several members have of one raft index and term: the state of one cluster at one entry, so the same store.
+//! Compares the snapshots that several members have at one raft index and term. They are one state, so their stores must agree.
 //!
-//! Compares the nodes that an output depends on. Watchers' history and statistics are each member's own, and may differ. Members
-//! whose stores differ have two histories, or one of them was damaged before it was written; which is right cannot be known.
+//! Compares only the nodes that an output depends on: each member has its own event history and statistics. If two stores
+//! differ, the members have two histories, or one store was damaged before it was written. Nothing tells which one is right.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ use crate::v2store::json;
 use crate::v2store::path;
 use crate::v2store::tree::Tree;
 
-/// Refuses members that have different snapshots of one index and term. A snapshot that cannot be read is not compared.
+/// Refuses members with different snapshots at one index and term. Ignores snapshots that cannot be read.
 ///
 /// # Errors
-/// [`Reason::TwoHistories`] with both files; the comparison would need more memory than allowed.
+/// [`Reason::TwoHistories`] with both files; [`Reason::MemoryLimit`] for the comparison; an interruption.
 pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<()> {
     if opened.members.len() < 2 {
         return Ok(());
@@ -60,15 +60,16 @@ fn compare(first: &Snapshot, other: &Snapshot, interrupt: Interrupt<'_>) -> Resu
     interrupt.ask()?;
     let (Ok(one), Ok(two)) = tables else { return Ok(()) };
     if one.current_index != two.current_index {
-        let what = format!("the v2 index is {} here and {} there", one.current_index, two.current_index);
+        let what =
+            format!("the v2 index is {} in the first and {} in the second", one.current_index, two.current_index);
         return Err(differ(first, other, &what));
     }
     let found = difference(&mut Tree::new(&one), &mut Tree::new(&two), interrupt)?;
     let Some(path) = found.paths.first() else { return Ok(()) };
-    Err(differ(first, other, &format!("first in {}", short(&lossy(path::user_key(path))))))
+    Err(differ(first, other, &format!("first at {}", short(&lossy(path::user_key(path))))))
 }
 
-/// Who votes and who learns, in whatever order.
+/// Refuses snapshots with different voters or learners. Their order does not matter.
 fn refuse_other_state(first: &Snapshot, other: &Snapshot) -> Result<()> {
     let members = |snapshot: &Snapshot| {
         let state = snapshot.conf_state.clone();
@@ -77,16 +78,16 @@ fn refuse_other_state(first: &Snapshot, other: &Snapshot) -> Result<()> {
         learners.sort_unstable();
         (voters, learners)
     };
-    if members(first) == members(other) { Ok(()) } else { Err(differ(first, other, "in who votes")) }
+    if members(first) == members(other) { Ok(()) } else { Err(differ(first, other, "in the voters")) }
 }
 
 fn differ(first: &Snapshot, other: &Snapshot, what: &str) -> Error {
     let message = format!(
-        "the snapshot of raft index {} and term {} differs from that of another member, {}, {what}: which of them is right \
-         cannot be known; give only members of one history",
+        "the snapshot at raft index {} and term {} differs from that of another member, {}: {what}; nothing tells which one \
+         is right",
         first.index,
         first.term,
         other.path().display()
     );
-    Error::new(Reason::TwoHistories, message).in_file(first.path())
+    Error::new(Reason::TwoHistories, message).in_file(first.path()).hint("name only members of one history")
 }

@@ -1,7 +1,7 @@
-//! `--skip-existing`: an output that stands there already is checked, and sidecar files that it lacks are made.
+//! `--skip-existing`: checks an output that exists, and makes the sidecar files that it lacks.
 //!
-//! The report of the earlier run says what the output should be; the file has to say so too, and must hold exactly what the
-//! source gives. A sidecar file is made from that and from the output.
+//! The output must agree with the report of the earlier run, and must have exactly the content that the source gives. A sidecar
+//! file is made from the source and the output. Must not know how an output is written.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -24,10 +24,10 @@ use crate::source::open::Opened;
 use crate::v2store::table::Table;
 use crate::verify::{self, V3Summary};
 
-/// Checks the output that `earlier` tells of. Returns the sidecar files that it lacks, without their names.
+/// Checks the output that `earlier` describes. Returns the sidecar files that it lacks, without their names.
 ///
 /// # Errors
-/// The output is not sound, or not what the report tells of ([`Reason::OutputExists`]); a sidecar file cannot be made for it.
+/// [`Reason::OutputExists`] if the output is damaged or differs from the report or the source; a sidecar file cannot be made.
 pub(super) fn check(
     options: &ConvertOptions,
     opened: &Opened,
@@ -38,7 +38,7 @@ pub(super) fn check(
     run: &Run<'_>,
 ) -> Result<Option<Files>> {
     let output = &options.output;
-    let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report tells of no output"))?;
+    let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report names no output"))?;
     let map = live_copy::map(output).map_err(|e| differs(output, e.message()))?;
     (run.interrupted)()?;
     let summary = verify::verify_watched(map.bytes(), Interrupt::new(run.interrupted)).map_err(|e| {
@@ -46,26 +46,26 @@ pub(super) fn check(
             return e;
         }
         let place = e.offset().map_or(String::new(), |offset| format!("byte {offset}: "));
-        differs(output, &format!("it is not sound: {place}{}", e.message()))
+        differs(output, &format!("it is damaged: {place}{}", e.message()))
     })?;
     if let Some(what) = difference(facts, &summary) {
-        return Err(differs(output, &format!("its report tells of another {what}")));
+        return Err(differs(output, &format!("its report has another {what}")));
     }
     let wanted = wanted(options);
     if options.transformer.is_some() && !makes_any(&wanted, options) {
-        // What a program made can be compared with the source only by running it again.
+        // Only another run of the transformer could compare its pairs with the source.
         return check_index_map(options, facts, run).map(|()| None);
     }
     let source = Source { opened, table, changes_limit };
     let made = make(&wanted, &source, earlier, &map, places, run).map_err(|e| match e.kind() {
-        Kind::Verify => differs(output, &format!("it does not hold what the source holds: {e}")),
+        Kind::Verify => differs(output, &format!("it differs from the source: {e}")),
         _ => e.context("comparing the existing output with the source"),
     })?;
     check_index_map(options, facts, run)?;
     Ok(Some(made))
 }
 
-/// An index map that exists has to be that of the output.
+/// Refuses an existing index map of another output.
 fn check_index_map(options: &ConvertOptions, facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
     match &options.index_map {
         Some(path) if exists(path) && !is_of_output(path, &facts.sha256, Interrupt::new(run.interrupted))? => {
@@ -75,7 +75,7 @@ fn check_index_map(options: &ConvertOptions, facts: &OutputFacts, run: &Run<'_>)
     }
 }
 
-/// The source as it was read.
+/// A source that was read.
 struct Source<'s, 'm> {
     opened: &'s Opened,
     table: &'s Table<'m>,
@@ -83,8 +83,8 @@ struct Source<'s, 'm> {
 }
 
 fn differs(output: &Path, what: &str) -> Error {
-    let message = format!("the file exists, and {what}; --skip-existing leaves only an equal one alone");
-    Error::new(Reason::OutputExists, message).in_file(output)
+    let error = Error::new(Reason::OutputExists, format!("the file exists, and {what}")).in_file(output);
+    error.hint(crate::report::earlier::NOT_EQUAL)
 }
 
 fn difference(facts: &OutputFacts, found: &V3Summary) -> Option<&'static str> {
@@ -97,12 +97,12 @@ fn difference(facts: &OutputFacts, found: &V3Summary) -> Option<&'static str> {
     numbers.into_iter().find(|(_, told, found)| told != found).map(|(what, ..)| what)
 }
 
-/// Whether a sidecar file has content. An empty file is one that is still to be made.
+/// Returns whether a sidecar file has content. An empty file counts as missing.
 fn exists(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
 
-/// The options with the sidecar files that have to be made, if only to compare them.
+/// Returns the options with the sidecar files to make, including those that are made only to be compared.
 fn wanted(options: &ConvertOptions) -> ConvertOptions {
     let mut wanted = options.clone();
     if options.dry_run {
@@ -112,7 +112,7 @@ fn wanted(options: &ConvertOptions) -> ConvertOptions {
     wanted
 }
 
-/// Whether a sidecar file is missing.
+/// Returns whether a sidecar file is missing.
 fn makes_any(wanted: &ConvertOptions, options: &ConvertOptions) -> bool {
     wanted.index_map.is_some() || (!options.dry_run && options.ledger.as_ref().is_some_and(|path| !exists(path)))
 }
@@ -125,9 +125,9 @@ fn make(
     places: Places,
     run: &Run<'_>,
 ) -> Result<Files> {
-    let facts = earlier.output.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the report tells of no output"))?;
+    let facts = earlier.output.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the report names no output"))?;
     let mut report = Report::new(wanted);
-    // TTLs count from the instant of the run that made the output.
+    // TTLs count against the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
     let Source { opened, table, changes_limit } = *source;
     let prepared = prepare(opened, table, wanted, changes_limit, &mut report, run.interrupted)?;
@@ -144,13 +144,13 @@ fn make(
         if !exists(file.path()) {
             missing.push(file);
         } else if !is_same(file.temp_path(), file.path(), run)? {
-            return Err(differs(file.path(), "it is not that of the existing output"));
+            return Err(differs(file.path(), "it belongs to another output"));
         }
     }
     Ok(Files::without_output(missing))
 }
 
-/// Whether two files hold the same bytes.
+/// Returns whether two files have the same bytes.
 fn is_same(one: &Path, other: &Path, run: &Run<'_>) -> Result<bool> {
     let open = |path: &Path| -> Result<_> {
         let file = File::open(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
@@ -170,7 +170,7 @@ fn is_same(one: &Path, other: &Path, run: &Run<'_>) -> Result<bool> {
     }
 }
 
-/// A sha256 from its hex digits.
+/// Decodes a sha256 from its hex digits.
 fn bytes_of(hex: &str) -> Result<[u8; 32]> {
     let digits = (0..32).map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2).unwrap_or_default(), 16).ok());
     let bytes: Option<Vec<u8>> = digits.collect();

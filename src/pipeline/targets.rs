@@ -1,4 +1,6 @@
-//! The paths that a run writes: compared with each other and with the source, and with what is there, before any work.
+//! The paths that a run writes: compares them with each other, with the source and with existing files, before any work.
+//!
+//! Must not know what is written.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +15,7 @@ use crate::output::{sink, staged_dir};
 use crate::report::ledger::is_ledger;
 use crate::source::watch::Watch;
 
-/// The paths that a conversion writes and reads.
+/// Returns the paths that a conversion writes and reads.
 pub fn targets(options: &ConvertOptions) -> Targets {
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
     targets.write("output", &options.output);
@@ -39,7 +41,7 @@ fn of_sources(sources: &[std::path::PathBuf], wal_dirs: &[WalDir]) -> Targets {
     targets
 }
 
-/// What the paths of a conversion held when it began, and gives way.
+/// The existing files that a conversion may replace, as they were when it began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Places {
     pub(super) output: Before,
@@ -47,14 +49,14 @@ pub(super) struct Places {
     pub(super) index_map: Before,
 }
 
-/// Refuses a conversion that would replace what it may not. The report is the caller's: the library does not write it.
+/// Refuses a conversion that would replace a file that it may not replace. The caller checks and writes the report.
 ///
 /// # Errors
-/// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; a directory does not exist
-/// ([`Reason::OutputFailed`]).
+/// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; [`Reason::OutputFailed`] if a directory does not
+/// exist.
 pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     targets(options).check()?;
-    // An output that is to be left alone is compared once the source is read, and so are its sidecar files.
+    // `--skip-existing` compares the output and its sidecar files later, when the source is read.
     let compare = options.skip_existing && fs::symlink_metadata(&options.output).is_ok();
     let mut places = Places::default();
     if !compare {
@@ -72,7 +74,7 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     Ok(places)
 }
 
-/// Refuses paths that lead into the source, or to one file, by now: links may have changed since [`check`].
+/// Checks again that no path leads into the source or to the file of another path: links may have changed since [`check`].
 ///
 /// # Errors
 /// [`Reason::SameFile`], [`Reason::IntoSource`].
@@ -82,8 +84,8 @@ pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()>
     targets.check()
 }
 
-/// Refuses an export that would replace what it may not; `opened` are source files that were opened, by device and inode.
-/// Returns what the output's path holds and gives way.
+/// Refuses an export that would replace a file that it may not replace. `opened` are the opened source files, by device and
+/// inode. Returns the existing file that the export may replace.
 ///
 /// # Errors
 /// As [`check`].
@@ -99,7 +101,7 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
     }
 }
 
-/// A sidecar file is replaced by one of its kind only: a mistyped name costs nothing.
+/// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another file.
 fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<Before> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return sink::require_directory(path).map(|()| Before::Nothing);

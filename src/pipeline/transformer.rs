@@ -1,6 +1,6 @@
-//! `--transformer`: the stage between the plan and the order of its rows, and what the report says of it.
+//! `--transformer`: the stage between the plan and the numbering of its rows, and its part of the report (docs/transformers.md).
 //!
-//! CLI.md. Decides which nodes the program is sent; what it is sent and what its answers are worth is `transform::program`'s.
+//! Decides which nodes the program gets. Must not know the protocols, which belong to `crate::transformer`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,8 +25,8 @@ use crate::transformer::{Choice, Task, Written, listing, replace, transform};
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// Which program it is, so that `--skip-existing` can tell it from another of the same name. What is looked for in PATH, is
-/// not there or cannot be read stays unknown.
+/// Identifies the program, so that `--skip-existing` can distinguish it from another with the same name. A program from PATH,
+/// or one that cannot be read, stays unknown.
 pub(super) fn identify(transformer: &Transformer) -> Transformed {
     let program = &transformer.program;
     let by_path = program.as_os_str().as_encoded_bytes().contains(&b'/');
@@ -39,14 +39,14 @@ pub(super) fn identify(transformer: &Transformer) -> Transformed {
 pub(super) struct Stage<'a> {
     pub(super) transformer: &'a Transformer,
     pub(super) numbering: Numbering,
-    /// Lease ids that are taken.
+    /// Lease IDs in use.
     pub(super) leases_in_use: &'a HashSet<LeaseId>,
-    /// What `--memory-limit` leaves for the answers.
+    /// Bytes that `--memory-limit` leaves for the answers.
     pub(super) memory: Option<u64>,
 }
 
 impl Stage<'_> {
-    /// Sends the plan's keys to the program, and puts what comes back in their place.
+    /// Sends the plan's keys to the program, and replaces them with its pairs.
     pub(super) fn run(
         &self,
         tree: &mut Tree<'_>,
@@ -60,7 +60,7 @@ impl Stage<'_> {
         let tree = &*tree;
         let interrupted = || interrupted();
         let keys: NodeSet<NodeRef> = plan.rows.iter().filter(|row| !row.marker).map(|row| row.node).collect();
-        // A copy: what is asked of it here shall not count as a rule's use.
+        // A copy: these questions must not count as uses of a rule.
         let policy_of_dirs = std::cell::RefCell::new(policy.clone());
         let bare_dir = |node: NodeRef, expiry: Option<Timestamp>| {
             policy_of_dirs.borrow_mut().leave_out(path::user_key(&tree.path(node)), expiry).is_none()

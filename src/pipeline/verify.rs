@@ -1,7 +1,7 @@
-//! `verify`: is this v3 file sound, is it the one that a report tells of, and does it hold what a source held?
+//! `verify`: whether a v3 file is intact, whether it matches a report, and whether it has the content of a source.
 //!
-//! Each question adds what differs to one list; only what keeps a question from being asked is an error. The conversion's
-//! own decisions are taken once more from the source (`prepare`), and nothing is written.
+//! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs the
+//! stages of a conversion again (`prepare`) and writes nothing.
 
 use crate::notice::Code;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::verify::{self};
 /// Verifies a v3 database or snapshot file.
 ///
 /// # Errors
-/// The file cannot be read to its end; the report cannot be read; the source cannot be opened or converted.
+/// The file or the report cannot be read; the source cannot be opened or converted; an interruption.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     let watch = Arc::default();
     let map = Files::new(Access::AtRest, &watch).open_db(&options.file, Interrupt::new(interrupted))?;
@@ -41,7 +41,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
         return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
     }
     interrupted()?;
-    // A file that cannot be read to its end is a verification that failed, not a source that is damaged.
+    // A file that cannot be read to its end is a failed verification, not a damaged source.
     let (facts, findings) = v3_facts(map, interrupted).map_err(|e| match e.kind() {
         Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
         _ => e,
@@ -78,13 +78,13 @@ fn read_report(path: &std::path::Path, interrupt: Interrupt<'_>) -> Result<Repor
         Error::new(Reason::ReportUnusable, message).in_file(path)
     })?;
     if report.output.is_none() {
-        let message = "the report is of a run that made no output";
+        let message = "the report is of a run without an output";
         return Err(Error::new(Reason::ReportUnusable, message).in_file(path));
     }
     Ok(report)
 }
 
-/// The numbers of the file against those of the report.
+/// Compares the numbers of the file with those of the report.
 fn compare_report(found: &mut Verification, output: &OutputFacts) {
     let V3Facts { bytes, db_bytes, revision, compact_revision, pairs, leases, hash_kv, status_hash, .. } = found.facts;
     let numbers = [
@@ -109,7 +109,7 @@ fn compare_report(found: &mut Verification, output: &OutputFacts) {
     }
 }
 
-/// The file against what a conversion of the source would write.
+/// Compares the file with the result of a conversion of the source.
 fn compare_source(
     found: &mut Verification,
     map: &Map,
@@ -142,16 +142,16 @@ fn compare_opened(
     let mut scratch = Report::new(convert);
     let prepared = prepare::prepare(opened, &table, convert, None, &mut scratch, interrupted).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
-        let message =
-            "the source has keys with a TTL: give --report, which knows the instant that they were counted from";
-        return Err(Error::new(Reason::ReportUnusable, message).in_file(opened.path()));
+        let message = "the source has keys with a TTL, and the instant of the conversion is unknown";
+        let error = Error::new(Reason::ReportUnusable, message).in_file(opened.path());
+        return Err(error.hint("give the --report of the conversion, which contains the instant"));
     }
     let content = prepared.content()?;
     let differences = match verify::compare(map.bytes(), &content, &|| interrupted()) {
         Err(e) if e.reason() == Reason::VerifyFailed => {
             let listing = verify::list(map.bytes(), &content, &|| interrupted())?;
             found.differing_keys = listing.keys;
-            // What no key shows: the order of pairs, a change before the last one.
+            // Not every difference is in a live key: the order of pairs or an earlier change can differ.
             let lines = if listing.lines.is_empty() { vec![e.message().to_string()] } else { listing.lines };
             lines.into_iter().map(|line| format!("{}: {line}", found.path)).collect()
         }
@@ -159,7 +159,7 @@ fn compare_opened(
         Ok(()) => Vec::new(),
     };
     match other {
-        // Another member's files may hold the same.
+        // Other files of the same cluster may have the same content.
         Some(message) if differences.is_empty() => {
             found.warnings.push(Notice { code: Code::OtherSource.word().to_string(), message });
         }
@@ -170,7 +170,7 @@ fn compare_opened(
     Ok(())
 }
 
-/// Says that the files are not those that the report's conversion has read, where that is so.
+/// Describes how the files differ from the source files in the report; `None` if they are the same.
 fn other_source(report: &Report, files: &[SourceFile]) -> Option<String> {
     let of = |files: &[SourceFile]| -> Vec<(u64, String)> {
         files.iter().map(|file| (file.bytes, file.sha256.clone())).collect()
@@ -182,13 +182,13 @@ fn other_source(report: &Report, files: &[SourceFile]) -> Option<String> {
         (None, None) => return None,
         (Some(file), _) => format!("{} has the sha256 {}, which no file of the report has", file.path, file.sha256),
         (None, Some(file)) => {
-            format!("no file here has the sha256 {} that {} has in the report", file.sha256, file.path)
+            format!("no file of this source has the sha256 {} that {} has in the report", file.sha256, file.path)
         }
     };
     Some(format!("this is not the source of the report: {example}"))
 }
 
-/// A transformer that is not the one that made the file, as far as that is known.
+/// Describes a transformer that differs from the one that made the file, if both are known.
 fn other_program(convert: &ConvertOptions, report: Option<&Report>) -> Option<String> {
     let transformer = convert.transformer.as_ref()?;
     let made_by = report?.transformed.as_ref()?.program_sha256.as_ref()?;
@@ -198,7 +198,7 @@ fn other_program(convert: &ConvertOptions, report: Option<&Report>) -> Option<St
         .then(|| format!("{path}: the report has the sha256 {made_by} for the transformer, the file {given}"))
 }
 
-/// The options of the conversion that made the file.
+/// Returns the options of the conversion that made the file.
 fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Report>) -> Result<ConvertOptions> {
     let mut convert = match report {
         Some(report) => {
@@ -210,7 +210,7 @@ fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Rep
     if report.is_none() && found.facts.sha256 == Sha256Check::None {
         convert.to = To::Backend;
     }
-    // What a strict run refuses does not keep the rest from being compared.
+    // A refusal by `--strict` would prevent the comparison.
     convert.strict = false;
     convert.sources.clone_from(&options.sources);
     convert.wal_dirs.clone_from(&options.wal_dirs);
@@ -221,13 +221,11 @@ fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Rep
     match (&mut convert.transformer, &options.transformer) {
         (None, None) => {}
         (Some(transformer), Some(program)) => transformer.program.clone_from(program),
-        (None, Some(_)) => return Err(unusable("--transformer is given, and the report tells of none".into())),
+        (None, Some(_)) => return Err(unusable("--transformer is given, but the report names no transformer".into())),
         (Some(transformer), None) => {
             let program = short(&transformer.program.display().to_string());
-            let message = format!(
-                "the conversion ran the transformer {program}: name it with --transformer to have it run again"
-            );
-            return Err(unusable(message));
+            let error = unusable(format!("the conversion ran the transformer {program}, and it must run again"));
+            return Err(error.hint("name the program with --transformer"));
         }
     }
     Ok(convert)

@@ -1,4 +1,4 @@
-//! By whose rules a log was replayed, in the words of the report. Decides nothing.
+//! Reports the versions by whose rules a log was replayed. Decides nothing.
 
 use crate::count::counted;
 use crate::display::lossy;
@@ -10,7 +10,7 @@ use crate::transform::policy::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
 use crate::v2store::versions::{Other, Refutation, Refuted, Versions};
 
-/// What bounds the version, and what depends on it.
+/// Reports the bounds of the server's version, and the other rules that are possible.
 pub(super) fn facts(source: &mut SourceFacts, versions: &Versions) {
     source.replay_rules = Some(versions.used.label.to_string());
     source.server_versions = Some(versions.interval.to_string());
@@ -60,7 +60,7 @@ fn other(other: &Other) -> OtherRules {
     }
 }
 
-/// What the operator should know of it.
+/// Adds the warnings and losses about the version.
 pub(super) fn notices(report: &mut Report, versions: &Versions) {
     if let (Some(named), Some(bound)) = (report.options.source_version, versions.contradiction()) {
         let message = format!(
@@ -84,8 +84,8 @@ pub(super) fn notices(report: &mut Report, versions: &Versions) {
             ),
         };
         let message = format!(
-            "the log is replayed by the rules of etcd {used}; {what}. Nothing in the source proves which server started last: \
-             name it with --source-version X.Y.Z"
+            "the log is replayed by the rules of etcd {used}; {what}; the source does not prove which server started last \
+             (--source-version names it)"
         );
         report.lose(Code::SourceVersionUnknown, message);
     }

@@ -1,7 +1,8 @@
-//! From a plan to a file: pages laid out, encoded in waves on all threads, written and hashed in file order, read back and
-//! checked. What is left to do then is the names of the output and its sidecar files.
+//! From a content to a file: computes the layout, encodes pages in waves on all threads, writes and hashes them in file order,
+//! reads the file back and checks it. Then names the output and its sidecar files.
 //!
-//! While one wave is written the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
+//! One wave is written while the next is encoded; buffers are reused. The bytes do not depend on the number of threads. Must
+//! not know the source.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,10 +28,10 @@ use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::verify::{self};
 
-/// Bytes encoded as one; a multiple of what the disk likes.
+/// The size of a part to encode, in bytes: a multiple of the block size of disks.
 pub(super) const EXTENT_BYTES: u64 = 4 << 20;
 
-/// What was written.
+/// A written output with its hashes.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) digested: Digested,
@@ -39,28 +40,28 @@ pub(super) struct Written {
     pub(super) files: Files,
 }
 
-/// The output and its sidecar files: whole and on disk, without their names.
+/// The output and its sidecar files, whole and on disk, under temporary names.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// None where it has its name already.
+    /// `None` if the output already has its name.
     output: Option<Sink>,
     sidecars: Vec<sidecar::Sidecar>,
 }
 
-/// Makes the files that go with the output, from the output as it lies on disk; in a dry run there is none.
+/// A function that makes the sidecar files from the output on disk; `None` in a dry run.
 pub(super) type MakeSidecars<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<sidecar::Sidecar>>;
 
-/// How the writer works, and whom it asks and tells meanwhile.
+/// The settings of the writer, its observer and its interruption.
 pub(super) struct How<'a> {
-    /// Bytes encoded as one: [`EXTENT_BYTES`], or less where memory is short.
+    /// The size of a part to encode, in bytes: [`EXTENT_BYTES`], or less if memory is limited.
     pub(super) extent_bytes: u64,
-    /// What the output's path held when the run began.
+    /// The existing file at the output's path, as it was when the run began.
     pub(super) before: Before,
     pub(super) observer: &'a dyn Observer,
     pub(super) interrupted: Interrupted<'a>,
 }
 
-/// Writes the output, or goes through all of it but the writing. `expected` is how many pairs the books say it has.
+/// Writes the output; a dry run does everything except writing. `expected` is the number of pairs by the totals.
 pub(super) fn write(
     content: &Content<'_, '_>,
     expected: u64,
@@ -72,7 +73,7 @@ pub(super) fn write(
     let How { observer, interrupted, .. } = *how;
     let started = Instant::now();
     let buckets = content.buckets();
-    check_books(&buckets, expected)?;
+    check_totals(&buckets, expected)?;
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
@@ -105,34 +106,34 @@ pub(super) fn write(
     interrupted()?;
     observer.stage("finishing", None);
     let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
-    let beside = make_sidecars(map.as_ref().map(Map::bytes), &digested, report)?;
+    let sidecars = make_sidecars(map.as_ref().map(Map::bytes), &digested, report)?;
     drop(map);
     interrupted()?;
-    Ok(Written { digested, hash_kv, status_hash, files: Files { output: Some(sink), sidecars: beside } })
+    Ok(Written { digested, hash_kv, status_hash, files: Files { output: Some(sink), sidecars } })
 }
 
-/// As many pairs are handed to the writer as the books say.
-fn check_books(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
+/// Checks that the writer gets the expected number of pairs.
+fn check_totals(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
     let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).map_or(0, |bucket| bucket.rows.len());
     if keys == expected {
         return Ok(());
     }
     let message = format!(
-        "the books do not balance: {} to be written, the writer has {keys}",
+        "the totals do not add up: {} to be written, the writer has {keys}",
         counted(expected, "pair is", "pairs are")
     );
     Err(Error::new(Reason::Unbalanced, message))
 }
 
 impl Files {
-    /// Sidecar files of an output that has its name.
+    /// Returns the sidecar files of an output that has its name.
     pub(super) fn without_output(sidecars: Vec<sidecar::Sidecar>) -> Files {
         Files { output: None, sidecars }
     }
 
-    /// Gives all files their names, one more sidecar file first, the output last; if one cannot have its name, none keeps it.
-    /// The first name decides between runs at once: a run that does not get it changes nothing of the other's.
-    /// `check` is asked right before each.
+    /// Gives all files their names: first one more sidecar file, last the output. If one fails, all names are undone. The first
+    /// name decides between concurrent runs: a run that does not get it changes nothing of the other. Calls `check` directly
+    /// before each name.
     pub(super) fn name(self, more: Option<sidecar::Sidecar>, check: &dyn Fn() -> Result<()>) -> Result<()> {
         let sidecars: Vec<sidecar::Sidecar> = more.into_iter().chain(self.sidecars).collect();
         sidecars.iter().try_for_each(sidecar::Sidecar::sync)?;
@@ -155,7 +156,7 @@ struct Pages<'a> {
     buckets: &'a [Bucket<'a>],
 }
 
-/// An extent as it was encoded, in a buffer that is used again.
+/// An encoded extent, in a reusable buffer.
 #[derive(Default)]
 struct Encoded {
     offset: u64,
@@ -172,12 +173,12 @@ impl Pages<'_> {
         let mut ready_len = 0;
         for wave in extents.chunks(width) {
             let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
-            let behind = ready.get(..ready_len).unwrap_or_default();
+            let finished = ready.get(..ready_len).unwrap_or_default();
             let (encoded, written) =
-                rayon::join(|| self.encode(wave, ahead, how.interrupted), || write_in_order(behind, sink, digest));
+                rayon::join(|| self.encode(wave, ahead, how.interrupted), || write_in_order(finished, sink, digest));
             encoded?;
             written?;
-            how.observer.advance(behind.iter().map(|extent| extent.bytes.len() as u64).sum());
+            how.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
             std::mem::swap(&mut ready, &mut spare);
             ready_len = wave.len();
         }
@@ -206,7 +207,7 @@ fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Res
     Ok(())
 }
 
-/// The output under its temporary name. Whatever is wrong with that is not the source's fault.
+/// Maps the output under its temporary name. An error is one of the output, not of the source.
 fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
     live_copy::map(temp).map_err(|e| {
         let e = Error::new(Reason::OutputFailed, e.message()).in_file(&options.output);
@@ -214,7 +215,7 @@ fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
     })
 }
 
-/// Reads the file back, checks it as a database, and holds it against the tree.
+/// Reads the file back, checks it as a database, and compares it with the content.
 fn check(
     sink: &Sink,
     content: &Content<'_, '_>,
@@ -223,7 +224,7 @@ fn check(
 ) -> Result<(u32, u32)> {
     sink.read_back(&|| interrupted())?;
     let Some(path) = sink.temp_path() else {
-        return Err(Error::new(Reason::Internal, "there is no file to check"));
+        return Err(Error::new(Reason::Internal, "the file to check is missing"));
     };
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
@@ -281,7 +282,7 @@ mod tests {
             let files = Files { output: Some(output(&at("out"))), sidecars: vec![sidecar(&at("ledger"), "made")] };
             let report = sidecar(&at("report"), "made");
             if !blocked.is_empty() {
-                // A directory takes the name meanwhile.
+                // A directory takes the name in the meantime.
                 let _ = fs::remove_file(at(blocked));
                 fs::create_dir(at(blocked)).unwrap();
             }

@@ -1,7 +1,7 @@
-//! `--skip-existing`: is the output that stands there what this run would make?
+//! `--skip-existing`: whether an existing output is what this run would make.
 //!
-//! It is when the report of an earlier run names the same source files by hash, the same options, and the hash that the
-//! output has now. Reads that report and the output; must not know how either is made.
+//! It is if the report of an earlier run has the same hashes of source files, the same options, and the hash that the output
+//! has now. Reads that report and the output. Must not know how either is made.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,12 +14,14 @@ use crate::error::{Error, Reason, Result};
 use crate::output::naming::{ANOTHER_NAME, NOT_REGULAR};
 use crate::output::snapshot::hex;
 
-/// Compares an existing output with what the run described by `now` (options and source files filled in) would make.
-/// `None`: there is no output yet. `Some`: the report to take over, its run's output is what this one would make.
+/// The hint for an output that differs.
+pub(crate) const NOT_EQUAL: &str = "--skip-existing accepts only an equal output; --overwrite replaces it";
+
+/// Compares an existing output with what the run of `now` would make; `now` must have options and source files. Returns the
+/// earlier report if both are equal; `None` if no output exists.
 ///
 /// # Errors
-/// There is an output and it is not shown to be the same ([`Reason::OutputExists`], with what differs), or it cannot be
-/// read.
+/// [`Reason::OutputExists`] if the output exists but is not shown to be equal; the output cannot be read; an interruption.
 pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option<Report>> {
     let output = &now.options.output;
     match fs::symlink_metadata(output) {
@@ -29,12 +31,12 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
     }
     require_regular(output)?;
     let differs = |what: &str| {
-        let message = format!("the output exists, and {what}; --skip-existing leaves only an equal one alone");
-        Err(Error::new(Reason::OutputExists, message).in_file(output))
+        let error = Error::new(Reason::OutputExists, format!("the output exists, and {what}"));
+        Err(error.in_file(output).hint(NOT_EQUAL))
     };
     let Some(path) = &now.options.report else { return differs("no report is named to compare it with") };
     if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-        return differs("there is no report of it");
+        return differs("its report does not exist");
     }
     require_regular(path)?;
     let failed = |e| Error::io(Reason::OutputExists, path, "read the report of the existing output", e);
@@ -45,16 +47,16 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
     if let Some(what) = difference(&earlier, now) {
         return differs(what);
     }
-    let Some(facts) = &earlier.output else { return differs("its report tells of no output") };
-    // The size is enough to tell most other files, however long it would take to read them.
+    let Some(facts) = &earlier.output else { return differs("its report names no output") };
+    // The size alone distinguishes most other files, without the time to read them.
     if fs::metadata(output).is_ok_and(|found| found.len() != facts.bytes) {
-        return differs("it is not the file that its report tells of");
+        return differs("it is not the file that its report describes");
     }
     let (bytes, sha256) = sha256_of(output, interrupted)?;
     if bytes != facts.bytes || sha256 != facts.sha256 {
-        return differs("it is not the file that its report tells of");
+        return differs("it is not the file that its report describes");
     }
-    // What is taken over is what was made and from what; when, how and by which paths is this run's own.
+    // The source and the output are those of the earlier run; time, options and paths are those of this run.
     Ok(Some(Report {
         skipped: true,
         started: now.started.clone(),
@@ -65,7 +67,7 @@ pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option
     }))
 }
 
-/// A pipe would be waited for, and a device has no end.
+/// Refuses anything except a regular file: a read of a pipe may block, and a device has no end.
 fn require_regular(path: &Path) -> Result<()> {
     let found = fs::metadata(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
     if found.is_file() {
@@ -96,10 +98,10 @@ fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
     }
 }
 
-/// Size and sha256 of a file, read in pieces; `interrupted` is asked now and then.
+/// Returns size and sha256 of a file. Reads it in pieces, and calls `interrupted` before each.
 ///
 /// # Errors
-/// The file cannot be read ([`Reason::OutputExists`]: it is an output that cannot be compared).
+/// [`Reason::OutputExists`] if the file cannot be read, so that it cannot be compared; an interruption.
 fn sha256_of(path: &Path, interrupted: &dyn Fn() -> Result<()>) -> Result<(u64, String)> {
     let failed = |e| Error::io(Reason::OutputExists, path, "read the existing output", e);
     let mut file = File::open(path).map_err(failed)?;
@@ -128,7 +130,7 @@ mod tests {
     use crate::report::facts::SourceFile;
     use crate::report::model::OutputFacts;
 
-    /// An output of 3 bytes with the report of the run that made it, and the report of a run that begins now.
+    /// Makes an output of 3 bytes with the report of its run. Returns the report of a run that begins now.
     fn existing(dir: &Path) -> Report {
         let mut options = ConvertOptions::new("src", dir.join("out.db"));
         options.report = Some(dir.join("r.json"));
@@ -183,6 +185,6 @@ mod tests {
         fs::write(dir.path().join("r.json"), "{").unwrap();
         assert!(refusal(&now).contains("cannot be read"));
         fs::remove_file(dir.path().join("r.json")).unwrap();
-        assert!(refusal(&now).contains("no report"));
+        assert!(refusal(&now).contains("report does not exist"));
     }
 }

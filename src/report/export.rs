@@ -8,24 +8,24 @@ use crate::count::{counted, size};
 use crate::display::printable;
 use crate::report::table::Table;
 
-/// What was exported.
+/// The result of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exported {
     /// `v2` or `v3`.
     pub kind: &'static str,
-    /// Keys.
+    /// The number of keys.
     pub keys: u64,
-    /// v2 directories.
+    /// The number of v2 directories.
     pub directories: u64,
-    /// The state that was exported, in words.
+    /// The exported state, in words.
     pub state: String,
-    /// Where it is; `None` for standard output.
+    /// The path of the output; `None` for standard output.
     pub output: Option<PathBuf>,
-    /// Bytes of it.
+    /// The size of the output, in bytes.
     pub bytes: u64,
-    /// What the operator should know.
+    /// The warnings.
     pub warnings: Vec<Notice>,
-    /// What the cluster perhaps held beyond it (exit 8).
+    /// The losses: what the output may lack (exit 8).
     pub losses: Vec<Notice>,
 }
 

@@ -1,6 +1,6 @@
-//! What a source is and what it holds: shared by the report of a conversion and by `inspect`.
+//! What a source is and what it contains, as plain data: shared by the report of a conversion and by `inspect`.
 //!
-//! Plain data. Optional fields are facts that this kind of source does not have. Knows nothing of how they are found.
+//! An optional field is absent if this kind of source does not have it. Must not know how the data was obtained.
 
 use std::collections::BTreeMap;
 
@@ -13,66 +13,66 @@ pub use crate::transform::inventory::{Count, Elements};
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceFile {
-    /// Its path as it was opened.
+    /// The path under which it was opened.
     pub path: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// sha256 of it, in lower-case hex.
+    /// The sha256 in lower-case hex.
     pub sha256: String,
-    /// How many bytes from the beginning the hash is of, where the file ends in a hole of more than 1 GiB.
+    /// The number of bytes from the start that the hash covers; only if the file ends in a hole of more than 1 GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashed_bytes: Option<u64>,
 }
 
-/// What kind of source it is, and where in the cluster's history it stands.
+/// The kind of a source, and its position in the history of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceFacts {
-    /// `snap-file`, `data-dir`, `member-dir`, `backup`, `wal-only`, …
+    /// The kind: `snap-file`, `data-dir`, `backup` or `wal-only`.
     pub kind: String,
-    /// Which layout the directory has (FORMATS 1).
+    /// The layout of the directory (docs/formats.md 1.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
-    /// The cluster version that the store names.
+    /// The cluster version in the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_version: Option<String>,
     /// The versions by whose rules the log was replayed, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_rules: Option<String>,
-    /// The versions that the server which started last may have had, in words.
+    /// The possible versions of the server that started last, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_versions: Option<String>,
-    /// What proves that.
+    /// The proofs of these versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub version_bounds: Vec<VersionBound>,
-    /// Rules that are possible, too, and by which the log makes another state.
+    /// Other possible rules that would give another state.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_rules: Vec<OtherRules>,
-    /// The snapshot that the state starts from.
+    /// The path of the start snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_file: Option<String>,
-    /// Raft term of that snapshot.
+    /// The raft term of the start snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_term: Option<u64>,
-    /// Raft index of that snapshot.
+    /// The raft index of the start snapshot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_index: Option<u64>,
-    /// Segments of the write-ahead log that were read.
+    /// The number of segments of the write-ahead log that were read.
     pub segments: u64,
-    /// Raft index of the first entry in them.
+    /// The raft index of the first entry in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_entry: Option<u64>,
-    /// Raft index of the last entry in them.
+    /// The raft index of the last entry in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_entry: Option<u64>,
-    /// The commit index that the last HardState names.
+    /// The commit index in the last hard state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<u64>,
-    /// The raft index up to which entries count as committed (FORMATS 4.9).
+    /// The raft index up to which entries count as committed (docs/formats.md 4.9).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective_commit: Option<u64>,
-    /// How that is known.
+    /// The proof of this index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_evidence: Option<String>,
     /// The raft index of the last entry in the state.
@@ -81,248 +81,247 @@ pub struct SourceFacts {
     /// The v2 index of the state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_index: Option<u64>,
-    /// The time in the last SYNC entry: how old the copy is at most.
+    /// The time in the last SYNC entry: the copy is not older than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_sync: Option<String>,
-    /// Offset of a torn tail in the last segment.
+    /// The byte offset of a torn tail in the last segment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub torn_tail: Option<u64>,
-    /// Cluster id in lower-case hex.
+    /// The cluster ID in lower-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// Id of the member whose files these are, in lower-case hex.
+    /// The ID of the member that the files belong to, in lower-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member_id: Option<String>,
-    /// Ids of the voters, in lower-case hex.
+    /// The IDs of the voters, in lower-case hex.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub voters: Vec<String>,
-    /// What was taken from which source, where there are several.
+    /// The parts that were taken from each of several sources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
-    /// With `--salvage`, every start that a replay was tried from.
+    /// With `--salvage`, every possible start of the replay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub salvage_starts: Vec<SalvageStart>,
-    /// The members as the store describes them.
+    /// The members in the store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
 }
 
-/// A start of a damaged source, and what a replay from it gives.
+/// A possible start in a damaged source, and the result of a replay from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SalvageStart {
-    /// The snapshot file; absent: the log from its first entry.
+    /// The path of the snapshot; absent for the log from its first entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_file: Option<String>,
-    /// Raft index that the replay starts after.
+    /// The raft index after which the replay starts.
     pub from: u64,
-    /// Raft index that it ends at; absent where there was no replay.
+    /// The raft index at which the replay ends; absent without a replay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raft_index: Option<u64>,
-    /// Keys at its end; absent where there was no replay.
+    /// The number of keys at the end; absent without a replay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<u64>,
-    /// Why there was no replay from it.
+    /// The reason why it was not replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_replayed: Option<String>,
     /// Whether the output is made from this start.
     pub chosen: bool,
 }
 
-/// A bound of a server's version, and what proves it.
+/// A bound of a server's version, and its proof.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct VersionBound {
-    /// `X.Y.Z or later`, `before X.Y.Z`, or `not` and the versions that are refuted.
+    /// `X.Y.Z or later`, `before X.Y.Z`, or `not` with the refuted versions.
     pub bound: String,
-    /// What proves it.
+    /// The proof, in words.
     pub proof: String,
-    /// The last entry in the log where that stands; none for the server that ran last.
+    /// The raft index of the last entry with the proof; absent if the proof concerns the server that ran last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raft_index: Option<u64>,
-    /// The file that it stands in, where that is one.
+    /// The path of the file with the proof, if it is one file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Whether it holds for the server that started last; another one is of an earlier server.
+    /// Whether the bound is valid for the server that started last; otherwise it concerns an earlier server.
     pub in_effect: bool,
 }
 
-/// Rules by which the log makes another state.
+/// Other possible rules that would give another state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OtherRules {
-    /// The versions that have them, in words.
+    /// The versions with these rules, in words.
     pub rules: String,
-    /// The v2 index of that state.
+    /// The v2 index of the other state.
     pub v2_index: u64,
-    /// Nodes that differ: keys, directories, users and roles.
+    /// The number of nodes that differ: keys, directories, users and roles.
     pub differing: u64,
-    /// The first of them: v2 keys, or store paths outside the keys.
+    /// The first of these: v2 keys, or store paths outside the keys.
     pub keys: Vec<String>,
 }
 
-/// One of several sources, and what it gave.
+/// One of several sources, and the part that was taken from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Part {
-    /// The path as it was given.
+    /// The path as the operator named it.
     pub path: String,
-    /// Id of the member, in lower-case hex.
+    /// The ID of the member, in lower-case hex.
     pub member_id: String,
-    /// The commit index that its log knows.
+    /// The commit index in its log.
     pub commit: u64,
-    /// The last entry in its log.
+    /// The raft index of the last entry in its log.
     pub last_entry: u64,
-    /// The replay starts from this one's snapshot, or from the beginning of its log.
+    /// Whether the replay starts from its snapshot, or from the start of its log.
     pub start: bool,
-    /// Entries that were read from its log.
+    /// The number of entries that were taken from its log.
     pub entries_taken: u64,
 }
 
-/// One member of the cluster, as the store describes it.
+/// A member of the cluster, as in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Member {
-    /// Its id, in lower-case hex.
+    /// The ID in lower-case hex.
     pub id: String,
-    /// Its name; empty until it has started once.
+    /// The name; empty until its first start.
     pub name: String,
-    /// Where its peers reach it.
+    /// The URLs for peers.
     pub peer_urls: Vec<String>,
-    /// Where clients reach it.
+    /// The URLs for clients.
     pub client_urls: Vec<String>,
 }
 
-/// What the v2 tree holds, without etcd's own nodes.
+/// The content of the v2 tree, without etcd's own nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Contents {
-    /// Keys: file nodes.
+    /// The number of keys: file nodes.
     pub keys: u64,
-    /// Bytes of their names and values.
+    /// The bytes of their names and values.
     pub bytes: u64,
-    /// Directories, without the root.
+    /// The number of directories, without the root.
     pub directories: u64,
-    /// Directories without a node in them.
+    /// The number of directories without a node in them.
     pub empty_directories: u64,
     /// Keys with a path element that starts with `_`.
     pub hidden: Count,
-    /// Keys with a TTL of their own or of a directory above.
+    /// Keys with a TTL of their own or of a parent directory.
     pub ttl: Count,
-    /// Keys of these that have expired at the report's `as_of`.
+    /// Keys of these that have expired at the `as_of` of the report.
     pub expired: Count,
-    /// Each of these.
+    /// Each expired key.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expired_keys: Vec<ExpiredKey>,
-    /// Keys that a rule gave another name.
+    /// The number of keys that a rule renamed.
     #[serde(skip_serializing_if = "is_zero")]
     pub renamed: u64,
-    /// Keys whose value a rule decoded.
+    /// The number of keys whose value a rule decoded.
     #[serde(skip_serializing_if = "is_zero")]
     pub decoded: u64,
-    /// Siblings of the snapshot that have the name of a later one, which alone counts.
+    /// The number of nodes in the snapshot with the name of a later sibling, which alone counts.
     #[serde(skip_serializing_if = "is_zero")]
     pub duplicates: u64,
     /// The first of their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub duplicate_names: Vec<DuplicateName>,
-    /// Nodes whose name or value holds U+FFFD: JSON has lost the bytes that stood there.
+    /// The number of nodes with U+FFFD in name or value: JSON has lost the original bytes.
     pub replacements: u64,
-    /// Keys that a v3 client could not write again with etcd's default request limit.
+    /// Keys that a v3 client could not write again with the request limit.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub oversized: Vec<Oversized>,
-    /// Whether v2 auth is on, where the tree says.
+    /// Whether v2 authentication is enabled; absent if the tree does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_enabled: Option<bool>,
-    /// Names of the v2 users.
+    /// The names of the v2 users.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<String>,
-    /// Names of the v2 roles.
+    /// The names of the v2 roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Keys by the first element of their path: the 1000 elements with the most keys; of equals, those that come first by
-    /// name.
+    /// Keys by the first element of their path: the 1000 elements with the most keys, among equals the first by name.
     pub first_elements: BTreeMap<String, Count>,
-    /// The elements that are not listed there, where there are more.
+    /// The keys of all other elements, if there are more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_elements: Option<Elements>,
 }
 
-/// What becomes of users and roles. Names only: no hash ever stands here.
+/// What becomes of users and roles. Contains names, never password hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct AuthFacts {
-    /// Whether authentication is on in v3.
+    /// Whether authentication is enabled in the output.
     pub enabled: bool,
-    /// Users that are carried over.
+    /// The number of users from v2 in the output.
     pub users: u64,
-    /// Roles that are carried over.
+    /// The number of roles from v2 in the output.
     pub roles: u64,
-    /// Permissions that they have in v3.
+    /// The number of v3 permissions of these roles.
     pub permissions: u64,
-    /// Anonymous clients lose rights.
+    /// Whether anonymous clients lose rights.
     pub guest_dropped: bool,
-    /// Users whose rights are wider in v3, because 2.1 honours only the first of a user's roles.
+    /// Users with more rights in v3, because etcd 2.1 honours only the first existing role of a user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub widened: Vec<String>,
-    /// Permissions that lost keys to the rules: role and v2 pattern.
+    /// Permissions that cover fewer keys because of rules: role and v2 pattern.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<String>,
-    /// Permissions that could match no v2 key: role and v2 pattern.
+    /// Permissions that cannot match a v2 key: role and v2 pattern.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub matched_nothing: Vec<String>,
 }
 
-/// v3 data that the source held before.
+/// The v3 data of the source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ExistingFacts {
-    /// The v3 backend that they are in.
+    /// The path of the v3 backend.
     pub path: String,
-    /// They are in the output, too.
+    /// Whether the v3 data is preserved in the output.
     pub kept: bool,
-    /// Raft index of the last entry applied to it.
+    /// The raft index of the last entry applied to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_index: Option<u64>,
-    /// The revision that it stands at; keys from v2 follow.
+    /// The current revision of the v3 data; keys from v2 have later revisions.
     pub revision: u64,
     /// The revision up to which its history is compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_revision: Option<u64>,
-    /// Changes of keys, deletions included.
+    /// The number of changes of keys, including deletions.
     pub changes: u64,
-    /// Keys that are not deleted.
+    /// The number of live keys.
     pub keys: u64,
-    /// Leases.
+    /// The number of leases.
     pub leases: u64,
-    /// Users.
+    /// The number of users.
     pub users: u64,
-    /// Roles.
+    /// The number of roles.
     pub roles: u64,
-    /// v3 names of keys that v2 has as well.
+    /// The v3 names of keys that v2 also has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
-    /// Keys that v2 does not have, where others are in both.
+    /// The number of keys that only v3 has, if v2 and v3 share other keys.
     #[serde(skip_serializing_if = "is_zero")]
     pub only_in_v3: u64,
-    /// The first of these that are as `etcdctl migrate` writes keys: v2 may have deleted them since.
+    /// The first of these in the form of `etcdctl migrate`: v2 may have deleted them since.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_by_migrate: Vec<String>,
-    /// v2 trees among the keys, of `--experimental-enable-v2v3`.
+    /// The v2 trees of `--experimental-enable-v2v3` among the keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub v2v3: Vec<V2v3>,
-    /// Users and roles that v2 has as well, and not alike.
+    /// Users and roles that v2 also has and that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_conflicts: Vec<String>,
-    /// v3 writes that stand in the log and not in the backend.
+    /// v3 writes in the log that the backend does not contain.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub late_writes: Vec<UnappliedWrite>,
 }
@@ -332,51 +331,51 @@ pub struct ExistingFacts {
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct V2v3 {
-    /// The prefix that the server was given.
+    /// The prefix that the server's option named.
     pub prefix: String,
-    /// Keys of it.
+    /// The number of its keys.
     pub keys: u64,
 }
 
-/// A v3 write in the log.
+/// A v3 write in the log that is not applied to the backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct UnappliedWrite {
-    /// Its raft index.
+    /// The raft index.
     pub raft_index: u64,
-    /// `put`, `delete`, `grant lease`, …
+    /// The action: `put`, `delete`, `grant lease`, …
     pub action: String,
     /// The key, user or role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The lease or revision.
+    /// The lease ID or revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
 }
 
-/// A name that several siblings have once U+FFFD stands for bytes that are no UTF-8.
+/// A name that several siblings have, because U+FFFD replaced bytes that are not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DuplicateName {
     /// The v2 key.
     pub key: String,
-    /// Siblings that a later one stands in for.
+    /// The number of siblings that a later one replaces.
     pub shadowed: u64,
-    /// The names as they were written, where the log still has them.
+    /// The original names, if the log still has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written_as: Vec<TrueName>,
 }
 
-/// A name as it stands in the log.
+/// A name in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TrueName {
-    /// The v2 key, bytes that are not printable ASCII as `\\xNN`.
+    /// The v2 key; bytes other than printable ASCII as `\\xNN`.
     pub key: String,
-    /// Raft index of the last request for it, or for a key below it.
+    /// The raft index of the last request for it or for a key below it.
     pub raft_index: u64,
 }
 
@@ -384,7 +383,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// A key whose time was up.
+/// An expired key.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -395,27 +394,27 @@ pub struct ExpiredKey {
     pub expiration: String,
 }
 
-/// A key that is too large for a request.
+/// A key that exceeds the request limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Oversized {
     /// The v2 key.
     pub key: String,
-    /// Bytes of its name and value.
+    /// The bytes of its name and value.
     pub bytes: u64,
 }
 
-/// Entries of the log that are not in the state, because nothing proves them committed.
+/// Entries of the log that are not in the state, because nothing proves their commit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Tail {
-    /// Entries above the effective commit.
+    /// The number of entries after the effective commit index.
     pub entries: u64,
-    /// Those of them that are v2 writes.
+    /// The number of v2 writes among them.
     pub v2_writes: u64,
-    /// Each of these writes.
+    /// Each v2 write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<TailWrite>,
 }
@@ -425,14 +424,14 @@ pub struct Tail {
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TailWrite {
-    /// Its raft index.
+    /// The raft index.
     pub raft_index: u64,
-    /// Its term.
+    /// The raft term.
     pub term: u64,
-    /// POST, PUT or DELETE.
+    /// The method: `POST`, `PUT` or `DELETE`.
     pub method: String,
     /// The v2 key, or the store path outside the keys.
     pub key: String,
-    /// Bytes of its value.
+    /// The bytes of its value.
     pub value_bytes: u64,
 }

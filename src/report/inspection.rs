@@ -1,31 +1,31 @@
-//! What `inspect` found: the facts of a v2 source or of a v3 database file, as data.
+//! The result of `inspect`: what a v2 source or a v3 database file is and contains, as data.
 //!
-//! In JSON the facts stand at the top level; the v3 ones are called `revision`, `keys`, `leases`, `hash_kv` and
-//! `status_hash` (the names that scripts rely on). Knows nothing of how it is printed.
+//! In JSON these fields are at the top level. Scripts rely on the v3 names `revision`, `keys`, `leases`, `hash_kv` and
+//! `status_hash`. Must not know how it is printed.
 
 use serde::Serialize;
 
 use super::facts::{Contents, SourceFacts, SourceFile, Tail};
 use super::model::Notice;
 
-/// What `inspect` found in one file or directory.
+/// The result of `inspect` for one file or directory.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
-    /// The path that was given.
+    /// The path as the operator named it.
     pub path: String,
-    /// The facts; `kind` stands among them.
+    /// What the source is and contains, with its `kind`.
     #[serde(flatten)]
     pub facts: Facts,
     /// Every file that was read.
     pub source_files: Vec<SourceFile>,
-    /// Every key, when asked for, in the order of the tree or of the revisions.
+    /// Every key, if the options ask for it: v2 keys by name, v3 changes by revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_list: Option<Vec<KeyLine>>,
-    /// What an operator should know.
+    /// The warnings, including losses and findings.
     pub warnings: Vec<Notice>,
 }
 
-/// Facts of a v2 source, or of a v3 database.
+/// What a v2 source or a v3 database is and contains.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Facts {
@@ -35,37 +35,37 @@ pub enum Facts {
     V3(V3Facts),
 }
 
-/// What a v2 source is and holds.
+/// What a v2 source is and contains.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct V2Facts {
-    /// What it is, and where in the cluster's history it stands.
+    /// The kind of the source, and its position in the history of the cluster.
     #[serde(flatten)]
     pub source: SourceFacts,
-    /// What its tree holds.
+    /// The content of its tree.
     #[serde(flatten)]
     pub contents: Contents,
-    /// What its log holds beyond the state.
+    /// The entries of its log after the state.
     pub tail: Tail,
-    /// The v3 database beside it, where there is one.
+    /// The v3 backend of the same data directory, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub db: Option<V3Facts>,
 }
 
-/// What a v3 database or snapshot file holds.
+/// The content of a v3 database or snapshot file.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct V3Facts {
     /// `v3-snapshot` (with a sha256 trailer) or `v3-db`.
     pub kind: String,
-    /// Size of the file.
+    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// Bytes of the database: pages in use by its high-water mark.
+    /// The size of the database, in bytes: all pages below its high-water mark.
     pub db_bytes: u64,
-    /// Bytes of one page.
+    /// The size of a page, in bytes.
     pub page_size: u64,
-    /// The storage version that the database names (3.6 and later).
+    /// The storage version in the database (3.6 and later).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_version: Option<String>,
-    /// The consistent index: raft index of the last entry applied.
+    /// The consistent index: the raft index of the last applied entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_index: Option<u64>,
     /// The current revision after a boot.
@@ -73,61 +73,61 @@ pub struct V3Facts {
     /// The revision up to which history is compacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compact_revision: Option<u64>,
-    /// Live keys.
+    /// The number of live keys.
     pub keys: u64,
-    /// Changes of keys that are in it, deletions included.
+    /// The number of changes of keys, including deletions.
     pub pairs: u64,
-    /// Leases.
+    /// The number of leases.
     pub leases: u64,
-    /// Users.
+    /// The number of users.
     pub users: u64,
-    /// Roles.
+    /// The number of roles.
     pub roles: u64,
     /// HashKV at `revision`, as `etcdctl endpoint hashkv` prints it.
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
-    /// The trailer of a snapshot file.
+    /// The check of a snapshot file's trailer.
     pub sha256: Sha256Check,
 }
 
-/// What a file's sha256 trailer says.
+/// The result of the check of a file's sha256 trailer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sha256Check {
-    /// It matches the database.
+    /// The trailer matches the database.
     Good,
-    /// It does not match the database.
+    /// The trailer does not match the database.
     Bad,
-    /// There is none.
+    /// The file has no trailer.
     #[default]
     None,
 }
 
-/// One key of `inspect --keys`.
+/// A key of `inspect --keys`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct KeyLine {
-    /// The key; bytes that are no UTF-8 are replaced.
+    /// The key, with U+FFFD for bytes that are not UTF-8.
     pub key: String,
-    /// v2 created index, or v3 create revision.
+    /// The v2 created index, or the v3 create revision.
     pub created: u64,
-    /// v2 modified index, or v3 mod revision.
+    /// The v2 modified index, or the v3 mod revision.
     pub modified: u64,
-    /// Bytes of the value.
+    /// The size of the value, in bytes.
     pub value_bytes: u64,
-    /// When it expires, RFC 3339.
+    /// The time when it expires, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
 }
 
-/// One entry of the log, as `inspect --wal` shows it.
+/// An entry of the log, as `inspect --wal` shows it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct EntryLine {
-    /// Its place in the log.
+    /// The raft index.
     pub raft_index: u64,
-    /// The term it was proposed in.
+    /// The raft term in which it was proposed.
     pub term: u64,
-    /// `put`, `post`, `delete`, `sync`, `qget`, `conf-change`, `v3`, `empty`.
+    /// The kind: `put`, `post`, `delete`, `sync`, `qget`, `conf-change`, `v3`, `empty`; `write` for any other method.
     pub kind: String,
     /// The v2 key, the store path outside the keys, or the member of a configuration change.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,18 +135,18 @@ pub struct EntryLine {
     /// The rest of the request in words: conditions, flags, expiration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub detail: Vec<String>,
-    /// Bytes of the value.
+    /// The size of the value, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_bytes: Option<u64>,
-    /// Bytes of the entry's data.
+    /// The size of the entry's data, in bytes.
     pub bytes: u64,
-    /// `changed`, `refused CODE`, `none`, `in the snapshot`, `not committed`.
+    /// The effect: `changed`, `refused CODE`, `none`, `in the snapshot`, `not committed`, `replaced` or `unknown`.
     pub effect: String,
-    /// The store's index behind it, where it was applied.
+    /// The index of the store after the entry, if it was applied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_index: Option<u64>,
-    /// The segment it stands in.
+    /// The path of its segment.
     pub segment: String,
-    /// Offset of its data there.
+    /// The byte offset of its data in the segment.
     pub offset: u64,
 }

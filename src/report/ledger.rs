@@ -1,8 +1,8 @@
-//! The lines of a ledger: what became of one v2 node (CLI.md, `--ledger`).
+//! The lines of a ledger: what became of each v2 node (docs/cli.md, `--ledger`).
 //!
-//! One JSON object a line, in this order: what is written, by revision; keys that are not, with the reason; directories; nodes
-//! of the snapshot that a later sibling of the same name stands in for.
-//! Names that are no UTF-8 stand in base64. Values never stand in it, only their SHA-256.
+//! Each line is a JSON object. The order: written keys by revision; keys that are left out, with the reason; directories; nodes
+//! of the snapshot that a later sibling of the same name replaces.
+//! Names that are not UTF-8 are in base64. Values are never in it, only their sha256. Must not know how lines are made.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,42 +12,42 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-/// What became of a node.
+/// A line of the ledger: a node, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Line {
     /// The v2 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The v2 key in base64, where it is no UTF-8.
+    /// The v2 key in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
-    /// It is a directory.
+    /// Whether the node is a directory.
     #[serde(skip_serializing_if = "is_false")]
     pub dir: bool,
-    /// It is none: a pair that a transformer made of no v2 key. It has no path and no indexes.
+    /// Whether a transformer added the pair. Then it belongs to no v2 node and has no path and no indexes.
     #[serde(skip_serializing_if = "is_false")]
     pub added: bool,
-    /// The v2 index that made it.
+    /// The v2 created index.
     pub created_index: u64,
-    /// The v2 index that last changed it.
+    /// The v2 modified index.
     pub modified_index: u64,
-    /// When it expires by its own TTL, RFC 3339.
+    /// The time when it expires by its own TTL, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
-    /// Bytes of its value.
+    /// The size of its value, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_bytes: Option<u64>,
-    /// SHA-256 of its value, in lower-case hex.
+    /// The sha256 of its value, in lower-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_sha256: Option<String>,
-    /// Where it went.
+    /// The v3 pair, if it is written.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub written: Option<Written>,
-    /// Why it is not there.
+    /// The reason why it is not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The rule that leaves it out.
+    /// The rule that excludes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
@@ -59,20 +59,20 @@ pub struct Written {
     /// The v3 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The v3 key in base64, where it is no UTF-8.
+    /// The v3 key in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
-    /// Its main revision.
+    /// The main revision.
     pub revision: i64,
-    /// Its sub revision.
+    /// The sub revision.
     #[serde(skip_serializing_if = "is_zero")]
     pub sub_revision: i64,
-    /// The lease that it is attached to; 0 for none.
+    /// The ID of its lease; 0 for none.
     #[serde(skip_serializing_if = "is_zero")]
     pub lease: i64,
 }
 
-/// Bytes as text, or in base64 where they are no UTF-8: one of the two.
+/// Returns bytes as text, or in base64 if they are not UTF-8: exactly one of the two.
 pub fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_string()), None),
@@ -80,10 +80,10 @@ pub fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
-/// What a line begins with; its name may be longer than what is read here.
+/// The possible starts of a line. The name that follows may be longer than the bytes that [`is_ledger`] reads.
 const BEGINNINGS: [&[u8]; 3] = [br#"{"path":""#, br#"{"path_base64":""#, br#"{"added":true,"#];
 
-/// Whether a file begins as a ledger does.
+/// Returns whether a file starts like a ledger.
 pub fn is_ledger(path: &Path) -> bool {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));

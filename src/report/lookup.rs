@@ -1,6 +1,6 @@
-//! What `lookup` found in an index map, as data and as text.
+//! The result of `lookup` in an index map, as data and as text.
 //!
-//! Keys that are no UTF-8 stand in base64. Where nothing is found, it says what is known, and no more.
+//! Keys that are not UTF-8 are in base64. If nothing is found, a note says what the map proves, and never guesses.
 
 use serde::Serialize;
 
@@ -9,38 +9,38 @@ use crate::display::short;
 use crate::export::index_map::{Entry, Found, Query};
 use crate::report::table::Table;
 
-/// The answer to one question.
+/// The answer to one query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// The path of the map.
+    /// The path of the index map.
     pub file: String,
-    /// What the map belongs to.
+    /// The output that the map belongs to.
     pub map: MapFacts,
-    /// What was asked for.
+    /// The query.
     pub query: Asked,
-    /// The pairs that were found, by revision.
+    /// The pairs that were found, sorted by revision.
     pub found: Vec<Line>,
-    /// What is known where nothing was found.
+    /// What the map proves, if nothing was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// Which output a map belongs to.
+/// The output that an index map belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MapFacts {
-    /// sha256 of the output, in lower-case hex.
+    /// The sha256 of the output, in lower-case hex.
     pub output_sha256: String,
-    /// `keep`: a v2 modified index is the v3 revision of the same number; `dense`: numbered anew.
+    /// The numbering. `keep`: each v3 revision is the v2 modified index. `dense`: revisions are consecutive numbers.
     pub numbering: String,
-    /// The v2 index of the state that was converted.
+    /// The v2 index of the converted state.
     pub v2_index: u64,
-    /// The revision that the output goes on from.
+    /// The current revision of the output; later writes have greater ones.
     pub revision: i64,
-    /// What lies below this revision counts as compacted; 0 where nothing is.
+    /// The revision below which history counts as compacted; 0 for no compaction.
     pub compact_revision: i64,
 }
 
-/// What was asked for: one of these.
+/// A query; exactly one field is present.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Asked {
     /// A v2 index.
@@ -49,10 +49,10 @@ pub struct Asked {
     /// A v3 revision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// A key, of v2 or of v3.
+    /// A v2 or v3 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The key in base64, where it is no UTF-8.
+    /// The key in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
 }
@@ -60,35 +60,35 @@ pub struct Asked {
 /// A pair of the output.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Line {
-    /// Its main revision.
+    /// The main revision.
     pub revision: i64,
-    /// Its sub revision: other than 0 only where nodes share an index.
+    /// The sub revision; not 0 only if nodes share an index.
     pub sub_revision: u64,
     /// The v3 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The v3 key in base64, where it is no UTF-8.
+    /// The v3 key in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
-    /// It deletes the key.
+    /// Whether the pair deletes the key.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// The modified index of the v2 node that it comes from; of none, it is v3's own or a transformer's.
+    /// The modified index of its v2 node; absent for preserved v3 data and for pairs that a transformer added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_index: Option<u64>,
     /// The v2 key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_key: Option<String>,
-    /// The v2 key in base64, where it is no UTF-8.
+    /// The v2 key in base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_key_base64: Option<String>,
-    /// The node is an empty directory, and the pair its marker.
+    /// Whether the pair is the marker of an empty directory.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dir: bool,
 }
 
 impl Answer {
-    /// The answer that a map gives.
+    /// Creates the answer from what was found in a map.
     pub fn new(file: &std::path::Path, query: &Query, found: &Found) -> Answer {
         let facts = &found.facts;
         let map = MapFacts {
@@ -116,7 +116,7 @@ impl Answer {
         }
     }
 
-    /// Aligned lines for people: a paragraph for each pair, and last what the map belongs to.
+    /// Returns aligned lines for people: a paragraph for each pair, then the output of the map.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.found {
@@ -133,30 +133,26 @@ impl Answer {
     }
 }
 
-/// What is known of something that the map does not have.
+/// Returns what the map proves about something that it does not contain.
 fn note(query: &Asked, map: &MapFacts) -> String {
     let MapFacts { v2_index, revision, compact_revision, .. } = *map;
-    let goes_on =
-        format!("v3 goes on from revision {revision}, and what is below revision {compact_revision} is compacted");
+    let state =
+        format!("later v3 writes follow revision {revision}; revisions before {compact_revision} are compacted");
     match query {
         Asked { v2_index: Some(asked), .. } if *asked > v2_index => {
-            format!(
-                "v2 index {asked} is behind the state that was converted, which ends at v2 index {v2_index}; {goes_on}"
-            )
+            format!("v2 index {asked} is after the converted state, which ends at v2 index {v2_index}; {state}")
         }
         Asked { v2_index: Some(asked), .. } => format!(
-            "no key of the output was changed last at v2 index {asked}: it was changed again, deleted, expired or left out \
-             later, or there was no change of a key at that index; {goes_on}"
+            "no key of the output has the modified index {asked}: the key was changed again, deleted, expired or left out, or \
+             no key changed at that index; {state}"
         ),
         Asked { revision: Some(asked), .. } if i64::try_from(*asked).map_or(true, |asked| asked > revision) => {
-            format!("revision {asked} is behind the output; {goes_on}")
+            format!("revision {asked} is after the output; {state}")
         }
-        Asked { revision: Some(asked), .. } => format!("no pair of the output has revision {asked}; {goes_on}"),
+        Asked { revision: Some(asked), .. } => format!("no pair of the output has revision {asked}; {state}"),
         Asked { key, key_base64, .. } => {
             let key = key.as_ref().or(key_base64.as_ref()).map_or(String::new(), |key| short(key));
-            format!(
-                "no pair of the output is called {key}, in v3 or in v2 (a ledger says what was left out); {goes_on}"
-            )
+            format!("no pair of the output has the v3 or v2 name {key} (a ledger lists what was left out); {state}")
         }
     }
 }
@@ -188,7 +184,7 @@ impl Line {
         let deleted = if self.deleted { ", which deletes it" } else { "" };
         table.line("revision", format!("{}{sub}{deleted}", self.revision));
         let Some(index) = self.v2_index else {
-            table.line("v2", "none: it comes from no v2 key");
+            table.line("v2", "none: it does not come from a v2 key");
             return table;
         };
         table.maybe("v2 key", self.v2_key.as_ref());
@@ -240,11 +236,11 @@ mod tests {
         let note = |query: Query| Answer::new(Path::new("m"), &query, &found).note.unwrap();
         assert!(note(Query::V2Index(52)).contains("ends at v2 index 51"));
         assert!(note(Query::V2Index(51)).contains("changed again, deleted"));
-        assert!(note(Query::Revision(10)).contains("behind the output"));
-        assert!(note(Query::Revision(u64::MAX)).contains("behind the output"));
+        assert!(note(Query::Revision(10)).contains("after the output"));
+        assert!(note(Query::Revision(u64::MAX)).contains("after the output"));
         assert!(note(Query::Revision(9)).contains("no pair"));
         for query in [Query::V2Index(1), Query::Revision(1), Query::Key(b"a".to_vec())] {
-            assert!(note(query).ends_with("v3 goes on from revision 9, and what is below revision 9 is compacted"));
+            assert!(note(query).ends_with("later v3 writes follow revision 9; revisions before 9 are compacted"));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What happened in a run, as data and as text: the report of a conversion, the facts of an inspection.
+//! The results of a run, as data and as text: the report of a conversion, the result of an inspection.
 //!
-//! The outer surface of the crate: plain numbers and strings, stable names (CLI.md). Key names may stand in it, values
-//! and password hashes never.
+//! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain names of
+//! keys, never values or password hashes. Must not do I/O, except `earlier` and `ledger`, which read existing files.
 
 pub mod earlier;
 pub mod export;

@@ -1,7 +1,7 @@
-//! The report of one conversion: everything that scripts, runbooks and the closing summary read.
+//! The report of one conversion: the data for scripts, runbooks and the summary (docs/report.schema.json).
 //!
-//! Schema 1 of CLI.md, "The report is written on every exit but 2". Filled stage by stage, so that a failed run reports as
-//! much as it knew. Knows neither how it is printed (`text`) nor where it is written (`file`).
+//! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how it is
+//! printed (`text`) or written (`output::report_file`).
 
 use crate::notice::Code;
 use jiff::Timestamp;
@@ -15,28 +15,28 @@ use crate::options::{ConvertOptions, Existing};
 /// The number of the schema that this version writes.
 pub const SCHEMA: u32 = 1;
 
-/// What happened in one conversion.
+/// The report of a conversion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Report {
-    /// Number of the schema: [`SCHEMA`].
+    /// The number of the schema: [`SCHEMA`].
     pub schema: u32,
-    /// The version of etcdlift that wrote it.
+    /// The version of etcdlift that wrote the report.
     pub etcdlift: String,
-    /// When the run started, RFC 3339.
+    /// The time when the run started, RFC 3339.
     pub started: String,
-    /// The status that the process ended with.
+    /// The exit status of the process.
     pub exit_status: u8,
-    /// Why it is not 0, as a stable word.
+    /// The reason why the exit status is not 0, as a stable word.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The error message, if there was an error.
+    /// The error message, if the run failed.
     #[serde(default)]
     pub error: Option<String>,
-    /// What the operator can do about the error, if that is known.
+    /// What the operator can do about the error, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The output of an earlier, equal run was found and left alone.
+    /// Whether the equal output of an earlier run was left alone.
     #[serde(default)]
     pub skipped: bool,
     /// The options in effect.
@@ -44,63 +44,63 @@ pub struct Report {
     pub options: ConvertOptions,
     /// The instant against which TTLs were counted, RFC 3339; empty if the run ended before it was known.
     pub as_of: String,
-    /// What proves that instant, where the data does (`--as-of last-write`).
+    /// The proof of this instant in the data (`--as-of last-write`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of_evidence: Option<String>,
     /// Every file that was read.
     #[serde(default)]
     pub source_files: Vec<SourceFile>,
-    /// What the source is.
+    /// The kind of the source, and its position in the history of the cluster.
     #[serde(default)]
     pub source: SourceFacts,
-    /// What the source holds.
+    /// The content of the v2 tree.
     #[serde(default)]
     pub contents: Contents,
     /// What becomes of users and roles.
     #[serde(default)]
     pub auth: AuthFacts,
-    /// v3 data that the source held before, where it did.
+    /// The v3 data of the source, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingFacts>,
-    /// Where each source key went.
+    /// The totals of all source keys.
     #[serde(default)]
     pub balance: Balance,
-    /// What the log holds beyond the state.
+    /// The entries of the log after the state.
     #[serde(default)]
     pub tail: Tail,
-    /// Writes whose outcome may differ from what the cluster served: in-order keys and index compares that a backup by
-    /// etcdctl 3.3 or later has after its snapshot.
+    /// Writes with a possibly different effect than in the cluster: in-order keys and index compares after the snapshot of a
+    /// backup by etcdctl 3.3 or later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncertain: Vec<TailWrite>,
-    /// What the transformer did, where there was one.
+    /// The work of the transformer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transformed: Option<Transformed>,
-    /// What was made.
+    /// The output, if the run made one.
     #[serde(default)]
     pub output: Option<OutputFacts>,
-    /// What the operator does with the output; empty where there is none, and after a dry run.
+    /// The commands that the operator runs next; empty without an output and after a dry run.
     #[serde(default)]
     pub next_steps: Vec<NextStep>,
-    /// Time of each stage, in the order they ran.
+    /// The time of each stage, in the order in which they ran.
     #[serde(default)]
     pub stages: Vec<Stage>,
-    /// What the output may lack of what the cluster held (exit 8).
+    /// The losses: what the output may lack (exit 8).
     #[serde(default)]
     pub losses: Vec<Notice>,
-    /// What an operator should know.
+    /// The warnings.
     #[serde(default)]
     pub warnings: Vec<Notice>,
 }
 
 impl Report {
-    /// The report of a run that starts now.
+    /// Creates the report of a run that starts now.
     pub fn new(options: &ConvertOptions) -> Self {
         let now = Timestamp::now();
-        // Nobody's TTL is finer than a second.
+        // TTLs are whole seconds.
         Self::started_at(options, Timestamp::from_second(now.as_second()).unwrap_or(now))
     }
 
-    /// The report of a run that started at `now`.
+    /// Creates the report of a run that started at `now`.
     pub fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
         Report {
             schema: SCHEMA,
@@ -131,27 +131,27 @@ impl Report {
         }
     }
 
-    /// Adds a warning: it does not change the exit status.
+    /// Adds a warning, which does not change the exit status.
     pub fn warn(&mut self, code: Code, message: impl Into<String>) {
         self.warnings.push(Notice::new(code, message));
     }
 
-    /// Adds something that the output may lack of what the cluster held: the run ends with status 8.
+    /// Adds a loss: something that the output may lack, so the run ends with status 8.
     pub fn lose(&mut self, code: Code, message: impl Into<String>) {
         self.losses.push(Notice::new(code, message));
     }
 
-    /// Adds the time that a stage took.
+    /// Adds the time of a stage.
     pub fn stage(&mut self, name: &str, took: std::time::Duration) {
         self.stages.push(Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
     }
 
-    /// The sha256 of the output that the run makes, if it makes one.
+    /// Returns the sha256 of the output, if the run makes one.
     pub fn made(&self) -> Option<&str> {
         self.output.as_ref().filter(|_| !self.options.dry_run).map(|output| output.sha256.as_str())
     }
 
-    /// Notes how the run ended. A partial run (status 8) takes its reason from the first loss.
+    /// Records the end of the run. The reason of a partial run (status 8) is the code of its first loss.
     pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
         self.exit_status = exit_status;
         self.error = error.map(ToString::to_string);
@@ -162,13 +162,13 @@ impl Report {
             _ => None,
         };
         if error.is_some() {
-            // Whatever was about to be made, there is none of it.
+            // A failed run has no output.
             self.output = None;
             self.next_steps.clear();
         }
     }
 
-    /// What `--strict` refuses, one phrase for each; empty when there is nothing.
+    /// Returns what `--strict` refuses, one phrase for each; empty if it refuses nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
         let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule.word()).count() as u64;
@@ -179,7 +179,7 @@ impl Report {
             (oversized, "oversized key", "oversized keys"),
             (expired, "expired key", "expired keys"),
         ];
-        // What v2 holds may be left out on purpose.
+        // `--existing keep-v3` leaves v2 data out on purpose.
         let of_v2 = of_v2.into_iter().filter(|_| self.options.existing != Existing::KeepV3);
         let all = of_v2.chain([(unused, "rule that matched nothing", "rules that matched nothing")]);
         found.extend(all.filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(count, one, many)));
@@ -187,59 +187,59 @@ impl Report {
     }
 }
 
-/// Where each source key went: what is on the right adds up to what is on the left.
+/// The totals of all source keys: `source` is the sum of the other four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Balance {
-    /// Keys of the source.
+    /// Keys in the source.
     pub source: Count,
-    /// Written to the output.
+    /// Keys in the output.
     pub written: Count,
-    /// Left out because they have expired.
+    /// Keys that are left out because they have expired.
     pub expired: Count,
-    /// Left out by a rule.
+    /// Keys that a rule leaves out.
     pub excluded: Count,
-    /// Left out by a policy, like `--hidden drop`.
+    /// Keys that a policy leaves out, such as `--hidden drop`.
     pub dropped: Count,
 }
 
 impl Balance {
-    /// Whether every source key is accounted for, in keys and in bytes.
+    /// Returns whether the totals add up, in keys and in bytes.
     pub fn holds(&self) -> bool {
         self.source == self.written.plus(self.expired).plus(self.excluded).plus(self.dropped)
     }
 }
 
-/// What a transformer did.
+/// The work of a transformer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Transformed {
-    /// sha256 of the program's file, where it was named by its path.
+    /// The sha256 of the program's file, if the operator named it by its path.
     pub program_sha256: Option<String>,
-    /// Nodes that it was sent, directories among them.
+    /// The number of nodes that it got, including directories.
     pub nodes: u64,
-    /// Pairs that came back.
+    /// The number of pairs that it returned.
     pub pairs: u64,
-    /// Pairs of these that belong to no key of the source.
+    /// The number of these pairs that belong to no key of the source.
     pub added: u64,
 }
 
-/// What was made.
+/// The output of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OutputFacts {
-    /// Size of the file.
+    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// sha256 of the whole file in lower-case hex: what `sha256sum` prints.
+    /// The sha256 of the whole file in lower-case hex, as `sha256sum` prints it.
     pub sha256: String,
-    /// Size of the database, without a snapshot's trailer.
+    /// The size of the database in bytes, without the trailer of a snapshot file.
     pub db_bytes: u64,
-    /// sha256 of the database: what a snapshot's trailer holds.
+    /// The sha256 of the database, as in the trailer of a snapshot file.
     pub db_sha256: String,
-    /// The v2 index that the state stands at.
+    /// The v2 index of the state.
     pub v2_index: u64,
     /// The current v3 revision after a boot.
     pub revision: u64,
@@ -249,40 +249,40 @@ pub struct OutputFacts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
-    /// Changes of keys in it, as the books have them: one for each key that was written, one for each marker, and those that
-    /// were kept of the source's v3 data.
+    /// The number of changes of keys by the totals: written keys, markers of empty directories, pairs that a transformer added,
+    /// and preserved v3 changes.
     pub pairs: u64,
-    /// Leases in it.
+    /// The number of leases.
     pub leases: u64,
-    /// Those that come from v2's TTLs, shortest first.
+    /// The leases that come from v2 TTLs, shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lease_list: Vec<LeaseLine>,
-    /// Authentication will be on.
+    /// Whether authentication is enabled.
     pub auth_enabled: bool,
-    /// It was read back and its structure checked.
+    /// Whether the file was read back, checked and compared with the source.
     pub verified: bool,
 }
 
-/// A lease, and how much hangs on it.
+/// A lease, and the number of its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LeaseLine {
-    /// Its id; etcdctl prints it in hexadecimal.
+    /// The lease ID; etcdctl prints it in hexadecimal.
     pub id: i64,
-    /// Seconds, counted from when the new cluster elects its leader.
+    /// The TTL in seconds. It starts when the new cluster elects its leader.
     pub ttl: i64,
-    /// Keys that go with it.
+    /// The number of keys that expire with it.
     pub keys: u64,
 }
 
-/// Time of one stage.
+/// The time of one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Stage {
-    /// Its name.
+    /// The name of the stage.
     pub name: String,
-    /// Milliseconds by the clock on the wall.
+    /// Elapsed time in milliseconds.
     pub ms: u64,
 }
 
@@ -297,7 +297,7 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// A warning or a loss with this code.
+    /// Creates a warning or a loss with this code.
     pub fn new(code: Code, message: impl Into<String>) -> Notice {
         Notice { code: code.word().to_string(), message: message.into() }
     }
@@ -308,13 +308,13 @@ impl Notice {
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct NextStep {
-    /// The member to run it for; none where it is for the whole cluster, or where the source names no members.
+    /// The member to run it for; absent if it is for the whole cluster, or if the source has no members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
-    /// `restore` makes a data directory of the output, `install` puts the output into the member's own directory in its
-    /// place, `check` asks the running cluster.
+    /// `restore` makes a data directory from the output. `install` replaces the backend in the member's own directory. `check`
+    /// queries the running cluster.
     pub purpose: String,
-    /// A line for a POSIX shell; upper-case words without quotes stand for what the source does not say.
+    /// A line for a POSIX shell. Upper-case words without quotes are placeholders for what the source does not contain.
     pub command: String,
     /// What `check` must print for every member.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_books_balance_in_keys_and_bytes() {
+    fn the_totals_add_up_in_keys_and_bytes() {
         let count = |keys, bytes| Count { keys, bytes };
         let mut balance =
             Balance { source: count(3, 30), written: count(2, 20), dropped: count(1, 10), ..Default::default() };

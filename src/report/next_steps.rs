@@ -1,4 +1,4 @@
-//! The next steps of an operator: commands that can be pasted, filled in from the members of the source.
+//! The next steps of an operator: commands that can be pasted, with the members of the source filled in.
 //!
 //! As data for the report (`next_steps`) and as the end of the summary. They depend on what each etcd release accepts (FORMATS
 //! 10.1, 10.5, 11.1). Must not know how the output was made.
@@ -14,13 +14,13 @@ use crate::display::is_hidden;
 use crate::display::printable;
 use crate::options::{Target, To};
 
-/// The quota that etcd starts with unless told otherwise.
+/// The default quota of etcd, in bytes.
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
-/// Bytes of all commands that restore members. Linux takes no argument of more than 128 KiB, and clusters have few members.
+/// The maximum number of bytes of all restore commands. Linux limits an argument to 128 KiB, and clusters have few members.
 const MOST_BYTES: usize = 1 << 20;
 
-/// The steps after a conversion that made its output; none after any other.
+/// Returns the steps after a conversion; empty if it made no output.
 pub fn steps(report: &Report) -> Vec<NextStep> {
     let Some(output) = report.output.as_ref().filter(|_| !report.options.dry_run) else { return Vec::new() };
     let members = members(report);
@@ -107,12 +107,12 @@ struct NewMember<'r> {
     client_urls: &'r [String],
 }
 
-/// The members of the source that can be restored as they are; none where one of them cannot.
+/// Returns the members of the source for a restore; empty if one of them cannot be restored.
 fn members(report: &Report) -> Vec<NewMember<'_>> {
     let source = &report.source;
     let voters: HashSet<&String> = source.voters.iter().collect();
     let votes = |member: &&Member| voters.contains(&member.id);
-    // A learner becomes no voter because it is restored.
+    // A restore must not make a learner a voter.
     let any_votes = source.members.iter().any(|member| votes(&member));
     let live: Vec<&Member> = source.members.iter().filter(|member| !any_votes || votes(member)).collect();
     let mut times: BTreeMap<&str, u32> = BTreeMap::new();
@@ -121,7 +121,7 @@ fn members(report: &Report) -> Vec<NewMember<'_>> {
     let count = urls.len();
     urls.sort();
     urls.dedup();
-    // Each command names the whole cluster. One that no shell takes is of no use.
+    // Each command names the whole cluster. A command that is too long for a shell is useless.
     let cluster: usize = live.iter().map(|m| (m.name.len() + 17) * m.peer_urls.len() + urls_len(m)).sum();
     if cluster.saturating_mul(live.len()) > MOST_BYTES {
         return Vec::new();
@@ -150,12 +150,12 @@ fn urls_len(member: &Member) -> usize {
     member.peer_urls.iter().map(String::len).sum()
 }
 
-/// The one member that `etcdutl backup` puts in the place of all others.
+/// Returns whether this is the one member that `etcdctl backup` puts in place of all others.
 fn is_made_up(member: &Member) -> bool {
     member.name == "etcdctl-v2-backup" || member.peer_urls.iter().any(|url| url.contains("use-flag--force-new-cluster"))
 }
 
-/// Whether etcd takes it as a peer URL: a scheme, a host and a port, and no path.
+/// Returns whether etcd accepts this as a peer URL: a scheme, a host and a port, and no path.
 fn is_url(url: &str) -> bool {
     let rest = ["http://", "https://", "unix://", "unixs://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let port = rest.and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port);
@@ -186,7 +186,7 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     let pairs = members.iter().flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));
     let cluster = word(&pairs.collect::<Vec<_>>().join(","));
     let of = |member: &NewMember<'_>| {
-        // Not etcd's default name: the directory of the v2 data may have that.
+        // Not etcd's default name, which the directory of the v2 data may have.
         let dir = quoted(Path::new(&format!("{}.v3.etcd", member.name.replace('/', "_"))));
         let (name, urls) = (word(&member.name), word(&member.peer_urls.join(",")));
         step(Some(member.name.clone()), command(&name, &cluster, &urls, &dir))
@@ -194,8 +194,8 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     members.iter().map(of).collect()
 }
 
-/// A backend is for this member's own directory, too, where the release can go on from there (FORMATS 11.1): with other
-/// voters it would differ from theirs.
+/// Returns the step that installs a backend in this member's own directory, if the release can continue from it
+/// (docs/formats.md 11.1). With other voters, the backend would differ from theirs.
 fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> {
     let source = &report.source;
     let [root] = report.options.sources.as_slice() else { return None };
@@ -215,8 +215,8 @@ fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> 
     Some(NextStep { member: Some(member.name.clone()), purpose: "install".into(), command, expect: None })
 }
 
-/// The command that asks every member for its hash. A compacted revision is refused by 3.4 before 3.4.27 and by 3.5 before
-/// 3.5.10 (FORMATS 10.1); without one, every release answers for its current revision.
+/// Returns the command that asks every member for its hash. Releases before 3.4.27 and 3.5 before 3.5.10 refuse a compacted
+/// revision (docs/formats.md 10.1). Without a revision, every release answers for its current one.
 fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> String {
     let tool = match report.options.target {
         Target::V3_4 => "ETCDCTL_API=3 etcdctl",
@@ -224,7 +224,7 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
     };
     let endpoints: Vec<&str> = members.iter().filter_map(|member| Some(member.client_urls.first()?.as_str())).collect();
     let known = !endpoints.is_empty() && endpoints.len() == members.len() && endpoints.iter().all(|url| is_url(url));
-    // Without `--cluster` where it can be: 3.4's etcdctl does not log in to ask for the members.
+    // Without `--cluster` if possible: etcdctl 3.4 does not log in to query the members.
     let (endpoints, cluster) =
         if known { (word(&endpoints.join(",")), "") } else { ("CLIENT_URL".to_string(), " --cluster") };
     let user = if output.auth_enabled { " --user root" } else { "" };
@@ -233,7 +233,7 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
     format!("{tool} --endpoints {endpoints}{user} endpoint hashkv{cluster}{revision}")
 }
 
-/// A path as a shell takes it, never as an option.
+/// Quotes a path for a shell, so that it is never an option.
 fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     if bytes.starts_with(b"-") {
@@ -242,13 +242,13 @@ fn quoted(path: &Path) -> String {
     shell_word(bytes)
 }
 
-/// Text as one word of a shell.
+/// Quotes text as one word of a shell.
 fn word(text: &str) -> String {
     shell_word(OsStr::new(text).as_bytes())
 }
 
-/// Bytes as one word of a shell: bare where nothing in them is special, in single quotes where they are printable text, else
-/// in `$'…'`, which can say any byte.
+/// Quotes bytes as one word of a shell: unquoted if no byte needs quotes, in single quotes if they are printable text, otherwise
+/// in `$'…'`, which can express any byte.
 fn shell_word(bytes: &[u8]) -> String {
     let bare = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(b);
     if !bytes.is_empty() && bytes.iter().all(bare) {
@@ -261,7 +261,7 @@ fn shell_word(bytes: &[u8]) -> String {
                 b'\'' | b'\\' => format!("\\{}", char::from(*b)),
                 b' '..=b'~' => char::from(*b).to_string(),
                 b'\n' => r"\n".to_string(),
-                // Three digits at most: what follows is not taken for a part of it.
+                // Exactly three octal digits, so that a digit that follows is not part of the escape.
                 _ => format!("\\{b:03o}"),
             });
             format!("$'{}'", escaped.collect::<String>())

@@ -7,14 +7,14 @@ use std::fmt;
 
 use crate::display::printable;
 
-/// Lines of a name and a value, aligned when printed.
+/// A list of names and values, aligned when printed.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     lines: Vec<(String, String)>,
 }
 
 impl Table {
-    /// A table without lines.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }

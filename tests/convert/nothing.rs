@@ -74,7 +74,7 @@ fn the_options_that_left_each_key_out_are_named() {
         "--expired keep",
     ];
     case.run(&source, &["--exclude", "/x", "--hidden", "drop"]).refused(4, EMPTY, &words);
-    let words = ["leave none of 3 v2 keys", "3 named by no include"];
+    let words = ["leave none of 3 v2 keys", "3 matched by no include"];
     let run = case.run(&source, &["--include", "/nothing"]);
     run.refused(4, EMPTY, &words);
     assert!(!run.output.stderr.contains("--expired"), "{}", run.output.story());

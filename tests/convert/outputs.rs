@@ -184,7 +184,7 @@ fn skip_existing_refuses_an_output_that_differs() {
         prepare(&case);
         let output = skipping(&case, &source, options);
         assert_eq!(output.status, 5, "{}", output.story());
-        let mut lines = output.stderr.lines();
+        let mut lines = output.stderr.lines().filter(|line| !line.starts_with("hint: "));
         let first = lines.next().unwrap();
         assert!(words.iter().all(|word| first.contains(word)), "{}", output.story());
         let is_expected = |line: &str| line.contains("this run's report is not written") || line.starts_with("hint: ");
@@ -192,8 +192,8 @@ fn skip_existing_refuses_an_output_that_differs() {
         assert_eq!(names(&case.path("out")), ["out.db"]);
     };
     differs(&|_| {}, &["--hidden", "drop"], &["made with other options"]);
-    differs(&|case| fs::write(case.out(), "x").unwrap(), &[], &["not the file that its report tells of"]);
-    differs(&|case| fs::remove_file(case.report()).unwrap(), &[], &["no report of it"]);
+    differs(&|case| fs::write(case.out(), "x").unwrap(), &[], &["not the file that its report describes"]);
+    differs(&|case| fs::remove_file(case.report()).unwrap(), &[], &["its report does not exist"]);
     differs(&|case| fs::write(case.report(), "{}").unwrap(), &[], &["report.json: the file is no report of etcdlift"]);
     let other = |case: &Case| fs::remove_file(case.path("default.etcd/member/snap/db")).unwrap();
     differs(&other, &[], &["made from other source files"]);

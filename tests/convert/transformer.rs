@@ -235,7 +235,7 @@ fn verify_runs_the_program_that_it_is_given_and_none_that_a_report_names() {
     verify(&["--transformer", script.to_str().unwrap()]).success();
     let output = verify(&[]);
     assert_eq!(output.status, 5, "{}", output.story());
-    one_line(&output, &["report.json: the conversion ran the transformer ", "name it with --transformer"]);
+    one_line(&output, &["report.json: the conversion ran the transformer ", "name the program with --transformer"]);
     let output = verify(&["--transformer", "cat"]);
     assert_eq!(output.status, 7, "{}", output.story());
     one_line(&output, &["/count"]);

@@ -1,8 +1,8 @@
-//! v3 data that the source already holds (CLI.md, `--existing`): refused, left out by name, or preserved as they are, alone or under
-//! the keys that come from v2.
+//! The decision on v3 data that the source already has (docs/cli.md, `--existing`; docs/merge.md).
 //!
-//! What is preserved is preserved byte for byte: every revision, lease, user and compaction mark. A merge is refused where the backend
-//! does not hold all that the cluster had committed, for what stands in the log alone is not applied here.
+//! v3 data is refused, left out, preserved alone, or preserved with the v2 keys added. Preserved data stays byte for byte: every
+//! revision, lease, user and compaction mark. etcdlift does not apply v3 entries of the log, so a merge is refused if the
+//! backend lacks committed data. Must not know pages.
 
 use crate::bolt::Db;
 use crate::count::counted;
@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
 use crate::pipeline::merge::preserved::Preserved;
-use crate::pipeline::merge::unapplied::{self, Unapplied};
+use crate::pipeline::merge::unapplied::{self, UnappliedEntry};
 use crate::pipeline::read::{Backend, v2v3_words};
 use crate::report::Report;
 use crate::report::facts::{Contents, ExistingFacts, V2v3};
@@ -25,12 +25,12 @@ use crate::v2store::replay::Recovered;
 use crate::v2store::tree::Tree;
 use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
 
-/// Decides what becomes of v3 data in the source, and notes it in the report. Where there is nothing to keep there is nothing
-/// to merge with, and the conversion goes on as for any other source.
+/// Applies `--existing` to the v3 data of the source, and reports the decision. Returns the preserved v3 data; `None` if there is
+/// none, so that the conversion continues as for any other source.
 ///
 /// # Errors
-/// [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`] and [`Reason::Gap`] as the policy has it; a backend that is
-/// not sound.
+/// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::IndexNotReached`],
+/// [`Reason::Gap`]; [`Reason::Damaged`] for a damaged backend; an interruption.
 pub(in crate::pipeline) fn decide<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
@@ -39,21 +39,21 @@ pub(in crate::pipeline) fn decide<'m>(
     report: &mut Report,
     interrupt: Interrupt<'_>,
 ) -> Result<Option<Preserved<'m>>> {
-    let entries = unapplied::above(opened, backend, recovered, interrupt)?;
+    let unapplied = unapplied::above(opened, backend, recovered, interrupt)?;
     match options.existing {
-        Existing::Fail => refuse(opened, backend, &entries).map(|()| None),
+        Existing::Fail => refuse(opened, backend, &unapplied).map(|()| None),
         Existing::DropV3 => {
-            note_dropped(backend, &entries, report);
+            note_dropped(backend, &unapplied, report);
             note_v2v3(&backend.content, report, "which is left out with all v3 data");
             Ok(None)
         }
         Existing::Merge => {
-            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &unapplied, options, report, interrupt)?;
             note_v2v3(&backend.content, report, STAYS);
             Ok(preserved)
         }
         Existing::KeepV3 => {
-            let preserved = merge(opened, backend, recovered, &entries, options, report, interrupt)?;
+            let preserved = merge(opened, backend, recovered, &unapplied, options, report, interrupt)?;
             let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
             leave_v2_out(report);
             note_v2v3(&backend.content, report, STAYS);
@@ -62,10 +62,10 @@ pub(in crate::pipeline) fn decide<'m>(
     }
 }
 
-/// What becomes of v2 trees inside v3 where v3 data are preserved.
-const STAYS: &str = "which stays as it is: its keys keep their v3 names";
+/// What becomes of v2 trees inside preserved v3 data.
+const STAYS: &str = "which stays unchanged: its keys have their v3 names";
 
-/// Names v2 trees that a server stored in v3.
+/// Reports the v2 trees that a server stored inside v3.
 pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
     for tree in &content.v2v3 {
         report.warn(Code::V2v3Tree, format!("v3 holds {}, {becomes}", v2v3_words(tree)));
@@ -76,11 +76,11 @@ pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, b
     }
 }
 
-/// Names that the report lists.
+/// The maximum number of names that the report lists.
 const LISTED: usize = 100;
 
-/// Keys that an earlier `etcdctl migrate` may have left behind, and v2 has deleted since. Only keys that both have are a sign
-/// that there was one.
+/// Reports keys that an earlier `etcdctl migrate` may have copied and that v2 has deleted since. Only if v2 and v3 share keys
+/// is an earlier migration likely.
 pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, report: &mut Report) {
     let index = tree.current_index.0;
     let mut in_v2 = |key: &[u8]| {
@@ -94,7 +94,7 @@ pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut
             continue;
         }
         only += 1;
-        // It writes each key once, under its own name, with the indexes of v2 (FORMATS 12.1).
+        // It writes each key once, under its own name, with the indexes of v2 (docs/formats.md 12.1).
         let created = live.create.0.cast_unsigned();
         if key.starts_with(b"/") && live.version == 1 && created <= index {
             migrated.push(key);
@@ -109,8 +109,8 @@ pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut
     let (first, more) = (first_of(&names), count.saturating_sub(LISTED as u64));
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let message = format!(
-        "only in v3: {}, {count} of them as an earlier `etcdctl migrate` writes keys, which v2 may have deleted since: \
-         {first}{more}; --existing drop-v3 starts without any v3 data",
+        "only in v3: {}, {count} of them in the form of an earlier `etcdctl migrate`, so v2 may have deleted them since: \
+         {first}{more}; --existing drop-v3 leaves all v3 data out",
         counted(only, "key", "keys")
     );
     report.warn(Code::OnlyInV3, message);
@@ -120,19 +120,17 @@ pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut
 
 fn missing(opened: &Opened, backend: &Backend<'_>) -> Error {
     let message = match backend.map {
-        Some(_) => {
-            "the v3 backend of the source holds no key, lease, user or role, and --existing keep-v3 leaves v2 out"
-        }
+        Some(_) => "the v3 backend of the source has no key, lease, user or role, and --existing keep-v3 leaves v2 out",
         None => "the source has no v3 backend (snap/db), and --existing keep-v3 leaves v2 out",
     };
     let path = backend.map.map_or(opened.path(), |map| map.path());
     Error::new(Reason::V3Missing, message).in_file(path)
 }
 
-/// Losses of v2 alone.
+/// The losses that concern only v2.
 const V2_LOSSES: [Code; 2] = [Code::TailLeftOut, Code::BackupRenumbered];
 
-/// Says that v2 is left out; what is lost of it besides is no loss then.
+/// Reports that v2 is left out. Then other losses of v2 data do not count.
 fn leave_v2_out(report: &mut Report) {
     report.losses.retain(|loss| !V2_LOSSES.iter().any(|code| code.word() == loss.code));
     let Contents { keys, users, roles, .. } = &report.contents;
@@ -144,16 +142,15 @@ fn leave_v2_out(report: &mut Report) {
     let left_out: Vec<String> =
         counts.iter().filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(*count, one, many)).collect();
     if !left_out.is_empty() {
-        let message =
-            format!("v2 data of the source is left out, as --existing keep-v3 has it: {}", left_out.join(", "));
+        let message = format!("v2 data of the source is left out by --existing keep-v3: {}", left_out.join(", "));
         report.warn(Code::V2LeftOut, message);
     }
 }
 
-/// A backend that cannot be read may hold v3 data. The v2 keys do not need it.
+/// Refuses a backend that cannot be read, because it may hold v3 data.
 ///
 /// # Errors
-/// [`Reason::V3Unreadable`], unless v3 data are to be left out.
+/// [`Reason::V3Unreadable`], unless `--existing drop-v3` leaves v3 data out.
 pub(in crate::pipeline) fn refuse_unusable(
     backend: &Backend<'_>,
     options: &ConvertOptions,
@@ -166,36 +163,31 @@ pub(in crate::pipeline) fn refuse_unusable(
             Ok(())
         }
         Some(error) => {
-            let hint = match error.hint_text() {
-                Some(hint) => format!("{hint}, or convert the v2 keys without it: --existing drop-v3"),
-                None => "convert the v2 keys without it: --existing drop-v3".to_string(),
-            };
-            let refusal = Error::new(Reason::V3Unreadable, error.message()).hint(hint);
+            let refusal = Error::new(Reason::V3Unreadable, error.message())
+                .hint("--existing drop-v3 converts the v2 keys, which do not need the v3 backend");
             let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
             Err(error.offset().into_iter().fold(refusal, Error::at))
         }
     }
 }
 
-fn refuse(opened: &Opened, backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Result<()> {
-    let Some(found) = describe(backend, entries) else { return Ok(()) };
+fn refuse(opened: &Opened, backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Result<()> {
+    let Some(found) = describe(backend, unapplied) else { return Ok(()) };
     if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
-        let message = format!(
-            "the log has v3 data too ({found}), whose database is not in it: give the data directory, or --existing drop-v3 to start \
-             without them"
-        );
-        return Err(Error::new(Reason::V3Present, message).in_file(opened.path()));
+        let message = format!("the log also has v3 data ({found}), and a log does not contain the v3 database");
+        let error = Error::new(Reason::V3Present, message).in_file(opened.path());
+        return Err(error.hint("name the data directory, or leave the v3 data out with --existing drop-v3"));
     }
-    let message = format!(
-        "the source holds v3 data too ({found}): give --existing merge to keep them and add the v2 keys, --existing drop-v3 to \
-         start without them, or --existing keep-v3 to leave v2 out"
-    );
-    Err(Error::new(Reason::V3Present, message).in_file(opened.path()))
+    let error = Error::new(Reason::V3Present, format!("the source also holds v3 data ({found})"));
+    Err(error.in_file(opened.path()).hint(
+        "give --existing merge to add the v2 keys to the v3 data, --existing drop-v3 to leave the v3 data out, or --existing \
+         keep-v3 to leave v2 out",
+    ))
 }
 
-/// What of v3 data there is, in words; `None` where there is none.
-fn describe(backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Option<String> {
-    let in_log = entries.iter().filter(|(_, request)| request.adds()).count() as u64;
+/// Describes the v3 data of the source; `None` if it has none.
+fn describe(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Option<String> {
+    let in_log = unapplied.iter().filter(|(_, request)| request.adds()).count() as u64;
     let in_log = (in_log > 0).then(|| format!("{} in its log", counted(in_log, "v3 write", "v3 writes")));
     let in_backend = backend.describe().map(|what| format!("{what} in its v3 backend"));
     match (in_backend, in_log) {
@@ -204,9 +196,9 @@ fn describe(backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Option<String> 
     }
 }
 
-fn note_dropped(backend: &Backend<'_>, entries: &[Unapplied<'_>], report: &mut Report) {
-    let Some(found) = describe(backend, entries) else { return };
-    report.warn(Code::V3Dropped, format!("v3 data of the source are left out, as --existing drop-v3 has it: {found}"));
+fn note_dropped(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>], report: &mut Report) {
+    let Some(found) = describe(backend, unapplied) else { return };
+    report.warn(Code::V3Dropped, format!("v3 data of the source is left out by --existing drop-v3: {found}"));
     let content = &backend.content;
     report.existing = Some(ExistingFacts {
         path: path_of(backend),
@@ -216,7 +208,7 @@ fn note_dropped(backend: &Backend<'_>, entries: &[Unapplied<'_>], report: &mut R
         leases: content.leases,
         users: content.users,
         roles: content.roles,
-        late_writes: unapplied::lines(entries),
+        late_writes: unapplied::lines(unapplied),
         ..ExistingFacts::default()
     });
 }
@@ -229,7 +221,7 @@ fn merge<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
     recovered: &Recovered<'m>,
-    entries: &[Unapplied<'m>],
+    unapplied: &[UnappliedEntry<'m>],
     options: &ConvertOptions,
     report: &mut Report,
     interrupt: Interrupt<'_>,
@@ -245,11 +237,11 @@ fn merge<'m>(
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
         preserved = Preserved::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
     }
-    let entries: Vec<Unapplied<'_>> = unapplied::not_shown(entries, &preserved);
-    if !entries.is_empty() {
+    let unapplied: Vec<UnappliedEntry<'_>> = unapplied::not_shown(unapplied, &preserved);
+    if !unapplied.is_empty() {
         let facts = report.existing.get_or_insert_default();
-        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&entries));
-        return Err(unapplied::refuse(opened, backend, &entries));
+        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&unapplied));
+        return Err(unapplied::refuse(opened, backend, &unapplied));
     }
     if preserved.is_empty() {
         return Ok(None);
@@ -276,11 +268,11 @@ fn merge<'m>(
 fn refuse_unsound(summary: &V3Summary) -> Result<()> {
     let Some(finding) = summary.findings.first() else { return Ok(()) };
     let message =
-        format!("the v3 backend is not as etcd writes it, and what is in it cannot be carried on: {}", finding.message);
+        format!("etcd does not write a v3 backend like this one, so its data cannot be preserved: {}", finding.message);
     Err(Error::new(Reason::Damaged, message).at(finding.offset))
 }
 
-/// v2 and v3 of one instant, or none: a backend that is ahead of the v2 state, or behind a hole in the log.
+/// Refuses v2 and v3 data of different instants: a backend after the v2 state, or one separated from it by a gap in the log.
 fn refuse_other_states(
     opened: &Opened,
     backend: &Backend<'_>,
@@ -290,26 +282,32 @@ fn refuse_other_states(
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let state = recovered.replay.applied;
     let start = opened.start.index();
-    let reason_and_message = if applied > state && opened.wal().is_some() {
-        let message = format!("the v3 backend stands at raft index {applied} and the v2 keys at {state}");
+    let refusal = if applied > state && opened.wal().is_some() {
+        let message = format!("the v3 backend is at raft index {applied}, the v2 keys are at {state}");
         let needed = match options.existing {
-            Existing::KeepV3 => "it holds no earlier state",
-            _ => "a merge needs both at once",
+            Existing::KeepV3 => "the backend has no earlier state",
+            _ => "a merge needs both at one index",
         };
-        Some((Reason::IndexNotReached, format!("{message}: {needed}, so stop at {applied} or later")))
+        Some((Reason::IndexNotReached, format!("{message}: {needed}"), Some(format!("stop at {applied} or later"))))
     } else if applied < start && opened.wal().is_none_or(|wal| !wal.continues(applied)) {
-        let message = format!("the v3 backend stands at raft index {applied}, the snapshot at {start}");
-        Some((Reason::Gap, format!("{message}, and the log between them, which may have v3 writes, is not here")))
+        let message = format!(
+            "the v3 backend is at raft index {applied}, the snapshot at {start}, and the log between them is missing: it may \
+             have v3 writes"
+        );
+        Some((Reason::Gap, message, None))
     } else {
         None
     };
-    match (reason_and_message, backend.map) {
-        (Some((reason, message)), Some(map)) => Err(Error::new(reason, message).in_file(map.path())),
+    match (refusal, backend.map) {
+        (Some((reason, message, hint)), Some(map)) => {
+            let error = Error::new(reason, message).in_file(map.path());
+            Err(hint.into_iter().fold(error, |error, hint| error.hint(hint)))
+        }
         _ => Ok(()),
     }
 }
 
-/// v3 writes that are not known to be committed are in neither: as with those of v2, the operator has to know.
+/// Reports a loss for v3 writes in the log whose commit nothing proves: neither the v2 state nor the backend has them.
 fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, interrupt: Interrupt<'_>) -> Result<()> {
     let left_out = unapplied::left_out(opened, recovered.replay.applied, interrupt)?;
     if left_out.is_empty() {
@@ -317,7 +315,7 @@ fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, in
     }
     let count = counted(left_out.len() as u64, "v3 write", "v3 writes");
     let message = format!(
-        "{count} in the log above raft index {} left out, because nothing here proves a commit",
+        "{count} in the log after raft index {} left out, because nothing proves a commit",
         recovered.replay.applied
     );
     report.existing.get_or_insert_default().late_writes = unapplied::lines(&left_out);

@@ -1,4 +1,6 @@
-//! v3 data that the source already holds, for `--existing`: what becomes of it, and what may be lost with it.
+//! v3 data that the source already has (`--existing`): the decision, the preserved data, and unapplied v3 entries of the log.
+//!
+//! Must not know pages or files of the output.
 
 pub(super) mod decide;
 pub(super) mod preserved;

@@ -1,6 +1,6 @@
-//! The v3 store that a merge keeps: read once, and added to what comes from v2 byte for byte.
+//! The preserved v3 data of a merge: read once, and added byte for byte to what comes from v2 (docs/formats.md 7.2, 9, 10.5).
 //!
-//! FORMATS sections 7.2, 9 and 10.5. Knows buckets; whether they are to be preserved is `existing`'s to say.
+//! Knows buckets. Must not know the policy, which belongs to `decide`.
 
 use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
@@ -18,28 +18,28 @@ use crate::report::Report;
 use crate::transform::auth::Auth;
 use crate::transform::conflicts::LiveKey;
 
-/// The v3 data that are preserved.
+/// The preserved v3 data.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct Preserved<'m> {
     /// Every change in the `key` bucket, in order.
     pub(in crate::pipeline) pairs: Vec<Stored<'m>>,
-    /// The revision that the store stands at.
+    /// The current revision of the store.
     pub(in crate::pipeline) current: Revision,
-    /// Its leases, and those that a key names without there being one.
+    /// The IDs of its leases, and of missing leases that a key names.
     pub(in crate::pipeline) leases_in_use: HashSet<LeaseId>,
-    /// Compaction marks: begun, ended.
+    /// The compaction marks: scheduled, finished.
     pub(in crate::pipeline) compacted: (Option<Revision>, Option<Revision>),
-    /// Keys that are not deleted.
+    /// The live keys.
     live: BTreeMap<&'m [u8], LiveKey>,
-    /// All other buckets.
+    /// The pairs of all other buckets.
     buckets: BTreeMap<&'static [u8], Vec<Pair>>,
 }
 
 impl<'m> Preserved<'m> {
-    /// Reads a store that is sound and stands at this revision.
+    /// Reads an intact store whose current revision is `current`.
     ///
     /// # Errors
-    /// There is a bucket that could not be preserved; an interruption.
+    /// [`Reason::UnsupportedFormat`] for an unknown bucket; [`Reason::Damaged`]; an interruption.
     pub(in crate::pipeline) fn read(db: &Db<'m>, current: Revision, interrupt: Interrupt<'_>) -> Result<Preserved<'m>> {
         let mut preserved = Preserved { current, ..Preserved::default() };
         preserved.read_buckets(db, interrupt)?;
@@ -56,8 +56,9 @@ impl<'m> Preserved<'m> {
             let bucket = bucket.map_err(damaged)?;
             let Some(name) = schema::BUCKETS.into_iter().find(|name| *name == bucket.key) else {
                 let name = bucket.key.escape_ascii();
-                let message =
-                    format!("the v3 backend has a bucket {name}, which no etcd up to 3.7 knows: it cannot be kept");
+                let message = format!(
+                    "the v3 backend has a bucket {name}, which no etcd up to 3.7 knows, so it cannot be preserved"
+                );
                 return Err(Error::new(Reason::UnsupportedFormat, message).at(bucket.offset));
             };
             let tree = db.open_bucket(&bucket).map_err(damaged)?;
@@ -76,16 +77,16 @@ impl<'m> Preserved<'m> {
         Ok(())
     }
 
-    /// Whether there is nothing that anybody could miss.
+    /// Returns whether there is no v3 data to preserve.
     pub(in crate::pipeline) fn is_empty(&self) -> bool {
-        // Every server leaves a revision in `auth`; without users it says nothing.
+        // Every server writes a revision into `auth`; without users it means nothing.
         let others = [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES];
         let bare = |bucket: &&[u8]| self.buckets.get(*bucket).is_none_or(Vec::is_empty);
         self.pairs.is_empty() && self.compacted == (None, None) && others.iter().all(bare)
     }
 
-    /// Leaves out what must not be in an output of that form: restoring a snapshot makes a cluster of its own (FORMATS 9.7,
-    /// 10.5), and the raft position is the conversion's.
+    /// Removes what an output of this form must not have. The restore of a snapshot makes a new cluster (docs/formats.md 9.7,
+    /// 10.5), and the conversion sets the raft position.
     pub(in crate::pipeline) fn leave_out_of(&mut self, to: To) {
         if to == To::Snapshot {
             for bucket in [schema::ALARM, schema::CLUSTER, schema::MEMBERS, schema::MEMBERS_REMOVED] {
@@ -96,23 +97,24 @@ impl<'m> Preserved<'m> {
         meta.retain(|(key, _)| to == To::Backend && !Meta::KEYS.contains(&key.as_slice()));
     }
 
-    /// The value of a key in a bucket other than `key`.
+    /// Returns the value of a key in a bucket other than `key`.
     pub(in crate::pipeline) fn value(&self, bucket: &[u8], key: &[u8]) -> Option<&[u8]> {
         let mut pairs = self.buckets.get(bucket)?.iter();
         pairs.find(|(found, _)| found == key).map(|(_, value)| value.as_slice())
     }
 
-    /// The keys of a bucket other than `key`.
+    /// Returns the keys of a bucket other than `key`.
     pub(in crate::pipeline) fn names(&self, bucket: &[u8]) -> HashSet<&[u8]> {
         self.buckets.get(bucket).into_iter().flatten().map(|(name, _)| name.as_slice()).collect()
     }
 
-    /// Whether clients have to log in.
+    /// Returns whether authentication is enabled.
     pub(in crate::pipeline) fn auth_is_on(&self) -> bool {
         self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
     }
 
-    /// Whether a key from `start` to below `end` is there: one key where `end` is empty, all others where it is a zero byte.
+    /// Returns whether a live key is in the range from `start` to before `end`. An empty `end` means the key `start` alone; a zero
+    /// byte means no end.
     pub(in crate::pipeline) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
             [] => self.live.contains_key(start),
@@ -137,21 +139,21 @@ impl<'m> Preserved<'m> {
         Ok(())
     }
 
-    /// The key of that name, if v3 has one.
+    /// Returns the live key of this name, if v3 has one.
     pub(in crate::pipeline) fn live(&self, key: &[u8]) -> Option<LiveKey> {
         self.live.get(key).copied()
     }
 
-    /// Every key that is not deleted, sorted.
+    /// Returns every live key, sorted.
     pub(in crate::pipeline) fn live_keys(&self) -> impl Iterator<Item = (&'m [u8], LiveKey)> {
         self.live.iter().map(|(key, live)| (*key, *live))
     }
 
-    /// Joins the users and roles of v2 to those that are there.
+    /// Adds the users and roles of v2 to those of v3.
     ///
     /// # Errors
-    /// [`Reason::Conflict`] for names that both have, as the policy has it; [`Reason::AuthInvalid`] if nobody could administer
-    /// what comes out.
+    /// [`Reason::Conflict`] for different users or roles of one name with `--on-conflict fail`; [`Reason::AuthInvalid`] if the
+    /// result has no administrator.
     pub(in crate::pipeline) fn join_auth(
         &mut self,
         auth: &Auth,
@@ -164,17 +166,16 @@ impl<'m> Preserved<'m> {
         let was_on = had.is_enabled();
         let v2_is_there = !auth.users.is_empty() || !auth.roles.is_empty();
         if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
-            let message = "users and roles of v2 and v3 have one key space now: roles with wide permissions reach keys of the other \
-                           side, so check them";
+            let message = "users and roles of v2 and v3 share one key space: check roles with wide permissions, which also apply \
+                           to the keys of the other side";
             report.warn(Code::AuthMerged, message);
         }
         if auth.enabled && !was_on {
-            let message = "authentication was off in v3 and is on in v2: v3 clients have to log in from now on";
+            let message = "authentication was off in v3 and is on in v2: v3 clients must log in";
             report.warn(Code::AuthTurnedOn, message);
         }
         if was_on && report.contents.auth_enabled != Some(true) {
-            let message =
-                "authentication was on in v3 and off in v2: clients of the v2 keys have to log in from now on";
+            let message = "authentication was on in v3 and off in v2: clients of the v2 keys must log in";
             report.warn(Code::AuthTurnedOn, message);
         }
         let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;
@@ -184,20 +185,19 @@ impl<'m> Preserved<'m> {
             report.existing.get_or_insert_default().auth_conflicts = names;
             let what = match on_conflict {
                 OnConflict::Fail => {
-                    let message = format!(
-                        "v2 and v3 both have, and not alike: {first}; give --on-conflict keep-v3 or take-v2, or --auth ignore"
-                    );
-                    return Err(Error::new(Reason::Conflict, message));
+                    let message = format!("v2 and v3 both have these users or roles, and they differ: {first}");
+                    let hint = "give --on-conflict keep-v3, --on-conflict take-v2 or --auth ignore";
+                    return Err(Error::new(Reason::Conflict, message).hint(hint));
                 }
-                OnConflict::KeepV3 => "kept as v3 has them",
+                OnConflict::KeepV3 => "taken from v3",
                 OnConflict::TakeV2 => "taken from v2",
             };
-            report.warn(Code::AuthConflict, format!("users and roles that both have are {what}: {first}"));
+            report.warn(Code::AuthConflict, format!("users and roles in v2 and in v3 are {what}: {first}"));
         }
         if joined.is_enabled() && !joined.has_administrator() {
-            let message = "authentication is on, and there is no user root with a password and the role root, without whom nobody \
-                           could administer v3: give another --on-conflict, or --auth ignore";
-            return Err(Error::new(Reason::AuthInvalid, message));
+            let message = "authentication is on, but no user root has a password and the role root, so nobody could administer v3";
+            let hint = "give another --on-conflict, or --auth ignore";
+            return Err(Error::new(Reason::AuthInvalid, message).hint(hint));
         }
         self.buckets.insert(schema::AUTH, joined.flags);
         self.buckets.insert(schema::AUTH_USERS, joined.users);
@@ -205,7 +205,7 @@ impl<'m> Preserved<'m> {
         Ok(())
     }
 
-    /// Adds all that is preserved to what comes from v2.
+    /// Adds the preserved data to the content that comes from v2.
     pub(in crate::pipeline) fn add_to<'t>(&'t self, content: &mut Content<'t, 'm>) {
         content.preserve(&self.pairs);
         for (bucket, pairs) in &self.buckets {
@@ -213,7 +213,7 @@ impl<'m> Preserved<'m> {
         }
     }
 
-    /// Leases that are preserved.
+    /// Returns the number of preserved leases.
     pub(in crate::pipeline) fn lease_count(&self) -> u64 {
         self.buckets.get(schema::LEASE).map_or(0, Vec::len) as u64
     }

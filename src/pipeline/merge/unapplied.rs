@@ -1,8 +1,8 @@
-//! v3 writes that stand in the log above what the v3 backend says to have applied.
+//! v3 entries in the log after the consistent index of the v3 backend.
 //!
-//! They are not applied here, so a merge must not lose them. But a backend may be further than it says: etcd up to 3.4 notes its
-//! raft index only with changes of keys, users and roles, not with a lease, a compaction or a request that changed nothing. What
-//! the backend shows already is no loss.
+//! etcdlift does not apply them, so a merge must refuse to lose them. But a backend may contain more than its consistent index
+//! says: etcd up to 3.4 stores the index only with changes of keys, users and roles, not with a lease, a compaction or a
+//! request that changed nothing. An entry whose effect the backend shows is no loss.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,32 +22,32 @@ use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::Wal;
 use crate::v2store::replay::Recovered;
 
-/// A v3 write, and where it stands.
-pub(in crate::pipeline) type Unapplied<'m> = (RaftIndex, V3Request<'m>);
+/// A v3 write in the log that the backend may lack, with its raft index.
+pub(in crate::pipeline) type UnappliedEntry<'m> = (RaftIndex, V3Request<'m>);
 
-/// Committed v3 writes above the backend's consistent index.
+/// Finds committed v3 writes after the backend's consistent index.
 pub(in crate::pipeline) fn above<'m>(
     opened: &'m Opened,
     backend: &Backend<'m>,
     recovered: &Recovered<'m>,
     interrupt: Interrupt<'_>,
-) -> Result<Vec<Unapplied<'m>>> {
+) -> Result<Vec<UnappliedEntry<'m>>> {
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     let start = opened.start.index();
-    // What the replay did not see because it began behind it.
+    // The replay began after these entries, so it did not see them.
     let before = |index: RaftIndex| index > applied && index <= start;
     let wal = opened.wal().filter(|_| start > applied);
-    let mut entries = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
-    entries.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
-    Ok(entries)
+    let mut unapplied = wal.map(|wal| writes(wal, &before, interrupt)).transpose()?.unwrap_or_default();
+    unapplied.extend(recovered.replay.v3_writes.iter().filter(|(index, _)| *index > applied).copied());
+    Ok(unapplied)
 }
 
-/// v3 writes in any of the logs that are not known to be committed.
+/// Finds v3 writes in all logs whose commit nothing proves.
 pub(in crate::pipeline) fn left_out<'m>(
     opened: &'m Opened,
     applied: RaftIndex,
     interrupt: Interrupt<'_>,
-) -> Result<Vec<Unapplied<'m>>> {
+) -> Result<Vec<UnappliedEntry<'m>>> {
     let mut found = BTreeMap::new();
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
         found.extend(writes(wal, &|index| index > applied, interrupt)?);
@@ -55,12 +55,12 @@ pub(in crate::pipeline) fn left_out<'m>(
     Ok(found.into_iter().collect())
 }
 
-/// The v3 writes of a log at these indexes.
+/// Finds the v3 writes of a log at the wanted indexes.
 fn writes<'m>(
     wal: &'m Wal,
     wanted: &dyn Fn(RaftIndex) -> bool,
     interrupt: Interrupt<'_>,
-) -> Result<Vec<Unapplied<'m>>> {
+) -> Result<Vec<UnappliedEntry<'m>>> {
     let mut found = Vec::new();
     for reference in wal.entries().iter().filter(|entry| wanted(entry.index) && entry.kind == EntryKind::Normal) {
         interrupt.ask()?;
@@ -74,9 +74,12 @@ fn writes<'m>(
     Ok(found)
 }
 
-/// Those of the writes that the store does not show: what one leaves when it is done is not there.
-pub(in crate::pipeline) fn not_shown<'m>(entries: &[Unapplied<'m>], preserved: &Preserved<'_>) -> Vec<Unapplied<'m>> {
-    let parts: Vec<Vec<V3Write<'_>>> = entries.iter().map(|(_, request)| request.parts()).collect();
+/// Returns the writes whose effect the store does not show.
+pub(in crate::pipeline) fn not_shown<'m>(
+    unapplied: &[UnappliedEntry<'m>],
+    preserved: &Preserved<'_>,
+) -> Vec<UnappliedEntry<'m>> {
+    let parts: Vec<Vec<V3Write<'_>>> = unapplied.iter().map(|(_, request)| request.parts()).collect();
     let [leases, users, roles] =
         [schema::LEASE, schema::AUTH_USERS, schema::AUTH_ROLES].map(|bucket| preserved.names(bucket));
     let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
@@ -87,7 +90,7 @@ pub(in crate::pipeline) fn not_shown<'m>(entries: &[Unapplied<'m>], preserved: &
         }
     }
     let shown = |at: usize, part: &V3Write<'_>| match part.action {
-        // A put leaves a revision, and with it the raft index would be there.
+        // A put would have changed the consistent index, so no put counts as applied.
         "delete" => !preserved.any_in(part.name, part.end),
         "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
         "revoke lease" => !has_lease(part.number),
@@ -104,12 +107,12 @@ pub(in crate::pipeline) fn not_shown<'m>(entries: &[Unapplied<'m>], preserved: &
     };
     let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
     let lost = parts.iter().enumerate().map(lost);
-    entries.iter().zip(lost).filter(|(_, lost)| *lost).map(|(entry, _)| *entry).collect()
+    unapplied.iter().zip(lost).filter(|(_, lost)| *lost).map(|(unapplied, _)| *unapplied).collect()
 }
 
-/// The writes in the report's words, one line for each key.
-pub(in crate::pipeline) fn lines(entries: &[Unapplied<'_>]) -> Vec<UnappliedWrite> {
-    let lines = |(index, request): &Unapplied<'_>| {
+/// Converts the writes for the report, one item for each key.
+pub(in crate::pipeline) fn lines(unapplied: &[UnappliedEntry<'_>]) -> Vec<UnappliedWrite> {
+    let lines = |(index, request): &UnappliedEntry<'_>| {
         let raft_index = index.0;
         let line = |part: V3Write<'_>| UnappliedWrite {
             raft_index,
@@ -119,15 +122,15 @@ pub(in crate::pipeline) fn lines(entries: &[Unapplied<'_>]) -> Vec<UnappliedWrit
         };
         request.parts().into_iter().map(line).collect::<Vec<_>>()
     };
-    entries.iter().flat_map(lines).collect()
+    unapplied.iter().flat_map(lines).collect()
 }
 
-/// How many writes a message names; the report has all.
+/// The maximum number of writes that a message names. The report has all.
 const NAMED: usize = 20;
 
-/// Names the writes that a merge would lose, and the cure.
-pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, entries: &[Unapplied<'_>]) -> Error {
-    let lines = lines(entries);
+/// Returns the refusal of a merge that would lose these writes.
+pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Error {
+    let lines = lines(unapplied);
     let name = |write: &UnappliedWrite| {
         let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
         let number = match write.number {
@@ -141,16 +144,16 @@ pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, entrie
     let more = lines.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
-    // Only a change of a key makes every etcd note how far it is.
+    // Only a change of a key makes every etcd release store its consistent index.
     let puts = lines.iter().any(|write| write.action == "put");
-    let cure = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
+    let action = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
     let message = format!(
-        "{} committed in the log above raft index {applied}, where the v3 backend stands, and not in it: {}{more}; start that etcd \
-         once and {cure}, then convert again",
-        counted(entries.len() as u64, "v3 write is", "v3 writes are"),
+        "{} committed but not applied to the v3 backend (which is at raft index {applied}): {}{more}",
+        counted(unapplied.len() as u64, "v3 write is", "v3 writes are"),
         named.join(", ")
     );
-    Error::new(Reason::V3Unapplied, message).in_file(opened.path())
+    let hint = format!("start that etcd once and {action}, then convert again");
+    Error::new(Reason::V3Unapplied, message).in_file(opened.path()).hint(hint)
 }
 
 #[cfg(test)]
@@ -160,7 +163,7 @@ mod tests {
     use crate::ids::{LeaseId, Revision};
     use crate::mvcc::{KeyValue, Lease, RevisionKey};
 
-    /// A store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.
+    /// Returns a store at revision 5, compacted at 3: the key `/a`, the lease 7, the user `bob`, authentication on.
     fn image() -> Vec<u8> {
         let revision = Revision(5);
         let kv = KeyValue {
@@ -185,16 +188,16 @@ mod tests {
         bolt::image(&buckets).unwrap()
     }
 
-    /// Which of these requests are not shown.
+    /// Returns the requests whose effect the store does not show.
     fn lost(requests: &[(u32, &[u8])]) -> Vec<bool> {
         let image = image();
         let preserved = Preserved::read(&Db::open(&image).unwrap(), Revision(5), Interrupt::default()).unwrap();
-        let entries: Vec<Unapplied<'_>> = (1..)
+        let unapplied: Vec<UnappliedEntry<'_>> = (1..)
             .map(RaftIndex)
             .zip(requests.iter().map(|(field, message)| V3Request { field: *field, message }))
             .collect();
-        let lost = not_shown(&entries, &preserved);
-        entries.iter().map(|entry| lost.contains(entry)).collect()
+        let lost = not_shown(&unapplied, &preserved);
+        unapplied.iter().map(|unapplied| lost.contains(unapplied)).collect()
     }
 
     #[test]

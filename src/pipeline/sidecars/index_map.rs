@@ -1,7 +1,7 @@
-//! `--index-map`: which v2 node each pair of the output comes from, taken from the file that was written (CLI.md).
+//! `--index-map`: the v2 node that each pair of the output comes from, read from the written file (docs/index-map.md).
 //!
-//! The file says which pairs there are, under which revisions and names; the plan says which nodes they come from. A pair
-//! that the plan does not know is v3's own, where the source had v3 data that is kept; anywhere else it breaks the books.
+//! The file has the pairs with their revisions and names; the plan has their nodes. A pair that is not in the plan is preserved
+//! v3 data. If the source has none, the totals do not add up.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -22,12 +22,11 @@ use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
 
-/// Writes the index map of a conversion into `out`, from the output as it lies on disk, and reads it back unless the options
-/// say no.
+/// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options disable that.
 ///
 /// # Errors
-/// The output holds other pairs than were to be written ([`Reason::Unbalanced`]); the map cannot be written, or is not what
-/// was written into it; what `interrupted` returned.
+/// [`Reason::Unbalanced`] if the pairs of the output differ from the plan; the map cannot be written, or differs when it is
+/// read back; what `interrupted` returned.
 pub(in crate::pipeline) fn write(
     out: &Sidecar,
     prepared: &Prepared<'_>,
@@ -48,7 +47,7 @@ pub(in crate::pipeline) fn write(
         etcdlift: env!("CARGO_PKG_VERSION").into(),
         numbering: numbering.into(),
         v2_index: prepared.v2_index(),
-        // As etcd finds it at boot.
+        // The revision that etcd computes at its start.
         revision: last.max(compact_revision).max(Revision(1)),
         compact_revision,
         output_sha256: hex(&digested.sha256),
@@ -60,7 +59,7 @@ pub(in crate::pipeline) fn write(
     if options.verify { compare(out.temp_path(), &facts, &entries, interrupt) } else { Ok(()) }
 }
 
-/// The pairs of the output with the nodes that they come from. Rows and file are both in the order of revisions.
+/// Returns the pairs of the output with their nodes. Rows and file are both in the order of revisions.
 fn entries<'a>(
     db: &Db<'a>,
     pairs: Pairs<'a, '_>,
@@ -80,13 +79,13 @@ fn entries<'a>(
         let row = match planned {
             Some(Ordering::Equal) => rows.next(),
             Some(Ordering::Greater) | None if others => None,
-            Some(Ordering::Less) => return Err(unbalanced("a pair that was to be written is not in the output")),
+            Some(Ordering::Less) => return Err(unbalanced("a pair of the plan is missing in the output")),
             Some(Ordering::Greater) | None => {
-                return Err(unbalanced("the output holds a pair that was not to be written"));
+                return Err(unbalanced("the output has a pair that is not in the plan"));
             }
         };
         if row.is_some_and(|row| *kv.key != *pairs.key(row)) {
-            return Err(unbalanced("another key stands in the place of one that was to be written"));
+            return Err(unbalanced("the output has another key at the revision of a planned pair"));
         }
         entries.push(Entry {
             revision: revision.main,
@@ -97,12 +96,12 @@ fn entries<'a>(
         });
     }
     if rows.next().is_some() {
-        return Err(unbalanced("the output ends before all pairs that were to be written are in it"));
+        return Err(unbalanced("the output ends before the last pair of the plan"));
     }
     Ok(entries)
 }
 
-/// The node of a row; none for what a transformer added.
+/// Returns the node of a row; `None` for a pair that a transformer added.
 fn origin<'a>(pairs: Pairs<'a, '_>, row: &Row) -> Option<Origin<'a>> {
     if pairs.is_added(row) {
         return None;
@@ -120,7 +119,7 @@ fn decode<'a>(pair: &Pair<'a>) -> Result<(RevisionKey, KeyValue<'a>)> {
     Ok((key, kv))
 }
 
-/// The revision that the output is compacted at; 0 for none.
+/// Returns the revision at which the output is compacted; 0 for none.
 fn compact_revision(db: &Db<'_>) -> Result<Revision> {
     let Some(meta) = db.bucket(schema::META).map_err(damaged)? else { return Ok(Revision(0)) };
     let mut compacted = Revision(0);
@@ -137,5 +136,5 @@ fn damaged(e: Damage) -> Error {
 }
 
 fn unbalanced(message: &str) -> Error {
-    Error::new(Reason::Unbalanced, format!("the books do not balance: {message}"))
+    Error::new(Reason::Unbalanced, format!("the totals do not add up: {message}"))
 }

@@ -1,7 +1,7 @@
-//! The ledger: one line for every v2 node, taken from the file that was written (CLI.md, `--ledger`).
+//! The ledger: one line for every v2 node, read from the written file (docs/cli.md, `--ledger`).
 //!
-//! The tree says which nodes there are, the output what became of them; a node without a pair or a reason, and a pair without
-//! a node, break the books. Lines are made on all threads and written in order.
+//! The tree has the nodes, the output has what became of them. If a node has neither pair nor reason, or a pair has no node, the
+//! totals do not add up. All threads make lines; they are written in order.
 
 use std::collections::HashSet;
 
@@ -25,18 +25,17 @@ use crate::v2store::path;
 use crate::v2store::table::Shadowed;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// Lines that are made as one.
+/// The number of lines that are made at once.
 const CHUNK: usize = 1 << 14;
 
-/// Bytes of lines that are written as one: the path of a directory may be long, and there may be many of one length.
+/// The number of bytes after which lines are written: many directories may have long paths.
 const LINES_BYTES: usize = 1 << 20;
 
-/// Writes the ledger of a conversion into `out`. `file` is the output as it lies on disk; in a dry run there is none, and the
-/// plan speaks for it.
+/// Writes the ledger of a conversion into `out`. `file` is the output on disk; a dry run has none, and the plan takes its place.
 ///
 /// # Errors
-/// [`Reason::Unbalanced`] if the lines do not add up to the books; the file cannot be read or the ledger not be written; what
-/// `interrupted` returned.
+/// [`Reason::Unbalanced`] if the lines do not add up to the totals; the output cannot be read, or the ledger cannot be written;
+/// what `interrupted` returned.
 pub(in crate::pipeline) fn write(
     out: &mut Sidecar,
     prepared: &Prepared<'_>,
@@ -64,7 +63,7 @@ pub(in crate::pipeline) fn write(
         return Err(out.failed(e));
     }
     written?;
-    ledger.check(balance)
+    ledger.check_totals(balance)
 }
 
 struct Ledger<'p, 'm> {
@@ -77,12 +76,12 @@ struct Ledger<'p, 'm> {
 type Emit<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<()>;
 
 impl Ledger<'_, '_> {
-    /// What is written, in the order of revisions.
+    /// Writes the lines of the written rows, in the order of revisions.
     fn rows(&mut self, file: Option<&[u8]>, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
         let db = file.map(Db::open).transpose().map_err(damaged)?;
         let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
-        // Behind what was preserved of v3.
+        // The rows follow the preserved v3 data.
         let preserved = usize::try_from(self.prepared.preserved_pairs()).unwrap_or(usize::MAX);
         let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(preserved));
         let pairs = self.pairs;
@@ -96,7 +95,7 @@ impl Ledger<'_, '_> {
                 }
             };
             if on_disk.len() < rows.len() {
-                return Err(unbalanced("the output ends before all keys that were to be written are in it"));
+                return Err(unbalanced("the output ends before the last key of the plan"));
             }
             let lines: Vec<Line> = rows
                 .par_iter()
@@ -105,19 +104,19 @@ impl Ledger<'_, '_> {
                 .collect::<Result<_>>()?;
             for (row, line) in rows.iter().zip(&lines) {
                 if !row.marker && !pairs.is_added(row) {
-                    self.counted.written.add(weight(pairs.tree, row.node));
+                    self.counted.written.add(key_bytes(pairs.tree, row.node));
                 }
                 self.push(line)?;
             }
             emit(&mut self.lines)?;
         }
         if found.is_some_and(|mut found| found.next().is_some()) {
-            return Err(unbalanced("the output holds a pair that was not to be written"));
+            return Err(unbalanced("the output has a pair that is not in the plan"));
         }
         Ok(())
     }
 
-    /// Keys that are not written.
+    /// Writes the lines of the keys that are left out.
     fn left_out(&mut self, nodes: &[(NodeRef, Why)], interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
         let tree = self.pairs.tree;
         for nodes in nodes.chunks(CHUNK) {
@@ -131,7 +130,7 @@ impl Ledger<'_, '_> {
                     Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
                     Why::Expired => &mut self.counted.expired,
                 };
-                count.add(weight(tree, *node));
+                count.add(key_bytes(tree, *node));
                 self.push(line)?;
             }
             emit(&mut self.lines)?;
@@ -139,7 +138,7 @@ impl Ledger<'_, '_> {
         Ok(())
     }
 
-    /// Directories, which v3 does not have. On the way, the keys are counted once more, from the tree alone.
+    /// Writes the lines of the directories, which v3 does not have. Also counts the keys again, from the tree alone.
     fn directories(&mut self, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
         let tree = self.pairs.tree;
         let markers = self.pairs.ordered.rows.iter().filter(|row| row.marker);
@@ -155,21 +154,22 @@ impl Ledger<'_, '_> {
                 return Ok(());
             };
             if marked.contains(&visit.node) {
-                // It has its line among the rows.
+                // The line of a marker is among the rows.
             } else if tree.is_dir(visit.node) {
                 let mut line = node_line(tree, visit.node, key);
                 line.dir = true;
                 line.reason = Some("directory");
                 self.push(&line)?;
             } else {
-                self.counted.source.add(weight(tree, visit.node));
+                self.counted.source.add(key_bytes(tree, visit.node));
             }
             Ok(())
         })?;
         emit(&mut self.lines)
     }
 
-    /// Nodes of the snapshot that a later sibling stands in for. They are no keys of the source: no etcd would show them.
+    /// Writes the lines of the snapshot's nodes that a later sibling of the same name replaces. They do not count as keys of the
+    /// source: etcd does not show them.
     fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
         let table = self.prepared.table;
         for Shadowed { node, .. } in &table.shadowed {
@@ -221,8 +221,8 @@ impl Ledger<'_, '_> {
         Ok(())
     }
 
-    /// The lines add up to the books.
-    fn check(&self, balance: &Balance) -> Result<()> {
+    /// Checks that the lines add up to the totals.
+    fn check_totals(&self, balance: &Balance) -> Result<()> {
         if self.counted == *balance && balance.holds() {
             return Ok(());
         }
@@ -231,7 +231,7 @@ impl Ledger<'_, '_> {
             [source, written, expired, excluded, dropped].map(|count| count.keys.to_string()).join("/")
         };
         Err(unbalanced(&format!(
-            "the ledger's keys (source/written/expired/excluded/dropped) are {}, those of the books {}",
+            "the keys (source/written/expired/excluded/dropped) of the ledger are {}, those of the report {}",
             keys(&self.counted),
             keys(balance)
         )))
@@ -254,7 +254,7 @@ fn row_line(pairs: Pairs<'_, '_>, row: &Row, on_disk: Option<&Pair<'_>>) -> Resu
                 RevisionKey::decode(pair.key).ok_or_else(|| failed("its pair in the output has no revision"))?;
             let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| failed(e.expected))?;
             if kv.key != &*pairs.key(row) {
-                return Err(failed("another key stands in its place in the output"));
+                return Err(failed("the output has another key in its place"));
             }
             (kv.key.to_vec(), revision.main, revision.sub, kv.lease)
         }
@@ -285,11 +285,11 @@ fn node_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
     }
 }
 
-/// Bytes of a key's v2 name and value, as the books count them.
-fn weight(tree: &Tree<'_>, node: NodeRef) -> u64 {
+/// Returns the bytes of a key's v2 name and value, as the totals count them.
+fn key_bytes(tree: &Tree<'_>, node: NodeRef) -> u64 {
     (tree.path_len(node).saturating_sub(NAMESPACE.len()) + tree.value_len(node)) as u64
 }
 
 fn unbalanced(message: &str) -> Error {
-    Error::new(Reason::Unbalanced, format!("the books do not balance: {message}"))
+    Error::new(Reason::Unbalanced, format!("the totals do not add up: {message}"))
 }

@@ -1,4 +1,4 @@
-//! The sidecar files of an output that are made from it: the ledger and the index map.
+//! The sidecar files that are made from an output: the ledger and the index map. Must not know the policies.
 
 mod index_map;
 mod ledger;
@@ -16,7 +16,7 @@ use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::report::Report;
 
-/// Makes the sidecar files of an output, without their names; `file` is the output, which a dry run has not.
+/// Makes the sidecar files of an output, under temporary names. `file` is the output; `None` in a dry run.
 pub(super) fn make(
     options: &ConvertOptions,
     places: Places,
@@ -44,11 +44,11 @@ pub(super) fn make(
     Ok(made)
 }
 
-/// Where the ledger goes. A dry run replaces none: that of an output stays.
+/// Returns the path of the ledger. A dry run does not replace an existing ledger, which may belong to an output.
 fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&'a Path> {
     let path = options.ledger.as_deref()?;
     if options.dry_run && path.exists() {
-        let message = format!("{}: the ledger exists, and a dry run replaces none", path.display());
+        let message = format!("{}: a dry run does not replace the existing ledger", path.display());
         report.warn(Code::LedgerNotWritten, message);
         return None;
     }
