@@ -31,7 +31,7 @@ pub const MAX_REVISION: u64 = 1 << 62;
 /// Maximum number of levels of a bbolt tree: with at least two elements in each branch page, 2^48 pages need 48 levels.
 pub const MAX_BOLT_DEPTH: usize = 64;
 
-/// Maximum length in bytes of a hole at the end of a file that is read: more than any segment preallocates (64 MiB) and
+/// Maximum length in bytes of a hole at the end of a file that is read: more than any segment preallocates (64 MB) and
 /// any record has.
 pub const MAX_TRAILING_HOLE: u64 = 128 << 20;
 

@@ -240,7 +240,7 @@ fn histories() -> impl Strategy<Value = (Vec<(u8, bool)>, Option<usize>)> {
 }
 
 proptest! {
-    /// HashKV against FORMATS 10.1 in its plainest form, on histories of which a compaction has taken nothing, all, or
+    /// HashKV against docs/formats.md 10.1 in its plainest form, on histories of which a compaction has taken nothing, all, or
     /// some of what it may.
     #[test]
     fn hash_kv_does_not_depend_on_how_far_a_compaction_got(

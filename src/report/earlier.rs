@@ -22,7 +22,7 @@ pub(crate) const NOT_EQUAL: &str = "--skip-existing accepts only an equal output
 ///
 /// # Errors
 /// [`Reason::OutputExists`] if the output exists but is not shown to be equal; the output cannot be read; an interruption.
-pub fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option<Report>> {
+pub(crate) fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option<Report>> {
     let output = &now.options.output;
     match fs::symlink_metadata(output) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

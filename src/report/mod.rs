@@ -3,16 +3,16 @@
 //! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain names of
 //! keys, never values or password hashes. Must not do I/O, except `earlier` and `ledger`, which read existing files.
 
-pub mod earlier;
+pub(crate) mod earlier;
 pub mod export;
 pub mod facts;
 pub mod inspection;
 pub mod ledger;
 pub mod lookup;
 pub mod model;
-pub mod next_steps;
-pub mod table;
-pub mod text;
+pub(crate) mod next_steps;
+pub(crate) mod table;
+pub(crate) mod text;
 pub mod verification;
 
 pub use export::Exported;

@@ -1,7 +1,7 @@
 //! The next steps of an operator: commands that can be pasted, with the members of the source filled in.
 //!
-//! As data for the report (`next_steps`) and as the end of the summary. They depend on what each etcd release accepts (FORMATS
-//! 10.1, 10.5, 11.1). Must not know how the output was made.
+//! Data for the report (`next_steps`) and for the end of the summary. Knows what each etcd release accepts (docs/formats.md 10.1,
+//! 10.5, 11.1). Must not know how the output was made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ const DEFAULT_QUOTA: u64 = 2 << 30;
 const MOST_BYTES: usize = 1 << 20;
 
 /// Returns the steps after a conversion; empty if it made no output.
-pub fn steps(report: &Report) -> Vec<NextStep> {
+pub(crate) fn steps(report: &Report) -> Vec<NextStep> {
     let Some(output) = report.output.as_ref().filter(|_| !report.options.dry_run) else { return Vec::new() };
     let members = members(report);
     let mut steps = restore_steps(report, &members);

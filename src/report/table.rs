@@ -9,30 +9,30 @@ use crate::display::printable;
 
 /// A list of names and values, aligned when printed.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(crate) struct Table {
     lines: Vec<(String, String)>,
 }
 
 impl Table {
     /// Creates an empty table.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds a line; an empty name continues the previous line.
-    pub fn line(&mut self, name: &str, value: impl fmt::Display) {
+    pub(crate) fn line(&mut self, name: &str, value: impl fmt::Display) {
         self.lines.push((name.into(), printable(&value.to_string())));
     }
 
     /// Adds a line if there is a value.
-    pub fn maybe(&mut self, name: &str, value: Option<impl fmt::Display>) {
+    pub(crate) fn maybe(&mut self, name: &str, value: Option<impl fmt::Display>) {
         if let Some(value) = value {
             self.line(name, value);
         }
     }
 
     /// Adds a line if the count is not 0.
-    pub fn count(&mut self, name: &str, count: u64) {
+    pub(crate) fn count(&mut self, name: &str, count: u64) {
         if count > 0 {
             self.line(name, count);
         }
@@ -40,7 +40,7 @@ impl Table {
 
     /// The lines with at most `columns` columns. Longer values continue on the next line, and a long single word follows its name
     /// directly. A word is never broken.
-    pub fn wrapped(&self, columns: usize) -> String {
+    pub(crate) fn wrapped(&self, columns: usize) -> String {
         let width = self.name_width();
         let room = columns.saturating_sub(width + 2);
         let mut text = String::new();

@@ -21,7 +21,7 @@ const COLUMNS: usize = 80;
 const FIRST_ELEMENTS: usize = 10;
 
 /// The result of a conversion in one line.
-pub fn result(report: &Report) -> String {
+pub(crate) fn result(report: &Report) -> String {
     let name = printable(&report.options.output.display().to_string());
     let verified = report.output.as_ref().is_some_and(|output| output.verified);
     let (how, what) = match (report.skipped, report.options.dry_run) {
@@ -38,7 +38,7 @@ pub(super) fn outcome(losses: &[Notice]) -> &'static str {
 }
 
 /// The summary of a conversion that wrote an output, or would have written it.
-pub fn summary(report: &Report) -> String {
+pub(crate) fn summary(report: &Report) -> String {
     let mut table = Table::new();
     table.line("source keys", keys_and_size(report.balance.source));
     table.line("written", keys_and_size(report.balance.written));
@@ -93,7 +93,7 @@ pub(super) fn notices(warnings: &[Notice], losses: &[Notice]) -> String {
 }
 
 /// The table of an inspection.
-pub fn inspection(found: &Inspection) -> String {
+pub(crate) fn inspection(found: &Inspection) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
     match &found.facts {
@@ -141,7 +141,7 @@ pub fn inspection(found: &Inspection) -> String {
 }
 
 /// The result of a verification: a table, the differences, and last whether the file is verified.
-pub fn verification(found: &Verification) -> String {
+pub(crate) fn verification(found: &Verification) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
     table.line("kind", &found.facts.kind);
@@ -349,7 +349,7 @@ fn segments(count: u64) -> String {
 }
 
 /// One entry of the log, in one line.
-pub fn entry(line: &EntryLine) -> String {
+pub(crate) fn entry(line: &EntryLine) -> String {
     let key = line.key.as_ref().map(|key| format!(" {key:?}")).unwrap_or_default();
     let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();
     let detail: String = line.detail.iter().map(|detail| format!(" {detail}")).collect();

@@ -177,11 +177,9 @@ fn copy_db(path: &Path, interrupt: Interrupt<'_>, mut meanwhile: impl FnMut()) -
         }
         thread::sleep(PAUSE);
     }
-    let message = format!(
-        "the database changed during each of {ATTEMPTS} readings, so that none of them is one state of it; stop the etcd that \
-         is running on it, or convert a copy"
-    );
-    Err(Error::new(Reason::Locked, message).in_file(path))
+    let message =
+        format!("the database changed during each of {ATTEMPTS} readings, so that none of them is one state of it");
+    Err(Error::new(Reason::Locked, message).in_file(path).hint("stop that etcd, or convert a copy"))
 }
 
 /// Copies a growing segment. Bytes that were seen were written before, and so were all bytes before them. The first

@@ -97,7 +97,8 @@ fn open(path: &Path) -> Result<File> {
 }
 
 fn locked(path: &Path) -> Error {
-    Error::new(Reason::Locked, "an etcd is running on it (the file is locked); stop it, or convert a copy")
+    Error::new(Reason::Locked, "an etcd is running on it: the file is locked")
+        .hint("stop that etcd, or convert a copy")
         .in_file(path)
 }
 

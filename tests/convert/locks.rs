@@ -13,7 +13,7 @@ use super::files::{copy_sparse, frames};
 use super::kit::{Case, DEMO_WAL, demo, one_line};
 use crate::test_name;
 
-const WORDS: [&str; 2] = ["an etcd is running on it", "stop it, or convert a copy"];
+const WORDS: [&str; 2] = ["an etcd is running on it", "stop that etcd, or convert a copy"];
 
 /// As etcd 2.x locks its log, and bbolt its file.
 #[test]

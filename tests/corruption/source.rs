@@ -164,7 +164,7 @@ impl SourceDir {
         self.records.iter().filter(|(segment, end, _)| *segment == last && *end <= len).map(|r| r.1).max().unwrap_or(0)
     }
 
-    /// The tree that the log holds with its last segment cut at `len`, by the commit rule (FORMATS 4.9); `None` where that
+    /// The tree that the log holds with its last segment cut at `len`, by the commit rule (docs/formats.md 4.9); `None` where that
     /// is an error: it commits more than it holds, or there is no log.
     pub(crate) fn expected_after(&self, len: usize) -> Option<Tree> {
         let last = self.records.last().unwrap().0;

@@ -1,5 +1,5 @@
 //! A random client drives a real etcd 3.4 over the v2 API, and for every fifth seed a 3.5 too, which has rules of its own
-//! (FORMATS 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
+//! (docs/formats.md 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
 //!
 //! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a small
 //! `--snapshot-count`, restarts, and a stop that is a crash half of the time; in a test of its own, an upgrade under the log. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many

@@ -1,7 +1,7 @@
 //! An upgrade under the log: three members of 3.4, one of them lost for good, the other two restarted with 3.5 on their files.
 //!
 //! The cluster version stays 3.4, because the lost member cannot be asked, and the rules are those of 3.5: each server replays its
-//! whole log by its own (FORMATS, appendix E 1).
+//! whole log by its own (docs/formats.md 6.11).
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
