@@ -3,8 +3,7 @@
 //! A key, a member name or a file name can contain characters that move the cursor, reorder the line or end it. Knows
 //! characters. Must not know reports or errors.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};

@@ -7,14 +7,13 @@ use std::path::Path;
 
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map;
+pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
 use crate::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
 use crate::output::report_file::{self, Place};
 use crate::pipeline::{self, Observer, Outcome};
 use crate::report::lookup::Answer;
 use crate::report::{Exported, Inspection, Report, Verification};
-
-pub use crate::export::index_map::Query;
 
 /// A conversion that has made its output.
 #[derive(Debug, Clone)]

@@ -11,14 +11,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
 use jiff::Timestamp;
+pub use rules::Rules;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::time;
-
-pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
-pub use rules::Rules;
-
 pub use crate::v2store::dialect::SourceVersion;
 
 /// Options of a conversion.

@@ -15,13 +15,10 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::convert::{Converted, convert_to};
-use common::corpus;
-use common::http;
 use common::peers::{self, Peers, Version};
 use common::run::{all_well, etcdlift};
-use common::scratch;
 use common::server::{Boot, Server};
-use common::v2files;
+use common::{corpus, http, scratch, v2files};
 use serde_json::{Value, json};
 
 /// Of `abc123xyz`: the example of the article on bcrypt in Wikipedia.

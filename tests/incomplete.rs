@@ -12,9 +12,8 @@ use std::sync::Arc;
 use common::corpus::{self, Scenario};
 use common::dump::Dump;
 use common::peers::{self, Peers};
-use common::rows;
 use common::run::{Output, etcdlift};
-use common::scratch;
+use common::{rows, scratch};
 use serde_json::Value;
 
 struct Case {

@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::corpus;
 use common::dump::Dump;
 use common::run::{self, Output, all_well, etcdlift};
-use common::{peers, scratch, v2files};
+use common::{corpus, peers, scratch, v2files};
 use etcdlift::error::Reason;
 use etcdlift::internals::export::index_map::{Query, lookup};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};

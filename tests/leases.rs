@@ -15,9 +15,8 @@ use common::convert::convert_to;
 use common::etcdctl::Etcdctl;
 use common::peers::{self, Version};
 use common::run::all_well;
-use common::scratch;
 use common::server::{Boot, Server};
-use common::v2files;
+use common::{scratch, v2files};
 
 const AS_OF: &str = "2020-01-01T00:00:00Z";
 const NEVER: &str = "0001-01-01T00:00:00Z";

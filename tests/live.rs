@@ -10,12 +10,11 @@ mod common;
 mod connection;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use common::peers::{self, Version};
 use common::run::{Output, etcdlift};

@@ -16,8 +16,7 @@ use common::dump::Dump;
 use common::peers::{self, Peers};
 use common::rows::{self, Row};
 use common::run::{self, Output};
-use common::scratch;
-use common::v2files;
+use common::{scratch, v2files};
 
 struct Case {
     peers: Peers,

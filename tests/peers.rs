@@ -11,10 +11,9 @@
 
 mod common;
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::{fs, thread};
 
 use common::convert::{Converted, convert, convert_to, options};
 use common::corpus::{self, Scenario};

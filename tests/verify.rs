@@ -9,12 +9,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::convert::{convert, convert_to};
-use common::corpus;
 use common::etcdctl::Etcdctl;
 use common::peers::{self, Version};
 use common::run::{Output, all_well, etcdlift};
-use common::scratch;
 use common::server::{Boot, Server};
+use common::{corpus, scratch};
 use etcdlift::internals::bolt::Db;
 use etcdlift::internals::output::report_file;
 use etcdlift::internals::pipeline::{Fault, convert_with};

@@ -134,8 +134,9 @@ fn epilog(epilog: &Epilog) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Command;
+
+    use super::*;
 
     #[test]
     fn each_command_has_a_page() {

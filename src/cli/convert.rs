@@ -8,17 +8,17 @@ mod args;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+pub use args::Args;
+
 use super::progress::{Progress, When};
 use super::reporter::Reporter;
-use super::{exit, signals::Signals, usage};
+use super::signals::Signals;
+use super::{exit, usage};
 use crate::error::{Kind, Result};
-use crate::options::rules;
-use crate::options::{ConvertOptions, Dirs, Existing, Rules, Transformer, TtlRule, all_cores};
+use crate::options::{ConvertOptions, Dirs, Existing, Rules, Transformer, TtlRule, all_cores, rules};
 use crate::output::report_file::Place;
 use crate::pipeline;
 use crate::report::{Report, text};
-
-pub use args::Args;
 
 /// Converts, reports, and tells the status to exit with.
 ///
@@ -200,13 +200,14 @@ fn refuse_dash(option: &str, path: Option<&PathBuf>, what: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
     use crate::cli::{Cli, Command};
     use crate::options::rules::{Choice, Pattern, Rename};
     use crate::options::{
         AuthPolicy, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol, Revisions, TailPolicy, Target, To, WalDir,
     };
-    use clap::Parser;
 
     fn parse(words: &[&str]) -> Result<ConvertOptions, String> {
         let words = ["etcdlift", "convert"].iter().chain(words);

@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::signals::Signals;
 use super::source_args::SourceArgs;
-use super::{epilog, exit, print, signals::Signals, usage};
+use super::{epilog, exit, print, usage};
 use crate::cli::include_exclude::Choices;
 use crate::error::Result;
 use crate::options::{ExportFormat, ExportOptions};

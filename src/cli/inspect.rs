@@ -4,14 +4,14 @@
 
 use std::path::PathBuf;
 
-use super::{epilog, print, print_text, signals::Signals};
+use super::signals::Signals;
+use super::{epilog, print, print_text};
 use crate::cli::output_format::Form;
-use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};
 use crate::output::report_file;
-use crate::pipeline;
 use crate::report::text;
+use crate::{display, pipeline};
 
 const SOURCE: &str = "Source";
 const LISTS: &str = "Lists";

@@ -28,9 +28,9 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use terminal::ColorWhen;
 
 use crate::error::{Error, Reason, Result};
-use terminal::ColorWhen;
 
 /// The heading of options that decide how a command runs.
 const RUN: &str = "Run";
@@ -152,8 +152,9 @@ fn print_text(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::CommandFactory;
+
+    use super::*;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -141,8 +141,9 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
+
+    use super::*;
 
     #[derive(Clone, Default)]
     struct Terminal(Arc<Mutex<Vec<u8>>>);

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
+use super::signals::Signals;
 use super::source_args::wal_dirs;
-use super::{epilog, exit, print, print_text, signals::Signals};
+use super::{epilog, exit, print, print_text};
 use crate::cli::output_format::Form;
 use crate::display::printable;
 use crate::error::{Kind, Result};

@@ -21,8 +21,9 @@ pub(super) fn describe(file: &Path, place: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
 
     #[test]
     fn names_the_owner_the_mode_and_this_process() {

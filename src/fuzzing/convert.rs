@@ -2,7 +2,6 @@
 //! through every stage, and the result is compared with a plain map.
 
 use std::collections::HashSet;
-
 use std::path::Path;
 
 use super::input::Input;

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Pair;
-use super::auth_buckets;
+use super::{Pair, auth_buckets};
 use crate::error::Result;
 use crate::mvcc::schema;
 use crate::transform::auth::Auth;

@@ -6,8 +6,7 @@
 
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
-use crate::mvcc::key_value_len;
-use crate::mvcc::{REVISION_LEN, RevisionKey};
+use crate::mvcc::{REVISION_LEN, RevisionKey, key_value_len};
 use crate::transform::plan::Row;
 use crate::transform::revisions::Pairs;
 use crate::wire::Writer;

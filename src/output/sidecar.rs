@@ -98,8 +98,9 @@ fn failed(path: &Path, action: &str, e: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use super::*;
 
     fn names(dir: &Path) -> usize {
         fs::read_dir(dir).unwrap().count()

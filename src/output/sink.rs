@@ -297,9 +297,10 @@ fn no_room(path: &Path, len: u64) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::cell::Cell;
     use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
 
     thread_local! {
         /// Number of calls to the operating system that succeed before the injected failure.

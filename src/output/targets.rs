@@ -257,8 +257,9 @@ fn id(found: &Metadata) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::symlink;
+
+    use super::*;
 
     fn check(written: &[(&'static str, PathBuf)], sources: &[PathBuf]) -> Result<(), (Reason, String)> {
         let mut targets = Targets::default();

@@ -11,14 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
-use crate::time;
 use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
+use crate::{display, time};
 
 /// An instant, and the record that proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,6 @@
 //!
 //! Decides nothing.
 
-use crate::notice::Code;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -10,10 +9,10 @@ use jiff::Timestamp;
 use super::completeness::{self, Completeness};
 use super::versions;
 use crate::count::counted;
-use crate::display::lossy;
-use crate::display::{first_of, short};
+use crate::display::{first_of, lossy, short};
 use crate::error::Error;
 use crate::ids::RaftIndex;
+use crate::notice::Code;
 use crate::options::{AuthPolicy, ConvertOptions};
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
@@ -26,14 +25,11 @@ use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::inventory::FirstElements;
 use crate::transform::lease::MAX_SECONDS;
 use crate::transform::plan::Plan;
-use crate::transform::policy::NAMESPACE;
-use crate::transform::policy::Policy;
+use crate::transform::policy::{NAMESPACE, Policy};
 use crate::transform::revisions::Ordered;
-use crate::v2store::membership;
-use crate::v2store::path;
-use crate::v2store::replay;
 use crate::v2store::replay::Recovered;
 use crate::v2store::tree::{NodeRef, Tree};
+use crate::v2store::{membership, path, replay};
 
 /// Reports the source, the proof of its state, and what may be missing. Returns the reason why only `--salvage` may use the
 /// state, if there is one.

@@ -2,20 +2,18 @@
 //!
 //! Of such siblings only the last is in the snapshot's tree, as in etcd. Must not know what becomes of the nodes.
 
-use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::count::counted;
-use crate::display::first_of;
-use crate::display::lossy;
+use crate::display::{first_of, lossy};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::notice::Code;
 use crate::report::Report;
 use crate::report::facts::{DuplicateName, TrueName};
 use crate::source::open::Opened;
-use crate::v2store::path;
-use crate::v2store::replay;
 use crate::v2store::table::Table;
+use crate::v2store::{path, replay};
 
 /// The maximum number of names that the report lists, and of original names for each.
 const LISTED: usize = 100;

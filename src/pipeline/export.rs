@@ -3,7 +3,6 @@
 //! A v2 source is replayed as in a conversion. Nothing expires, and only `--include` and `--exclude` leave keys out. A v3 file
 //! is checked as a whole, but only its `key` bucket is exported. The written file is read back before it gets its name.
 
-use crate::notice::Code;
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -23,6 +22,7 @@ use crate::export::{ndjson, redb_table};
 use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::notice::Code;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::naming::Before;
 use crate::output::sidecar::Sidecar;

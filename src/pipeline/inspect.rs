@@ -1,15 +1,16 @@
 //! `inspect`: the content of a source or of a v3 file. Reads all of it, writes nothing.
 
-use crate::notice::Code;
 use jiff::Timestamp;
 
-use super::{Interrupted, diagnostics, duplicates, merge::decide};
+use super::merge::decide;
+use super::{Interrupted, diagnostics, duplicates};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::notice::Code;
 use crate::options::{ConvertOptions, Expired, InspectOptions};
 use crate::pipeline::read::{backend, read_and_hash, source_file, wal_dir};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};

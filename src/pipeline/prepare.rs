@@ -3,23 +3,20 @@
 //! Every refusal that does not depend on the output happens here, before the first byte is written. `convert` writes the result;
 //! `verify` compares a file with it. Must not know pages or files of the output.
 
-use crate::notice::Code;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{
-    Interrupted, as_of, diagnostics, duplicates, listed, memory, merge::decide, nothing_to_convert, transformer,
-};
+use super::merge::decide;
+use super::{Interrupted, as_of, diagnostics, duplicates, listed, memory, nothing_to_convert, transformer};
 use crate::count::counted;
-use crate::display::first_of;
-use crate::display::lossy;
+use crate::display::{first_of, lossy};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Revision, Term, V2Index};
-use crate::image::Content;
-use crate::image::auth_buckets;
+use crate::image::{Content, auth_buckets};
 use crate::interrupt::Interrupt;
 use crate::mvcc::Meta;
+use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, Dirs, Existing, Keep, OnConflict, Revisions, To};
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::read::{Backend, backend};

@@ -2,7 +2,6 @@
 //!
 //! Must not know what becomes of the data.
 
-use crate::notice::Code;
 use std::cmp::Reverse;
 
 use rayon::prelude::*;
@@ -11,21 +10,20 @@ use sha2::{Digest, Sha256};
 use super::{Interrupted, Observer};
 use crate::bolt::Db;
 use crate::count::counted;
-use crate::display::lossy;
-use crate::display::short;
+use crate::display::{lossy, short};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::mvcc::schema;
+use crate::notice::Code;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::{Report, SourceFile};
-use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::open::Opened;
-use crate::source::recognise;
+use crate::source::{dir, recognise};
 use crate::v2store::membership;
 use crate::v2store::replay::{BackendProof, read_table_watched};
 use crate::v2store::table::Table;

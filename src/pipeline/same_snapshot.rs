@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Interrupted, memory};
-use crate::display::lossy;
-use crate::display::short;
+use crate::display::{lossy, short};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
@@ -17,9 +16,8 @@ use crate::source::live_copy::Files;
 use crate::source::open::Opened;
 use crate::source::snap::Snapshot;
 use crate::v2store::difference::difference;
-use crate::v2store::json;
-use crate::v2store::path;
 use crate::v2store::tree::Tree;
+use crate::v2store::{json, path};
 
 /// Refuses members with different snapshots at one index and term. Ignores snapshots that cannot be read.
 ///

@@ -3,17 +3,15 @@
 //! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs the
 //! stages of a conversion again (`prepare`) and writes nothing.
 
-use crate::notice::Code;
 use std::sync::Arc;
 
 use super::convert::open_v2;
 use super::inspect::v3_facts;
 use super::{Interrupted, prepare, same_snapshot, transformer};
-use crate::display;
 use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::interrupt::Interrupt;
-use crate::named_file;
+use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::pipeline::read::{read_and_hash, source_file};
 use crate::report::inspection::{Sha256Check, V3Facts};
@@ -23,6 +21,7 @@ use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::recognise;
 use crate::verify::{self};
+use crate::{display, named_file};
 
 /// Verifies a v3 database or snapshot file.
 ///

@@ -1,8 +1,7 @@
 //! Reports the versions by whose rules a log was replayed. Decides nothing.
 
 use crate::count::counted;
-use crate::display::lossy;
-use crate::display::{first_of, short};
+use crate::display::{first_of, lossy, short};
 use crate::notice::Code;
 use crate::report::Report;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};

@@ -18,8 +18,7 @@ use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
-use crate::output::naming::Before;
-use crate::output::naming::Named;
+use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
@@ -240,9 +239,10 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
     use std::path::PathBuf;
+
+    use super::*;
 
     fn sidecar(path: &Path, text: &str) -> sidecar::Sidecar {
         let mut file = sidecar::Sidecar::create(path, Before::at(path, true).unwrap()).unwrap();

@@ -3,13 +3,13 @@
 //! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how it is
 //! printed (`text`) or written (`output::report_file`).
 
-use crate::notice::Code;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use crate::count::counted;
 use crate::error::Error;
+use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
 
 /// The number of the schema that this version writes.

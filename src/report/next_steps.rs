@@ -10,8 +10,7 @@ use std::path::Path;
 
 use super::facts::Member;
 use super::model::{NextStep, OutputFacts, Report};
-use crate::display::is_hidden;
-use crate::display::printable;
+use crate::display::{is_hidden, printable};
 use crate::options::{Target, To};
 
 /// The default quota of etcd, in bytes.

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::source::dir::{DataDir, WalDir, directory, lone_segment, refuse};
-use crate::source::live_copy;
-use crate::source::recognise;
 use crate::source::snap::Snapshot;
+use crate::source::{live_copy, recognise};
 
 /// A detected SOURCE.
 #[derive(Debug)]

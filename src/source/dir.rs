@@ -2,9 +2,8 @@
 //! opens only files that may be compressed or encrypted, and reads only their first bytes.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};

@@ -7,25 +7,23 @@
 //! half written, the read is repeated. Must not know formats.
 
 use std::fs::{self, File, Metadata};
-use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use memmap2::MmapMut;
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{Whence, lseek};
 
-use crate::count;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::interrupt::{self, Interrupt};
-use crate::limits;
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::watch::{Locks, Watch};
+use crate::{count, limits};
 
 /// How the files of a source are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

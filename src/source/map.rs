@@ -310,8 +310,9 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _con
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::FileExt;
+
+    use super::*;
 
     fn map(len: usize) -> (tempfile::NamedTempFile, Map) {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
-use crate::source::cluster;
 use crate::source::detect::{Source, detect, detect_member};
 use crate::source::dir::{DataDir, Layout, SnapName, WalDir};
 use crate::source::live_copy::{self, Access, Files};
-use crate::source::lock;
 use crate::source::map::Map;
-use crate::source::member::Member;
-use crate::source::member::WHAT_TO_DO;
+use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::snap::Snapshot;
 use crate::source::start::{SalvageStart, Start, choose, salvage_starts};
 use crate::source::wal::Wal;
 use crate::source::watch::Watch;
+use crate::source::{cluster, lock};
 
 /// A convertible source: the data of one member, or of several members of one cluster.
 #[derive(Debug)]

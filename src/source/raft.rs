@@ -361,9 +361,10 @@ fn damaged(offset: u64, message: impl Into<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use protobuf::Message;
+
     use super::*;
     use crate::proto::etcd;
-    use protobuf::Message;
 
     #[test]
     fn entries_read_as_the_generated_code_wrote_them() {

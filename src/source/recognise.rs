@@ -156,8 +156,9 @@ fn full(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::symlink;
+
+    use super::*;
 
     #[test]
     fn archives_and_pointers_are_known_by_their_first_bytes() {

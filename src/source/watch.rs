@@ -154,9 +154,10 @@ fn changed(path: &Path, what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
 
     fn watched(path: &Path) -> Watch {
         let watch = Watch::default();

@@ -10,10 +10,8 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
 
-use crate::display;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
-use crate::limits;
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::internal_request::V3Request;
 use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
@@ -21,6 +19,7 @@ use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Members, Voters};
 use crate::v2store::path;
 use crate::v2store::tree::{Missing, NewNode, Tree, Value};
+use crate::{display, limits};
 
 /// The effect of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,16 +12,16 @@ use crate::ids::{MemberId, RaftIndex};
 use crate::source::dir::Layout;
 use crate::source::member::Member;
 use crate::source::open::Opened;
-use crate::source::raft::parse_proposal;
-use crate::source::raft::{ConfChange, ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change};
+use crate::source::raft::{
+    ConfChange, ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal,
+};
 use crate::source::wal::Wal;
 use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
-use crate::v2store::membership;
-use crate::v2store::path;
 use crate::v2store::replay::{BackendProof, ReplayInput};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
+use crate::v2store::{membership, path};
 
 /// The result of the pass.
 #[derive(Debug, Default)]

@@ -12,10 +12,9 @@ use jiff::Timestamp;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::{self, Interrupt};
-use crate::limits;
-use crate::time;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
+use crate::{limits, time};
 
 /// Go's zero time, which means "no TTL".
 const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";

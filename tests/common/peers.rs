@@ -1,10 +1,9 @@
 //! The real etcd, etcdctl, etcdutl and bbolt programs that `tests/peers/build`
 //! makes, and where they lie.
 
-use std::env;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::{env, fmt};
 
 use super::run::{Output, bounded, run};
 use super::skip::{Need, skip};

@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::http;
 use super::peers::{Peers, Version};
 use super::run::bounded;
-use super::scratch;
+use super::{http, scratch};
 
 const LIFE_SECONDS: u32 = 150;
 const START_SECONDS: u64 = 60;

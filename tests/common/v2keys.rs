@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::http;
+use serde::Deserialize;
+
 use super::peers::{Peers, Version};
 use super::rows::Row;
 use super::run::{bounded, run};
-use super::scratch;
 use super::server::{Boot, Server};
 use super::truth::Node;
-use serde::Deserialize;
+use super::{http, scratch};
 
 /// The v2 key space of a server.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 //! `BLESS=1` writes them down anew.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 use serde_json::Value;
 

@@ -1,10 +1,9 @@
 //! What a run shows while it takes long, and what it takes of the machine.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use super::common::skip::{Need, skip};
 use super::common::v2files;

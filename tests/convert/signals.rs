@@ -1,10 +1,9 @@
 //! A run that is interrupted ends with the signal's status and leaves nothing.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use serde_json::Value;
 

@@ -3,13 +3,11 @@
 //! Programs are started by the name of a link in a folder of the test's own: what they leave is found beside it. Those in
 //! Python need python3 (3.8 or later).
 
-use std::env;
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 

@@ -1,10 +1,9 @@
 //! Small data directories of every shape, with all that a log can hold, and what each of them holds after any raft index,
 //! by the plain model of the v2 store.
 
-use std::fmt;
-use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;

@@ -20,13 +20,11 @@ mod session;
 mod upgrade;
 mod words;
 
-use std::env;
-use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::{env, fs, thread};
 
 use common::peers::{self, Peers, Version};
 use common::run::all_well;

@@ -2,12 +2,10 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use jiff::Timestamp;
 

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::client::Client;
-use super::common::http;
 use super::common::peers::{self, Peers, Version};
 use super::common::run::{all_well, bounded};
-use super::common::scratch;
+use super::common::{http, scratch};
 use super::compare::Converted;
 use super::connection::{Call, Connection};
 use super::listing::Listing;

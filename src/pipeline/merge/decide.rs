@@ -6,8 +6,7 @@
 
 use crate::bolt::Db;
 use crate::count::counted;
-use crate::display::first_of;
-use crate::display::lossy;
+use crate::display::{first_of, lossy};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;

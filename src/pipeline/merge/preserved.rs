@@ -2,17 +2,16 @@
 //!
 //! Knows buckets. Must not know the policy, which belongs to `decide`.
 
-use crate::notice::Code;
 use std::collections::{BTreeMap, HashSet};
 
 use crate::bolt::Db;
-use crate::display::first_of;
-use crate::display::lossy;
+use crate::display::{first_of, lossy};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{LeaseId, Revision};
 use crate::image::{AuthState, Content, Pair, Stored};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
+use crate::notice::Code;
 use crate::options::{OnConflict, To};
 use crate::report::Report;
 use crate::transform::auth::Auth;

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::count::counted;
-use crate::display::lossy;
-use crate::display::short;
+use crate::display::{lossy, short};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;

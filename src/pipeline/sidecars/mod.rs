@@ -3,7 +3,6 @@
 mod index_map;
 mod ledger;
 
-use crate::notice::Code;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use super::Interrupted;
 use super::prepare::Prepared;
 use super::targets::Places;
 use crate::error::Result;
+use crate::notice::Code;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;

@@ -1,7 +1,6 @@
 use super::*;
-use crate::options::Expired;
 use crate::options::rules::{Choice, Decode, Pattern, Rename, ValueRule};
-use crate::options::{Rules, TtlRule};
+use crate::options::{Expired, Rules, TtlRule};
 use crate::transform::rules::{KeyRules, TtlRules};
 use crate::v2store::json;
 use crate::v2store::table::Table;
