@@ -147,6 +147,7 @@ pub struct ConfChange<'a> {
 
 /// The kind of a configuration change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the names of raft")]
 pub enum ConfChangeKind {
     /// Adds a voter, or promotes a learner.
     AddNode,
