@@ -18,7 +18,7 @@
 //! unmaintained. `internals` opens the modules to tests and fuzz targets, without any promise of stability.
 
 // Without `internals`, items that only tests and fuzz targets use are neither reachable nor used.
-#![cfg_attr(not(feature = "internals"), allow(unreachable_pub, dead_code, unused_imports))]
+#![cfg_attr(not(all(feature = "cli", feature = "internals")), allow(unreachable_pub, dead_code, unused_imports))]
 
 mod bolt;
 #[cfg(feature = "cli")]
