@@ -223,9 +223,13 @@ fn whatever_is_no_regular_file_is_no_target() {
     }
     assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
     for path in [&pipe, Path::new("/dev/full")] {
-        let args = ["export", demo().to_str().unwrap(), "-o", path.to_str().unwrap(), "--overwrite"].map(String::from);
-        let output = etcdlift(args);
-        assert_eq!(output.status, 5, "{}", output.story());
+        for format in ["ndjson", "redb"] {
+            let (source, out) = (case.path("missing"), path.to_str().unwrap());
+            let args = ["export", source.to_str().unwrap(), "-o", out, "--overwrite", "--format", format];
+            let output = etcdlift(args);
+            assert_eq!(output.status, 5, "{}", output.story());
+            assert!(output.stderr.contains("regular file"), "{}", output.story());
+        }
     }
 }
 
