@@ -208,7 +208,7 @@ fn names_that_collide_are_listed_in_report_and_ledger() {
     assert_eq!(report["contents"]["duplicates"], 1);
     assert_eq!(report["contents"]["duplicate_names"], json!([{"key": "/\u{fffd}", "shadowed": 1}]));
     assert!(run.notices("warnings").contains(&"duplicate-names"), "{report}");
-    assert!(run.output.stderr.contains("this: /\u{fffd} [duplicate-names]\n"), "{}", run.output.story());
+    assert!(run.output.stderr.contains("uses the last node: /\u{fffd}\n"), "{}", run.output.story());
     let text = fs::read_to_string(&ledger).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let shadowed: Vec<_> = lines
@@ -246,8 +246,7 @@ fn the_log_of_a_real_server_still_has_the_names() {
     let indexes: Vec<u64> =
         names[0]["written_as"].as_array().unwrap().iter().map(|name| name["raft_index"].as_u64().unwrap()).collect();
     assert!(indexes[0] > 0 && indexes[1] == indexes[0] + 1, "{indexes:?}");
-    let said =
-        format!("as they were written: /d\\xfe (raft index {}), /d\\xff (raft index {})", indexes[0], indexes[1]);
+    let said = format!("original names: /d\\xfe (raft index {}), /d\\xff (raft index {})", indexes[0], indexes[1]);
     assert!(run.output.stderr.contains(&said), "{}", run.output.story());
 }
 

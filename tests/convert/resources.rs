@@ -122,7 +122,7 @@ fn the_memory_that_is_named_is_enough() {
 fn more_memory_than_allowed_is_refused_before_the_work() {
     let case = Case::new();
     let source = big(&case);
-    let words = ["big.snap: ", "bytes of memory", "the tree", "--memory-limit allows 30000000", "give as many"];
+    let words = ["big.snap: ", "bytes of memory", "the tree", "--memory-limit allows 30000000", "raise --memory-limit"];
     let refused = case.run(&source, &["--memory-limit", "30000000", "--jobs", "1"]);
     refused.refused(5, "memory-limit", &words);
     // Nothing was read but the checksum and the marks.

@@ -41,7 +41,7 @@ fn a_removed_member_is_refused_unless_allowed() {
             scenario.truth.data_dirs.iter().filter(|(_, dir)| dir.is_removed()).map(|(name, _)| name).collect();
         assert_eq!(removed.len(), 1, "{}", scenario.name);
         let case = Case::new();
-        let words = ["was removed from its cluster", "convert a live member", "--allow-removed"];
+        let words = ["was removed from its cluster", "convert another member", "--allow-removed"];
         convert(&case, &scenario, removed[0], &[]).refused(5, "member-removed", &words);
         let run = convert(&case, &scenario, removed[0], &["--allow-removed"]);
         same(&rows::expected(&scenario, removed[0]), &run.converted(0));

@@ -66,7 +66,7 @@ fn a_v3_file_is_refused_and_told_where_v2_keys_are() {
 fn a_v3_only_directory_has_nothing_to_convert() {
     let case = Case::new();
     case.file("v3.etcd/member/snap/db", fs::read(demo().join("member/snap/db")).unwrap());
-    let words = ["v3.etcd: ", "nothing to convert", "--wal-dir DIR"];
+    let words = ["v3.etcd: ", "nothing to convert", "name it with --wal-dir"];
     case.run(&case.path("v3.etcd"), &[]).refused(4, "nothing-to-convert", &words);
 }
 
