@@ -251,7 +251,7 @@ fn pipes_and_devices_are_not_waited_for() {
             let output = convert(&case.path("missing"), &targets, &["--skip-existing"]);
             assert_eq!(output.status, 5, "{}", output.story());
             assert!(output.stderr.contains("out/link: "), "{}", output.story());
-            assert!(output.stderr.contains("no regular file"), "{}", output.story());
+            assert!(output.stderr.contains("not a regular file"), "{}", output.story());
             fs::remove_file(&targets[at].1).unwrap();
         }
         let args = ["verify", made[0].1.to_str().unwrap(), "--report", target.to_str().unwrap()];

@@ -208,7 +208,7 @@ fn names_that_collide_are_listed_in_report_and_ledger() {
     assert_eq!(report["contents"]["duplicates"], 1);
     assert_eq!(report["contents"]["duplicate_names"], json!([{"key": "/\u{fffd}", "shadowed": 1}]));
     assert!(run.notices("warnings").contains(&"duplicate-names"), "{report}");
-    assert!(run.output.stderr.contains("uses the last node: /\u{fffd}\n"), "{}", run.output.story());
+    assert!(run.output.stderr.contains("uses the last node: /\u{fffd} [duplicate-names]\n"), "{}", run.output.story());
     let text = fs::read_to_string(&ledger).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let shadowed: Vec<_> = lines

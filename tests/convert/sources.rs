@@ -47,7 +47,7 @@ fn etcd_data_that_is_no_v2_data_is_refused_with_its_kind() {
     }
     case.run(&case.path("old.etcd"), &[]).refused(5, "unsupported-format", &["etcd 0.4", "etcd 2.0 on a copy"]);
     case.file("proxy.etcd/proxy/cluster", "{}");
-    case.run(&case.path("proxy.etcd"), &[]).refused(5, "unsupported-format", &["proxy", "holds no keys"]);
+    case.run(&case.path("proxy.etcd"), &[]).refused(5, "unsupported-format", &["proxy", "contains no keys"]);
 }
 
 #[test]

@@ -162,8 +162,9 @@ pub(in crate::pipeline) fn refuse_unusable(
             Ok(())
         }
         Some(error) => {
-            let refusal = Error::new(Reason::V3Unreadable, error.message())
-                .hint("--existing drop-v3 converts the v2 keys, which do not need the v3 backend");
+            let without = "--existing drop-v3 converts the v2 keys, which do not need the v3 backend";
+            let hint = error.hint_text().map_or(without.to_string(), |hint| format!("{hint}, or {without}"));
+            let refusal = Error::new(Reason::V3Unreadable, error.message()).hint(hint);
             let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
             Err(error.offset().into_iter().fold(refusal, Error::at))
         }
