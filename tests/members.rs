@@ -370,7 +370,7 @@ fn members_without_any_log_are_refused() {
     let (output, out) = case.convert(&sources, &[]);
     assert_eq!((output.status, out.exists()), (5, false), "{}", output.story());
     assert_eq!(report(&out)["reason"], "source-empty");
-    assert!(output.stderr.contains("in one directory at least"), "{}", output.story());
+    assert!(output.stderr.contains("in at least one directory"), "{}", output.story());
 }
 
 /// One log of three cannot know how far the others were.

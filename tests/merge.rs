@@ -479,7 +479,7 @@ fn keep_v3_is_the_v3_data_alone() {
             [&["--as-of", &scenario.truth.captured_at, "--existing", "keep-v3", "--strict"], &files[..]].concat();
         let converted = convert_to(&source, temp.path(), options);
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
-        assert!(converted.output.stderr.contains("as --existing keep-v3 has it: "), "{}", converted.output.story());
+        assert!(converted.output.stderr.contains("by --existing keep-v3: "), "{}", converted.output.story());
         let after = Dump::of(&peers, &converted.snapshot);
         assert_eq!(format!("{:?}", after.keys), format!("{:?}", before.keys), "{}", scenario.name);
         for bucket in ["lease", "auth", "authUsers", "authRoles"] {
@@ -519,7 +519,7 @@ fn keep_v3_is_refused_where_there_is_none_or_not_all_of_it() {
     let temp = scratch::temp();
     let demo = PathBuf::from("fixtures/demo/input/default.etcd");
     let converted = convert_to(&demo, &temp.path().join("a"), ["--existing", "keep-v3"]);
-    refused(&converted, "v3-missing", &["member/snap/db: the v3 backend of the source holds no key"]);
+    refused(&converted, "v3-missing", &["member/snap/db: the v3 backend of the source has no key"]);
     let snap = demo.join("member/snap/0000000000000002-0000000000000029.snap");
     let converted = convert_to(&snap, &temp.path().join("b"), ["--existing", "keep-v3"]);
     refused(&converted, "v3-missing", &["the source has no v3 backend"]);

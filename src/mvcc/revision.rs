@@ -33,7 +33,7 @@ impl RevisionKey {
     /// Returns the first 17 bytes: the whole key of a put, and the form of the compaction marks.
     ///
     /// ```
-    /// use etcdlift::{ids::Revision, mvcc::RevisionKey};
+    /// use etcdlift::internals::{ids::Revision, mvcc::RevisionKey};
     /// assert_eq!(&RevisionKey::put(Revision(2), 0).to_bytes(), b"\0\0\0\0\0\0\0\x02_\0\0\0\0\0\0\0\0");
     /// ```
     pub fn to_bytes(self) -> [u8; REVISION_LEN as usize] {

@@ -108,7 +108,7 @@ fn the_memory_that_is_named_is_enough() {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
         command.args(["convert".as_ref(), source.as_os_str(), "-o".as_ref(), case.out().as_os_str()]);
-        let mut child = command.args(["--memory-limit", named]).args(options).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.args(["--memory-limit", named]).args(options).stderr(Stdio::piped()).spawn().unwrap();
         let status = format!("/proc/{}/status", child.id());
         let mut most = 0;
         while child.try_wait().unwrap().is_none() {
@@ -119,8 +119,10 @@ fn the_memory_that_is_named_is_enough() {
             thread::sleep(Duration::from_millis(1));
         }
         let named: u64 = named.parse().unwrap();
-        let code = child.wait().unwrap().code();
-        assert!(matches!(code, Some(0 | 8)) && most > named / 4, "{options:?}: {code:?}, {most} of {named} bytes seen");
+        let output = child.wait_with_output().unwrap();
+        let story = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 8)), "{options:?}: {named} bytes named: {story}");
+        assert!(most > named / 4, "{options:?}: {most} of {named} bytes seen");
         assert!(most <= named, "{options:?}: {most} bytes, named were {named}");
         for name in ["out.db", "i.redb", "l.ndjson"] {
             let _ = fs::remove_file(case.path("out").join(name));
