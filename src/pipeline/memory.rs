@@ -39,6 +39,9 @@ const EXPIRY: u64 = 96;
 /// Bytes of an entry that changes a node: the changed node, its path, its place in its directory.
 const CHANGE: u64 = 320;
 
+/// The directories above the first changes of a replay: a part of [`PROGRAM`].
+const FIRST_CHANGES: u64 = 64 << 10;
+
 /// Bytes of a node of a tree that is compared with another tree: the hashes of its path and its content.
 const COMPARED: u64 = 40;
 
@@ -118,7 +121,7 @@ pub(super) fn after_reading(
     let need = Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows();
     let extent = need.least(options)?;
     let rest = limit.saturating_sub(need.peak(extent).total());
-    Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE))))
+    Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE)).saturating_add(FIRST_CHANGES)))
 }
 
 /// Returns the number of bytes that the limit leaves for the answers of a transformer.
