@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
+use crate::limits;
 
 /// Milliseconds between two checks for an interruption while a pipe has no data.
 const ASK_EVERY: u16 = 100;
@@ -21,7 +22,8 @@ const ASK_EVERY: u16 = 100;
 /// Reads a regular file or a pipe to its end.
 ///
 /// # Errors
-/// `reason`, or a more specific one by [`Error::io`], if the file cannot be opened or read, or is neither a file nor a pipe; an
+/// `reason`, or a more specific one by [`Error::io`], if the file cannot be opened or read, is longer than
+/// [`limits::MAX_NAMED_FILE`], or is neither a file nor a pipe; an
 /// interruption.
 pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>) -> Result<Vec<u8>> {
     let failed = |e| Error::io(reason, path, action, e);
@@ -45,6 +47,10 @@ pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>)
         }
         match file.read(&mut piece) {
             Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() as u64 >= limits::MAX_NAMED_FILE => {
+                let message = format!("expected up to {} bytes, found more", limits::MAX_NAMED_FILE);
+                return Err(Error::new(reason, message).in_file(path));
+            }
             Ok(len) => bytes.extend_from_slice(piece.get(..len).unwrap_or_default()),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(e) => return Err(failed(e)),
@@ -96,6 +102,13 @@ mod tests {
         let error = read(&pipe, Reason::Usage, "read it", Interrupt::new(&ask)).unwrap_err();
         assert_eq!(error.reason(), Reason::Interrupted(2));
         drop(held);
+    }
+
+    #[test]
+    fn a_file_without_an_end_that_matters_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(limits::MAX_NAMED_FILE + 1).unwrap();
+        assert_eq!(text(file.path()).unwrap_err().reason(), Reason::Usage);
     }
 
     #[test]
