@@ -42,6 +42,9 @@ const CHANGE: u64 = 320;
 /// The directories above the first changes of a replay: a part of [`PROGRAM`].
 const FIRST_CHANGES: u64 = 64 << 10;
 
+/// A node of the snapshot in a directory that the log changes: its slot in the directory's index of names.
+const INDEXED_NODE: u64 = 10;
+
 /// Bytes of a node of a tree that is compared with another tree: the hashes of its path and its content.
 const COMPARED: u64 = 40;
 
@@ -121,7 +124,12 @@ pub(super) fn after_reading(
     let need = Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows();
     let extent = need.least(options)?;
     let rest = limit.saturating_sub(need.peak(extent).total());
-    Ok(Some((rest / need.replays()).saturating_add(need.entries.saturating_mul(CHANGE)).saturating_add(FIRST_CHANGES)))
+    Ok(Some(
+        (rest / need.replays())
+            .saturating_add(need.entries.saturating_mul(CHANGE))
+            .saturating_add(need.name_indexes())
+            .saturating_add(FIRST_CHANGES),
+    ))
 }
 
 /// Returns the number of bytes that the limit leaves for the answers of a transformer.
@@ -231,6 +239,11 @@ impl Need {
         Err(Error::new(Reason::MemoryLimit, message).hint("raise --memory-limit, or convert on a larger machine"))
     }
 
+    /// Returns the bytes for the indexes of names of one replay: the log may change every directory.
+    fn name_indexes(&self) -> u64 {
+        if self.entries > 0 { self.nodes.saturating_mul(INDEXED_NODE) } else { 0 }
+    }
+
     /// Returns the number of trees that exist during a replay.
     fn replays(&self) -> u64 {
         if self.compared { 2 } else { 1 }
@@ -251,7 +264,7 @@ impl Need {
         let replays = self.replays() * CHANGE;
         let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };
         let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + replays as usize);
-        let log = log.saturating_add(hashes);
+        let log = log.saturating_add(hashes).saturating_add(self.replays().saturating_mul(self.name_indexes()));
         let rows = size(self.rows, size_of::<Row>())
             .saturating_add(self.more)
             .saturating_add(size(self.preserved, PRESERVED as usize));
