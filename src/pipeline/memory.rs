@@ -31,7 +31,7 @@ use crate::verify::index_bytes;
 const PROGRAM: u64 = 6 << 20;
 
 /// Bytes of a thread: its stack and its part of the heap.
-const THREAD: u64 = 2 << 20;
+const THREAD: u64 = 5 << 19;
 
 /// Bytes of a node with a TTL: its expiration, and its place in the order of expirations of at most two trees.
 const EXPIRY: u64 = 96;
