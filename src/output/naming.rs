@@ -118,7 +118,11 @@ impl Named {
             Ok(()) => {
                 // Another process may have come first after all: then its file is the one that was taken out.
                 if let Err(e) = still(&temp, path, before) {
-                    exchange(&temp, path).map_err(failed)?;
+                    if let Err(e) = exchange(&temp, path) {
+                        // The other process's file stays under the temporary name.
+                        let _ = temp.keep();
+                        return Err(failed(e));
+                    }
                     return Err(e);
                 }
                 temp
@@ -134,6 +138,7 @@ impl Named {
     fn set_aside(temp: TempPath, path: &Path) -> io::Result<TempPath> {
         let directory = directory_of(path);
         let linked = temporary().make_in(directory, |second| fs::hard_link(path, second));
+        let is_moved = linked.is_err();
         let second = match linked {
             Ok(second) => second.into_temp_path(),
             Err(_) => {
@@ -146,7 +151,10 @@ impl Named {
             Ok(()) => Ok(second),
             Err(e) => {
                 // Back to its name, if it lost it.
-                let _ = second.persist_noclobber(path);
+                if is_moved && let Err(e) = second.persist_noclobber(path) {
+                    // Without a name of its own, the file stays under the temporary one.
+                    let _ = e.path.keep();
+                }
                 Err(e.error)
             }
         }
@@ -175,7 +183,11 @@ impl Named {
         // The caller already has an error to report, and a failure here does not change it.
         let _ = match self.replaced {
             Replaced::Nothing => fs::remove_file(&self.path),
-            Replaced::File(second) => second.persist(&self.path).map_err(|e| e.error),
+            Replaced::File(second) => second.persist(&self.path).map_err(|e| {
+                // The previous file stays under its temporary name.
+                let _ = e.path.keep();
+                e.error
+            }),
         };
         let _ = sync_directory_of(&self.path);
     }
