@@ -512,7 +512,7 @@ mod sled_dir {
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "").unwrap();
         let output = export(Path::new(DEMO), &out, &["--format", "sled", "--overwrite"]);
-        assert_eq!((output.status, output.stderr.lines().count()), (5, 1), "{}", output.story());
+        assert_eq!((output.status, output.stderr.lines().count()), (5, 2), "{}", output.story());
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
         fs::remove_file(out.join("mine")).unwrap();
         export(Path::new(DEMO), &out, &["--format", "sled"]).success();
