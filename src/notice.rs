@@ -35,8 +35,6 @@ codes! {
     AuthLeftOut = "auth-left-out";
     /// Users and roles of v2 were added to those of v3.
     AuthMerged = "auth-merged";
-    /// Users and roles of v2 are not part of this output.
-    AuthNotCarried = "auth-not-carried";
     /// Authentication is enabled in v2 and disabled in the output.
     AuthOff = "auth-off";
     /// Authentication is enabled in the output, and was disabled in one of the two stores.

@@ -54,7 +54,7 @@ pub fn convert(data: &[u8]) {
 pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let as_of = jiff::Timestamp::UNIX_EPOCH;
     let mut policy = Policy { mark_empty_dirs: true, expired: Expired::Keep, ..Policy::everything(as_of) };
-    let mut plan = plan(tree, &mut policy, &|| Ok(())).unwrap();
+    let mut plan = plan(tree, &mut policy, Interrupt::default()).unwrap();
     let tree = &*tree;
     let how = Order {
         numbering: Numbering::Keep,
@@ -73,7 +73,7 @@ pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let content = Content::new(Pairs { tree, ordered: &ordered }, &meta).unwrap();
     let file = bolt::image(&content.buckets()).unwrap();
     verify::verify(&file).unwrap();
-    verify::compare(&file, &content, &|| Ok(())).unwrap();
+    verify::compare(&file, &content, Interrupt::default()).unwrap();
     Ok(file)
 }
 

@@ -19,6 +19,7 @@ use tempfile::NamedTempFile;
 use super::naming::{ANOTHER_NAME, Before, NOT_REGULAR, Named, directory_of, temporary};
 use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 
 /// Options of an output file.
 #[derive(Debug, Clone, Copy)]
@@ -114,18 +115,18 @@ impl Sink {
         self.sync()
     }
 
-    /// Reads the file back from disk and compares the CRC-32 of every extent. Calls `interrupted` from time to time.
+    /// Reads the file back from disk and compares the CRC-32 of every extent.
     ///
     /// # Errors
     /// [`Reason::VerifyFailed`] with the byte offset, if an extent differs or cannot be read.
-    pub fn read_back(&self, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn read_back(&self, interrupt: Interrupt<'_>) -> Result<()> {
         let Some(temp) = &self.temp else { return Ok(()) };
         let file = temp.as_file();
         // This is advice. If the file system ignores it, the cache is compared, which still checks our writes.
         let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         let mut buffer = vec![0; READ_BACK_CHUNK];
         for extent in &self.extents {
-            interrupted()?;
+            interrupt.ask()?;
             let found = self.crc_on_disk(file, *extent, &mut buffer)?;
             if found != extent.crc32 {
                 let message = format!(
@@ -338,7 +339,7 @@ mod tests {
 
     fn make(path: &Path, options: SinkOptions) -> Result<()> {
         let sink = fill(path, options)?;
-        sink.read_back(&|| Ok(()))?;
+        sink.read_back(Interrupt::default())?;
         sink.commit()
     }
 
@@ -431,7 +432,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
         sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
-        let error = sink.read_back(&|| Ok(())).unwrap_err();
+        let error = sink.read_back(Interrupt::default()).unwrap_err();
         assert_eq!(error.reason(), Reason::VerifyFailed);
         assert_eq!(error.offset(), Some(8192 + (1 << 20)));
     }
@@ -440,7 +441,7 @@ mod tests {
     fn a_read_back_stops_when_interrupted() {
         let dir = tempfile::tempdir().unwrap();
         let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
-        let error = sink.read_back(&|| Err(Error::new(Reason::Interrupted(2), "stop"))).unwrap_err();
+        let error = sink.read_back(Interrupt::new(&|| Err(Error::new(Reason::Interrupted(2), "stop")))).unwrap_err();
         assert_eq!(error.kind().exit_code(), 130);
     }
 

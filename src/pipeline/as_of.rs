@@ -179,8 +179,8 @@ fn history(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<Option<Proven>
     let mut hub = Hub { interrupt, latest: None, interrupted: None };
     let mut document = serde_json::Deserializer::from_slice(json);
     let read = At(&mut hub, Level::Hub).deserialize(&mut document).and_then(|()| document.end());
-    if let Some(interrupted) = hub.interrupted {
-        return Err(interrupted);
+    if let Some(interruption) = hub.interrupted {
+        return Err(interruption);
     }
     read.map_err(|e| {
         let found = display::json_fault(&e);

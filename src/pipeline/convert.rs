@@ -6,19 +6,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::prepare::{Prepared, prepare};
+use super::backend::describe_v3;
+use super::number::Numbered;
+use super::read::{Source, read_and_hash, wal_dir};
+use super::run::{Observer, Run};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, Observer, memory, salvage, same_snapshot, sidecars, skip_existing, targets, transformer};
+use super::{Interrupted, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
-use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
-use crate::pipeline::progress::Run;
-use crate::pipeline::read::{describe_v3, read_and_hash, wal_dir};
 use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
+use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
 use crate::transform::lease::Grant;
@@ -121,7 +122,11 @@ fn stage_with(
     interrupted: Interrupted<'_>,
 ) -> Result<Staged> {
     let watch = Arc::default();
-    let staged = on_threads(options, || run(options, report, fault, &watch, &Run { observer, interrupted }));
+    let run = Run::new(options, report, observer, Interrupt::new(interrupted));
+    let staged = on_threads(options, || make(&run, report, fault, &watch));
+    if !report.skipped {
+        report.stages = run.times();
+    }
     let (outcome, files) = watch.settle(staged)?;
     Ok(Staged { outcome, files, options: options.clone(), watch })
 }
@@ -155,60 +160,62 @@ fn on_threads<T: Send>(options: &ConvertOptions, work: impl FnOnce() -> Result<T
     pool.install(work)
 }
 
-fn run(
-    options: &ConvertOptions,
+/// Makes the files of a conversion, under temporary names.
+fn make(
+    run: &Run<'_>,
     report: &mut Report,
     fault: Option<Fault>,
     watch: &Arc<Watch>,
-    run: &Run<'_>,
 ) -> Result<(Outcome, Option<Files>)> {
-    let Run { observer, interrupted } = *run;
+    let options = run.options;
     let places = targets::check(options)?;
     let started = Instant::now();
-    observer.stage("opening", None);
-    let opened = open_v2(options, watch, interrupted)?;
+    run.observer.stage("opening", None);
+    let opened = open_v2(run, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
-    same_snapshot::check(&opened, options, interrupted)?;
-    memory::before_reading(options, &opened, interrupted).map_err(within)?;
-    report.stage("open", started.elapsed());
+    same_snapshot::check(&opened, run)?;
+    memory::before_reading(run, &opened).map_err(within)?;
+    run.took("open", started);
 
     let started = Instant::now();
-    let (table, files) = read_and_hash(&opened, observer, interrupted)?;
-    let changes_limit = memory::after_reading(options, &opened, &table, interrupted).map_err(within)?;
+    let (table, files) = read_and_hash(&opened, run.observer, run.interrupt)?;
+    let changes_limit = memory::after_reading(run, &opened, &table).map_err(within)?;
+    let source = Source { opened: &opened, table: &table, changes_limit };
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(transformer::identify);
-    report.stage("read", started.elapsed());
+    run.took("read", started);
     if options.skip_existing
-        && let Some(earlier) = earlier::find(report, &|| interrupted())?
+        && let Some(earlier) = earlier::find(report, run.interrupt)?
     {
-        let files = skip_existing::check(options, &opened, &table, changes_limit, &earlier, places, run)?;
+        let files = skip_existing::check(run, source, &earlier, places)?;
         *report = earlier;
         report.next_steps = next_steps::steps(report);
-        opened.check_bytes(Interrupt::new(interrupted))?;
+        opened.check_bytes(run.interrupt)?;
         return Ok((outcome(report), files));
     }
 
-    observer.stage("replaying and planning", None);
-    let prepared = prepare(&opened, &table, options, changes_limit, report, interrupted)?;
-    let make_sidecars = |file: Option<&[u8]>, digested: &Digested, report: &mut Report| {
-        sidecars::make(options, places, &prepared, file, digested, report, interrupted)
-    };
-    let (mut content, mut expected) = (prepared.content()?, prepared.pair_count());
+    run.observer.stage("replaying and planning", None);
+    let numbered = stages::run(run, source, report)?;
+    let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);
         expected -= u64::from(fault.unseen_by_totals);
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let how = How { extent_bytes, before: places.output, observer, interrupted };
-    let written = write(&content, expected, options, report, &make_sidecars, &how)?;
+    let written = write(run, &content, How { extent_bytes, before: places.output, expected })?;
+    run.observer.stage("finishing", None);
+    let output = written.open(options)?;
+    let made = sidecars::make(run, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
+    report.add(made.notices);
+    run.interrupt.ask()?;
     let started = Instant::now();
-    opened.check_bytes(Interrupt::new(interrupted))?;
-    report.stage("check source", started.elapsed());
-    report.output = Some(output_facts(options, &prepared, &written));
+    opened.check_bytes(run.interrupt)?;
+    run.took("check source", started);
+    report.output = Some(output_facts(options, &numbered, &written));
     report.next_steps = next_steps::steps(report);
-    Ok((outcome(report), Some(written.files)))
+    Ok((outcome(report), Some(written.with(made.files))))
 }
 
 fn outcome(report: &Report) -> Outcome {
@@ -219,30 +226,27 @@ fn outcome(report: &Report) -> Outcome {
 ///
 /// # Errors
 /// Those of [`open`], [`open_cluster`] and the salvage; a source without v2 data.
-pub(super) fn open_v2(
-    options: &ConvertOptions,
-    watch: &Arc<Watch>,
-    interrupted: Interrupted<'_>,
-) -> Result<Box<Opened>> {
+pub(super) fn open_v2(run: &Run<'_>, watch: &Arc<Watch>) -> Result<Box<Opened>> {
+    let options = run.options;
     let (salvage, allow_live) = (options.salvage, options.allow_live);
     let open_options = OpenOptions {
         up_to: options.up_to_index.map(RaftIndex),
         salvage,
         allow_live,
         watch: Arc::clone(watch),
-        interrupt: Interrupt::new(interrupted),
+        interrupt: run.interrupt,
         ..OpenOptions::default()
     };
     let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
-        salvage::compare_starts(&mut opened, options, interrupted)?;
+        salvage::compare_starts(&mut opened, run)?;
         return Ok(opened);
     };
     match open(source, wal_dir, &open_options)? {
         Found::V2(mut opened) => {
-            salvage::compare_starts(&mut opened, options, interrupted)?;
+            salvage::compare_starts(&mut opened, run)?;
             Ok(opened)
         }
         Found::V3File(map) => {
@@ -250,7 +254,7 @@ pub(super) fn open_v2(
             Err(error.in_file(map.path()).hint("name the data directory: v2 keys are in .snap and WAL files"))
         }
         Found::V3Only(map) => {
-            let found = describe_v3(&map, interrupted)
+            let found = describe_v3(&map, run.interrupt)
                 .map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
             let message = format!("nothing to convert: no .snap file and no WAL, only a v3 database {found}");
             let error = Error::new(Reason::NothingToConvert, message).in_file(source);
@@ -259,22 +263,22 @@ pub(super) fn open_v2(
     }
 }
 
-fn output_facts(options: &ConvertOptions, prepared: &Prepared<'_>, written: &Written) -> OutputFacts {
-    let revision = u64::try_from(prepared.ordered.current.0).unwrap_or(0);
+fn output_facts(options: &ConvertOptions, numbered: &Numbered<'_>, written: &Written) -> OutputFacts {
+    let revision = u64::try_from(numbered.ordered.current.0).unwrap_or(0);
     OutputFacts {
         bytes: written.digested.bytes,
         sha256: hex(&written.digested.sha256),
         db_bytes: written.digested.db_bytes,
         db_sha256: hex(&written.digested.db_sha256),
-        v2_index: prepared.v2_index().0,
+        v2_index: numbered.v2_index().0,
         revision,
-        compact_revision: u64::try_from(prepared.compacted().0).unwrap_or(0),
+        compact_revision: u64::try_from(numbered.compacted().0).unwrap_or(0),
         hash_kv: written.hash_kv,
         status_hash: written.status_hash,
-        pairs: prepared.pair_count(),
-        leases: prepared.lease_count(),
-        lease_list: lease_list(&prepared.ordered),
-        auth_enabled: prepared.auth_enabled(),
+        pairs: numbered.pair_count(),
+        leases: numbered.lease_count(),
+        lease_list: lease_list(&numbered.ordered),
+        auth_enabled: numbered.auth_enabled(),
         verified: options.verify && !options.dry_run,
     }
 }

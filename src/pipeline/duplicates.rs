@@ -9,7 +9,7 @@ use crate::display::{first_of, lossy};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
-use crate::report::Report;
+use crate::pipeline::diagnostics::PlanFindings;
 use crate::report::facts::{DuplicateName, TrueName};
 use crate::source::open::Opened;
 use crate::v2store::table::Table;
@@ -25,7 +25,12 @@ type OriginalNames = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, u64>>;
 ///
 /// # Errors
 /// A log entry cannot be read; an interruption.
-pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
+pub(super) fn note(
+    found: &mut PlanFindings,
+    opened: &Opened,
+    table: &Table<'_>,
+    interrupt: Interrupt<'_>,
+) -> Result<()> {
     if table.duplicates == 0 {
         return Ok(());
     }
@@ -41,9 +46,9 @@ pub(super) fn note(report: &mut Report, opened: &Opened, table: &Table<'_>, inte
         written_as: names.get(path).into_iter().flatten().take(LISTED).map(true_name).collect(),
     };
     let lines: Vec<DuplicateName> = shadowed.iter().take(LISTED).map(line).collect();
-    report.warn(Code::DuplicateNames, message(table.duplicates, &lines));
-    report.contents.duplicates = table.duplicates;
-    report.contents.duplicate_names = lines;
+    found.notices.warn(Code::DuplicateNames, message(table.duplicates, &lines));
+    found.contents.duplicates = table.duplicates;
+    found.contents.duplicate_names = lines;
     Ok(())
 }
 

@@ -14,7 +14,10 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::inspect::summary;
-use super::{Interrupted, diagnostics, listed, prepare, salvage, same_snapshot, targets};
+use super::read::{Source, wal_dir};
+use super::replay::{Replayed, replay};
+use super::run::Run;
+use super::{Interrupted, listed, salvage, same_snapshot, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
 use crate::export::record::{Record, Records, What};
@@ -23,12 +26,10 @@ use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::notice::Code;
-use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
+use crate::options::{ConvertOptions, Existing, ExportFormat, ExportOptions, Rules};
 use crate::output::naming::Before;
 use crate::output::sidecar::Sidecar;
-use crate::pipeline::read::{backend, wal_dir};
-use crate::pipeline::replay_options::replay_options;
-use crate::report::{Exported, Notice, Report};
+use crate::report::{Exported, Notice, Notices, Report};
 use crate::source::lock;
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
@@ -36,7 +37,6 @@ use crate::source::watch::Watch;
 use crate::transform::policy::NAMESPACE;
 use crate::transform::rules::KeyRules;
 use crate::v2store::path;
-use crate::v2store::recover::recover;
 use crate::v2store::replay::read_table_watched;
 use crate::v2store::tree::{NodeRef, Tree};
 
@@ -52,7 +52,7 @@ pub fn export(
 ) -> Result<Exported> {
     let before = targets::check_export(options, Vec::new())?;
     let watch = Arc::default();
-    let exported = stage(options, before, &watch, print, interrupted);
+    let exported = stage(options, before, &watch, print, Interrupt::new(interrupted));
     let (mut exported, file) = watch.settle(exported)?;
     if let Some(file) = file {
         exported.bytes = file.name(&|| targets::check_export(options, watch.files()).and_then(|_| watch.check()))?;
@@ -66,27 +66,28 @@ fn stage(
     before: Before,
     watch: &Arc<Watch>,
     print: Print<'_>,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let convert = conversion(options);
+    let run = &Run::new(&convert, &Report::new(&convert), &(), interrupt);
     if let [source] = convert.sources.as_slice() {
         let open_options = OpenOptions {
             up_to: options.up_to_index.map(RaftIndex),
             salvage: options.salvage,
             allow_live: options.allow_live,
             watch: Arc::clone(watch),
-            interrupt: Interrupt::new(interrupted),
+            interrupt,
             ..OpenOptions::default()
         };
         match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
             Found::V2(mut opened) => {
-                salvage::compare_starts(&mut opened, &convert, interrupted)?;
-                export_v2(&opened, &convert, options, before, print, interrupted)
+                salvage::compare_starts(&mut opened, run)?;
+                export_v2(&opened, run, options, before, print)
             }
-            Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupted),
+            Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupt),
         }
     } else {
-        export_v2(&*open_v2(&convert, watch, interrupted)?, &convert, options, before, print, interrupted)
+        export_v2(&*open_v2(run, watch)?, run, options, before, print)
     }
 }
 
@@ -135,46 +136,43 @@ fn conversion(options: &ExportOptions) -> ConvertOptions {
         salvage: options.salvage,
         allow_removed: options.allow_removed,
         allow_live: options.allow_live,
+        // An export of v2 keys leaves v3 data out, and names it.
+        existing: Existing::DropV3,
         ..ConvertOptions::new("", "")
     }
 }
 
 fn export_v2(
     opened: &Opened,
-    convert: &ConvertOptions,
+    run: &Run<'_>,
     options: &ExportOptions,
     before: Before,
     print: Print<'_>,
-    interrupted: Interrupted<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
-    let in_source = |e: Error| e.in_file(opened.path());
-    same_snapshot::check(opened, convert, interrupted)?;
-    let table = read_table_watched(opened, Interrupt::new(interrupted))?;
-    let backend = backend(opened, interrupted)?;
-    let replay_options = replay_options(convert, interrupted);
-    let mut recovered = recover(opened, &table, backend.applied(), &replay_options).map_err(in_source)?;
-    prepare::refuse_removed(opened, &mut recovered, convert.allow_removed)?;
-    let mut report = Report::new(convert);
-    diagnostics::source(&mut report, opened, &mut recovered).map_or(Ok(()), Err)?;
-    backend.note_unusable(&mut report);
+    let interrupt = run.interrupt;
+    same_snapshot::check(opened, run)?;
+    let table = read_table_watched(opened, interrupt)?;
+    let (found, replayed) = replay(run, Source { opened, table: &table, changes_limit: None });
+    let Replayed { backend, mut recovered, possibly_incomplete, .. } = replayed?;
+    let Notices { mut warnings, losses } = found.notices;
     if let Some(what) = backend.describe() {
         let message = format!(
             "the source also holds v3 data ({what}), which is not exported; to export it, name the v3 database"
         );
-        report.warn(Code::V3Present, message);
+        warnings.push(Notice::new(Code::V3Present, message));
     }
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;
-    listed::refuse_deep(tree, opened, "the export", interrupted)?;
+    listed::refuse_deep(tree, opened, "the export", interrupt)?;
     let root =
         tree.lookup(NAMESPACE).map_err(|_| Error::new(Reason::Internal, "the namespace of keys does not exist"))?;
     let mut rules = key_rules(options)?;
-    let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupted)?;
+    let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupt)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, options, opened.path(), &diagnostics::possibly_incomplete(&report))?;
-    report.warnings.extend(unused(&rules));
-    let (bytes, delivered) = deliver(&nodes, options, before, print, interrupted)?;
-    opened.check_bytes(Interrupt::new(interrupted))?;
+    refuse_nothing(&nodes, options, opened.path(), &possibly_incomplete)?;
+    warnings.extend(unused(&rules));
+    let (bytes, delivered) = deliver(&nodes, options, before, print, interrupt)?;
+    opened.check_bytes(interrupt)?;
     let exported = Exported {
         kind: "v2",
         keys: nodes.nodes.len() as u64 - directories,
@@ -182,8 +180,8 @@ fn export_v2(
         state: format!("v2 index {v2_index}"),
         output: options.output.clone(),
         bytes,
-        warnings: report.warnings,
-        losses: report.losses,
+        warnings,
+        losses,
     };
     Ok((exported, delivered))
 }
@@ -193,20 +191,20 @@ fn export_v3(
     options: &ExportOptions,
     before: Before,
     print: Print<'_>,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let damaged = |e: Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let live = match lock::check_db(map.path()) {
         Err(e) if e.reason() == Reason::Locked && options.allow_live => true,
         checked => checked.map(|()| false)?,
     };
-    let summary = summary(map, interrupted)?;
+    let summary = summary(map, interrupt)?;
     if let Some(first) = summary.findings.first() {
         return Err(damaged(first.clone()).hint("`etcdlift verify` lists all findings"));
     }
     let db = Db::open(map.bytes()).map_err(damaged)?;
     let mut rules = key_rules(options)?;
-    let live_keys = LiveKeys::new(&db, summary.revision, &mut rules, interrupted).map_err(|e| e.in_file(map.path()))?;
+    let live_keys = LiveKeys::new(&db, summary.revision, &mut rules, interrupt).map_err(|e| e.in_file(map.path()))?;
     refuse_nothing(&live_keys, options, map.path(), "")?;
     let mut warnings = unused(&rules);
     if live {
@@ -214,10 +212,10 @@ fn export_v3(
             "an etcd is running on the file: the output has its state at revision {}, and no later writes",
             summary.revision
         );
-        warnings.insert(0, Notice { code: Code::Live.word().to_string(), message });
+        warnings.insert(0, Notice::new(Code::Live, message));
     }
-    let (bytes, delivered) = deliver(&live_keys, options, before, print, interrupted)?;
-    map.check_bytes(Interrupt::new(interrupted))?;
+    let (bytes, delivered) = deliver(&live_keys, options, before, print, interrupt)?;
+    map.check_bytes(interrupt)?;
     let exported = Exported {
         kind: "v3",
         keys: live_keys.pairs.len() as u64,
@@ -237,8 +235,7 @@ fn key_rules(options: &ExportOptions) -> Result<KeyRules> {
 }
 
 fn unused(rules: &KeyRules) -> Vec<Notice> {
-    let notice =
-        |rule| Notice { code: Code::UnusedRule.word().to_string(), message: format!("a rule matched nothing: {rule}") };
+    let notice = |rule| Notice::new(Code::UnusedRule, format!("a rule matched nothing: {rule}"));
     rules.unused().into_iter().map(notice).collect()
 }
 
@@ -261,9 +258,9 @@ fn deliver(
     options: &ExportOptions,
     before: Before,
     print: Print<'_>,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(u64, Option<Delivered>)> {
-    let records = &Watched { records, interrupted };
+    let records = &Watched { records, interrupt };
     let Some(path) = &options.output else {
         let mut bytes = 0;
         ndjson::write(records, &mut |text| {
@@ -278,8 +275,8 @@ fn deliver(
     }
     let mut file = Sidecar::create(path, before)?;
     if options.format == ExportFormat::Redb {
-        redb_table::write(file.temp_path(), records, Interrupt::new(interrupted)).map_err(in_output)?;
-        redb_table::compare(file.temp_path(), records, Interrupt::new(interrupted))?;
+        redb_table::write(file.temp_path(), records, interrupt).map_err(in_output)?;
+        redb_table::compare(file.temp_path(), records, interrupt)?;
     } else {
         file.write(|out| {
             ndjson::write(records, &mut |text| {
@@ -290,7 +287,7 @@ fn deliver(
             File::open(file.temp_path()).map_err(|e| Error::io(Reason::OutputFailed, path, "read it back", e))?;
         ndjson::compare(&mut BufReader::with_capacity(1 << 20, text), records).map_err(in_output)?;
     }
-    interrupted()?;
+    interrupt.ask()?;
     Ok((0, Some(Delivered::File(file))))
 }
 
@@ -316,7 +313,7 @@ pub const NO_SLED: &str =
 /// Records that are shown until an interruption.
 struct Watched<'a> {
     records: &'a dyn Records,
-    interrupted: Interrupted<'a>,
+    interrupt: Interrupt<'a>,
 }
 
 impl Records for Watched<'_> {
@@ -336,7 +333,7 @@ impl Records for Watched<'_> {
         let mut number = 0u64;
         self.records.each(&mut |record| {
             if number.is_multiple_of(1 << 12) {
-                (self.interrupted)()?;
+                self.interrupt.ask()?;
             }
             number += 1;
             show(record)
@@ -369,13 +366,13 @@ impl<'t, 'm> Nodes<'t, 'm> {
         root: NodeRef,
         v2_index: V2Index,
         rules: &mut KeyRules,
-        interrupted: Interrupted<'_>,
+        interrupt: Interrupt<'_>,
     ) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut visited = 0u64;
         tree.walk_sorted::<Error>(root, &mut |node, path| {
             if visited.is_multiple_of(1 << 12) {
-                interrupted()?;
+                interrupt.ask()?;
             }
             visited += 1;
             if node != root && rules.excluded(path::user_key(path)).is_none() {
@@ -422,13 +419,13 @@ struct LiveKeys<'a> {
 }
 
 impl<'a> LiveKeys<'a> {
-    fn new(db: &Db<'a>, revision: Revision, rules: &mut KeyRules, interrupted: Interrupted<'_>) -> Result<Self> {
+    fn new(db: &Db<'a>, revision: Revision, rules: &mut KeyRules, interrupt: Interrupt<'_>) -> Result<Self> {
         let damaged = |e: Damage| e.into_error(Reason::Damaged);
         let bucket = db.bucket(schema::KEY).map_err(damaged)?;
         let mut last: HashMap<&[u8], KeyValue<'a>> = HashMap::new();
         for (number, pair) in bucket.iter().flat_map(|bucket| bucket.iter()).enumerate() {
             if number.is_multiple_of(1 << 16) {
-                interrupted()?;
+                interrupt.ask()?;
             }
             let pair = pair.map_err(damaged)?;
             let kv = KeyValue::decode(pair.value, pair.value_offset())?;

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
-use super::Interrupted;
 use crate::bolt::{Bucket, Rows};
 use crate::error::Result;
 use crate::ids::Revision;
 use crate::image::Content;
+use crate::interrupt::Interrupt;
 use crate::mvcc::{HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
 
 /// The number of rows that one task hashes.
@@ -21,7 +21,7 @@ const HASH_ROWS: u64 = 1 << 14;
 pub(super) fn hashes(
     content: &Content<'_, '_>,
     buckets: &[Bucket<'_>],
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
     let mut status = StatusHash::new();
     let mut hash_kv = HashKv::new();
@@ -30,14 +30,14 @@ pub(super) fn hashes(
         let parts: Vec<HashKv> = (0..bucket.rows.len().div_ceil(HASH_ROWS))
             .into_par_iter()
             .map(|part| {
-                interrupted()?;
+                interrupt.ask()?;
                 hash_part(bucket.rows, part * HASH_ROWS)
             })
             .collect::<Result<_>>()?;
         parts.iter().for_each(|part| hash.join(part));
         if bucket.name == schema::KEY {
             // Each planned row is the only change of its key, so every compaction retains it.
-            hash_kv = if content.stored().is_empty() { hash } else { of_history(content, bucket.rows, interrupted)? };
+            hash_kv = if content.stored().is_empty() { hash } else { of_history(content, bucket.rows, interrupt)? };
         }
         status.join(&hash);
     }
@@ -67,7 +67,7 @@ fn each(rows: &dyn Rows, range: std::ops::Range<u64>, show: Show<'_>) -> Result<
 }
 
 /// Computes HashKV of a store with a history: it leaves out the changes that a compaction removes.
-fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupted<'_>) -> Result<HashKv> {
+fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupt: Interrupt<'_>) -> Result<HashKv> {
     let mut last: HashMap<Cow<'_, [u8]>, (u64, bool)> = HashMap::new();
     for (row, stored) in (0..).zip(content.stored()) {
         let tombstone = RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone);
@@ -84,7 +84,7 @@ fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupted: Interrupt
     let mut hash = HashKv::new();
     each(rows, 0..rows.len(), &mut |row, key, value| {
         if row.is_multiple_of(HASH_ROWS) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let revision = RevisionKey::decode(key);
         if revision.is_none_or(|revision| is_hashed(revision, compacted, || all || retained.contains(&row))) {

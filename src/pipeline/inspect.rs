@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::merge::decide;
-use super::{Interrupted, diagnostics, duplicates};
+use super::backend::{self, v2v3_notices};
+use super::diagnostics::{self, PlanFindings};
+use super::read::{read_and_hash, source_file, wal_dir};
+use super::{Interrupted, duplicates};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::display::lossy;
@@ -11,10 +13,9 @@ use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::notice::Code;
-use crate::options::{ConvertOptions, Expired, InspectOptions};
-use crate::pipeline::read::{backend, read_and_hash, source_file, wal_dir};
+use crate::options::{Expired, InspectOptions};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
-use crate::report::{Inspection, Notice, Report};
+use crate::report::{Inspection, Notice};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::transform::auth;
@@ -26,47 +27,49 @@ use crate::v2store::replay::ReplayOptions;
 use crate::v2store::tree::Tree;
 use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 
+/// What becomes of v2 trees inside v3 data.
+const NOT_SEPARATED: &str = "which no conversion separates";
+
 /// Inspects a source.
 ///
 /// # Errors
 /// The source is not etcd data, is damaged, or cannot be read; an interruption.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    let open_options = open_options(options.allow_live, interrupted);
+    let interrupt = Interrupt::new(interrupted);
+    let open_options = open_options(options.allow_live, interrupt);
     let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
         let inspection = match &found {
-            Found::V2(opened) => inspect_v2(opened, options, interrupted)?,
-            Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupted)?,
+            Found::V2(opened) => inspect_v2(opened, options, interrupt)?,
+            Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupt)?,
         };
-        found.check_bytes(Interrupt::new(interrupted))?;
+        found.check_bytes(interrupt)?;
         Ok(inspection)
     });
     open_options.watch.settle(inspected)
 }
 
 /// Returns the options to open a source for an inspection.
-pub(super) fn open_options(allow_live: bool, interrupted: Interrupted<'_>) -> OpenOptions<'_> {
-    OpenOptions { allow_live, interrupt: Interrupt::new(interrupted), ..OpenOptions::default() }
+pub(super) fn open_options(allow_live: bool, interrupt: Interrupt<'_>) -> OpenOptions<'_> {
+    OpenOptions { allow_live, interrupt, ..OpenOptions::default() }
 }
 
-fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    let (table, source_files) = read_and_hash(opened, &(), interrupted)?;
-    let backend = backend(opened, interrupted)?;
-    let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupt: Interrupt<'_>) -> Result<Inspection> {
+    let (table, source_files) = read_and_hash(opened, &(), interrupt)?;
+    let backend = backend::newest(opened, interrupt)?;
+    let replay_options = ReplayOptions { interrupt, ..ReplayOptions::default() };
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
-    // An inspection has the same diagnostics as a conversion, but does not refuse.
-
-    let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-    // The losses contain every reason for a refusal.
-    let _ = diagnostics::source(&mut report, opened, &mut recovered);
-    backend.note_unusable(&mut report);
-    diagnostics::auth_names(&mut report, &auth::names(&mut recovered.replay.tree));
+    // An inspection has the same findings as a conversion, but does not refuse: the losses contain every reason to refuse.
+    let (state, _) = diagnostics::source(opened, &mut recovered, None);
+    let mut found = PlanFindings::default();
+    found.notices.warnings.extend(backend.unusable_notice());
+    found.auth_names(&auth::names(&mut recovered.replay.tree));
     let mut policy = Policy { expired: Expired::Keep, ..Policy::everything(Timestamp::now()) };
-    let plan = plan(&mut recovered.replay.tree, &mut policy, &|| interrupted())?;
-    diagnostics::contents(&mut report, &recovered.replay.tree, &plan, &policy);
-    duplicates::note(&mut report, opened, &table, Interrupt::new(interrupted))?;
-    decide::note_v2v3(&backend.content, &mut report, "which no conversion separates");
+    let plan = plan(&mut recovered.replay.tree, &mut policy, interrupt)?;
+    found.contents(&recovered.replay.tree, &plan, &policy);
+    duplicates::note(&mut found, opened, &table, interrupt)?;
+    found.notices.warnings.extend(v2v3_notices(&backend.content, NOT_SEPARATED));
     let db = opened.start_member().and_then(|member| member.db.as_ref()).filter(|db| !db.bytes().is_empty());
-    let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupted)).transpose()?;
+    let db = db.filter(|_| backend.unusable.is_none()).map(|db| v3_facts(db, interrupt)).transpose()?;
     let (db, findings) = db.map_or((None, Vec::new()), |(facts, findings)| (Some(facts), findings));
     let tree = &recovered.replay.tree;
     let key_list = options.keys.then(|| {
@@ -74,13 +77,12 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupted: Interrupte
         lines.sort_by(|a, b| a.key.cmp(&b.key));
         lines
     });
-    let losses = report.losses.into_iter();
     Ok(Inspection {
         path: options.source.display().to_string(),
-        facts: Facts::V2(Box::new(V2Facts { source: report.source, contents: report.contents, tail: report.tail, db })),
+        facts: Facts::V2(Box::new(V2Facts { source: state.source, contents: found.contents, tail: state.tail, db })),
         source_files,
         key_list,
-        warnings: losses.chain(report.warnings).chain(findings).collect(),
+        warnings: [state.notices.losses, state.notices.warnings, found.notices.warnings, findings].concat(),
     })
 }
 
@@ -94,19 +96,17 @@ fn v2_line(tree: &Tree<'_>, node: crate::v2store::tree::NodeRef) -> KeyLine {
     }
 }
 
-fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
-    interrupted()?;
-    let (facts, mut warnings) = v3_facts(map, interrupted)?;
+fn inspect_v3(map: &Map, options: &InspectOptions, interrupt: Interrupt<'_>) -> Result<Inspection> {
+    interrupt.ask()?;
+    let (facts, mut warnings) = v3_facts(map, interrupt)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
-    let db = db.watched(Interrupt::new(interrupted));
+    let db = db.watched(interrupt);
     // If the content cannot be read, the findings already say why.
     if let Ok(content) = v3_content(&db) {
-        let mut report = Report::new(&ConvertOptions::new(&options.source, ""));
-        decide::note_v2v3(&content, &mut report, "which no conversion separates");
-        warnings.extend(report.warnings);
+        warnings.extend(v2v3_notices(&content, NOT_SEPARATED));
     }
-    let file = source_file(map, interrupted)?;
-    let key_list = if options.keys { Some(v3_lines(map, interrupted)?) } else { None };
+    let file = source_file(map, interrupt)?;
+    let key_list = if options.keys { Some(v3_lines(map, interrupt)?) } else { None };
     Ok(Inspection {
         path: options.source.display().to_string(),
         facts: Facts::V3(facts),
@@ -117,25 +117,25 @@ fn inspect_v3(map: &Map, options: &InspectOptions, interrupted: Interrupted<'_>)
 }
 
 /// Summarises a v3 file. An interruption takes precedence over every other error.
-pub(super) fn summary(map: &Map, interrupted: Interrupted<'_>) -> Result<V3Summary> {
-    let summary = summarize_watched(map.bytes(), Interrupt::new(interrupted));
-    interrupted()?;
+pub(super) fn summary(map: &Map, interrupt: Interrupt<'_>) -> Result<V3Summary> {
+    let summary = summarize_watched(map.bytes(), interrupt);
+    interrupt.ask()?;
     summary.map_err(|e| e.in_file(map.path()))
 }
 
 /// Returns the content of a v3 file, and its findings.
-pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Facts, Vec<Notice>)> {
-    let summary = summary(map, interrupted)?;
+pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, Vec<Notice>)> {
+    let summary = summary(map, interrupt)?;
     let db = Db::open(map.bytes()).map_err(|e| e.into_error(Reason::Damaged).in_file(map.path()))?;
     let V3Summary { hash_kv, status_hash, leases, users, roles, keys, pairs, .. } = summary;
-    let finding = |finding: &crate::bolt::Damage| Notice {
-        code: Code::Finding.word().to_string(),
-        message: format!("{}: byte {}: {}", map.path().display(), finding.offset, finding.message),
+    let finding = |finding: &crate::bolt::Damage| {
+        let message = format!("{}: byte {}: {}", map.path().display(), finding.offset, finding.message);
+        Notice::new(Code::Finding, message)
     };
     let mut findings: Vec<Notice> = summary.findings.iter().map(finding).collect();
     if summary.more_findings > 0 {
         let message = format!("and {}", counted(summary.more_findings, "more finding", "more findings"));
-        findings.push(Notice { code: Code::Finding.word().to_string(), message });
+        findings.push(Notice::new(Code::Finding, message));
     }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {
@@ -164,13 +164,13 @@ pub(super) fn v3_facts(map: &Map, interrupted: Interrupted<'_>) -> Result<(V3Fac
 }
 
 /// Lists every change of every key, in the order of revisions.
-fn v3_lines(map: &Map, interrupted: Interrupted<'_>) -> Result<Vec<KeyLine>> {
+fn v3_lines(map: &Map, interrupt: Interrupt<'_>) -> Result<Vec<KeyLine>> {
     let failed = |e: crate::bolt::Damage| e.into_error(Reason::Damaged).in_file(map.path());
     let db = Db::open(map.bytes()).map_err(failed)?;
     let Some(bucket) = db.bucket(schema::KEY).map_err(failed)? else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for pair in bucket.iter() {
-        interrupted()?;
+        interrupt.ask()?;
         let pair = pair.map_err(failed)?;
         let kv = KeyValue::decode(pair.value, pair.value_offset()).map_err(|e| Error::from(e).in_file(map.path()))?;
         let main = RevisionKey::decode(pair.key).map_or(0, |key| key.main.0);

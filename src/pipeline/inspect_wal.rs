@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use super::Interrupted;
 use super::inspect::open_options;
+use super::{Interrupted, backend};
 use crate::count::bytes;
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
-use crate::pipeline::read::{backend, wal_dir};
+use crate::pipeline::read::wal_dir;
 use crate::report::inspection::EntryLine;
 use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
@@ -32,15 +32,16 @@ pub fn inspect_wal(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live, interrupted) };
-    let shown = show_entries(options, &open_options, interrupted, show);
+    let interrupt = Interrupt::new(interrupted);
+    let open_options = OpenOptions { log_only: true, ..open_options(options.allow_live, interrupt) };
+    let shown = show_entries(options, &open_options, interrupt, show);
     open_options.watch.settle(shown)
 }
 
 fn show_entries(
     options: &WalOptions,
     open_options: &OpenOptions<'_>,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
     let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
@@ -51,9 +52,9 @@ fn show_entries(
     let Some(wal) = opened.wal() else {
         return Err(Error::new(Reason::WalMissing, "the write-ahead log is missing").in_file(&options.source));
     };
-    let effects = Effects::of(&opened, interrupted)?;
+    let effects = Effects::of(&opened, interrupt)?;
     for (reference, counts) in entries(wal) {
-        interrupted()?;
+        interrupt.ask()?;
         if !(options.from_index..=options.to_index).contains(&reference.index.0) {
             continue;
         }
@@ -68,7 +69,7 @@ fn show_entries(
         show(&line)?;
     }
     effects.failure.map_or(Ok(()), Err)?;
-    opened.check_bytes(Interrupt::new(interrupted))?;
+    opened.check_bytes(interrupt)?;
     // The readable entries were shown. Damage is an error nevertheless.
     let mut wals = opened.members.iter_mut().filter_map(|member| member.wal.as_mut());
     wals.find_map(Wal::take_damage).map_or(Ok(()), Err)
@@ -91,21 +92,21 @@ struct Effects {
 }
 
 impl Effects {
-    fn of(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Effects> {
+    fn of(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Effects> {
         let mut effects = Effects::default();
         if opened.log_only {
             return Ok(effects);
         }
-        let table = read_table_watched(opened, Interrupt::new(interrupted))?;
-        let backend = backend(opened, interrupted)?;
+        let table = read_table_watched(opened, interrupt)?;
+        let backend = backend::newest(opened, interrupt)?;
         let mut of = HashMap::new();
         let observe = &mut |applied: &crate::v2store::replay::Applied<'_>| {
             of.insert(applied.entry.index, (applied.effect, applied.v2_index));
             Ok(())
         };
-        let replay_options = ReplayOptions { interrupt: Interrupt::new(interrupted), ..ReplayOptions::default() };
+        let replay_options = ReplayOptions { interrupt, ..ReplayOptions::default() };
         let replayed = recover_observed(opened, &table, backend.applied(), &replay_options, observe);
-        interrupted()?;
+        interrupt.ask()?;
         // The entries are shown first, then the damage.
         effects.failure = replayed.err();
         effects.of = of;

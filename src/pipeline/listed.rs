@@ -3,9 +3,9 @@
 //! A deep path is one entry in the log, but one line for each level in such a list. So a small source can make a large list.
 //! Counts before anything is written.
 
-use super::Interrupted;
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::source::open::Opened;
 use crate::transform::policy::NAMESPACE;
@@ -18,17 +18,12 @@ const TIMES: u64 = 16;
 ///
 /// # Errors
 /// [`Reason::NoRoom`] if the paths are too large; an interruption.
-pub(super) fn refuse_deep(
-    tree: &mut Tree<'_>,
-    opened: &Opened,
-    what: &str,
-    interrupted: Interrupted<'_>,
-) -> Result<()> {
+pub(super) fn refuse_deep(tree: &mut Tree<'_>, opened: &Opened, what: &str, interrupt: Interrupt<'_>) -> Result<()> {
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(()) };
     let (mut sum, mut nodes, mut levels) = (0u64, 0u64, 0);
     tree.walk::<Error>(root, &mut |visit| {
         if nodes.is_multiple_of(1 << 12) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         (nodes, levels) = (nodes + 1, levels.max(visit.depth));
         sum = sum.saturating_add(visit.path.len() as u64);

@@ -7,13 +7,13 @@ use std::fmt;
 
 use memchr::memmem;
 
-use super::Interrupted;
 use super::replay_options::replay_options;
+use super::run::Run;
 use super::write::EXTENT_BYTES;
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
 use crate::image::Content;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::mvcc::schema;
 use crate::options::ConvertOptions;
 use crate::source::cluster::Located;
@@ -66,38 +66,36 @@ const SMALLEST_EXTENT: u64 = 256 << 10;
 /// Refuses a source that would need more memory, before its snapshot is read: counts the marks at the start of nodes.
 ///
 /// # Errors
-/// [`Reason::MemoryLimit`] if the estimate is above the limit; what `interrupted` returned.
-pub(super) fn before_reading(options: &ConvertOptions, opened: &Opened, interrupted: Interrupted<'_>) -> Result<()> {
+/// [`Reason::MemoryLimit`] if the estimate is above the limit; an interruption.
+pub(super) fn before_reading(run: &Run<'_>, opened: &Opened) -> Result<()> {
+    let options = run.options;
     if options.memory_limit.is_none() {
         return Ok(());
     }
     let json = opened.start.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
-    Need { nodes: marks(json, interrupted)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    Need { nodes: marks(json, run.interrupt)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
 /// Refuses to compare two snapshots whose trees would need more memory.
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit; an interruption.
-pub(super) fn before_comparing(
-    options: &ConvertOptions,
-    snapshots: [&Snapshot; 2],
-    interrupted: Interrupted<'_>,
-) -> Result<()> {
+pub(super) fn before_comparing(run: &Run<'_>, snapshots: [&Snapshot; 2]) -> Result<()> {
+    let options = run.options;
     if options.memory_limit.is_none() {
         return Ok(());
     }
     let [one, two] = snapshots;
-    let nodes = marks(one.json(), interrupted)? + marks(two.json(), interrupted)?;
+    let nodes = marks(one.json(), run.interrupt)? + marks(two.json(), run.interrupt)?;
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
 /// Counts the marks of nodes in a snapshot, whatever its formatting.
-fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
+fn marks(json: &[u8], interrupt: Interrupt<'_>) -> Result<u64> {
     const MARK: &[u8] = br#""Path""#;
     let mut nodes = 0;
     for (number, part) in json.chunks(interrupt::CHUNK).enumerate() {
-        interrupted()?;
+        interrupt.ask()?;
         // A mark across the end of a part also counts.
         let end = number * interrupt::CHUNK + part.len();
         let part = json.get(end - part.len()..(end + MARK.len() - 1).min(json.len())).unwrap_or(part);
@@ -111,16 +109,12 @@ fn marks(json: &[u8], interrupted: Interrupted<'_>) -> Result<u64> {
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit.
-pub(super) fn after_reading(
-    options: &ConvertOptions,
-    opened: &Opened,
-    table: &Table<'_>,
-    interrupted: Interrupted<'_>,
-) -> Result<Option<u64>> {
+pub(super) fn after_reading(run: &Run<'_>, opened: &Opened, table: &Table<'_>) -> Result<Option<u64>> {
+    let options = run.options;
     let Some(limit) = options.memory_limit else { return Ok(None) };
     let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
-    let compared = may_compare(opened, table, &replay_options(options, interrupted));
-    interrupted()?;
+    let compared = may_compare(opened, table, &replay_options(run, None));
+    run.interrupt.ask()?;
     let need = Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows();
     let extent = need.least(options)?;
     let rest = limit.saturating_sub(need.peak(extent).total());

@@ -1,10 +1,12 @@
 //! The stages of a run in their order, and the thread pool that they run on.
 //!
-//! `read` opens and parses a source. `prepare` decides what is written; `merge` handles v3 data that the source already has.
-//! `write` makes the file, `sidecars` the files that go with it. `diagnostics` fills in the report. `convert`, `inspect`,
-//! `export` and `verify` call the stages. Must not know the command line or the terminal.
+//! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then `plan` with
+//! `merge` for existing v3 data, then `number`. Each of them returns its result with its findings (`diagnostics`). `write` makes
+//! the file, `sidecars` the files that go with it. `convert`, `inspect`, `export` and `verify` call the stages; `run` is what all
+//! of them get. Must not know the command line or the terminal.
 
 mod as_of;
+mod backend;
 mod completeness;
 mod convert;
 mod diagnostics;
@@ -17,15 +19,19 @@ mod listed;
 mod memory;
 mod merge;
 mod nothing_to_convert;
-mod prepare;
-mod progress;
+mod number;
+mod plan;
 mod read;
+mod replay;
 mod replay_options;
+mod run;
 mod salvage;
 mod same_snapshot;
 mod sidecars;
 mod skip_existing;
+mod stages;
 mod targets;
+mod totals;
 mod transformer;
 mod verify;
 mod versions;
@@ -37,7 +43,7 @@ pub use export::NO_SLED;
 pub use export::export;
 pub use inspect::inspect;
 pub use inspect_wal::inspect_wal;
-pub use progress::Observer;
+pub use run::Observer;
 pub use targets::targets;
 pub use verify::verify;
 

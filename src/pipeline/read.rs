@@ -1,33 +1,32 @@
-//! Reads a source: hashes its files, parses its snapshot, and reads its v3 backend. All commands share it.
+//! Reads a source: hashes its files, and parses its snapshot. All commands share it.
 //!
 //! Must not know what becomes of the data.
-
-use std::cmp::Reverse;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{Interrupted, Observer};
-use crate::bolt::Db;
-use crate::count::counted;
-use crate::display::{lossy, short};
-use crate::error::{Error, Reason, Result};
-use crate::ids::{MemberId, RaftIndex};
+use super::Observer;
+use crate::error::Result;
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
-use crate::mvcc::schema;
-use crate::notice::Code;
 use crate::options::WalDir;
 use crate::output::snapshot::hex;
-use crate::report::{Report, SourceFile};
+use crate::report::SourceFile;
+use crate::source::dir;
 use crate::source::map::Map;
-use crate::source::member::Member;
 use crate::source::open::Opened;
-use crate::source::{dir, recognise};
-use crate::v2store::membership;
-use crate::v2store::replay::{BackendProof, read_table_watched};
+use crate::v2store::replay::read_table_watched;
 use crate::v2store::table::Table;
-use crate::verify::{V2v3Tree, V3Content, v3_content};
+
+/// A source that was read.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'m> {
+    pub(super) opened: &'m Opened,
+    /// The store of the start snapshot.
+    pub(super) table: &'m Table<'m>,
+    /// The maximum number of bytes for the changes of one replay; `None` without `--memory-limit`.
+    pub(super) changes_limit: Option<u64>,
+}
 
 /// Translates the option for the log's directory for `source`.
 pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
@@ -42,30 +41,30 @@ pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
 pub(super) fn read_and_hash<'m>(
     opened: &'m Opened,
     observer: &dyn Observer,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(Table<'m>, Vec<SourceFile>)> {
     let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
     observer.stage("reading", Some(bytes));
     let asked = || {
         observer.advance(interrupt::CHUNK as u64);
-        interrupted()
+        interrupt.ask()
     };
     let (table, files) =
-        rayon::join(|| read_table_watched(opened, Interrupt::new(interrupted)), || hash_files(opened, &asked));
+        rayon::join(|| read_table_watched(opened, interrupt), || hash_files(opened, Interrupt::new(&asked)));
     // An interruption takes precedence over every other error.
     let files = files?;
     Ok((table?, files))
 }
 
-fn hash_files(opened: &Opened, interrupted: Interrupted<'_>) -> Result<Vec<SourceFile>> {
-    opened.maps().into_par_iter().map(|map| source_file(map, interrupted)).collect()
+fn hash_files(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Vec<SourceFile>> {
+    opened.maps().into_par_iter().map(|map| source_file(map, interrupt)).collect()
 }
 
 /// Describes a file by its path, size and sha256. Does not read a long hole at its end.
-pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<SourceFile> {
+pub(super) fn source_file(map: &Map, interrupt: Interrupt<'_>) -> Result<SourceFile> {
     let mut sha256 = Sha256::new();
     for chunk in map.bytes().chunks(interrupt::CHUNK) {
-        interrupted()?;
+        interrupt.ask()?;
         sha256.update(chunk);
     }
     let (read, bytes) = (map.bytes().len() as u64, map.file_len());
@@ -74,7 +73,7 @@ pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<Sou
         let zeros = [0; 1 << 16];
         let mut rest = usize::try_from(bytes - read).unwrap_or(0);
         while let Some(part) = zeros.get(..rest.min(zeros.len())).filter(|part| !part.is_empty()) {
-            interrupted()?;
+            interrupt.ask()?;
             sha256.update(part);
             rest -= part.len();
         }
@@ -85,137 +84,4 @@ pub(super) fn source_file(map: &Map, interrupted: Interrupted<'_>) -> Result<Sou
         sha256: hex(&sha256.finalize()),
         hashed_bytes: (!is_whole).then_some(read),
     })
-}
-
-/// The content of the source's v3 backend, if it has one.
-#[derive(Debug, Default)]
-pub(super) struct Backend<'m> {
-    pub(super) content: V3Content,
-    pub(super) consistent_index: Option<RaftIndex>,
-    /// The fingerprint of the members in it.
-    members: Option<u64>,
-    /// The file.
-    pub(super) map: Option<&'m Map>,
-    /// The error if the backend cannot be read. The v2 keys do not need it.
-    pub(super) unusable: Option<Error>,
-    /// Index of the member that has it.
-    member: usize,
-}
-
-/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others have an earlier
-/// state of the same data.
-///
-/// # Errors
-/// What `interrupted` returned.
-pub(super) fn backend<'m>(opened: &'m Opened, interrupted: Interrupted<'_>) -> Result<Backend<'m>> {
-    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.start.index(), interrupted) };
-    let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
-    // Among equals, the lowest id wins, so that the order of the sources does not matter.
-    let id = |found: &Backend<'_>| opened.members.get(found.member).and_then(Member::id);
-    found.sort_by_key(|found| {
-        (found.unusable.is_some(), Reverse(found.map.is_some()), Reverse(found.consistent_index), id(found))
-    });
-    // An interrupted read looks like damage.
-    interrupted()?;
-    Ok(found.into_iter().next().unwrap_or_default())
-}
-
-/// Reads a member's backend: the one received with the start snapshot if that is newer than `db` (docs/formats.md 2.4).
-fn backend_of<'m>(member: &'m Member, start: RaftIndex, interrupted: Interrupted<'_>) -> Backend<'m> {
-    let own = member.db.as_ref().map(|map| content(map, interrupted)).unwrap_or_default();
-    let is_older = own.consistent_index.is_none_or(|index| index < start);
-    let received = member.received_dbs.iter().find(|(index, _)| *index == start);
-    match received.filter(|_| is_older) {
-        Some((_, received)) => content(received, interrupted),
-        None => own,
-    }
-}
-
-/// Reads a backend. A file of 0 bytes is an empty database: etcd initialises it at its start.
-fn content<'m>(map: &'m Map, interrupted: Interrupted<'_>) -> Backend<'m> {
-    if map.bytes().is_empty() {
-        return Backend::default();
-    }
-    if let Some(found) = recognise::foreign(map.bytes()) {
-        return Backend {
-            map: Some(map),
-            unusable: Some(found.refuse(map.path(), "a v3 backend")),
-            ..Backend::default()
-        };
-    }
-    let db = Db::open(map.bytes()).map(|db| db.watched(Interrupt::new(interrupted)));
-    match db.and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
-        Ok((content, members)) => {
-            let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
-            Backend { content, consistent_index, members, map: Some(map), ..Backend::default() }
-        }
-        Err(damage) => {
-            let error =
-                damage.into_error(Reason::V3Unreadable).context("the v3 backend cannot be read").in_file(map.path());
-            Backend { map: Some(map), unusable: Some(error), ..Backend::default() }
-        }
-    }
-}
-
-/// Returns the fingerprint of the members in a backend; `None` if it has none, or they cannot be read.
-fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
-    #[derive(serde::Deserialize)]
-    struct Member {
-        id: u64,
-        #[serde(default, rename = "isLearner")]
-        is_learner: bool,
-    }
-    let Some(bucket) = db.bucket(schema::MEMBERS)? else { return Ok(None) };
-    let mut members = Vec::new();
-    for pair in bucket.iter() {
-        let Ok(member) = serde_json::from_slice::<Member>(pair?.value) else { return Ok(None) };
-        members.push((MemberId(member.id), member.is_learner));
-    }
-    Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
-}
-
-/// Describes a v2 tree inside v3.
-pub(super) fn v2v3_words(tree: &V2v3Tree) -> String {
-    let prefix = short(&lossy(&tree.prefix));
-    format!("a v2 tree of `etcd --experimental-enable-v2v3 {prefix}` ({})", counted(tree.keys, "key", "keys"))
-}
-
-/// Describes the content of a v3 database.
-pub(super) fn describe_v3(map: &Map, interrupted: Interrupted<'_>) -> Result<String> {
-    let backend = content(map, interrupted);
-    interrupted()?;
-    let described = backend.describe().unwrap_or_else(|| "nothing in it".to_string());
-    backend.unusable.map_or(Ok(described), Err)
-}
-
-impl Backend<'_> {
-    /// Returns what the backend proves: the committed entries, and the member that it belongs to.
-    pub(super) fn applied(&self) -> Option<BackendProof> {
-        self.map?;
-        let V3Content { used, term, conf_state, .. } = self.content;
-        let index = self.consistent_index.unwrap_or(RaftIndex(0));
-        let (marked, members) = (term.is_some() || conf_state, self.members);
-        Some(BackendProof { member: self.member, index, used, marked, term, members })
-    }
-
-    /// Reports a warning if the backend cannot be read.
-    pub(super) fn note_unusable(&self, report: &mut Report) {
-        if let Some(error) = &self.unusable {
-            report.warn(Code::V3Unreadable, error.to_string());
-        }
-    }
-
-    /// Describes the v3 data; `None` if the backend has none.
-    pub(super) fn describe(&self) -> Option<String> {
-        let V3Content { keys, leases, users, roles, .. } = self.content;
-        let found =
-            [(keys, "key", "keys"), (leases, "lease", "leases"), (users, "user", "users"), (roles, "role", "roles")];
-        let parts: Vec<String> = found
-            .iter()
-            .filter(|(count, ..)| *count > 0)
-            .map(|(count, one, many)| counted(*count, one, many))
-            .collect();
-        let trees = self.content.v2v3.iter().map(|tree| format!("among them {}", v2v3_words(tree)));
-        if parts.is_empty() { None } else { Some(parts.into_iter().chain(trees).collect::<Vec<_>>().join(", ")) }
-    }
 }

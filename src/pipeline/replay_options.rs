@@ -1,13 +1,13 @@
 //! The options of the replay, from the options of a run.
 
-use super::Interrupted;
+use super::run::Run;
 use crate::ids::RaftIndex;
-use crate::interrupt::Interrupt;
-use crate::options::{ConvertOptions, InOrderNames, SourceVersion, TailPolicy};
+use crate::options::{InOrderNames, SourceVersion, TailPolicy};
 use crate::v2store::replay::{ReplayOptions, TailRule};
 
-/// Translates the options of a run that concern the replay.
-pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
+/// Translates the options of a run that concern the replay. `changes_limit` is the maximum number of bytes for its changes.
+pub(super) fn replay_options<'a>(run: &Run<'a>, changes_limit: Option<u64>) -> ReplayOptions<'a> {
+    let options = run.options;
     ReplayOptions {
         tail: match options.tail {
             TailPolicy::Auto => TailRule::Auto,
@@ -22,7 +22,7 @@ pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrup
             InOrderNames::Plain => Some(false),
             InOrderNames::Padded => Some(true),
         },
-        changes_limit: None,
-        interrupt: Interrupt::new(interrupted),
+        changes_limit,
+        interrupt: run.interrupt,
     }
 }

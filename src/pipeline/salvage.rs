@@ -3,17 +3,16 @@
 //! Must not know why a start is damaged.
 
 use super::replay_options::replay_options;
-use super::{Interrupted, memory};
+use super::run::Run;
+use super::{backend, memory};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
-use crate::options::ConvertOptions;
-use crate::pipeline::read::backend;
 use crate::source::open::{Attempt, Opened, Outcome};
 use crate::source::start::SalvageStart;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::recover::recover;
-use crate::v2store::replay::{ReplayOptions, read_table_watched};
+use crate::v2store::replay::read_table_watched;
 use crate::v2store::tree::Tree;
 
 /// The maximum number of replays. Each takes the time of a conversion, and a server retains only a few snapshots.
@@ -25,11 +24,7 @@ const MOST_REPLAYED: usize = 32;
 /// # Errors
 /// That of the most promising start, if none can be replayed; an interruption; a start that needs more memory than
 /// `--memory-limit` allows.
-pub(super) fn compare_starts(
-    opened: &mut Opened,
-    options: &ConvertOptions,
-    interrupted: Interrupted<'_>,
-) -> Result<()> {
+pub(super) fn compare_starts(opened: &mut Opened, run: &Run<'_>) -> Result<()> {
     let mut starts = std::mem::take(&mut opened.other_starts);
     if !opened.salvage {
         return Ok(());
@@ -40,7 +35,7 @@ pub(super) fn compare_starts(
         swap(opened, &mut starts, place);
         let start = opened.start.index();
         let path = opened.start.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
-        let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, options, interrupted)) {
+        let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, run)) {
             None => Outcome::NotTried,
             Some(Ok((raft_index, keys))) => Outcome::Reached(raft_index, keys),
             Some(Err(error)) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => {
@@ -83,16 +78,15 @@ fn swap(opened: &mut Opened, starts: &mut [SalvageStart], place: usize) {
 }
 
 /// Replays the log. Returns the last raft index and the number of keys.
-fn replay(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<(RaftIndex, u64)> {
+fn replay(opened: &Opened, run: &Run<'_>) -> Result<(RaftIndex, u64)> {
     let within = |e: Error| e.in_file(opened.path());
-    memory::before_reading(options, opened, interrupted).map_err(within)?;
-    let table = read_table_watched(opened, Interrupt::new(interrupted))?;
-    let changes_limit = memory::after_reading(options, opened, &table, interrupted).map_err(within)?;
-    let backend = backend(opened, interrupted)?;
-    let replay_options = ReplayOptions { changes_limit, ..replay_options(options, interrupted) };
-    let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
+    memory::before_reading(run, opened).map_err(within)?;
+    let table = read_table_watched(opened, run.interrupt)?;
+    let changes_limit = memory::after_reading(run, opened, &table).map_err(within)?;
+    let backend = backend::newest(opened, run.interrupt)?;
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options(run, changes_limit))?;
     let applied = recovered.replay.applied;
-    let keys = keys(&mut recovered.replay.tree, Interrupt::new(interrupted))?;
+    let keys = keys(&mut recovered.replay.tree, run.interrupt)?;
     Ok((applied, keys))
 }
 

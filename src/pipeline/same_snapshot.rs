@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Interrupted, memory};
+use super::memory;
+use super::run::Run;
 use crate::display::{lossy, short};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::interrupt::Interrupt;
-use crate::options::ConvertOptions;
 use crate::source::dir::SnapName;
 use crate::source::live_copy::Files;
 use crate::source::open::Opened;
@@ -23,11 +23,11 @@ use crate::v2store::{json, path};
 ///
 /// # Errors
 /// [`Reason::TwoHistories`] with both files; [`Reason::MemoryLimit`] for the comparison; an interruption.
-pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Interrupted<'_>) -> Result<()> {
+pub(super) fn check(opened: &Opened, run: &Run<'_>) -> Result<()> {
     if opened.members.len() < 2 {
         return Ok(());
     }
-    let interrupt = Interrupt::new(interrupted);
+    let interrupt = run.interrupt;
     let mut named: BTreeMap<(RaftIndex, Term), Vec<(&SnapName, &Files)>> = BTreeMap::new();
     for member in &opened.members {
         for name in &member.snapshots {
@@ -42,10 +42,10 @@ pub(super) fn check(opened: &Opened, options: &ConvertOptions, interrupted: Inte
         let mut snapshots = files.into_iter().filter_map(read);
         let Some(first) = snapshots.next() else { continue };
         for other in snapshots {
-            interrupted()?;
+            interrupt.ask()?;
             refuse_other_state(&first, &other)?;
             if first.json() != other.json() {
-                memory::before_comparing(options, [&first, &other], interrupted)?;
+                memory::before_comparing(run, [&first, &other])?;
                 compare(&first, &other, interrupt)?;
             }
         }

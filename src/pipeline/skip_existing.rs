@@ -7,41 +7,31 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use super::prepare::prepare;
-use super::progress::Run;
-use super::sidecars;
+use super::read::Source;
+use super::run::Run;
 use super::targets::Places;
 use super::write::Files;
+use super::{sidecars, stages};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::export::index_map::is_of_output;
-use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::report::{OutputFacts, Report};
 use crate::source::live_copy;
 use crate::source::map::Map;
-use crate::source::open::Opened;
-use crate::v2store::table::Table;
 use crate::verify::{self, V3Summary};
 
 /// Checks the output that `earlier` describes. Returns the sidecar files that it lacks, without their names.
 ///
 /// # Errors
 /// [`Reason::OutputExists`] if the output is damaged or differs from the report or the source; a sidecar file cannot be made.
-pub(super) fn check(
-    options: &ConvertOptions,
-    opened: &Opened,
-    table: &Table<'_>,
-    changes_limit: Option<u64>,
-    earlier: &Report,
-    places: Places,
-    run: &Run<'_>,
-) -> Result<Option<Files>> {
+pub(super) fn check(run: &Run<'_>, source: Source<'_>, earlier: &Report, places: Places) -> Result<Option<Files>> {
+    let options = run.options;
     let output = &options.output;
     let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report names no output"))?;
     let map = live_copy::map(output).map_err(|e| differs(output, e.message()))?;
-    (run.interrupted)()?;
-    let summary = verify::verify_watched(map.bytes(), Interrupt::new(run.interrupted)).map_err(|e| {
+    run.interrupt.ask()?;
+    let summary = verify::verify_watched(map.bytes(), run.interrupt).map_err(|e| {
         if e.kind() != Kind::Verify {
             return e;
         }
@@ -54,32 +44,24 @@ pub(super) fn check(
     let wanted = wanted(options);
     if options.transformer.is_some() && !makes_any(&wanted, options) {
         // Only another run of the transformer could compare its pairs with the source.
-        return check_index_map(options, facts, run).map(|()| None);
+        return check_index_map(facts, run).map(|()| None);
     }
-    let source = Source { opened, table, changes_limit };
-    let made = make(&wanted, &source, earlier, &map, places, run).map_err(|e| match e.kind() {
+    let made = make(run, &wanted, source, earlier, &map, places).map_err(|e| match e.kind() {
         Kind::Verify => differs(output, &format!("it differs from the source: {e}")),
         _ => e.context("comparing the existing output with the source"),
     })?;
-    check_index_map(options, facts, run)?;
+    check_index_map(facts, run)?;
     Ok(Some(made))
 }
 
 /// Refuses an existing index map of another output.
-fn check_index_map(options: &ConvertOptions, facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
-    match &options.index_map {
-        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, Interrupt::new(run.interrupted))? => {
+fn check_index_map(facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
+    match &run.options.index_map {
+        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, run.interrupt)? => {
             Err(differs(path, "it is the index map of another output"))
         }
         _ => Ok(()),
     }
-}
-
-/// A source that was read.
-struct Source<'s, 'm> {
-    opened: &'s Opened,
-    table: &'s Table<'m>,
-    changes_limit: Option<u64>,
 }
 
 fn differs(output: &Path, what: &str) -> Error {
@@ -118,29 +100,29 @@ fn makes_any(wanted: &ConvertOptions, options: &ConvertOptions) -> bool {
 }
 
 fn make(
+    run: &Run<'_>,
     wanted: &ConvertOptions,
-    source: &Source<'_, '_>,
+    source: Source<'_>,
     earlier: &Report,
     map: &Map,
     places: Places,
-    run: &Run<'_>,
 ) -> Result<Files> {
     let facts = earlier.output.as_ref().ok_or_else(|| Error::new(Reason::Internal, "the report names no output"))?;
     let mut report = Report::new(wanted);
     // TTLs count against the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
-    let Source { opened, table, changes_limit } = *source;
-    let prepared = prepare(opened, table, wanted, changes_limit, &mut report, run.interrupted)?;
-    verify::compare(map.bytes(), &prepared.content()?, &|| (run.interrupted)())?;
+    let run = &run.with(wanted, &report);
+    let numbered = stages::run(run, source, &mut report)?;
+    verify::compare(map.bytes(), &numbered.content()?, run.interrupt)?;
     let digested = Digested {
         db_sha256: bytes_of(&facts.db_sha256)?,
         db_bytes: facts.db_bytes,
         sha256: bytes_of(&facts.sha256)?,
         bytes: facts.bytes,
     };
-    let made = sidecars::make(wanted, places, &prepared, Some(map.bytes()), &digested, &mut report, run.interrupted)?;
+    let made = sidecars::make(run, places, &numbered, Some(map.bytes()), &digested)?;
     let mut missing = Vec::new();
-    for file in made {
+    for file in made.files {
         if !exists(file.path()) {
             missing.push(file);
         } else if !is_same(file.temp_path(), file.path(), run)? {
@@ -158,7 +140,7 @@ fn is_same(one: &Path, other: &Path, run: &Run<'_>) -> Result<bool> {
     };
     let (mut one, mut other) = (open(one)?, open(other)?);
     loop {
-        (run.interrupted)()?;
+        run.interrupt.ask()?;
         let failed = |e| Error::io(Reason::OutputExists, Path::new("a sidecar file"), "compare", e);
         let (a, b) = (one.fill_buf().map_err(failed)?, other.fill_buf().map_err(failed)?);
         let len = a.len().min(b.len());

@@ -10,14 +10,15 @@ use hashbrown::HashSet as NodeSet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Interrupted;
+use super::diagnostics::PlanFindings;
+use super::run::Run;
 use crate::display::lossy;
 use crate::error::Result;
 use crate::ids::LeaseId;
 use crate::options::Transformer;
 use crate::output::snapshot::hex;
+use crate::report::Transformed;
 use crate::report::facts::Oversized;
-use crate::report::{Report, Transformed};
 use crate::transform::plan::Plan;
 use crate::transform::policy::{NAMESPACE, Policy};
 use crate::transform::revisions::Numbering;
@@ -49,16 +50,15 @@ impl Stage<'_> {
     /// Sends the plan's keys to the program, and replaces them with its pairs.
     pub(super) fn run(
         &self,
+        run: &Run<'_>,
         tree: &mut Tree<'_>,
         plan: &mut Plan,
         policy: &Policy,
-        report: &mut Report,
-        interrupted: Interrupted<'_>,
+        found: &mut PlanFindings,
     ) -> Result<()> {
         let started = Instant::now();
         let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(()) };
         let tree = &*tree;
-        let interrupted = || interrupted();
         let keys: NodeSet<NodeRef> = plan.rows.iter().filter(|row| !row.marker).map(|row| row.node).collect();
         // A copy: these questions must not count as uses of a rule.
         let policy_of_dirs = std::cell::RefCell::new(policy.clone());
@@ -66,7 +66,7 @@ impl Stage<'_> {
             policy_of_dirs.borrow_mut().leave_out(path::user_key(&tree.path(node)), expiry).is_none()
         };
         let choice = Choice { file: &|node| keys.contains(&node), bare_dir: &bare_dir };
-        let listing = listing(tree, root, &choice, &interrupted)?;
+        let listing = listing(tree, root, &choice, run.interrupt)?;
         drop(keys);
         let leases = plan.leases.by_id(self.leases_in_use)?;
         let task = Task {
@@ -77,16 +77,16 @@ impl Stage<'_> {
             as_of: policy.as_of,
             is_lease: &|id| leases.contains_key(&id),
         };
-        let answers = transform(&task, &interrupted)?;
+        let answers = transform(&task, run.interrupt)?;
         let pairs = answers.pairs.len() as u64;
         let request_limit = policy.request_limit;
         let oversized =
             replace(plan, answers, &Written { tree, root, numbering: self.numbering, leases: &leases, request_limit })?;
-        let made = report.transformed.get_or_insert_default();
-        (made.nodes, made.pairs, made.added) = (listing.len() as u64, pairs, plan.added);
+        found.transformed =
+            Some(Transformed { nodes: listing.len() as u64, pairs, added: plan.added, ..Transformed::default() });
         let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: lossy(&key), bytes };
-        report.contents.oversized = oversized.into_iter().map(line).collect();
-        report.stage("transformer", started.elapsed());
+        found.contents.oversized = oversized.into_iter().map(line).collect();
+        run.took("transformer", started);
         Ok(())
     }
 }

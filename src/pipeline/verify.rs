@@ -1,19 +1,20 @@
 //! `verify`: whether a v3 file is intact, whether it matches a report, and whether it has the content of a source.
 //!
 //! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs the
-//! stages of a conversion again (`prepare`) and writes nothing.
+//! stages of a conversion again (`stages`) and writes nothing.
 
 use std::sync::Arc;
 
 use super::convert::open_v2;
 use super::inspect::v3_facts;
-use super::{Interrupted, prepare, same_snapshot, transformer};
+use super::read::{Source, read_and_hash, source_file};
+use super::run::Run;
+use super::{Interrupted, same_snapshot, stages, transformer};
 use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
-use crate::pipeline::read::{read_and_hash, source_file};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
 use crate::source::live_copy::{Access, Files};
@@ -28,24 +29,24 @@ use crate::{display, named_file};
 /// # Errors
 /// The file or the report cannot be read; the source cannot be opened or converted; an interruption.
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
+    let interrupt = Interrupt::new(interrupted);
     let watch = Arc::default();
-    let map = Files::new(Access::AtRest, &watch).open_db(&options.file, Interrupt::new(interrupted))?;
-    let verified = verify_map(&map, options, interrupted)
-        .and_then(|found| map.check_bytes(Interrupt::new(interrupted)).map(|()| found));
+    let map = Files::new(Access::AtRest, &watch).open_db(&options.file, interrupt)?;
+    let verified = verify_map(&map, options, interrupt).and_then(|found| map.check_bytes(interrupt).map(|()| found));
     watch.settle(verified)
 }
 
-fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
+fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> Result<Verification> {
     if let Some(found) = recognise::foreign(map.bytes()) {
         return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
     }
-    interrupted()?;
+    interrupt.ask()?;
     // A file that cannot be read to its end is a failed verification, not a damaged source.
-    let (facts, findings) = v3_facts(map, interrupted).map_err(|e| match e.kind() {
+    let (facts, findings) = v3_facts(map, interrupt).map_err(|e| match e.kind() {
         Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
         _ => e,
     })?;
-    let sha256 = source_file(map, interrupted)?.sha256;
+    let sha256 = source_file(map, interrupt)?.sha256;
     let mut found = Verification {
         path: options.file.display().to_string(),
         differences: findings.into_iter().map(|notice| notice.message).collect(),
@@ -58,13 +59,13 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupted: Interrupted<'_>) 
         Sha256Check::None => {}
         Sha256Check::Good | Sha256Check::Bad => found.checked.push("sha256"),
     }
-    let report = options.report.as_deref().map(|path| read_report(path, Interrupt::new(interrupted))).transpose()?;
+    let report = options.report.as_deref().map(|path| read_report(path, interrupt)).transpose()?;
     if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {
         compare_report(&mut found, output);
         found.checked.push("report");
     }
     if !options.sources.is_empty() {
-        compare_source(&mut found, map, options, report.as_ref(), interrupted)?;
+        compare_source(&mut found, map, options, report.as_ref(), interrupt)?;
         found.checked.push("source");
     }
     Ok(found)
@@ -114,14 +115,16 @@ fn compare_source(
     map: &Map,
     options: &VerifyOptions,
     report: Option<&Report>,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<()> {
     let convert = conversion(found, options, report)?;
     found.differences.extend(other_program(&convert, report));
     let watch = Arc::default();
-    let compared = open_v2(&convert, &watch, interrupted).and_then(|opened| {
-        compare_opened(found, map, &opened, &convert, report, interrupted)?;
-        opened.check_bytes(Interrupt::new(interrupted))
+    let mut scratch = Report::new(&convert);
+    let run = Run::new(&convert, &scratch, &(), interrupt);
+    let compared = open_v2(&run, &watch).and_then(|opened| {
+        compare_opened(found, map, &opened, &run, report, &mut scratch)?;
+        opened.check_bytes(interrupt)
     });
     watch.settle(compared)
 }
@@ -130,25 +133,26 @@ fn compare_opened(
     found: &mut Verification,
     map: &Map,
     opened: &Opened,
-    convert: &ConvertOptions,
+    run: &Run<'_>,
     report: Option<&Report>,
-    interrupted: Interrupted<'_>,
+    scratch: &mut Report,
 ) -> Result<()> {
-    same_snapshot::check(opened, convert, interrupted)?;
-    let (table, files) = read_and_hash(opened, &(), interrupted)?;
+    let interrupt = run.interrupt;
+    same_snapshot::check(opened, run)?;
+    let (table, files) = read_and_hash(opened, &(), interrupt)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
-    let mut scratch = Report::new(convert);
-    let prepared = prepare::prepare(opened, &table, convert, None, &mut scratch, interrupted).map_err(named)?;
+    let source = Source { opened, table: &table, changes_limit: None };
+    let numbered = stages::run(run, source, scratch).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message = "the source has keys with a TTL, and the instant of the conversion is unknown";
         let error = Error::new(Reason::ReportUnusable, message).in_file(opened.path());
         return Err(error.hint("give the --report of the conversion, which contains the instant"));
     }
-    let content = prepared.content()?;
-    let differences = match verify::compare(map.bytes(), &content, &|| interrupted()) {
+    let content = numbered.content()?;
+    let differences = match verify::compare(map.bytes(), &content, interrupt) {
         Err(e) if e.reason() == Reason::VerifyFailed => {
-            let listing = verify::list(map.bytes(), &content, &|| interrupted())?;
+            let listing = verify::list(map.bytes(), &content, interrupt)?;
             found.differing_keys = listing.keys;
             // Not every difference is in a live key: the order of pairs or an earlier change can differ.
             let lines = if listing.lines.is_empty() { vec![e.message().to_string()] } else { listing.lines };
@@ -160,7 +164,7 @@ fn compare_opened(
     match other {
         // Other files of the same cluster may have the same content.
         Some(message) if differences.is_empty() => {
-            found.warnings.push(Notice { code: Code::OtherSource.word().to_string(), message });
+            found.warnings.push(Notice::new(Code::OtherSource, message));
         }
         Some(message) => found.differences.insert(0, message),
         None => {}

@@ -3,7 +3,8 @@
 use crate::count::counted;
 use crate::display::{first_of, lossy, short};
 use crate::notice::Code;
-use crate::report::Report;
+use crate::options::SourceVersion;
+use crate::report::Notices;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
@@ -59,19 +60,19 @@ fn other(other: &Other) -> OtherRules {
     }
 }
 
-/// Adds the warnings and losses about the version.
-pub(super) fn notices(report: &mut Report, versions: &Versions) {
-    if let (Some(named), Some(bound)) = (report.options.source_version, versions.contradiction()) {
+/// Returns the warnings and losses about the version. `named` is the version of `--source-version`.
+pub(super) fn notices(versions: &Versions, others: &[OtherRules], named: Option<SourceVersion>) -> Notices {
+    let mut notices = Notices::default();
+    if let (Some(named), Some(bound)) = (named, versions.contradiction()) {
         let message = format!(
             "--source-version {named} contradicts the source, whose last server was {}: {}{}",
             bound.limit,
             bound.proof,
             place(bound.place)
         );
-        report.warn(Code::SourceVersionContradicted, message);
+        notices.warn(Code::SourceVersionContradicted, message);
     }
-    let found = std::mem::take(&mut report.source.other_rules);
-    for other in &found {
+    for other in others {
         let used = versions.used.label;
         let what = match other.differing {
             0 => format!("the v2 index is {} by the rules of etcd {}", other.v2_index, other.rules),
@@ -86,9 +87,9 @@ pub(super) fn notices(report: &mut Report, versions: &Versions) {
             "the log is replayed by the rules of etcd {used}; {what}; the source does not prove which server started last \
              (--source-version names it)"
         );
-        report.lose(Code::SourceVersionUnknown, message);
+        notices.lose(Code::SourceVersionUnknown, message);
     }
-    report.source.other_rules = found;
+    notices
 }
 
 fn place(place: Place) -> String {

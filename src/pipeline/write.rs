@@ -10,19 +10,17 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::hashes::hashes;
-use super::{Interrupted, Observer};
+use super::run::Run;
+use super::totals;
 use crate::bolt::{self, Bucket, Extent, Layout};
-use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::image::Content;
 use crate::interrupt::Interrupt;
-use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
 use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
-use crate::report::Report;
 use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::verify::{self};
@@ -30,13 +28,13 @@ use crate::verify::{self};
 /// The size of a part to encode, in bytes: a multiple of the block size of disks.
 pub(super) const EXTENT_BYTES: u64 = 4 << 20;
 
-/// A written output with its hashes.
+/// A written output with its hashes, whole and on disk under a temporary name.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) digested: Digested,
     pub(super) hash_kv: u32,
     pub(super) status_hash: u32,
-    pub(super) files: Files,
+    sink: Sink,
 }
 
 /// The output and its sidecar files, whole and on disk, under temporary names.
@@ -47,81 +45,66 @@ pub(super) struct Files {
     sidecars: Vec<sidecar::Sidecar>,
 }
 
-/// A function that makes the sidecar files from the output on disk; `None` in a dry run.
-pub(super) type MakeSidecars<'a> = &'a dyn Fn(Option<&[u8]>, &Digested, &mut Report) -> Result<Vec<sidecar::Sidecar>>;
-
-/// The settings of the writer, its observer and its interruption.
-pub(super) struct How<'a> {
+/// The settings of the writer.
+#[derive(Clone, Copy)]
+pub(super) struct How {
     /// The size of a part to encode, in bytes: [`EXTENT_BYTES`], or less if memory is limited.
     pub(super) extent_bytes: u64,
     /// The existing file at the output's path, as it was when the run began.
     pub(super) before: Before,
-    pub(super) observer: &'a dyn Observer,
-    pub(super) interrupted: Interrupted<'a>,
+    /// The number of pairs by the totals.
+    pub(super) expected: u64,
 }
 
-/// Writes the output; a dry run does everything except writing. `expected` is the number of pairs by the totals.
-pub(super) fn write(
-    content: &Content<'_, '_>,
-    expected: u64,
-    options: &ConvertOptions,
-    report: &mut Report,
-    make_sidecars: MakeSidecars<'_>,
-    how: &How<'_>,
-) -> Result<Written> {
-    let How { observer, interrupted, .. } = *how;
+/// Writes the output; a dry run does everything except writing.
+pub(super) fn write(run: &Run<'_>, content: &Content<'_, '_>, how: How) -> Result<Written> {
+    let (options, observer, interrupt) = (run.options, run.observer, run.interrupt);
     let started = Instant::now();
     let buckets = content.buckets();
-    check_totals(&buckets, expected)?;
+    totals::check_writer(&buckets, how.expected)?;
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
     let mut sink = Sink::create(&options.output, SinkOptions { before: how.before, len, dry_run: options.dry_run })?;
-    report.stage("layout", started.elapsed());
+    run.took("layout", started);
 
     let started = Instant::now();
     observer.stage("writing", Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
-    pages.write_waves(&mut sink, &mut digest, how)?;
+    pages.write_waves(&mut sink, &mut digest, how.extent_bytes, run)?;
     let digested = digest.finish(options.to == To::Snapshot)?;
     if options.to == To::Snapshot {
         sink.write_extent(digested.db_bytes, &digested.db_sha256, crc32fast::hash(&digested.db_sha256))?;
     }
     sink.finish_body()?;
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
-    report.stage("write", started.elapsed());
+    run.took("write", started);
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
         observer.stage("reading back and verifying", None);
-        let hashes = check(&sink, content, options, interrupted)?;
-        report.stage("verify", started.elapsed());
+        let hashes = check(&sink, content, options, interrupt)?;
+        run.took("verify", started);
         hashes
     } else {
-        hashes(content, &buckets, interrupted)?
+        hashes(content, &buckets, interrupt)?
     };
-    interrupted()?;
-    observer.stage("finishing", None);
-    let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
-    let sidecars = make_sidecars(map.as_ref().map(Map::bytes), &digested, report)?;
-    drop(map);
-    interrupted()?;
-    Ok(Written { digested, hash_kv, status_hash, files: Files { output: Some(sink), sidecars } })
+    interrupt.ask()?;
+    Ok(Written { digested, hash_kv, status_hash, sink })
 }
 
-/// Checks that the writer gets the expected number of pairs.
-fn check_totals(buckets: &[Bucket<'_>], expected: u64) -> Result<()> {
-    let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).map_or(0, |bucket| bucket.rows.len());
-    if keys == expected {
-        return Ok(());
+impl Written {
+    /// Maps the output; `None` in a dry run.
+    pub(super) fn open(&self, options: &ConvertOptions) -> Result<Option<Map>> {
+        self.sink.temp_path().map(|path| open_output(path, options)).transpose()
     }
-    let message = format!(
-        "the totals do not add up: {} to be written, the writer has {keys}",
-        counted(expected, "pair is", "pairs are")
-    );
-    Err(Error::new(Reason::Unbalanced, message))
+
+    /// Joins the output with its sidecar files.
+    pub(super) fn with(self, sidecars: Vec<sidecar::Sidecar>) -> Files {
+        Files { output: Some(self.sink), sidecars }
+    }
 }
 
 impl Files {
@@ -164,8 +147,8 @@ struct Encoded {
 }
 
 impl Pages<'_> {
-    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, how: &How<'_>) -> Result<()> {
-        let extents = self.layout.extents(how.extent_bytes);
+    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, extent_bytes: u64, run: &Run<'_>) -> Result<()> {
+        let extents = self.layout.extents(extent_bytes);
         let width = rayon::current_num_threads().max(1);
         let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
         let (mut ready, mut spare) = (fresh(), fresh());
@@ -174,19 +157,19 @@ impl Pages<'_> {
             let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
             let finished = ready.get(..ready_len).unwrap_or_default();
             let (encoded, written) =
-                rayon::join(|| self.encode(wave, ahead, how.interrupted), || write_in_order(finished, sink, digest));
+                rayon::join(|| self.encode(wave, ahead, run.interrupt), || write_in_order(finished, sink, digest));
             encoded?;
             written?;
-            how.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
+            run.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
             std::mem::swap(&mut ready, &mut spare);
             ready_len = wave.len();
         }
         write_in_order(ready.get(..ready_len).unwrap_or_default(), sink, digest)
     }
 
-    fn encode(&self, wave: &[Extent], out: &mut [Encoded], interrupted: Interrupted<'_>) -> Result<()> {
+    fn encode(&self, wave: &[Extent], out: &mut [Encoded], interrupt: Interrupt<'_>) -> Result<()> {
         wave.par_iter().zip(out).try_for_each(|(extent, out)| {
-            interrupted()?;
+            interrupt.ask()?;
             let len = usize::try_from(extent.byte_len())
                 .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
             out.offset = extent.offset();
@@ -219,19 +202,19 @@ fn check(
     sink: &Sink,
     content: &Content<'_, '_>,
     options: &ConvertOptions,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
-    sink.read_back(&|| interrupted())?;
+    sink.read_back(interrupt)?;
     let Some(path) = sink.temp_path() else {
         return Err(Error::new(Reason::Internal, "the file to check is missing"));
     };
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
     let (summary, compared) = rayon::join(
-        || verify::verify_watched(map.bytes(), Interrupt::new(interrupted)),
-        || verify::compare(map.bytes(), content, interrupted),
+        || verify::verify_watched(map.bytes(), interrupt),
+        || verify::compare(map.bytes(), content, interrupt),
     );
-    interrupted()?;
+    interrupt.ask()?;
     compared.map_err(failed)?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::Report;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::output::naming::{ANOTHER_NAME, NOT_REGULAR};
 use crate::output::snapshot::hex;
 
@@ -22,7 +23,7 @@ pub(crate) const NOT_EQUAL: &str = "--skip-existing accepts only an equal output
 ///
 /// # Errors
 /// [`Reason::OutputExists`] if the output exists but is not shown to be equal; the output cannot be read; an interruption.
-pub(crate) fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result<Option<Report>> {
+pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Report>> {
     let output = &now.options.output;
     match fs::symlink_metadata(output) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -52,7 +53,7 @@ pub(crate) fn find(now: &Report, interrupted: &dyn Fn() -> Result<()>) -> Result
     if fs::metadata(output).is_ok_and(|found| found.len() != facts.bytes) {
         return differs("it is not the file that its report describes");
     }
-    let (bytes, sha256) = sha256_of(output, interrupted)?;
+    let (bytes, sha256) = sha256_of(output, interrupt)?;
     if bytes != facts.bytes || sha256 != facts.sha256 {
         return differs("it is not the file that its report describes");
     }
@@ -98,18 +99,18 @@ fn difference(earlier: &Report, now: &Report) -> Option<&'static str> {
     }
 }
 
-/// Returns size and sha256 of a file. Reads it in pieces, and calls `interrupted` before each.
+/// Returns size and sha256 of a file. Reads it in pieces.
 ///
 /// # Errors
 /// [`Reason::OutputExists`] if the file cannot be read, so that it cannot be compared; an interruption.
-fn sha256_of(path: &Path, interrupted: &dyn Fn() -> Result<()>) -> Result<(u64, String)> {
+fn sha256_of(path: &Path, interrupt: Interrupt<'_>) -> Result<(u64, String)> {
     let failed = |e| Error::io(Reason::OutputExists, path, "read the existing output", e);
     let mut file = File::open(path).map_err(failed)?;
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0u64;
     loop {
-        interrupted()?;
+        interrupt.ask()?;
         let len = match file.read(&mut buffer) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             read => read.map_err(failed)?,
@@ -147,7 +148,7 @@ mod tests {
     }
 
     fn refusal(now: &Report) -> String {
-        let error = find(now, &|| Ok(())).unwrap_err();
+        let error = find(now, Interrupt::default()).unwrap_err();
         assert_eq!(error.reason(), Reason::OutputExists);
         error.to_string()
     }
@@ -156,7 +157,7 @@ mod tests {
     fn an_equal_output_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let now = existing(dir.path());
-        let found = find(&now, &|| Ok(())).unwrap().unwrap();
+        let found = find(&now, Interrupt::default()).unwrap().unwrap();
         assert!(found.skipped);
         assert_eq!(found.options, now.options);
         assert_eq!(found.output.unwrap().bytes, 3);
@@ -167,7 +168,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = existing(dir.path());
         fs::remove_file(&now.options.output).unwrap();
-        assert!(find(&now, &|| Ok(())).unwrap().is_none());
+        assert!(find(&now, Interrupt::default()).unwrap().is_none());
     }
 
     #[test]

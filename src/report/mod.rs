@@ -18,5 +18,5 @@ pub mod verification;
 pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
 pub use inspection::Inspection;
-pub use model::{Balance, LeaseLine, NextStep, Notice, OutputFacts, Report, Stage, Transformed};
+pub use model::{Balance, LeaseLine, NextStep, Notice, Notices, OutputFacts, Report, Stage, Transformed};
 pub use verification::Verification;

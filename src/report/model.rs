@@ -131,19 +131,10 @@ impl Report {
         }
     }
 
-    /// Adds a warning, which does not change the exit status.
-    pub fn warn(&mut self, code: Code, message: impl Into<String>) {
-        self.warnings.push(Notice::new(code, message));
-    }
-
-    /// Adds a loss: something that the output may lack, so the run ends with status 8.
-    pub fn lose(&mut self, code: Code, message: impl Into<String>) {
-        self.losses.push(Notice::new(code, message));
-    }
-
-    /// Adds the time of a stage.
-    pub fn stage(&mut self, name: &str, took: std::time::Duration) {
-        self.stages.push(Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
+    /// Adds the warnings and losses of a stage.
+    pub fn add(&mut self, notices: Notices) {
+        self.warnings.extend(notices.warnings);
+        self.losses.extend(notices.losses);
     }
 
     /// Returns the sha256 of the output, if the run makes one.
@@ -296,10 +287,38 @@ pub struct Notice {
     pub message: String,
 }
 
+impl Stage {
+    /// Creates the time of a stage.
+    pub fn new(name: &str, took: std::time::Duration) -> Stage {
+        Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
 impl Notice {
     /// Creates a warning or a loss with this code.
     pub fn new(code: Code, message: impl Into<String>) -> Notice {
         Notice { code: code.word().to_string(), message: message.into() }
+    }
+}
+
+/// The warnings and losses of a stage, in the order in which it found them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notices {
+    /// Findings that do not change the exit status.
+    pub warnings: Vec<Notice>,
+    /// What the output may lack, so the run ends with status 8.
+    pub losses: Vec<Notice>,
+}
+
+impl Notices {
+    /// Adds a warning, which does not change the exit status.
+    pub fn warn(&mut self, code: Code, message: impl Into<String>) {
+        self.warnings.push(Notice::new(code, message));
+    }
+
+    /// Adds a loss: something that the output may lack, so the run ends with status 8.
+    pub fn lose(&mut self, code: Code, message: impl Into<String>) {
+        self.losses.push(Notice::new(code, message));
     }
 }
 
@@ -332,7 +351,7 @@ mod tests {
         report.output = Some(OutputFacts::default());
         report.end(0, None);
         assert_eq!((report.reason.as_deref(), report.output.is_some()), (None, true));
-        report.lose(Code::TailLeftOut, "3 writes");
+        report.losses.push(Notice::new(Code::TailLeftOut, "3 writes"));
         report.end(8, None);
         assert_eq!((report.reason.as_deref(), report.output.is_some()), (Some("tail-left-out"), true));
         report.end(5, Some(&Error::new(Reason::Locked, "etcd runs")));
@@ -354,7 +373,7 @@ mod tests {
     fn strict_names_losses_and_findings() {
         let mut report = Report::new(&ConvertOptions::new("a", "b"));
         assert!(report.strict_objections().is_empty());
-        report.lose(Code::TailLeftOut, "2 writes left out");
+        report.losses.push(Notice::new(Code::TailLeftOut, "2 writes left out"));
         report.contents.replacements = 4;
         assert_eq!(report.strict_objections(), ["2 writes left out", "4 nodes with U+FFFD in name or value"]);
     }

@@ -365,7 +365,7 @@ mod tests {
     use crate::notice::Code;
     use crate::options::ConvertOptions;
     use crate::report::inspection::{KeyLine, V2Facts};
-    use crate::report::model::Notice;
+    use crate::report::model::Stage;
 
     /// A conversion with a bit of everything.
     fn converted() -> Report {
@@ -406,9 +406,9 @@ mod tests {
             verified: true,
             ..Default::default()
         });
-        report.stage("read", std::time::Duration::from_millis(12));
-        report.warn(Code::AuthNotCarried, "2 users are not carried");
-        report.lose(Code::TailLeftOut, "1 write left out");
+        report.stages.push(Stage::new("read", std::time::Duration::from_millis(12)));
+        report.warnings.push(Notice::new(Code::AuthLeftOut, "2 users are left out"));
+        report.losses.push(Notice::new(Code::TailLeftOut, "1 write left out"));
         report.next_steps = next_steps::steps(&report);
         report
     }
@@ -438,7 +438,7 @@ effective commit:  19 (HardState)
 v2 index:          7
 time:              read 12 ms
 
-warning: 2 users are not carried [auth-not-carried]
+warning: 2 users are left out [auth-left-out]
 loss: 1 write left out [tail-left-out]
 
 next, on every member:

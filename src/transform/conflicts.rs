@@ -125,7 +125,7 @@ mod tests {
         let table = json::read(STORE.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
         let mut policy = Policy { mark_empty_dirs: true, ..Policy::everything(jiff::Timestamp::UNIX_EPOCH) };
-        let plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
+        let plan = plan(&mut tree, &mut policy, Interrupt::default()).unwrap();
         let found = find(&tree, &plan, &live, Interrupt::default()).unwrap();
         assert_eq!(found.iter().map(|conflict| &conflict.key[..]).collect::<Vec<_>>(), [&b"/a"[..], b"/d/"]);
         check(&tree, plan, found)

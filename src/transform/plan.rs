@@ -11,6 +11,7 @@ use crate::count::counted;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
+use crate::interrupt::Interrupt;
 use crate::options::TtlPolicy;
 use crate::transform::inventory::{Count, Inventory};
 use crate::transform::lease::{LeaseSlot, Slots, seconds_left};
@@ -96,9 +97,8 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count
-/// from; [`Reason::RulesFailed`] for a value that cannot be decoded; the error of `interrupted`, which is called from
-/// time to time.
-pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> Result<()>) -> Result<Plan> {
+/// from; [`Reason::RulesFailed`] for a value that cannot be decoded; an interruption.
+pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupt: Interrupt<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(plan) };
     let mut visited = 0u64;
@@ -107,7 +107,7 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupted: &dyn Fn() -> 
     tree.walk::<Error>(root, &mut |visit: Visit<'_>| {
         visited += 1;
         if visited.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         if visit.node == root { Ok(()) } else { plan.visit(tree, policy, &visit, &mut open_dirs) }
     })?;

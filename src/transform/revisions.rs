@@ -327,7 +327,7 @@ mod tests {
         let table = json::read(text.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
         let mut policy = Policy::everything(jiff::Timestamp::UNIX_EPOCH);
-        let mut plan = plan(&mut tree, &mut policy, &|| Ok(())).unwrap();
+        let mut plan = plan(&mut tree, &mut policy, Interrupt::default()).unwrap();
         let leases_in_use = &HashSet::new();
         let how =
             Order { numbering, v2_index: V2Index(index), bump: 0, leases_in_use, interrupt: Interrupt::default() };

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
@@ -46,20 +47,15 @@ pub struct Choice<'a> {
 /// Lists a directory and its subtree.
 ///
 /// # Errors
-/// That of `interrupted`, which is called from time to time.
-pub fn listing(
-    tree: &Tree<'_>,
-    root: NodeRef,
-    choice: &Choice<'_>,
-    interrupted: &dyn Fn() -> Result<()>,
-) -> Result<Listing> {
+/// An interruption.
+pub fn listing(tree: &Tree<'_>, root: NodeRef, choice: &Choice<'_>, interrupt: Interrupt<'_>) -> Result<Listing> {
     let mut walk = Walk { tree, choice, listing: Listing::default(), open: Vec::new() };
     walk.enter(root, None);
     let mut visited = 0u64;
     while let Some(dir) = walk.open.last_mut() {
         visited += 1;
         if visited.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let expiry = dir.expiry;
         match dir.todo.pop() {
@@ -190,7 +186,7 @@ mod tests {
         let table = json::read(STORE.as_bytes()).unwrap();
         let mut tree = Tree::new(&table);
         let root = tree.lookup(b"/1").unwrap();
-        let list = listing(&tree, root, choice, &|| Ok(())).unwrap();
+        let list = listing(&tree, root, choice, Interrupt::default()).unwrap();
         let nodes = (0..list.len()).map(|at| {
             list.node(&tree, at, |n| (String::from_utf8(n.key.to_vec()).unwrap(), n.effective.map(|e| e.to_string())))
         });

@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 
 /// Bytes of one read, and about the size of the pending input.
 const PIECE: usize = 1 << 18;
@@ -46,12 +47,12 @@ pub(super) trait Dialogue {
 ///
 /// # Errors
 /// [`Reason::TransformerFailed`] if it cannot be started, ends with another status than 0, does not read all its input,
-/// or makes no progress for `timeout`; that of a dialogue or of `interrupted`. No process remains in any case.
+/// or makes no progress for `timeout`; that of a dialogue; an interruption. No process remains in any case.
 pub(super) fn converse(
     program: &Path,
     timeout: Duration,
     dialogues: &mut [impl Dialogue],
-    interrupted: &dyn Fn() -> Result<()>,
+    interrupt: Interrupt<'_>,
 ) -> Result<()> {
     let mut processes = Vec::with_capacity(dialogues.len());
     for _ in dialogues.iter() {
@@ -59,7 +60,7 @@ pub(super) fn converse(
     }
     let mut piece = vec![0; PIECE];
     while processes.iter().any(|process| !process.finished) {
-        interrupted()?;
+        interrupt.ask()?;
         let ready = wait(&processes)?;
         for ((process, dialogue), ready) in processes.iter_mut().zip(&mut *dialogues).zip(ready) {
             process.serve(ready, dialogue, &mut piece).map_err(|e| match e.reason() {

@@ -248,6 +248,7 @@ fn name(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interrupt::Interrupt;
     use crate::transformer::listing::{Choice, listing};
     use crate::v2store::json;
 
@@ -267,7 +268,7 @@ mod tests {
         let mut tree = Tree::new(&table);
         let root = tree.lookup(b"/1").unwrap();
         let choice = Choice { file: &|_| true, bare_dir: &|_, _| true };
-        let files = Files::of(&tree, &listing(&tree, root, &choice, &|| Ok(())).unwrap());
+        let files = Files::of(&tree, &listing(&tree, root, &choice, Interrupt::default()).unwrap());
         check(Collected::new(&tree, files, limit, None))
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::LeaseId;
+use crate::interrupt::Interrupt;
 use crate::options::{Protocol, Transformer};
 use crate::transformer::json_lines::{self, Lines};
 use crate::transformer::listing::{Listing, Node};
@@ -41,7 +42,7 @@ pub struct Task<'a, 'm> {
 /// # Errors
 /// [`Reason::TransformerFailed`] if the program or one of its answers fails; [`Reason::NotUtf8`] if a node cannot be
 /// sent; [`Reason::MemoryLimit`] if the answers take more than [`Task::memory`].
-pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Answers> {
+pub fn transform(task: &Task<'_, '_>, interrupt: Interrupt<'_>) -> Result<Answers> {
     let files = Files::of(task.tree, task.listing);
     let collected = RefCell::new(Collected::new(task.tree, files, task.transformer.answer_limit, task.memory));
     let nodes = task.listing.len();
@@ -59,7 +60,7 @@ pub fn transform(task: &Task<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> R
         })
         .collect();
     let timeout = Duration::from_secs(task.transformer.timeout_seconds);
-    converse(&task.transformer.program, timeout, &mut talks, interrupted)?;
+    converse(&task.transformer.program, timeout, &mut talks, interrupt)?;
     drop(talks);
     collected.into_inner().finish(task.is_lease).map_err(|e| e.in_file(&task.transformer.program))
 }

@@ -8,6 +8,7 @@ use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
 use crate::image::{Content, Stored};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
@@ -17,12 +18,12 @@ use crate::v2store::path;
 ///
 /// # Errors
 /// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is extra.
-pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<()> {
+pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
     let db = Db::open(file).map_err(damaged)?;
     for (name, pairs) in content.others() {
         compare_bucket(&db, name, pairs)?;
     }
-    compare_keys(&db, content.stored(), content.pairs(), interrupted)
+    compare_keys(&db, content.stored(), content.pairs(), interrupt)
 }
 
 pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -47,18 +48,13 @@ pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec
     }
 }
 
-fn compare_keys(
-    db: &Db<'_>,
-    stored: &[Stored<'_>],
-    expected: Pairs<'_, '_>,
-    interrupted: &dyn Fn() -> Result<()>,
-) -> Result<()> {
+fn compare_keys(db: &Db<'_>, stored: &[Stored<'_>], expected: Pairs<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
     let mut pairs = bucket.iter();
     for (i, stored) in stored.iter().enumerate() {
         if i.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let pair = pairs.next().transpose().map_err(damaged)?;
         if pair.is_none_or(|pair| (pair.key, pair.value) != (stored.key, stored.value)) {
@@ -71,7 +67,7 @@ fn compare_keys(
     }
     for (i, row) in expected.ordered.rows.iter().enumerate() {
         if i.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let pair = pairs.next().transpose().map_err(damaged)?;
         let pair =

@@ -12,6 +12,7 @@ use crate::count::counted;
 use crate::display::short;
 use crate::error::{Reason, Result};
 use crate::image::Content;
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::verify::compare::{compare_bucket, damaged, revisions};
@@ -32,8 +33,8 @@ const LISTED: usize = 20;
 /// value, revision, version or lease.
 ///
 /// # Errors
-/// [`Reason::VerifyFailed`] if the file cannot be read to its end; that of `interrupted`.
-pub fn list(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Result<()>) -> Result<Listing> {
+/// [`Reason::VerifyFailed`] if the file cannot be read to its end; an interruption.
+pub fn list(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<Listing> {
     let db = Db::open(file).map_err(damaged)?;
     let mut listing = Listing::default();
     for (name, pairs) in content.others() {
@@ -42,9 +43,9 @@ pub fn list(file: &[u8], content: &Content<'_, '_>, interrupted: &dyn Fn() -> Re
             other => other?,
         }
     }
-    let mut found = found(&db, interrupted)?;
+    let mut found = found(&db, interrupt)?;
     let mut differing = Vec::new();
-    for (key, expected) in expected(content, interrupted)? {
+    for (key, expected) in expected(content, interrupt)? {
         let what = match found.remove(&*key) {
             None => Difference::Missing,
             Some(kv) => match expected.differences(&kv, content) {
@@ -128,17 +129,14 @@ impl Expected<'_, '_> {
 type LiveKeys<'k, T> = HashMap<Cow<'k, [u8]>, T>;
 
 /// Returns every expected key.
-fn expected<'t, 'm>(
-    content: &Content<'t, 'm>,
-    interrupted: &dyn Fn() -> Result<()>,
-) -> Result<LiveKeys<'t, Expected<'t, 'm>>>
+fn expected<'t, 'm>(content: &Content<'t, 'm>, interrupt: Interrupt<'_>) -> Result<LiveKeys<'t, Expected<'t, 'm>>>
 where
     'm: 't,
 {
     let mut live: LiveKeys<'t, Expected<'t, 'm>> = HashMap::new();
     for (at, stored) in content.stored().iter().enumerate() {
         if at.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let kv = KeyValue::decode(stored.value, 0)?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
@@ -150,7 +148,7 @@ where
     let pairs = content.pairs();
     for (at, row) in pairs.ordered.rows.iter().enumerate() {
         if at.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         live.insert(pairs.key(row), Expected::Row(row));
     }
@@ -158,12 +156,12 @@ where
 }
 
 /// Returns every live key of the file.
-fn found<'f>(db: &Db<'f>, interrupted: &dyn Fn() -> Result<()>) -> Result<HashMap<&'f [u8], KeyValue<'f>>> {
+fn found<'f>(db: &Db<'f>, interrupt: Interrupt<'_>) -> Result<HashMap<&'f [u8], KeyValue<'f>>> {
     let mut live = HashMap::new();
     let Some(bucket) = db.bucket(schema::KEY).map_err(damaged)? else { return Ok(live) };
     for (at, pair) in bucket.iter().enumerate() {
         if at.is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let pair = pair.map_err(damaged)?;
         // A pair that is not a change of a key was a finding before.

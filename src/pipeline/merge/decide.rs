@@ -12,50 +12,51 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
+use crate::pipeline::backend::Backend;
+use crate::pipeline::diagnostics::{MergeFindings, PlanFindings};
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::merge::unapplied::{self, UnappliedEntry};
-use crate::pipeline::read::{Backend, v2v3_words};
-use crate::report::Report;
-use crate::report::facts::{Contents, ExistingFacts, V2v3};
+use crate::pipeline::replay::Replayed;
+use crate::pipeline::run::Run;
+use crate::report::facts::{Contents, ExistingFacts};
 use crate::source::dir::Layout;
 use crate::source::open::Opened;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::replay::Recovered;
 use crate::v2store::tree::Tree;
-use crate::verify::{self, V2v3Tree, V3Content, V3Summary};
+use crate::verify::{self, V3Summary};
 
-/// Applies `--existing` to the v3 data of the source, and reports the decision. Returns the preserved v3 data; `None` if there is
-/// none, so that the conversion continues as for any other source.
+/// Applies `--existing` to the v3 data of the source. Returns the preserved v3 data; `None` if there is none, so that the
+/// conversion continues as for any other source.
 ///
 /// # Errors
 /// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::IndexNotReached`],
 /// [`Reason::Gap`]; [`Reason::Damaged`] for a damaged backend; an interruption.
 pub(in crate::pipeline) fn decide<'m>(
-    opened: &'m Opened,
-    backend: &Backend<'m>,
-    recovered: &Recovered<'m>,
-    options: &ConvertOptions,
-    report: &mut Report,
-    interrupt: Interrupt<'_>,
+    run: &Run<'_>,
+    replayed: &Replayed<'m>,
+    found: &mut PlanFindings,
 ) -> Result<Option<Preserved<'m>>> {
-    let unapplied = unapplied::above(opened, backend, recovered, interrupt)?;
-    match options.existing {
+    let Replayed { opened, backend, recovered, .. } = replayed;
+    let unapplied = unapplied::above(opened, backend, recovered, run.interrupt)?;
+    let content = &backend.content;
+    match run.options.existing {
         Existing::Fail => refuse(opened, backend, &unapplied).map(|()| None),
         Existing::DropV3 => {
-            note_dropped(backend, &unapplied, report);
-            note_v2v3(&backend.content, report, "which is left out with all v3 data");
+            note_dropped(backend, &unapplied, &mut found.merge);
+            found.merge.note_v2v3(content, "which is left out with all v3 data");
             Ok(None)
         }
         Existing::Merge => {
-            let preserved = merge(opened, backend, recovered, &unapplied, options, report, interrupt)?;
-            note_v2v3(&backend.content, report, STAYS);
+            let preserved = merge(run, replayed, &unapplied, &mut found.merge)?;
+            found.merge.note_v2v3(content, STAYS);
             Ok(preserved)
         }
         Existing::KeepV3 => {
-            let preserved = merge(opened, backend, recovered, &unapplied, options, report, interrupt)?;
+            let preserved = merge(run, replayed, &unapplied, &mut found.merge)?;
             let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
-            leave_v2_out(report);
-            note_v2v3(&backend.content, report, STAYS);
+            leave_v2_out(&found.contents, &mut found.merge);
+            found.merge.note_v2v3(content, STAYS);
             Ok(Some(preserved))
         }
     }
@@ -64,23 +65,12 @@ pub(in crate::pipeline) fn decide<'m>(
 /// What becomes of v2 trees inside preserved v3 data.
 const STAYS: &str = "which stays unchanged: its keys have their v3 names";
 
-/// Reports the v2 trees that a server stored inside v3.
-pub(in crate::pipeline) fn note_v2v3(content: &V3Content, report: &mut Report, becomes: &str) {
-    for tree in &content.v2v3 {
-        report.warn(Code::V2v3Tree, format!("v3 holds {}, {becomes}", v2v3_words(tree)));
-    }
-    if let Some(existing) = report.existing.as_mut() {
-        let facts = |tree: &V2v3Tree| V2v3 { prefix: lossy(&tree.prefix), keys: tree.keys };
-        existing.v2v3 = content.v2v3.iter().map(facts).collect();
-    }
-}
-
 /// The maximum number of names that the report lists.
 const LISTED: usize = 100;
 
 /// Reports keys that an earlier `etcdctl migrate` may have copied and that v2 has deleted since. Only if v2 and v3 share keys
 /// is an earlier migration likely.
-pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, report: &mut Report) {
+pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, found: &mut MergeFindings) {
     let index = tree.current_index.0;
     let mut in_v2 = |key: &[u8]| {
         let path = [NAMESPACE, key].concat();
@@ -112,8 +102,8 @@ pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut
          {first}{more}; --existing drop-v3 leaves all v3 data out",
         counted(only, "key", "keys")
     );
-    report.warn(Code::OnlyInV3, message);
-    let existing = report.existing.get_or_insert_default();
+    found.notices.warn(Code::OnlyInV3, message);
+    let existing = found.existing.get_or_insert_default();
     (existing.only_in_v3, existing.left_by_migrate) = (only, names);
 }
 
@@ -126,13 +116,10 @@ fn missing(opened: &Opened, backend: &Backend<'_>) -> Error {
     Error::new(Reason::V3Missing, message).in_file(path)
 }
 
-/// The losses that concern only v2.
-const V2_LOSSES: [Code; 2] = [Code::TailLeftOut, Code::BackupRenumbered];
-
 /// Reports that v2 is left out. Then other losses of v2 data do not count.
-fn leave_v2_out(report: &mut Report) {
-    report.losses.retain(|loss| !V2_LOSSES.iter().any(|code| code.word() == loss.code));
-    let Contents { keys, users, roles, .. } = &report.contents;
+fn leave_v2_out(contents: &Contents, found: &mut MergeFindings) {
+    found.v2_left_out = true;
+    let Contents { keys, users, roles, .. } = contents;
     let counts = [
         (*keys, "v2 key", "v2 keys"),
         (users.len() as u64, "v2 user", "v2 users"),
@@ -142,32 +129,7 @@ fn leave_v2_out(report: &mut Report) {
         counts.iter().filter(|(count, ..)| *count > 0).map(|(count, one, many)| counted(*count, one, many)).collect();
     if !left_out.is_empty() {
         let message = format!("v2 data of the source is left out by --existing keep-v3: {}", left_out.join(", "));
-        report.warn(Code::V2LeftOut, message);
-    }
-}
-
-/// Refuses a backend that cannot be read, because it may hold v3 data.
-///
-/// # Errors
-/// [`Reason::V3Unreadable`], unless `--existing drop-v3` leaves v3 data out.
-pub(in crate::pipeline) fn refuse_unusable(
-    backend: &Backend<'_>,
-    options: &ConvertOptions,
-    report: &mut Report,
-) -> Result<()> {
-    match &backend.unusable {
-        None => Ok(()),
-        Some(_) if options.existing == Existing::DropV3 => {
-            backend.note_unusable(report);
-            Ok(())
-        }
-        Some(error) => {
-            let without = "--existing drop-v3 converts the v2 keys, which do not need the v3 backend";
-            let hint = error.hint_text().map_or(without.to_string(), |hint| format!("{hint}, or {without}"));
-            let refusal = Error::new(Reason::V3Unreadable, error.message()).hint(hint);
-            let refusal = error.file().into_iter().fold(refusal, |refusal, file| refusal.in_file(file));
-            Err(error.offset().into_iter().fold(refusal, Error::at))
-        }
+        found.notices.warn(Code::V2LeftOut, message);
     }
 }
 
@@ -196,11 +158,11 @@ fn describe(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Option<S
     }
 }
 
-fn note_dropped(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>], report: &mut Report) {
-    let Some(found) = describe(backend, unapplied) else { return };
-    report.warn(Code::V3Dropped, format!("v3 data of the source is left out by --existing drop-v3: {found}"));
+fn note_dropped(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>], found: &mut MergeFindings) {
+    let Some(what) = describe(backend, unapplied) else { return };
+    found.notices.warn(Code::V3Dropped, format!("v3 data of the source is left out by --existing drop-v3: {what}"));
     let content = &backend.content;
-    report.existing = Some(ExistingFacts {
+    found.existing = Some(ExistingFacts {
         path: path_of(backend),
         consistent_index: backend.consistent_index.map(|index| index.0),
         changes: content.changes,
@@ -218,14 +180,13 @@ fn path_of(backend: &Backend<'_>) -> String {
 }
 
 fn merge<'m>(
-    opened: &'m Opened,
-    backend: &Backend<'m>,
-    recovered: &Recovered<'m>,
+    run: &Run<'_>,
+    replayed: &Replayed<'m>,
     unapplied: &[UnappliedEntry<'m>],
-    options: &ConvertOptions,
-    report: &mut Report,
-    interrupt: Interrupt<'_>,
+    found: &mut MergeFindings,
 ) -> Result<Option<Preserved<'m>>> {
+    let Replayed { opened, backend, recovered, .. } = replayed;
+    let (options, interrupt) = (run.options, run.interrupt);
     let mut preserved = Preserved::default();
     let mut summary = V3Summary::default();
     if let Some(map) = backend.map {
@@ -239,7 +200,7 @@ fn merge<'m>(
     }
     let unapplied: Vec<UnappliedEntry<'_>> = unapplied::not_shown(unapplied, &preserved);
     if !unapplied.is_empty() {
-        let facts = report.existing.get_or_insert_default();
+        let facts = found.existing.get_or_insert_default();
         (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&unapplied));
         return Err(unapplied::refuse(opened, backend, &unapplied));
     }
@@ -247,7 +208,7 @@ fn merge<'m>(
         return Ok(None);
     }
     refuse_other_states(opened, backend, recovered, options)?;
-    report.existing = Some(ExistingFacts {
+    found.existing = Some(ExistingFacts {
         path: path_of(backend),
         kept: true,
         consistent_index: backend.consistent_index.map(|index| index.0),
@@ -260,7 +221,7 @@ fn merge<'m>(
         roles: summary.roles,
         ..ExistingFacts::default()
     });
-    note_tail(opened, recovered, report, interrupt)?;
+    note_tail(opened, recovered, found, interrupt)?;
     preserved.leave_out_of(options.to);
     Ok(Some(preserved))
 }
@@ -308,7 +269,12 @@ fn refuse_other_states(
 }
 
 /// Reports a loss for v3 writes in the log whose commit nothing proves: neither the v2 state nor the backend has them.
-fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, interrupt: Interrupt<'_>) -> Result<()> {
+fn note_tail(
+    opened: &Opened,
+    recovered: &Recovered<'_>,
+    found: &mut MergeFindings,
+    interrupt: Interrupt<'_>,
+) -> Result<()> {
     let left_out = unapplied::left_out(opened, recovered.replay.applied, interrupt)?;
     if left_out.is_empty() {
         return Ok(());
@@ -318,7 +284,7 @@ fn note_tail(opened: &Opened, recovered: &Recovered<'_>, report: &mut Report, in
         "{count} in the log after raft index {} left out, because nothing proves a commit",
         recovered.replay.applied
     );
-    report.existing.get_or_insert_default().late_writes = unapplied::lines(&left_out);
-    report.lose(Code::V3TailLeftOut, message);
+    found.existing.get_or_insert_default().late_writes = unapplied::lines(&left_out);
+    found.notices.lose(Code::V3TailLeftOut, message);
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
 use crate::notice::Code;
 use crate::options::{OnConflict, To};
-use crate::report::Report;
+use crate::pipeline::diagnostics::PlanFindings;
 use crate::transform::auth::Auth;
 use crate::transform::conflicts::LiveKey;
 
@@ -157,8 +157,9 @@ impl<'m> Preserved<'m> {
         &mut self,
         auth: &Auth,
         on_conflict: OnConflict,
-        report: &mut Report,
+        found: &mut PlanFindings,
     ) -> Result<()> {
+        let notices = &mut found.merge.notices;
         let mut take = |name: &'static [u8]| self.buckets.remove(name).unwrap_or_default();
         let had =
             AuthState { flags: take(schema::AUTH), users: take(schema::AUTH_USERS), roles: take(schema::AUTH_ROLES) };
@@ -167,21 +168,21 @@ impl<'m> Preserved<'m> {
         if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
             let message = "users and roles of v2 and v3 share one key space: check roles with wide permissions, which also apply \
                            to the keys of the other side";
-            report.warn(Code::AuthMerged, message);
+            notices.warn(Code::AuthMerged, message);
         }
         if auth.enabled && !was_on {
             let message = "authentication was off in v3 and is on in v2: v3 clients must log in";
-            report.warn(Code::AuthTurnedOn, message);
+            notices.warn(Code::AuthTurnedOn, message);
         }
-        if was_on && report.contents.auth_enabled != Some(true) {
+        if was_on && found.contents.auth_enabled != Some(true) {
             let message = "authentication was on in v3 and off in v2: clients of the v2 keys must log in";
-            report.warn(Code::AuthTurnedOn, message);
+            notices.warn(Code::AuthTurnedOn, message);
         }
         let (joined, both) = had.join(AuthState::of(auth)?, on_conflict == OnConflict::TakeV2)?;
         if !both.is_empty() {
             let names: Vec<String> = both.iter().map(|(what, name)| format!("{what} {}", lossy(name))).collect();
             let first = first_of(&names);
-            report.existing.get_or_insert_default().auth_conflicts = names;
+            found.merge.existing.get_or_insert_default().auth_conflicts = names;
             let what = match on_conflict {
                 OnConflict::Fail => {
                     let message = format!("v2 and v3 both have these users or roles, and they differ: {first}");
@@ -191,7 +192,7 @@ impl<'m> Preserved<'m> {
                 OnConflict::KeepV3 => "taken from v3",
                 OnConflict::TakeV2 => "taken from v2",
             };
-            report.warn(Code::AuthConflict, format!("users and roles in v2 and in v3 are {what}: {first}"));
+            notices.warn(Code::AuthConflict, format!("users and roles in v2 and in v3 are {what}: {first}"));
         }
         if joined.is_enabled() && !joined.has_administrator() {
             let message = "authentication is on, but no user root has a password and the role root, so nobody could administer v3";

@@ -12,12 +12,11 @@ use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
-use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
-use crate::pipeline::Interrupted;
-use crate::pipeline::prepare::Prepared;
+use crate::pipeline::number::Numbered;
+use crate::pipeline::run::Run;
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
@@ -26,52 +25,46 @@ use crate::v2store::path;
 ///
 /// # Errors
 /// [`Reason::Unbalanced`] if the pairs of the output differ from the plan; the map cannot be written, or differs when it is
-/// read back; what `interrupted` returned.
+/// read back; an interruption.
 pub(in crate::pipeline) fn write(
     out: &Sidecar,
-    prepared: &Prepared<'_>,
+    numbered: &Numbered<'_>,
     file: &[u8],
     digested: &Digested,
-    options: &ConvertOptions,
-    interrupted: Interrupted<'_>,
+    run: &Run<'_>,
 ) -> Result<()> {
+    let (options, interrupt) = (run.options, run.interrupt);
     let db = Db::open(file).map_err(damaged)?;
-    let entries = entries(&db, prepared.pairs(), options.existing.keeps_v3(), interrupted)?;
+    let entries = entries(&db, numbered.pairs(), options.existing.keeps_v3(), interrupt)?;
     let last = entries.last().map_or(Revision(1), |entry| entry.revision);
     let compact_revision = compact_revision(&db)?;
-    let numbering = match prepared.ordered.numbering {
+    let numbering = match numbered.ordered.numbering {
         Numbering::Keep => "keep",
         Numbering::Dense(_) => "dense",
     };
     let facts = Facts {
         etcdlift: env!("CARGO_PKG_VERSION").into(),
         numbering: numbering.into(),
-        v2_index: prepared.v2_index(),
+        v2_index: numbered.v2_index(),
         // The revision that etcd computes at its start.
         revision: last.max(compact_revision).max(Revision(1)),
         compact_revision,
         output_sha256: hex(&digested.sha256),
     };
-    let interrupt = Interrupt::new(interrupted);
     interrupt.ask()?;
     write_map(out.temp_path(), &facts, &entries, interrupt).map_err(|e| e.in_file(out.path()))?;
-    interrupted()?;
+    interrupt.ask()?;
     if options.verify { compare(out.temp_path(), &facts, &entries, interrupt) } else { Ok(()) }
 }
 
 /// Returns the pairs of the output with their nodes. Rows and file are both in the order of revisions.
-fn entries<'a>(
-    db: &Db<'a>,
-    pairs: Pairs<'a, '_>,
-    others: bool,
-    interrupted: Interrupted<'_>,
-) -> Result<Vec<Entry<'a>>> {
+fn entries<'a>(db: &Db<'a>, pairs: Pairs<'a, '_>, others: bool, interrupt: Interrupt<'_>) -> Result<Vec<Entry<'a>>> {
     let mut entries = Vec::with_capacity(pairs.ordered.rows.len());
     let mut rows = pairs.ordered.rows.iter().peekable();
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     for pair in bucket.iter().flat_map(|bucket| bucket.iter()) {
         if entries.len().is_multiple_of(1 << 16) {
-            interrupted()?;
+            interrupt.ask()?;
         }
         let pair = pair.map_err(damaged)?;
         let (revision, kv) = decode(&pair)?;

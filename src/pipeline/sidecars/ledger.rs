@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use crate::bolt::{Db, Pair};
 use crate::display;
 use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
-use crate::pipeline::Interrupted;
-use crate::pipeline::prepare::Prepared;
+use crate::pipeline::number::Numbered;
 use crate::report::ledger::{Line, Written, text_or_base64};
 use crate::report::{Balance, Count};
 use crate::transform::plan::Row;
@@ -35,15 +35,14 @@ const LINES_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Reason::Unbalanced`] if the lines do not add up to the totals; the output cannot be read, or the ledger cannot be written;
-/// what `interrupted` returned.
+/// an interruption.
 pub(in crate::pipeline) fn write(
     out: &mut Sidecar,
-    prepared: &Prepared<'_>,
+    numbered: &Numbered<'_>,
     file: Option<&[u8]>,
-    balance: &Balance,
-    interrupted: Interrupted<'_>,
+    interrupt: Interrupt<'_>,
 ) -> Result<()> {
-    let mut ledger = Ledger { prepared, pairs: prepared.pairs(), counted: Balance::default(), lines: Vec::new() };
+    let mut ledger = Ledger { numbered, pairs: numbered.pairs(), counted: Balance::default(), lines: Vec::new() };
     let mut io_error = None;
     let written = out.write(|writer| {
         let mut emit = |lines: &mut Vec<u8>| {
@@ -54,20 +53,20 @@ pub(in crate::pipeline) fn write(
                 Error::new(Reason::OutputFailed, "cannot write the ledger")
             })
         };
-        ledger.rows(file, interrupted, &mut emit)?;
-        ledger.left_out(&prepared.plan.left_out, interrupted, &mut emit)?;
-        ledger.directories(interrupted, &mut emit)?;
+        ledger.rows(file, interrupt, &mut emit)?;
+        ledger.left_out(&numbered.plan.left_out, interrupt, &mut emit)?;
+        ledger.directories(interrupt, &mut emit)?;
         ledger.shadowed(&mut emit)
     });
     if let Some(e) = io_error {
         return Err(out.failed(e));
     }
     written?;
-    ledger.check_totals(balance)
+    ledger.check_totals(&numbered.balance)
 }
 
 struct Ledger<'p, 'm> {
-    prepared: &'p Prepared<'m>,
+    numbered: &'p Numbered<'m>,
     pairs: Pairs<'p, 'm>,
     counted: Balance,
     lines: Vec<u8>,
@@ -77,16 +76,16 @@ type Emit<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<()>;
 
 impl Ledger<'_, '_> {
     /// Writes the lines of the written rows, in the order of revisions.
-    fn rows(&mut self, file: Option<&[u8]>, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+    fn rows(&mut self, file: Option<&[u8]>, interrupt: Interrupt<'_>, emit: Emit<'_>) -> Result<()> {
         let damaged = |e: crate::bolt::Damage| e.into_error(Reason::VerifyFailed);
         let db = file.map(Db::open).transpose().map_err(damaged)?;
         let bucket = db.as_ref().map(|db| db.bucket(schema::KEY)).transpose().map_err(damaged)?.flatten();
         // The rows follow the preserved v3 data.
-        let preserved = usize::try_from(self.prepared.preserved_pairs()).unwrap_or(usize::MAX);
+        let preserved = usize::try_from(self.numbered.preserved_pairs()).unwrap_or(usize::MAX);
         let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(preserved));
         let pairs = self.pairs;
         for rows in pairs.ordered.rows.chunks(CHUNK) {
-            interrupted()?;
+            interrupt.ask()?;
             let on_disk: Vec<Option<Pair<'_>>> = match &mut found {
                 None => vec![None; rows.len()],
                 Some(found) => {
@@ -117,10 +116,10 @@ impl Ledger<'_, '_> {
     }
 
     /// Writes the lines of the keys that are left out.
-    fn left_out(&mut self, nodes: &[(NodeRef, Why)], interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+    fn left_out(&mut self, nodes: &[(NodeRef, Why)], interrupt: Interrupt<'_>, emit: Emit<'_>) -> Result<()> {
         let tree = self.pairs.tree;
         for nodes in nodes.chunks(CHUNK) {
-            interrupted()?;
+            interrupt.ask()?;
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
                 let count: &mut Count = match why {
@@ -139,7 +138,7 @@ impl Ledger<'_, '_> {
     }
 
     /// Writes the lines of the directories, which v3 does not have. Also counts the keys again, from the tree alone.
-    fn directories(&mut self, interrupted: Interrupted<'_>, emit: Emit<'_>) -> Result<()> {
+    fn directories(&mut self, interrupt: Interrupt<'_>, emit: Emit<'_>) -> Result<()> {
         let tree = self.pairs.tree;
         let markers = self.pairs.ordered.rows.iter().filter(|row| row.marker);
         let marked: HashSet<NodeRef> = markers.map(|row| row.node).collect();
@@ -147,7 +146,7 @@ impl Ledger<'_, '_> {
         tree.walk::<Error>(tree.root(), &mut |visit| {
             visited += 1;
             if visited.is_multiple_of(CHUNK) || self.lines.len() > LINES_BYTES {
-                interrupted()?;
+                interrupt.ask()?;
                 emit(&mut self.lines)?;
             }
             let Some(key) = visit.path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
@@ -171,7 +170,7 @@ impl Ledger<'_, '_> {
     /// Writes the lines of the snapshot's nodes that a later sibling of the same name replaces. They do not count as keys of the
     /// source: etcd does not show them.
     fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
-        let table = self.prepared.table;
+        let table = self.numbered.replayed.table;
         for Shadowed { node, .. } in &table.shadowed {
             let path = table.path(node);
             let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else { continue };
@@ -209,7 +208,7 @@ impl Ledger<'_, '_> {
             Why::V3Only => "v3-only",
         });
         if let Why::Excluded(rule) = why {
-            line.rule = Some(self.prepared.rules.choice_text(rule).to_string());
+            line.rule = Some(self.numbered.rules.choice_text(rule).to_string());
         }
         line
     }

@@ -6,50 +6,56 @@ mod ledger;
 use std::path::Path;
 use std::time::Instant;
 
-use super::Interrupted;
-use super::prepare::Prepared;
+use super::number::Numbered;
+use super::run::Run;
 use super::targets::Places;
 use crate::error::Result;
 use crate::notice::Code;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
-use crate::report::Report;
+use crate::report::Notices;
+
+/// Sidecar files under temporary names, and what their making found.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) files: Vec<Sidecar>,
+    pub(super) notices: Notices,
+}
 
 /// Makes the sidecar files of an output, under temporary names. `file` is the output; `None` in a dry run.
 pub(super) fn make(
-    options: &ConvertOptions,
+    run: &Run<'_>,
     places: Places,
-    prepared: &Prepared<'_>,
+    numbered: &Numbered<'_>,
     file: Option<&[u8]>,
     digested: &Digested,
-    report: &mut Report,
-    interrupted: Interrupted<'_>,
-) -> Result<Vec<Sidecar>> {
-    let mut made = Vec::new();
-    if let Some(path) = ledger_path(options, report) {
+) -> Result<Made> {
+    let mut made = Made::default();
+    let options = run.options;
+    if let Some(path) = ledger_path(options, &mut made.notices) {
         let started = Instant::now();
         let mut ledger = Sidecar::create(path, places.ledger)?;
-        ledger::write(&mut ledger, prepared, file, &report.balance, interrupted)?;
-        report.stage("ledger", started.elapsed());
-        made.push(ledger);
+        ledger::write(&mut ledger, numbered, file, run.interrupt)?;
+        run.took("ledger", started);
+        made.files.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Instant::now();
         let map = Sidecar::create(path, places.index_map)?;
-        index_map::write(&map, prepared, file, digested, options, interrupted)?;
-        report.stage("index map", started.elapsed());
-        made.push(map);
+        index_map::write(&map, numbered, file, digested, run)?;
+        run.took("index map", started);
+        made.files.push(map);
     }
     Ok(made)
 }
 
 /// Returns the path of the ledger. A dry run does not replace an existing ledger, which may belong to an output.
-fn ledger_path<'a>(options: &'a ConvertOptions, report: &mut Report) -> Option<&'a Path> {
+fn ledger_path<'a>(options: &'a ConvertOptions, notices: &mut Notices) -> Option<&'a Path> {
     let path = options.ledger.as_deref()?;
     if options.dry_run && path.exists() {
         let message = format!("{}: a dry run does not replace the existing ledger", path.display());
-        report.warn(Code::LedgerNotWritten, message);
+        notices.warn(Code::LedgerNotWritten, message);
         return None;
     }
     Some(path)

@@ -1,0 +1,62 @@
+//! The context of a conversion, which every stage gets: the options, the progress, the interruption, and the clock.
+//!
+//! Must not know how progress is shown, or what a stage does.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::interrupt::Interrupt;
+use crate::options::ConvertOptions;
+use crate::report::{Report, Stage};
+
+/// A receiver of a run's progress. Any thread may call it.
+pub trait Observer: Sync {
+    /// Reports that a stage begins, and how many bytes it processes, if that is known.
+    fn stage(&self, _name: &'static str, _bytes: Option<u64>) {}
+
+    /// Reports that the stage has processed this many more bytes.
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Ignores all progress.
+impl Observer for () {}
+
+/// The context of a conversion.
+pub(super) struct Run<'a> {
+    pub(super) options: &'a ConvertOptions,
+    /// The instant against which TTLs count; `None` if the data determines it (`--as-of last-write`).
+    pub(super) as_of: Option<Timestamp>,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) interrupt: Interrupt<'a>,
+    times: Mutex<Vec<Stage>>,
+}
+
+impl<'a> Run<'a> {
+    /// Creates the context of a run that a report describes.
+    pub(super) fn new(
+        options: &'a ConvertOptions,
+        report: &Report,
+        observer: &'a dyn Observer,
+        interrupt: Interrupt<'a>,
+    ) -> Run<'a> {
+        Run { options, as_of: report.as_of.parse().ok(), observer, interrupt, times: Mutex::default() }
+    }
+
+    /// Creates the context for a part of this run with other options.
+    pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Run<'b> {
+        Run::new(options, report, self.observer, self.interrupt)
+    }
+
+    /// Records the time of a stage that began at `started`.
+    pub(super) fn took(&self, stage: &str, started: Instant) {
+        let took = started.elapsed();
+        self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Stage::new(stage, took));
+    }
+
+    /// Returns the time of each stage, in the order in which they ended.
+    pub(super) fn times(self) -> Vec<Stage> {
+        self.times.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,42 @@
+//! The three stages between the source and the output: replay, plan, number.
+//!
+//! Every refusal that does not depend on the output happens here, before the first byte is written. `convert` writes the result;
+//! `verify` and `--skip-existing` compare a file with it.
+
+use super::diagnostics::{Diagnosed, Findings};
+use super::number::{Numbered, number};
+use super::plan::plan;
+use super::read::Source;
+use super::replay::replay;
+use super::run::Run;
+use crate::error::{Error, Reason, Result};
+use crate::report::Report;
+
+/// Decides everything that the output of a source contains. A failed stage also adds to the report what it found.
+///
+/// # Errors
+/// Those of the stages; [`Reason::Strict`].
+pub(super) fn run<'m>(run: &Run<'_>, source: Source<'m>, report: &mut Report) -> Result<Numbered<'m>> {
+    let replayed = settle(replay(run, source), report)?;
+    let planned = settle(plan(run, replayed), report)?;
+    let numbered = settle(number(run, planned), report)?;
+    refuse_strict(run, report).map_err(|e| e.in_file(source.opened.path()))?;
+    Ok(numbered)
+}
+
+fn settle<T>((found, result): Diagnosed<impl Findings, T>, report: &mut Report) -> Result<T> {
+    found.add_to(report);
+    result
+}
+
+fn refuse_strict(run: &Run<'_>, report: &Report) -> Result<()> {
+    let objections = report.strict_objections();
+    match objections.first() {
+        Some(first) if run.options.strict => {
+            let more = objections.len() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            Err(Error::new(Reason::Strict, format!("--strict refuses: {first}{more}")))
+        }
+        _ => Ok(()),
+    }
+}
