@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::source::internal_request::V3Action;
 pub use crate::transform::inventory::{Count, Elements};
 
 /// A file that was read.
@@ -344,8 +345,8 @@ pub struct V2v3 {
 pub struct UnappliedWrite {
     /// The raft index.
     pub raft_index: u64,
-    /// The action: `put`, `delete`, `grant lease`, …
-    pub action: String,
+    /// The action.
+    pub action: V3Action,
     /// The key, user or role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
