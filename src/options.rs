@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::time;
 pub use crate::v2store::dialect::SourceVersion;
+pub use crate::v2store::replay::TailPolicy;
 
 /// Options of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -410,22 +411,6 @@ pub enum Dirs {
     Drop,
     /// Write an empty-valued key `PATH/` for each
     Marker,
-}
-
-/// What to do with log entries after the commit index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
-pub enum TailPolicy {
-    /// Take them in a cluster with one voter; otherwise leave them out and list v2 writes
-    #[default]
-    Auto,
-    /// Leave them out and list v2 writes
-    Committed,
-    /// Take them
-    All,
-    /// Refuse if there are v2 writes among them
-    Fail,
 }
 
 /// How names of in-order keys (POST) were written.

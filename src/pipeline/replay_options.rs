@@ -3,18 +3,13 @@
 use super::Interrupted;
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
-use crate::options::{ConvertOptions, InOrderNames, SourceVersion, TailPolicy};
-use crate::v2store::replay::{ReplayOptions, TailRule};
+use crate::options::{ConvertOptions, InOrderNames, SourceVersion};
+use crate::v2store::replay::ReplayOptions;
 
 /// Translates the options of a run that concern the replay.
 pub(super) fn replay_options<'a>(options: &ConvertOptions, interrupted: Interrupted<'a>) -> ReplayOptions<'a> {
     ReplayOptions {
-        tail: match options.tail {
-            TailPolicy::Auto => TailRule::Auto,
-            TailPolicy::Committed => TailRule::Committed,
-            TailPolicy::All => TailRule::All,
-            TailPolicy::Fail => TailRule::Fail,
-        },
+        tail: options.tail,
         up_to: options.up_to_index.map(RaftIndex),
         version: options.source_version.map(SourceVersion::version),
         padded_names: match options.in_order_names {
