@@ -16,6 +16,7 @@ use jiff::Timestamp;
 pub use rules::Rules;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use crate::source::dir::WalDir;
 use crate::time;
 pub use crate::v2store::dialect::SourceVersion;
 pub use crate::v2store::replay::TailPolicy;
@@ -498,37 +499,6 @@ impl TryFrom<String> for AsOf {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
-    }
-}
-
-/// Where the write-ahead log of the source is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", from = "String")]
-pub enum WalDir {
-    /// No log: use the newest snapshot alone. Typed `none`; a directory with that name is `./none`.
-    None,
-    /// In this directory.
-    Dir(PathBuf),
-}
-
-impl From<WalDir> for String {
-    fn from(wal_dir: WalDir) -> String {
-        match wal_dir {
-            WalDir::None => "none".into(),
-            WalDir::Dir(dir) => dir.display().to_string(),
-        }
-    }
-}
-
-impl From<String> for WalDir {
-    fn from(text: String) -> Self {
-        WalDir::from(Path::new(&text))
-    }
-}
-
-impl From<&Path> for WalDir {
-    fn from(path: &Path) -> Self {
-        if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
     }
 }
 

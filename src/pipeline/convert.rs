@@ -17,7 +17,7 @@ use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::pipeline::progress::Run;
-use crate::pipeline::read::{describe_v3, read_and_hash, wal_dir};
+use crate::pipeline::read::{describe_v3, read_and_hash};
 use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
@@ -233,14 +233,14 @@ pub(super) fn open_v2(
         interrupt: Interrupt::new(interrupted),
         ..OpenOptions::default()
     };
-    let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
-    let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
+    let wal_dirs = (0..).map(|at| options.wal_dirs.get(at));
+    let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
         salvage::compare_starts(&mut opened, options, interrupted)?;
         return Ok(opened);
     };
-    match open(source, wal_dir, &open_options)? {
+    match open(source, *wal_dir, &open_options)? {
         Found::V2(mut opened) => {
             salvage::compare_starts(&mut opened, options, interrupted)?;
             Ok(opened)

@@ -26,7 +26,7 @@ use crate::notice::Code;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, Rules};
 use crate::output::naming::Before;
 use crate::output::sidecar::Sidecar;
-use crate::pipeline::read::{backend, wal_dir};
+use crate::pipeline::read::backend;
 use crate::pipeline::replay_options::replay_options;
 use crate::report::{Exported, Notice, Report};
 use crate::source::lock;
@@ -78,7 +78,7 @@ fn stage(
             interrupt: Interrupt::new(interrupted),
             ..OpenOptions::default()
         };
-        match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
+        match open(source, convert.wal_dirs.first(), &open_options)? {
             Found::V2(mut opened) => {
                 salvage::compare_starts(&mut opened, &convert, interrupted)?;
                 export_v2(&opened, &convert, options, before, print, interrupted)

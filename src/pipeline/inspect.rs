@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Expired, InspectOptions};
-use crate::pipeline::read::{backend, read_and_hash, source_file, wal_dir};
+use crate::pipeline::read::{backend, read_and_hash, source_file};
 use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
 use crate::report::{Inspection, Notice, Report};
 use crate::source::map::Map;
@@ -32,7 +32,7 @@ use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
 /// The source is not etcd data, is damaged, or cannot be read; an interruption.
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let open_options = open_options(options.allow_live, interrupted);
-    let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
+    let inspected = open(&options.source, options.wal_dir.as_ref(), &open_options).and_then(|found| {
         let inspection = match &found {
             Found::V2(opened) => inspect_v2(opened, options, interrupted)?,
             Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupted)?,

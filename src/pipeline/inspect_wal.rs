@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
-use crate::pipeline::read::{backend, wal_dir};
+use crate::pipeline::read::backend;
 use crate::report::inspection::EntryLine;
 use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
@@ -43,7 +43,7 @@ fn show_entries(
     interrupted: Interrupted<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
+    let Found::V2(mut opened) = open(&options.source, options.wal_dir.as_ref(), open_options)? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
         );

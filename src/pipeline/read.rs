@@ -17,26 +17,16 @@ use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::mvcc::schema;
 use crate::notice::Code;
-use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::{Report, SourceFile};
 use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::open::Opened;
-use crate::source::{dir, recognise};
+use crate::source::recognise;
 use crate::v2store::membership;
 use crate::v2store::replay::{BackendProof, read_table_watched};
 use crate::v2store::table::Table;
 use crate::verify::{V2v3Tree, V3Content, v3_content};
-
-/// Translates the option for the log's directory for `source`.
-pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
-    match option {
-        None => dir::WalDir::Default,
-        Some(WalDir::None) => dir::WalDir::None,
-        Some(WalDir::Dir(path)) => dir::WalDir::At(path.clone()),
-    }
-}
 
 /// Reads the snapshot's store and hashes the source's files, in parallel.
 pub(super) fn read_and_hash<'m>(
