@@ -15,7 +15,9 @@ use crate::report::inspection::EntryLine;
 use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
 use crate::source::open::{Found, OpenOptions, Opened, open};
-use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::raft::{
+    ConfChangeKind, Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal,
+};
 use crate::source::wal::Wal;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::apply::Effect;
@@ -179,11 +181,11 @@ fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
 
 fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
     let filter = match request.method {
-        b"PUT" => EntryFilter::Put,
-        b"POST" => EntryFilter::Post,
-        b"DELETE" => EntryFilter::Delete,
-        b"SYNC" => EntryFilter::Sync,
-        b"QGET" => EntryFilter::Qget,
+        Method::Put => EntryFilter::Put,
+        Method::Post => EntryFilter::Post,
+        Method::Delete => EntryFilter::Delete,
+        Method::Sync => EntryFilter::Sync,
+        Method::Qget => EntryFilter::Qget,
         _ => EntryFilter::Empty,
     };
     let mut detail = Vec::new();

@@ -15,7 +15,7 @@ use crate::source::cluster::{self, Coverage, Located, Proof, Trust};
 use crate::source::entries::{End, EntryRef};
 use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::open::Opened;
-use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
+use crate::source::raft::{Entry, EntryKind, Method, Proposal, parse_proposal};
 use crate::source::wal::Wal;
 use crate::v2store::apply::{Effect, InOrderNames, Replay};
 use crate::v2store::dialect::{Rules, Version};
@@ -136,7 +136,7 @@ pub struct TailWrite {
     /// Its term.
     pub term: Term,
     /// POST, PUT or DELETE.
-    pub method: Vec<u8>,
+    pub method: Method,
     /// The store path.
     pub path: Vec<u8>,
     /// Length of its value in bytes.
@@ -551,10 +551,10 @@ pub fn write_in(entry: &Entry<'_>) -> Option<TailWrite> {
         Ok(Proposal::V2(request)) if request.is_write() => Some(TailWrite {
             index: entry.index,
             term: entry.term,
-            method: request.method.to_vec(),
+            method: request.method,
             path: request.path.to_vec(),
             value_len: request.val.len(),
-            depends_on_index: request.method == b"POST" || request.prev_index > 0,
+            depends_on_index: request.method == Method::Post || request.prev_index > 0,
         }),
         _ => None,
     }
