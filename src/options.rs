@@ -20,6 +20,7 @@ pub use crate::source::dir::WalDir;
 use crate::time;
 pub use crate::v2store::dialect::SourceVersion;
 pub use crate::v2store::replay::TailPolicy;
+use crate::words::words;
 
 /// Options of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,29 +320,31 @@ pub struct WalOptions {
     pub allow_live: bool,
 }
 
-/// A kind of log entry, as `inspect --wal` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum EntryFilter {
-    /// v2 writes of any method
-    Write,
-    /// v2 PUT
-    Put,
-    /// v2 POST
-    Post,
-    /// v2 DELETE
-    Delete,
-    /// SYNC: the time of the leader, which expires keys
-    Sync,
-    /// Quorum reads
-    Qget,
-    /// Changes of the raft configuration
-    ConfChange,
-    /// v3 requests
-    V3,
-    /// Entries without a request, as a new leader writes first
-    Empty,
+words! {
+    /// A kind of log entry, as `inspect --wal` names it.
+    #[derive(Default)]
+    #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+    pub enum EntryFilter {
+        /// v2 writes of any method
+        Write = "write",
+        /// v2 PUT
+        Put = "put",
+        /// v2 POST
+        Post = "post",
+        /// v2 DELETE
+        Delete = "delete",
+        /// SYNC: the time of the leader, which expires keys
+        Sync = "sync",
+        /// Quorum reads
+        Qget = "qget",
+        /// Changes of the raft configuration
+        ConfChange = "conf-change",
+        /// v3 requests
+        V3 = "v3",
+        /// Entries without a request, as a new leader writes first
+        #[default]
+        Empty = "empty",
+    }
 }
 
 /// The form of the output.

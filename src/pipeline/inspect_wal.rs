@@ -145,7 +145,7 @@ fn describe(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
         Proposal::MemberAttributesSet(_) => (EntryFilter::V3, with_detail("member attributes")),
         Proposal::V3(request) => (EntryFilter::V3, v3_request(&request)),
     };
-    Ok((filter, EntryLine { kind: word(filter), ..line }))
+    Ok((filter, EntryLine { kind: filter, ..line }))
 }
 
 fn with_detail(detail: &str) -> EntryLine {
@@ -171,7 +171,7 @@ fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
         ConfChangeKind::AddLearnerNode => "add learner",
     };
     let line = EntryLine {
-        kind: word(EntryFilter::ConfChange),
+        kind: EntryFilter::ConfChange,
         key: Some(change.node_id.to_string()),
         detail: vec![what.to_string()],
         ..EntryLine::default()
@@ -220,21 +220,6 @@ fn time(nanoseconds: i64) -> String {
 fn matches(wanted: EntryFilter, found: EntryFilter) -> bool {
     let write = matches!(found, EntryFilter::Put | EntryFilter::Post | EntryFilter::Delete);
     wanted == found || (wanted == EntryFilter::Write && write)
-}
-
-fn word(filter: EntryFilter) -> String {
-    let word = match filter {
-        EntryFilter::Write => "write",
-        EntryFilter::Put => "put",
-        EntryFilter::Post => "post",
-        EntryFilter::Delete => "delete",
-        EntryFilter::Sync => "sync",
-        EntryFilter::Qget => "qget",
-        EntryFilter::ConfChange => "conf-change",
-        EntryFilter::V3 => "v3",
-        EntryFilter::Empty => "empty",
-    };
-    word.to_string()
 }
 
 fn effect_word(effect: Effect) -> String {
