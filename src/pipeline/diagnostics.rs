@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ids::RaftIndex;
 use crate::notice::Code;
 use crate::options::{AuthPolicy, ConvertOptions};
-use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, TailWrite};
+use crate::report::facts::{AuthFacts, ExpiredKey, Oversized, Part, SalvageStart, SourceKind, TailWrite};
 use crate::report::{self, Count, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
 use crate::source::entries::End;
@@ -88,14 +88,14 @@ pub(super) fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> So
     let layout = opened.start_member().and_then(|member| member.layout);
     let replay = &mut recovered.replay;
     let kind = match (layout, wal, snapshot, recovered.backup) {
-        (None, ..) => "snap-file",
-        (.., true) => "backup",
-        (_, Some(_), None, _) => "wal-only",
-        _ => "data-dir",
+        (None, ..) => SourceKind::SnapFile,
+        (.., true) => SourceKind::Backup,
+        (_, Some(_), None, _) => SourceKind::WalOnly,
+        _ => SourceKind::DataDir,
     };
     SourceFacts {
-        kind: kind.to_string(),
-        layout: layout.map(|layout| layout.word().to_string()),
+        kind,
+        layout,
         cluster_version: membership::cluster_version(&mut replay.tree),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
         snapshot_term: snapshot.map(|s| s.term.0),

@@ -10,26 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::recognise;
+use crate::words::words;
 
-/// The layout of a data directory (docs/formats.md 1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// `member/snap` and `member/wal` (2.0.2 and later; also in a backup).
-    Member,
-    /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
-    Flat,
-    /// A log alone: a directory of segments, or one segment.
-    Log,
-}
-
-impl Layout {
-    /// Returns the word for reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            Layout::Member => "member",
-            Layout::Flat => "flat",
-            Layout::Log => "log",
-        }
+words! {
+    /// The layout of a data directory (docs/formats.md 1.1).
+    pub enum Layout {
+        /// `member/snap` and `member/wal` (2.0.2 and later; also in a backup).
+        Member = "member",
+        /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
+        Flat = "flat",
+        /// A log alone: a directory of segments, or one segment.
+        Log = "log",
     }
 }
 
