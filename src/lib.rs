@@ -51,6 +51,7 @@ mod transformer;
 mod v2store;
 mod verify;
 mod wire;
+mod words;
 
 pub use facade::{Conversion, Query, Run, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;

@@ -16,8 +16,11 @@ use jiff::Timestamp;
 pub use rules::Rules;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use crate::source::dir::WalDir;
 use crate::time;
 pub use crate::v2store::dialect::SourceVersion;
+pub use crate::v2store::replay::TailPolicy;
+use crate::words::words;
 
 /// Options of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -317,29 +320,31 @@ pub struct WalOptions {
     pub allow_live: bool,
 }
 
-/// A kind of log entry, as `inspect --wal` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum EntryFilter {
-    /// v2 writes of any method
-    Write,
-    /// v2 PUT
-    Put,
-    /// v2 POST
-    Post,
-    /// v2 DELETE
-    Delete,
-    /// SYNC: the time of the leader, which expires keys
-    Sync,
-    /// Quorum reads
-    Qget,
-    /// Changes of the raft configuration
-    ConfChange,
-    /// v3 requests
-    V3,
-    /// Entries without a request, as a new leader writes first
-    Empty,
+words! {
+    /// A kind of log entry, as `inspect --wal` names it.
+    #[derive(Default)]
+    #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+    pub enum EntryFilter {
+        /// v2 writes of any method
+        Write = "write",
+        /// v2 PUT
+        Put = "put",
+        /// v2 POST
+        Post = "post",
+        /// v2 DELETE
+        Delete = "delete",
+        /// SYNC: the time of the leader, which expires keys
+        Sync = "sync",
+        /// Quorum reads
+        Qget = "qget",
+        /// Changes of the raft configuration
+        ConfChange = "conf-change",
+        /// v3 requests
+        V3 = "v3",
+        /// Entries without a request, as a new leader writes first
+        #[default]
+        Empty = "empty",
+    }
 }
 
 /// The form of the output.
@@ -410,22 +415,6 @@ pub enum Dirs {
     Drop,
     /// Write an empty-valued key `PATH/` for each
     Marker,
-}
-
-/// What to do with log entries after the commit index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
-pub enum TailPolicy {
-    /// Take them in a cluster with one voter; otherwise leave them out and list v2 writes
-    #[default]
-    Auto,
-    /// Leave them out and list v2 writes
-    Committed,
-    /// Take them
-    All,
-    /// Refuse if there are v2 writes among them
-    Fail,
 }
 
 /// How names of in-order keys (POST) were written.
@@ -513,37 +502,6 @@ impl TryFrom<String> for AsOf {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
-    }
-}
-
-/// Where the write-ahead log of the source is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", from = "String")]
-pub enum WalDir {
-    /// No log: use the newest snapshot alone. Typed `none`; a directory with that name is `./none`.
-    None,
-    /// In this directory.
-    Dir(PathBuf),
-}
-
-impl From<WalDir> for String {
-    fn from(wal_dir: WalDir) -> String {
-        match wal_dir {
-            WalDir::None => "none".into(),
-            WalDir::Dir(dir) => dir.display().to_string(),
-        }
-    }
-}
-
-impl From<String> for WalDir {
-    fn from(text: String) -> Self {
-        WalDir::from(Path::new(&text))
-    }
-}
-
-impl From<&Path> for WalDir {
-    fn from(path: &Path) -> Self {
-        if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
     }
 }
 

@@ -16,7 +16,7 @@ use std::io::Write;
 use etcdlift::error::Reason;
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 use outcome::{Outcome, Tree, read};
 use source::{Shape, SourceDir, shapes};
 
@@ -163,7 +163,12 @@ fn an_index_that_no_log_can_go_on_from() {
     model.index = u64::MAX;
     let mut log = Log::new(Dialect::Padded, 1, 2);
     log.snapshot(1, 1);
-    log.entry(log::NORMAL, 1, 2, Some(&log::request(&Request { method: b"PUT", path: b"/1/a", ..Request::default() })));
+    log.entry(
+        log::NORMAL,
+        1,
+        2,
+        Some(&log::request(&Request { method: Method::Put, path: b"/1/a", ..Request::default() })),
+    );
     log.state(1, 1, 2);
     let dir = tempfile::tempdir().unwrap();
     let (snap, wal) = (dir.path().join("member/snap"), dir.path().join("member/wal"));

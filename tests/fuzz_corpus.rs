@@ -8,7 +8,7 @@ use etcdlift::fuzzing::model::Model;
 use etcdlift::fuzzing::replay::{PARTS, part};
 use etcdlift::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::internals::bolt::{Bucket, OwnedRows, image};
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 
 /// The files of one target in a folder of `fuzz/`, by name; none where there is no folder.
 fn files(folder: &str, target: &str) -> Vec<PathBuf> {
@@ -59,15 +59,15 @@ fn made_seeds_are_as_they_are_made() {
             assert!(fs::read(dir.join(name)).unwrap() == bytes, "the seed {target}/{name} is another");
         }
     };
-    let put = |path, val| Request { method: b"PUT", path, val, ..Request::default() };
+    let put = |path, val| Request { method: Method::Put, path, val, ..Request::default() };
     let requests = [
         put(b"/1/a/b", b"value"),
         Request { prev_exist: Some(true), expiration: 1_500_000_000_000_000_000, ..put(b"/1/a/b", b"\xff") },
         Request { prev_value: b"\xff", prev_index: 3, ..put(b"/1/a/b", b"w") },
-        Request { method: b"POST", ..put(b"/1/q", b"job") },
+        Request { method: Method::Post, ..put(b"/1/q", b"job") },
         Request { dir: true, refresh: Some(true), ..put(b"/1/d", b"") },
-        Request { method: b"DELETE", recursive: true, ..put(b"/1/d", b"") },
-        Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() },
+        Request { method: Method::Delete, recursive: true, ..put(b"/1/d", b"") },
+        Request { method: Method::Sync, time: 1_600_000_000_000_000_000, ..Request::default() },
         put(b"/0/version", b"3.4.0"),
         put(b"/0/members/a1/attributes", br#"{"name":"m","clientURLs":["http://c"]}"#),
     ];
@@ -147,10 +147,10 @@ fn hostile_seeds(write: &dyn Fn(&str, &str, &[u8])) {
         write("snap", name, &log::snap(json.as_bytes(), 9, 3, &[0xa1]));
     }
     let [request, change, snapshot] = PARTS;
-    let put = |path: &[u8], val: &[u8]| log::request(&Request { method: b"PUT", path, val, ..Request::default() });
+    let put = |path: &[u8], val: &[u8]| log::request(&Request { method: Method::Put, path, val, ..Request::default() });
     let refresh =
-        Request { method: b"PUT", path: b"/1/k", expiration: 1 << 60, refresh: Some(true), ..Request::default() };
-    let remove = Request { method: b"DELETE", path: b"/1/a", recursive: true, dir: true, ..Request::default() };
+        Request { method: Method::Put, path: b"/1/k", expiration: 1 << 60, refresh: Some(true), ..Request::default() };
+    let remove = Request { method: Method::Delete, path: b"/1/a", recursive: true, dir: true, ..Request::default() };
     let deep = |depth: usize| format!("/1{}", "/a".repeat(depth)).into_bytes();
     let members: Vec<u8> = (0..200u64)
         .flat_map(|id| part(change, 0, &log::conf_change(0, 0x100 + id, &log::member_json(0x100 + id, 1))))
@@ -164,9 +164,9 @@ fn hostile_seeds(write: &dyn Fn(&str, &str, &[u8])) {
     let churn = [part(request, 0, &put(&deep(2000), b"v")), part(request, 0, &log::request(&remove))].concat();
     write("replay", "deep-paths", &churn.repeat(20));
     write("replay", "members", &[members, attributes].concat());
-    let post = Request { method: b"POST", path: b"/1/q", val: b"job", ..Request::default() };
+    let post = Request { method: Method::Post, path: b"/1/q", val: b"job", ..Request::default() };
     write("replay", "in-order", &part(request, 13, &log::request(&post)));
-    let sync = Request { method: b"SYNC", time: 1 << 61, ..Request::default() };
+    let sync = Request { method: Method::Sync, time: 1 << 61, ..Request::default() };
     write(
         "replay",
         "syncs",

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 /// Every module at the top, each to the right of all that it may use.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 28] = [
+    "words",
     "limits",
     "ids",
     "count",

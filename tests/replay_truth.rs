@@ -42,8 +42,8 @@ fn every_directory_gives_the_tree_and_the_index_of_its_server() {
 
 fn differences(scenario: &Arc<Scenario>, name: &str) -> Vec<String> {
     let truth = &scenario.truth.data_dirs[name];
-    let wal_dir = truth.wal_dir.as_ref().map_or(WalDir::Default, |dir| WalDir::At(scenario.data_dir(dir)));
-    let Found::V2(opened) = open(&scenario.data_dir(name), &wal_dir, &OpenOptions::default()).unwrap() else {
+    let wal_dir = truth.wal_dir.as_ref().map(|dir| WalDir::Dir(scenario.data_dir(dir)));
+    let Found::V2(opened) = open(&scenario.data_dir(name), wal_dir.as_ref(), &OpenOptions::default()).unwrap() else {
         return vec!["no v2 data".into()];
     };
     let table = read_table(&opened).unwrap();

@@ -70,11 +70,11 @@ fn the_log_leads_from_each_snapshot_to_every_newer_one() {
     let mut proven = Proven::default();
     for scenario in scenarios {
         for (name, dir) in &scenario.truth.data_dirs {
-            let wal_dir = dir.wal_dir.as_ref().map_or(WalDir::Default, |wal| WalDir::At(scenario.dir.join(wal)));
-            proven.directory(&scenario.data_dir(name), &wal_dir);
+            let wal_dir = dir.wal_dir.as_ref().map(|wal| WalDir::Dir(scenario.dir.join(wal)));
+            proven.directory(&scenario.data_dir(name), wal_dir.as_ref());
         }
     }
-    proven.directory(&public.join("jteso-envoy@536f1d3"), &WalDir::Default);
+    proven.directory(&public.join("jteso-envoy@536f1d3"), None);
     all_well(&proven.wrong);
     say(test, &proven);
     let (pairs, from_nothing) = (corpus::at_least(78, 1) as u64, corpus::at_least(59, 5) as u64);
@@ -88,7 +88,7 @@ fn the_log_leads_from_each_snapshot_to_every_newer_one() {
 fn the_whole_log_leads_to_the_snapshot_in_the_fixture() {
     let mut proven = Proven::default();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/input/default.etcd");
-    proven.directory(&dir, &WalDir::Default);
+    proven.directory(&dir, None);
     all_well(&proven.wrong);
     say(test_name!(), &proven);
     assert_eq!((proven.pairs, proven.from_nothing), (0, 1));
@@ -96,7 +96,7 @@ fn the_whole_log_leads_to_the_snapshot_in_the_fixture() {
 
 impl Proven {
     /// All pairs of one data directory, as far as its log reaches.
-    fn directory(&mut self, path: &Path, wal_dir: &WalDir) {
+    fn directory(&mut self, path: &Path, wal_dir: Option<&WalDir>) {
         let mut opened = match open(path, wal_dir, &OpenOptions::default()) {
             Ok(Found::V2(opened)) => *opened,
             Ok(found) => panic!("{}: {found:?}", path.display()),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use common::run::{Output, etcdlift};
 use common::scratch;
 use etcdlift::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, member_json, request};
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 use serde_json::Value;
 
 const NODE: u64 = 0xa1;
@@ -40,7 +40,7 @@ impl Source {
         source.published();
         if let Some(version) = cluster_version {
             source.write(Request {
-                method: b"PUT",
+                method: Method::Put,
                 path: b"/0/version",
                 val: version.as_bytes(),
                 ..Request::default()
@@ -66,11 +66,11 @@ impl Source {
     }
 
     fn post(&mut self, dir: &str) {
-        self.write(Request { method: b"POST", path: dir.as_bytes(), val: b"x", ..Request::default() });
+        self.write(Request { method: Method::Post, path: dir.as_bytes(), val: b"x", ..Request::default() });
     }
 
     fn delete(&mut self, path: &str) {
-        self.write(Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() });
+        self.write(Request { method: Method::Delete, path: path.as_bytes(), ..Request::default() });
     }
 
     /// Writes the directory; a test's folder is its own.
@@ -89,7 +89,7 @@ impl Source {
 }
 
 fn put<'a>(path: &'a str, val: &'a str) -> Request<'a> {
-    Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() }
+    Request { method: Method::Put, path: path.as_bytes(), val: val.as_bytes(), ..Request::default() }
 }
 
 /// A conversion, with its report.

@@ -16,7 +16,7 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::Expired;
 use crate::source::map::Map;
 use crate::source::open::Opened;
-use crate::source::raft::Request;
+use crate::source::raft::{Method, Request};
 use crate::source::snap::Snapshot;
 use crate::source::start::Start;
 use crate::source::wal::Wal;
@@ -239,7 +239,7 @@ impl History {
 }
 
 fn version_put(version: &'static str) -> Request<'static> {
-    Request { method: b"PUT", path: b"/0/version", val: version.as_bytes(), ..Request::default() }
+    Request { method: Method::Put, path: b"/0/version", val: version.as_bytes(), ..Request::default() }
 }
 
 const NAMES: [&[u8]; 12] =
@@ -262,7 +262,8 @@ impl Write {
 }
 
 fn write(input: &mut Input<'_>) -> Write {
-    let method: &[u8] = input.pick(&[b"PUT", b"PUT", b"PUT", b"POST", b"DELETE", b"SYNC", b"QGET"]);
+    let method =
+        input.pick(&[Method::Put, Method::Put, Method::Put, Method::Post, Method::Delete, Method::Sync, Method::Qget]);
     let mut path = b"/1".to_vec();
     for _ in 0..input.byte() % 5 {
         path.push(b'/');

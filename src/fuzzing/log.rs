@@ -154,7 +154,7 @@ pub fn snap_file(term: u64, index: u64) -> String {
 pub fn request(request: &Request<'_>) -> Vec<u8> {
     let mut message = etcd::Request::new();
     message.set_id(7);
-    message.set_method(request.method.to_vec());
+    message.set_method(request.method.word().into());
     message.set_path(request.path.to_vec());
     message.set_val(request.val.to_vec());
     message.set_dir(request.dir);

@@ -4,7 +4,7 @@ use protobuf::Message;
 
 use crate::proto::etcd;
 use crate::source::raft::{
-    Proposal, Request, parse_conf_change, parse_entry, parse_hard_state, parse_metadata, parse_proposal,
+    Method, Proposal, Request, parse_conf_change, parse_entry, parse_hard_state, parse_metadata, parse_proposal,
     parse_snap_record,
 };
 
@@ -34,7 +34,8 @@ pub fn entry(data: &[u8]) {
         assert_eq!(change.kind as u64, oracle.type_());
     }
     if let (Ok(Proposal::V2(request)), Ok(oracle)) = (parse_proposal(data, 0), etcd::Request::parse_from_bytes(data))
-        && request.method == oracle.method()
+        && request.method != Method::Unknown
+        && request.method == Method::of(oracle.method())
     {
         same_request(&request, &oracle);
     }
@@ -42,7 +43,7 @@ pub fn entry(data: &[u8]) {
 
 fn same_request(request: &Request<'_>, oracle: &etcd::Request) {
     let expected = Request {
-        method: oracle.method(),
+        method: Method::of(oracle.method()),
         path: oracle.path(),
         val: oracle.val(),
         // The generated code reads the low 32 bits of a boolean, Go reads all 64; etcd writes 0 and 1.

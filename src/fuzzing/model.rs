@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::raft::Request;
+use crate::source::raft::{Method, Request};
 
 /// 2000-01-01, in nanoseconds.
 const YEAR_2000: i64 = 946_684_800_000_000_000;
@@ -53,7 +53,7 @@ impl Model {
         });
         let writable = !matches!(&path[..], b"/" | b"/0" | b"/1");
         match (request.method, request.prev_exist) {
-            (b"POST", _) => {
+            (Method::Post, _) => {
                 let next = self.index + 1;
                 let name = if self.version >= (2, 2) { format!("/{next:020}") } else { format!("/{next}") };
                 let path = clean(&[&path, name.as_bytes()].concat());
@@ -61,19 +61,19 @@ impl Model {
                     self.put(&path, body, new_expiry);
                 }
             }
-            (b"PUT", Some(false)) if writable && found.is_none() && self.open_above(&path) => {
+            (Method::Put, Some(false)) if writable && found.is_none() && self.open_above(&path) => {
                 self.put(&path, body, new_expiry);
             }
-            (b"PUT", Some(false)) => {}
-            (b"PUT", Some(true)) if !compares => match found {
+            (Method::Put, Some(false)) => {}
+            (Method::Put, Some(true)) if !compares => match found {
                 Some(node) if node.value.is_none() && (!request.val.is_empty() || self.version >= (3, 5)) => {}
                 Some(_) if writable => self.change(&path, request.val, refresh, expiry),
                 _ => {}
             },
-            (b"PUT", _) if compares && matches => self.change(&path, request.val, refresh, expiry),
-            (b"DELETE", _) if compares && matches => self.remove(&path),
-            (b"PUT" | b"DELETE", _) if compares => {}
-            (b"PUT", _) => match found {
+            (Method::Put, _) if compares && matches => self.change(&path, request.val, refresh, expiry),
+            (Method::Delete, _) if compares && matches => self.remove(&path),
+            (Method::Put | Method::Delete, _) if compares => {}
+            (Method::Put, _) => match found {
                 Some(Node { value: None, .. }) => {}
                 Some(node) => {
                     let body = if refresh && !request.dir { node.value } else { body };
@@ -82,7 +82,7 @@ impl Model {
                 None if !refresh && self.open_above(&path) => self.put(&path, body, new_expiry),
                 None => {}
             },
-            (b"DELETE", _) if writable => match found {
+            (Method::Delete, _) if writable => match found {
                 Some(Node { value: None, .. }) => {
                     let empty = self.below(&path).len() == 1;
                     if request.recursive || (request.dir && empty) {
@@ -92,7 +92,7 @@ impl Model {
                 Some(_) => self.remove(&path),
                 None => {}
             },
-            (b"SYNC", _) => self.expire(request.time),
+            (Method::Sync, _) => self.expire(request.time),
             _ => {}
         }
     }

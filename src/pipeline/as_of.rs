@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::source::open::Opened;
-use crate::source::raft::{EntryKind, Proposal, parse_proposal};
+use crate::source::raft::{EntryKind, Method, Proposal, parse_proposal};
 use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 use crate::{display, time};
@@ -55,7 +55,7 @@ fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Pro
             let entry = wal.entry(reference)?;
             // An entry before the snapshot is not needed, so damage in it does not matter.
             if let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset)
-                && request.method == b"SYNC"
+                && request.method == Method::Sync
             {
                 latest = latest.max(Timestamp::from_nanosecond(i128::from(request.time)).ok());
             }

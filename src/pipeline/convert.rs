@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::backend::describe_v3;
 use super::number::Numbered;
-use super::read::{Source, read_and_hash, wal_dir};
+use super::read::{Source, read_and_hash};
 use super::run::{Observer, Run};
 use super::write::{Files, How, Written, write};
 use super::{Interrupted, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer};
@@ -237,14 +237,14 @@ pub(super) fn open_v2(run: &Run<'_>, watch: &Arc<Watch>) -> Result<Box<Opened>> 
         interrupt: run.interrupt,
         ..OpenOptions::default()
     };
-    let wal_dirs: Vec<_> = (0..options.sources.len()).map(|at| wal_dir(options.wal_dirs.get(at))).collect();
-    let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(&wal_dirs).collect();
+    let wal_dirs = (0..).map(|at| options.wal_dirs.get(at));
+    let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
         salvage::compare_starts(&mut opened, run)?;
         return Ok(opened);
     };
-    match open(source, wal_dir, &open_options)? {
+    match open(source, *wal_dir, &open_options)? {
         Found::V2(mut opened) => {
             salvage::compare_starts(&mut opened, run)?;
             Ok(opened)

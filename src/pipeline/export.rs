@@ -14,7 +14,7 @@ use rayon::slice::ParallelSliceMut;
 
 use super::convert::open_v2;
 use super::inspect::summary;
-use super::read::{Source, wal_dir};
+use super::read::Source;
 use super::replay::{Replayed, replay};
 use super::run::Run;
 use super::{Interrupted, listed, salvage, same_snapshot, targets};
@@ -79,7 +79,7 @@ fn stage(
             interrupt,
             ..OpenOptions::default()
         };
-        match open(source, &wal_dir(convert.wal_dirs.first()), &open_options)? {
+        match open(source, convert.wal_dirs.first(), &open_options)? {
             Found::V2(mut opened) => {
                 salvage::compare_starts(&mut opened, run)?;
                 export_v2(&opened, run, options, before, print)

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::backend::{self, v2v3_notices};
 use super::diagnostics::{self, PlanFindings};
-use super::read::{read_and_hash, source_file, wal_dir};
+use super::read::{read_and_hash, source_file};
 use super::{Interrupted, duplicates};
 use crate::bolt::Db;
 use crate::count::counted;
@@ -37,7 +37,7 @@ const NOT_SEPARATED: &str = "which no conversion separates";
 pub fn inspect(options: &InspectOptions, interrupted: Interrupted<'_>) -> Result<Inspection> {
     let interrupt = Interrupt::new(interrupted);
     let open_options = open_options(options.allow_live, interrupt);
-    let inspected = open(&options.source, &wal_dir(options.wal_dir.as_ref()), &open_options).and_then(|found| {
+    let inspected = open(&options.source, options.wal_dir.as_ref(), &open_options).and_then(|found| {
         let inspection = match &found {
             Found::V2(opened) => inspect_v2(opened, options, interrupt)?,
             Found::V3File(map) | Found::V3Only(map) => inspect_v3(map, options, interrupt)?,

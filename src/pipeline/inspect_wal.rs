@@ -10,12 +10,13 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
-use crate::pipeline::read::wal_dir;
 use crate::report::inspection::EntryLine;
 use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
 use crate::source::open::{Found, OpenOptions, Opened, open};
-use crate::source::raft::{ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::raft::{
+    ConfChangeKind, Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal,
+};
 use crate::source::wal::Wal;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::apply::Effect;
@@ -44,7 +45,7 @@ fn show_entries(
     interrupt: Interrupt<'_>,
     show: &mut dyn FnMut(&EntryLine) -> Result<()>,
 ) -> Result<()> {
-    let Found::V2(mut opened) = open(&options.source, &wal_dir(options.wal_dir.as_ref()), open_options)? else {
+    let Found::V2(mut opened) = open(&options.source, options.wal_dir.as_ref(), open_options)? else {
         return Err(
             Error::new(Reason::UnsupportedFormat, "a v3 file has no log of v2 requests").in_file(&options.source)
         );
@@ -144,7 +145,7 @@ fn describe(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
         Proposal::MemberAttributesSet(_) => (EntryFilter::V3, with_detail("member attributes")),
         Proposal::V3(request) => (EntryFilter::V3, v3_request(&request)),
     };
-    Ok((filter, EntryLine { kind: word(filter), ..line }))
+    Ok((filter, EntryLine { kind: filter, ..line }))
 }
 
 fn with_detail(detail: &str) -> EntryLine {
@@ -170,7 +171,7 @@ fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
         ConfChangeKind::AddLearnerNode => "add learner",
     };
     let line = EntryLine {
-        kind: word(EntryFilter::ConfChange),
+        kind: EntryFilter::ConfChange,
         key: Some(change.node_id.to_string()),
         detail: vec![what.to_string()],
         ..EntryLine::default()
@@ -180,11 +181,11 @@ fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
 
 fn request(request: &Request<'_>) -> (EntryFilter, EntryLine) {
     let filter = match request.method {
-        b"PUT" => EntryFilter::Put,
-        b"POST" => EntryFilter::Post,
-        b"DELETE" => EntryFilter::Delete,
-        b"SYNC" => EntryFilter::Sync,
-        b"QGET" => EntryFilter::Qget,
+        Method::Put => EntryFilter::Put,
+        Method::Post => EntryFilter::Post,
+        Method::Delete => EntryFilter::Delete,
+        Method::Sync => EntryFilter::Sync,
+        Method::Qget => EntryFilter::Qget,
         _ => EntryFilter::Empty,
     };
     let mut detail = Vec::new();
@@ -219,21 +220,6 @@ fn time(nanoseconds: i64) -> String {
 fn matches(wanted: EntryFilter, found: EntryFilter) -> bool {
     let write = matches!(found, EntryFilter::Put | EntryFilter::Post | EntryFilter::Delete);
     wanted == found || (wanted == EntryFilter::Write && write)
-}
-
-fn word(filter: EntryFilter) -> String {
-    let word = match filter {
-        EntryFilter::Write => "write",
-        EntryFilter::Put => "put",
-        EntryFilter::Post => "post",
-        EntryFilter::Delete => "delete",
-        EntryFilter::Sync => "sync",
-        EntryFilter::Qget => "qget",
-        EntryFilter::ConfChange => "conf-change",
-        EntryFilter::V3 => "v3",
-        EntryFilter::Empty => "empty",
-    };
-    word.to_string()
 }
 
 fn effect_word(effect: Effect) -> String {

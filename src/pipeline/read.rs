@@ -9,10 +9,8 @@ use super::Observer;
 use crate::error::Result;
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
-use crate::options::WalDir;
 use crate::output::snapshot::hex;
 use crate::report::SourceFile;
-use crate::source::dir;
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::v2store::replay::read_table_watched;
@@ -26,15 +24,6 @@ pub(super) struct Source<'m> {
     pub(super) table: &'m Table<'m>,
     /// The maximum number of bytes for the changes of one replay; `None` without `--memory-limit`.
     pub(super) changes_limit: Option<u64>,
-}
-
-/// Translates the option for the log's directory for `source`.
-pub(super) fn wal_dir(option: Option<&WalDir>) -> dir::WalDir {
-    match option {
-        None => dir::WalDir::Default,
-        Some(WalDir::None) => dir::WalDir::None,
-        Some(WalDir::Dir(path)) => dir::WalDir::At(path.clone()),
-    }
 }
 
 /// Reads the snapshot's store and hashes the source's files, in parallel.

@@ -2,19 +2,14 @@
 
 use super::run::Run;
 use crate::ids::RaftIndex;
-use crate::options::{InOrderNames, SourceVersion, TailPolicy};
-use crate::v2store::replay::{ReplayOptions, TailRule};
+use crate::options::{InOrderNames, SourceVersion};
+use crate::v2store::replay::ReplayOptions;
 
 /// Translates the options of a run that concern the replay. `changes_limit` is the maximum number of bytes for its changes.
 pub(super) fn replay_options<'a>(run: &Run<'a>, changes_limit: Option<u64>) -> ReplayOptions<'a> {
     let options = run.options;
     ReplayOptions {
-        tail: match options.tail {
-            TailPolicy::Auto => TailRule::Auto,
-            TailPolicy::Committed => TailRule::Committed,
-            TailPolicy::All => TailRule::All,
-            TailPolicy::Fail => TailRule::Fail,
-        },
+        tail: options.tail,
         up_to: options.up_to_index.map(RaftIndex),
         version: options.source_version.map(SourceVersion::version),
         padded_names: match options.in_order_names {

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::source::dir::Layout;
+pub use crate::source::internal_request::V3Action;
 pub use crate::transform::inventory::{Count, Elements};
+use crate::words::words;
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,16 +27,34 @@ pub struct SourceFile {
     pub hashed_bytes: Option<u64>,
 }
 
+words! {
+    /// The kind of a v2 source.
+    #[derive(Default)]
+    pub enum SourceKind {
+        /// A `.snap` file.
+        SnapFile = "snap-file",
+        /// A data directory of a member.
+        DataDir = "data-dir",
+        /// The output of `etcdctl backup`.
+        Backup = "backup",
+        /// A log without a snapshot.
+        WalOnly = "wal-only",
+        /// The run ended before the kind was known.
+        #[default]
+        Unknown = "",
+    }
+}
+
 /// The kind of a source, and its position in the history of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct SourceFacts {
-    /// The kind: `snap-file`, `data-dir`, `backup` or `wal-only`.
-    pub kind: String,
+    /// The kind.
+    pub kind: SourceKind,
     /// The layout of the directory (docs/formats.md 1.1).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub layout: Option<String>,
+    pub layout: Option<Layout>,
     /// The cluster version in the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_version: Option<String>,
@@ -344,8 +365,8 @@ pub struct V2v3 {
 pub struct UnappliedWrite {
     /// The raft index.
     pub raft_index: u64,
-    /// The action: `put`, `delete`, `grant lease`, …
-    pub action: String,
+    /// The action.
+    pub action: V3Action,
     /// The key, user or role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

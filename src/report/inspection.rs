@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::facts::{Contents, SourceFacts, SourceFile, Tail};
 use super::model::Notice;
+use crate::options::EntryFilter;
 
 /// The result of `inspect` for one file or directory.
 #[derive(Debug, Clone, Serialize)]
@@ -127,8 +128,8 @@ pub struct EntryLine {
     pub raft_index: u64,
     /// The raft term in which it was proposed.
     pub term: u64,
-    /// The kind: `put`, `post`, `delete`, `sync`, `qget`, `conf-change`, `v3`, `empty`; `write` for any other method.
-    pub kind: String,
+    /// The kind; never `write`.
+    pub kind: EntryFilter,
     /// The v2 key, the store path outside the keys, or the member of a configuration change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

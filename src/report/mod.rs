@@ -16,7 +16,7 @@ pub(crate) mod text;
 pub mod verification;
 
 pub use export::Exported;
-pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, Tail};
+pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};
 pub use inspection::Inspection;
-pub use model::{Balance, LeaseLine, NextStep, Notice, Notices, OutputFacts, Report, Stage, Transformed};
+pub use model::{Balance, LeaseLine, NextStep, Notice, Notices, OutputFacts, Purpose, Report, Stage, Transformed};
 pub use verification::Verification;

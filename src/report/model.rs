@@ -11,6 +11,7 @@ use crate::count::counted;
 use crate::error::Error;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
+use crate::words::words;
 
 /// The number of the schema that this version writes.
 pub const SCHEMA: u32 = 1;
@@ -322,6 +323,20 @@ impl Notices {
     }
 }
 
+words! {
+    /// The purpose of a next step.
+    #[derive(Default)]
+    pub enum Purpose {
+        /// Makes a data directory from the output.
+        #[default]
+        Restore = "restore",
+        /// Replaces the backend in the member's own directory.
+        Install = "install",
+        /// Queries the running cluster.
+        Check = "check",
+    }
+}
+
 /// A command that the operator runs next.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
@@ -330,9 +345,8 @@ pub struct NextStep {
     /// The member to run it for; absent if it is for the whole cluster, or if the source has no members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
-    /// `restore` makes a data directory from the output. `install` replaces the backend in the member's own directory. `check`
-    /// queries the running cluster.
-    pub purpose: String,
+    /// The purpose.
+    pub purpose: Purpose,
     /// A line for a POSIX shell. Upper-case words without quotes are placeholders for what the source does not contain.
     pub command: String,
     /// What `check` must print for every member.

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::facts::Member;
-use super::model::{NextStep, OutputFacts, Report};
+use super::facts::{Layout, Member, SourceKind};
+use super::model::{NextStep, OutputFacts, Purpose, Report};
 use crate::display::{is_hidden, printable};
 use crate::options::{Target, To};
 
@@ -26,7 +26,7 @@ pub(crate) fn steps(report: &Report) -> Vec<NextStep> {
     let mut steps = restore_steps(report, &members);
     steps.extend(install_step(report, &members));
     let expect = Some(output.hash_kv.to_string());
-    steps.push(NextStep { member: None, purpose: "check".into(), command: check(report, output, &members), expect });
+    steps.push(NextStep { member: None, purpose: Purpose::Check, command: check(report, output, &members), expect });
     steps
 }
 
@@ -37,15 +37,15 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
         return text;
     }
     let mut say = |line: &str, command: &str| text.push_str(&format!("{line}\n{}", lines(command, columns)));
-    let of = |purpose: &'static str| report.next_steps.iter().filter(move |step| step.purpose == purpose);
-    for step in of("restore") {
+    let of = |purpose: Purpose| report.next_steps.iter().filter(move |step| step.purpose == purpose);
+    for step in of(Purpose::Restore) {
         let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
         say(&format!("next, on {place}:"), &step.command);
     }
-    for step in of("install") {
+    for step in of(Purpose::Install) {
         say("or instead, in the directory of that member, with etcd stopped:", &step.command);
     }
-    for step in of("check") {
+    for step in of(Purpose::Check) {
         let hash = step.expect.as_deref().unwrap_or_default();
         say(&format!("then, before the first write: every member must print the hash {hash}"), &step.command);
         if step.command.contains("https://") {
@@ -178,7 +178,7 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
              --data-dir {dir}"
         )
     };
-    let step = |member, command| NextStep { member, purpose: "restore".into(), command, expect: None };
+    let step = |member, command| NextStep { member, purpose: Purpose::Restore, command, expect: None };
     if members.is_empty() {
         return vec![step(None, command("NAME", "NAME=PEER_URL,...", "PEER_URL", "NAME.v3.etcd"))];
     }
@@ -205,13 +205,13 @@ fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> 
         Target::V3_5 => of_3,
         Target::V3_6 | Target::V3_7 => false,
     };
-    let own = matches!(source.kind.as_str(), "data-dir" | "wal-only") && source.layout.as_deref() == Some("member");
+    let own = matches!(source.kind, SourceKind::DataDir | SourceKind::WalOnly) && source.layout == Some(Layout::Member);
     if report.options.to != To::Backend || !takes_it || !own || source.voters.len() != 1 {
         return None;
     }
     let (file, db) = (quoted(&report.options.output), quoted(&root.join("member/snap/db")));
     let command = format!("install -m 600 {file} {db}");
-    Some(NextStep { member: Some(member.name.clone()), purpose: "install".into(), command, expect: None })
+    Some(NextStep { member: Some(member.name.clone()), purpose: Purpose::Install, command, expect: None })
 }
 
 /// Returns the command that asks every member for its hash. Releases before 3.4.27 and 3.5 before 3.5.10 refuse a compacted

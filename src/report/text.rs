@@ -159,7 +159,7 @@ pub(crate) fn verification(found: &Verification) -> String {
 fn source_lines(table: &mut Table, source: &SourceFacts) {
     match &source.layout {
         Some(layout) => table.line("kind", format!("{} ({layout})", source.kind)),
-        None => table.line("kind", &source.kind),
+        None => table.line("kind", source.kind),
     }
     table.maybe("cluster version", source.cluster_version.as_ref());
     if let Some(file) = &source.snapshot_file {
@@ -364,6 +364,7 @@ mod tests {
     use super::*;
     use crate::notice::Code;
     use crate::options::ConvertOptions;
+    use crate::report::facts::{Layout, SourceKind};
     use crate::report::inspection::{KeyLine, V2Facts};
     use crate::report::model::Stage;
 
@@ -372,8 +373,8 @@ mod tests {
         let mut report = Report::new(&ConvertOptions::new("default.etcd", "/tmp/demo.db"));
         report.as_of = "2016-05-04T12:00:00Z".into();
         report.source = SourceFacts {
-            kind: "data-dir".into(),
-            layout: Some("member".into()),
+            kind: SourceKind::DataDir,
+            layout: Some(Layout::Member),
             snapshot_file: Some("0-1.snap".into()),
             snapshot_term: Some(2),
             snapshot_index: Some(10),
@@ -500,7 +501,7 @@ then, before the first write: every member must print the hash 123
         assert_eq!((&json["sha256"], &json["revision"]), (&"good".into(), &7.into()));
 
         let facts = V2Facts {
-            source: SourceFacts { kind: "snap-file".into(), ..Default::default() },
+            source: SourceFacts { kind: SourceKind::SnapFile, ..Default::default() },
             contents: Contents { keys: 5, ..Default::default() },
             ..Default::default()
         };

@@ -30,12 +30,12 @@ pub enum Source {
 /// # Errors
 /// A refusal ([`Reason::SourceMissing`], [`Reason::SourceEmpty`], [`Reason::NotEtcd`], [`Reason::UnsupportedFormat`],
 /// [`Reason::WalMissing`]) with what was found.
-pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
+pub fn detect(path: &Path, wal_dir: Option<&WalDir>) -> Result<Source> {
     let metadata = fs::metadata(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
     if metadata.is_dir() {
         return complete(directory(path, wal_dir)?, wal_dir);
     }
-    if matches!(wal_dir, WalDir::At(_)) {
+    if matches!(wal_dir, Some(WalDir::Dir(_))) {
         let message =
             "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
         return Err(refuse(Reason::UnsupportedFormat, path, message));
@@ -51,8 +51,8 @@ pub fn detect(path: &Path, wal_dir: &WalDir) -> Result<Source> {
 ///
 /// # Errors
 /// As [`detect`].
-pub fn detect_member(path: &Path, wal_dir: &WalDir) -> Result<Option<DataDir>> {
-    if *wal_dir != WalDir::None && path.is_dir() {
+pub fn detect_member(path: &Path, wal_dir: Option<&WalDir>) -> Result<Option<DataDir>> {
+    if wal_dir != Some(&WalDir::None) && path.is_dir() {
         return directory(path, wal_dir).map(Some);
     }
     detect(path, wal_dir).map(|_| None)
@@ -111,14 +111,14 @@ fn read_at_start(path: &Path, buffer: &mut [u8]) -> Result<usize> {
 }
 
 /// Refuses a directory without a WAL: it would yield old data, or none.
-fn complete(dir: DataDir, wal_dir: &WalDir) -> Result<Source> {
+fn complete(dir: DataDir, wal_dir: Option<&WalDir>) -> Result<Source> {
     let segments = dir.segments.as_deref();
     if segments.is_some_and(|segments| !segments.is_empty()) {
         return Ok(Source::Directory(dir));
     }
     let root = &dir.root;
     if !dir.snapshots.is_empty() {
-        if *wal_dir == WalDir::None {
+        if wal_dir == Some(&WalDir::None) {
             return Ok(Source::Directory(dir));
         }
         let hint = "give --wal-dir DIR, or --wal-dir none to convert the snapshot alone";
@@ -145,7 +145,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
-        detect(dir.path(), &WalDir::Default).unwrap_err().reason()
+        detect(dir.path(), None).unwrap_err().reason()
     }
 
     #[test]

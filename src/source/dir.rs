@@ -5,29 +5,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::recognise;
+use crate::words::words;
 
-/// The layout of a data directory (docs/formats.md 1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// `member/snap` and `member/wal` (2.0.2 and later; also in a backup).
-    Member,
-    /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
-    Flat,
-    /// A log alone: a directory of segments, or one segment.
-    Log,
-}
-
-impl Layout {
-    /// Returns the word for reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            Layout::Member => "member",
-            Layout::Flat => "flat",
-            Layout::Log => "log",
-        }
+words! {
+    /// The layout of a data directory (docs/formats.md 1.1).
+    pub enum Layout {
+        /// `member/snap` and `member/wal` (2.0.2 and later; also in a backup).
+        Member = "member",
+        /// `snap` and `wal` directly: 2.0.0 and 2.0.1, or the `member` folder itself.
+        Flat = "flat",
+        /// A log alone: a directory of segments, or one segment.
+        Log = "log",
     }
 }
 
@@ -108,30 +101,50 @@ pub struct SegmentName {
     pub path: PathBuf,
 }
 
-/// The directory of the write-ahead log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where the write-ahead log of the source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
 pub enum WalDir {
-    /// The directory that the layout has.
-    Default,
-    /// Another directory.
-    At(PathBuf),
-    /// No log, which the operator accepts.
+    /// No log: use the newest snapshot alone. Typed `none`; a directory with that name is `./none`.
     None,
+    /// In this directory.
+    Dir(PathBuf),
 }
 
-/// Lists the files of a data directory.
+impl From<WalDir> for String {
+    fn from(wal_dir: WalDir) -> String {
+        match wal_dir {
+            WalDir::None => "none".into(),
+            WalDir::Dir(dir) => dir.display().to_string(),
+        }
+    }
+}
+
+impl From<String> for WalDir {
+    fn from(text: String) -> Self {
+        WalDir::from(Path::new(&text))
+    }
+}
+
+impl From<&Path> for WalDir {
+    fn from(path: &Path) -> Self {
+        if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
+    }
+}
+
+/// Lists the files of a data directory. Without `wal_dir`, the log is in the directory that the layout has.
 ///
 /// # Errors
 /// [`Reason::NotEtcd`], [`Reason::SourceEmpty`] or [`Reason::UnsupportedFormat`] if it is not a data directory; an I/O
 /// error if it cannot be listed.
-pub(super) fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
+pub(super) fn directory(path: &Path, wal_dir: Option<&WalDir>) -> Result<DataDir> {
     let names = list(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let (base, layout) = if has("member") {
         (path.join("member"), Layout::Member)
     } else if has("snap") || has("wal") {
         (path.to_path_buf(), Layout::Flat)
-    } else if *wal_dir == WalDir::Default && !segments(path, names.clone()).is_empty() {
+    } else if wal_dir.is_none() && !segments(path, names.clone()).is_empty() {
         let mut dir = DataDir::empty(path, Layout::Log);
         dir.unread_segments = broken_segments(path, &names);
         dir.segments = Some(segments(path, names));
@@ -157,13 +170,13 @@ pub(super) fn directory(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
     dir.broken_snapshots.sort();
     dir.received_dbs.sort();
     dir.segments = match wal_dir {
-        WalDir::None => None,
-        WalDir::At(at) => {
+        Some(WalDir::None) => None,
+        Some(WalDir::Dir(at)) => {
             let found = segments_elsewhere(at)?;
             dir.unread_segments = broken_segments(at, &list(at)?);
             Some(found)
         }
-        WalDir::Default => {
+        None => {
             let at = base.join("wal");
             let names = list_if_there(&at)?;
             dir.unread_segments = broken_segments(&at, &names);
@@ -253,7 +266,7 @@ pub(super) fn lone_segment(path: &Path) -> Result<Option<DataDir>> {
 ///
 /// # Errors
 /// As [`directory`] and [`lone_segment`].
-pub(super) fn relist(path: &Path, wal_dir: &WalDir) -> Result<DataDir> {
+pub(super) fn relist(path: &Path, wal_dir: Option<&WalDir>) -> Result<DataDir> {
     if path.is_dir() {
         return directory(path, wal_dir);
     }

@@ -4,6 +4,68 @@
 //! Knows the wire form of `InternalRaftRequest` and of the requests in it.
 
 use crate::wire::{Reader, WireError};
+use crate::words::words;
+
+words! {
+    /// The operation of a v3 request.
+    #[derive(Default)]
+    pub enum V3Action {
+        /// Reads keys.
+        Range = "range",
+        /// Writes a key.
+        Put = "put",
+        /// Deletes a range of keys.
+        Delete = "delete",
+        /// Compares, then does other operations.
+        Txn = "txn",
+        /// Compacts the history of keys.
+        Compact = "compact",
+        /// Makes a lease.
+        GrantLease = "grant lease",
+        /// Revokes a lease and deletes its keys.
+        RevokeLease = "revoke lease",
+        /// Changes alarms.
+        Alarm = "alarm",
+        /// Records the remaining time of leases.
+        CheckpointLease = "checkpoint lease",
+        /// Turns authentication on.
+        EnableAuth = "enable auth",
+        /// Turns authentication off.
+        DisableAuth = "disable auth",
+        /// Logs a user in.
+        Authenticate = "authenticate",
+        /// Adds a user.
+        AddUser = "add user",
+        /// Deletes a user.
+        DeleteUser = "delete user",
+        /// Changes the password of a user.
+        ChangePassword = "change password of user",
+        /// Grants a role to a user.
+        GrantRole = "grant role to user",
+        /// Revokes a role of a user.
+        RevokeRole = "revoke role of user",
+        /// Adds a role.
+        AddRole = "add role",
+        /// Deletes a role.
+        DeleteRole = "delete role",
+        /// Grants a permission to a role.
+        GrantPermission = "grant permission to role",
+        /// Revokes a permission of a role.
+        RevokePermission = "revoke permission of role",
+        /// Starts or cancels a downgrade of the cluster.
+        Downgrade = "downgrade",
+        /// Another operation.
+        #[default]
+        Other = "v3 request",
+    }
+}
+
+impl V3Action {
+    /// Returns whether the number of the request is a lease ID.
+    pub fn is_of_lease(self) -> bool {
+        matches!(self, V3Action::GrantLease | V3Action::RevokeLease | V3Action::CheckpointLease)
+    }
+}
 
 /// A v3 request: the field of `InternalRaftRequest` that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +79,8 @@ pub struct V3Request<'a> {
 /// One operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct V3Write<'a> {
-    /// The operation, in one or two words.
-    pub action: &'static str,
+    /// The operation.
+    pub action: V3Action,
     /// The key, or the name of the user or role; empty if there is none.
     pub name: &'a [u8],
     /// The end of a range of keys: a zero byte means the end of all keys, an empty slice means one key.
@@ -28,32 +90,32 @@ pub struct V3Write<'a> {
 }
 
 impl<'a> V3Request<'a> {
-    /// Returns the name of the operation.
-    pub fn action(&self) -> &'static str {
+    /// Returns the operation.
+    pub fn action(&self) -> V3Action {
         match self.field {
-            3 => "range",
-            4 => "put",
-            5 => "delete",
-            6 => "txn",
-            7 => "compact",
-            8 => "grant lease",
-            9 => "revoke lease",
-            10 => "alarm",
-            11 => "checkpoint lease",
-            1000 => "enable auth",
-            1011 => "disable auth",
-            1012 => "authenticate",
-            1100 => "add user",
-            1101 => "delete user",
-            1103 => "change password of user",
-            1104 => "grant role to user",
-            1105 => "revoke role of user",
-            1200 => "add role",
-            1201 => "delete role",
-            1203 => "grant permission to role",
-            1204 => "revoke permission of role",
-            1302 => "downgrade",
-            _ => "v3 request",
+            3 => V3Action::Range,
+            4 => V3Action::Put,
+            5 => V3Action::Delete,
+            6 => V3Action::Txn,
+            7 => V3Action::Compact,
+            8 => V3Action::GrantLease,
+            9 => V3Action::RevokeLease,
+            10 => V3Action::Alarm,
+            11 => V3Action::CheckpointLease,
+            1000 => V3Action::EnableAuth,
+            1011 => V3Action::DisableAuth,
+            1012 => V3Action::Authenticate,
+            1100 => V3Action::AddUser,
+            1101 => V3Action::DeleteUser,
+            1103 => V3Action::ChangePassword,
+            1104 => V3Action::GrantRole,
+            1105 => V3Action::RevokeRole,
+            1200 => V3Action::AddRole,
+            1201 => V3Action::DeleteRole,
+            1203 => V3Action::GrantPermission,
+            1204 => V3Action::RevokePermission,
+            1302 => V3Action::Downgrade,
+            _ => V3Action::Other,
         }
     }
 
@@ -85,7 +147,7 @@ impl<'a> V3Request<'a> {
 }
 
 fn delete(message: &[u8]) -> Result<V3Write<'_>, WireError> {
-    Ok(V3Write { action: "delete", name: bytes(message, 1)?, end: bytes(message, 2)?, number: 0 })
+    Ok(V3Write { action: V3Action::Delete, name: bytes(message, 1)?, end: bytes(message, 2)?, number: 0 })
 }
 
 fn bytes(message: &[u8], wanted: u32) -> Result<&[u8], WireError> {
@@ -126,7 +188,7 @@ fn transaction(message: &[u8]) -> Result<Vec<V3Write<'_>>, WireError> {
                 match request.number {
                     2 => {
                         let name = bytes(request.bytes()?, 1)?;
-                        out.push(V3Write { action: "put", name, end: &[], number: 0 });
+                        out.push(V3Write { action: V3Action::Put, name, end: &[], number: 0 });
                     }
                     3 => out.push(delete(request.bytes()?)?),
                     4 => pending.push(request.bytes()?),
@@ -144,7 +206,7 @@ mod tests {
 
     fn parts(field: u32, message: &[u8]) -> Vec<(&'static str, Vec<u8>, i64)> {
         let parts = V3Request { field, message }.parts();
-        parts.into_iter().map(|part| (part.action, part.name.to_vec(), part.number)).collect()
+        parts.into_iter().map(|part| (part.action.word(), part.name.to_vec(), part.number)).collect()
     }
 
     #[test]

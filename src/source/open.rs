@@ -106,7 +106,7 @@ pub struct OpenOptions<'a> {
 /// # Errors
 /// A refusal if the source is not etcd data or an etcd is running on it; damage with file, offset and what was
 /// expected.
-pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
+pub fn open(path: &Path, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Found> {
     let settled = |found: &Found| match found {
         Found::V2(opened) => opened.is_settled(),
         Found::V3File(_) | Found::V3Only(_) => true,
@@ -115,7 +115,7 @@ pub fn open(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<
     if options.allow_live { live_copy::again(attempt, settled) } else { attempt() }
 }
 
-fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Found> {
+fn open_once(path: &Path, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Found> {
     let access = if options.allow_live { Access::Copied } else { Access::AtRest };
     let files = Files::new(access, &options.watch);
     let opened = match detect(path, wal_dir)? {
@@ -132,19 +132,19 @@ fn open_once(path: &Path, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result
 /// # Errors
 /// As [`open`]; [`Reason::NotOneCluster`] if they are not different members of one cluster; [`Reason::NotReached`] if
 /// their logs together do not contain all committed entries.
-pub fn open_cluster(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
+pub fn open_cluster(sources: &[(&Path, Option<&WalDir>)], options: &OpenOptions<'_>) -> Result<Opened> {
     let attempt = || open_cluster_once(sources, options);
     if options.allow_live { live_copy::again(attempt, Opened::is_settled) } else { attempt() }
 }
 
-fn open_cluster_once(sources: &[(&Path, &WalDir)], options: &OpenOptions<'_>) -> Result<Opened> {
+fn open_cluster_once(sources: &[(&Path, Option<&WalDir>)], options: &OpenOptions<'_>) -> Result<Opened> {
     let mut members = Vec::new();
     for (path, wal_dir) in sources {
-        let Some(dir) = detect_member(path, wal_dir)? else {
+        let Some(dir) = detect_member(path, *wal_dir)? else {
             let message = "expected several data directories with a WAL, one for each member, found something else";
             return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
         };
-        let member = member(dir, wal_dir, options)?;
+        let member = member(dir, *wal_dir, options)?;
         // Without a log, the cluster of the other files is unknown.
         let gone = member.has_empty_log();
         members.push(if gone {
@@ -166,7 +166,7 @@ fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Resul
     Ok(Opened::at(vec![member], start))
 }
 
-fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<Member> {
+fn member(dir: DataDir, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Member> {
     let access = match (check_locks(&dir), options.allow_live) {
         (Ok(()), false) => Access::AtRest,
         (Ok(()), true) => Access::Copied,
@@ -175,7 +175,7 @@ fn member(dir: DataDir, wal_dir: &WalDir, options: &OpenOptions<'_>) -> Result<M
     };
     let files = Files::new(access, &options.watch);
     if access == Access::AtRest {
-        options.watch.directory(dir.clone(), wal_dir.clone());
+        options.watch.directory(dir.clone(), wal_dir.cloned());
     }
     // The order matters while an etcd is running: the log is read last, so it covers all files that were listed and
     // read before.

@@ -7,6 +7,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
 use crate::source::internal_request::V3Request;
 use crate::wire::{Field, Reader, Value};
+use crate::words::words;
 
 /// The kind of a raft entry (docs/formats.md 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,11 +185,59 @@ pub fn parse_conf_change(data: &[u8], base: u64) -> Result<ConfChange<'_>> {
     Ok(ConfChange { kind, node_id: MemberId(node_id), context })
 }
 
+words! {
+    /// The method of a v2 request. Only the first four have an effect.
+    #[derive(Default)]
+    pub enum Method {
+        /// Creates a key with an in-order name.
+        Post = "POST",
+        /// Sets, creates, updates or swaps a key.
+        Put = "PUT",
+        /// Deletes a key or directory.
+        Delete = "DELETE",
+        /// Expires keys.
+        Sync = "SYNC",
+        /// Reads a key through the log.
+        Qget = "QGET",
+        /// Reads a key; no etcd proposes it.
+        Get = "GET",
+        /// Reads a key without its value; no etcd proposes it.
+        Head = "HEAD",
+        /// No method.
+        #[default]
+        Absent = "",
+        /// A word that is no method of etcd.
+        Unknown = "?",
+    }
+}
+
+impl Method {
+    /// Reads the method of a request.
+    pub fn of(word: &[u8]) -> Method {
+        match word {
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"SYNC" => Method::Sync,
+            b"QGET" => Method::Qget,
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"" => Method::Absent,
+            _ => Method::Unknown,
+        }
+    }
+
+    /// Returns whether a request with this method may change a v2 key.
+    pub fn is_write(self) -> bool {
+        matches!(self, Method::Post | Method::Put | Method::Delete)
+    }
+}
+
 /// A v2 request (docs/formats.md 5.3); an absent field is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Request<'a> {
-    /// POST, PUT, DELETE, QGET or SYNC.
-    pub method: &'a [u8],
+    /// The method.
+    pub method: Method,
     /// Store path with its namespace; any bytes.
     pub path: &'a [u8],
     /// Value; any bytes.
@@ -214,7 +263,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Returns whether the request may change a v2 key.
     pub fn is_write(&self) -> bool {
-        matches!(self.method, b"PUT" | b"POST" | b"DELETE")
+        self.method.is_write()
     }
 }
 
@@ -246,11 +295,9 @@ pub fn parse_proposal(data: &[u8], base: u64) -> Result<Proposal<'_>> {
     let mut reader = Reader::new(data, base);
     while let Some(field) = reader.field()? {
         match field.number {
-            2 => match field.bytes()? {
-                b"POST" | b"PUT" | b"DELETE" | b"QGET" | b"SYNC" | b"GET" | b"HEAD" | b"" => {
-                    return parse_request(data, base).map(Proposal::V2);
-                }
-                _ => v2 = Some(field),
+            2 => match Method::of(field.bytes()?) {
+                Method::Unknown => v2 = Some(field),
+                _ => return parse_request(data, base).map(Proposal::V2),
             },
             1 | 100 => {}
             _ => v3 = v3.or(Some(field)),
@@ -273,7 +320,7 @@ fn parse_request(data: &[u8], base: u64) -> Result<Request<'_>> {
     let mut reader = Reader::new(data, base);
     while let Some(field) = reader.field()? {
         match field.number {
-            2 => request.method = field.bytes()?,
+            2 => request.method = Method::of(field.bytes()?),
             3 => request.path = field.bytes()?,
             4 => request.val = field.bytes()?,
             5 => request.dir = field.varint()? != 0,
@@ -413,7 +460,7 @@ mod tests {
             let bytes = message.write_to_bytes().unwrap();
             let proposal = parse_proposal(&bytes, 0).unwrap();
             let expected = Request {
-                method: b"PUT", path: &path, val: &val, prev_index, prev_exist, expiration,
+                method: Method::Put, path: &path, val: &val, prev_index, prev_exist, expiration,
                 refresh, ..Request::default()
             };
             proptest::prop_assert_eq!(proposal, Proposal::V2(expected));

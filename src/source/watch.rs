@@ -56,7 +56,7 @@ pub enum Locks {
 #[derive(Debug, Default)]
 pub struct Watch {
     seen: Mutex<Vec<Seen>>,
-    directories: Mutex<Vec<(DataDir, WalDir)>>,
+    directories: Mutex<Vec<(DataDir, Option<WalDir>)>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Watch {
     }
 
     /// Records the names in a data directory at the time of the listing.
-    pub(super) fn directory(&self, dir: DataDir, wal_dir: WalDir) {
+    pub(super) fn directory(&self, dir: DataDir, wal_dir: Option<WalDir>) {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).push((dir, wal_dir));
     }
 
@@ -95,7 +95,7 @@ impl Watch {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().try_for_each(Seen::check)?;
         for (dir, wal_dir) in self.directories.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let now = relist(&dir.root, wal_dir).map_err(|e| changed(&dir.root, e.message()))?;
+            let now = relist(&dir.root, wal_dir.as_ref()).map_err(|e| changed(&dir.root, e.message()))?;
             if let Some(difference) = dir.difference(&now) {
                 return Err(changed(&dir.root, &difference));
             }

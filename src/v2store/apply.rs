@@ -14,7 +14,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::internal_request::V3Request;
-use crate::source::raft::{Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal};
+use crate::source::raft::{Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::v2store::dialect::Rules;
 use crate::v2store::membership::{self, Attributes, Members, Voters};
 use crate::v2store::path;
@@ -144,14 +144,14 @@ impl<'m> Replay<'m> {
             names.see(&request.path, entry.index);
         }
         let outcome = match (request.request.method, request.request.prev_exist) {
-            (b"POST", _) => self.create(&request, true),
-            (b"PUT", Some(true)) if update => self.update(&request),
-            (b"PUT", Some(false)) => self.create(&request, false),
-            (b"PUT", _) if compares => self.compare_and_swap(&request),
-            (b"PUT", _) => return self.plain_put(&request),
-            (b"DELETE", _) if compares => self.compare_and_delete(&request),
-            (b"DELETE", _) => self.delete(&request),
-            (b"SYNC", _) => {
+            (Method::Post, _) => self.create(&request, true),
+            (Method::Put, Some(true)) if update => self.update(&request),
+            (Method::Put, Some(false)) => self.create(&request, false),
+            (Method::Put, _) if compares => self.compare_and_swap(&request),
+            (Method::Put, _) => return self.plain_put(&request),
+            (Method::Delete, _) if compares => self.compare_and_delete(&request),
+            (Method::Delete, _) => self.delete(&request),
+            (Method::Sync, _) => {
                 let expired = self.sync(request.request.time, entry.index);
                 return Ok(if expired > 0 { Effect::Changed } else { Effect::None });
             }

@@ -13,7 +13,7 @@ use crate::source::dir::Layout;
 use crate::source::member::Member;
 use crate::source::open::Opened;
 use crate::source::raft::{
-    ConfChange, ConfChangeKind, Entry, EntryKind, Proposal, Request, parse_conf_change, parse_proposal,
+    ConfChange, ConfChangeKind, Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal,
 };
 use crate::source::wal::Wal;
 use crate::v2store::apply::{is_attributes_path, version_in};
@@ -181,7 +181,7 @@ impl Scan {
         if request.refresh.is_some() {
             self.refresh = Some(index);
         }
-        let plain = request.method == b"PUT"
+        let plain = request.method == Method::Put
             && request.prev_exist.is_none()
             && request.prev_index == 0
             && request.prev_value.is_empty();
@@ -196,12 +196,12 @@ impl Scan {
             return;
         }
         let compares = request.prev_index > 0 || !request.prev_value.is_empty();
-        let (put, refresh) = (request.method == b"PUT", request.refresh == Some(true));
+        let (put, refresh) = (request.method == Method::Put, request.refresh == Some(true));
         let update = put && request.prev_exist == Some(true);
         let namespace = matches!(path::clean(request.path).as_ref(), b"/0" | b"/1");
         self.exercise(Rules::READ_ONLY_NAMESPACES, index, namespace);
         self.exercise(Rules::COMPARED_UPDATES, index, update && compares);
-        self.exercise(Rules::PADDED_NAMES, index, request.method == b"POST");
+        self.exercise(Rules::PADDED_NAMES, index, request.method == Method::Post);
         self.exercise(Rules::REFRESH, index, put && refresh);
         self.exercise(Rules::REFRESH_IN_SWAPS, index, put && refresh && compares);
         self.exercise(Rules::FIXED_DIRECTORIES, index, update && request.val.is_empty());

@@ -4,6 +4,8 @@
 //! Decides which entries are committed. Must not know v3; the caller passes the proof of a v3 backend.
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term, V2Index};
@@ -13,7 +15,7 @@ use crate::source::cluster::{self, Coverage, Located, Proof, Trust};
 use crate::source::entries::{End, EntryRef};
 use crate::source::member::{Member, WHAT_TO_DO};
 use crate::source::open::Opened;
-use crate::source::raft::{Entry, EntryKind, Proposal, parse_proposal};
+use crate::source::raft::{Entry, EntryKind, Method, Proposal, parse_proposal};
 use crate::source::wal::Wal;
 use crate::v2store::apply::{Effect, InOrderNames, Replay};
 use crate::v2store::dialect::{Rules, Version};
@@ -88,7 +90,7 @@ pub type Observe<'a> = &'a mut dyn FnMut(&Applied<'_>) -> Result<()>;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplayOptions<'a> {
     /// Which entries after the commit index to apply.
-    pub tail: TailRule,
+    pub tail: TailPolicy,
     /// Stop at this raft index.
     pub up_to: Option<RaftIndex>,
     /// The version that started last on the source; `None`: as the evidence shows.
@@ -101,17 +103,19 @@ pub struct ReplayOptions<'a> {
     pub interrupt: Interrupt<'a>,
 }
 
-/// Which entries after the commit index are applied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TailRule {
-    /// All if this member is the only voter, otherwise none.
+/// What to do with log entries after the commit index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum TailPolicy {
+    /// Take them in a cluster with one voter; otherwise leave them out and list v2 writes
     #[default]
     Auto,
-    /// None.
+    /// Leave them out and list v2 writes
     Committed,
-    /// All.
+    /// Take them
     All,
-    /// None; v2 writes among them are an error.
+    /// Refuse if there are v2 writes among them
     Fail,
 }
 
@@ -132,7 +136,7 @@ pub struct TailWrite {
     /// Its term.
     pub term: Term,
     /// POST, PUT or DELETE.
-    pub method: Vec<u8>,
+    pub method: Method,
     /// The store path.
     pub path: Vec<u8>,
     /// Length of its value in bytes.
@@ -292,7 +296,7 @@ fn until(entries: &[Located], index: RaftIndex) -> &[Located] {
 fn refuse_tail(recovered: &Recovered<'_>, options: &ReplayOptions<'_>) -> Result<()> {
     let writes = &recovered.tail.writes;
     match writes.first() {
-        Some(first) if options.tail == TailRule::Fail => {
+        Some(first) if options.tail == TailPolicy::Fail => {
             let message = format!(
                 "{} in the log after the commit index {}, the first at raft index {}",
                 counted(writes.len() as u64, "v2 write is", "v2 writes are"),
@@ -364,16 +368,16 @@ impl<'m> Recovered<'m> {
         let end = |at: usize| members.get(at)?.wal.as_ref()?.last().map(|(_, last)| last);
         let only = |at: usize| (0..members.len()).map(|other| other == at).collect::<Vec<bool>>();
         let (to, right, by) = match options.tail {
-            TailRule::Committed | TailRule::Fail => return Ok(()),
-            TailRule::All => {
+            TailPolicy::Committed | TailPolicy::Fail => return Ok(()),
+            TailPolicy::All => {
                 let Some(at) = cluster::furthest(members) else { return Ok(()) };
                 if opened.salvage {
                     return self.go_on_in(opened, at, options, CommitBy::Asked, observe);
                 }
                 (end(at), only(at), CommitBy::Asked)
             }
-            TailRule::Auto if self.backup => return Ok(()),
-            TailRule::Auto => match self.only_voter(opened) {
+            TailPolicy::Auto if self.backup => return Ok(()),
+            TailPolicy::Auto => match self.only_voter(opened) {
                 Some(at) if opened.salvage => return self.go_on_in(opened, at, options, CommitBy::OnlyVoter, observe),
                 Some(at) => (end(at), only(at), CommitBy::OnlyVoter),
                 // Logs that grew while they were read one after the other do not prove what all had at one time.
@@ -547,10 +551,10 @@ pub fn write_in(entry: &Entry<'_>) -> Option<TailWrite> {
         Ok(Proposal::V2(request)) if request.is_write() => Some(TailWrite {
             index: entry.index,
             term: entry.term,
-            method: request.method.to_vec(),
+            method: request.method,
             path: request.path.to_vec(),
             value_len: request.val.len(),
-            depends_on_index: request.method == b"POST" || request.prev_index > 0,
+            depends_on_index: request.method == Method::Post || request.prev_index > 0,
         }),
         _ => None,
     }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use etcdlift::error::Result;
-use etcdlift::internals::source::dir::WalDir;
 use etcdlift::internals::source::entries::End;
 use etcdlift::internals::source::open::{Found, OpenOptions, open};
 use etcdlift::internals::v2store::recover::recover;
@@ -31,7 +30,7 @@ pub(crate) struct Outcome {
 
 /// Reads a data directory.
 pub(crate) fn read(dir: &Path) -> Result<Outcome> {
-    let Found::V2(opened) = open(dir, &WalDir::Default, &OpenOptions::default())? else { panic!("v2 data") };
+    let Found::V2(opened) = open(dir, None, &OpenOptions::default())? else { panic!("v2 data") };
     let table = read_table(&opened)?;
     let mut recovered = recover(&opened, &table, None, &ReplayOptions::default())?;
     let tree = &mut recovered.replay.tree;

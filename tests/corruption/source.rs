@@ -7,7 +7,7 @@ use std::{fmt, fs};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 
 use super::outcome::Tree;
 
@@ -316,7 +316,7 @@ impl Writer {
             self.save(&[put(b"/0/version", version.as_bytes())]);
         }
         self.save(&[put(b"/1/a/b", b"one"), put(b"/1/_hidden", b"two")]);
-        self.save(&[Request { method: b"POST", ..put(b"/1/queue", b"job") }]);
+        self.save(&[Request { method: Method::Post, ..put(b"/1/queue", b"job") }]);
         self.cut();
         self.save(&[
             Request { dir: true, expiration: 1_500_000_000_000_000_000, ..put(b"/1/dir", b"") },
@@ -328,13 +328,13 @@ impl Writer {
         self.save(&[Request { prev_value: b"three", ..put(b"/1/a/b", b"four") }]);
         self.save(&[Request { prev_value: b"wrong", ..put(b"/1/a/b", b"five") }]);
         self.save(&[
-            Request { method: b"SYNC", time: 1_500_000_000_000_000_001, ..put(b"", b"") },
-            Request { method: b"DELETE", ..put(b"/1/_hidden", b"") },
+            Request { method: Method::Sync, time: 1_500_000_000_000_000_001, ..put(b"", b"") },
+            Request { method: Method::Delete, ..put(b"/1/_hidden", b"") },
         ]);
         // A batch longer than a sector, zeros in it.
         let zeros = [&b"z"[..], &[0; 1100], b"z"].concat();
-        self.save(&[put(b"/1/zeros", &zeros), Request { method: b"QGET", ..put(b"/1/a", b"") }]);
-        self.save(&[Request { method: b"POST", ..put(b"/1/queue", b"last job") }]);
+        self.save(&[put(b"/1/zeros", &zeros), Request { method: Method::Qget, ..put(b"/1/a", b"") }]);
+        self.save(&[Request { method: Method::Post, ..put(b"/1/queue", b"last job") }]);
         // The end is not committed yet.
         let request = put(b"/1/tail", b"uncommitted");
         self.model.apply(&request);
@@ -343,5 +343,5 @@ impl Writer {
 }
 
 fn put<'a>(path: &'a [u8], val: &'a [u8]) -> Request<'a> {
-    Request { method: b"PUT", path, val, ..Request::default() }
+    Request { method: Method::Put, path, val, ..Request::default() }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 
 use super::random::Random;
 
@@ -147,11 +147,11 @@ impl Source {
     }
 
     fn put(&mut self, path: &[u8], val: &[u8]) {
-        self.request(&Request { method: b"PUT", path, val, ..Request::default() });
+        self.request(&Request { method: Method::Put, path, val, ..Request::default() });
     }
 
     fn delete(&mut self, path: &[u8]) {
-        self.request(&Request { method: b"DELETE", path, dir: true, recursive: true, ..Request::default() });
+        self.request(&Request { method: Method::Delete, path, dir: true, recursive: true, ..Request::default() });
     }
 
     /// A snapshot whose namespace of keys has these children.
@@ -213,7 +213,8 @@ fn refreshes(source: &mut Source, size: usize, random: &mut Random) {
     source.snapshot(&leaf("/1/k", &value, NEVER));
     for n in 0..size {
         let expiration = 4_000_000_000_000_000_000 + n as i64;
-        let refresh = Request { method: b"PUT", path: b"/1/k", expiration, refresh: Some(true), ..Request::default() };
+        let refresh =
+            Request { method: Method::Put, path: b"/1/k", expiration, refresh: Some(true), ..Request::default() };
         source.request(&refresh);
     }
 }
@@ -315,20 +316,26 @@ fn ttls(source: &mut Source, size: usize, random: &mut Random) {
         leaf(&format!("/1/t{n}"), "v", &expiry)
     }));
     let time = 1_900_000_000_000_000_000;
-    source.request(&Request { method: b"SYNC", time, ..Request::default() });
+    source.request(&Request { method: Method::Sync, time, ..Request::default() });
 }
 
 fn one_ttl(source: &mut Source, size: usize, random: &mut Random) {
     let path = format!("/1{}", "/long".repeat(random.between(1, 40)));
     for n in 0..size as i64 {
         let expiration = 1_900_000_000_000_000_000 - n * 1_000_000;
-        source.request(&Request { method: b"PUT", path: path.as_bytes(), val: b"v", expiration, ..Request::default() });
+        source.request(&Request {
+            method: Method::Put,
+            path: path.as_bytes(),
+            val: b"v",
+            expiration,
+            ..Request::default()
+        });
     }
 }
 
 fn in_order(source: &mut Source, size: usize, _: &mut Random) {
     for _ in 0..size {
-        source.request(&Request { method: b"POST", path: b"/1/q", val: b"job", ..Request::default() });
+        source.request(&Request { method: Method::Post, path: b"/1/q", val: b"job", ..Request::default() });
     }
 }
 
@@ -348,9 +355,9 @@ fn churn(source: &mut Source, size: usize, random: &mut Random) {
 
 fn syncs(source: &mut Source, size: usize, _: &mut Random) {
     let expiration = 1_900_000_000_000_000_000;
-    source.request(&Request { method: b"PUT", path: b"/1/k", val: b"v", expiration, ..Request::default() });
+    source.request(&Request { method: Method::Put, path: b"/1/k", val: b"v", expiration, ..Request::default() });
     for n in 0..size as i64 {
-        source.request(&Request { method: b"SYNC", time: 1_500_000_000_000_000_000 + n, ..Request::default() });
+        source.request(&Request { method: Method::Sync, time: 1_500_000_000_000_000_000 + n, ..Request::default() });
     }
 }
 
@@ -371,7 +378,16 @@ fn any_requests(source: &mut Source, size: usize, random: &mut Random) {
     ];
     for _ in 0..size {
         let request = Request {
-            method: random.pick(&[&b"PUT"[..], b"PUT", b"PUT", b"POST", b"DELETE", b"SYNC", b"QGET", b"?"]),
+            method: random.pick(&[
+                Method::Put,
+                Method::Put,
+                Method::Put,
+                Method::Post,
+                Method::Delete,
+                Method::Sync,
+                Method::Qget,
+                Method::Unknown,
+            ]),
             path: random.pick(&PATHS),
             val: random.pick(&[&b"v"[..], b"", b"\xff", b"{}"]),
             dir: random.chance(20),
@@ -392,7 +408,7 @@ fn compares(source: &mut Source, size: usize, random: &mut Random) {
     source.snapshot(&leaf("/1/k", &value, NEVER));
     for n in 0..size {
         let prev_value: &[u8] = if n % 2 == 0 { b"another" } else { b"\tA" };
-        let request = Request { method: b"PUT", path: b"/1/k", val: b"w", prev_value, ..Request::default() };
+        let request = Request { method: Method::Put, path: b"/1/k", val: b"w", prev_value, ..Request::default() };
         source.request(&request);
     }
 }

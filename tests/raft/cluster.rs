@@ -7,7 +7,7 @@ use std::path::Path;
 
 use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::fuzzing::model::Model;
-use etcdlift::internals::source::raft::Request;
+use etcdlift::internals::source::raft::{Method, Request};
 
 use super::random::Random;
 
@@ -33,9 +33,11 @@ impl Write {
         match self {
             Write::Member(_) => None,
             Write::Put(path, val) => {
-                Some(Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() })
+                Some(Request { method: Method::Put, path: path.as_bytes(), val: val.as_bytes(), ..Request::default() })
             }
-            Write::Delete(path) => Some(Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() }),
+            Write::Delete(path) => {
+                Some(Request { method: Method::Delete, path: path.as_bytes(), ..Request::default() })
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::notice::Code;
 use crate::options::SourceVersion;
 use crate::pipeline::completeness::{self, Completeness};
 use crate::pipeline::versions;
-use crate::report::facts::{Part, SalvageStart, TailWrite};
+use crate::report::facts::{Part, SalvageStart, SourceKind, TailWrite};
 use crate::report::{Notices, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
 use crate::source::entries::End;
@@ -108,14 +108,14 @@ fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
     let layout = opened.start_member().and_then(|member| member.layout);
     let replay = &mut recovered.replay;
     let kind = match (layout, wal, snapshot, recovered.backup) {
-        (None, ..) => "snap-file",
-        (.., true) => "backup",
-        (_, Some(_), None, _) => "wal-only",
-        _ => "data-dir",
+        (None, ..) => SourceKind::SnapFile,
+        (.., true) => SourceKind::Backup,
+        (_, Some(_), None, _) => SourceKind::WalOnly,
+        _ => SourceKind::DataDir,
     };
     SourceFacts {
-        kind: kind.to_string(),
-        layout: layout.map(|layout| layout.word().to_string()),
+        kind,
+        layout,
         cluster_version: membership::cluster_version(&mut replay.tree),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
         snapshot_term: snapshot.map(|s| s.term.0),
@@ -274,7 +274,7 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
     TailWrite {
         raft_index: write.index.0,
         term: write.term.0,
-        method: lossy(&write.method),
+        method: write.method.to_string(),
         key: lossy(write.path.strip_prefix(NAMESPACE).unwrap_or(&write.path)),
         value_bytes: write.value_len as u64,
     }

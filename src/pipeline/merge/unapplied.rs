@@ -15,7 +15,7 @@ use crate::mvcc::schema;
 use crate::pipeline::backend::Backend;
 use crate::pipeline::merge::preserved::Preserved;
 use crate::report::facts::UnappliedWrite;
-use crate::source::internal_request::{V3Request, V3Write};
+use crate::source::internal_request::{V3Action, V3Request, V3Write};
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Proposal, parse_proposal};
 use crate::source::wal::Wal;
@@ -84,24 +84,26 @@ pub(in crate::pipeline) fn not_shown<'m>(
     let has_lease = |id: i64| leases.contains(&id.to_be_bytes()[..]);
     let mut revoked: HashMap<i64, usize> = HashMap::new();
     for (at, part) in parts.iter().enumerate().flat_map(|(at, parts)| parts.iter().map(move |part| (at, part))) {
-        if part.action == "revoke lease" {
+        if part.action == V3Action::RevokeLease {
             revoked.insert(part.number, at);
         }
     }
     let shown = |at: usize, part: &V3Write<'_>| match part.action {
         // A put would have changed the consistent index, so no put counts as applied.
-        "delete" => !preserved.any_in(part.name, part.end),
-        "grant lease" => has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at),
-        "revoke lease" => !has_lease(part.number),
-        "compact" => {
+        V3Action::Delete => !preserved.any_in(part.name, part.end),
+        V3Action::GrantLease => {
+            has_lease(part.number) || revoked.get(&part.number).is_some_and(|revoked| *revoked > at)
+        }
+        V3Action::RevokeLease => !has_lease(part.number),
+        V3Action::Compact => {
             part.number > preserved.current.0 || preserved.compacted.0.is_some_and(|revision| part.number <= revision.0)
         }
-        "enable auth" => preserved.auth_is_on(),
-        "disable auth" => !preserved.auth_is_on(),
-        "add user" => users.contains(part.name),
-        "delete user" => !users.contains(part.name),
-        "add role" => roles.contains(part.name),
-        "delete role" => !roles.contains(part.name),
+        V3Action::EnableAuth => preserved.auth_is_on(),
+        V3Action::DisableAuth => !preserved.auth_is_on(),
+        V3Action::AddUser => users.contains(part.name),
+        V3Action::DeleteUser => !users.contains(part.name),
+        V3Action::AddRole => roles.contains(part.name),
+        V3Action::DeleteRole => !roles.contains(part.name),
         _ => false,
     };
     let lost = |(at, parts): (usize, &Vec<V3Write<'_>>)| !parts.iter().all(|part| shown(at, part));
@@ -115,7 +117,7 @@ pub(in crate::pipeline) fn lines(unapplied: &[UnappliedEntry<'_>]) -> Vec<Unappl
         let raft_index = index.0;
         let line = |part: V3Write<'_>| UnappliedWrite {
             raft_index,
-            action: part.action.to_string(),
+            action: part.action,
             name: (!part.name.is_empty()).then(|| lossy(part.name)),
             number: (part.number != 0).then_some(part.number),
         };
@@ -133,7 +135,7 @@ pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, unappl
     let name = |write: &UnappliedWrite| {
         let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
         let number = match write.number {
-            Some(id) if write.action.ends_with("lease") => format!(" {id:x}"),
+            Some(id) if write.action.is_of_lease() => format!(" {id:x}"),
             Some(number) => format!(" {number}"),
             None => String::new(),
         };
@@ -144,7 +146,7 @@ pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, unappl
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let applied = backend.consistent_index.unwrap_or(RaftIndex(0));
     // Only a change of a key makes every etcd release store its consistent index.
-    let puts = lines.iter().any(|write| write.action == "put");
+    let puts = lines.iter().any(|write| write.action == V3Action::Put);
     let action = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
     let message = format!(
         "{} committed but not applied to the v3 backend (which is at raft index {applied}): {}{more}",

@@ -14,7 +14,7 @@ fn report(members: Vec<Member>) -> Report {
     let mut report = Report::new(&ConvertOptions::new("m0.etcd", "out.db"));
     let voters = members.iter().map(|member| member.id.clone()).collect();
     report.source =
-        SourceFacts { kind: "data-dir".into(), layout: Some("member".into()), members, voters, ..Default::default() };
+        SourceFacts { kind: SourceKind::DataDir, layout: Some(Layout::Member), members, voters, ..Default::default() };
     report.output = Some(OutputFacts { revision: 7, compact_revision: 7, hash_kv: 123, ..Default::default() });
     report
 }
@@ -27,13 +27,13 @@ fn three() -> Vec<Member> {
     ]
 }
 
-fn commands(report: &Report, purpose: &str) -> Vec<String> {
+fn commands(report: &Report, purpose: Purpose) -> Vec<String> {
     steps(report).into_iter().filter(|step| step.purpose == purpose).map(|step| step.command).collect()
 }
 
 #[test]
 fn each_member_is_restored_with_the_urls_it_had() {
-    let restore = commands(&report(three()), "restore");
+    let restore = commands(&report(three()), Purpose::Restore);
     let cluster = "'m0=http://10.0.0.1:2380,m0=http://10.0.0.1:7001,m 1=http://10.0.0.2:2380,c3=http://10.0.0.3:2380'";
     let line = |name: &str, urls: &str, dir: &str| {
         format!(
@@ -62,10 +62,10 @@ fn members_that_cannot_be_restored_so_leave_placeholders() {
         vec![same(), Member { id: "b2".into(), ..same() }],
         vec![member("a1", "etcdctl-v2-backup", &["http://use-flag--force-new-cluster:2080"], &[])],
     ] {
-        let restore = commands(&report(members.clone()), "restore");
+        let restore = commands(&report(members.clone()), Purpose::Restore);
         let [restore] = restore.as_slice() else { panic!("{restore:?}") };
         assert!(restore.contains("--name NAME --initial-cluster NAME=PEER_URL,... "), "{members:?}: {restore}");
-        assert!(commands(&report(members), "check").iter().all(|check| check.contains("CLIENT_URL")));
+        assert!(commands(&report(members), Purpose::Check).iter().all(|check| check.contains("CLIENT_URL")));
     }
 }
 
@@ -91,7 +91,7 @@ fn the_check_suits_the_release_and_the_login() {
         report.options.target = target;
         let output = report.output.as_mut().unwrap();
         (output.compact_revision, output.auth_enabled) = (compacted, auth);
-        commands(&report, "check").join("\n")
+        commands(&report, Purpose::Check).join("\n")
     };
     let endpoints = "--endpoints http://10.0.0.1:2379,http://10.0.0.2:2379";
     let plain = format!("etcdctl {endpoints} endpoint hashkv");
@@ -107,17 +107,19 @@ fn a_backend_is_restored_or_installed_where_it_fits() {
     let mut report = report(three());
     report.options.to = To::Backend;
     report.options.target = Target::V3_4;
-    assert!(commands(&report, "restore").iter().all(|command| command.contains("restore out.db --skip-hash-check")));
-    assert_eq!(commands(&report, "install"), [""; 0]);
+    assert!(
+        commands(&report, Purpose::Restore).iter().all(|command| command.contains("restore out.db --skip-hash-check"))
+    );
+    assert_eq!(commands(&report, Purpose::Install), [""; 0]);
     report.source.members.truncate(1);
     report.source.voters.truncate(1);
-    assert_eq!(commands(&report, "install"), ["install -m 600 out.db m0.etcd/member/snap/db"]);
+    assert_eq!(commands(&report, Purpose::Install), ["install -m 600 out.db m0.etcd/member/snap/db"]);
     report.options.target = Target::V3_5;
-    assert_eq!(commands(&report, "install"), [""; 0]);
+    assert_eq!(commands(&report, Purpose::Install), [""; 0]);
     report.source.cluster_version = Some("3.4.0".into());
-    assert_eq!(commands(&report, "install").len(), 1);
+    assert_eq!(commands(&report, Purpose::Install).len(), 1);
     report.options.to = To::Snapshot;
-    assert_eq!(commands(&report, "install"), [""; 0]);
+    assert_eq!(commands(&report, Purpose::Install), [""; 0]);
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn a_shell_reads_each_path_as_it_is() {
 fn a_cluster_that_no_command_can_name_leaves_placeholders() {
     let many = |count: usize| {
         let one = |n: usize| member(&format!("{n:x}"), &format!("m{n}"), &[&format!("http://10.0.0.1:{n}")], &[]);
-        commands(&report((0..count).map(one).collect()), "restore")
+        commands(&report((0..count).map(one).collect()), Purpose::Restore)
     };
     assert_eq!(many(100).len(), 100);
     assert!(many(100).iter().all(|command| !command.contains("PEER_URL")));
@@ -166,7 +168,7 @@ fn a_cluster_that_no_command_can_name_leaves_placeholders() {
     let url = "http://10.0.0.1:2380";
     let urls: Vec<String> = (0..4000).map(|n| format!("http://10.0.0.1:{n}")).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).chain([url]).collect();
-    let restore = commands(&report(vec![member("a1", &"n".repeat(1000), &urls, &[])]), "restore");
+    let restore = commands(&report(vec![member("a1", &"n".repeat(1000), &urls, &[])]), Purpose::Restore);
     assert!(matches!(restore.as_slice(), [command] if command.len() < 1000), "{}", restore.len());
 }
 
@@ -181,7 +183,7 @@ fn a_long_command_continues_before_an_option() {
     assert_eq!(lines("a --b c", 80), "  a --b c\n");
     assert_eq!(lines("a --bbbb c --d", 12), "  a \\\n    --bbbb c \\\n    --d\n");
     let bash = Command::new("bash").arg("-c").arg("true").status().is_ok_and(|status| status.success());
-    for command in commands(&report(three()), "restore").iter().filter(|_| bash) {
+    for command in commands(&report(three()), Purpose::Restore).iter().filter(|_| bash) {
         let words = |command: &str| {
             let script = format!("etcdutl() {{ printf '%s\\n' \"$@\"; }}; {command}");
             Command::new("bash").arg("-c").arg(script).output().unwrap().stdout

@@ -259,7 +259,6 @@ fn metadata_of_another_member_is_damage() {
 #[test]
 fn only_files_of_the_exact_name_are_segments() {
     use crate::source::detect::{Source, detect};
-    use crate::source::dir::WalDir;
     let dir = tempfile::tempdir().unwrap();
     let wal_dir = dir.path().join("member/wal");
     std::fs::create_dir_all(&wal_dir).unwrap();
@@ -271,7 +270,7 @@ fn only_files_of_the_exact_name_are_segments() {
     {
         std::fs::write(wal_dir.join(name), b"not a segment").unwrap();
     }
-    let Source::Directory(found) = detect(dir.path(), &WalDir::Default).unwrap() else { panic!("a data directory") };
+    let Source::Directory(found) = detect(dir.path(), None).unwrap() else { panic!("a data directory") };
     let wal = Wal::read(&found.segments.unwrap(), &Files::default(), Interrupt::default()).unwrap();
     assert_eq!((first_and_last(&wal), wal.maps().count()), (Some((1, 9)), 3));
 }

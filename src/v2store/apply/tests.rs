@@ -32,7 +32,7 @@ impl Store {
     }
 
     fn put(&mut self, path: &'static str, val: &'static str) -> Effect {
-        self.run(Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() })
+        self.run(Request { method: Method::Put, path: path.as_bytes(), val: val.as_bytes(), ..Request::default() })
     }
 
     fn node(&mut self, path: &str) -> Option<(String, u64, u64)> {
@@ -48,7 +48,7 @@ impl Store {
 }
 
 fn put(path: &'static str, val: &'static str) -> Request<'static> {
-    Request { method: b"PUT", path: path.as_bytes(), val: val.as_bytes(), ..Request::default() }
+    Request { method: Method::Put, path: path.as_bytes(), val: val.as_bytes(), ..Request::default() }
 }
 
 #[test]
@@ -77,14 +77,14 @@ fn compares_value_and_index() {
     assert_eq!(s.run(swap("x", 9)), Effect::Refused(TEST_FAILED));
     assert_eq!(s.run(swap("x", 1)), Effect::Changed);
     assert_eq!(s.node("/1/a"), Some(("n".into(), 1, 2)));
-    assert_eq!(s.run(Request { method: b"DELETE", ..swap("n", 1) }), Effect::Refused(TEST_FAILED));
-    assert_eq!(s.run(Request { method: b"DELETE", ..swap("n", 2) }), Effect::Changed);
+    assert_eq!(s.run(Request { method: Method::Delete, ..swap("n", 1) }), Effect::Refused(TEST_FAILED));
+    assert_eq!(s.run(Request { method: Method::Delete, ..swap("n", 2) }), Effect::Changed);
     assert_eq!((s.node("/1/a"), s.index()), (None, 3));
 }
 
 #[test]
 fn in_order_names_follow_the_server_that_ran_last() {
-    let post = Request { method: b"POST", path: b"/1/q", val: b"x", ..Request::default() };
+    let post = Request { method: Method::Post, path: b"/1/q", val: b"x", ..Request::default() };
     let mut old = store((2, 1));
     old.run(post);
     assert_eq!(old.node("/1/q/1"), Some(("x".into(), 1, 1)));
@@ -97,7 +97,7 @@ fn in_order_names_follow_the_server_that_ran_last() {
 fn deletes_directories_only_when_asked_to() {
     let mut s = store((3, 4));
     s.put("/1/d/x", "1");
-    let delete = Request { method: b"DELETE", path: b"/1/d", ..Request::default() };
+    let delete = Request { method: Method::Delete, path: b"/1/d", ..Request::default() };
     assert_eq!(s.run(delete), Effect::Refused(NOT_FILE));
     assert_eq!(s.run(Request { dir: true, ..delete }), Effect::Refused(DIR_NOT_EMPTY));
     assert_eq!(s.run(Request { recursive: true, ..delete }), Effect::Changed);
@@ -120,7 +120,7 @@ fn a_directory_s_ttl_can_be_updated_before_3_5_only() {
 fn a_ttl_before_2000_is_none_for_a_new_node_and_kept_by_an_update() {
     let mut s = store((3, 4));
     s.run(Request { expiration: -5, ..put("/1/a", "x") });
-    let sync = Request { method: b"SYNC", time: 1_600_000_000_000_000_000, ..Request::default() };
+    let sync = Request { method: Method::Sync, time: 1_600_000_000_000_000_000, ..Request::default() };
     assert_eq!(s.run(sync), Effect::None);
     assert!(s.node("/1/a").is_some());
     s.run(Request { expiration: -5, prev_exist: Some(true), ..put("/1/a", "y") });
@@ -179,7 +179,10 @@ fn namespaces_are_ordinary_directories_in_2_0_0() {
     for (patch, effect) in [(0, Effect::Changed), (1, Effect::Refused(ROOT_READ_ONLY))] {
         let mut s = store_of(Version::new(2, 0, patch));
         s.put("/1/a", "x");
-        assert_eq!(s.run(Request { method: b"DELETE", path: b"/1", recursive: true, ..Request::default() }), effect);
+        assert_eq!(
+            s.run(Request { method: Method::Delete, path: b"/1", recursive: true, ..Request::default() }),
+            effect
+        );
         assert_eq!(s.node("/1/a").is_none(), patch == 0);
     }
 }
@@ -195,8 +198,8 @@ fn attributes_of_a_removed_member_are_written_before_2_3() {
 
 #[test]
 fn requests_that_use_in_order_names_are_seen() {
-    let post = Request { method: b"POST", path: b"/1/q", val: b"x", ..Request::default() };
-    let delete = |path: &'static str| Request { method: b"DELETE", path: path.as_bytes(), ..Request::default() };
+    let post = Request { method: Method::Post, path: b"/1/q", val: b"x", ..Request::default() };
+    let delete = |path: &'static str| Request { method: Method::Delete, path: path.as_bytes(), ..Request::default() };
     let mut s = store((2, 2));
     s.replay.names = Some(InOrderNames::default());
     // Entries are numbered by the applied index, which does not count these requests.
@@ -238,14 +241,14 @@ fn a_change_of_the_members_sees_what_requests_and_ttls_did() {
     // One request removes the URL from the member, another one restores it.
     s.put("/0/members/a/raftAttributes", r#"{"peerURLs":["b"]}"#);
     assert!(add(&mut s, 11, "a") && !add(&mut s, 12, "b"));
-    s.run(Request { method: b"DELETE", path: b"/0/members", recursive: true, ..Request::default() });
+    s.run(Request { method: Method::Delete, path: b"/0/members", recursive: true, ..Request::default() });
     assert!(add(&mut s, 12, "b"));
     let expiring = Request { expiration: 1_600_000_000_000_000_000, ..put("/0/members/d/raftAttributes", "") };
     s.run(Request { val: br#"{"peerURLs":["c"]}"#, ..expiring });
     assert!(!add(&mut s, 14, "c"));
-    s.run(Request { method: b"SYNC", time: 1_700_000_000_000_000_000, ..Request::default() });
+    s.run(Request { method: Method::Sync, time: 1_700_000_000_000_000_000, ..Request::default() });
     assert!(add(&mut s, 14, "c"));
-    s.run(Request { method: b"DELETE", path: b"/0/members/c", recursive: true, ..Request::default() });
+    s.run(Request { method: Method::Delete, path: b"/0/members/c", recursive: true, ..Request::default() });
     assert!(add(&mut s, 12, "b") && !add(&mut s, 12, "d"));
 }
 
