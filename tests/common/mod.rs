@@ -14,6 +14,7 @@ pub mod dump;
 pub mod etcdctl;
 pub mod http;
 pub mod peers;
+pub mod random;
 pub mod rows;
 pub mod run;
 pub mod scratch;

@@ -2,8 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 /// No run of etcdlift on the corpus takes anywhere near this long.
 const ETCDLIFT_SECONDS: u32 = 120;
@@ -77,6 +82,18 @@ pub fn run(command: &mut Command) -> Output {
         },
         Err(error) => panic!("{story}: {error}"),
     }
+}
+
+/// Waits for a child, and reads the processor time that the child and its own children used. Other children of this process
+/// do not count. The unit of the kernel is 10 ms.
+pub fn wait_with_time(child: &mut Child) -> (ExitStatus, Duration) {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Fields 14 to 17: user and system time of the child, then of its children. The name in field 2 may have spaces.
+    let fields = stat.rsplit(") ").next().unwrap().split(' ');
+    let ticks: u64 = fields.skip(14 - 3).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
+    (child.wait().unwrap(), Duration::from_millis(10 * ticks))
 }
 
 fn describe(command: &Command) -> String {
