@@ -1,7 +1,7 @@
-//! Makes a v2 data directory of any size for measurements: one `.snap` with KEYS keys, and a log of ENTRIES writes behind it.
+//! Writes a v2 data directory of any size for measurements: a `.snap` with KEYS keys, then a log of ENTRIES writes.
 //!
-//! `cargo bench --bench generate -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]`; a million keys of 256 bytes and no entries where
-//! nothing is said. The same arguments make the same bytes. A real etcd 3.4 and `etcdctl migrate` read it too.
+//! `cargo run --release --example make_v2_dir -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]`. The defaults are a million keys of 256 bytes
+//! and no entries. The same arguments give the same bytes. A real etcd 3.4 and `etcdctl migrate` read the directory too.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,10 +23,9 @@ const TERM: u64 = 2;
 const PER_DIRECTORY: u64 = 1000;
 
 fn main() {
-    // cargo adds `--bench`.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     let Some(dir) = args.first().map(PathBuf::from) else {
-        println!("usage: cargo bench --bench generate -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]");
+        println!("usage: cargo run --release --example make_v2_dir -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]");
         return;
     };
     let number = |at: usize, default: u64| args.get(at).map_or(default, |text| text.parse().expect("a number"));
