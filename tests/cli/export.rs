@@ -17,10 +17,8 @@ use crate::common::rows::{self, Row};
 use crate::common::run::{Output, all_well, etcdlift};
 use crate::common::scratch;
 use crate::common::server::{Boot, Server};
-use crate::common::text::lossy;
+use crate::common::text::{bytes, lossy};
 use crate::test_name;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 
@@ -39,15 +37,6 @@ fn lines(text: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(text).unwrap();
     assert!(text.ends_with('\n'));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn bytes(line: &Value, name: &str) -> Option<Vec<u8>> {
-    match (line[name].as_str(), line[format!("{name}_base64")].as_str()) {
-        (Some(text), None) => Some(text.as_bytes().to_vec()),
-        (None, Some(base64)) => Some(STANDARD.decode(base64).unwrap()),
-        (None, None) => None,
-        both => panic!("{both:?}"),
-    }
 }
 
 fn instant(text: &str) -> (i64, u32) {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::dump::Dump;
 use crate::common::run::{self, Output, all_well, etcdlift};
+use crate::common::text::bytes;
+use crate::common::v2store::{Node, joined, store};
 use crate::common::{corpus, peers, scratch, v2files};
 use crate::test_name;
 use base64::Engine;
@@ -113,19 +115,13 @@ impl Tables {
     }
 }
 
-fn bytes(line: &Value, name: &str) -> Vec<u8> {
-    match line[name].as_str() {
-        Some(text) => text.as_bytes().to_vec(),
-        None => STANDARD.decode(line[format!("{name}_base64")].as_str().unwrap()).unwrap(),
-    }
-}
-
 /// The row of a line of the ledger that is written.
 fn of_line(line: &Value) -> Option<Row> {
     let revision = line["revision"].as_u64()?;
     let sub = line["sub_revision"].as_u64().unwrap_or(0);
-    let node = (line["added"] != true).then(|| (line["modified_index"].as_u64().unwrap(), bytes(line, "path")));
-    Some((revision, sub, bytes(line, "key"), node))
+    let node =
+        (line["added"] != true).then(|| (line["modified_index"].as_u64().unwrap(), bytes(line, "path").unwrap()));
+    Some((revision, sub, bytes(line, "key").unwrap(), node))
 }
 
 fn ask(map: &Path, query: &[&str]) -> Output {
@@ -198,21 +194,7 @@ fn a_key_that_is_no_text_is_asked_for_as_bytes_and_in_base64() {
 #[test]
 fn nodes_that_share_an_index_are_all_named() {
     let temp = scratch::temp();
-    let leaf = |name: &str| {
-        format!(
-            r#""{name}":{{"Path":"/1/{name}","CreatedIndex":3,"ModifiedIndex":7,"ExpireTime":"0001-01-01T00:00:00Z","Value":"v","Children":null}}"#
-        )
-    };
-    let dir = |path: &str, children: &str| {
-        format!(
-            r#"{{"Path":"{path}","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{{children}}}}}"#
-        )
-    };
-    let one = dir("/1", &[leaf("a"), leaf("b")].join(","));
-    let store = format!(
-        r#"{{"Root":{},"WatcherHub":{{"EventHistory":{{"Queue":{{"Events":[],"Size":0,"Front":0,"Back":0,"Capacity":1000}},"StartIndex":0,"LastIndex":0}}}},"CurrentIndex":9,"Stats":{{}},"CurrentVersion":2}}"#,
-        dir("/", &format!(r#""1":{one}"#))
-    );
+    let store = store(9, &joined(["/1/a", "/1/b"].map(|path| Node::file(path, 3, "v").modified(7).child())));
     let snapshot = v2files::write_snapshot(&temp.path().join("source"), store.into_bytes(), 9, 2, 1, 9);
     let converted = convert(&temp.path().join("keep"), &snapshot.path, &[]);
     assert_eq!(converted.output.status, 0, "{}", converted.output.story());

@@ -1,40 +1,25 @@
 //! A conversion that is interrupted, at any time, leaves a report and nothing else.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{scratch, v2files};
+use crate::common::run::read_json;
+use crate::common::scratch::{self, names};
+use crate::common::v2files;
+use crate::common::v2store::{joined, leaf, store};
 
 const KEYS: u64 = 60_000;
 
 /// A data directory that takes a moment to convert.
 fn source(dir: &Path) -> std::path::PathBuf {
-    let node = |path: &str, index: u64, rest: &str| {
-        format!(
-            r#"{{"Path":"{path}","CreatedIndex":{index},"ModifiedIndex":{index},"ExpireTime":"0001-01-01T00:00:00Z",{rest}}}"#
-        )
-    };
     let value = "x".repeat(1024);
-    let mut files = String::new();
-    for key in 0..KEYS {
-        let rest = format!(r#""Value":"{value}","Children":null"#);
-        let comma = if key == 0 { "" } else { "," };
-        write!(files, r#"{comma}"{key:06}":{}"#, node(&format!("/1/{key:06}"), key + 2, &rest)).unwrap();
-    }
-    let namespace = node("/1", 0, &format!(r#""Value":"","Children":{{{files}}}"#));
-    let root = node("/", 0, &format!(r#""Value":"","Children":{{"1":{namespace}}}"#));
-    let store = format!(r#"{{"Root":{root},"CurrentIndex":{},"CurrentVersion":2}}"#, KEYS + 1);
+    let store = store(KEYS + 1, &joined((0..KEYS).map(|key| leaf(&format!("{key:06}"), key + 2, &value))));
     let data_dir = dir.join("source");
     let snapshot = v2files::write_snapshot(&data_dir, store.into_bytes(), KEYS + 5, 2, 1, KEYS + 1);
     v2files::write_minimal_wal(&data_dir, &snapshot, 1, 7);
     data_dir
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Starts a conversion into `dir`, signals it when `ready` says so, and tells its exit status.
@@ -67,12 +52,10 @@ fn running(child: &mut Child) -> bool {
 
 fn assert_only_a_report(dir: &Path, expected: i32) {
     assert!(names(&dir.join("out")).is_empty());
-    let report: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("report.json")).unwrap()).unwrap();
+    let report = read_json(&dir.join("report.json"));
     assert_eq!((&report["reason"], &report["output"]), (&"interrupted".into(), &serde_json::Value::Null));
     assert_eq!(report["exit_status"], expected);
-    let mut left = names(dir);
-    left.sort();
-    assert_eq!(left, ["out", "report.json"]);
+    assert_eq!(names(dir), ["out", "report.json"]);
 }
 
 fn snapshot_of(source: &Path) -> Vec<u8> {

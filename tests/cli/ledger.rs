@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
 use crate::common::run::{self, all_well};
+use crate::common::text::bytes;
 use crate::common::{peers, rows, scratch};
 use crate::test_name;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use etcdlift::error::Reason;
 use etcdlift::internals::pipeline::{Fault, convert_with};
 use etcdlift::options::ConvertOptions;
@@ -42,13 +41,6 @@ fn convert(folder: &Path, source: &Path, options: &[&str]) -> Converted {
     Converted { output, out, ledger, report: serde_json::from_slice(&fs::read(report).unwrap()).unwrap() }
 }
 
-fn bytes(line: &Value, name: &str) -> Vec<u8> {
-    match line[name].as_str() {
-        Some(text) => text.as_bytes().to_vec(),
-        None => STANDARD.decode(line[format!("{name}_base64")].as_str().unwrap()).unwrap(),
-    }
-}
-
 /// What a line counts as in the books.
 fn account(line: &Value) -> Option<&'static str> {
     match line["reason"].as_str() {
@@ -67,7 +59,7 @@ fn adds_up(converted: &Converted) -> Vec<String> {
     let mut counted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for line in &converted.ledger {
         let Some(account) = account(line) else { continue };
-        let weight = bytes(line, "path").len() as u64 + line["value_bytes"].as_u64().unwrap();
+        let weight = bytes(line, "path").unwrap().len() as u64 + line["value_bytes"].as_u64().unwrap();
         for account in [account, "source"] {
             let count = counted.entry(account).or_default();
             *count = (count.0 + 1, count.1 + weight);
@@ -98,7 +90,7 @@ fn every_node_of_every_directory_has_its_line() {
             let (rows, nodes) = (Dump::of(&peers, &found.out).rows(), scenario.truth.nodes_of(data_dir));
             let by_key: BTreeMap<_, _> = rows.iter().map(|row| (&row.key[..], row)).collect();
             for line in found.ledger.iter().filter(|line| account(line) == Some("written")) {
-                let row = by_key[&bytes(line, "key")[..]];
+                let row = by_key[&bytes(line, "key").unwrap()[..]];
                 let lease = line["lease"].as_i64().unwrap_or(0);
                 let hash: String = Sha256::digest(&row.value).iter().map(|byte| format!("{byte:02x}")).collect();
                 if (line["revision"].as_i64().unwrap(), lease) != (row.modified, row.lease)
@@ -108,8 +100,11 @@ fn every_node_of_every_directory_has_its_line() {
                 }
             }
             // Bytes that are no UTF-8 are shown with U+FFFD by the API that the truth is from.
-            let shown: BTreeSet<String> =
-                found.ledger.iter().map(|line| String::from_utf8_lossy(&bytes(line, "path")).into_owned()).collect();
+            let shown: BTreeSet<String> = found
+                .ledger
+                .iter()
+                .map(|line| String::from_utf8_lossy(&bytes(line, "path").unwrap()).into_owned())
+                .collect();
             let expected: BTreeSet<String> = nodes.iter().map(|node| node.key.clone()).collect();
             if shown != expected || found.ledger.len() < nodes.len() {
                 let missing: Vec<_> = expected.symmetric_difference(&shown).take(5).collect();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::common::run::wait_with_time;
 use crate::common::scratch;
 use crate::common::v2files::{self, ADD_NODE, CONF_CHANGE, NORMAL, Snapshot, UPDATE_NODE};
+use crate::common::v2store::{Node, escaped, joined, store_of};
 
 const MEMBER: u64 = 7;
 
@@ -43,28 +44,18 @@ fn grows_like_the_source(size: usize, make: impl Fn(&Path, usize) -> Vec<OsStrin
     assert!(large < 8 * small.max(FLOOR), "{size}: {small:?}, {}: {large:?}", 4 * size);
 }
 
-/// A node of a store, with what is in it.
 fn dir(path: &str, children: &str) -> String {
-    format!(r#""{}":{{"Path":"{path}","Children":{{{children}}}}}"#, name(path))
+    Node::dir(path, 0, children).child()
 }
 
 fn file(path: &str, value: &str) -> String {
-    let value = serde_json::to_string(value).unwrap();
-    format!(r#""{}":{{"Path":"{path}","CreatedIndex":5,"ModifiedIndex":5,"Value":{value}}}"#, name(path))
-}
-
-fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap()
-}
-
-fn joined(parts: impl Iterator<Item = String>) -> String {
-    parts.collect::<Vec<_>>().join(",")
+    Node::file(path, 5, &escaped(value)).child()
 }
 
 /// Writes a source: a snapshot, and a log without entries.
 fn snapshot(dir: &Path, children: &str) -> Snapshot {
-    let store = format!(r#"{{"Root":{{"Path":"/","Children":{{{children}}}}},"CurrentIndex":5}}"#);
-    let snapshot = v2files::write_snapshot(&dir.join("source"), store.into_bytes(), 9, 2, MEMBER, 5);
+    let store = store_of(5, children, "null").into_bytes();
+    let snapshot = v2files::write_snapshot(&dir.join("source"), store, 9, 2, MEMBER, 5);
     entries(dir, &snapshot, std::iter::empty());
     snapshot
 }
@@ -204,10 +195,7 @@ fn rules_that_decode_values() {
 #[test]
 fn policies_for_ttls() {
     grows_like_the_source(6_000, |path, size| {
-        let key = |at| {
-            let node = file(&format!("/1/k/{at}"), "v");
-            node.replace("\"Value\"", "\"ExpireTime\":\"2199-01-01T00:00:00Z\",\"Value\"")
-        };
+        let key = |at| Node::file(&format!("/1/k/{at}"), 5, "v").expires("2199-01-01T00:00:00Z").child();
         snapshot(path, &dir("/1", &dir("/1/k", &joined((0..size).map(key)))));
         rules(path, (0..size).map(|at| format!("[[ttl]]\nprefix = \"/k/{at}\"\npolicy = \"permanent\"\n")))
     });

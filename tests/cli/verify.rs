@@ -9,6 +9,8 @@ use crate::common::etcdctl::Etcdctl;
 use crate::common::peers::{self, Version};
 use crate::common::run::{Output, all_well, etcdlift};
 use crate::common::server::{Boot, Server};
+use crate::common::v2files::snap;
+use crate::common::v2store::{joined, leaf, store};
 use crate::common::{corpus, scratch};
 use crate::test_name;
 use etcdlift::internals::bolt::Db;
@@ -220,25 +222,14 @@ fn the_database_of_every_etcd_is_sound() {
 #[test]
 fn another_source_is_named_and_its_keys_are_listed() {
     let temp = scratch::temp();
-    let children = |keys: std::ops::Range<u32>, value: &str| {
-        let leaf = |n: u32| {
-            format!(
-                r#""k{n:02}":{{"Path":"/1/k{n:02}","CreatedIndex":{n},"ModifiedIndex":{n},"ExpireTime":"0001-01-01T00:00:00Z","Value":"{value}","Children":null}}"#
-            )
-        };
-        keys.map(leaf).collect::<Vec<_>>().join(",")
-    };
-    let snap = |name: &str, children: &str| {
-        let store = format!(
-            r#"{{"Root":{{"Path":"/","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"1":{{"Path":"/1","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{{children}}}}}}}}},"CurrentIndex":99}}"#
-        );
-        let made =
-            crate::common::v2files::write_snapshot(&temp.path().join("sources").join(name), store.into(), 9, 2, 7, 99);
+    let children =
+        |keys: std::ops::Range<u32>, value: &str| joined(keys.map(|n| leaf(&format!("k{n:02}"), u64::from(n), value)));
+    let write = |name: &str, children: &str| {
         let path = temp.path().join(name);
-        fs::rename(made.path, &path).unwrap();
+        fs::write(&path, snap(store(99, children).as_bytes(), 9)).unwrap();
         path
     };
-    let source = snap("a.snap", &children(10..50, "x"));
+    let source = write("a.snap", &children(10..50, "x"));
     let converted = convert_to(&source, &temp.path().join("a"), ["--jobs", "1"]);
     converted.output.success();
     let report = converted.report.to_str().unwrap();
@@ -247,11 +238,11 @@ fn another_source_is_named_and_its_keys_are_listed() {
     };
     against(&source, &[]).success();
     // The same keys in another file: said, and no difference.
-    let same = snap("same.snap", &format!("{} ", children(10..50, "x")));
+    let same = write("same.snap", &format!("{} ", children(10..50, "x")));
     let output = against(&same, &[]).success();
     assert!(output.text().contains("warning: this is not the source of the report: "), "{}", output.story());
 
-    let one = snap(
+    let one = write(
         "one.snap",
         &children(10..50, "x")
             .replace(r#""Value":"x","Children":null},"k12""#, r#""Value":"yy","Children":null},"k12""#),
@@ -270,7 +261,7 @@ fn another_source_is_named_and_its_keys_are_listed() {
     assert!(lines[1].ends_with("key /k11: another value (expected 2 bytes, found 1 bytes)"), "{lines:?}");
 
     // 5 are missing, 8 are too much, 35 have another value.
-    let many = snap("many.snap", &children(15..58, "other"));
+    let many = write("many.snap", &children(15..58, "other"));
     let json = against(&many, &["--json"]).json();
     assert_eq!(json["differing_keys"], 48);
     let lines: Vec<&str> = json["differences"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
@@ -279,7 +270,7 @@ fn another_source_is_named_and_its_keys_are_listed() {
     assert!(lines[21].ends_with("and 28 more keys differ"), "{lines:?}");
     assert!(against(&many, &[]).text().lines().filter(|line| line.starts_with("wrong: ")).count() == 22);
     // A key that the file lacks.
-    let more = snap("more.snap", &children(10..51, "x"));
+    let more = write("more.snap", &children(10..51, "x"));
     let output = against(&more, &[]);
     assert!(output.text().contains("key /k50: missing: the source has it"), "{}", output.story());
 }

@@ -1,5 +1,22 @@
 //! Random numbers that a seed determines: SplitMix64.
 
+use std::env;
+use std::ops::Range;
+
+/// The seeds that a variable of the environment names: a count (`500`) or a range (`1000..2000`).
+///
+/// # Panics
+/// If the variable has another form.
+pub fn seeds(variable: &str, default: Range<u64>) -> Range<u64> {
+    let Ok(text) = env::var(variable) else { return default };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let range = match text.split_once("..") {
+        Some((start, end)) => number(start).zip(number(end)).map(|(start, end)| start..end),
+        None => number(&text).map(|count| 0..count),
+    };
+    range.unwrap_or_else(|| panic!("{variable} is {text:?}: a count or a range like 100..600 expected"))
+}
+
 #[derive(Debug)]
 pub struct Random(u64);
 

@@ -104,6 +104,19 @@ fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
+/// A file of JSON, like a report.
+pub fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A script of this text. Not written by this process: another test may be starting a program just now, and that would hold
+/// the file open for writing for a moment.
+pub fn make_script(path: &Path, text: &str) {
+    let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
+    let made = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status();
+    assert!(made.unwrap().success());
+}
+
 /// Turns a list of complaints into one failure.
 ///
 /// # Panics

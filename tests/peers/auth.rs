@@ -263,10 +263,6 @@ fn permissions_follow_the_rules_of_the_keys() {
     all_well(&try_all(&peers, Version::V3_4, &moved, &v2, named));
 }
 
-fn report(converted: &Converted) -> Value {
-    serde_json::from_slice(&fs::read(&converted.report).unwrap()).unwrap()
-}
-
 #[test]
 fn policies() {
     let temp = scratch::temp();
@@ -276,7 +272,7 @@ fn policies() {
         convert_to(&source, &temp.path().join(name), [&["--wal-dir", "none"], options].concat())
     };
     let failed = run("fail", &["--auth", "fail"]);
-    assert_eq!((failed.output.status, &report(&failed)["reason"]), (5, &"auth-present".into()));
+    assert_eq!((failed.output.status, &failed.report()["reason"]), (5, &"auth-present".into()));
     assert!(!failed.snapshot.exists());
     let ignored = run("ignore", &["--auth", "ignore"]);
     assert_eq!(ignored.output.status, 0);
@@ -287,14 +283,14 @@ fn policies() {
     let rules = regex.path().join("rules.toml");
     fs::write(&rules, "[[rename]]\nregex = \"^/a\"\nto = \"/b\"\n").unwrap();
     let refused = run("regex", &["--rules", rules.to_str().unwrap()]);
-    assert_eq!((refused.output.status, &report(&refused)["reason"]), (5, &"auth-invalid".into()));
+    assert_eq!((refused.output.status, &refused.report()["reason"]), (5, &"auth-invalid".into()));
     let cut = run("cut", &["--exclude", "/a/b"]);
-    assert_eq!(report(&cut)["auth"]["cut"], json!(["r: /a/*", "w: /a/b/*"]), "{}", cut.output.story());
+    assert_eq!(cut.report()["auth"]["cut"], json!(["r: /a/*", "w: /a/b/*"]), "{}", cut.output.story());
 
     // A name must not bring a key within reach of a role that could not reach it.
     let wider = run("wider", &["--map", "/k=/a/k"]);
     let story = wider.output.story();
-    assert_eq!((wider.output.status, &report(&wider)["reason"]), (5, &"auth-invalid".into()), "{story}");
+    assert_eq!((wider.output.status, &wider.report()["reason"]), (5, &"auth-invalid".into()), "{story}");
     assert!(wider.output.stderr.contains("role r: it could not read /k in v2"), "{story}");
     assert!(!wider.snapshot.exists());
     assert_eq!(run("elsewhere", &["--map", "/k=/elsewhere"]).output.status, 0);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, etcdlift, read_json};
 use crate::common::{rows, scratch};
 use crate::test_name;
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn text(path: &Path) -> String {
 }
 
 fn report(out: &Path) -> Value {
-    serde_json::from_slice(&fs::read(out.with_extension("json")).unwrap()).unwrap()
+    read_json(&out.with_extension("json"))
 }
 
 fn files(dir: &Path, end: &str) -> Vec<PathBuf> {

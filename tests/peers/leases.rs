@@ -12,11 +12,11 @@ use crate::common::etcdctl::Etcdctl;
 use crate::common::peers::{self, Version};
 use crate::common::run::all_well;
 use crate::common::server::{Boot, Server};
+use crate::common::v2store::{NEVER, Node, store_of};
 use crate::common::{scratch, v2files};
 use crate::test_name;
 
 const AS_OF: &str = "2020-01-01T00:00:00Z";
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// A key: its path, its own expiration, and the seconds that it must live for; 0 for ever.
 const FILES: [(&str, &str, i64); 9] = [
@@ -139,34 +139,22 @@ fn watch_them_go(ctl: &Etcdctl, printed: &BTreeMap<i64, i64>, ready: Instant) ->
 fn store() -> String {
     let mut files = FILES.map(|(path, expiry, _)| (path, expiry)).to_vec();
     files.push(("/1/gone/key", NEVER));
-    let root = node("/", NEVER, &format!("\"1\":{}", dir("/1", NEVER, &files)));
-    format!(r#"{{"Root":{root},"WatcherHub":null,"CurrentIndex":30,"Stats":{{}},"CurrentVersion":2}}"#)
+    store_of(30, &dir("/1", NEVER, &files), "null")
 }
 
 fn dir(path: &str, expiry: &str, files: &[(&str, &str)]) -> String {
     let mut children = Vec::new();
-    let name = |child: &str| {
-        let rest = child.strip_prefix(path)?.strip_prefix('/')?;
-        (!rest.contains('/')).then(|| rest.to_string())
-    };
+    let is_here = |child: &str| child.rsplit_once('/').is_some_and(|(parent, _)| parent == path);
     for (child, expiry) in files {
-        if let Some(name) = name(child) {
+        if is_here(child) {
             let index = 3 + files.iter().position(|file| file.0 == *child).unwrap();
-            children.push(format!(
-                r#""{name}":{{"Path":"{child}","CreatedIndex":{index},"ModifiedIndex":{index},"ExpireTime":"{expiry}","Value":"v","Children":null}}"#
-            ));
+            children.push(Node::file(child, index as u64, "v").expires(expiry).child());
         }
     }
     for (child, expiry) in DIRS {
-        if let Some(name) = name(child) {
-            children.push(format!("\"{name}\":{}", dir(child, expiry, files)));
+        if is_here(child) {
+            children.push(dir(child, expiry, files));
         }
     }
-    node(path, expiry, &children.join(","))
-}
-
-fn node(path: &str, expiry: &str, children: &str) -> String {
-    format!(
-        r#"{{"Path":"{path}","CreatedIndex":2,"ModifiedIndex":2,"ExpireTime":"{expiry}","Value":"","Children":{{{children}}}}}"#
-    )
+    Node::dir(path, 2, &children.join(",")).expires(expiry).child()
 }

@@ -11,7 +11,8 @@ use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
 use crate::common::rows::{self, Row};
-use crate::common::run::{self, Output};
+use crate::common::run::{self, Output, read_json};
+use crate::common::v2store::{self, Node, leaf};
 use crate::common::{scratch, v2files};
 use crate::test_name;
 
@@ -55,7 +56,7 @@ impl Case {
 }
 
 fn report(out: &Path) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(out.with_extension("json")).unwrap()).unwrap()
+    read_json(&out.with_extension("json"))
 }
 
 fn segment(data_dir: &Path) -> PathBuf {
@@ -119,10 +120,8 @@ fn the_order_of_sources_makes_no_difference() {
 
 /// The data directory of a member of a cluster of two, with these values put after one snapshot.
 fn member_with(dir: &Path, id: u64, values: &[&str]) -> PathBuf {
-    const STORE: &str = r#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Children":{
-        "a":{"Path":"/1/a","CreatedIndex":3,"ModifiedIndex":4,"Value":"v"}}}}},"CurrentIndex":9}"#;
     let path = dir.join(format!("m{id}.etcd"));
-    let start = v2files::write_snapshot(&path, STORE.into(), 9, 2, 1, 9);
+    let start = v2files::write_snapshot(&path, v2store::store(9, &leaf("a", 3, "v")).into_bytes(), 9, 2, 1, 9);
     let puts = (1..).zip(values).map(|(n, value)| v2files::put_request(n, "/1/k", value.as_bytes()));
     v2files::write_wal(&path, &start, id, 7, puts);
     path
@@ -169,9 +168,9 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
 fn snapshots_of_one_index_that_differ_are_two_histories() {
     let dir = scratch::temp();
     let store = |value: &str, created: u64, watchers: u64| {
-        format!(
-            r#"{{"Root":{{"Path":"/","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"1":{{"Path":"/1","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{{"k":{{"Path":"/1/k","CreatedIndex":{created},"ModifiedIndex":9,"ExpireTime":"0001-01-01T00:00:00Z","Value":"{value}","Children":null}}}}}}}}}},"WatcherHub":{{"EventHistory":null}},"CurrentIndex":9,"Stats":{{"watchers":{watchers}}},"CurrentVersion":2}}"#
-        )
+        let key = Node::file("/1/k", created, value).modified(9).child();
+        let stats = format!(r#""Stats":{{"watchers":{watchers}}}"#);
+        v2store::store(9, &key).replace(r#""Stats":{}"#, &stats)
     };
     let member = |name: &str, id: u64, store: String| {
         let path = dir.path().join(name);

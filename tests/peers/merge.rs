@@ -26,10 +26,6 @@ fn merge(scenario: &Scenario, folder: &Path, source: &Path, options: &[&str]) ->
     convert_to(source, folder, [&as_of[..], options].concat())
 }
 
-fn report(converted: &Converted) -> Value {
-    serde_json::from_slice(&fs::read(&converted.report).unwrap()).unwrap()
-}
-
 fn refused(converted: &Converted, reason: &str, words: &[&str]) -> Value {
     let story = converted.output.story();
     let status = if reason == "gap" { 3 } else { 5 };
@@ -37,7 +33,7 @@ fn refused(converted: &Converted, reason: &str, words: &[&str]) -> Value {
     assert_eq!((converted.output.status, errors), (status, 1), "{story}");
     assert!(words.iter().all(|word| converted.output.stderr.contains(word)), "{words:?}: {story}");
     assert!(!converted.snapshot.exists(), "{story}");
-    let report = report(converted);
+    let report = converted.report();
     assert_eq!(report["reason"], reason, "{story}");
     report
 }
@@ -112,7 +108,7 @@ fn what_v3_had_is_kept_to_the_byte_and_v2_follows() {
             all_well(&differences(&expected, &found));
             assert!(new.iter().all(|pair| !pair.tombstone && pair.sub == 0 && pair.main == pair.row.modified));
 
-            let report = report(&converted);
+            let report = converted.report();
             let existing = &report["existing"];
             assert_eq!(existing["conflicts"].as_array().unwrap().len(), both);
             assert_eq!((&existing["changes"], &existing["revision"]), (&before.keys.len().into(), &last.into()));
@@ -153,7 +149,7 @@ fn keys_in_both_are_refused_unless_told_and_all_are_named() {
         let renamed =
             merge(&scenario, &folder, &scenario.data_dir("m0.etcd"), &["--map", "/=/v2/", "--auth", "ignore"]);
         assert_eq!(renamed.output.status, 0, "{}", renamed.output.story());
-        assert_eq!(self::report(&renamed)["existing"].get("conflicts"), None);
+        assert_eq!(renamed.report()["existing"].get("conflicts"), None);
     }
 }
 
@@ -192,7 +188,7 @@ fn the_backend_that_came_with_the_snapshot_is_found() {
     assert_eq!(converted.output.status, 0, "{}", converted.output.story());
     let plain = merge(&scenario, &temp.path().join("b"), &scenario.data_dir("m0.etcd"), &options);
     assert!(fs::read(&converted.snapshot).unwrap() == fs::read(&plain.snapshot).unwrap());
-    assert!(report(&converted)["existing"]["path"].as_str().unwrap().ends_with(".snap.db"));
+    assert!(converted.report()["existing"]["path"].as_str().unwrap().ends_with(".snap.db"));
 }
 
 /// One that is behind the snapshot, with a hole in the log between them, may lack v3 writes that nobody can name.
@@ -301,7 +297,7 @@ fn a_real_server_lists_the_same_history_before_and_after() {
 
         let converted = merge(&scenario, &temp.path().join("out"), &source, &["--on-conflict", "take-v2"]);
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
-        let report = report(&converted);
+        let report = converted.report();
         let found = live(&Dump::of(&peers, &converted.snapshot));
         for version in [Version::V3_4, Version::V3_7] {
             let data_dir = temp.path().join(format!("restored-{version}"));
@@ -437,7 +433,7 @@ fn what_is_dropped_is_said() {
         let converted = convert_to(&source, temp.path(), options);
         assert_eq!(converted.output.status, 0, "{}", converted.output.story());
         assert!(converted.output.stderr.contains("warning: v3 data of the source is left out"));
-        let report = report(&converted);
+        let report = converted.report();
         assert_eq!(report["existing"]["kept"], false);
         assert!(report["existing"]["keys"].as_u64().unwrap() > 0);
         if let Some(peers) = peers::require(test_name!()) {
@@ -459,7 +455,7 @@ fn without_v3_data_a_merge_is_a_plain_conversion() {
     let merged = convert_to(&demo, &temp.path().join("b"), [&as_of[..], &["--existing", "merge"]].concat());
     assert_eq!((plain.output.status, merged.output.status), (0, 0), "{}", merged.output.story());
     assert!(fs::read(&plain.snapshot).unwrap() == fs::read(&merged.snapshot).unwrap());
-    assert_eq!(report(&merged).get("existing"), None);
+    assert_eq!(merged.report().get("existing"), None);
 }
 
 /// The output of `--existing keep-v3` is the v3 data of the source and nothing else, and every v2 key is accounted for.
@@ -494,7 +490,7 @@ fn keep_v3_is_the_v3_data_alone() {
         for mark in [&b"scheduledCompactRev"[..], b"finishedCompactRev"] {
             assert_eq!(after.other("meta", mark), before.other("meta", mark));
         }
-        let report = report(&converted);
+        let report = converted.report();
         let balance = &report["balance"];
         assert_eq!((&balance["dropped"], &balance["written"]["keys"]), (&balance["source"], &0.into()), "{balance}");
         assert_eq!(report["existing"]["kept"], true);
@@ -582,7 +578,7 @@ fn keys_that_an_earlier_migrate_left_behind_are_named() {
     let said = "only in v3: 3 keys, 2 of them in the form of an earlier `etcdctl migrate`";
     let stderr = &converted.output.stderr;
     assert!(stderr.contains(said) && stderr.contains("/b, /d/c; --existing drop-v3"), "{}", converted.output.story());
-    let existing = &report(&converted)["existing"];
+    let existing = &converted.report()["existing"];
     assert_eq!((&existing["only_in_v3"], &existing["left_by_migrate"]), (&3.into(), &json!(["/b", "/d/c"])));
 
     // Nothing is in both: v3 keys are v3's own.
@@ -609,7 +605,7 @@ fn a_tree_of_enable_v2v3_is_named() {
     let kept = convert_to(&source, &temp.path().join("kept"), ["--existing", "keep-v3"]);
     assert_eq!(kept.output.status, 0, "{}", kept.output.story());
     assert!(kept.output.stderr.contains(&format!("warning: v3 holds {tree}, which stays")), "{}", kept.output.story());
-    assert_eq!(report(&kept)["existing"]["v2v3"], json!([{"prefix": "/pfx", "keys": 3}]));
+    assert_eq!(kept.report()["existing"]["v2v3"], json!([{"prefix": "/pfx", "keys": 3}]));
     for path in [&source, &source.join("member/snap/db"), &kept.snapshot] {
         let inspected = etcdlift(["inspect", path.to_str().unwrap()]).success();
         assert!(inspected.text().contains(tree), "{}", inspected.story());
@@ -659,7 +655,7 @@ fn the_hashes_are_those_of_the_file_where_it_is_not_read_back() {
                 let as_of = ["--as-of", &scenario.truth.captured_at, how];
                 let converted = convert_to(&source, temp.path(), [&as_of[..], merge, options].concat());
                 assert_eq!(converted.output.status, 0, "{}", converted.output.story());
-                let output = &report(&converted)["output"];
+                let output = &converted.report()["output"];
                 (output["hash_kv"].clone(), output["status_hash"].clone())
             };
             let read_back = hashes("--progress=never");

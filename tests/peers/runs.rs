@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
+use crate::common::protobuf::{all_bytes_of, bytes_of, number_of};
 use crate::common::run::{all_well, etcdlift};
 use crate::common::{corpus, scratch};
 use crate::test_name;
@@ -22,14 +23,14 @@ fn every_named_run_comes_out_right() {
     let (mut wrong, mut count) = (Vec::new(), 0);
     for dir in &cases {
         let truth: Value = serde_json::from_slice(&fs::read(dir.join("truth.json")).unwrap()).unwrap();
-        let before = fingerprint(dir);
+        let before = scratch::fingerprint(dir);
         for run in truth["runs"].as_array().unwrap() {
             count += 1;
             if let Err(why) = one_run(&peers, dir, &truth, run) {
                 wrong.push(format!("{}: {} {}: {why}", dir.display(), run["label"], run["sources"]));
             }
         }
-        if fingerprint(dir) != before {
+        if scratch::fingerprint(dir) != before {
             wrong.push(format!("{}: a source was changed", dir.display()));
         }
     }
@@ -124,12 +125,12 @@ fn rights(truth: &Value, stderr: &str, peers: &Peers, out: &Path) -> Result<(), 
     let Some(effective) = truth["effective"].as_object() else { return Ok(()) };
     let dump = Dump::of(peers, out);
     for (user, rights) in effective {
-        let roles = dump.other("authUsers", user.as_bytes()).map(|bytes| fields(bytes, 3)).unwrap_or_default();
+        let roles = dump.other("authUsers", user.as_bytes()).map(|bytes| all_bytes_of(bytes, 3)).unwrap_or_default();
         let permissions: Vec<Permission> = roles
             .iter()
             .filter_map(|role| dump.other("authRoles", role))
-            .flat_map(|role| fields(role, 2))
-            .map(|bytes| Permission::parse(&bytes))
+            .flat_map(|role| all_bytes_of(role, 2))
+            .map(|bytes| Permission::parse(bytes))
             .collect();
         let root = roles.iter().any(|role| role == b"root");
         for right in rights.as_array().unwrap() {
@@ -158,9 +159,8 @@ struct Permission {
 
 impl Permission {
     fn parse(bytes: &[u8]) -> Permission {
-        let one = |number| fields(bytes, number).pop().unwrap_or_default();
-        let kind = one(1).first().copied().unwrap_or(0).into();
-        Permission { kind, key: one(2), end: one(3) }
+        let one = |field| bytes_of(bytes, field).unwrap_or_default().to_vec();
+        Permission { kind: number_of(bytes, 1).unwrap_or(0), key: one(2), end: one(3) }
     }
 
     fn allows(&self, key: &[u8], write: bool) -> bool {
@@ -172,42 +172,4 @@ impl Permission {
         };
         kind && inside
     }
-}
-
-/// The fields of this number in a protobuf message: bytes as they are, a small varint as one byte.
-fn fields(mut bytes: &[u8], wanted: u8) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    while let [tag, rest @ ..] = bytes {
-        let (number, kind) = (tag >> 3, tag & 7);
-        let (mut value, mut used) = (0usize, 0);
-        for byte in rest {
-            value |= usize::from(byte & 0x7f) << (7 * used);
-            used += 1;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let rest = &rest[used..];
-        let field = if kind == 2 { rest[..value].to_vec() } else { vec![u8::try_from(value).unwrap()] };
-        bytes = if kind == 2 { &rest[value..] } else { rest };
-        if number == wanted {
-            found.push(field);
-        }
-    }
-    found
-}
-
-fn fingerprint(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
-    let (mut found, mut folders) = (Vec::new(), vec![dir.to_path_buf()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let (entry, metadata) = entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
-            if metadata.is_dir() {
-                folders.push(entry.clone());
-            }
-            found.push((entry, metadata.len(), metadata.modified().unwrap()));
-        }
-    }
-    found.sort();
-    found
 }

@@ -12,6 +12,9 @@
 )]
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use more of it")]
+#[path = "../common/protobuf.rs"]
+mod protobuf;
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests, which use more of it")]
 #[path = "../common/v2files.rs"]
 mod v2files;
 

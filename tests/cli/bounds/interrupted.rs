@@ -8,13 +8,15 @@ use etcdlift::internals::pipeline;
 use etcdlift::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions};
 use etcdlift::report::Report;
 
-use super::harness::{Request, Source, leaf, store};
+use super::harness::Source;
+use crate::common::v2files::Request;
+use crate::common::v2store::{leaf, store};
 
 const ENTRIES: u64 = 20_000;
 
 fn source() -> Source {
     let put = |at: u64| Request::new("PUT", &format!("/1/k{}", at % 100)).value(b"v").bytes();
-    Source::new(store(&leaf("a", "v"), ""), (0..ENTRIES).map(put))
+    Source::new(store(10, &leaf("a", 5, "v")), (0..ENTRIES).map(put))
 }
 
 /// How often a command asks, and that it ends with the interruption whenever that comes.

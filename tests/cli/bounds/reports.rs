@@ -2,11 +2,15 @@
 
 use std::fmt::Write;
 
-use super::harness::{MIB, Source, leaf, store};
+use super::harness::{MIB, Source};
+use crate::common::v2store::{Node, leaf, store, store_with_events};
 
 #[test]
 fn a_history_of_millions_of_events_is_read_one_by_one() {
-    let source = Source::new(store(&leaf("a", "v"), &format!("{}null", "{},".repeat(8_000_000))), [].into_iter());
+    let source = Source::new(
+        store_with_events(10, &leaf("a", 5, "v"), &format!("{}null", "{},".repeat(8_000_000))),
+        [].into_iter(),
+    );
     let options = ["--as-of", "last-write", "--memory-limit", "100MiB"];
     source.convert(&options).within(0, source.snapshot_bytes() + 20 * MIB, 5.0);
 }
@@ -15,12 +19,11 @@ fn a_history_of_millions_of_events_is_read_one_by_one() {
 fn the_report_lists_the_first_elements_that_hold_most() {
     let mut children = String::new();
     for number in 0..200_000 {
-        write!(children, "{},", leaf(&format!("k{number:06}"), "v")).unwrap();
+        write!(children, "{},", leaf(&format!("k{number:06}"), 5, "v")).unwrap();
     }
-    let two =
-        leaf("z/a", "v").replacen("\"z/a\"", "\"a\"", 1) + "," + &leaf("z/b", "v").replacen("\"z/b\"", "\"b\"", 1);
-    write!(children, r#""z":{{"Path":"/1/z","CreatedIndex":5,"ModifiedIndex":5,"Children":{{{two}}}}}"#).unwrap();
-    let source = Source::new(store(&children, ""), [].into_iter());
+    let two = ["/1/z/a", "/1/z/b"].map(|path| Node::file(path, 5, "v").child()).join(",");
+    children.push_str(&Node::dir("/1/z", 5, &two).child());
+    let source = Source::new(store(10, &children), [].into_iter());
     source.convert(&[]).within(0, 4 * source.snapshot_bytes(), 5.0);
     let report = source.report();
     let listed = report["contents"]["first_elements"].as_object().unwrap();

@@ -1,10 +1,12 @@
 //! Values that are used again and again.
 
-use super::harness::{MIB, Request, Source, leaf, store};
+use super::harness::{MIB, Source};
+use crate::common::v2files::Request;
+use crate::common::v2store::{leaf, store};
 
 /// A value of the snapshot with 230 KB, all of it escaped: 1.4 MB on disk.
 fn escaped() -> String {
-    store(&leaf("big", &r"\u003c".repeat(230_000)), "")
+    store(10, &leaf("big", 5, &r"\u003c".repeat(230_000)))
 }
 
 #[test]
@@ -25,6 +27,6 @@ fn compares_with_an_escaped_value_do_not_copy_it() {
 #[test]
 fn a_key_that_is_written_again_and_again_takes_the_memory_of_one() {
     let put = |at: u64| Request::new("PUT", "/1/a").value(b"v").expires(4_000_000_000 + at).bytes();
-    let source = Source::new(store("", ""), (0..200_000).map(put));
+    let source = Source::new(store(10, ""), (0..200_000).map(put));
     source.convert(&[]).within(0, 40 * MIB, 5.0);
 }

@@ -1,26 +1,25 @@
 //! What becomes of TTLs, and what rules make of keys: the options from the command line to the file.
 
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store, store_with_events};
 use std::fs;
 
 use serde_json::Value;
 
-use super::files::{leaf, snap, store};
 use super::kit::{Case, Run, demo, one_line};
 use crate::common::rows::Row;
 use crate::common::run::etcdlift;
 
 /// A store with a TTL on `/t` and `/e`, and an event that proves 2020-01-01T00:00:00Z.
 fn with_ttls(case: &Case) -> std::path::PathBuf {
-    let never = r#""ExpireTime":"0001-01-01T00:00:00Z""#;
-    let expires = |leaf: String, at: &str| leaf.replace(never, &format!(r#""ExpireTime":"{at}""#));
     let children = [
-        expires(leaf("e", 5, "1"), "2019-12-31T23:59:59Z"),
-        expires(leaf("t", 6, "2"), "2020-01-01T00:01:00Z"),
-        expires(leaf("u", 7, "3"), "2020-01-01T00:01:00.5Z"),
+        leaf_until("e", 5, "1", "2019-12-31T23:59:59Z"),
+        leaf_until("t", 6, "2", "2020-01-01T00:01:00Z"),
+        leaf_until("u", 7, "3", "2020-01-01T00:01:00.5Z"),
         leaf("z", 8, "4"),
     ];
-    let event = r#"[null,{"action":"set","node":{"key":"/1/t","expiration":"2020-01-01T00:01:00Z","ttl":60}}]"#;
-    let text = store(9, &children.join(",")).replace(r#""Events":[]"#, &format!(r#""Events":{event}"#));
+    let event = r#"null,{"action":"set","node":{"key":"/1/t","expiration":"2020-01-01T00:01:00Z","ttl":60}}"#;
+    let text = store_with_events(9, &children.join(","), event);
     case.file("ttl.snap", snap(text.as_bytes(), 9))
 }
 
@@ -54,7 +53,7 @@ fn last_write_is_what_the_data_proves() {
     assert!(run.report()["as_of_evidence"].as_str().unwrap().contains("SYNC"), "{}", run.report());
     // Nothing is proven, and there are TTLs.
     let text = fs::read(&source).unwrap();
-    let without = store(9, &leaf("t", 6, "2").replace("0001-", "2030-"));
+    let without = store(9, &leaf_until("t", 6, "2", "2030-01-01T00:00:00Z"));
     assert!(!text.is_empty());
     let bare = case.file("bare.snap", snap(without.as_bytes(), 9));
     let words = ["1 key has a TTL", "--as-of now"];

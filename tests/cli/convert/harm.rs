@@ -1,6 +1,7 @@
 //! Files that a run must not touch: those of the source, those that another process has open, those of another run, and
 //! whatever is not a regular file. And a disk that is full, for every file that a run makes.
 
+use crate::common::scratch::names;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
@@ -8,11 +9,12 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
-use serde_json::Value;
 
-use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, names, one_line};
-use crate::common::run::{Output, etcdlift, run};
+use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
+use crate::common::run::{Output, etcdlift, make_script, read_json, run};
 use crate::common::skip::{Need, skip};
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use crate::test_name;
 
 const TARGETS: [(&str, &str); 4] =
@@ -28,10 +30,6 @@ fn convert(source: &Path, targets: &[(&str, PathBuf)], more: &[&str]) -> Output 
 
 fn targets(folder: &Path) -> Vec<(&'static str, PathBuf)> {
     TARGETS.iter().map(|(option, name)| (*option, folder.join(name))).collect()
-}
-
-fn report(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// Every way in which a data directory can have its files elsewhere, and the places where these really are.
@@ -160,9 +158,8 @@ fn a_folder_that_becomes_the_source_meanwhile_is_noticed() {
 }
 
 pub(super) fn executable(case: &Case, name: &str, script: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let path = case.file(name, script);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = case.path(name);
+    make_script(&path, script);
     path.to_str().unwrap().to_string()
 }
 
@@ -343,7 +340,7 @@ fn of_runs_at_once_one_wins_and_its_report_stays() {
         both += usize::from(wins == 2);
         assert!(wins >= 1 && won.get(2) != Some(&true), "round {round}: {won:?}");
         assert_eq!(names(&case.path("out")), ["i.redb", "l.ndjson", "out.db", "r.json"], "round {round}");
-        let told = report(&made[1].1);
+        let told = read_json(&made[1].1);
         let verified = etcdlift(["verify".as_ref(), made[0].1.as_os_str(), "--report".as_ref(), made[1].1.as_os_str()]);
         assert_eq!(verified.status, 0, "round {round}, {won:?}: {}", verified.story());
         // Of the ledger too: it has a line for each hidden key that was dropped.
@@ -387,7 +384,7 @@ fn skip_existing_does_not_take_the_report_at_its_word() {
     convert(&demo(), &[("-o", other.clone())], &["--hidden", "drop"]).success();
     for (bytes, words) in [(vec![0; 16384], "it is damaged"), (fs::read(&other).unwrap(), "another HashKV")] {
         fs::write(&made[0].1, &bytes).unwrap();
-        let mut told = report(&made[1].1);
+        let mut told = read_json(&made[1].1);
         told["output"]["sha256"] = sha256(&made[0].1).into();
         told["output"]["bytes"] = bytes.len().into();
         fs::write(&made[1].1, told.to_string()).unwrap();
@@ -397,7 +394,7 @@ fn skip_existing_does_not_take_the_report_at_its_word() {
         assert!(fs::read(&made[0].1).unwrap() == bytes && !made[2].1.exists());
     }
     // A report that tells all of another output: a sidecar file is made for the source's own output only.
-    let mut told = report(&made[1].1);
+    let mut told = read_json(&made[1].1);
     let others = etcdlift(["inspect".as_ref(), other.as_os_str(), "--json".as_ref()]).success().json();
     for name in ["hash_kv", "status_hash", "pairs", "leases"] {
         told["output"][name] = others[name].clone();
@@ -451,7 +448,7 @@ fn a_full_disk_is_one_reason_for_every_file() {
             assert!(now == before, "{story}");
             if full != 1 && !overwrite {
                 assert_eq!(
-                    (names(&case.path("out")), &report(&made[1].1)["reason"]),
+                    (names(&case.path("out")), &read_json(&made[1].1)["reason"]),
                     (vec!["r.json".into()], &"no-room".into()),
                     "{story}"
                 );
@@ -471,8 +468,7 @@ fn a_full_disk_is_the_same_reason_for_an_export() {
     let small = case.path("small");
     fs::create_dir(&small).unwrap();
     let value = "v".repeat(9000);
-    let source = case
-        .file("a.snap", super::files::snap(super::files::store(9, &super::files::leaf("k", 8, &value)).as_bytes(), 9));
+    let source = case.file("a.snap", snap(store(9, &leaf("k", 8, &value)).as_bytes(), 9));
     for format in ["ndjson", "redb"] {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]).arg(&small);
@@ -507,7 +503,7 @@ fn a_file_size_limit_is_the_same_reason() {
         let left = names(&case.path("out"));
         assert!(left.is_empty() || left == ["r.json"], "{left:?}: {}", output.story());
         if !left.is_empty() {
-            assert_eq!(report(&made[1].1)["reason"], "no-room", "{}", output.story());
+            assert_eq!(read_json(&made[1].1)["reason"], "no-room", "{}", output.story());
             fs::remove_file(&made[1].1).unwrap();
         }
     }

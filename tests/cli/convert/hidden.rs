@@ -1,10 +1,11 @@
 //! Names that would move a terminal's cursor or reorder its lines, and values that nobody may see: neither comes out of any
 //! command.
 
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 use std::path::PathBuf;
 
-use super::files::{leaf, snap, store};
 use super::kit::{AS_OF, Case};
 use crate::common::run::{Output, etcdlift};
 use crate::common::v2files;
@@ -24,7 +25,7 @@ fn shows_nothing_hidden(what: &str, text: &str) {
 
 /// A key with a TTL, whose name is all that a terminal must not see.
 fn source(case: &Case) -> PathBuf {
-    let expires = leaf(NAME, 8, "x").replace("0001-01-01T00:00:00Z", "2027-01-01T00:00:00Z");
+    let expires = leaf_until(NAME, 8, "x", "2027-01-01T00:00:00Z");
     case.file("a.snap", snap(store(9, &expires).as_bytes(), 9))
 }
 

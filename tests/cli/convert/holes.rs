@@ -1,11 +1,12 @@
 //! Sparse files: a hole takes no room on disk, and neither memory nor time.
 
+use crate::common::scratch::names;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, names};
+use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo};
 use crate::common::run::{Output, run};
 
 const HUGE: u64 = 10 << 30;
@@ -52,7 +53,7 @@ fn a_long_hole_at_the_end_is_not_read() {
     }
     // A hole of a size that a server preallocates is hashed as any other tool hashes it.
     let source = case.path("preallocated.etcd");
-    super::files::copy_sparse(&demo(), &source);
+    crate::common::scratch::copy_tree(&demo(), &source);
     grow(&source.join(DEMO_WAL), 200 << 20);
     let output = bounded(&["inspect", "--json"], &[&source]).success();
     let files = output.json()["source_files"].clone();

@@ -1,6 +1,9 @@
 //! Wrong inputs that are known for what they are: archives, pointers, a directory one level too high or too low, a file that
 //! does not exist or may not be read, for every command and option that reads one; and names that collide in a snapshot.
 
+use crate::common::scratch::copy_tree;
+use crate::common::v2files::snap;
+use crate::common::v2store::{Node, auth_store, leaf, store};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::files::{auth_store, copy_sparse, leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use super::sources::as_nobody;
 use crate::common::http;
@@ -70,11 +72,11 @@ fn a_pointer_inside_a_data_directory_is_named() {
 fn the_directory_that_was_meant_is_named() {
     let case = Case::new();
     let one = case.path("backup");
-    copy_sparse(&demo(), &one.join("m0.etcd"));
+    copy_tree(&demo(), &one.join("m0.etcd"));
     case.file("backup/readme", "x");
     let right = one.join("m0.etcd");
     case.run(&one, &[]).refused(5, "not-etcd-data", &["a directory with one in it", "give ", right.to_str().unwrap()]);
-    copy_sparse(&demo().join("member"), &one.join("m1.etcd"));
+    copy_tree(&demo().join("member"), &one.join("m1.etcd"));
     let words = ["with 2 in it", "m0.etcd, ", "m1.etcd"];
     case.run(&one, &[]).refused(5, "not-etcd-data", &words);
     let snap = right.join("member/snap");
@@ -165,7 +167,7 @@ fn what_may_not_be_read_is_status_5_everywhere() {
         fs::set_permissions(&secret, Permissions::from_mode(0o000)).unwrap();
     }
     let source = temp.path().join("default.etcd");
-    copy_sparse(&demo(), &source);
+    copy_tree(&demo(), &source);
     let mut tried = 0;
     for line in readers(&case, &secret) {
         // Nobody may read what lies in a test's own folder.
@@ -197,8 +199,8 @@ fn what_may_not_be_read_is_status_5_everywhere() {
 #[test]
 fn names_that_collide_are_listed_in_report_and_ledger() {
     let case = Case::new();
-    let dir = r#""\ufffd":{"Path":"/1/\ufffd","CreatedIndex":3,"ModifiedIndex":3,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{"b":{"Path":"/1/\ufffd/b","CreatedIndex":4,"ModifiedIndex":4,"ExpireTime":"0001-01-01T00:00:00Z","Value":"deep","Children":null}}}"#;
-    let children = [dir.to_string(), leaf("a", 5, "x"), leaf("\\ufffd", 6, "last")].join(",");
+    let dir = Node::dir(r"/1/\ufffd", 3, &Node::file(r"/1/\ufffd/b", 4, "deep").child()).child();
+    let children = [dir, leaf("a", 5, "x"), leaf("\\ufffd", 6, "last")].join(",");
     let source = case.file("twice.snap", snap(store(9, &children).as_bytes(), 9));
     let ledger = case.path("ledger");
     let run = case.run(&source, &["--ledger", ledger.to_str().unwrap()]);

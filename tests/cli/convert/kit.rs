@@ -1,10 +1,8 @@
 //! A run of `convert` in folders of its own, and what every run that refuses must keep to: one line, the right status and
 //! reason, no output, nothing left behind, the source as it was.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use etcdlift::internals::bolt::Db;
@@ -12,10 +10,9 @@ use etcdlift::internals::mvcc::{KeyValue, schema};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::files::copy_sparse;
 use crate::common::rows::Row;
 use crate::common::run::{Output, etcdlift};
-use crate::common::scratch;
+use crate::common::scratch::{self, copy_tree, fingerprint, names};
 
 pub(crate) const DEMO: &str = "fixtures/demo/input/default.etcd";
 pub(crate) const DEMO_SNAP: &str = "member/snap/0000000000000002-0000000000000029.snap";
@@ -52,7 +49,7 @@ impl Case {
     /// A copy of the demo that may be damaged.
     pub(crate) fn demo(&self) -> PathBuf {
         let copy = self.path("default.etcd");
-        copy_sparse(&demo(), &copy);
+        copy_tree(&demo(), &copy);
         copy
     }
 
@@ -191,27 +188,4 @@ pub(crate) fn meta(file: &Path, name: &str) -> u64 {
     let db = Db::open(&bytes).unwrap();
     let pair = db.bucket(schema::META).unwrap().unwrap().get(name.as_bytes()).unwrap().unwrap();
     u64::from_be_bytes(pair.value[..8].try_into().unwrap())
-}
-
-/// Every name below a path with what changes when it is written to: size, times of change, mode.
-fn fingerprint(path: &Path) -> BTreeMap<PathBuf, [i64; 6]> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![path.to_owned()];
-    while let Some(path) = todo.pop() {
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        if meta.is_dir() {
-            todo.extend(fs::read_dir(&path).into_iter().flatten().map(|entry| entry.unwrap().path()));
-        }
-        let size = i64::try_from(meta.size()).unwrap();
-        let state = [size, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec(), i64::from(meta.mode())];
-        found.insert(path, state);
-    }
-    found
-}
-
-pub(crate) fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }

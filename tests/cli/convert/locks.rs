@@ -1,5 +1,7 @@
 //! A source that an etcd is running on.
 
+use crate::common::scratch::copy_tree;
+use crate::common::v2files::frames;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -7,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 
-use super::files::{copy_sparse, frames};
 use super::kit::{Case, DEMO_WAL, demo, one_line};
 use crate::common::peers::{self, Version};
 use crate::common::server::{Boot, Server};
@@ -60,7 +61,7 @@ fn a_running_etcd_is_refused() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let case = Case::new();
     let data_dir = case.path("running.etcd");
-    copy_sparse(&demo(), &data_dir);
+    copy_tree(&demo(), &data_dir);
     let server = Server::start(&Boot { enable_v2: true, ..Boot::new(&peers, Version::V3_4, &data_dir) });
     // Its log may change meanwhile, so the source is not compared.
     let out = case.out();

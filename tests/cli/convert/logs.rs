@@ -1,8 +1,9 @@
 //! A damaged write-ahead log: whatever is wrong with it before its end, its file and byte are named.
 
+use crate::common::scratch::edit;
+use crate::common::v2files::{frames, rewritten};
 use std::fs;
 
-use super::files::{edit, frames};
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo};
 
 /// Breaks one frame in the middle of the demo's log, where no snapshot replaces what it hides, and expects these words.
@@ -141,77 +142,4 @@ fn the_demo_log_is_what_these_tests_think_it_is() {
     let rewritten = rewritten(&log, |_| true);
     let (records, rest) = log.split_at(rewritten.len());
     assert!(records == rewritten && rest.iter().all(|byte| *byte == 0));
-}
-
-/// The log with only the records that are wanted (of an entry, by its raft index), its checksums computed anew.
-pub(crate) fn rewritten(log: &[u8], wanted: impl Fn(Option<u64>) -> bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut crc = 0;
-    for (_, record) in frames(log) {
-        let record = &log[record];
-        let kind = record[1];
-        let data = data_of(record);
-        let entry = (kind == 2).then(|| entry_index(data));
-        if !wanted(entry) {
-            continue;
-        }
-        crc = crc32c::crc32c_append(crc, data);
-        let mut written = vec![0x08, kind, 0x10];
-        put_varint(&mut written, u64::from(crc));
-        // The record that begins a segment has no data field.
-        if kind != 4 {
-            written.push(0x1a);
-            put_varint(&mut written, data.len() as u64);
-            written.extend_from_slice(data);
-        }
-        let padding = written.len().wrapping_neg() % 8;
-        let flag = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
-        out.extend((written.len() as u64 | flag).to_le_bytes());
-        out.extend(&written);
-        out.resize(out.len() + padding, 0);
-    }
-    out
-}
-
-fn data_of(record: &[u8]) -> &[u8] {
-    let mut rest = &record[3..];
-    varint(&mut rest);
-    if rest.is_empty() {
-        return rest;
-    }
-    rest = &rest[1..];
-    varint(&mut rest);
-    rest
-}
-
-/// Type, term, index.
-fn entry_index(entry: &[u8]) -> u64 {
-    let mut rest = entry;
-    let mut index = 0;
-    for _ in 0..3 {
-        rest = &rest[1..];
-        index = varint(&mut rest);
-    }
-    index
-}
-
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().unwrap();
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            break;
-        }
-    }
-    value
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }

@@ -4,7 +4,6 @@
 mod carry;
 mod changing;
 mod demo;
-mod files;
 mod harm;
 mod hidden;
 mod holes;

@@ -1,13 +1,14 @@
 //! Exit status 4 says why there is nothing: what the source holds instead of keys, where its keys went, and what helps.
 
-use super::files::{leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, demo};
+use crate::common::v2files::snap;
+use crate::common::v2store::{Node, escaped, joined, leaf, leaf_until, store, store_of};
 
 const EMPTY: &str = "nothing-to-convert";
 
 /// `leaf` with an expiration.
 fn mortal(name: &str, index: u64, at: &str) -> String {
-    leaf(name, index, "x").replace("0001-01-01T00:00:00Z", at)
+    leaf_until(name, index, "x", at)
 }
 
 #[test]
@@ -39,8 +40,8 @@ fn all_keys_expired_name_the_last_write_and_the_options_that_help() {
 #[test]
 fn directories_alone_are_counted() {
     let case = Case::new();
-    let dir = r#""d":{"Path":"/1/d","CreatedIndex":3,"ModifiedIndex":3,"ExpireTime":"0001-01-01T00:00:00Z","Value":"","Children":{}}"#;
-    let source = case.file("dirs.snap", snap(store(9, dir).as_bytes(), 9));
+    let dir = Node::dir("/1/d", 3, "").child();
+    let source = case.file("dirs.snap", snap(store(9, &dir).as_bytes(), 9));
     case.run(&source, &[]).refused(4, EMPTY, &["holds no v2 key, only 1 directory", "--dirs marker"]);
     assert_eq!(case.run(&source, &["--dirs", "marker"]).converted(0).len(), 1);
 }
@@ -48,16 +49,11 @@ fn directories_alone_are_counted() {
 #[test]
 fn users_alone_are_counted() {
     let case = Case::new();
-    let node = |path: &str, rest: &str| {
-        let name = path.rsplit('/').next().unwrap();
-        format!(
-            r#""{name}":{{"Path":"{path}","CreatedIndex":3,"ModifiedIndex":3,"ExpireTime":"0001-01-01T00:00:00Z",{rest}}}"#
-        )
-    };
-    let user = r#""Value":"{\"user\":\"bob\",\"password\":\"$2a$10$gmpdxBt/VUJ8CkYIjCXBQuIVUr/6Iuhe2LtXGW39ahqHVNm20BC9O\",\"roles\":null}","Children":null"#;
-    let users = node("/2/users", &format!(r#""Value":"","Children":{{{}}}"#, node("/2/users/bob", user)));
-    let auth = node("/2", &format!(r#""Value":"","Children":{{{users}}}"#));
-    let text = store(9, "").replacen(r#""1":{"#, &format!(r#"{auth},"1":{{"#), 1);
+    let user =
+        r#"{"user":"bob","password":"$2a$10$gmpdxBt/VUJ8CkYIjCXBQuIVUr/6Iuhe2LtXGW39ahqHVNm20BC9O","roles":null}"#;
+    let users = Node::dir("/2/users", 3, &Node::file("/2/users/bob", 3, &escaped(user)).child()).child();
+    let auth = Node::dir("/2", 3, &users).child();
+    let text = store_of(9, &joined([auth, Node::dir("/1", 9, "").child()]), "null");
     let source = case.file("users.snap", snap(text.as_bytes(), 9));
     case.run(&source, &[]).refused(4, EMPTY, &["holds no v2 key, only 1 v2 user", "with the users and roles alone"]);
 }

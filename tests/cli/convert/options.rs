@@ -1,12 +1,13 @@
 //! What each option does to the output, on the demo.
 
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 
-use super::files::{leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, demo, meta, rows};
 use crate::common::peers;
 use crate::common::rows::Row;
-use crate::common::run::etcdlift;
+use crate::common::run::{etcdlift, read_json};
 use crate::test_name;
 
 /// The demo converted with these options.
@@ -103,14 +104,14 @@ fn dense_revisions_go_from_2_in_the_order_of_the_old_ones() {
     assert!(dense.iter().all(|row| row.create == row.modified));
     let names = |rows: &[Row]| rows.iter().map(|row| (row.key.clone(), row.value.clone())).collect::<Vec<_>>();
     assert_eq!(names(&dense), names(&kept));
-    assert_eq!(report(&case)["output"]["revision"], 20);
+    assert_eq!(read_json(&case.report())["output"]["revision"], 20);
 }
 
 #[test]
 fn bump_revision_raises_what_v3_goes_on_from() {
     let (case, bumped) = made(&["--bump-revision", "1000"]);
     assert_eq!(bumped, made(&[]).1);
-    let output = &report(&case)["output"];
+    let output = &read_json(&case.report())["output"];
     assert_eq!((&output["revision"], &output["compact_revision"]), (&1051.into(), &1051.into()));
     assert_eq!(meta(&case.out(), "finishedCompactRev"), 1051);
     assert_eq!(meta(&case.out(), "scheduledCompactRev"), 1051);
@@ -180,9 +181,7 @@ fn as_of_counts_what_has_expired() {
 
 #[test]
 fn any_instant_of_rfc_3339_can_be_counted_from() {
-    let never = r#""ExpireTime":"0001-01-01T00:00:00Z""#;
-    let expires =
-        |name: &str, index: u64, at: &str| leaf(name, index, "x").replace(never, &format!(r#""ExpireTime":"{at}""#));
+    let expires = |name: &str, index: u64, at: &str| leaf_until(name, index, "x", at);
     let children = [
         expires("first", 3, "0000-01-01T00:00:00Z"),
         expires("soon", 4, "2026-12-01T00:01:00Z"),
@@ -274,8 +273,4 @@ fn a_lone_snapshot_says_what_it_does_not_hold() {
     assert_eq!(run.converted(0), rows(&run.out));
     let line = "warning: state at raft index 41, v2 index 39; later writes are not in this file [snapshot-only]";
     assert!(run.output.stderr.lines().any(|said| said == line), "{}", run.output.story());
-}
-
-fn report(case: &Case) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(case.report()).unwrap()).unwrap()
 }

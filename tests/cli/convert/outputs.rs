@@ -1,13 +1,13 @@
 //! Where the output goes: what stands there, what may be replaced, and where nothing can be written.
 
+use crate::common::scratch::{copy_tree, names};
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::files::copy_sparse;
-use super::kit::{AS_OF, Case, demo, names, one_line};
+use super::kit::{AS_OF, Case, demo, one_line};
 use super::sources::as_nobody;
 use crate::common::run::run;
 use crate::common::skip::{Need, skip};
@@ -85,7 +85,7 @@ fn a_folder_without_write_permission_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let source = temp.path().join("default.etcd");
-    copy_sparse(&demo(), &source);
+    copy_tree(&demo(), &source);
     fs::create_dir(temp.path().join("out")).unwrap();
     fs::set_permissions(temp.path().join("out"), Permissions::from_mode(0o555)).unwrap();
     let out = temp.path().join("out/out.db");

@@ -1,12 +1,13 @@
 //! Paths that are one file, by whatever name, and paths into the source: refused before any work.
 
+use crate::common::scratch::names;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::kit::{Case, DEMO_SNAP, demo, names, one_line};
+use super::kit::{Case, DEMO_SNAP, demo, one_line};
 use crate::common::run::{Output, etcdlift, run};
 
 const OPTIONS: [(&str, &str); 4] =

@@ -1,12 +1,13 @@
 //! What a run may replace: nothing without `--overwrite`, and nothing of a good run by one that makes nothing.
 
+use crate::common::run::read_json;
+use crate::common::scratch::{edit, names};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::edit;
-use super::kit::{AS_OF, Case, DEMO_WAL, demo, names};
+use super::kit::{AS_OF, Case, DEMO_WAL, demo};
 use crate::common::run::{Output, etcdlift};
 
 /// A conversion of the demo with every file that one can make, in `out`.
@@ -53,7 +54,7 @@ impl Files {
     }
 
     fn report(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.at("r.json")).unwrap()).unwrap()
+        read_json(&self.at("r.json"))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The report: where it goes, and that there is one on every exit but 2.
 
+use crate::common::scratch::names;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::files::{leaf, snap, store};
-use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, names, one_line};
+use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift, run};
 
 fn convert(source: &Path, out: &Path, options: &[&str]) -> Output {

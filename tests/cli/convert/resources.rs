@@ -1,11 +1,11 @@
 //! What a run shows while it takes long, and what it takes of the machine.
 
+use crate::common::v2store::store;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use super::files::store;
 use super::kit::Case;
 use super::signals::{big, big_leaves};
 use crate::common::skip::{Need, skip};

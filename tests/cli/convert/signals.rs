@@ -1,5 +1,8 @@
 //! A run that is interrupted ends with the signal's status and leaves nothing.
 
+use crate::common::scratch::names;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,8 +10,7 @@ use std::{fs, thread};
 
 use serde_json::Value;
 
-use super::files::{leaf, snap, store};
-use super::kit::{Case, demo, names};
+use super::kit::{Case, demo};
 
 #[test]
 fn sigint_while_reading_is_130() {

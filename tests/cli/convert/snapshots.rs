@@ -1,8 +1,10 @@
 //! Damaged `.snap` files: alone, beside a log that makes up for them, and beside one that does not.
 
+use crate::common::scratch::edit;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use std::fs;
 
-use super::files::{edit, leaf, snap, store};
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo};
 
 #[test]
@@ -171,5 +173,7 @@ fn a_gap_between_snapshot_and_log_is_refused() {
 
 /// Makes a log that begins with this raft entry, with the checksums that a server would have written.
 fn cut_log_before(path: &std::path::Path, first: u64) {
-    edit(path, |bytes| *bytes = super::logs::rewritten(bytes, |entry| entry.is_none_or(|index| index >= first)));
+    edit(path, |bytes| {
+        *bytes = crate::common::v2files::rewritten(bytes, |entry| entry.is_none_or(|index| index >= first))
+    });
 }

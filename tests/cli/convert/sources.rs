@@ -1,5 +1,6 @@
 //! What is given as SOURCE and is none, or not one alone.
 
+use crate::common::scratch::copy_tree;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,6 @@ use std::process::Command;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::files::copy_sparse;
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift};
 use crate::common::skip::{Need, skip};
@@ -111,7 +111,7 @@ fn every_way_to_name_a_directory_gives_the_same_bytes() {
     let (link, flat) = (case.path("link"), case.demo().join("member"));
     symlink(demo(), &link).unwrap();
     let odd = case.path("odd").join(OsStr::from_bytes(b"n\xff\n\"l"));
-    copy_sparse(&demo(), &odd);
+    copy_tree(&demo(), &odd);
     let mut slash = demo().into_os_string();
     slash.push("/");
     let outputs: Vec<Vec<u8>> = [demo(), slash.into(), link, flat, odd]
@@ -166,7 +166,7 @@ fn what_may_not_be_read_is_named() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o777)).unwrap();
     let source = temp.path().join("default.etcd");
-    copy_sparse(&demo(), &source);
+    copy_tree(&demo(), &source);
     for name in ["", "member", "member/snap", DEMO_WAL, "member/snap/db"] {
         let locked = source.join(name);
         let mode = fs::metadata(&locked).unwrap().mode();
@@ -181,7 +181,7 @@ fn what_may_not_be_read_is_named() {
         let process = format!("mode 0000; this process runs as uid {}", if uid == 0 { 65534 } else { uid });
         let words = [locked.to_str().unwrap().trim_end_matches('/'), "Permission denied", &owner, &process];
         one_line(&output, &words);
-        assert_eq!(super::kit::names(temp.path()), ["default.etcd"]);
+        assert_eq!(crate::common::scratch::names(temp.path()), ["default.etcd"]);
     }
 }
 

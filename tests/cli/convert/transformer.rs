@@ -3,6 +3,9 @@
 //! Programs are started by the name of a link in a folder of the test's own: what they leave is found beside it. Those in
 //! Python need python3 (3.8 or later).
 
+use crate::common::scratch::{copy_tree, names};
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,13 +14,12 @@ use std::{env, fs, thread};
 
 use serde_json::{Value, json};
 
-use super::files::{copy_sparse, leaf, snap, store};
-use super::kit::{Case, Run, demo, names, one_line, rows};
+use super::kit::{Case, Run, demo, one_line, rows};
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
 use crate::common::rows::{Row, differences};
-use crate::common::run::{all_well, bounded, run};
+use crate::common::run::{all_well, bounded, make_script, run};
 use crate::common::skip::{Need, skip};
 use crate::test_name;
 
@@ -241,21 +243,13 @@ fn verify_runs_the_program_that_it_is_given_and_none_that_a_report_names() {
     assert_ne!(output.status, 0, "{}", output.story());
 }
 
-/// A script of this text. Not written by this process: another test may be starting a program just now, and that would hold
-/// the file open for writing for a moment.
-fn make_script(path: &Path, text: &str) {
-    let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
-    let made = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status();
-    assert!(made.unwrap().success());
-}
-
 // Beside etcdctl.
 
 /// A run of `etcdctl migrate` over a copy; the database that it has made.
 fn migrate(peers: &Peers, case: &Case, source: &Path, program: &Path) -> PathBuf {
     let copy = case.path("copy");
     let _ = fs::remove_dir_all(&copy);
-    copy_sparse(source, &copy);
+    copy_tree(source, &copy);
     let mut command = bounded(&peers.etcdctl_3_4(), 60);
     command.env("ETCDCTL_API", "3").arg("migrate").arg("--data-dir").arg(&copy);
     run(command.arg("--transformer").arg(program)).success();

@@ -1,11 +1,12 @@
 //! One is singular: sources with one of everything, through every command that counts.
 
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 use std::path::Path;
 
 use regex::Regex;
 
-use super::files::{leaf, snap, store};
 use super::kit::{AS_OF, Case, DEMO_WAL};
 use crate::common::run::{Output, etcdlift, run};
 
@@ -48,8 +49,7 @@ fn the_check_finds_plurals_of_one() {
 
 /// A key of one byte with a TTL, bytes that are lost, users and roles: one of each.
 fn one_of_each(case: &Case) -> std::path::PathBuf {
-    let never = r#""ExpireTime":"0001-01-01T00:00:00Z""#;
-    let expires = leaf("a", 8, "x").replace(never, r#""ExpireTime":"2027-01-01T00:00:00Z""#);
+    let expires = leaf_until("a", 8, "x", "2027-01-01T00:00:00Z");
     case.file("a.snap", snap(store(9, &expires).as_bytes(), 9))
 }
 
@@ -97,7 +97,7 @@ fn of_sources_that_cannot_be_read() {
     }
     let source = case.demo();
     let whole = fs::read(source.join(DEMO_WAL)).unwrap();
-    let frames = super::files::frames(&whole);
+    let frames = crate::common::v2files::frames(&whole);
     for (at, record) in [&frames[30], &frames[54]] {
         for end in [at + 1, at + 7, at + 9, record.end - 1] {
             fs::write(source.join(DEMO_WAL), &whole[..end]).unwrap();

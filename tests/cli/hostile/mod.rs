@@ -12,7 +12,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::common::random::Random;
+use crate::common::random::{Random, seeds};
 use bounds::{Bounds, Ended, run};
 use shapes::Source;
 
@@ -27,7 +27,7 @@ fn no_source_does_harm() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut count = |what: String| *counts.entry(what).or_default() += 1;
     let (mut wrong, mut most) = (Vec::new(), 0f64);
-    let cases = cases();
+    let cases = seeds("ETCDLIFT_HOSTILE_CASES", 0..CASES);
     let total = cases.end - cases.start;
     for seed in cases {
         let mut random = Random::new(seed);
@@ -88,14 +88,6 @@ fn no_source_does_harm() {
     // Not `println!`: the test harness hides that of a test which passes.
     let _ = std::io::stderr().write_all(summary.as_bytes());
     assert!(wrong.is_empty(), "{} of {total} cases went wrong:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-fn cases() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("ETCDLIFT_HOSTILE_CASES") else { return 0..CASES };
-    match text.split_once("..") {
-        Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
-        None => 0..text.parse().unwrap(),
-    }
 }
 
 fn floor(text: &str, at: usize) -> usize {

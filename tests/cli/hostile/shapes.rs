@@ -10,6 +10,7 @@ use etcdlift::fuzzing::log::{self, Dialect, Log};
 use etcdlift::internals::source::raft::Request;
 
 use crate::common::random::Random;
+use crate::common::v2store::{NEVER, Node, joined, store_of};
 
 /// A source that is not written yet.
 #[derive(Debug)]
@@ -26,7 +27,6 @@ pub(super) struct Source {
     version: &'static str,
 }
 
-const NEVER: &str = "0001-01-01T00:00:00Z";
 const NODE: u64 = 0xa1;
 const CLUSTER: u64 = 0xc;
 /// Raft index and term of the snapshot.
@@ -160,29 +160,20 @@ impl Source {
     }
 
     fn with_root(&mut self, children: &str, history: &str) {
-        let root = dir("/", children);
-        let text = format!(
-            r#"{{"Root":{root},"WatcherHub":{{"EventHistory":{history}}},"CurrentIndex":100000,"Stats":null,"CurrentVersion":2}}"#
-        );
-        self.store = Some(text);
+        self.store = Some(store_of(100_000, children, history));
     }
 }
 
 fn dir(path: &str, children: &str) -> String {
-    format!(
-        r#"{{"Path":"{path}","CreatedIndex":0,"ModifiedIndex":0,"ExpireTime":"{NEVER}","Value":"","Children":{{{children}}}}}"#
-    )
+    Node::dir(path, 0, children).json()
 }
 
 fn leaf(path: &str, value: &str, expiry: &str) -> String {
-    let name = path.rsplit('/').next().unwrap();
-    format!(
-        r#""{name}":{{"Path":"{path}","CreatedIndex":5,"ModifiedIndex":6,"ExpireTime":"{expiry}","Value":"{value}","Children":null}}"#
-    )
+    Node::file(path, 5, value).modified(6).expires(expiry).child()
 }
 
 fn list(count: usize, item: impl Fn(usize) -> String) -> String {
-    (0..count).map(item).collect::<Vec<_>>().join(",")
+    joined((0..count).map(item))
 }
 
 /// A few bytes flipped, cut off, put in, doubled or made zero.
@@ -443,10 +434,8 @@ fn duplicates(source: &mut Source, size: usize, random: &mut Random) {
 fn escapes(source: &mut Source, size: usize, random: &mut Random) {
     let unit = random.pick(&[r"\u0000", r"\\", r"\ud83d\ude00", r"\ud83d", r"\/", "\u{202e}", r"\u2028"]);
     let name = unit.repeat(random.between(1, 20)).replace(r"\/", "");
-    source.snapshot(&format!(
-        r#"{},"{name}x":{{"Path":"/1/{name}x","CreatedIndex":3,"ModifiedIndex":4,"ExpireTime":"{NEVER}","Value":"","Children":null}}"#,
-        leaf("/1/k", &unit.repeat(size), NEVER)
-    ));
+    let long = leaf("/1/k", &unit.repeat(size), NEVER);
+    source.snapshot(&joined([long, format!(r#""{name}x":{}"#, Node::file(&format!("/1/{name}x"), 3, "").json())]));
 }
 
 fn empty_entries(source: &mut Source, size: usize, _: &mut Random) {

@@ -8,6 +8,7 @@ use etcdlift::fuzzing::log::Dialect;
 
 use super::cluster::{Member, Style};
 use crate::common::random::Random;
+use crate::common::scratch::edit;
 
 /// What was done to a directory.
 #[derive(Debug, Clone, Copy)]
@@ -92,10 +93,4 @@ fn record<'s>(member: &Member, segments: &'s [PathBuf], random: &mut Random) -> 
     let ends = &member.wal.segments()[seq].ends;
     let which = random.between(1, ends.len().checked_sub(1).filter(|last| *last > 0)?);
     Some((path, ends[which - 1], ends[which]))
-}
-
-fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = fs::read(path).unwrap();
-    change(&mut bytes);
-    fs::write(path, bytes).unwrap();
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::common::random::Random;
+use crate::common::random::{Random, seeds};
 use cluster::{Cluster, Style, write};
 use etcdlift::fuzzing::log::Dialect;
 use judge::{Given, judge};
@@ -54,7 +54,7 @@ const SEEDS: u64 = 120;
 fn every_subset_of_a_cluster_gives_what_it_proves() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for seed in seeds() {
+    for seed in seeds("ETCDLIFT_RAFT_SEEDS", 0..SEEDS) {
         one_cluster(seed, &mut counts, &mut wrong);
         if wrong.len() > 5 {
             break;
@@ -65,16 +65,6 @@ fn every_subset_of_a_cluster_gives_what_it_proves() {
     let text = format!("raft: {total} conversions\n{}", lines.concat());
     let _ = std::io::stderr().write_all(text.as_bytes());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    match std::env::var("ETCDLIFT_RAFT_SEEDS") {
-        Err(_) => 0..SEEDS,
-        Ok(text) => match text.split_once("..") {
-            Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
-            None => 0..text.parse().unwrap(),
-        },
-    }
 }
 
 fn one_cluster(seed: u64, counts: &mut BTreeMap<String, u64>, wrong: &mut Vec<String>) {

@@ -17,9 +17,10 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use crate::common::peers::{self, Peers, Version};
+use crate::common::random::seeds;
 use crate::common::run::all_well;
 use crate::common::scratch;
 use crate::test_name;
@@ -79,7 +80,7 @@ fn missing(tally: &Tally) -> Vec<String> {
 /// Every seed on 3.4, and every fifth on 3.5.
 fn runs() -> Vec<(Version, u64)> {
     let of = |seed| [(Version::V3_4, seed)].into_iter().chain((seed % 5 == 0).then_some((Version::V3_5, seed)));
-    seeds().flat_map(of).collect()
+    seeds("ETCDLIFT_DIFFERENTIAL_SEEDS", SEEDS).flat_map(of).collect()
 }
 
 fn run(peers: &Peers, version: Version, seed: u64) -> Result<Tally, String> {
@@ -87,19 +88,6 @@ fn run(peers: &Peers, version: Version, seed: u64) -> Result<Tally, String> {
     let folder = temp.path().join("seed");
     fs::create_dir(&folder).unwrap();
     Session::new(peers, version, seed, &folder).run()
-}
-
-fn seeds() -> Range<u64> {
-    let Ok(text) = env::var("ETCDLIFT_DIFFERENTIAL_SEEDS") else {
-        return SEEDS;
-    };
-    let number = |text: &str| text.trim().parse::<u64>().ok();
-    let range = match text.split_once("..") {
-        Some((start, end)) => number(start).zip(number(end)).map(|(start, end)| start..end),
-        None => number(&text).map(|count| 0..count),
-    };
-    range
-        .unwrap_or_else(|| panic!("ETCDLIFT_DIFFERENTIAL_SEEDS is {text:?}: a count or a range like 100..600 expected"))
 }
 
 /// Not `eprintln!`: the test harness hides that of a test which passes.
