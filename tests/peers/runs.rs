@@ -130,7 +130,7 @@ fn rights(truth: &Value, stderr: &str, peers: &Peers, out: &Path) -> Result<(), 
             .iter()
             .filter_map(|role| dump.other("authRoles", role))
             .flat_map(|role| all_bytes_of(role, 2))
-            .map(|bytes| Permission::parse(bytes))
+            .map(Permission::parse)
             .collect();
         let root = roles.iter().any(|role| role == b"root");
         for right in rights.as_array().unwrap() {

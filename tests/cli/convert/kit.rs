@@ -125,7 +125,7 @@ impl Run {
         assert_eq!(self.output.status, status, "{story}");
         assert_eq!(self.left, [self.out.file_name().unwrap().to_str().unwrap()], "{story}");
         assert_eq!(self.report()["exit_status"], status, "{story}");
-        books_balance(self.report());
+        totals_add_up(self.report());
         rows(&self.out)
     }
 
@@ -151,7 +151,7 @@ pub(crate) fn one_line(output: &Output, words: &[&str]) {
     }
 }
 
-pub(crate) fn books_balance(report: &Value) {
+pub(crate) fn totals_add_up(report: &Value) {
     let balance = &report["balance"];
     for unit in ["keys", "bytes"] {
         let count = |name: &str| balance[name][unit].as_u64().unwrap();

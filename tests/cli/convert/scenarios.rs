@@ -1,6 +1,6 @@
 //! Corners of the corpus that end in something else than a plain conversion.
 
-use super::kit::{Case, Run, books_balance};
+use super::kit::{Case, Run, totals_add_up};
 use crate::common::corpus::{self, Scenario};
 use crate::common::rows::{self, Row, differences};
 use crate::common::run::all_well;
@@ -125,7 +125,7 @@ fn the_books_of_every_directory_balance() {
             let case = Case::new();
             let run = convert(&case, scenario, data_dir, &["--hidden", "drop", "--guest", "drop", "--dry-run"]);
             if matches!(run.output.status, 0 | 8) {
-                books_balance(run.report());
+                totals_add_up(run.report());
                 converted += 1;
             }
         }
