@@ -383,7 +383,7 @@ fn the_demo_converted_holds_what_other_readers_find_in_it() {
 }
 
 #[test]
-fn of_a_real_v3_store_the_living_keys_are_exported() {
+fn the_live_keys_of_a_real_v3_store_are_exported() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let temp = scratch::temp();
     let data_dir = temp.path().join("data");

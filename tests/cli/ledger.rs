@@ -1,4 +1,4 @@
-//! The ledger: every node of every directory has its line, the lines add up to the books, and what they say of the output
+//! The ledger: every node of every directory has its line, the lines add up to the totals of the report, and what they say of the output
 //! is so. And a writer that loses a pair is noticed, by each check on its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ fn convert(folder: &Path, source: &Path, options: &[&str]) -> Converted {
     Converted { output, out, ledger, report: serde_json::from_slice(&fs::read(report).unwrap()).unwrap() }
 }
 
-/// What a line counts as in the books.
+/// The part of the accounting that a line counts in.
 fn account(line: &Value) -> Option<&'static str> {
     match line["reason"].as_str() {
         None if line["dir"] == true => None,
@@ -54,7 +54,7 @@ fn account(line: &Value) -> Option<&'static str> {
     }
 }
 
-/// The lines, added up, against the report's books.
+/// The lines, added up, against the totals of the report.
 fn adds_up(converted: &Converted) -> Vec<String> {
     let mut counted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for line in &converted.ledger {
@@ -67,10 +67,10 @@ fn adds_up(converted: &Converted) -> Vec<String> {
     }
     let accounts = ["source", "written", "expired", "excluded", "dropped"].into_iter();
     let wrong = accounts.filter_map(|name| {
-        let books = &converted.report["balance"][name];
-        let books = (books["keys"].as_u64().unwrap(), books["bytes"].as_u64().unwrap());
+        let totals = &converted.report["balance"][name];
+        let totals = (totals["keys"].as_u64().unwrap(), totals["bytes"].as_u64().unwrap());
         let lines = counted.get(name).copied().unwrap_or_default();
-        (books != lines).then(|| format!("{name}: the books have {books:?}, the lines {lines:?}"))
+        (totals != lines).then(|| format!("{name}: the totals are {totals:?}, the lines give {lines:?}"))
     });
     wrong.collect()
 }

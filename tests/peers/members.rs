@@ -265,7 +265,7 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
         let (output, out) = case.convert(&sources, &[]);
         assert_eq!(output.status, 0, "{}", output.story());
         assert_eq!(fs::read(&out).unwrap(), whole, "damage at {from}");
-        // What is behind the damage was read from another member, and the report says from which.
+        // What is after the damage was read from another member, and the report says from which.
         let parts = report(&out)["source"]["parts"].clone();
         let taken: Vec<u64> = (0..3).map(|at| parts[at]["entries_taken"].as_u64().unwrap()).collect();
         assert!(taken[1] + taken[2] > 0 && taken.iter().sum::<u64>() == 322, "{parts}");
@@ -276,7 +276,7 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
 
 /// Behind the damage the member may have voted in a later term: it holds the entry, and proves nothing by that.
 #[test]
-fn a_log_that_is_damaged_behind_an_entry_is_no_witness_for_it() {
+fn a_log_that_is_damaged_after_an_entry_is_no_witness_for_it() {
     let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
     let acked = |out: &Path| case.rows(out).iter().filter(|row| row.value.starts_with(b"acked ")).count();
     let damaged = case.copy("m0.etcd");

@@ -62,7 +62,7 @@ fn live(dump: &Dump) -> BTreeMap<Vec<u8>, Row> {
     live
 }
 
-/// Every pair of the source's database stands in the output as it was, and behind it the v2 keys, one revision each.
+/// Every pair of the source's database stands in the output as it was, and the v2 keys follow, one revision each.
 #[test]
 fn what_v3_had_is_kept_to_the_byte_and_v2_follows() {
     let Some((peers, scenarios)) = scenarios(test_name!()) else { return };
@@ -193,7 +193,7 @@ fn the_backend_that_came_with_the_snapshot_is_found() {
 
 /// One that is behind the snapshot, with a hole in the log between them, may lack v3 writes that nobody can name.
 #[test]
-fn a_backend_behind_a_hole_is_refused() {
+fn a_backend_before_a_hole_is_refused() {
     let Some(scenario) = corpus::scenario(test_name!(), "v3.4.23-i") else { return };
     let Some(other) = corpus::scenario(test_name!(), "v3.4.23-x") else { return };
     let temp = scratch::temp();
@@ -216,7 +216,7 @@ fn a_backend_ahead_of_the_v2_state_is_refused() {
     refused(&converted, "index-not-reached", &["is at raft index 606, the v2 keys are at 605"]);
 }
 
-/// The late writes are named, and the cure that is named with them is one.
+/// The unapplied v3 entries are named, and the cure that is named with them works.
 #[test]
 fn v3_writes_that_stand_in_the_log_alone_refuse_a_merge_until_that_etcd_has_run_once() {
     let Some(scenarios) = corpus::of_kinds(test_name!(), &["x"]) else { return };

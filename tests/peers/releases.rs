@@ -419,7 +419,7 @@ fn mortal(truth: &Truth, key: &[u8]) -> bool {
     })
 }
 
-/// What must not be in a file, beside wrong rows.
+/// What must not be in a file, besides wrong rows.
 fn faults(dump: &Dump, leases: &[i64], auth: bool) -> Vec<String> {
     let mut faults = Vec::new();
     if dump.buckets != BUCKETS {

@@ -114,7 +114,7 @@ impl Source {
         self.place.path().join("in")
     }
 
-    /// The name of a file beside it.
+    /// The name of a file in the same folder.
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }

@@ -101,11 +101,11 @@ impl Run {
 
     /// Asserts a refusal that an operator can act on, and that it left nothing behind.
     pub(crate) fn refused(&self, status: i32, reason: &str, words: &[&str]) {
-        self.refused_beside(status, reason, words, &[]);
+        self.refused_with_files(status, reason, words, &[]);
     }
 
     /// The same where these files were in the output's folder before.
-    pub(crate) fn refused_beside(&self, status: i32, reason: &str, words: &[&str], files: &[&str]) {
+    pub(crate) fn refused_with_files(&self, status: i32, reason: &str, words: &[&str], files: &[&str]) {
         let story = self.output.story();
         assert_eq!(self.output.status, status, "{story}");
         one_line(&self.output, words);
@@ -119,7 +119,7 @@ impl Run {
         assert_eq!(format!("etcdlift: error: {}\n{hint}", report["error"].as_str().unwrap()), self.output.stderr);
     }
 
-    /// Asserts an output, and nothing beside it.
+    /// Asserts an output, and no other file in its folder.
     pub(crate) fn converted(&self, status: i32) -> Vec<Row> {
         let story = self.output.story();
         assert_eq!(self.output.status, status, "{story}");

@@ -22,7 +22,7 @@ fn broken(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), word
 }
 
 #[test]
-fn a_bad_checksum() {
+fn a_wrong_checksum() {
     broken(|bytes, _, record| bytes[record.end - 3] ^= 1, &["expected data with CRC-32C"]);
 }
 
@@ -37,7 +37,7 @@ fn a_length_beyond_the_file() {
 }
 
 #[test]
-fn a_length_of_zero_with_more_behind_it() {
+fn a_length_of_zero_with_more_data_after_it() {
     broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data after it"]);
 }
 

@@ -26,7 +26,7 @@ fn an_output_that_exists_is_refused_and_stays() {
     fs::write(case.out(), "mine").unwrap();
     for option in ["--no-verify", "--dry-run"] {
         let run = case.run(&demo(), &[option]);
-        run.refused_beside(5, "output-exists", &["out.db: ", "--overwrite"], &["out.db"]);
+        run.refused_with_files(5, "output-exists", &["out.db: ", "--overwrite"], &["out.db"]);
     }
     assert_eq!(fs::read(case.out()).unwrap(), b"mine");
 }
@@ -42,7 +42,7 @@ fn overwrite_replaces_a_regular_file() {
     again.converted(0);
     assert!(again.bytes() == bytes);
     // A run that fails leaves the old one.
-    case.run(&case.path("missing"), &["--overwrite"]).refused_beside(5, "source-missing", &[], &["out.db"]);
+    case.run(&case.path("missing"), &["--overwrite"]).refused_with_files(5, "source-missing", &[], &["out.db"]);
     assert!(again.bytes() == bytes);
 }
 
@@ -53,10 +53,15 @@ fn overwrite_replaces_nothing_else() {
     for (overwrite, words) in [(false, "not a regular file"), (true, "not a regular file")] {
         symlink(&kept, case.out()).unwrap();
         let options: &[&str] = if overwrite { &["--overwrite"] } else { &[] };
-        case.run(&demo(), options).refused_beside(5, "output-exists", &[words], &["out.db"]);
+        case.run(&demo(), options).refused_with_files(5, "output-exists", &[words], &["out.db"]);
         fs::remove_file(case.out()).unwrap();
         fs::create_dir(case.out()).unwrap();
-        case.run(&demo(), options).refused_beside(5, "output-exists", &["is a directory", "name a file"], &["out.db"]);
+        case.run(&demo(), options).refused_with_files(
+            5,
+            "output-exists",
+            &["is a directory", "name a file"],
+            &["out.db"],
+        );
         fs::remove_dir(case.out()).unwrap();
     }
     assert_eq!(fs::read(kept).unwrap(), b"mine");

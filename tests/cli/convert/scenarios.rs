@@ -93,7 +93,7 @@ fn an_acknowledged_write_that_nothing_proves_is_status_8() {
 }
 
 #[test]
-fn a_member_that_is_behind_or_was_overruled_or_torn_gives_what_it_held() {
+fn a_member_that_lags_or_was_overruled_or_torn_gives_what_it_held() {
     for name in ["v3.4.23-f", "v3.4.23-g3", "v3.4.23-gtorn"] {
         let Some(scenario) = corpus::scenario(test_name!(), name) else { return };
         for data_dir in scenario.live() {
@@ -117,7 +117,7 @@ fn a_log_of_its_own_place_is_read_from_there() {
 }
 
 #[test]
-fn the_books_of_every_directory_balance() {
+fn the_totals_of_every_directory_add_up() {
     let Some(scenarios) = corpus::of_kinds(test_name!(), &ALL) else { return };
     let mut converted = 0;
     for scenario in &scenarios {

@@ -1,4 +1,4 @@
-//! Damaged `.snap` files: alone, beside a log that makes up for them, and beside one that does not.
+//! Damaged `.snap` files: alone, with a log that replaces them, and with one that does not.
 
 use crate::common::scratch::edit;
 use crate::common::v2files::snap;
@@ -85,7 +85,7 @@ fn a_good_checksum_around_a_bad_store_is_damage() {
         ("a list", "[1,2,3]".to_owned()),
         ("null", "null".to_owned()),
         ("a number for the root", r#"{"Root":1}"#.to_owned()),
-        ("something behind it", format!("{sound} x")),
+        ("something after it", format!("{sound} x")),
         ("no JSON", "\u{1}\u{2}\u{3}".to_owned()),
         ("an index below zero", sound.replace(r#""ModifiedIndex":8"#, r#""ModifiedIndex":-8"#)),
         ("an index of 2^64", sound.replace(r#""ModifiedIndex":8"#, r#""ModifiedIndex":18446744073709551616"#)),
@@ -128,7 +128,7 @@ fn a_log_that_reaches_back_makes_up_for_a_damaged_one() {
     // Without the log there is nothing else.
     let out = case.path("out/second.db");
     let run = case.run_to(&source, &out, &["--wal-dir", "none"]);
-    run.refused_beside(3, "damaged", &[DEMO_SNAP, "byte 10"], &["out.db"]);
+    run.refused_with_files(3, "damaged", &[DEMO_SNAP, "byte 10"], &["out.db"]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn an_older_snapshot_serves_where_the_newest_is_damaged() {
     assert_eq!((&run.report()["reason"], run.notices("losses")[0]), (&"older-snapshot".into(), "older-snapshot"));
     let out = case.path("out/third.db");
     let run = case.run_to(&source, &out, &["--wal-dir", "none", "--strict"]);
-    run.refused_beside(5, "strict", &["--strict", "was not used"], &["out.db", "second.db"]);
+    run.refused_with_files(5, "strict", &["--strict", "was not used"], &["out.db", "second.db"]);
 }
 
 #[test]

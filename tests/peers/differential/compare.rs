@@ -133,7 +133,7 @@ impl Converted {
         listing.nodes.iter().filter(|node| !gone.contains(node) && !in_gone(node)).cloned().collect()
     }
 
-    /// Where the client knows the true bytes of a write that stands in the log behind the snapshot, they must be there.
+    /// Where the client knows the true bytes of a write in the log after the snapshot, the output must contain them.
     pub(super) fn wrong_bytes(&self, written: &BTreeMap<u64, Written>) -> Vec<String> {
         let mut wrong = Vec::new();
         for row in &self.rows {

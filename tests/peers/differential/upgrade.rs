@@ -29,7 +29,7 @@ const START_SECONDS: u64 = 30;
 const REQUESTS: usize = 80;
 
 #[test]
-fn two_members_upgraded_beside_a_lost_one() {
+fn two_members_are_upgraded_after_one_is_lost() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let temp = scratch::temp();
     let mut cluster = Cluster::new(&peers, temp.path());
