@@ -6,12 +6,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::SystemTime;
 
 use serde_json::Value;
 
 use super::corpus::Scenario;
-use super::run::{Output, etcdlift};
+use super::run::{Output, etcdlift, read_json};
 use super::scratch;
 use super::truth::Truth;
 
@@ -27,6 +26,11 @@ pub struct Converted {
 }
 
 impl Converted {
+    /// The report.
+    pub fn report(&self) -> Value {
+        read_json(&self.report)
+    }
+
     /// `etcdlift inspect OUT --json`.
     pub fn inspect(&self) -> Inspected {
         Inspected::of(&self.snapshot)
@@ -75,9 +79,9 @@ pub fn convert(scenario: &Scenario, data_dir: &str) -> Arc<Converted> {
     let converted = slot.get_or_init(|| {
         let to = scratch::dir().join("converted").join(name);
         let source = scenario.data_dir(data_dir);
-        let before = fingerprint(&source);
+        let before = scratch::fingerprint(&source);
         let converted = convert_to(&source, &to, options(&scenario.truth));
-        let after = fingerprint(&source);
+        let after = scratch::fingerprint(&source);
         let touched = before
             .iter()
             .chain(&after)
@@ -107,22 +111,4 @@ pub fn options(truth: &Truth) -> Vec<String> {
     let mut options = vec!["--as-of", &truth.captured_at, "--auth", "users-only"];
     options.extend(truth.source_version());
     options.into_iter().map(String::from).collect()
-}
-
-/// Length and time of the last change of every file and folder below one.
-fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let entry = entry.unwrap();
-            let metadata = entry.metadata().unwrap();
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
-            let state = (metadata.len(), metadata.modified().unwrap());
-            found.insert(entry.path(), state);
-        }
-    }
-    found
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -168,8 +167,7 @@ fn load(dir: &Path, name: &str) -> Arc<Scenario> {
     scenario.clone()
 }
 
-/// Unpacks an archive. Runs of zeros become holes: a WAL segment is 64 MB,
-/// nearly all of them preallocated zeros.
+/// Unpacks an archive.
 fn unpack(archive: &Path, to: &Path) {
     let file = File::open(archive).unwrap_or_else(|error| panic!("{archive:?}: {error}"));
     let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
@@ -181,29 +179,9 @@ fn unpack(archive: &Path, to: &Path) {
             // Reading a sparse file from the archive gives its zeros too.
             tar::EntryType::Regular | tar::EntryType::GNUSparse => {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                write_sparse(&mut entry, &path).unwrap();
+                scratch::write_sparse(&mut entry, &path).unwrap();
             }
             other => panic!("{path:?} is a {other:?}"),
-        }
-    }
-}
-
-fn write_sparse(from: &mut impl Read, path: &Path) -> io::Result<()> {
-    const CHUNK: usize = 1 << 16;
-    static ZEROS: [u8; CHUNK] = [0; CHUNK];
-    let mut to = File::create(path)?;
-    let mut chunk = Vec::with_capacity(CHUNK);
-    loop {
-        chunk.clear();
-        let read = from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
-        if read == 0 {
-            let length = to.stream_position()?;
-            return to.set_len(length);
-        }
-        if chunk == ZEROS[..read] {
-            to.seek(SeekFrom::Current(read as i64))?;
-        } else {
-            to.write_all(&chunk)?;
         }
     }
 }

@@ -2,8 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 /// No run of etcdlift on the corpus takes anywhere near this long.
 const ETCDLIFT_SECONDS: u32 = 120;
@@ -79,12 +84,37 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
+/// Waits for a child, and reads the processor time that the child and its own children used. Other children of this process
+/// do not count. The unit of the kernel is 10 ms.
+pub fn wait_with_time(child: &mut Child) -> (ExitStatus, Duration) {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Fields 14 to 17: user and system time of the child, then of its children. The name in field 2 may have spaces.
+    let fields = stat.rsplit(") ").next().unwrap().split(' ');
+    let ticks: u64 = fields.skip(14 - 3).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
+    (child.wait().unwrap(), Duration::from_millis(10 * ticks))
+}
+
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     // The first four words are `timeout -k 5 SECONDS` where `bounded` made it.
     let skip = if command.get_program() == "timeout" { 4 } else { 0 };
     let words: Vec<_> = words.skip(skip).map(OsStr::to_string_lossy).collect();
     words.join(" ")
+}
+
+/// A file of JSON, like a report.
+pub fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A script of this text. Not written by this process: another test may be starting a program just now, and that would hold
+/// the file open for writing for a moment.
+pub fn make_script(path: &Path, text: &str) {
+    let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
+    let made = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status();
+    assert!(made.unwrap().success());
 }
 
 /// Turns a list of complaints into one failure.

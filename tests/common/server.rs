@@ -31,6 +31,8 @@ pub struct Boot {
     /// 3.4 and 3.5.
     pub enable_v2: bool,
     pub force_new_cluster: bool,
+    /// Whether no other server of this process may run at the same time: for tests that measure time.
+    pub alone: bool,
     /// Further arguments.
     pub args: Vec<String>,
 }
@@ -42,6 +44,7 @@ impl Boot {
             data_dir: data_dir.to_owned(),
             enable_v2: false,
             force_new_cluster: false,
+            alone: false,
             args: Vec::new(),
         }
     }
@@ -84,7 +87,7 @@ impl Server {
     /// # Panics
     /// With the end of its log, if it never does.
     pub fn start(boot: &Boot) -> Self {
-        let slot = Slot::take();
+        let slot = Slot::take(if boot.alone { SLOTS } else { 1 });
         let temp = scratch::temp();
         let log = temp.path().join("log");
         // Another process may take a free port before the server does.
@@ -201,25 +204,29 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// The right to run a server.
+/// The right to run a server: one slot, or all of them.
 #[derive(Debug)]
-struct Slot;
+struct Slot(u32);
 
-static FREE: Mutex<u32> = Mutex::new(2);
+/// Servers that run at the same time.
+const SLOTS: u32 = 2;
+
+static FREE: Mutex<u32> = Mutex::new(SLOTS);
 static FREED: Condvar = Condvar::new();
 
 impl Slot {
-    fn take() -> Self {
+    /// Takes all slots in one step: two tests that each hold one never wait for each other.
+    fn take(slots: u32) -> Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = FREED.wait_while(free, |free| *free == 0);
-        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Self
+        let waited = FREED.wait_while(free, |free| *free < slots);
+        *waited.unwrap_or_else(PoisonError::into_inner) -= slots;
+        Self(slots)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        FREED.notify_one();
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
+        FREED.notify_all();
     }
 }

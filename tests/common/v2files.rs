@@ -1,9 +1,11 @@
-//! The little that tests must know of v2 files themselves: what the newest
-//! `.snap` of a directory stands for, and how to write a `.snap` and a WAL
-//! that a real etcd starts from.
+//! The v2 files of tests: reads what a `.snap` says of itself and the records of a segment, and writes a `.snap` and a log that a
+//! real etcd starts from. Independent of etcdlift's own readers and writers.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use super::protobuf::{Field, bytes_of, fields, number_of, numbers, put_bytes, put_number};
 
 /// What a `.snap` says of itself.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub fn newest_snapshot(data_dir: &Path) -> Option<Snapshot> {
 pub fn read_snapshot(path: &Path) -> Snapshot {
     let file = fs::read(path).unwrap();
     let mut snapshot = Snapshot { path: path.to_owned(), index: 0, term: 0, voters: Vec::new(), v2_index: 0 };
-    for field in fields(bytes_of(&fields(&file), 2)) {
+    for field in fields(bytes_of(&file, 2).unwrap()) {
         match field {
             (1, Field::Bytes(json)) => snapshot.v2_index = current_index(json),
             (2, Field::Bytes(metadata)) => read_metadata(metadata, &mut snapshot),
@@ -59,8 +61,7 @@ fn read_metadata(metadata: &[u8], snapshot: &mut Snapshot) {
     }
 }
 
-/// A quote inside a JSON string is always escaped, so the name with both of
-/// its quotes stands nowhere else.
+/// A quote inside a JSON string is always escaped, so the name with both of its quotes is nowhere else.
 fn current_index(json: &[u8]) -> u64 {
     const NAME: &[u8] = b"\"CurrentIndex\":";
     let at = json.windows(NAME.len()).rposition(|window| window == NAME);
@@ -74,8 +75,7 @@ pub fn write_minimal_wal(data_dir: &Path, snapshot: &Snapshot, node_id: u64, clu
     write_wal(data_dir, snapshot, node_id, cluster_id, std::iter::empty());
 }
 
-/// Writes a WAL with the mark of a snapshot and, behind it, one committed
-/// entry for each request.
+/// Writes a WAL with the mark of a snapshot, then one committed entry for each request.
 pub fn write_wal(
     data_dir: &Path,
     snapshot: &Snapshot,
@@ -85,6 +85,12 @@ pub fn write_wal(
 ) {
     write_entries(data_dir, snapshot, node_id, cluster_id, requests.map(|request| (NORMAL, request)));
 }
+
+const METADATA: u64 = 1;
+const ENTRY: u64 = 2;
+const STATE: u64 = 3;
+const CRC: u64 = 4;
+const SNAPSHOT: u64 = 5;
 
 /// The type of an entry that holds a request.
 pub const NORMAL: u64 = 0;
@@ -99,11 +105,6 @@ pub fn write_entries(
     cluster_id: u64,
     entries: impl Iterator<Item = (u64, Vec<u8>)>,
 ) {
-    const METADATA: u64 = 1;
-    const ENTRY: u64 = 2;
-    const STATE: u64 = 3;
-    const CRC: u64 = 4;
-    const SNAPSHOT: u64 = 5;
     let (mut index, term) = (snapshot.index, snapshot.term);
     let mut wal = Wal::default();
     wal.record(CRC, None);
@@ -131,11 +132,56 @@ pub fn write_entries(
 
 /// A plain v2 PUT as a server logs it.
 pub fn put_request(id: u64, path: &str, value: &[u8]) -> Vec<u8> {
-    let mut request = numbers(&[id]);
-    put_bytes(&mut request, 2, b"PUT");
-    put_bytes(&mut request, 3, path.as_bytes());
-    put_bytes(&mut request, 4, value);
-    request
+    Request::with_id(id, "PUT", path).value(value).bytes()
+}
+
+/// A v2 request as a server logs it: its fields by number, in their order.
+#[derive(Clone, Debug)]
+pub struct Request(Vec<u8>);
+
+impl Request {
+    pub fn new(method: &str, path: &str) -> Self {
+        Self::with_id(1, method, path)
+    }
+
+    fn with_id(id: u64, method: &str, path: &str) -> Self {
+        Self(numbers(&[id])).text(2, method.as_bytes()).text(3, path.as_bytes())
+    }
+
+    pub fn value(self, value: &[u8]) -> Self {
+        self.text(4, value)
+    }
+
+    pub fn prev_value(self, value: &[u8]) -> Self {
+        self.text(6, value)
+    }
+
+    /// UNIX seconds.
+    pub fn expires(self, at: u64) -> Self {
+        self.number(9, at * 1_000_000_000)
+    }
+
+    pub fn recursive(self) -> Self {
+        self.number(12, 1)
+    }
+
+    pub fn refresh(self) -> Self {
+        self.number(17, 1)
+    }
+
+    pub fn bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    fn number(mut self, field: u64, value: u64) -> Self {
+        put_number(&mut self.0, field, value);
+        self
+    }
+
+    fn text(mut self, field: u64, bytes: &[u8]) -> Self {
+        put_bytes(&mut self.0, field, bytes);
+        self
+    }
 }
 
 /// The type of a configuration change that adds a member.
@@ -152,23 +198,7 @@ pub fn conf_change(kind: u64, node_id: u64, member: &str) -> Vec<u8> {
 
 /// Writes a `.snap` file around a v2 store in JSON.
 pub fn write_snapshot(data_dir: &Path, store: Vec<u8>, index: u64, term: u64, voter: u64, v2_index: u64) -> Snapshot {
-    let mut conf_state = Vec::new();
-    put_varint(&mut conf_state, 1 << 3);
-    put_varint(&mut conf_state, voter);
-    let mut metadata = Vec::new();
-    put_bytes(&mut metadata, 1, &conf_state);
-    for (field, number) in [(2, index), (3, term)] {
-        put_varint(&mut metadata, field << 3);
-        put_varint(&mut metadata, number);
-    }
-    let mut raft = Vec::with_capacity(store.len() + 64);
-    put_bytes(&mut raft, 1, &store);
-    drop(store);
-    put_bytes(&mut raft, 2, &metadata);
-    let mut file = Vec::with_capacity(raft.len() + 16);
-    put_varint(&mut file, 1 << 3);
-    put_varint(&mut file, u64::from(crc32c::crc32c(&raft)));
-    put_bytes(&mut file, 2, &raft);
+    let file = snap_of(store, index, term, voter);
     let dir = data_dir.join("member/snap");
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{term:016x}-{index:016x}.snap"));
@@ -176,10 +206,57 @@ pub fn write_snapshot(data_dir: &Path, store: Vec<u8>, index: u64, term: u64, vo
     Snapshot { path, index, term, voters: vec![voter], v2_index }
 }
 
-fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_varint(out, field << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+/// The bytes of a `.snap` file around a v2 store, at this raft index of term 2, with one voter.
+pub fn snap(store: &[u8], index: u64) -> Vec<u8> {
+    snap_of(store.to_vec(), index, 2, 7)
+}
+
+/// Takes the store, which may be large, so that it is dropped before the file is made.
+fn snap_of(store: Vec<u8>, index: u64, term: u64, voter: u64) -> Vec<u8> {
+    let mut metadata = Vec::new();
+    put_bytes(&mut metadata, 1, &numbers(&[voter]));
+    put_number(&mut metadata, 2, index);
+    put_number(&mut metadata, 3, term);
+    let mut raft = Vec::with_capacity(store.len() + 64);
+    put_bytes(&mut raft, 1, &store);
+    drop(store);
+    put_bytes(&mut raft, 2, &metadata);
+    let mut file = Vec::with_capacity(raft.len() + 16);
+    put_number(&mut file, 1, u64::from(crc32c::crc32c(&raft)));
+    put_bytes(&mut file, 2, &raft);
+    file
+}
+
+/// The frames of a segment of etcd 3.x: where each begins, and where its record is.
+pub fn frames(segment: &[u8]) -> Vec<(usize, Range<usize>)> {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    while let Some(head) = segment.get(at..at + 8) {
+        let length = u64::from_le_bytes(head.try_into().unwrap());
+        if length == 0 {
+            break;
+        }
+        let padding = if length >> 63 == 1 { (length >> 56) as usize & 7 } else { 0 };
+        let record = at + 8..at + 8 + (length & 0x00ff_ffff_ffff_ffff) as usize;
+        frames.push((at, record.clone()));
+        at = record.end + padding;
+    }
+    frames
+}
+
+/// A segment with only the records that are wanted (of an entry, by its raft index), with new checksums.
+pub fn rewritten(segment: &[u8], wanted: impl Fn(Option<u64>) -> bool) -> Vec<u8> {
+    let mut wal = Wal::default();
+    for (_, record) in frames(segment) {
+        let record = &segment[record];
+        let kind = number_of(record, 1).unwrap();
+        let data = bytes_of(record, 3);
+        let entry = (kind == ENTRY).then(|| number_of(data.unwrap(), 3).unwrap());
+        if wanted(entry) {
+            wal.record(kind, data);
+        }
+    }
+    wal.bytes
 }
 
 #[derive(Default)]
@@ -205,67 +282,4 @@ impl Wal {
         self.bytes.extend_from_slice(&record);
         self.bytes.resize(self.bytes.len() + padding, 0);
     }
-}
-
-/// A message whose fields 1, 2, … are these numbers.
-fn numbers(values: &[u64]) -> Vec<u8> {
-    let mut message = Vec::new();
-    for (field, value) in (1..).zip(values) {
-        put_varint(&mut message, field << 3);
-        put_varint(&mut message, *value);
-    }
-    message
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-fn bytes_of<'a>(fields: &[(u64, Field<'a>)], number: u64) -> &'a [u8] {
-    let mut found = fields.iter().filter_map(|field| match field {
-        (n, Field::Bytes(bytes)) if *n == number => Some(*bytes),
-        _ => None,
-    });
-    found.next().unwrap()
-}
-
-fn fields(mut message: &[u8]) -> Vec<(u64, Field<'_>)> {
-    let mut fields = Vec::new();
-    while !message.is_empty() {
-        let tag = varint(&mut message);
-        let number = varint(&mut message);
-        let field = match tag & 7 {
-            0 => Field::Number(number),
-            2 => {
-                let (bytes, rest) = message.split_at(usize::try_from(number).unwrap());
-                message = rest;
-                Field::Bytes(bytes)
-            }
-            wire => panic!("wire type {wire}"),
-        };
-        fields.push((tag >> 3, field));
-    }
-    fields
-}
-
-fn varint(message: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = message.split_first().unwrap();
-        *message = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
-    }
-    value
 }

@@ -1,0 +1,256 @@
+//! The command line as a stranger meets it: help, version, completions, manual pages, wrong usage. No conversion here.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn etcdlift(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_etcdlift")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = etcdlift(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn version_names_the_package() {
+    assert_eq!(stdout(&["--version"]), format!("etcdlift {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_lists_the_commands_that_exist() {
+    let help = stdout(&["--help"]);
+    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
+    }
+    for later in ["compare", "check", "clean"] {
+        assert!(!help.contains(&format!("\n  {later} ")), "{later} is not there yet");
+    }
+    assert!(help.contains("Exit status:"));
+}
+
+#[test]
+fn help_of_convert_names_each_default() {
+    let help = stdout(&["convert", "--help"]);
+    for default in ["snapshot", "3.7", "now", "keep", "drop", "0"] {
+        assert!(help.contains(&format!("[default: {default}]")), "{default}");
+    }
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(stdout(&["completions", shell]).contains("target-version"), "{shell}");
+    }
+}
+
+#[test]
+fn manual_pages_are_roff() {
+    let page = stdout(&["man"]);
+    assert!(page.contains(".TH etcdlift 1") && page.contains("etcdlift\\-convert(1)"), "{page}");
+    assert!(stdout(&["man", "convert"]).contains("\\-\\-wal\\-dir"));
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.db");
+    let out = out.to_str().unwrap();
+    let source = env!("CARGO_MANIFEST_DIR");
+    for args in [
+        &[][..],
+        &["transmogrify"],
+        &["convert"],
+        &["convert", source],
+        &["convert", "-o", out],
+        &["convert", source, "-o", out, "--to", "data-dir"],
+        &["convert", source, "-o", out, "--jobs", "none"],
+        &["convert", source, "-o", out, "--skip-existing"],
+        &["convert", source, "-o", "-"],
+        &["convert", source, "-o", out, "--ledger", "-"],
+        &["convert", source, "-o", out, "--index-map", "-"],
+        &["export", source, "-o", "-", "--format", "redb"],
+        &["inspect"],
+        &["inspect", source, "-w", "yaml"],
+        &["inspect", source, "--json", "-w", "table"],
+        &["completions", "tcsh"],
+        &["man", "woman"],
+    ] {
+        let output = etcdlift(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_written_into_a_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().to_str().unwrap();
+    let inside = dir.path().join("out.db");
+    let output = etcdlift(&["convert", source, "-o", inside.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("out.db: the output would be written into the source"), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_known_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let output = etcdlift(&["convert", &at("source"), "-o", &at("out.db"), "--report", &at("missing/report.json")]);
+    assert_eq!(output.status.code(), Some(6));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("missing/report.json: cannot write the report"), "{message}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
+
+/// Converts the demo into a file of its own; returns the output of the program.
+fn converted(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.db");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    command.args(["convert", "fixtures/demo/input/default.etcd", "-o"]).arg(out).args(["--report", "-"]).args(args);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn a_quiet_run_prints_its_result_alone() {
+    for (args, variables) in [(&["-q"][..], &[][..]), (&["--quiet"], &[]), (&[], &[("ETCDLIFT_QUIET", "1")])] {
+        let output = converted(args, variables);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.starts_with("COMPLETE, exit status 0: ") && text.lines().count() == 1, "{text}");
+    }
+    let text = String::from_utf8(converted(&["-q", "--ttl", "fail"], &[]).stderr).unwrap();
+    assert!(text.starts_with("etcdlift: error: ") && text.contains("--ttl fail refuses"), "{text}");
+    assert!(converted(&[], &[("ETCDLIFT_QUIET", "0")]).stderr.len() > 500);
+}
+
+#[test]
+fn variables_set_options_and_the_command_line_wins() {
+    let variables = [
+        ("ETCDLIFT_JOBS", "1"),
+        ("ETCDLIFT_MEMORY_LIMIT", "1GiB"),
+        ("ETCDLIFT_TARGET_VERSION", "3.5"),
+        ("ETCDLIFT_REQUEST_LIMIT", "1MiB"),
+        ("ETCDLIFT_PROGRESS", "never"),
+    ];
+    let options = |args| {
+        let output = converted(args, &variables);
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["options"].clone()
+    };
+    let found = options(&[]);
+    assert_eq!((&found["jobs"], &found["memory_limit"]), (&1.into(), &(1u64 << 30).into()));
+    assert_eq!((&found["target"], &found["request_limit"]), (&"3.5".into(), &(1u64 << 20).into()));
+    assert_eq!(options(&["--target-version", "3.6"])["target"], "3.6");
+    let wrong = converted(&[], &[("ETCDLIFT_JOBS", "many")]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[test]
+fn colours_are_in_a_pipe_only_if_asked_for() {
+    let escape = b"\x1b[";
+    let colours = |bytes: &[u8]| bytes.windows(2).any(|window| window == escape);
+    let always = ["--color", "always"];
+    for (args, variables, expected) in [
+        (&[][..], &[][..], false),
+        (&[], &[("CLICOLOR_FORCE", "1")], false),
+        (&always, &[], true),
+        (&always, &[("NO_COLOR", "1")], true),
+        (&[], &[("ETCDLIFT_COLOR", "always")], true),
+        (&["--color=never"], &[("ETCDLIFT_COLOR", "always")], false),
+    ] {
+        let output = converted(args, variables);
+        assert_eq!(colours(&output.stderr), expected, "{args:?} {variables:?}");
+        assert!(!colours(&output.stdout), "a report has no colours");
+    }
+    assert!(colours(&etcdlift(&["--color", "always", "convert", "--help"]).stdout));
+    assert!(colours(&etcdlift(&["convert", "--color=always"]).stderr));
+    assert!(!colours(&etcdlift(&["convert", "--help"]).stdout));
+}
+
+/// Compares a text with a file in `tests/golden`; `BLESS=1` writes the file.
+fn golden(name: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == text, "{} differs (BLESS=1 accepts it):\n{text}", file.display());
+}
+
+#[test]
+fn help_texts_are_as_written_down() {
+    let help = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        // Without a terminal, the width comes from this variable.
+        let output = command.args(args).env("COLUMNS", "80").stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    golden("help/etcdlift.txt", &help(&["--help"]));
+    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        golden(&format!("help/{name}.txt"), &help(&[name, "--help"]));
+        golden(&format!("help/{name}-short.txt"), &help(&[name, "-h"]));
+    }
+}
+
+#[test]
+fn errors_are_as_written_down() {
+    const DEMO: &str = "fixtures/demo/input/default.etcd";
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let at = |name: &str| format!("{folder}/{name}");
+    fs::write(at("text.snap"), "no snapshot").unwrap();
+    fs::write(at("exists.db"), "mine").unwrap();
+    fs::write(at("rules.toml"), "[[choose]]\ninclude = 1\n").unwrap();
+    fs::create_dir_all(at("no-log/member/snap")).unwrap();
+    let snapshot = "member/snap/0000000000000002-0000000000000029.snap";
+    fs::copy(Path::new(DEMO).join(snapshot), Path::new(&at("no-log")).join(snapshot)).unwrap();
+    let (out, exists, text, no_log) = (at("out.db"), at("exists.db"), at("text.snap"), at("no-log"));
+    let (missing, rules) = (at("missing"), at("rules.toml"));
+    let mut found = String::new();
+    for args in [
+        &["convert", DEMO][..],
+        &["convert", DEMO, "-o", &out, "--jobs", "0"],
+        &["convert", DEMO, "-o", "-"],
+        &["convert", DEMO, "-o", &out, "--skip-existing", "--report", "-"],
+        &["convert", DEMO, DEMO, "-o", &out, "--wal-dir", "none"],
+        &["convert", DEMO, "-o", &out, "--rules", &rules],
+        &["convert", DEMO, "-o", &exists],
+        &["convert", DEMO, "-o", &out, "--ttl", "fail"],
+        &["convert", DEMO, "-o", &out, "--include", "/none"],
+        &["convert", &missing, "-o", &out],
+        &["convert", &text, "-o", &out],
+        &["convert", &no_log, "-o", &out],
+        &["export", DEMO, "-o", "-", "--format", "redb"],
+        &["verify", &text],
+        &["lookup", &text, "--v2-index", "7"],
+        &["man", "woman"],
+    ] {
+        let output = etcdlift(args);
+        let (line, stderr) = (args.join(" "), String::from_utf8(output.stderr).unwrap());
+        let status = output.status.code().unwrap();
+        found.push_str(&format!("$ etcdlift {line}\n{stderr}exit status {status}\n\n").replace(folder, "DIR"));
+    }
+    golden("errors.txt", &found);
+}

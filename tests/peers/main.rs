@@ -1,0 +1,19 @@
+//! Tests that compare etcdlift with real etcd programs. `tests/peers/build` builds these programs.
+//!
+//! Many tests need the corpus too. A test that lacks peers or the corpus prints `SKIPPED`. At most two servers run at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod auth;
+#[path = "../common/mod.rs"]
+mod common;
+mod connection;
+mod differential;
+mod incomplete;
+mod leases;
+mod live;
+mod members;
+mod merge;
+mod next_steps;
+mod releases;
+mod runs;
