@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn v3_keeps_its_own_and_the_books_know() {
+    fn keys_kept_in_v3_are_counted_as_dropped() {
         with(|tree, mut plan, found| {
             keep_v3(tree, &mut plan, &found);
             assert_eq!((plan.rows.len(), plan.markers), (1, 0));

@@ -30,8 +30,8 @@ fn plan_of(table: &Table<'_>, mut policy: Policy) -> Result<(Plan, Vec<String>)>
         if r.marker { path + "/" } else { path }
     });
     let names = names.collect();
-    let books = plan.written.plus(plan.dropped).plus(plan.expired).plus(plan.excluded);
-    assert_eq!(books, plan.inventory.keys);
+    let total = plan.written.plus(plan.dropped).plus(plan.expired).plus(plan.excluded);
+    assert_eq!(total, plan.inventory.keys);
     assert_eq!(plan.written.keys + plan.left_out.len() as u64, plan.inventory.keys.keys);
     Ok((plan, names))
 }
