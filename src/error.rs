@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::display::Printable;
+use crate::ids::ByteOffset;
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -211,7 +212,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     reason: Reason,
     file: Option<PathBuf>,
-    offset: Option<u64>,
+    offset: Option<ByteOffset>,
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -261,15 +262,15 @@ impl Error {
 
     /// Adds the byte offset, unless the error has one.
     #[must_use]
-    pub fn at(mut self, offset: u64) -> Self {
+    pub fn at(mut self, offset: ByteOffset) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
     /// Adds `start` to the offset, which a reader counted from the start of a part of the file.
     #[must_use]
-    pub fn from_offset(mut self, start: u64) -> Self {
-        self.0.offset = self.0.offset.map(|offset| offset.saturating_add(start));
+    pub fn from_offset(mut self, start: ByteOffset) -> Self {
+        self.0.offset = self.0.offset.map(|offset| start + offset.0);
         self
     }
 
@@ -313,7 +314,7 @@ impl Error {
     }
 
     /// Returns the byte offset in [`Error::file`], if the error has one.
-    pub fn offset(&self) -> Option<u64> {
+    pub fn offset(&self) -> Option<ByteOffset> {
         self.0.offset
     }
 }
@@ -349,7 +350,10 @@ mod tests {
 
     #[test]
     fn prints_one_line_with_file_and_offset() {
-        let error = Error::new(Reason::Damaged, "expected a\nrecord").at(17).in_file(Path::new("a\n0.wal")).at(99);
+        let error = Error::new(Reason::Damaged, "expected a\nrecord")
+            .at(ByteOffset(17))
+            .in_file(Path::new("a\n0.wal"))
+            .at(ByteOffset(99));
         assert_eq!(error.to_string(), "a\\n0.wal: byte 17: expected a\\nrecord");
         assert_eq!(error.kind().exit_code(), 3);
     }

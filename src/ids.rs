@@ -2,6 +2,8 @@
 //! byte lengths remain plain integers.
 
 use std::fmt;
+use std::num::TryFromIntError;
+use std::ops::{Add, AddAssign, Sub};
 
 macro_rules! id {
     ($($(#[$doc:meta])* $name:ident($inner:ty), $fmt:literal;)*) => {$(
@@ -30,8 +32,54 @@ id! {
     ClusterId(u64), "{:x}";
     /// The number of a bbolt page: its byte offset divided by the page size.
     PageId(u64), "{}";
+    /// A position in a file or stream, in bytes from its start.
+    ByteOffset(u64), "{}";
     /// A v3 lease id; positive.
     LeaseId(i64), "{}";
     /// A main v3 revision.
     Revision(i64), "{}";
+}
+
+impl PageId {
+    /// Returns the offset of the page.
+    pub fn offset(self, page_size: u32) -> ByteOffset {
+        ByteOffset(self.0.saturating_mul(page_size.into()))
+    }
+}
+
+impl From<usize> for ByteOffset {
+    fn from(position: usize) -> ByteOffset {
+        ByteOffset(position as u64)
+    }
+}
+
+impl Add<u64> for ByteOffset {
+    type Output = ByteOffset;
+
+    fn add(self, bytes: u64) -> ByteOffset {
+        ByteOffset(self.0.saturating_add(bytes))
+    }
+}
+
+impl AddAssign<u64> for ByteOffset {
+    fn add_assign(&mut self, bytes: u64) {
+        *self = *self + bytes;
+    }
+}
+
+/// The number of bytes between two offsets.
+impl Sub for ByteOffset {
+    type Output = u64;
+
+    fn sub(self, earlier: ByteOffset) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl TryFrom<ByteOffset> for usize {
+    type Error = TryFromIntError;
+
+    fn try_from(offset: ByteOffset) -> Result<usize, TryFromIntError> {
+        offset.0.try_into()
+    }
 }

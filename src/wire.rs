@@ -5,12 +5,13 @@
 //! A group is an error, because no etcd message has one. Must not know what the fields mean.
 
 use crate::error::{Error, Reason};
+use crate::ids::ByteOffset;
 
 /// Bytes that are not a protobuf message, with the offset of the first wrong byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireError {
     /// The offset, from the base of the reader.
-    pub offset: u64,
+    pub offset: ByteOffset,
     /// What was expected there.
     pub expected: &'static str,
 }
@@ -45,9 +46,9 @@ pub struct Field<'a> {
     /// The value.
     pub value: Value<'a>,
     /// Offset of the field's tag, from the base of the reader.
-    pub offset: u64,
+    pub offset: ByteOffset,
     /// Offset of the value's first byte (after the length of a length-delimited field).
-    pub value_offset: u64,
+    pub value_offset: ByteOffset,
 }
 
 impl<'a> Field<'a> {
@@ -78,17 +79,17 @@ impl<'a> Field<'a> {
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
-    offset: u64,
+    offset: ByteOffset,
 }
 
 impl<'a> Reader<'a> {
     /// Creates a reader of one whole message whose first byte is at offset `base` of its file.
-    pub fn new(message: &'a [u8], base: u64) -> Self {
+    pub fn new(message: &'a [u8], base: ByteOffset) -> Self {
         Reader { rest: message, offset: base }
     }
 
     /// Returns the offset of the next unread byte.
-    pub fn offset(&self) -> u64 {
+    pub fn offset(&self) -> ByteOffset {
         self.offset
     }
 
@@ -257,10 +258,10 @@ mod tests {
     #[test]
     fn reads_each_wire_type_with_offsets() {
         let message = [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0, 0x21, 2, 0, 0, 0, 0, 0, 0, 0];
-        let mut reader = Reader::new(&message, 100);
+        let mut reader = Reader::new(&message, ByteOffset(100));
         let mut fields = Vec::new();
         while let Some(field) = reader.field().unwrap() {
-            fields.push((field.number, field.value, field.offset, field.value_offset));
+            fields.push((field.number, field.value, field.offset.0, field.value_offset.0));
         }
         assert_eq!(
             fields,
@@ -271,13 +272,13 @@ mod tests {
                 (4, Value::Fixed64(2), 112, 113)
             ]
         );
-        assert_eq!(reader.offset(), 121);
+        assert_eq!(reader.offset(), ByteOffset(121));
     }
 
     #[test]
     fn rejects_what_is_no_field() {
         for bad in [&[0x00u8, 0][..], &[0x0b], &[0x12, 5, 1], &[0x08], &[0x08, 0xff], &[0xff; 11], &[0x1d, 1]] {
-            assert!(Reader::new(bad, 0).field().is_err(), "{bad:?}");
+            assert!(Reader::new(bad, ByteOffset(0)).field().is_err(), "{bad:?}");
         }
     }
 
@@ -288,7 +289,7 @@ mod tests {
             let mut writer = Writer::new(&mut buffer);
             writer.varint_field(3, value).unwrap();
             writer.finish().unwrap();
-            let field = Reader::new(&buffer, 0).field().unwrap();
+            let field = Reader::new(&buffer, ByteOffset(0)).field().unwrap();
             proptest::prop_assert_eq!(field.map_or(0, |f| f.varint().unwrap()), value);
         }
     }

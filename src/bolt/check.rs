@@ -13,7 +13,7 @@ use super::format::{
 };
 use super::read::{Db, Kind, Page, Pair, Root, Tree};
 use crate::count::{bytes, counted};
-use crate::ids::PageId;
+use crate::ids::{ByteOffset, PageId};
 use crate::limits::{MAX_BOLT_DEPTH, MAX_BOLT_KEY};
 
 /// Maximum number of stored findings; further findings are only counted.
@@ -128,7 +128,7 @@ struct Frame<'a> {
 }
 
 impl<'a> Checker<'_, 'a> {
-    fn find(&mut self, offset: u64, message: impl Into<String>) {
+    fn find(&mut self, offset: ByteOffset, message: impl Into<String>) {
         self.out.push(Damage::new(offset, message));
     }
 
@@ -136,7 +136,7 @@ impl<'a> Checker<'_, 'a> {
         let page_size = u64::from(self.db.meta().page_size);
         for (id, meta) in (0..).zip(*self.db.metas()) {
             self.in_use.insert(id);
-            let offset = id * page_size;
+            let offset = PageId(id).offset(self.db.meta().page_size);
             let page = self.db.bytes(offset, page_size);
             match page.first_chunk::<16>().map(PageHeader::decode) {
                 _ if meta.is_none() => self.find(offset, format!("meta page {id} is not valid")),
@@ -153,7 +153,7 @@ impl<'a> Checker<'_, 'a> {
         let chosen = *self.db.meta();
         if chosen.page_size != PAGE_SIZE || chosen.flags != 0 || chosen.root.sequence != 0 {
             self.find(
-                0,
+                ByteOffset(0),
                 "expected the page size, flags and sequence that etcdlift writes in the meta pages, found others",
             );
         }
@@ -161,12 +161,15 @@ impl<'a> Checker<'_, 'a> {
             if let Some(meta) = meta
                 && (super::format::Meta { txid: chosen.txid, ..meta } != chosen || meta.txid != id)
             {
-                self.find(id * page_size, "expected equal meta pages with the transactions 0 and 1, found others");
+                self.find(
+                    PageId(id).offset(chosen.page_size),
+                    "expected equal meta pages with the transactions 0 and 1, found others",
+                );
             }
         }
         if self.db.body().len() as u64 != self.db.size() {
             let message = format!("expected a file of {}, found {}", bytes(self.db.size()), self.db.body().len());
-            self.find(self.db.size(), message);
+            self.find(ByteOffset(self.db.size()), message);
         }
     }
 
@@ -177,7 +180,7 @@ impl<'a> Checker<'_, 'a> {
             return;
         }
         if self.own {
-            self.find(0, "expected no freelist, found one");
+            self.find(ByteOffset(0), "expected no freelist, found one");
         }
         let (header, bytes, offset) = match self.db.run(id) {
             Ok(run) => run,
@@ -326,9 +329,9 @@ impl<'a> Checker<'_, 'a> {
         &mut self,
         page: &Page<'a>,
         number: u32,
-        offset: u64,
+        offset: ByteOffset,
         inline: bool,
-    ) -> Result<(&'a [u8], u64, u64), Damage> {
+    ) -> Result<(&'a [u8], ByteOffset, u64), Damage> {
         if page.kind == Kind::Branch {
             let child = page.child(number)?;
             return Ok((child.key, child.offset, child.key.len() as u64));
@@ -378,7 +381,7 @@ impl<'a> Checker<'_, 'a> {
 
     /// Marks pages as used. Returns false, and stops, at a page that was marked before. So all calls together mark each
     /// page once.
-    fn mark_used(&mut self, id: PageId, pages: u64, offset: u64) -> bool {
+    fn mark_used(&mut self, id: PageId, pages: u64, offset: ByteOffset) -> bool {
         for page in id.0..id.0.saturating_add(pages) {
             if !self.in_use.insert(page) {
                 self.find(offset, format!("page {page} is used twice"));
@@ -406,12 +409,12 @@ impl<'a> Checker<'_, 'a> {
                 "{} neither in use nor free, page {page} first",
                 counted(self.out.unreachable_pages, "page is", "pages are")
             );
-            self.find(page.saturating_mul(u64::from(self.db.meta().page_size)), message);
+            self.find(PageId(page).offset(self.db.meta().page_size), message);
         }
     }
 
     /// Checks that all bytes after `used` are zero.
-    fn unused(&mut self, page: &[u8], offset: u64, used: u64) {
+    fn unused(&mut self, page: &[u8], offset: ByteOffset, used: u64) {
         let tail = usize::try_from(used).ok().and_then(|used| page.get(used..)).unwrap_or_default();
         if let Some(at) = tail.iter().position(|byte| *byte != 0) {
             self.find(offset + used + at as u64, "expected zero after the data of a page, found another byte");

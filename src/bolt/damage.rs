@@ -6,19 +6,20 @@
 use std::fmt;
 
 use crate::error::{Error, Reason};
+use crate::ids::ByteOffset;
 
 /// The damage at one offset of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// Offset in the file.
-    pub offset: u64,
+    pub offset: ByteOffset,
     /// What was expected and what was found.
     pub message: String,
 }
 
 impl Damage {
     /// Creates the damage at `offset`.
-    pub fn new(offset: u64, message: impl Into<String>) -> Self {
+    pub fn new(offset: ByteOffset, message: impl Into<String>) -> Self {
         Damage { offset, message: message.into() }
     }
 

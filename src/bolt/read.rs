@@ -11,7 +11,7 @@ use super::format::{
     LeafElement, MAGIC, META_LEN, Meta, PageHeader, VERSION,
 };
 use crate::count::{bytes, counted};
-use crate::ids::PageId;
+use crate::ids::{ByteOffset, PageId};
 use crate::interrupt::Interrupt;
 use crate::limits::MAX_BOLT_DEPTH;
 
@@ -47,7 +47,7 @@ impl<'a> Db<'a> {
             Err(_) => PAGE_SIZES
                 .map(|bits| 1 << bits)
                 .find_map(|size| meta_at(body, size, Some(size)).ok())
-                .ok_or_else(|| Damage::new(0, "expected a second meta page, found none")),
+                .ok_or_else(|| Damage::new(ByteOffset(0), "expected a second meta page, found none")),
         };
         let metas = [first.as_ref().ok().copied(), second.ok()];
         let meta = match (first, metas) {
@@ -70,7 +70,7 @@ impl<'a> Db<'a> {
                 meta.page_size,
                 bytes(body.len() as u64)
             );
-            return Err(Damage::new(body.len() as u64, message));
+            return Err(Damage::new(ByteOffset::from(body.len()), message));
         }
         Ok(db)
     }
@@ -161,13 +161,13 @@ impl<'a> Db<'a> {
     ///
     /// # Errors
     /// The number is out of range, or that offset does not contain this page completely.
-    pub(super) fn run(&self, id: PageId) -> Result<(PageHeader, &'a [u8], u64), Damage> {
+    pub(super) fn run(&self, id: PageId) -> Result<(PageHeader, &'a [u8], ByteOffset), Damage> {
         let page_size = u64::from(self.meta.page_size);
-        let offset = id.0.saturating_mul(page_size);
+        let offset = id.offset(self.meta.page_size);
         self.interrupt.ask().map_err(|_| Damage::new(offset, "interrupted"))?;
         if id.0 >= self.meta.hwm.0 {
             let message = format!("page {id} is not below the high-water mark {}", self.meta.hwm);
-            return Err(Damage::new(offset.min(self.body.len() as u64), message));
+            return Err(Damage::new(offset.min(ByteOffset::from(self.body.len())), message));
         }
         let rest = cut(self.body, offset, u64::MAX).unwrap_or_default();
         let Some(header) = rest.first_chunk::<16>().map(PageHeader::decode) else {
@@ -184,11 +184,11 @@ impl<'a> Db<'a> {
             );
             return Err(Damage::new(offset + 12, message));
         }
-        Ok((header, cut(rest, 0, pages.saturating_mul(page_size)).unwrap_or_default(), offset))
+        Ok((header, cut(rest, ByteOffset(0), pages.saturating_mul(page_size)).unwrap_or_default(), offset))
     }
 
     /// Returns at most `len` bytes of the file from `offset` on.
-    pub(super) fn bytes(&self, offset: u64, len: u64) -> &'a [u8] {
+    pub(super) fn bytes(&self, offset: ByteOffset, len: u64) -> &'a [u8] {
         cut(self.body, offset, len).unwrap_or_default()
     }
 
@@ -198,9 +198,9 @@ impl<'a> Db<'a> {
 }
 
 fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Damage> {
-    let wrong = |message: String| Damage::new(u64::from(offset), message);
+    let wrong = |message: String| Damage::new(ByteOffset(u64::from(offset)), message);
     // Like bbolt, this ignores the page header. Otherwise one wrong bit in it would select an older state.
-    let page = cut(body, u64::from(offset), u64::from(HEADER_LEN + META_LEN)).unwrap_or_default();
+    let page = cut(body, ByteOffset(u64::from(offset)), u64::from(HEADER_LEN + META_LEN)).unwrap_or_default();
     let page = if page.len() as u64 == u64::from(HEADER_LEN + META_LEN) { page } else { &[] };
     let bytes = page.last_chunk::<64>().ok_or_else(|| wrong("expected a meta page, found the end".into()))?;
     let (meta, sound) = Meta::decode(bytes);
@@ -224,7 +224,7 @@ fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Dam
 }
 
 /// Returns at most `len` bytes from `offset` on; `None` if that is after the end.
-fn cut(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+fn cut(bytes: &[u8], offset: ByteOffset, len: u64) -> Option<&[u8]> {
     let rest = bytes.get(usize::try_from(offset).ok()?..)?;
     let len = usize::try_from(len).map_or(rest.len(), |len| len.min(rest.len()));
     rest.get(..len)
@@ -312,12 +312,12 @@ pub struct Pair<'a> {
     /// Whether the value is a bucket.
     pub is_bucket: bool,
     /// Offset of the key's first byte in the file.
-    pub offset: u64,
+    pub offset: ByteOffset,
 }
 
 impl Pair<'_> {
     /// Returns the offset of the value's first byte in the file.
-    pub fn value_offset(&self) -> u64 {
+    pub fn value_offset(&self) -> ByteOffset {
         self.offset + self.key.len() as u64
     }
 }
@@ -337,13 +337,13 @@ struct Frame<'a> {
     page: Page<'a>,
     next: u32,
     /// The required offset of the next element's data.
-    data: u64,
+    data: ByteOffset,
 }
 
 impl Frame<'_> {
     /// Checks that data are in the order of their elements, without gaps. So no byte belongs to two elements, and a
     /// wrong number of elements is detected.
-    fn follows(&mut self, start: u64, len: usize) -> Result<(), Damage> {
+    fn follows(&mut self, start: ByteOffset, len: usize) -> Result<(), Damage> {
         if start != self.data {
             return Err(Damage::new(start, "the data of an element do not start at the end of the data before them"));
         }
@@ -417,7 +417,7 @@ pub(super) struct Page<'a> {
     /// The page from its header on, with its overflow pages.
     pub(super) bytes: &'a [u8],
     /// Its offset in the file.
-    pub(super) offset: u64,
+    pub(super) offset: ByteOffset,
     elements: &'a [[u8; 16]],
 }
 
@@ -434,11 +434,11 @@ pub(super) struct Child<'a> {
     pub(super) key: &'a [u8],
     pub(super) page: PageId,
     /// Offset of the key in the file.
-    pub(super) offset: u64,
+    pub(super) offset: ByteOffset,
 }
 
 impl<'a> Page<'a> {
-    fn new(bytes: &'a [u8], offset: u64) -> Result<Self, Damage> {
+    fn new(bytes: &'a [u8], offset: ByteOffset) -> Result<Self, Damage> {
         let Some((header, body)) = bytes.split_first_chunk::<16>() else {
             return Err(Damage::new(offset, "expected a page header, found the end of the bucket"));
         };
@@ -512,7 +512,7 @@ impl<'a> Page<'a> {
         let element = u64::from(HEADER_LEN) + u64::from(number) * u64::from(ELEMENT_LEN);
         let start = element + u64::from(pos);
         let inside = start >= self.elements_end() && start + len <= self.bytes.len() as u64;
-        match cut(self.bytes, start, len).filter(|_| inside) {
+        match cut(self.bytes, ByteOffset(start), len).filter(|_| inside) {
             Some(data) => Ok((start, data)),
             None => {
                 Err(Damage::new(self.offset + element, format!("the data of element {number} are not inside the page")))

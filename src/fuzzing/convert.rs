@@ -9,7 +9,7 @@ use super::log::{self, Dialect, Log};
 use super::model::Model;
 use crate::bolt::{self, Db};
 use crate::error::Result;
-use crate::ids::{RaftIndex, Term, V2Index};
+use crate::ids::{ByteOffset, RaftIndex, Term, V2Index};
 use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
@@ -84,12 +84,12 @@ fn compare(file: &[u8], expected: &Model) {
     let mut found: Vec<Row> = Vec::new();
     for pair in &db.bucket(schema::KEY).unwrap().unwrap() {
         let pair = pair.unwrap();
-        let marker = KeyValue::decode(pair.value, 0).unwrap().key.ends_with(b"/");
+        let marker = KeyValue::decode(pair.value, ByteOffset(0)).unwrap().key.ends_with(b"/");
         if marker {
             continue;
         }
         let revision = RevisionKey::decode(pair.key).unwrap();
-        let kv = KeyValue::decode(pair.value, 0).unwrap();
+        let kv = KeyValue::decode(pair.value, ByteOffset(0)).unwrap();
         assert_eq!((revision.main, kv.version), (kv.mod_revision, 1));
         let (create, modify) = (kv.create_revision.0.cast_unsigned(), kv.mod_revision.0.cast_unsigned());
         found.push((kv.key.to_vec(), kv.value.to_vec(), create, modify));

@@ -2,6 +2,7 @@
 
 use protobuf::Message;
 
+use crate::ids::ByteOffset;
 use crate::proto::etcd;
 use crate::source::raft::{
     Method, Proposal, Request, parse_conf_change, parse_entry, parse_hard_state, parse_metadata, parse_proposal,
@@ -10,30 +11,34 @@ use crate::source::raft::{
 
 /// Reads any bytes as each of the messages.
 pub fn entry(data: &[u8]) {
-    if let Ok(entry) = parse_entry(data, 5) {
+    if let Ok(entry) = parse_entry(data, ByteOffset(5)) {
         let oracle = etcd::Entry::parse_from_bytes(data).unwrap();
         assert_eq!((entry.term.0, entry.index.0, entry.data), (oracle.term(), oracle.index(), oracle.data()));
         assert_eq!(entry.kind as u64, oracle.type_());
-        let start = entry.data_offset as usize - 5;
+        let start = entry.data_offset.0 as usize - 5;
         assert!(entry.data.is_empty() || data[start..].starts_with(entry.data), "the offset is that of the data");
-        let _ = (parse_proposal(entry.data, 0), parse_conf_change(entry.data, 0));
+        let _ = (parse_proposal(entry.data, ByteOffset(0)), parse_conf_change(entry.data, ByteOffset(0)));
     }
-    if let Ok(state) = parse_hard_state(data, 0) {
+    if let Ok(state) = parse_hard_state(data, ByteOffset(0)) {
         let oracle = etcd::HardState::parse_from_bytes(data).unwrap();
         assert_eq!((state.term.0, state.vote.0, state.commit.0), (oracle.term(), oracle.vote(), oracle.commit()));
     }
-    if let Ok(metadata) = parse_metadata(data, 0) {
+    if let Ok(metadata) = parse_metadata(data, ByteOffset(0)) {
         let oracle = etcd::Metadata::parse_from_bytes(data).unwrap();
         assert_eq!((metadata.node_id.0, metadata.cluster_id.0), (oracle.node_id(), oracle.cluster_id()));
     }
-    if let (Ok(record), Ok(oracle)) = (parse_snap_record(data, 0), etcd::WalSnapshot::parse_from_bytes(data)) {
+    if let (Ok(record), Ok(oracle)) =
+        (parse_snap_record(data, ByteOffset(0)), etcd::WalSnapshot::parse_from_bytes(data))
+    {
         assert_eq!((record.index.0, record.term.0), (oracle.index(), oracle.term()));
     }
-    if let (Ok(change), Ok(oracle)) = (parse_conf_change(data, 0), etcd::ConfChange::parse_from_bytes(data)) {
+    if let (Ok(change), Ok(oracle)) = (parse_conf_change(data, ByteOffset(0)), etcd::ConfChange::parse_from_bytes(data))
+    {
         assert_eq!((change.node_id.0, change.context), (oracle.node_id(), oracle.context()));
         assert_eq!(change.kind as u64, oracle.type_());
     }
-    if let (Ok(Proposal::V2(request)), Ok(oracle)) = (parse_proposal(data, 0), etcd::Request::parse_from_bytes(data))
+    if let (Ok(Proposal::V2(request)), Ok(oracle)) =
+        (parse_proposal(data, ByteOffset(0)), etcd::Request::parse_from_bytes(data))
         && request.method != Method::Unknown
         && request.method == Method::of(oracle.method())
     {

@@ -1,7 +1,7 @@
 //! Any bytes as a log: once unchanged, and once with every checksum corrected, so that the code after the checksum also runs.
 
 use super::log::{CRC, Dialect, Log};
-use crate::ids::RaftIndex;
+use crate::ids::{ByteOffset, RaftIndex};
 use crate::source::dir::SegmentName;
 use crate::source::frame::{Frame, RecordType, read_frame};
 use crate::source::open::Opened;
@@ -37,12 +37,12 @@ fn split(data: &[u8]) -> Vec<&[u8]> {
 fn correct(parts: &[&[u8]]) -> Option<Log> {
     let mut log: Option<Log> = None;
     for part in parts {
-        let mut offset = 0;
+        let mut offset = ByteOffset(0);
         while let Ok(Frame::Record { record, next, padded }) = read_frame(part, offset) {
             let dialect = if padded { Dialect::Padded } else { Dialect::Unpadded };
             let log = log.get_or_insert_with(|| Log::headless(dialect, 1, 2));
             match (offset, record.kind) {
-                (0, _) => log.cut(0, None),
+                (ByteOffset(0), _) => log.cut(0, None),
                 (_, RecordType::Crc) => log.frame(CRC, record.crc, record.data),
                 (_, RecordType::Metadata) => {}
                 (_, RecordType::Entry) => log.record(2, record.data),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{Pair, auth_buckets};
 use crate::error::Result;
+use crate::ids::ByteOffset;
 use crate::mvcc::schema;
 use crate::transform::auth::Auth;
 use crate::wire::Reader;
@@ -105,7 +106,7 @@ impl AuthState {
 /// Parses an `authpb.User`. Returns whether it has a password and the role root.
 fn can_administer(user: &[u8]) -> Result<bool> {
     let (mut password, mut root) = (false, false);
-    let mut reader = Reader::new(user, 0);
+    let mut reader = Reader::new(user, ByteOffset(0));
     while let Some(field) = reader.field()? {
         match field.number {
             2 => password = !field.bytes()?.is_empty(),

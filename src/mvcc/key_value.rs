@@ -5,7 +5,7 @@
 //! pages or buckets.
 
 use crate::error::Result;
-use crate::ids::{LeaseId, Revision};
+use crate::ids::{ByteOffset, LeaseId, Revision};
 use crate::wire::{Reader, WireError, Writer, bytes_field_len, varint_field_len};
 
 /// One change of a user's key.
@@ -57,7 +57,7 @@ impl<'a> KeyValue<'a> {
     ///
     /// # Errors
     /// The bytes are not such a message.
-    pub fn decode(message: &'a [u8], base: u64) -> Result<Self, WireError> {
+    pub fn decode(message: &'a [u8], base: ByteOffset) -> Result<Self, WireError> {
         let mut kv = KeyValue::default();
         let mut reader = Reader::new(message, base);
         while let Some(field) = reader.field()? {
@@ -127,9 +127,9 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_skipped_and_wrong_types_are_not() {
-        assert_eq!(KeyValue::decode(b"\x0a\x01k\x38\x05\x42\x01x", 0).unwrap().key, b"k");
-        assert!(KeyValue::decode(b"\x08\x05", 0).is_err());
-        assert!(KeyValue::decode(b"\x12\x00", 0).is_err());
+        assert_eq!(KeyValue::decode(b"\x0a\x01k\x38\x05\x42\x01x", ByteOffset(0)).unwrap().key, b"k");
+        assert!(KeyValue::decode(b"\x08\x05", ByteOffset(0)).is_err());
+        assert!(KeyValue::decode(b"\x12\x00", ByteOffset(0)).is_err());
     }
 
     proptest::proptest! {
@@ -144,7 +144,7 @@ mod tests {
                 lease: LeaseId(lease),
             };
             let bytes = encode(&kv);
-            proptest::prop_assert_eq!(KeyValue::decode(&bytes, 0).unwrap(), kv);
+            proptest::prop_assert_eq!(KeyValue::decode(&bytes, ByteOffset(0)).unwrap(), kv);
             let oracle = etcd::KeyValue::parse_from_bytes(&bytes).unwrap();
             proptest::prop_assert_eq!((oracle.key(), oracle.value()), (key.as_slice(), value.as_slice()));
             proptest::prop_assert_eq!(
@@ -155,7 +155,7 @@ mod tests {
 
         #[test]
         fn any_bytes(bytes: Vec<u8>) {
-            let _ = KeyValue::decode(&bytes, 0);
+            let _ = KeyValue::decode(&bytes, ByteOffset(0));
         }
     }
 }

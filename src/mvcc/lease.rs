@@ -3,7 +3,7 @@
 //! docs/formats.md section 9.4. Must not know which keys have a lease, or how its length was computed.
 
 use crate::error::Result;
-use crate::ids::LeaseId;
+use crate::ids::{ByteOffset, LeaseId};
 use crate::wire::{Reader, WireError, Writer, varint_field_len};
 
 /// A lease.
@@ -48,7 +48,7 @@ impl Lease {
     ///
     /// # Errors
     /// The bytes are not such a message.
-    pub fn decode(message: &[u8], base: u64) -> Result<Self, WireError> {
+    pub fn decode(message: &[u8], base: ByteOffset) -> Result<Self, WireError> {
         let mut lease = Lease::default();
         let mut reader = Reader::new(message, base);
         while let Some(field) = reader.field()? {
@@ -75,7 +75,7 @@ mod tests {
         fn agrees_with_generated_code(id: i64, ttl: i64, remaining_ttl: i64) {
             let lease = Lease { id: LeaseId(id), ttl, remaining_ttl };
             let bytes = lease.encode().unwrap();
-            proptest::prop_assert_eq!(Lease::decode(&bytes, 0).unwrap(), lease);
+            proptest::prop_assert_eq!(Lease::decode(&bytes, ByteOffset(0)).unwrap(), lease);
             proptest::prop_assert_eq!(Lease::decode_key(&lease.key()), Some(lease.id));
             let oracle = etcd::Lease::parse_from_bytes(&bytes).unwrap();
             proptest::prop_assert_eq!((oracle.id(), oracle.ttl(), oracle.remaining_ttl()), (id, ttl, remaining_ttl));

@@ -19,6 +19,7 @@ use tempfile::NamedTempFile;
 use super::naming::{ANOTHER_NAME, Before, NOT_REGULAR, Named, directory_of, temporary};
 use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 
 /// Options of an output file.
@@ -133,7 +134,7 @@ impl Sink {
                     "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
                     extent.crc32, extent.len
                 );
-                return Err(Error::new(Reason::VerifyFailed, message).in_file(&self.out).at(extent.offset));
+                return Err(Error::new(Reason::VerifyFailed, message).in_file(&self.out).at(ByteOffset(extent.offset)));
             }
         }
         Ok(())
@@ -181,13 +182,13 @@ impl Sink {
         for extent in &self.extents {
             if extent.offset != end {
                 let message = format!("expected an extent of the output here, found the next one at {}", extent.offset);
-                return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
+                return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(ByteOffset(end)));
             }
             end += extent.len;
         }
         if end != self.options.len {
             let message = format!("expected the output to end at {}, found its end here", self.options.len);
-            return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(end));
+            return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(ByteOffset(end)));
         }
         Ok(())
     }
@@ -434,7 +435,7 @@ mod tests {
         sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
         let error = sink.read_back(Interrupt::default()).unwrap_err();
         assert_eq!(error.reason(), Reason::VerifyFailed);
-        assert_eq!(error.offset(), Some(8192 + (1 << 20)));
+        assert_eq!(error.offset(), Some(ByteOffset(8192 + (1 << 20))));
     }
 
     #[test]
@@ -462,7 +463,7 @@ mod tests {
                 .unwrap();
         sink.write_extent(5, b"world", 0).unwrap();
         assert_eq!(sink.write_extent(6, b"world", 0).unwrap_err().reason(), Reason::Internal);
-        assert_eq!(sink.write_meta(b"hell", 0).unwrap_err().offset(), Some(4));
+        assert_eq!(sink.write_meta(b"hell", 0).unwrap_err().offset(), Some(ByteOffset(4)));
         assert_eq!(sink.commit().unwrap_err().reason(), Reason::Internal);
     }
 

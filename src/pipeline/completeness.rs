@@ -7,7 +7,7 @@
 
 use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
-use crate::ids::RaftIndex;
+use crate::ids::{ByteOffset, RaftIndex};
 use crate::notice::Code;
 use crate::report::Notice;
 use crate::source::entries::{End, Hole};
@@ -239,7 +239,7 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
         );
         return end_missing(Code::CutCopy, message);
     }
-    if records_end >= SEGMENT_BYTES && (preallocated || closes_segments) {
+    if records_end >= ByteOffset(SEGMENT_BYTES) && (preallocated || closes_segments) {
         let message = format!(
             "{path}: byte {records_end}: the last segment is full ({SEGMENT_BYTES} bytes), so etcd began another segment, which \
              is missing"

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::bolt::{Bucket, Rows};
 use crate::error::Result;
-use crate::ids::Revision;
+use crate::ids::{ByteOffset, Revision};
 use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::mvcc::{HashKv, KeyValue, RevisionKey, StatusHash, is_hashed, schema};
@@ -71,7 +71,7 @@ fn of_history(content: &Content<'_, '_>, rows: &dyn Rows, interrupt: Interrupt<'
     let mut last: HashMap<Cow<'_, [u8]>, (u64, bool)> = HashMap::new();
     for (row, stored) in (0..).zip(content.stored()) {
         let tombstone = RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone);
-        last.insert(KeyValue::decode(stored.value, 0)?.key.into(), (row, tombstone));
+        last.insert(KeyValue::decode(stored.value, ByteOffset(0))?.key.into(), (row, tombstone));
     }
     let pairs = content.pairs();
     for (row, planned) in (content.stored().len() as u64..).zip(&pairs.ordered.rows) {

@@ -130,7 +130,7 @@ fn place(line: &mut EntryLine, wal: &Wal, reference: &EntryRef, entry: &Entry<'_
     line.raft_index = entry.index.0;
     line.term = entry.term.0;
     line.bytes = entry.data.len() as u64;
-    line.offset = entry.data_offset;
+    line.offset = entry.data_offset.0;
     line.segment = wal.segment_path(reference).file_name().unwrap_or_default().to_string_lossy().into_owned();
 }
 

@@ -12,6 +12,7 @@ use super::run::Run;
 use super::{Interrupted, same_snapshot, stages, transformer};
 use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
@@ -43,7 +44,9 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> R
     interrupt.ask()?;
     // A file that cannot be read to its end is a failed verification, not a damaged source.
     let (facts, findings) = v3_facts(map, interrupt).map_err(|e| match e.kind() {
-        Kind::Damaged => Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(0)).in_file(map.path()),
+        Kind::Damaged => {
+            Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(ByteOffset(0))).in_file(map.path())
+        }
         _ => e,
     })?;
     let sha256 = source_file(map, interrupt)?.sha256;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::ids::{RaftIndex, Term};
+use crate::ids::{ByteOffset, RaftIndex, Term};
 use crate::source::dir::SegmentName;
 use crate::source::frame::is_being_written;
 use crate::source::map::Map;
@@ -23,7 +23,7 @@ pub struct EntryRef {
     pub kind: EntryKind,
     pub(super) segment: u32,
     pub(super) len: u32,
-    pub(super) offset: u64,
+    pub(super) offset: ByteOffset,
 }
 
 /// Consecutive entries of one log that belong to one history.
@@ -79,7 +79,7 @@ pub enum End {
         /// The last segment.
         segment: PathBuf,
         /// Offset of the torn frame.
-        offset: u64,
+        offset: ByteOffset,
     },
     /// In damage: what follows it is unknown.
     Damaged(Error),
@@ -91,12 +91,12 @@ pub(super) struct Segment {
     pub(super) name: SegmentName,
     pub(super) map: Map,
     /// The end of the written bytes, in a log that an etcd was writing to.
-    pub(super) written: Option<u64>,
+    pub(super) written: Option<ByteOffset>,
 }
 
 impl Segment {
     /// Returns whether the record at this offset was read while it was being written.
-    pub(super) fn is_being_written(&self, offset: u64) -> bool {
+    pub(super) fn is_being_written(&self, offset: ByteOffset) -> bool {
         self.written.is_some_and(|written| is_being_written(self.map.bytes(), offset, written))
     }
 }

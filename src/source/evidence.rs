@@ -79,11 +79,12 @@ const EMPTY_DATA: &[u8] = &[0x22, 0];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ByteOffset;
     use crate::source::raft::parse_entry;
 
     fn entry(bytes: &[u8]) -> Marks {
         let mut marks = Marks::default();
-        marks.entry(&parse_entry(bytes, 0).unwrap(), bytes);
+        marks.entry(&parse_entry(bytes, ByteOffset(0)).unwrap(), bytes);
         marks
     }
 
@@ -101,7 +102,7 @@ mod tests {
         let state = |term| HardState { term: Term(term), ..HardState::default() };
         let mut before = Marks::default();
         before.state(&state(2));
-        before.entry(&parse_entry(&[8, 0, 16, 2, 24, 5], 0).unwrap(), &[]);
+        before.entry(&parse_entry(&[8, 0, 16, 2, 24, 5], ByteOffset(0)).unwrap(), &[]);
         before.state(&state(2));
         assert_eq!(before.state_after_entry, None);
         let mut after = entry(&[8, 0, 16, 2, 24, 5]);

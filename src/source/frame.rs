@@ -6,6 +6,7 @@
 
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::limits;
 use crate::wire::Reader;
 
@@ -34,7 +35,7 @@ pub struct Record<'a> {
     /// The message; `None` if the field is absent.
     pub data: Option<&'a [u8]>,
     /// Offset of the data's first byte in the segment.
-    pub data_offset: u64,
+    pub data_offset: ByteOffset,
     /// Length of the record in bytes, without length field and padding.
     pub len: u64,
 }
@@ -47,7 +48,7 @@ pub enum Frame<'a> {
         /// The record.
         record: Record<'a>,
         /// Offset of the next frame.
-        next: u64,
+        next: ByteOffset,
         /// Whether the frame has padding, which proves a writer of 3.0 or later.
         padded: bool,
     },
@@ -87,7 +88,7 @@ const SECTOR: usize = 512;
 ///
 /// # Errors
 /// [`Unreadable::Torn`] or [`Unreadable::Damaged`], with the offset and what was expected there.
-pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Unreadable> {
+pub fn read_frame(segment: &[u8], offset: ByteOffset) -> Result<Frame<'_>, Unreadable> {
     let rest = from(segment, offset);
     let Some((head, body)) = rest.split_first_chunk::<8>() else {
         if all_zero(rest) {
@@ -121,14 +122,14 @@ pub fn read_frame(segment: &[u8], offset: u64) -> Result<Frame<'_>, Unreadable> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed {
     /// Offset of the first proven record.
-    pub offset: u64,
+    pub offset: ByteOffset,
     /// The checksum that its chain continues from: that of the record before it.
     pub crc: u32,
 }
 
 /// Skips one record with unreadable fields. This works if its length is readable and its data leads to the checksum of
 /// the next record. `crc` is the checksum before it; `budget` is the number of bytes that may still be hashed.
-pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
+pub fn after_damaged_head(segment: &[u8], offset: ByteOffset, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
     let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
     let record = body.get(..usize::try_from(length.record).ok()?)?;
@@ -148,7 +149,7 @@ pub fn after_damaged_head(segment: &[u8], offset: u64, crc: u32, budget: &mut u6
 }
 
 /// Returns the number of bytes that the frame at `offset` occupies by its length field, even if they are not a record.
-pub fn frame_bytes(segment: &[u8], offset: u64) -> u64 {
+pub fn frame_bytes(segment: &[u8], offset: ByteOffset) -> u64 {
     let rest = from(segment, offset);
     let length = rest.first_chunk::<8>().and_then(|head| Length::parse(u64::from_le_bytes(*head), offset).ok()?);
     length.map_or(0, |length| length.record.saturating_add(FRAME_HEAD).min(rest.len() as u64))
@@ -159,11 +160,11 @@ pub fn frame_bytes(segment: &[u8], offset: u64) -> u64 {
 /// Reading continues with the first record if the bytes before it are one complete record with a damaged length.
 /// Otherwise it continues with the second. `crc` is the checksum before it. Any bytes can look like a record, so
 /// `budget` limits the number of bytes hashed without success.
-pub fn find_records(segment: &[u8], damaged: u64, crc: u32, budget: &mut u64) -> Option<Resumed> {
+pub fn find_records(segment: &[u8], damaged: ByteOffset, crc: u32, budget: &mut u64) -> Option<Resumed> {
     let first = usize::try_from(damaged + 1 + FRAME_HEAD).ok()?;
     // A record begins with the tag of its type.
     for at in memchr::memchr_iter(0x08, segment.get(first..)?) {
-        let offset = (first + at) as u64 - FRAME_HEAD;
+        let offset = ByteOffset::from(first + at - FRAME_HEAD as usize);
         let Some((before, next)) = record_at(segment, offset) else { continue };
         let Some((after, _)) = record_at(segment, next) else { continue };
         if after.kind == RecordType::Crc {
@@ -181,7 +182,7 @@ pub fn find_records(segment: &[u8], damaged: u64, crc: u32, budget: &mut u64) ->
 }
 
 /// Returns the checksum of the record between two offsets, if it is complete. At most 7 bytes of padding follow it.
-fn whole_record(segment: &[u8], start: u64, end: u64, crc: u32) -> Option<u32> {
+fn whole_record(segment: &[u8], start: ByteOffset, end: ByteOffset, crc: u32) -> Option<u32> {
     let body = usize::try_from(start + FRAME_HEAD).ok()?..usize::try_from(end).ok()?;
     let body = segment.get(body)?;
     (0..8).find_map(|padding| {
@@ -192,7 +193,7 @@ fn whole_record(segment: &[u8], start: u64, end: u64, crc: u32) -> Option<u32> {
 }
 
 /// Returns the record at this offset and the offset of the next frame, if its fields fit its length.
-fn record_at(segment: &[u8], offset: u64) -> Option<(Record<'_>, u64)> {
+fn record_at(segment: &[u8], offset: ByteOffset) -> Option<(Record<'_>, ByteOffset)> {
     let (head, body) = from(segment, offset).split_first_chunk::<8>()?;
     // A cheap test that most bytes fail: a length below 4 GiB with padding flags, a one-byte type, the tag of a
     // checksum.
@@ -209,15 +210,15 @@ fn record_at(segment: &[u8], offset: u64) -> Option<(Record<'_>, u64)> {
 
 /// Returns whether a record with a wrong checksum looks torn: at least one whole sector of it was never written, and
 /// only zeros follow in the segment (docs/formats.md 4.7).
-pub fn looks_torn(segment: &[u8], offset: u64, next: u64) -> bool {
+pub fn looks_torn(segment: &[u8], offset: ByteOffset, next: ByteOffset) -> bool {
     let body = offset + FRAME_HEAD;
-    let frame = from(segment, body).get(..(next.saturating_sub(body)) as usize).unwrap_or_default();
+    let frame = from(segment, body).get(..(next - body) as usize).unwrap_or_default();
     before_zero_sector(frame, body).is_some() && all_zero(from(segment, next))
 }
 
 /// Returns whether an unreadable frame was being written: all bytes before `written` are present, and only zeros
 /// follow.
-pub fn is_being_written(segment: &[u8], offset: u64, written: u64) -> bool {
+pub fn is_being_written(segment: &[u8], offset: ByteOffset, written: ByteOffset) -> bool {
     let Some((head, body)) = from(segment, offset).split_first_chunk::<8>() else { return true };
     let body_offset = offset + FRAME_HEAD;
     if body_offset > written {
@@ -238,7 +239,7 @@ struct Length {
 
 impl Length {
     /// Returns `None` for zero, which is never the length of a record.
-    fn parse(field: u64, offset: u64) -> Result<Option<Length>> {
+    fn parse(field: u64, offset: ByteOffset) -> Result<Option<Length>> {
         let record = field & 0x00ff_ffff_ffff_ffff;
         let padding = (8 - record % 8) % 8;
         let length = match field >> 56 {
@@ -261,7 +262,7 @@ impl Length {
 }
 
 /// Reports a frame that extends beyond the end of the file. It is torn, unless the rest of it shows damage.
-fn short_frame(body: &[u8], length: &Length, offset: u64) -> Unreadable {
+fn short_frame(body: &[u8], length: &Length, offset: ByteOffset) -> Unreadable {
     let missing = (length.record + length.padding).saturating_sub(body.len() as u64);
     let message = format!(
         "expected a record of {}, found the end of the file with {} missing",
@@ -274,7 +275,7 @@ fn short_frame(body: &[u8], length: &Length, offset: u64) -> Unreadable {
 }
 
 /// Reports a complete frame without a record.
-fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: u64) -> Unreadable {
+fn unreadable(error: Error, frame: &[u8], after: &[u8], length: &Length, offset: ByteOffset) -> Unreadable {
     let written = before_zero_sector(frame, offset + FRAME_HEAD);
     match written {
         Some(head) if all_zero(after) && head_agrees(head, length.record) => {
@@ -337,7 +338,7 @@ fn varint_prefix(bytes: &[u8]) -> VarintPrefix {
 }
 
 /// Parses a `walpb.Record` in the one form that etcd writes: type, checksum, then data if present.
-fn parse_record(bytes: &[u8], base: u64) -> Result<Record<'_>> {
+fn parse_record(bytes: &[u8], base: ByteOffset) -> Result<Record<'_>> {
     let mut reader = Reader::new(bytes, base);
     let (mut kind, mut crc, mut data) = (None, None, None);
     while let Some(field) = reader.field()? {
@@ -362,7 +363,7 @@ fn parse_record(bytes: &[u8], base: u64) -> Result<Record<'_>> {
     Ok(Record { kind, crc, data, data_offset, len: bytes.len() as u64 })
 }
 
-fn record_type(value: u64, offset: u64) -> Result<RecordType> {
+fn record_type(value: u64, offset: ByteOffset) -> Result<RecordType> {
     Ok(match value {
         1 => RecordType::Metadata,
         2 => RecordType::Entry,
@@ -375,8 +376,8 @@ fn record_type(value: u64, offset: u64) -> Result<RecordType> {
 
 /// Returns the part of a frame before its first all-zero sector, if it has one. Sectors count from the beginning of the
 /// file.
-fn before_zero_sector(frame: &[u8], offset: u64) -> Option<&[u8]> {
-    let mut end = SECTOR - (offset % SECTOR as u64) as usize;
+fn before_zero_sector(frame: &[u8], offset: ByteOffset) -> Option<&[u8]> {
+    let mut end = SECTOR - (offset.0 % SECTOR as u64) as usize;
     let mut start = 0;
     while start < frame.len() {
         if all_zero(frame.get(start..end.min(frame.len())).unwrap_or_default()) {
@@ -387,7 +388,7 @@ fn before_zero_sector(frame: &[u8], offset: u64) -> Option<&[u8]> {
     None
 }
 
-fn from(segment: &[u8], offset: u64) -> &[u8] {
+fn from(segment: &[u8], offset: ByteOffset) -> &[u8] {
     usize::try_from(offset).ok().and_then(|at| segment.get(at..)).unwrap_or_default()
 }
 
@@ -397,7 +398,7 @@ pub fn all_zero(bytes: &[u8]) -> bool {
     chunks.iter().all(|chunk| *chunk == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }
 
-fn damaged(offset: u64, message: impl Into<String>) -> Error {
+fn damaged(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
 
@@ -415,9 +416,9 @@ mod tests {
 
     #[test]
     fn reads_both_forms_of_the_test_vector() {
-        for (text, is_padded, second) in [(PADDED, true, 16), (UNPADDED, false, 12)] {
+        for (text, is_padded, second) in [(PADDED, true, ByteOffset(16)), (UNPADDED, false, ByteOffset(12))] {
             let segment = hex(text);
-            let Frame::Record { record, next, padded } = read_frame(&segment, 0).unwrap() else { panic!() };
+            let Frame::Record { record, next, padded } = read_frame(&segment, ByteOffset(0)).unwrap() else { panic!() };
             assert_eq!(
                 (record.kind, record.crc, record.data, next, padded),
                 (RecordType::Crc, 0, None, second, is_padded)
@@ -435,7 +436,7 @@ mod tests {
             let whole = hex(text);
             let second = if text == PADDED { 16 } else { 12 };
             for len in second + 1..whole.len() {
-                let unreadable = read_frame(&whole[..len], second as u64).unwrap_err();
+                let unreadable = read_frame(&whole[..len], ByteOffset::from(second)).unwrap_err();
                 assert!(matches!(unreadable, Unreadable::Torn(_)), "cut at {len}");
             }
             // Each of the two frames follows the other, so none of them ends a log.
@@ -444,7 +445,7 @@ mod tests {
                     let mut bytes = whole.clone();
                     bytes.extend_from_slice(&whole);
                     bytes[frame + bit / 8] ^= 1 << (bit % 8);
-                    let unreadable = read_frame(&bytes, frame as u64).unwrap_err();
+                    let unreadable = read_frame(&bytes, ByteOffset(frame as u64)).unwrap_err();
                     assert!(
                         matches!(unreadable, Unreadable::Damaged(_)),
                         "frame at {frame}, bit {bit}: {unreadable:?}"
@@ -472,7 +473,7 @@ mod tests {
                 *byte = (rest >> (7 * at)) as u8 & 0x7f | if at + 5 < last { 0x80 } else { 0 };
             }
             let segment = [&u64::to_le_bytes(len)[..], &record].concat();
-            let unreadable = read_frame(&segment, 0).unwrap_err();
+            let unreadable = read_frame(&segment, ByteOffset(0)).unwrap_err();
             assert_eq!(matches!(unreadable, Unreadable::Torn(_)), torn, "{len}: {:?}", unreadable.into_error());
         }
     }
@@ -487,9 +488,9 @@ mod tests {
                 for zeros in [0, 1, 8, 600] {
                     let mut bytes = whole[..written].to_vec();
                     bytes.resize(written + zeros, 0);
-                    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
-                    let whole_record = matches!(read_frame(&bytes, second as u64), Ok(Frame::Record { .. }));
-                    let seen = whole_record || is_being_written(&bytes, second as u64, end);
+                    let end = ByteOffset::from(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+                    let whole_record = matches!(read_frame(&bytes, ByteOffset::from(second)), Ok(Frame::Record { .. }));
+                    let seen = whole_record || is_being_written(&bytes, ByteOffset::from(second), end);
                     assert!(seen, "{written} bytes and {zeros} zeros");
                 }
             }
@@ -498,8 +499,8 @@ mod tests {
                 let mut bytes = whole.clone();
                 bytes.extend_from_slice(&whole);
                 bytes[second + bit / 8] ^= 1 << (bit % 8);
-                if bit / 8 < 8 || read_frame(&bytes, second as u64).is_err() {
-                    assert!(!is_being_written(&bytes, second as u64, bytes.len() as u64), "bit {bit}");
+                if bit / 8 < 8 || read_frame(&bytes, ByteOffset::from(second)).is_err() {
+                    assert!(!is_being_written(&bytes, ByteOffset::from(second), bytes.len().into()), "bit {bit}");
                 }
             }
         }
@@ -508,8 +509,8 @@ mod tests {
     #[test]
     fn a_zero_length_ends_a_segment_only_before_zeros() {
         let mut segment = vec![0; 600];
-        assert_eq!(read_frame(&segment, 0).unwrap(), Frame::End);
+        assert_eq!(read_frame(&segment, ByteOffset(0)).unwrap(), Frame::End);
         segment[599] = 1;
-        assert!(matches!(read_frame(&segment, 0), Err(Unreadable::Damaged(_))));
+        assert!(matches!(read_frame(&segment, ByteOffset(0)), Err(Unreadable::Damaged(_))));
     }
 }

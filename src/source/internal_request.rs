@@ -3,6 +3,7 @@
 //! Nothing is applied. A merge must detect unapplied v3 entries, and `inspect --wal` shows what an entry asks for.
 //! Knows the wire form of `InternalRaftRequest` and of the requests in it.
 
+use crate::ids::ByteOffset;
 use crate::wire::{Reader, WireError};
 use crate::words::words;
 
@@ -151,7 +152,7 @@ fn delete(message: &[u8]) -> Result<V3Write<'_>, WireError> {
 }
 
 fn bytes(message: &[u8], wanted: u32) -> Result<&[u8], WireError> {
-    let mut reader = Reader::new(message, 0);
+    let mut reader = Reader::new(message, ByteOffset(0));
     let mut found = &[][..];
     while let Some(field) = reader.field()? {
         if field.number == wanted {
@@ -162,7 +163,7 @@ fn bytes(message: &[u8], wanted: u32) -> Result<&[u8], WireError> {
 }
 
 fn number(message: &[u8], wanted: u32) -> Result<i64, WireError> {
-    let mut reader = Reader::new(message, 0);
+    let mut reader = Reader::new(message, ByteOffset(0));
     let mut found = 0;
     while let Some(field) = reader.field()? {
         if field.number == wanted {
@@ -178,12 +179,12 @@ fn transaction(message: &[u8]) -> Result<Vec<V3Write<'_>>, WireError> {
     let mut out = Vec::new();
     let mut pending = vec![message];
     while let Some(transaction) = pending.pop() {
-        let mut reader = Reader::new(transaction, 0);
+        let mut reader = Reader::new(transaction, ByteOffset(0));
         while let Some(field) = reader.field()? {
             if !matches!(field.number, 2 | 3) {
                 continue;
             }
-            let mut operation = Reader::new(field.bytes()?, 0);
+            let mut operation = Reader::new(field.bytes()?, ByteOffset(0));
             while let Some(request) = operation.field()? {
                 match request.number {
                     2 => {

@@ -19,6 +19,7 @@ use nix::libc;
 use nix::unistd::{Whence, lseek};
 
 use crate::error::{Error, Kind, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::interrupt::{self, Interrupt};
 use crate::source::lock;
 use crate::source::map::Map;
@@ -255,7 +256,7 @@ impl Source<'_> {
                     "expected data, found holes of {} with data after them: the file was not copied whole",
                     count::bytes(holes)
                 );
-                return Err(Error::new(Reason::Damaged, message).at(end).in_file(self.path));
+                return Err(Error::new(Reason::Damaged, message).at(ByteOffset(end)).in_file(self.path));
             }
             // A file system that makes no progress has no usable information.
             end = self.seek(data, Whence::SeekHole)?.filter(|end| *end > data).unwrap_or(len);

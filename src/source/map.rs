@@ -17,6 +17,7 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 use nix::libc;
 
 use crate::error::{Error, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::interrupt::{self, Interrupt};
 
 /// A regular file mapped read-only, or bytes in memory.
@@ -139,7 +140,7 @@ impl Map {
                     part.len()
                 );
                 let error = Error::new(Reason::ChangedWhileReading, message);
-                return Err(error.at(part.start as u64).in_file(&self.path));
+                return Err(error.at(ByteOffset(part.start as u64)).in_file(&self.path));
             }
         }
         Ok(())
@@ -359,7 +360,7 @@ mod tests {
         map.check_bytes(Interrupt::default()).unwrap();
         file.as_file().write_all_at(&[8], 9_000).unwrap();
         let error = map.check_bytes(Interrupt::default()).unwrap_err();
-        assert_eq!((error.reason(), error.offset()), (Reason::ChangedWhileReading, Some(0)));
+        assert_eq!((error.reason(), error.offset()), (Reason::ChangedWhileReading, Some(ByteOffset(0))));
         file.as_file().write_all_at(&[7], 9_000).unwrap();
         map.check_bytes(Interrupt::default()).unwrap();
     }

@@ -4,7 +4,7 @@
 //! `v2store` knows.
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
+use crate::ids::{ByteOffset, ClusterId, MemberId, RaftIndex, Term};
 use crate::source::internal_request::V3Request;
 use crate::wire::{Field, Reader, Value};
 use crate::words::words;
@@ -32,7 +32,7 @@ pub struct Entry<'a> {
     /// The request or change; empty for a no-op.
     pub data: &'a [u8],
     /// Offset of the data's first byte in the segment.
-    pub data_offset: u64,
+    pub data_offset: ByteOffset,
 }
 
 /// A raft hard state (docs/formats.md 4.2).
@@ -76,7 +76,7 @@ pub fn is_migration_entry(data: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly an entry as etcd writes it.
-pub fn parse_entry(data: &[u8], base: u64) -> Result<Entry<'_>> {
+pub fn parse_entry(data: &[u8], base: ByteOffset) -> Result<Entry<'_>> {
     let mut fields = Fields::new(data, base, "an entry");
     let (kind, term, index) = (fields.varint(1)?, fields.varint(2)?, fields.varint(3)?);
     let payload = fields.bytes(4)?;
@@ -101,7 +101,7 @@ pub fn parse_entry(data: &[u8], base: u64) -> Result<Entry<'_>> {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly a hard state as etcd writes it.
-pub fn parse_hard_state(data: &[u8], base: u64) -> Result<HardState> {
+pub fn parse_hard_state(data: &[u8], base: ByteOffset) -> Result<HardState> {
     let mut fields = Fields::new(data, base, "a hard state");
     let state = HardState {
         term: Term(fields.varint(1)?),
@@ -116,7 +116,7 @@ pub fn parse_hard_state(data: &[u8], base: u64) -> Result<HardState> {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
-pub fn parse_metadata(data: &[u8], base: u64) -> Result<Metadata> {
+pub fn parse_metadata(data: &[u8], base: ByteOffset) -> Result<Metadata> {
     let mut fields = Fields::new(data, base, "member metadata");
     let metadata = Metadata { node_id: MemberId(fields.varint(1)?), cluster_id: ClusterId(fields.varint(2)?) };
     fields.end()?;
@@ -127,7 +127,7 @@ pub fn parse_metadata(data: &[u8], base: u64) -> Result<Metadata> {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
-pub fn parse_snap_record(data: &[u8], base: u64) -> Result<SnapRecord> {
+pub fn parse_snap_record(data: &[u8], base: ByteOffset) -> Result<SnapRecord> {
     let mut fields = Fields::new(data, base, "a snapshot record");
     let (index, term) = (RaftIndex(fields.varint(1)?), Term(fields.varint(2)?));
     let configured = fields.bytes(3)?.is_some();
@@ -164,7 +164,7 @@ pub enum ConfChangeKind {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not such a message.
-pub fn parse_conf_change(data: &[u8], base: u64) -> Result<ConfChange<'_>> {
+pub fn parse_conf_change(data: &[u8], base: ByteOffset) -> Result<ConfChange<'_>> {
     let (mut kind, mut node_id, mut context) = (0, 0, &[][..]);
     let mut reader = Reader::new(data, base);
     while let Some(field) = reader.field()? {
@@ -286,7 +286,7 @@ pub enum Proposal<'a> {
 ///
 /// # Errors
 /// [`Reason::Damaged`] if the data is neither a request nor an internal request.
-pub fn parse_proposal(data: &[u8], base: u64) -> Result<Proposal<'_>> {
+pub fn parse_proposal(data: &[u8], base: ByteOffset) -> Result<Proposal<'_>> {
     if data.is_empty() {
         return Ok(Proposal::Empty);
     }
@@ -315,7 +315,7 @@ pub fn parse_proposal(data: &[u8], base: u64) -> Result<Proposal<'_>> {
     })
 }
 
-fn parse_request(data: &[u8], base: u64) -> Result<Request<'_>> {
+fn parse_request(data: &[u8], base: ByteOffset) -> Result<Request<'_>> {
     let mut request = Request::default();
     let mut reader = Reader::new(data, base);
     while let Some(field) = reader.field()? {
@@ -348,13 +348,13 @@ fn signed(value: u64) -> i64 {
 struct Fields<'a> {
     reader: Reader<'a>,
     next: Option<Field<'a>>,
-    base: u64,
+    base: ByteOffset,
     what: &'static str,
     started: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn new(data: &'a [u8], base: u64, what: &'static str) -> Self {
+    fn new(data: &'a [u8], base: ByteOffset, what: &'static str) -> Self {
         Fields { reader: Reader::new(data, base), next: None, base, what, started: false }
     }
 
@@ -382,7 +382,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn bytes(&mut self, number: u32) -> Result<Option<(&'a [u8], u64)>> {
+    fn bytes(&mut self, number: u32) -> Result<Option<(&'a [u8], ByteOffset)>> {
         match self.peek()? {
             Some(field) if field.number == number => {
                 let value = field.bytes()?;
@@ -403,7 +403,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn damaged(offset: u64, message: impl Into<String>) -> Error {
+fn damaged(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
 
@@ -422,9 +422,9 @@ mod tests {
         entry.set_index(1 << 40);
         entry.set_data(b"change".to_vec());
         let bytes = entry.write_to_bytes().unwrap();
-        let read = parse_entry(&bytes, 10).unwrap();
+        let read = parse_entry(&bytes, ByteOffset(10)).unwrap();
         assert_eq!((read.kind, read.term, read.index), (EntryKind::ConfChange, Term(3), RaftIndex(1 << 40)));
-        assert_eq!((read.data, read.data_offset), (&b"change"[..], 10 + bytes.len() as u64 - 6));
+        assert_eq!((read.data, read.data_offset), (&b"change"[..], ByteOffset::from(10 + bytes.len() - 6)));
     }
 
     #[test]
@@ -434,13 +434,13 @@ mod tests {
         state.set_vote(0x8e9e_05c5_2164_694d);
         state.set_commit(17);
         let bytes = state.write_to_bytes().unwrap();
-        assert_eq!(parse_hard_state(&bytes, 0).unwrap().commit, RaftIndex(17));
-        assert!(parse_entry(&bytes, 0).is_err());
-        assert!(parse_metadata(&bytes, 0).is_err());
-        assert!(parse_snap_record(&bytes, 0).is_err());
+        assert_eq!(parse_hard_state(&bytes, ByteOffset(0)).unwrap().commit, RaftIndex(17));
+        assert!(parse_entry(&bytes, ByteOffset(0)).is_err());
+        assert!(parse_metadata(&bytes, ByteOffset(0)).is_err());
+        assert!(parse_snap_record(&bytes, ByteOffset(0)).is_err());
         let entry = [0x08, 0, 0x10, 2, 0x18, 3, 0x22, 1, b'x'];
-        assert!(parse_entry(&entry, 0).is_ok());
-        assert!(parse_hard_state(&entry, 0).is_err());
+        assert!(parse_entry(&entry, ByteOffset(0)).is_ok());
+        assert!(parse_hard_state(&entry, ByteOffset(0)).is_err());
     }
 
     proptest::proptest! {
@@ -458,7 +458,7 @@ mod tests {
             message.set_expiration(expiration);
             message.refresh = refresh;
             let bytes = message.write_to_bytes().unwrap();
-            let proposal = parse_proposal(&bytes, 0).unwrap();
+            let proposal = parse_proposal(&bytes, ByteOffset(0)).unwrap();
             let expected = Request {
                 method: Method::Put, path: &path, val: &val, prev_index, prev_exist, expiration,
                 refresh, ..Request::default()
@@ -468,8 +468,8 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = (parse_entry(&bytes, 0), parse_proposal(&bytes, 0), parse_conf_change(&bytes, 0));
-            let _ = (parse_hard_state(&bytes, 0), parse_metadata(&bytes, 0), parse_snap_record(&bytes, 0));
+            let _ = (parse_entry(&bytes, ByteOffset(0)), parse_proposal(&bytes, ByteOffset(0)), parse_conf_change(&bytes, ByteOffset(0)));
+            let _ = (parse_hard_state(&bytes, ByteOffset(0)), parse_metadata(&bytes, ByteOffset(0)), parse_snap_record(&bytes, ByteOffset(0)));
         }
     }
 }

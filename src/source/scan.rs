@@ -2,7 +2,7 @@
 //! snapshot records, and the entries in spans. Must not know where a conversion starts or what an entry asks for.
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{RaftIndex, Term};
+use crate::ids::{ByteOffset, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::entries::{End, EntryRef, Hole, Segment, Span};
 use crate::source::evidence::Marks;
@@ -31,7 +31,7 @@ pub(super) struct Scan {
     /// Whether the first frame with usable evidence in the last segment is padded, which shows who created the segment.
     pub(super) segment_is_padded: Option<bool>,
     /// End of the last complete record of the last segment, in bytes.
-    pub(super) records_end: u64,
+    pub(super) records_end: ByteOffset,
     /// The highest index that the log as a whole proves to be committed.
     pub(super) committed: RaftIndex,
     /// The span that receives entries.
@@ -108,7 +108,7 @@ impl Scan {
     /// Begins a segment: its first record is the checksum of all data before it, and its name gives the next index. If
     /// they do not fit, the end of the previous segment is damaged or missing, and this segment may be sound.
     fn begin_segment(&mut self, previous: Option<&Segment>, segment: &Segment) {
-        (self.segment_is_padded, self.records_end) = (None, 0);
+        (self.segment_is_padded, self.records_end) = (None, ByteOffset(0));
         if let Some(previous) = previous
             && previous.name.seq.checked_add(1) != Some(segment.name.seq)
         {
@@ -117,7 +117,7 @@ impl Scan {
                 format!("expected segment {expected:016x} before this one, found segment {:016x}", previous.name.seq);
             self.hole(Error::new(Reason::Gap, message), segment);
         }
-        if let Ok(Frame::Record { record, .. }) = read_frame(segment.map.bytes(), 0)
+        if let Ok(Frame::Record { record, .. }) = read_frame(segment.map.bytes(), ByteOffset(0))
             && record.kind == RecordType::Crc
             && self.crc != 0
             && self.crc != record.crc
@@ -137,10 +137,10 @@ impl Scan {
         segment: &Segment,
         last: bool,
         interrupt: Interrupt<'_>,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<ByteOffset>> {
         let bytes = segment.map.bytes();
         self.budget = VAIN_READS * bytes.len() as u64 + 4096;
-        let mut offset = 0;
+        let mut offset = ByteOffset(0);
         let mut first = true;
         loop {
             interrupt.ask()?;
@@ -148,7 +148,7 @@ impl Scan {
                 Ok(Frame::End) => break,
                 Ok(Frame::Record { record, next, padded }) => {
                     // A frame whose length is a multiple of 8 needs no padding.
-                    let tells = padded || (next - offset) % 8 != 0;
+                    let tells = padded || !(next - offset).is_multiple_of(8);
                     self.segment_is_padded = self.segment_is_padded.or(tells.then_some(padded));
                     (record, next, padded)
                 }
@@ -189,7 +189,7 @@ impl Scan {
             (offset, self.records_end) = (next, next);
         }
         if first && !last {
-            return Err(damaged(0, "expected records in a segment that has a successor, found none"));
+            return Err(damaged(ByteOffset(0), "expected records in a segment that has a successor, found none"));
         }
         Ok(None)
     }
@@ -197,7 +197,7 @@ impl Scan {
     /// Returns the offset where reading continues after unreadable bytes. That is directly after them if their data or
     /// length is sound. Otherwise it is the first record that the checksum of the record before it proves; that record
     /// before is lost, because nothing proves it.
-    fn skip(&mut self, error: Error, segment: &Segment, offset: u64) -> Result<u64> {
+    fn skip(&mut self, error: Error, segment: &Segment, offset: ByteOffset) -> Result<ByteOffset> {
         if self.metadata.is_none() {
             return Err(error);
         }
@@ -231,7 +231,7 @@ impl Scan {
 
     /// Returns the checksum that the chain continues with after one damaged record, if the next record proves it: the
     /// checksum in the damaged record, or that of its data.
-    fn resumes(&self, record: &Record<'_>, bytes: &[u8], next: u64) -> Option<u32> {
+    fn resumes(&self, record: &Record<'_>, bytes: &[u8], next: ByteOffset) -> Option<u32> {
         let Ok(Frame::Record { record: after, .. }) = read_frame(bytes, next) else { return None };
         let of_data = crc32c::crc32c_append(self.crc, record.data.unwrap_or_default());
         let proves = |crc: &u32| crc32c::crc32c_append(*crc, after.data.unwrap_or_default()) == after.crc;
@@ -263,7 +263,7 @@ impl Scan {
         Ok(())
     }
 
-    fn metadata(&mut self, data: &[u8], offset: u64) -> Result<()> {
+    fn metadata(&mut self, data: &[u8], offset: ByteOffset) -> Result<()> {
         if self.metadata.is_some() {
             if self.metadata_bytes != data {
                 self.is_foreign = true;
@@ -276,7 +276,7 @@ impl Scan {
         Ok(())
     }
 
-    fn entry(&mut self, segment: usize, data: &[u8], offset: u64) -> Result<()> {
+    fn entry(&mut self, segment: usize, data: &[u8], offset: ByteOffset) -> Result<()> {
         if self.first_index == RaftIndex(0) && is_migration_entry(data) && self.marks.migration() {
             return Ok(());
         }
@@ -343,7 +343,7 @@ impl Scan {
         self.overwritten += replaced;
     }
 
-    fn state(&mut self, data: &[u8], offset: u64) -> Result<()> {
+    fn state(&mut self, data: &[u8], offset: ByteOffset) -> Result<()> {
         let state = parse_hard_state(data, offset)?;
         if let Some(previous) = self.hard_state
             && (state.term < previous.term || state.commit < previous.commit)
@@ -470,6 +470,6 @@ fn wrong_crc(record: &Record<'_>, crc: u32) -> Error {
     damaged(record.data_offset, format!("expected data with CRC-32C {:08x}, found {crc:08x}", record.crc))
 }
 
-fn damaged(offset: u64, message: impl Into<String>) -> Error {
+fn damaged(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};
-use crate::ids::{MemberId, RaftIndex, Term};
+use crate::ids::{ByteOffset, MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::map::Map;
 use crate::wire::{Field, LENGTH_WITHIN, Reader, WireError};
@@ -52,8 +52,8 @@ impl Snapshot {
     }
 
     /// Returns the offset of the first byte of the JSON in the file.
-    pub fn json_offset(&self) -> u64 {
-        self.json.start as u64
+    pub fn json_offset(&self) -> ByteOffset {
+        ByteOffset::from(self.json.start)
     }
 
     /// Returns the path of the file.
@@ -93,10 +93,10 @@ fn read(map: &mut Map, interrupt: Interrupt<'_>) -> Result<Parsed> {
     let found = map.checksum(body.range.clone(), interrupt)?;
     if u64::from(found) != body.crc {
         let message = format!("expected snapshot data with CRC-32C {:08x}, found {found:08x}", body.crc);
-        return Err(damaged(body.range.start as u64, message));
+        return Err(damaged(ByteOffset::from(body.range.start), message));
     }
     let base = body.range.start as u64;
-    raft_snapshot(map.bytes().get(body.range).unwrap_or_default(), base)
+    raft_snapshot(map.bytes().get(body.range).unwrap_or_default(), ByteOffset(base))
 }
 
 /// The data of a `.snap` file, with its recorded checksum.
@@ -107,10 +107,10 @@ struct Body {
 
 fn container(bytes: &[u8]) -> Result<Body> {
     if bytes.is_empty() {
-        return Err(damaged(0, "expected a snapshot, found an empty file"));
+        return Err(damaged(ByteOffset(0), "expected a snapshot, found an empty file"));
     }
     let (mut crc, mut data) = (0, None);
-    let mut reader = Reader::new(bytes, 0);
+    let mut reader = Reader::new(bytes, ByteOffset(0));
     while let Some(field) = reader.field().map_err(|e| cut_short(e, bytes.len()))? {
         match field.number {
             1 => crc = field.varint()?,
@@ -118,7 +118,8 @@ fn container(bytes: &[u8]) -> Result<Body> {
             _ => {}
         }
     }
-    let data = data.ok_or_else(|| damaged(0, "expected a snapshot container, found no data field in it"))?;
+    let data =
+        data.ok_or_else(|| damaged(ByteOffset(0), "expected a snapshot container, found no data field in it"))?;
     let body = data.bytes()?;
     if body.is_empty() || crc == 0 {
         return Err(damaged(data.offset, "expected snapshot data with a checksum, found an empty snapshot"));
@@ -138,7 +139,7 @@ fn cut_short(e: WireError, len: usize) -> Error {
     )
 }
 
-fn raft_snapshot(body: &[u8], base: u64) -> Result<Parsed> {
+fn raft_snapshot(body: &[u8], base: ByteOffset) -> Result<Parsed> {
     let (mut json, mut metadata) = (None, None);
     let mut reader = Reader::new(body, base);
     while let Some(field) = reader.field()? {
@@ -172,7 +173,7 @@ fn parse_metadata(metadata: &Field<'_>) -> Result<Parsed> {
     Ok(parsed)
 }
 
-fn parse_conf_state(bytes: &[u8], base: u64) -> Result<ConfState, WireError> {
+fn parse_conf_state(bytes: &[u8], base: ByteOffset) -> Result<ConfState, WireError> {
     let mut state = ConfState::default();
     let mut reader = Reader::new(bytes, base);
     while let Some(field) = reader.field()? {
@@ -195,7 +196,7 @@ fn parse_conf_state(bytes: &[u8], base: u64) -> Result<ConfState, WireError> {
     Ok(state)
 }
 
-fn damaged(offset: u64, message: impl Into<String>) -> Error {
+fn damaged(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
 

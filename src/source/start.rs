@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{RaftIndex, Term};
+use crate::ids::{ByteOffset, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::cluster::{self, Coverage, Trust};
 use crate::source::dir::SnapName;
@@ -399,7 +399,7 @@ fn beginning_is_missing(wal: &Wal) -> Error {
     gap(RaftIndex(0), wal)
 }
 
-fn place(error: Error, file: Option<&Path>, offset: Option<u64>) -> Error {
+fn place(error: Error, file: Option<&Path>, offset: Option<ByteOffset>) -> Error {
     let error = file.into_iter().fold(error, |error, file| error.in_file(file));
     offset.into_iter().fold(error, Error::at)
 }

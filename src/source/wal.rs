@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::ids::{RaftIndex, Term};
+use crate::ids::{ByteOffset, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::source::dir::SegmentName;
 use crate::source::entries::{End, EntryRef, Hole, Segment, Span};
@@ -38,7 +38,7 @@ impl Wal {
                 true => files.open_growing(&name.path, interrupt)?,
                 false => (files.open_segment(&name.path, interrupt)?, None),
             };
-            Ok(Segment { name: name.clone(), map, written })
+            Ok(Segment { name: name.clone(), map, written: written.map(ByteOffset) })
         };
         Wal::scan(names.iter().enumerate().map(open).collect::<Result<_>>()?, interrupt)
     }
@@ -243,12 +243,12 @@ pub struct LastSegment<'w> {
     /// Length of the file in bytes.
     pub len: u64,
     /// End of its last complete record, in bytes.
-    pub records_end: u64,
+    pub records_end: ByteOffset,
     /// Whether a server that preallocates segments (3.0 and later) created it.
     pub preallocated: bool,
 }
 
-fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
+fn slice(bytes: &[u8], offset: ByteOffset, len: u64) -> Option<&[u8]> {
     let start = usize::try_from(offset).ok()?;
     bytes.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::count::bytes;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::ids::ByteOffset;
 use crate::source::dir::{DataDir, WalDir, relist};
 use crate::source::lock;
 use crate::source::map::Faults;
@@ -130,7 +131,7 @@ impl Seen {
         }
         if let Some(offset) = faults.as_ref().and_then(Faults::first) {
             let message = "expected a page of the file, found that the operating system cannot read it";
-            return Err(Error::new(Reason::Unreadable, message).at(offset).in_file(path));
+            return Err(Error::new(Reason::Unreadable, message).at(ByteOffset(offset)).in_file(path));
         }
         match locks {
             Locks::None => Ok(()),

@@ -9,6 +9,7 @@ use std::io::Write;
 use jiff::Timestamp;
 
 use crate::count::bytes;
+use crate::ids::ByteOffset;
 use crate::limits;
 use crate::mvcc::KeyValue;
 use crate::transformer::listing::Node;
@@ -94,7 +95,7 @@ pub(super) struct Frames {
     /// Number of processed bytes at the start of `bytes`.
     done: usize,
     /// Offset of `bytes` in the whole output.
-    offset: u64,
+    offset: ByteOffset,
 }
 
 impl Frames {

@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::{RaftIndex, V2Index};
+use crate::ids::{ByteOffset, RaftIndex, V2Index};
 use crate::proto::etcd::ClusterMemberAttrSet;
 use crate::source::internal_request::V3Request;
 use crate::source::raft::{Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal};
@@ -449,7 +449,7 @@ pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
 
 /// Returns the version in a `ClusterVersionSetRequest`, its only field.
 pub(crate) fn version_in(message: &[u8]) -> Result<&[u8]> {
-    let mut reader = crate::wire::Reader::new(message, 0);
+    let mut reader = crate::wire::Reader::new(message, ByteOffset(0));
     match reader.field()? {
         Some(field) if field.number == 1 => Ok(field.bytes()?),
         _ => Err(damaged("expected a cluster version, found none")),

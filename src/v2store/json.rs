@@ -10,7 +10,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
-use crate::ids::V2Index;
+use crate::ids::{ByteOffset, V2Index};
 use crate::interrupt::{self, Interrupt};
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
@@ -139,7 +139,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
             }
         }
         self.lexer.end()?;
-        if root { Ok(()) } else { Err(bad(0, "expected a v2 store, found an object without `Root`")) }
+        if root { Ok(()) } else { Err(bad(ByteOffset(0), "expected a v2 store, found an object without `Root`")) }
     }
 
     /// Reads the whole tree. `self.open` replaces the call stack.
@@ -458,8 +458,8 @@ impl<'m> Lexer<'m, '_> {
         self.interrupt.ask()
     }
 
-    fn offset(&self) -> u64 {
-        self.at as u64
+    fn offset(&self) -> ByteOffset {
+        ByteOffset::from(self.at)
     }
 
     fn rest(&self) -> &'m [u8] {
@@ -640,7 +640,7 @@ fn raw<'m>(document: &'m [u8], text: &Text) -> &'m [u8] {
     document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
 }
 
-fn bad(offset: u64, message: impl Into<String>) -> Error {
+fn bad(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use crate::ids::V2Index;
+use crate::ids::{ByteOffset, V2Index};
 use crate::v2store::text::{self, Text};
 
 /// The number of a node in the table.
@@ -92,8 +92,8 @@ impl<'m> Table<'m> {
     }
 
     /// Returns the offset of the event history in the document.
-    pub fn history_offset(&self) -> u64 {
-        self.history.start as u64
+    pub fn history_offset(&self) -> ByteOffset {
+        ByteOffset::from(self.history.start)
     }
 
     /// Returns the number of nodes in the table, with the root.

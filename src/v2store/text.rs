@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 
+use crate::ids::ByteOffset;
 use crate::limits;
 
 /// A reference to a string in a JSON document, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Text {
     /// Offset of its first byte in the document.
-    pub offset: u64,
+    pub offset: ByteOffset,
     /// Length in the document, in bytes.
     pub raw_len: u32,
     /// Decoded length in bytes.

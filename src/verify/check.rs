@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::bolt::{Check, Damage, Db, Strictness, check};
 use crate::count::counted;
 use crate::error::{Reason, Result};
+use crate::ids::ByteOffset;
 use crate::interrupt::{self, Interrupt};
 use crate::verify::key_bucket::Findings;
 use crate::verify::summary::{Sha256State, V3Summary};
@@ -33,7 +34,7 @@ pub fn summarize_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summ
     summary.more_findings += found.more_findings;
     summary.sha256 = Some(digest(&db));
     if summary.sha256 == Some(Sha256State::Bad) {
-        summary.findings.push(Damage::new(db.body().len() as u64, "the SHA-256 of the snapshot is wrong"));
+        summary.findings.push(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong"));
     }
     Ok(summary)
 }
@@ -66,11 +67,11 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
         return Err(failed(Damage::new(first.offset, message)));
     }
     if summary.consistent_index.is_none() {
-        return Err(failed(Damage::new(0, "meta: consistent_index is missing")));
+        return Err(failed(Damage::new(ByteOffset(0), "meta: consistent_index is missing")));
     }
     let state = digest(&db);
     if state == Sha256State::Bad {
-        return Err(failed(Damage::new(db.body().len() as u64, "the SHA-256 of the snapshot is wrong")));
+        return Err(failed(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong")));
     }
     summary.sha256 = Some(state);
     Ok(summary)

@@ -11,6 +11,7 @@ use crate::bolt::Db;
 use crate::count::counted;
 use crate::display::short;
 use crate::error::{Reason, Result};
+use crate::ids::ByteOffset;
 use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
@@ -138,7 +139,7 @@ where
         if at.is_multiple_of(1 << 16) {
             interrupt.ask()?;
         }
-        let kv = KeyValue::decode(stored.value, 0)?;
+        let kv = KeyValue::decode(stored.value, ByteOffset(0))?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
             live.remove(kv.key);
         } else {
@@ -165,7 +166,9 @@ fn found<'f>(db: &Db<'f>, interrupt: Interrupt<'_>) -> Result<HashMap<&'f [u8], 
         }
         let pair = pair.map_err(damaged)?;
         // A pair that is not a change of a key was a finding before.
-        let (Some(key), Ok(kv)) = (RevisionKey::decode(pair.key), KeyValue::decode(pair.value, 0)) else { continue };
+        let (Some(key), Ok(kv)) = (RevisionKey::decode(pair.key), KeyValue::decode(pair.value, ByteOffset(0))) else {
+            continue;
+        };
         if key.tombstone {
             live.remove(kv.key);
         } else {

@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::ids::ByteOffset;
 use crate::mvcc::KeyValue;
 
 const TOMBSTONE: u32 = 1 << 31;
@@ -25,7 +26,7 @@ pub(super) struct KeyIndex<'a> {
 /// The last change of one key.
 #[derive(Clone, Copy)]
 struct Slot {
-    offset: u64,
+    offset: ByteOffset,
     len: u32,
     tag: u32,
 }
@@ -35,7 +36,7 @@ pub(super) struct Change<'a> {
     pub(super) tombstone: bool,
     pub(super) kv: KeyValue<'a>,
     /// Offset of its value in the file.
-    pub(super) offset: u64,
+    pub(super) offset: ByteOffset,
 }
 
 /// Returns the memory of an index of `keys` keys in bytes at its last growth, when both tables exist.
@@ -88,7 +89,7 @@ impl<'a> KeyIndex<'a> {
     }
 
     /// Returns whether the change at `offset` is the last one of its key and not a deletion.
-    pub(super) fn is_live_change(&self, key: &[u8], offset: u64) -> bool {
+    pub(super) fn is_live_change(&self, key: &[u8], offset: ByteOffset) -> bool {
         let tag = self.hash(key);
         let slot = self.slots.find(spread(tag), |slot| slot.is_of(self.file, tag, key));
         slot.is_some_and(|slot| slot.offset == offset && slot.tag & TOMBSTONE == 0)

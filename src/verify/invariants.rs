@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::bolt::{Damage, Db, Tree};
-use crate::ids::{LeaseId, MemberId, RaftIndex, Revision, Term};
+use crate::ids::{ByteOffset, LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
 use crate::verify::key_bucket::{self, Findings};
 use crate::verify::presence::meta_number;
@@ -17,7 +17,7 @@ use crate::wire::Reader;
 pub(super) fn buckets(db: &Db<'_>, findings: &mut Findings) -> Result<(), Damage> {
     for name in schema::BUCKETS {
         if db.bucket(name)?.is_none() {
-            findings.push(0, format!("the bucket {} is missing", name.escape_ascii()));
+            findings.push(ByteOffset(0), format!("the bucket {} is missing", name.escape_ascii()));
         }
     }
     Ok(())
@@ -50,13 +50,13 @@ fn meta(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result
     let finished = compact_mark(db, schema::FINISHED_COMPACT, findings)?;
     let scheduled = compact_mark(db, schema::SCHEDULED_COMPACT, findings)?;
     if finished > scheduled {
-        findings.push(0, "meta: a compaction was finished that was not scheduled");
+        findings.push(ByteOffset(0), "meta: a compaction was finished that was not scheduled");
     }
     // etcd runs the scheduled compaction directly after its start.
     summary.compacted = finished.max(scheduled);
     for key in [schema::CONSISTENT_INDEX, schema::TERM] {
         if value(db, schema::META, key)?.is_some_and(|value| value.len() != 8) {
-            findings.push(0, format!("meta: {} is not a number of 8 bytes", key.escape_ascii()));
+            findings.push(ByteOffset(0), format!("meta: {} is not a number of 8 bytes", key.escape_ascii()));
         }
     }
     summary.consistent_index = meta_number(db, schema::CONSISTENT_INDEX)?.map(RaftIndex);
@@ -73,7 +73,7 @@ fn compact_mark(db: &Db<'_>, key: &[u8], findings: &mut Findings) -> Result<Opti
     match RevisionKey::decode(value) {
         Some(RevisionKey { main, sub: 0, tombstone: false }) => Ok(Some(main)),
         _ => {
-            findings.push(0, format!("meta: {} is not a revision", key.escape_ascii()));
+            findings.push(ByteOffset(0), format!("meta: {} is not a revision", key.escape_ascii()));
             Ok(None)
         }
     }
@@ -157,7 +157,7 @@ fn other_bucket(
 
 /// Returns the name inside a user or a role.
 fn first_field(message: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader::new(message, 0);
+    let mut reader = Reader::new(message, ByteOffset(0));
     let mut name = None;
     while let Some(field) = reader.field().ok()? {
         if field.number == 1 {

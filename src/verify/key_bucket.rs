@@ -5,7 +5,7 @@
 
 use super::index::{Change, KeyIndex};
 use crate::bolt::{Damage, Db, Pair, Tree};
-use crate::ids::{LeaseId, Revision};
+use crate::ids::{ByteOffset, LeaseId, Revision};
 use crate::mvcc::{HashKv, KeyValue, RevisionKey, is_hashed};
 
 /// Maximum number of stored findings; further findings are only counted.
@@ -19,7 +19,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn push(&mut self, offset: u64, message: impl Into<String>) {
+    pub(super) fn push(&mut self, offset: ByteOffset, message: impl Into<String>) {
         self.add(Damage::new(offset, message));
     }
 
@@ -148,7 +148,7 @@ fn is_bump_mark(pair: &Pair<'_>, key: RevisionKey) -> bool {
 }
 
 /// Checks the invariants of a single change.
-fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut Findings) {
+fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: ByteOffset, findings: &mut Findings) {
     let mut find = |what: &str| findings.push(offset, format!("revision {}, key {}: {what}", key.main, name(kv.key)));
     if kv.key.is_empty() {
         find("the key is empty");
@@ -174,7 +174,13 @@ fn check_change(key: RevisionKey, kv: &KeyValue<'_>, offset: u64, findings: &mut
 }
 
 /// Checks the invariants between two changes of one key.
-fn check_succession(key: RevisionKey, kv: &KeyValue<'_>, before: &Change<'_>, offset: u64, findings: &mut Findings) {
+fn check_succession(
+    key: RevisionKey,
+    kv: &KeyValue<'_>,
+    before: &Change<'_>,
+    offset: ByteOffset,
+    findings: &mut Findings,
+) {
     let wrong = if key.tombstone {
         before.tombstone
     } else if before.tombstone {

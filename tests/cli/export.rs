@@ -8,6 +8,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+
 use crate::common::convert::{Inspected, convert, convert_to};
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
@@ -19,8 +22,6 @@ use crate::common::scratch;
 use crate::common::server::{Boot, Server};
 use crate::common::text::{bytes, lossy};
 use crate::test_name;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
-use serde_json::Value;
 
 const DEMO: &str = "fixtures/demo/input/default.etcd";
 const AS_OF: &str = "2026-12-01T00:00:00Z";

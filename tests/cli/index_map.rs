@@ -8,12 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::dump::Dump;
-use crate::common::run::{self, Output, all_well, etcdlift};
-use crate::common::text::bytes;
-use crate::common::v2store::{Node, joined, store};
-use crate::common::{corpus, peers, scratch, v2files};
-use crate::test_name;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use etcdlift::error::Reason;
@@ -21,6 +15,13 @@ use etcdlift::internals::export::index_map::{Query, lookup};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use crate::common::dump::Dump;
+use crate::common::run::{self, Output, all_well, etcdlift};
+use crate::common::text::bytes;
+use crate::common::v2store::{Node, joined, store};
+use crate::common::{corpus, peers, scratch, v2files};
+use crate::test_name;
 
 const DEMO: &str = "fixtures/demo/input/default.etcd";
 const AS_OF: &str = "2026-12-01T00:00:00Z";

@@ -1,7 +1,8 @@
 //! `inspect --wal` over the binary, on the demo's log: each entry once, with what it did, and the filters.
 
-use crate::common::run::etcdlift;
 use serde_json::Value;
+
+use crate::common::run::etcdlift;
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo/input/default.etcd");
 

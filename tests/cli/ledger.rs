@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::corpus::{self, Scenario};
-use crate::common::dump::Dump;
-use crate::common::run::{self, all_well};
-use crate::common::text::bytes;
-use crate::common::{peers, rows, scratch};
-use crate::test_name;
 use etcdlift::error::Reason;
 use etcdlift::internals::pipeline::{Fault, convert_with};
 use etcdlift::options::ConvertOptions;
 use etcdlift::report::Report;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::common::corpus::{self, Scenario};
+use crate::common::dump::Dump;
+use crate::common::run::{self, all_well};
+use crate::common::text::bytes;
+use crate::common::{peers, rows, scratch};
+use crate::test_name;
 
 const ALL: [&str; 14] = ["a", "b", "d", "e", "f", "g2", "g3", "gtorn", "h", "i", "p", "w", "x", "z2"];
 const DEMO: &str = "fixtures/demo/input/default.etcd";

@@ -4,6 +4,12 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use etcdlift::internals::bolt::Db;
+use etcdlift::internals::output::report_file;
+use etcdlift::internals::pipeline::{Fault, convert_with};
+use etcdlift::options::ConvertOptions;
+use etcdlift::report::Report;
+
 use crate::common::convert::{convert, convert_to};
 use crate::common::etcdctl::Etcdctl;
 use crate::common::peers::{self, Version};
@@ -13,11 +19,6 @@ use crate::common::v2files::snap;
 use crate::common::v2store::{joined, leaf, store};
 use crate::common::{corpus, scratch};
 use crate::test_name;
-use etcdlift::internals::bolt::Db;
-use etcdlift::internals::output::report_file;
-use etcdlift::internals::pipeline::{Fault, convert_with};
-use etcdlift::options::ConvertOptions;
-use etcdlift::report::Report;
 
 const DEMO: &str = "fixtures/demo/input/default.etcd";
 const AS_OF: &str = "2026-12-01T00:00:00Z";
@@ -141,7 +142,7 @@ fn a_changed_value_is_found() {
     let pair = bucket.iter().find_map(|pair| pair.ok().filter(|pair| pair.value.ends_with(b"held"))).unwrap();
     let at = pair.value_offset() + pair.value.len() as u64 - 4;
     let file = fs::File::options().write(true).open(&out).unwrap();
-    file.write_all_at(b"HELD", at).unwrap();
+    file.write_all_at(b"HELD", at.0).unwrap();
     verify(&out, &[]).success();
     let output = verify(&out, &["--report", report.to_str().unwrap(), "--source", DEMO]);
     assert_eq!(output.status, 7, "{}", output.story());

@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::run::{Output, etcdlift};
-use crate::common::scratch;
 use etcdlift::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, member_json, request};
 use etcdlift::internals::source::raft::{Method, Request};
 use serde_json::Value;
+
+use crate::common::run::{Output, etcdlift};
+use crate::common::scratch;
 
 const NODE: u64 = 0xa1;
 const OTHER: u64 = 0xb2;

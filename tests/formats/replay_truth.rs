@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::common::corpus::{self, Scenario};
-use crate::common::run::all_well;
-use crate::common::truth::Node;
-use crate::test_name;
 use etcdlift::internals::source::dir::WalDir;
 use etcdlift::internals::source::open::{Found, OpenOptions, open};
 use etcdlift::internals::v2store::recover::recover;
 use etcdlift::internals::v2store::replay::{ReplayOptions, read_table};
 use etcdlift::internals::v2store::tree::Tree;
+
+use crate::common::corpus::{self, Scenario};
+use crate::common::run::all_well;
+use crate::common::truth::Node;
+use crate::test_name;
 
 const KINDS: [&str; 14] = ["a", "b", "d", "e", "f", "g2", "g3", "gtorn", "h", "i", "p", "w", "x", "z2"];
 

@@ -9,10 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use crate::common::corpus;
-use crate::common::run::all_well;
-use crate::common::text::lossy;
-use crate::test_name;
 use etcdlift::error::Reason;
 use etcdlift::internals::ids::{RaftIndex, V2Index};
 use etcdlift::internals::interrupt::Interrupt;
@@ -27,6 +23,11 @@ use etcdlift::internals::v2store::recover::recover;
 use etcdlift::internals::v2store::replay::{ReplayOptions, read_table};
 use etcdlift::internals::v2store::tree::{NodeRef, Tree};
 use jiff::Timestamp;
+
+use crate::common::corpus;
+use crate::common::run::all_well;
+use crate::common::text::lossy;
+use crate::test_name;
 
 /// Everything that a snapshot says of a node.
 #[derive(Debug, PartialEq)]

@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
 use crate::common::convert::{Converted, convert_to};
 use crate::common::peers::{self, Peers, Version};
 use crate::common::run::{all_well, etcdlift};
 use crate::common::server::{Boot, Server};
 use crate::common::{corpus, http, scratch, v2files};
 use crate::test_name;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
 
 /// Of `abc123xyz`: the example of the article on bcrypt in Wikipedia.
 const HASH: &str = "$2a$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";

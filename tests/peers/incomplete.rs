@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
 use crate::common::run::{Output, etcdlift, read_json};
 use crate::common::{rows, scratch};
 use crate::test_name;
-use serde_json::Value;
 
 struct Case {
     peers: Peers,

@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use etcdlift::internals::bolt::Db;
+use etcdlift::internals::mvcc::{KeyValue, schema};
+use serde_json::Value;
+
 use crate::common::peers::{self, Version};
 use crate::common::run::{Output, etcdlift};
 use crate::common::scratch;
 use crate::common::server::{Boot, Server};
 use crate::connection::{Call, Connection};
 use crate::test_name;
-use etcdlift::internals::bolt::Db;
-use etcdlift::internals::mvcc::{KeyValue, schema};
-use serde_json::Value;
 
 /// Small writes, as many as the server takes: the log's end is nearly always being written.
 #[test]
@@ -127,7 +128,7 @@ fn check(out: &Path, report: &Path, acknowledged: u64, value: usize) {
     let mut found = BTreeMap::new();
     for pair in bucket.iter() {
         let pair = pair.unwrap();
-        let kv = KeyValue::decode(pair.value, 0).unwrap();
+        let kv = KeyValue::decode(pair.value, pair.value_offset()).unwrap();
         let n: u64 = std::str::from_utf8(kv.key).unwrap().strip_prefix("/seq/").unwrap().parse().unwrap();
         let (number, rest) = std::str::from_utf8(kv.value).unwrap().split_once(':').unwrap();
         assert_eq!(number, n.to_string());

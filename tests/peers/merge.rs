@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use crate::common::convert::{Converted, convert_to};
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
@@ -18,7 +20,6 @@ use crate::common::run::{all_well, etcdlift};
 use crate::common::scratch::{self, copy_tree};
 use crate::common::server::{Boot, Server};
 use crate::test_name;
-use serde_json::{Value, json};
 
 /// Converts a directory of a scenario.
 fn merge(scenario: &Scenario, folder: &Path, source: &Path, options: &[&str]) -> Converted {

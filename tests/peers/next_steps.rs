@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::common::convert::{Converted, convert_to};
 use crate::common::corpus::{self, Scenario};
 use crate::common::peers::{self, Peers, Version};
@@ -14,7 +16,6 @@ use crate::common::run::{Output, bounded, run};
 use crate::common::scratch;
 use crate::common::server::{Boot, Server};
 use crate::test_name;
-use serde_json::Value;
 
 const VERSIONS: [Version; 4] = [Version::V3_4, Version::V3_5, Version::V3_6, Version::V3_7];
 

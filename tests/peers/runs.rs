@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
 use crate::common::protobuf::{all_bytes_of, bytes_of, number_of};
 use crate::common::run::{all_well, etcdlift};
 use crate::common::{corpus, scratch};
 use crate::test_name;
-use serde_json::Value;
 
 /// A key: its value, created and modified index.
 type Keys = BTreeMap<String, (String, u64, u64)>;

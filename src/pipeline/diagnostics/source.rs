@@ -130,7 +130,7 @@ fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
         v2_index: Some(replay.tree.current_index.0),
         last_sync: replay.last_sync.map(|at| at.to_string()),
         torn_tail: wal.and_then(|wal| match wal.end() {
-            End::Torn { offset, .. } => Some(*offset),
+            End::Torn { offset, .. } => Some(offset.0),
             End::Clean | End::Damaged(_) => None,
         }),
         cluster_id: metadata.map(|m| m.cluster_id.to_string()),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::bolt::Db;
 use crate::display::{first_of, lossy};
 use crate::error::{Error, Reason, Result};
-use crate::ids::{LeaseId, Revision};
+use crate::ids::{ByteOffset, LeaseId, Revision};
 use crate::image::{AuthState, Content, Pair, Stored};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
@@ -123,7 +123,7 @@ impl<'m> Preserved<'m> {
         }
     }
 
-    fn change(&mut self, stored: Stored<'m>, offset: u64) -> Result<()> {
+    fn change(&mut self, stored: Stored<'m>, offset: ByteOffset) -> Result<()> {
         let kv = KeyValue::decode(stored.value, offset)?;
         if RevisionKey::decode(stored.key).is_none_or(|key| key.tombstone) {
             self.live.remove(kv.key);

@@ -202,7 +202,10 @@ fn a_torn_record_ends_the_last_segment_and_damages_any_other() {
             let mut segments = log.named();
             segments[2].1.truncate(len);
             let wal = Wal::of_bytes(segments.clone()).unwrap();
-            assert!(matches!(wal.end(), End::Torn { offset, .. } if *offset == whole as u64), "cut at {len}");
+            assert!(
+                matches!(wal.end(), End::Torn { offset, .. } if *offset == ByteOffset(whole as u64)),
+                "cut at {len}"
+            );
             assert_eq!((first_and_last(&wal), wal.commit()), (Some((1, 9)), RaftIndex(6)));
             let mut segments = log.named();
             segments[1].1.truncate(len);
@@ -225,12 +228,15 @@ fn a_record_is_torn_wherever_a_sector_ends_in_it() {
             let mut bytes = segment.1[..512].to_vec();
             bytes.resize(end, 0);
             let wal = Wal::of_bytes(vec![(segment.0.clone(), bytes.clone())]).unwrap();
-            assert!(matches!(wal.end(), End::Torn { offset, .. } if *offset == start), "{there} bytes, file of {end}");
+            assert!(
+                matches!(wal.end(), End::Torn { offset, .. } if *offset == ByteOffset(start)),
+                "{there} bytes, file of {end}"
+            );
             assert_eq!(first_and_last(&wal), Some((1, 1)));
             bytes.resize(segment.1.len().max(end), 0);
             bytes.push(1);
             let error = Wal::of_bytes(vec![(segment.0.clone(), bytes)]).unwrap_err();
-            assert!(error.offset() >= Some(start), "{there} bytes, more after it: {error}");
+            assert!(error.offset() >= Some(ByteOffset(start)), "{there} bytes, more after it: {error}");
         }
     }
     // Some positions are skipped because the varint of the checksum is shorter there.

@@ -26,7 +26,7 @@ impl Store {
             term: crate::ids::Term(1),
             index: RaftIndex(self.replay.applied.0 + 1),
             data: &[],
-            data_offset: 0,
+            data_offset: ByteOffset(0),
         };
         self.replay.request(&request, &entry).unwrap()
     }
@@ -262,7 +262,7 @@ fn an_error_does_not_show_a_value() {
             term: crate::ids::Term(1),
             index: RaftIndex(1),
             data: &[],
-            data_offset: 0,
+            data_offset: ByteOffset(0),
         };
         s.replay.request(&request, &entry).unwrap_err().to_string()
     };

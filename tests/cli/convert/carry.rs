@@ -1,7 +1,5 @@
 //! What becomes of TTLs, and what rules make of keys: the options from the command line to the file.
 
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, leaf_until, store, store_with_events};
 use std::fs;
 
 use serde_json::Value;
@@ -9,6 +7,8 @@ use serde_json::Value;
 use super::kit::{Case, Run, demo, one_line};
 use crate::common::rows::Row;
 use crate::common::run::etcdlift;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store, store_with_events};
 
 /// A store with a TTL on `/t` and `/e`, and an event that proves 2020-01-01T00:00:00Z.
 fn with_ttls(case: &Case) -> std::path::PathBuf {

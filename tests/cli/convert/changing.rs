@@ -1,9 +1,6 @@
 //! A source that changes while it is read: overwritten in place, truncated, replaced, or taken up by an etcd. A transformer runs
 //! in the middle of a conversion, after the source was read and before its values are written: it makes the change.
 
-use crate::common::scratch::names;
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, store};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -13,7 +10,10 @@ use std::process::{Command, Stdio};
 use super::harm::executable;
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo};
 use crate::common::run::{Output, etcdlift};
+use crate::common::scratch::names;
 use crate::common::v2files;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 
 /// Converts with a transformer that runs this script and changes no key.
 fn convert(case: &Case, sources: &[&Path], script: &str, more: &[&str]) -> Output {

@@ -1,7 +1,6 @@
 //! Files that a run must not touch: those of the source, those that another process has open, those of another run, and
 //! whatever is not a regular file. And a disk that is full, for every file that a run makes.
 
-use crate::common::scratch::names;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use nix::libc;
 
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift, make_script, read_json, run};
+use crate::common::scratch::names;
 use crate::common::skip::{Need, skip};
 use crate::common::v2files::snap;
 use crate::common::v2store::{leaf, store};

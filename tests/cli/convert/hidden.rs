@@ -1,14 +1,14 @@
 //! Names that would move a terminal's cursor or reorder its lines, and values that nobody may see: neither comes out of any
 //! command.
 
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 use std::path::PathBuf;
 
 use super::kit::{AS_OF, Case};
 use crate::common::run::{Output, etcdlift};
 use crate::common::v2files;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 
 /// What a name can hold as JSON has it.
 const NAME: &str = r"k\u202e\u2066\u200f\u061c\u009b2J\u001b[2J\u007f\u2028\u2029\u0085";

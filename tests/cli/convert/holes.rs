@@ -1,6 +1,5 @@
 //! Sparse files: a hole takes no room on disk, and neither memory nor time.
 
-use crate::common::scratch::names;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::process::Command;
 
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo};
 use crate::common::run::{Output, run};
+use crate::common::scratch::names;
 
 const HUGE: u64 = 10 << 30;
 

@@ -1,9 +1,6 @@
 //! Wrong inputs that are known for what they are: archives, pointers, a directory one level too high or too low, a file that
 //! does not exist or may not be read, for every command and option that reads one; and names that collide in a snapshot.
 
-use crate::common::scratch::copy_tree;
-use crate::common::v2files::snap;
-use crate::common::v2store::{Node, auth_store, leaf, store};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -16,7 +13,10 @@ use super::sources::as_nobody;
 use crate::common::http;
 use crate::common::peers::{self, Version};
 use crate::common::run::etcdlift;
+use crate::common::scratch::copy_tree;
 use crate::common::server::{Boot, Server};
+use crate::common::v2files::snap;
+use crate::common::v2store::{Node, auth_store, leaf, store};
 use crate::test_name;
 
 const LFS: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";

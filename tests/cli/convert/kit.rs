@@ -179,7 +179,7 @@ pub(crate) fn rows(file: &Path) -> Vec<Row> {
         lease: kv.lease.0,
     };
     let pairs = bucket.iter().map(Result::unwrap);
-    pairs.map(|pair| row(KeyValue::decode(pair.value, 0).unwrap())).collect()
+    pairs.map(|pair| row(KeyValue::decode(pair.value, pair.value_offset()).unwrap())).collect()
 }
 
 /// A number in the `meta` bucket of a v3 file.

@@ -1,7 +1,5 @@
 //! A source that an etcd is running on.
 
-use crate::common::scratch::copy_tree;
-use crate::common::v2files::frames;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -11,7 +9,9 @@ use nix::libc;
 
 use super::kit::{Case, DEMO_WAL, demo, one_line};
 use crate::common::peers::{self, Version};
+use crate::common::scratch::copy_tree;
 use crate::common::server::{Boot, Server};
+use crate::common::v2files::frames;
 use crate::test_name;
 
 const WORDS: [&str; 2] = ["an etcd is running on it", "stop that etcd, or convert a copy"];

@@ -1,10 +1,10 @@
 //! A damaged write-ahead log: whatever is wrong with it before its end, its file and byte are named.
 
-use crate::common::scratch::edit;
-use crate::common::v2files::{frames, rewritten};
 use std::fs;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo};
+use crate::common::scratch::edit;
+use crate::common::v2files::{frames, rewritten};
 
 /// Breaks one frame in the middle of the demo's log, where no snapshot replaces what it hides, and expects these words.
 fn broken(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), words: &[&str]) {

@@ -1,13 +1,13 @@
 //! What each option does to the output, on the demo.
 
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 
 use super::kit::{Case, DEMO_SNAP, demo, meta, rows};
 use crate::common::peers;
 use crate::common::rows::Row;
 use crate::common::run::{etcdlift, read_json};
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 use crate::test_name;
 
 /// The demo converted with these options.

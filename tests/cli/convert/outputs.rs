@@ -1,6 +1,5 @@
 //! Where the output goes: what stands there, what may be replaced, and where nothing can be written.
 
-use crate::common::scratch::{copy_tree, names};
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -10,6 +9,7 @@ use std::process::Command;
 use super::kit::{AS_OF, Case, demo, one_line};
 use super::sources::as_nobody;
 use crate::common::run::run;
+use crate::common::scratch::{copy_tree, names};
 use crate::common::skip::{Need, skip};
 use crate::test_name;
 

@@ -1,6 +1,5 @@
 //! Paths that are one file, by whatever name, and paths into the source: refused before any work.
 
-use crate::common::scratch::names;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::kit::{Case, DEMO_SNAP, demo, one_line};
 use crate::common::run::{Output, etcdlift, run};
+use crate::common::scratch::names;
 
 const OPTIONS: [(&str, &str); 4] =
     [("-o", "output"), ("--report", "report"), ("--ledger", "ledger"), ("--index-map", "index map")];

@@ -1,14 +1,13 @@
 //! What a run may replace: nothing without `--overwrite`, and nothing of a good run by one that makes nothing.
 
-use crate::common::run::read_json;
-use crate::common::scratch::{edit, names};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::kit::{AS_OF, Case, DEMO_WAL, demo};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, etcdlift, read_json};
+use crate::common::scratch::{edit, names};
 
 /// A conversion of the demo with every file that one can make, in `out`.
 struct Files {

@@ -1,8 +1,5 @@
 //! The report: where it goes, and that there is one on every exit but 2.
 
-use crate::common::scratch::names;
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, store};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,6 +8,9 @@ use serde_json::Value;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift, run};
+use crate::common::scratch::names;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 
 fn convert(source: &Path, out: &Path, options: &[&str]) -> Output {
     let args = ["convert".as_ref(), source.as_os_str(), "-o".as_ref(), out.as_os_str()];

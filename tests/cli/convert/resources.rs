@@ -1,6 +1,5 @@
 //! What a run shows while it takes long, and what it takes of the machine.
 
-use crate::common::v2store::store;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use super::kit::Case;
 use super::signals::{big, big_leaves};
 use crate::common::skip::{Need, skip};
 use crate::common::v2files;
+use crate::common::v2store::store;
 use crate::test_name;
 
 const ERASE: &str = "\r\u{1b}[K";

@@ -1,8 +1,5 @@
 //! A run that is interrupted ends with the signal's status and leaves nothing.
 
-use crate::common::scratch::names;
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, store};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +8,9 @@ use std::{fs, thread};
 use serde_json::Value;
 
 use super::kit::{Case, demo};
+use crate::common::scratch::names;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 
 #[test]
 fn sigint_while_reading_is_130() {

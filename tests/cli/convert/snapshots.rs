@@ -1,11 +1,11 @@
 //! Damaged `.snap` files: alone, with a log that replaces them, and with one that does not.
 
-use crate::common::scratch::edit;
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, store};
 use std::fs;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo};
+use crate::common::scratch::edit;
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 
 #[test]
 fn a_sound_one_made_by_hand_converts() {

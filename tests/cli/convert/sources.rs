@@ -1,6 +1,5 @@
 //! What is given as SOURCE and is none, or not one alone.
 
-use crate::common::scratch::copy_tree;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +13,7 @@ use nix::unistd::mkfifo;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift};
+use crate::common::scratch::copy_tree;
 use crate::common::skip::{Need, skip};
 use crate::test_name;
 

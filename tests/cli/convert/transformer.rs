@@ -3,9 +3,6 @@
 //! Programs are started by the name of a link in a folder of the test's own: what they leave is found beside it. Those in
 //! Python need python3 (3.8 or later).
 
-use crate::common::scratch::{copy_tree, names};
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, store};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,7 +17,10 @@ use crate::common::dump::Dump;
 use crate::common::peers::{self, Peers};
 use crate::common::rows::{Row, differences};
 use crate::common::run::{all_well, bounded, make_script, run};
+use crate::common::scratch::{copy_tree, names};
 use crate::common::skip::{Need, skip};
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, store};
 use crate::test_name;
 
 const AS_OF: [&str; 2] = ["--as-of", "2026-12-01T00:00:00Z"];

@@ -1,7 +1,5 @@
 //! One is singular: sources with one of everything, through every command that counts.
 
-use crate::common::v2files::snap;
-use crate::common::v2store::{leaf, leaf_until, store};
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +7,8 @@ use regex::Regex;
 
 use super::kit::{AS_OF, Case, DEMO_WAL};
 use crate::common::run::{Output, etcdlift, run};
+use crate::common::v2files::snap;
+use crate::common::v2store::{leaf, leaf_until, store};
 
 /// A number one before a plural, with at most one word between them.
 fn plural_of_one(text: &str) -> Option<String> {

@@ -12,9 +12,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::common::random::{Random, seeds};
 use bounds::{Bounds, Ended, run};
 use shapes::Source;
+
+use crate::common::random::{Random, seeds};
 
 /// Cases that are tried where the environment does not say.
 const CASES: u64 = 2000;

@@ -1,8 +1,9 @@
 //! Damaged files: reading and checking them is an error or yields the very same pairs; never a panic, never endless.
 
-use super::made::{Made, file};
 use etcdlift::internals::bolt::{Bucket, Damage, Db, Strictness, check, format};
 use etcdlift::internals::ids::PageId;
+
+use super::made::{Made, file};
 
 /// A bucket's name and its pairs.
 type Content<'a> = Vec<(&'a [u8], Vec<(&'a [u8], &'a [u8])>)>;

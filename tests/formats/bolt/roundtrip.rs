@@ -1,9 +1,10 @@
 //! What the writer lays out and emits, our reader, our check and an independent reader find again.
 
-use super::made::{Made, file};
 use etcdlift::error::{Reason, Result};
 use etcdlift::internals::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, check, image, layout};
 use proptest::prelude::*;
+
+use super::made::{Made, file};
 
 fn sound(file: &[u8]) -> Check {
     let check = check(&Db::open(file).unwrap(), Strictness::Own);

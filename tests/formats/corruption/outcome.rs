@@ -49,7 +49,7 @@ pub(crate) fn read(dir: &Path) -> Result<Outcome> {
     let index = recovered.v2_index().0;
     let wal = opened.wal().unwrap();
     let torn = match wal.end() {
-        End::Torn { offset, .. } => Some(*offset),
+        End::Torn { offset, .. } => Some(offset.0),
         End::Clean | End::Damaged(_) => None,
     };
     let mut notes: Vec<String> = wal.holes().iter().map(|hole| hole.error.to_string()).collect();

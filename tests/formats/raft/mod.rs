@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::common::random::{Random, seeds};
 use cluster::{Cluster, Style, write};
 use etcdlift::fuzzing::log::Dialect;
 use judge::{Given, judge};
+
+use crate::common::random::{Random, seeds};
 
 const STYLES: [Style; 4] = [
     Style {

@@ -19,12 +19,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fs, thread};
 
+use session::{Session, Tally};
+
 use crate::common::peers::{self, Peers, Version};
 use crate::common::random::seeds;
 use crate::common::run::all_well;
 use crate::common::scratch;
 use crate::test_name;
-use session::{Session, Tally};
 
 /// Seeds where nothing else is asked for.
 const SEEDS: Range<u64> = 0..25;
