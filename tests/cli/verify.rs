@@ -140,7 +140,7 @@ fn a_changed_value_is_found() {
     let db = Db::open(&bytes).unwrap();
     let bucket = db.bucket(b"key").unwrap().unwrap();
     let pair = bucket.iter().find_map(|pair| pair.ok().filter(|pair| pair.value.ends_with(b"held"))).unwrap();
-    let at = pair.value_offset() + pair.value.len() as u64 - 4;
+    let at = pair.value_offset() + (pair.value.len() - 4) as u64;
     let file = fs::File::options().write(true).open(&out).unwrap();
     file.write_all_at(b"HELD", at.0).unwrap();
     verify(&out, &[]).success();
