@@ -1,4 +1,4 @@
-//! The v3 backend of a source: which member's is the newest, what it contains, and what it proves about the log.
+//! The v3 backend of a source: selects that of the newest member; what it contains, and what it proves about the log.
 //!
 //! Must not know what becomes of the data.
 

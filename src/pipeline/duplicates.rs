@@ -1,4 +1,5 @@
-//! Names that collide once U+FFFD replaces bytes that are not UTF-8 (docs/formats.md 3.1), and their original names in the log.
+//! Sibling names that become equal after U+FFFD replaces bytes that are not UTF-8 (docs/formats.md 3.1), and their
+//! original names in the log.
 //!
 //! Of such siblings only the last is in the snapshot's tree, as in etcd. Must not know what becomes of the nodes.
 

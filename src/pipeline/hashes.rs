@@ -1,4 +1,5 @@
-//! The two hashes of an output that is not read back, from the rows that the writer gets (docs/formats.md 10.1, 10.3).
+//! The two hashes of an output that is not read back (`--dry-run`, `--no-verify`), from the rows that the
+//! writer gets (docs/formats.md 10.1, 10.3).
 //!
 //! `verify` computes the same hashes from a file. Must not know pages.
 

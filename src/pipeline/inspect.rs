@@ -1,4 +1,6 @@
-//! `inspect`: the content of a source or of a v3 file. Reads all of it, writes nothing.
+//! `inspect`: the content of a source or of a v3 file.
+//!
+//! Reads all of it, writes nothing. Has the findings of a conversion, but does not refuse.
 
 use jiff::Timestamp;
 

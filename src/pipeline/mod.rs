@@ -2,8 +2,8 @@
 //!
 //! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then `plan` with
 //! `merge` for existing v3 data, then `number`. Each of them returns its result with its findings (`diagnostics`). `write` makes
-//! the file, `sidecars` the files that go with it. `convert`, `inspect`, `export` and `verify` call the stages; `run` is what all
-//! of them get. Must not know the command line or the terminal.
+//! the file, `sidecars` the files that go with it. `convert`, `verify` and `skip_existing` call all stages, `export` calls the first;
+//! `inspect` reads without them. `run` has what every stage gets. Must not know the command line or the terminal.
 
 mod as_of;
 mod backend;

@@ -1,4 +1,4 @@
-//! The third stage: revisions, leases and raft position. Then everything is known that the output will contain.
+//! The third stage: revisions, leases and raft position. After it, the content of the output is fixed.
 //!
 //! Must not know pages or files.
 

@@ -1,7 +1,7 @@
 //! The second stage: what is written. Applies the policies and rules to the replayed state, runs the transformer, converts users
-//! and roles, and settles what becomes of v3 data that the source already has.
+//! and roles, and decides about the v3 data of the source.
 //!
-//! Must not know revisions of the output, pages or files.
+//! Selects the numbering, but numbers nothing. Must not know pages or files.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! The options of the replay, from the options of a run.
+//!
+//! Must not know what a rule of an etcd version is.
 
 use super::run::Run;
 use crate::ids::RaftIndex;

@@ -1,4 +1,4 @@
-//! `--transformer`: the stage between the plan and the numbering of its rows, and its part of the report (docs/transformers.md).
+//! `--transformer`: the part of `plan` that runs the program, and its part of the report (docs/transformers.md).
 //!
 //! Decides which nodes the program gets. Must not know the protocols, which belong to `crate::transformer`.
 

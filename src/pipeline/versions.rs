@@ -1,4 +1,6 @@
-//! Reports the versions by whose rules a log was replayed. Decides nothing.
+//! Reports the versions by whose rules a log was replayed.
+//!
+//! Decides nothing. Must not know how a rule changes the tree.
 
 use crate::count::counted;
 use crate::display::{first_of, lossy, short};

@@ -1,4 +1,4 @@
-//! What the stages found, for the report: each stage returns its findings with its result, also if it failed.
+//! What the stages found, for the report: each stage returns its findings with its result, a failed stage too.
 //!
 //! Decides nothing.
 
