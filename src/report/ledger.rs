@@ -12,6 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
+use crate::words::words;
+
 /// A line of the ledger: a node, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
@@ -46,10 +48,36 @@ pub struct Line {
     pub written: Option<Written>,
     /// The reason why it is not written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    pub reason: Option<NotWritten>,
     /// The rule that excludes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+}
+
+words! {
+    /// The reason why a node is not written.
+    pub enum NotWritten {
+        /// `--hidden drop` leaves it out.
+        Hidden = "hidden",
+        /// The rule of `rule` excludes it.
+        Excluded = "excluded",
+        /// There are includes, and none matches it.
+        NotIncluded = "not-included",
+        /// It has expired.
+        Expired = "expired",
+        /// A `--ttl` policy drops it.
+        Ttl = "ttl",
+        /// The transformer returned no pair for it.
+        Transformer = "transformer",
+        /// v3 has a key of that name, which `--on-conflict keep-v3` preserves.
+        KeptV3 = "kept-v3",
+        /// `--existing keep-v3` leaves v2 out.
+        V3Only = "v3-only",
+        /// A directory, which v3 does not have.
+        Directory = "directory",
+        /// A later node of the same name replaces it in the snapshot.
+        DuplicateName = "duplicate-name",
+    }
 }
 
 /// The v3 pair of a node.

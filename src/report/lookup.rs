@@ -89,7 +89,7 @@ pub struct Line {
 
 impl Answer {
     /// Creates the answer from what was found in a map.
-    pub fn new(file: &std::path::Path, query: &Query, found: &Found) -> Answer {
+    pub(crate) fn new(file: &std::path::Path, query: &Query, found: &Found) -> Answer {
         let facts = &found.facts;
         let map = MapFacts {
             output_sha256: facts.output_sha256.clone(),

@@ -71,7 +71,7 @@ pub struct Auth {
 pub struct User {
     /// The name.
     pub name: Vec<u8>,
-    /// The bcrypt hash of the password; empty if there is none.
+    /// The bcrypt hash of the password; empty without a password.
     pub password: Vec<u8>,
     /// The roles, sorted.
     pub roles: BTreeSet<Vec<u8>>,

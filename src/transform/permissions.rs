@@ -197,7 +197,7 @@ pub fn matched(pattern: &[u8]) -> Option<Range> {
     (prefix.first() == Some(&b'/')).then(|| Range { start: prefix.to_vec(), end: successor(prefix) })
 }
 
-/// Returns the first key after all keys with this prefix; `None` if there is none.
+/// Returns the first key after all keys with this prefix; `None` if no key comes after them.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut out = prefix.get(..=last)?.to_vec();

@@ -15,7 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::options::TtlPolicy;
 use crate::transform::inventory::{Count, Inventory};
 use crate::transform::lease::{LeaseSlot, Slots, seconds_left};
-use crate::transform::policy::{NAMESPACE, Policy, Why};
+use crate::transform::policy::{NAMESPACE, Policy, Total, Why};
 use crate::transform::rules::{Renamed, shown};
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree, Visit};
@@ -198,10 +198,10 @@ impl Plan {
 
     /// Records a key that is not written, with the length of its name and value.
     pub fn count_left_out(&mut self, node: NodeRef, why: Why, bytes: u64) {
-        match why {
-            Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => self.dropped.add(bytes),
-            Why::Excluded(_) | Why::NotIncluded => self.excluded.add(bytes),
-            Why::Expired => self.expired.add(bytes),
+        match why.total() {
+            Total::Dropped => self.dropped.add(bytes),
+            Total::Excluded => self.excluded.add(bytes),
+            Total::Expired => self.expired.add(bytes),
         }
         self.left_out.push((node, why));
     }

@@ -88,3 +88,25 @@ pub enum Why {
     /// `--existing keep-v3` leaves v2 out.
     V3Only,
 }
+
+/// The total in which a key counts that is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    /// A policy leaves it out.
+    Dropped,
+    /// A rule leaves it out.
+    Excluded,
+    /// It has expired.
+    Expired,
+}
+
+impl Why {
+    /// Returns the total in which the key counts.
+    pub fn total(self) -> Total {
+        match self {
+            Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => Total::Dropped,
+            Why::Excluded(_) | Why::NotIncluded => Total::Excluded,
+            Why::Expired => Total::Expired,
+        }
+    }
+}

@@ -16,10 +16,10 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::pipeline::number::Numbered;
-use crate::report::ledger::{Line, Written, text_or_base64};
+use crate::report::ledger::{Line, NotWritten, Written, text_or_base64};
 use crate::report::{Balance, Count};
 use crate::transform::plan::Row;
-use crate::transform::policy::{NAMESPACE, Why};
+use crate::transform::policy::{NAMESPACE, Total, Why};
 use crate::transform::revisions::Pairs;
 use crate::v2store::path;
 use crate::v2store::table::Shadowed;
@@ -122,12 +122,10 @@ impl Ledger<'_, '_> {
             interrupt.ask()?;
             let lines: Vec<Line> = nodes.par_iter().map(|(node, why)| self.left_out_line(*node, *why)).collect();
             for ((node, why), line) in nodes.iter().zip(&lines) {
-                let count: &mut Count = match why {
-                    Why::Hidden | Why::Ttl | Why::Transformer | Why::PreservedV3 | Why::V3Only => {
-                        &mut self.counted.dropped
-                    }
-                    Why::Excluded(_) | Why::NotIncluded => &mut self.counted.excluded,
-                    Why::Expired => &mut self.counted.expired,
+                let count: &mut Count = match why.total() {
+                    Total::Dropped => &mut self.counted.dropped,
+                    Total::Excluded => &mut self.counted.excluded,
+                    Total::Expired => &mut self.counted.expired,
                 };
                 count.add(key_bytes(tree, *node));
                 self.push(line)?;
@@ -157,7 +155,7 @@ impl Ledger<'_, '_> {
             } else if tree.is_dir(visit.node) {
                 let mut line = node_line(tree, visit.node, key);
                 line.dir = true;
-                line.reason = Some("directory");
+                line.reason = Some(NotWritten::Directory);
                 self.push(&line)?;
             } else {
                 self.counted.source.add(key_bytes(tree, visit.node));
@@ -186,7 +184,7 @@ impl Ledger<'_, '_> {
                 expiration: table.expiry(node).map(|at| at.to_string()),
                 value_bytes: is_file.then_some(value.len() as u64),
                 value_sha256: is_file.then(|| hex(&Sha256::digest(&value))),
-                reason: Some("duplicate-name"),
+                reason: Some(NotWritten::DuplicateName),
                 ..Line::default()
             })?;
         }
@@ -198,14 +196,14 @@ impl Ledger<'_, '_> {
         let path = tree.path(node);
         let mut line = file_line(tree, node, path::user_key(&path));
         line.reason = Some(match why {
-            Why::Hidden => "hidden",
-            Why::Excluded(_) => "excluded",
-            Why::NotIncluded => "not-included",
-            Why::Expired => "expired",
-            Why::Ttl => "ttl",
-            Why::Transformer => "transformer",
-            Why::PreservedV3 => "kept-v3",
-            Why::V3Only => "v3-only",
+            Why::Hidden => NotWritten::Hidden,
+            Why::Excluded(_) => NotWritten::Excluded,
+            Why::NotIncluded => NotWritten::NotIncluded,
+            Why::Expired => NotWritten::Expired,
+            Why::Ttl => NotWritten::Ttl,
+            Why::Transformer => NotWritten::Transformer,
+            Why::PreservedV3 => NotWritten::KeptV3,
+            Why::V3Only => NotWritten::V3Only,
         });
         if let Why::Excluded(rule) = why {
             line.rule = Some(self.numbered.rules.choice_text(rule).to_string());
