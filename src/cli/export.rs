@@ -68,7 +68,7 @@ fn resolve(args: &Args) -> Result<ExportOptions> {
     }
     #[cfg(not(feature = "sled"))]
     if args.format == ExportFormat::Sled {
-        return Err(usage(pipeline::NO_SLED));
+        return Err(pipeline::no_sled());
     }
     let source = &args.source;
     Ok(ExportOptions {

@@ -69,7 +69,7 @@ fn stage(
     interrupt: Interrupt<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let convert = conversion(options);
-    let run = &Run::new(&convert, &Report::new(&convert), &(), interrupt);
+    let run = &Run::new(&convert, &Report::new(&convert), &(), interrupt)?;
     if let [source] = convert.sources.as_slice() {
         let open_options = OpenOptions {
             up_to: options.up_to_index.map(RaftIndex),
@@ -302,13 +302,15 @@ fn deliver_sled(path: &Path, records: &dyn Records) -> Result<Delivered> {
 
 #[cfg(not(feature = "sled"))]
 fn deliver_sled(_: &Path, _: &dyn Records) -> Result<Delivered> {
-    Err(Error::new(Reason::Usage, NO_SLED))
+    Err(no_sled())
 }
 
-/// The message for `--format sled` in a build without it.
+/// Returns the error of `--format sled` in a build without it.
 #[cfg(not(feature = "sled"))]
-pub const NO_SLED: &str =
-    "this etcdlift was built without `--format sled`; build it with `cargo build --release --features sled`";
+pub fn no_sled() -> Error {
+    let error = Error::new(Reason::Usage, "this etcdlift was built without `--format sled`");
+    error.hint("build it with `cargo build --release --features sled`")
+}
 
 /// Records that are shown until an interruption.
 struct Watched<'a> {

@@ -38,9 +38,9 @@ mod versions;
 mod write;
 
 pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};
-#[cfg(not(feature = "sled"))]
-pub use export::NO_SLED;
 pub use export::export;
+#[cfg(not(feature = "sled"))]
+pub use export::no_sled;
 pub use inspect::inspect;
 pub use inspect_wal::inspect_wal;
 pub use run::Observer;
