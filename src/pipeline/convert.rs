@@ -122,7 +122,7 @@ fn stage_with(
     interrupted: Interrupted<'_>,
 ) -> Result<Staged> {
     let watch = Arc::default();
-    let run = Run::new(options, report, observer, Interrupt::new(interrupted));
+    let run = Run::new(options, report, observer, Interrupt::new(interrupted))?;
     let staged = on_threads(options, || make(&run, report, fault, &watch));
     if !report.skipped {
         report.stages = run.times();

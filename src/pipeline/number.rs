@@ -63,10 +63,10 @@ fn fill<'m>(run: &Run<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<
         interrupt: run.interrupt,
     };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
+    *found = diagnostics::order(&ordered);
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    *found = diagnostics::order(&ordered);
     run.took("plan", started.checked_sub(took).unwrap_or(started));
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;

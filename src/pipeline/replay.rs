@@ -21,7 +21,7 @@ use crate::v2store::recover::recover;
 use crate::v2store::replay::Recovered;
 use crate::v2store::table::Table;
 
-/// A source that was replayed: the state of v2, and the v3 backend beside it.
+/// A source that was replayed: the state of v2, and the v3 backend.
 pub(super) struct Replayed<'m> {
     pub(super) opened: &'m Opened,
     /// The snapshot's store.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::report::{Report, Stage};
@@ -35,17 +36,28 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Creates the context of a run that a report describes.
+    ///
+    /// # Errors
+    /// [`Reason::ReportUnusable`] if the report has no valid instant.
     pub(super) fn new(
         options: &'a ConvertOptions,
         report: &Report,
         observer: &'a dyn Observer,
         interrupt: Interrupt<'a>,
-    ) -> Run<'a> {
-        Run { options, as_of: report.as_of.parse().ok(), observer, interrupt, times: Mutex::default() }
+    ) -> Result<Run<'a>> {
+        let unreadable = |_| Error::new(Reason::ReportUnusable, "the instant in the report cannot be read");
+        let as_of = match report.as_of.as_str() {
+            "" => None,
+            instant => Some(instant.parse().map_err(unreadable)?),
+        };
+        Ok(Run { options, as_of, observer, interrupt, times: Mutex::default() })
     }
 
     /// Creates the context for a part of this run with other options.
-    pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Run<'b> {
+    ///
+    /// # Errors
+    /// As [`Run::new`].
+    pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Result<Run<'b>> {
         Run::new(options, report, self.observer, self.interrupt)
     }
 

@@ -111,7 +111,7 @@ fn make(
     let mut report = Report::new(wanted);
     // TTLs count against the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
-    let run = &run.with(wanted, &report);
+    let run = &run.with(wanted, &report)?;
     let numbered = stages::run(run, source, &mut report)?;
     verify::compare(map.bytes(), &numbered.content()?, run.interrupt)?;
     let digested = Digested {

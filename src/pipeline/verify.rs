@@ -124,7 +124,7 @@ fn compare_source(
     found.differences.extend(other_program(&convert, report));
     let watch = Arc::default();
     let mut scratch = Report::new(&convert);
-    let run = Run::new(&convert, &scratch, &(), interrupt);
+    let run = Run::new(&convert, &scratch, &(), interrupt)?;
     let compared = open_v2(&run, &watch).and_then(|opened| {
         compare_opened(found, map, &opened, &run, report, &mut scratch)?;
         opened.check_bytes(interrupt)

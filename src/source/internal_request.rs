@@ -82,11 +82,11 @@ pub struct V3Request<'a> {
 pub struct V3Write<'a> {
     /// The operation.
     pub action: V3Action,
-    /// The key, or the name of the user or role; empty if there is none.
+    /// The key, or the name of the user or role; empty if the request has none.
     pub name: &'a [u8],
     /// The end of a range of keys: a zero byte means the end of all keys, an empty slice means one key.
     pub end: &'a [u8],
-    /// The lease that is granted or revoked, or the revision of a compaction; 0 if there is none.
+    /// The lease that is granted or revoked, or the revision of a compaction; 0 if the request has none.
     pub number: i64,
 }
 

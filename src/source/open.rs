@@ -283,7 +283,7 @@ impl Opened {
             && self.members.iter().filter_map(|member| member.wal.as_ref()).all(is_complete)
     }
 
-    /// Returns the member with the start of the replay, or a member without data if there is none.
+    /// Returns the member with the start of the replay, or a member without data if no member has it.
     pub fn start_member(&self) -> Option<&Member> {
         self.members.get(self.start.member)
     }

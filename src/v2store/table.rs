@@ -106,7 +106,7 @@ impl<'m> Table<'m> {
         self.nodes.is_empty()
     }
 
-    /// Returns the node with this number; an empty file if there is none.
+    /// Returns the node with this number; an empty file if it does not exist.
     #[inline]
     pub fn node(&self, id: NodeId) -> Node {
         self.nodes.get(id.0 as usize).copied().unwrap_or_default()

@@ -26,7 +26,7 @@ use crate::v2store::replay::Recovered;
 use crate::v2store::tree::Tree;
 use crate::verify::{self, V3Summary};
 
-/// Applies `--existing` to the v3 data of the source. Returns the preserved v3 data; `None` if there is none, so that the
+/// Applies `--existing` to the v3 data of the source. Returns the preserved v3 data; `None` without v3 data, so that the
 /// conversion continues as for any other source.
 ///
 /// # Errors
