@@ -254,3 +254,54 @@ fn errors_are_as_written_down() {
     }
     golden("errors.txt", &found);
 }
+
+#[test]
+fn summaries_are_as_written_down() {
+    const DEMO: &str = "fixtures/demo/input/default.etcd";
+    const AS_OF: &str = "2026-12-01T00:00:00Z";
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let at = |name: &str| format!("{folder}/{name}");
+    // A copy whose last segment is shorter than etcd preallocates it.
+    let cut = at("cut.etcd");
+    for part in ["snap", "wal"] {
+        let (from, to) = (Path::new(DEMO).join("member").join(part), Path::new(&cut).join("member").join(part));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let segment = Path::new(&cut).join("member/wal/0000000000000000-0000000000000000.wal");
+    fs::File::options().write(true).open(segment).unwrap().set_len(1 << 20).unwrap();
+    let (out, report, map) = (at("out.db"), at("out.json"), at("out.redb"));
+    let (partial, lines) = (at("partial.db"), at("out.ndjson"));
+    let mut found = String::new();
+    for (status, args) in [
+        (0, &["convert", DEMO, "-o", &out, "--report", &report, "--index-map", &map, "--as-of", AS_OF][..]),
+        (8, &["convert", &cut, "-o", &partial, "--revisions", "dense", "--as-of", AS_OF]),
+        (0, &["verify", &out, "--report", &report, "--source", DEMO]),
+        (7, &["verify", &partial, "--report", &report]),
+        (0, &["inspect", DEMO]),
+        (0, &["inspect", &out]),
+        (0, &["export", DEMO, "-o", &lines]),
+        (0, &["lookup", &map, "--v2-index", "7"]),
+    ] {
+        let output = etcdlift(args);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = [output.stdout, output.stderr].concat();
+        let text = without_times(&String::from_utf8(text).unwrap());
+        let line = args.join(" ");
+        found.push_str(&format!("$ etcdlift {line}\n{text}exit status {status}\n\n").replace(folder, "DIR"));
+    }
+    golden("summaries.txt", &found);
+}
+
+/// The text without the times of the stages, which differ from run to run.
+fn without_times(text: &str) -> String {
+    let mut in_times = false;
+    let mut is_kept = |line: &&str| {
+        in_times = line.starts_with("time:") || (in_times && line.starts_with(' '));
+        !in_times
+    };
+    text.split_inclusive('\n').filter(|line| is_kept(line)).collect()
+}
