@@ -238,12 +238,12 @@ impl<'a> Checker<'_, 'a> {
                 enter = None;
                 continue;
             }
-            let (child, behind) = (frame.page.child(frame.next), frame.next + 1);
-            let upper = match frame.page.child(behind) {
-                Ok(sibling) if behind < frame.page.count() => Some(sibling.key),
+            let (child, after) = (frame.page.child(frame.next), frame.next + 1);
+            let upper = match frame.page.child(after) {
+                Ok(sibling) if after < frame.page.count() => Some(sibling.key),
                 _ => frame.upper,
             };
-            frame.next = behind;
+            frame.next = after;
             // An unreadable child was a finding when the page was entered.
             enter = child.ok().and_then(|child| self.enter(child.page, Some(child.key), upper, false));
         }

@@ -72,8 +72,8 @@ pub fn emit(layout: &Layout, buckets: &[Bucket<'_>], extent: &Extent, out: &mut 
     let mut out = out;
     for (owner, tree, level) in layout.levels() {
         let nodes = tree.level(level);
-        let behind = nodes.last().map_or(0, |node| node.page.0 + node.pages());
-        if next >= behind || next >= end {
+        let after = nodes.last().map_or(0, |node| node.page.0 + node.pages());
+        if next >= after || next >= end {
             continue;
         }
         let (rows, flags): (&dyn Rows, u32) = match owner {

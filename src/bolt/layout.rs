@@ -171,9 +171,9 @@ impl Tree {
     /// Returns the content of a node: rows of a leaf, or numbers of children in the level below a branch page.
     pub(super) fn holds(&self, level: usize, node: usize) -> Range<u64> {
         let nodes = self.level(level);
-        let behind = if level == 0 { self.rows } else { self.level(level - 1).len() as u64 };
-        let first = nodes.get(node).map_or(behind, |n| n.first);
-        first..nodes.get(node + 1).map_or(behind, |n| n.first)
+        let after = if level == 0 { self.rows } else { self.level(level - 1).len() as u64 };
+        let first = nodes.get(node).map_or(after, |n| n.first);
+        first..nodes.get(node + 1).map_or(after, |n| n.first)
     }
 
     /// Returns the first row below a node of any level.

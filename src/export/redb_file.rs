@@ -261,8 +261,8 @@ impl Overlay {
     /// Reads from the file; zeros after its end.
     fn read_file(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(self.file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
-        let (there, behind) = out.split_at_mut_checked(there).unwrap_or_default();
-        behind.fill(0);
+        let (there, after) = out.split_at_mut_checked(there).unwrap_or_default();
+        after.fill(0);
         self.file.read_exact_at(there, offset)
     }
 

@@ -112,8 +112,8 @@ impl Lines {
     ) -> Result<(), String> {
         let mut rest = bytes;
         while let Some(at) = memchr::memchr(b'\n', rest) {
-            let (line, behind) = rest.split_at_checked(at).unwrap_or_default();
-            rest = behind.get(1..).unwrap_or_default();
+            let (line, after) = rest.split_at_checked(at).unwrap_or_default();
+            rest = after.get(1..).unwrap_or_default();
             if self.bytes.is_empty() {
                 self.line(line, each)?;
             } else {
