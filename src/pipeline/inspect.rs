@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::notice::Code;
 use crate::options::{Expired, InspectOptions};
-use crate::report::inspection::{Facts, KeyLine, Sha256Check, V2Facts, V3Facts};
+use crate::report::inspection::{Facts, KeyLine, V2Facts, V3Facts};
 use crate::report::{Inspection, Notice};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
@@ -27,7 +27,7 @@ use crate::v2store::path;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::ReplayOptions;
 use crate::v2store::tree::Tree;
-use crate::verify::{Sha256State, V3Summary, summarize_watched, v3_content};
+use crate::verify::{V3Summary, summarize_watched, v3_content};
 
 /// What becomes of v2 trees inside v3 data.
 const NOT_SEPARATED: &str = "which no conversion separates";
@@ -156,11 +156,7 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
         roles,
         hash_kv,
         status_hash,
-        sha256: match summary.sha256 {
-            Some(Sha256State::Good) => Sha256Check::Good,
-            Some(Sha256State::Bad) => Sha256Check::Bad,
-            _ => Sha256Check::None,
-        },
+        sha256: summary.sha256.unwrap_or_default(),
     };
     Ok((facts, findings))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::facts::{Contents, SourceFacts, SourceFile, Tail};
 use super::model::Notice;
 use crate::options::EntryFilter;
+pub use crate::verify::Sha256Check;
 
 /// The result of `inspect` for one file or directory.
 #[derive(Debug, Clone, Serialize)]
@@ -90,19 +91,6 @@ pub struct V3Facts {
     pub status_hash: u32,
     /// The check of a snapshot file's trailer.
     pub sha256: Sha256Check,
-}
-
-/// The result of the check of a file's sha256 trailer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sha256Check {
-    /// The trailer matches the database.
-    Good,
-    /// The trailer does not match the database.
-    Bad,
-    /// The file has no trailer.
-    #[default]
-    None,
 }
 
 /// A key of `inspect --keys`.

@@ -11,7 +11,7 @@ use crate::error::{Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::{self, Interrupt};
 use crate::verify::key_bucket::Findings;
-use crate::verify::summary::{Sha256State, V3Summary};
+use crate::verify::summary::{Sha256Check, V3Summary};
 
 /// Summarizes any v3 database or snapshot file. A fault that does not end the reading is a finding.
 ///
@@ -33,7 +33,7 @@ pub fn summarize_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summ
     summary.findings.splice(0..0, found.findings);
     summary.more_findings += found.more_findings;
     summary.sha256 = Some(digest(&db));
-    if summary.sha256 == Some(Sha256State::Bad) {
+    if summary.sha256 == Some(Sha256Check::Bad) {
         summary.findings.push(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong"));
     }
     Ok(summary)
@@ -70,7 +70,7 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
         return Err(failed(Damage::new(ByteOffset(0), "meta: consistent_index is missing")));
     }
     let state = digest(&db);
-    if state == Sha256State::Bad {
+    if state == Sha256Check::Bad {
         return Err(failed(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong")));
     }
     summary.sha256 = Some(state);
@@ -113,16 +113,16 @@ fn read(db: &Db<'_>, mut findings: Findings) -> Result<V3Summary, Damage> {
 }
 
 /// Compares the SHA-256 of a snapshot file with its bytes.
-pub fn digest(db: &Db<'_>) -> Sha256State {
-    let Some(trailer) = db.trailer() else { return Sha256State::Absent };
+pub fn digest(db: &Db<'_>) -> Sha256Check {
+    let Some(trailer) = db.trailer() else { return Sha256Check::None };
     let mut sha256 = Sha256::new();
     for chunk in db.body().chunks(interrupt::CHUNK) {
         if db.interrupt().ask().is_err() {
-            return Sha256State::Bad;
+            return Sha256Check::Bad;
         }
         sha256.update(chunk);
     }
-    if sha256.finalize().as_slice() == trailer { Sha256State::Good } else { Sha256State::Bad }
+    if sha256.finalize().as_slice() == trailer { Sha256Check::Good } else { Sha256Check::Bad }
 }
 
 fn failed(damage: Damage) -> crate::error::Error {

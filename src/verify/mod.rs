@@ -16,5 +16,5 @@ pub use compare::compare;
 pub use differences::{Listing, list};
 pub use index::index_bytes;
 pub use presence::{V3Content, v3_content};
-pub use summary::{Member, Sha256State, V3Summary};
+pub use summary::{Member, Sha256Check, V3Summary};
 pub use v2v3::V2v3Tree;

@@ -2,6 +2,7 @@
 
 use crate::bolt::Damage;
 use crate::ids::{MemberId, RaftIndex, Revision, Term};
+use crate::words::words;
 
 /// The content of a v3 database, and its faults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct V3Summary {
     /// Total size of all pages in bytes, as `snapshot status` prints it.
     pub total_size: u64,
     /// The state of the SHA-256 of a snapshot; `None` if it was not checked.
-    pub sha256: Option<Sha256State>,
+    pub sha256: Option<Sha256Check>,
     /// The faults, at most 100.
     pub findings: Vec<Damage>,
     /// Number of further faults.
@@ -69,13 +70,16 @@ pub struct Member {
     pub learner: bool,
 }
 
-/// The SHA-256 at the end of a snapshot file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sha256State {
-    /// It matches the bytes before it.
-    Good,
-    /// It does not match.
-    Bad,
-    /// The file has none: it is a database file, not a snapshot.
-    Absent,
+words! {
+    /// The check of the SHA-256 at the end of a snapshot file.
+    #[derive(Default)]
+    pub enum Sha256Check {
+        /// It matches the bytes before it.
+        Good = "good",
+        /// It does not match.
+        Bad = "bad",
+        /// The file has none: it is a database file, not a snapshot.
+        #[default]
+        None = "none",
+    }
 }

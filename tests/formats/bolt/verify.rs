@@ -6,7 +6,7 @@ use etcdlift::error::Reason;
 use etcdlift::internals::bolt::{Bucket, Db, OwnedRows, Rows, image};
 use etcdlift::internals::ids::{LeaseId, RaftIndex, Revision, Term};
 use etcdlift::internals::mvcc::{HashKv, KeyValue, Lease, RevisionKey, schema};
-use etcdlift::internals::verify::{Sha256State, V3Content, summarize, v3_content, verify};
+use etcdlift::internals::verify::{Sha256Check, V3Content, summarize, v3_content, verify};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -88,7 +88,7 @@ fn the_store_of_appendix_a6() {
     assert_eq!(summary.hash_kv, 2_129_653_055);
     assert_eq!((summary.revision, summary.keys, summary.pairs, summary.all_pairs), (Revision(2), 1, 1, 3));
     assert_eq!((summary.consistent_index, summary.term), (Some(RaftIndex(7)), Some(Term(2))));
-    assert_eq!((summary.sha256, summary.total_size), (Some(Sha256State::Good), file.len() as u64 - 32));
+    assert_eq!((summary.sha256, summary.total_size), (Some(Sha256Check::Good), file.len() as u64 - 32));
     assert_eq!(summarize(&file).unwrap(), summary);
 }
 
@@ -96,7 +96,7 @@ fn the_store_of_appendix_a6() {
 fn an_empty_store() {
     let summary = verify(&Store::new(None).file()).unwrap();
     assert_eq!((summary.revision, summary.last_key_revision), (Revision(1), Revision(0)));
-    assert_eq!((summary.hash_kv, summary.sha256), (0x40a4_756d, Some(Sha256State::Absent)));
+    assert_eq!((summary.hash_kv, summary.sha256), (0x40a4_756d, Some(Sha256Check::None)));
     assert_eq!(verify(&Store::new(Some(40)).file()).unwrap().revision, Revision(40));
 }
 
@@ -106,7 +106,7 @@ fn a_wrong_sha256_is_found() {
     *file.last_mut().unwrap() ^= 1;
     assert_eq!(verify(&file).unwrap_err().reason(), Reason::VerifyFailed);
     let summary = summarize(&file).unwrap();
-    assert_eq!((summary.sha256, summary.findings.len()), (Some(Sha256State::Bad), 1));
+    assert_eq!((summary.sha256, summary.findings.len()), (Some(Sha256Check::Bad), 1));
 }
 
 #[test]
