@@ -75,7 +75,7 @@ codes! {
     LogOnly = "log-only";
     /// A snapshot was not used, and its state is after that of the output. A loss.
     OlderSnapshot = "older-snapshot";
-    /// The sources are at most half of the voters, so they may be behind the cluster.
+    /// The sources are at most half of the voters, so they may lack later writes of the cluster.
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
     OnlyInV3 = "only-in-v3";

@@ -376,7 +376,7 @@ fn fewer_than_a_majority_may_be_behind() {
     let behind = |sources: &[PathBuf]| {
         let (output, out) = case.convert(sources, &[]);
         assert_eq!(output.status, 0, "{}", output.story());
-        report(&out)["warnings"].to_string().contains("one of 3 voters: it may be behind")
+        report(&out)["warnings"].to_string().contains("one of 3 voters: it may lack later writes")
     };
     let copy = case.copy("m0.etcd");
     fs::remove_file(segment(&copy)).unwrap();

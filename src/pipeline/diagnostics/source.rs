@@ -85,8 +85,9 @@ pub(in crate::pipeline) fn source(
     let (voters, majority) = (voters.len(), given > voters.len() / 2);
     if opened.wal().is_some() && voters > 1 && !majority && !recovered.backup {
         let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
-        let message =
-            format!("{given} of {voters} voters: {they} may be behind; name the others too (raft index {index})");
+        let message = format!(
+            "{given} of {voters} voters: {they} may lack later writes; name the others too (raft index {index})"
+        );
         found.notices.warn(Code::OneOfSeveralVoters, message);
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {

@@ -114,7 +114,7 @@ fn least(cluster: &Cluster, given: &[Given], complete: bool) -> u64 {
         // What is said to be complete has every acknowledged write.
         return cluster.committed.len() as u64;
     }
-    // One of several voters may be behind, but not behind its own files.
+    // One of several voters may lack later writes, but none of its own files.
     sound.iter().map(|given| cluster.members[given.member].written_commit()).max().unwrap_or(0)
 }
 
