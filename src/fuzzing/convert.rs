@@ -55,6 +55,7 @@ pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let as_of = jiff::Timestamp::UNIX_EPOCH;
     let mut policy = Policy { mark_empty_dirs: true, expired: Expired::Keep, ..Policy::everything(as_of) };
     let mut plan = plan(tree, &mut policy, Interrupt::default()).unwrap();
+    plan.refuse(tree, &policy).unwrap();
     let tree = &*tree;
     let how = Order {
         numbering: Numbering::Keep,

@@ -2,6 +2,7 @@
 //!
 //! Must not know pages or files.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use super::diagnostics::{self, Diagnosed};
@@ -55,11 +56,12 @@ fn fill<'m>(run: &Run<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<
     let Planned { replayed, rules, mut plan, auth, preserved, numbering, took } = planned;
     let (options, opened, tree) = (run.options, replayed.opened, &replayed.recovered.replay.tree);
     let in_source = |e: Error| e.in_file(opened.path());
+    let none = HashSet::new();
     let how = Order {
         numbering,
         v2_index: replayed.recovered.v2_index(),
         bump: options.bump_revision,
-        leases_in_use: &preserved.as_ref().map(|preserved| preserved.leases_in_use.clone()).unwrap_or_default(),
+        leases_in_use: preserved.as_ref().map_or(&none, |preserved| &preserved.leases_in_use),
         interrupt: run.interrupt,
     };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;

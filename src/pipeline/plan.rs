@@ -3,6 +3,7 @@
 //!
 //! Selects the numbering, but numbers nothing. Must not know pages or files.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -63,6 +64,7 @@ fn fill<'m>(run: &Run<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings)
     policy.as_of = as_of(run, &replayed, found)?;
     let mut plan = plan_tree(&mut replayed.recovered.replay.tree, &mut policy, interrupt).map_err(in_source)?;
     found.contents(&replayed.recovered.replay.tree, &plan, &policy);
+    plan.refuse(&replayed.recovered.replay.tree, &policy).map_err(in_source)?;
     duplicates::note(found, opened, replayed.table, interrupt)?;
     found.balance = totals::of(&plan);
     nothing_to_convert::refuse(run, &replayed, &plan, &policy, found)?;
@@ -78,7 +80,8 @@ fn fill<'m>(run: &Run<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings)
     if let Some(transformer) = &options.transformer {
         let begun = Instant::now();
         let memory = memory::for_answers(options, opened, replayed.table, plan.rows.len() as u64);
-        let leases_in_use = &preserved.as_ref().map(|preserved| preserved.leases_in_use.clone()).unwrap_or_default();
+        let none = HashSet::new();
+        let leases_in_use = preserved.as_ref().map_or(&none, |preserved| &preserved.leases_in_use);
         let stage = transformer::Stage { transformer, numbering, leases_in_use, memory };
         let tree = &mut replayed.recovered.replay.tree;
         stage.run(run, tree, &mut plan, &policy, found).map_err(in_source)?;

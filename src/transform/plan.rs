@@ -93,11 +93,10 @@ pub struct Plan {
     interned: HashMap<Overrides, u32>,
 }
 
-/// Walks the user keys and decides on each.
+/// Walks the user keys and decides on each. [`Plan::refuse`] says whether the plan may be used.
 ///
 /// # Errors
-/// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count
-/// from; [`Reason::RulesFailed`] for a value that cannot be decoded; an interruption.
+/// [`Reason::RulesFailed`] for a value that cannot be decoded; an interruption.
 pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupt: Interrupt<'_>) -> Result<Plan> {
     let mut plan = Plan::default();
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(plan) };
@@ -113,7 +112,6 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupt: Interrupt<'_>) 
     })?;
     open_dirs.close_all(tree, &mut plan, policy);
     plan.inventory.first_elements.close();
-    plan.refuse(tree, policy)?;
     Ok(plan)
 }
 
@@ -289,7 +287,11 @@ impl Plan {
         })
     }
 
-    fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
+    /// Refuses a plan with keys that the policy cannot decide on.
+    ///
+    /// # Errors
+    /// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count from.
+    pub fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
         if policy.as_of.is_none() && self.inventory.ttl.keys > 0 && !policy.v3_only {
             let message = format!(
                 "{} a TTL, and nothing in the source proves the time of its last write",

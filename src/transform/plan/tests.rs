@@ -25,6 +25,7 @@ fn everything() -> Policy {
 fn plan_of(table: &Table<'_>, mut policy: Policy) -> Result<(Plan, Vec<String>)> {
     let mut tree = Tree::new(table);
     let plan = plan(&mut tree, &mut policy, Interrupt::default())?;
+    plan.refuse(&tree, &policy)?;
     let names = plan.rows.iter().map(|r| {
         let path = String::from_utf8(tree.path(r.node).into_owned()).unwrap();
         if r.marker { path + "/" } else { path }

@@ -30,6 +30,18 @@ fn a_dash_is_standard_output() {
 }
 
 #[test]
+fn a_refused_run_still_reports_what_the_source_contains() {
+    let case = Case::new();
+    for (options, reason) in [(["--ttl", "fail"], "ttl-present"), (["--include", "/none"], "nothing-to-convert")] {
+        let output = convert(&demo(), &case.out(), &[&options[..], &["--report", "-"]].concat());
+        let report = output.json();
+        assert_eq!(report["reason"], reason, "{}", output.story());
+        assert_eq!((&report["contents"]["keys"], &report["contents"]["ttl"]["keys"]), (&19.into(), &1.into()));
+        assert_eq!((&report["source"]["v2_index"], &report["output"]), (&51.into(), &Value::Null));
+    }
+}
+
+#[test]
 fn it_says_what_was_read_and_what_was_made() {
     let case = Case::new();
     let run = case.run(&demo(), &["--as-of", "2030-01-01T00:00:00Z"]);
