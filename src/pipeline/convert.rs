@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::describe_v3;
+use super::context::{Context, Observer};
 use super::number::Numbered;
 use super::read::{Source, read_and_hash};
-use super::run::{Observer, Run};
 use super::write::{Files, How, Written, write};
 use super::{Interrupted, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer};
 use crate::error::{Error, Reason, Result};
@@ -122,10 +122,10 @@ fn stage_with(
     interrupted: Interrupted<'_>,
 ) -> Result<Staged> {
     let watch = Arc::default();
-    let run = Run::new(options, report, observer, Interrupt::new(interrupted))?;
-    let staged = on_threads(options, || make(&run, report, fault, &watch));
+    let context = Context::new(options, report, observer, Interrupt::new(interrupted))?;
+    let staged = on_threads(options, || make(&context, report, fault, &watch));
     if !report.skipped {
-        report.stages = run.times();
+        report.stages = context.times();
     }
     let (outcome, files) = watch.settle(staged)?;
     Ok(Staged { outcome, files, options: options.clone(), watch })
@@ -162,41 +162,41 @@ fn on_threads<T: Send>(options: &ConvertOptions, work: impl FnOnce() -> Result<T
 
 /// Makes the files of a conversion, under temporary names.
 fn make(
-    run: &Run<'_>,
+    context: &Context<'_>,
     report: &mut Report,
     fault: Option<Fault>,
     watch: &Arc<Watch>,
 ) -> Result<(Outcome, Option<Files>)> {
-    let options = run.options;
+    let options = context.options;
     let places = targets::check(options)?;
     let started = Instant::now();
-    run.observer.stage("opening", None);
-    let opened = open_v2(run, watch)?;
+    context.observer.stage("opening", None);
+    let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
-    same_snapshot::check(&opened, run)?;
-    memory::before_reading(run, &opened).map_err(within)?;
-    run.took("open", started);
+    same_snapshot::check(&opened, context)?;
+    memory::before_reading(context, &opened).map_err(within)?;
+    context.took("open", started);
 
     let started = Instant::now();
-    let (table, files) = read_and_hash(&opened, run.observer, run.interrupt)?;
-    let changes_limit = memory::after_reading(run, &opened, &table).map_err(within)?;
+    let (table, files) = read_and_hash(&opened, context.observer, context.interrupt)?;
+    let changes_limit = memory::after_reading(context, &opened, &table).map_err(within)?;
     let source = Source { opened: &opened, table: &table, changes_limit };
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(transformer::identify);
-    run.took("read", started);
+    context.took("read", started);
     if options.skip_existing
-        && let Some(earlier) = earlier::find(report, run.interrupt)?
+        && let Some(earlier) = earlier::find(report, context.interrupt)?
     {
-        let files = skip_existing::check(run, source, &earlier, places)?;
+        let files = skip_existing::check(context, source, &earlier, places)?;
         *report = earlier;
         report.next_steps = next_steps::steps(report);
-        opened.check_bytes(run.interrupt)?;
+        opened.check_bytes(context.interrupt)?;
         return Ok((outcome(report), files));
     }
 
-    run.observer.stage("replaying and planning", None);
-    let numbered = stages::run(run, source, report)?;
+    context.observer.stage("replaying and planning", None);
+    let numbered = stages::run(context, source, report)?;
     let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);
@@ -204,15 +204,15 @@ fn make(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let written = write(run, &content, How { extent_bytes, before: places.output, expected })?;
-    run.observer.stage("finishing", None);
+    let written = write(context, &content, How { extent_bytes, before: places.output, expected })?;
+    context.observer.stage("finishing", None);
     let output = written.open(options)?;
-    let made = sidecars::make(run, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
+    let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
     report.add(made.notices);
-    run.interrupt.ask()?;
+    context.interrupt.ask()?;
     let started = Instant::now();
-    opened.check_bytes(run.interrupt)?;
-    run.took("check source", started);
+    opened.check_bytes(context.interrupt)?;
+    context.took("check source", started);
     report.output = Some(output_facts(options, &numbered, &written));
     report.next_steps = next_steps::steps(report);
     Ok((outcome(report), Some(written.with(made.files))))
@@ -226,27 +226,27 @@ fn outcome(report: &Report) -> Outcome {
 ///
 /// # Errors
 /// Those of [`open`], [`open_cluster`] and the salvage; a source without v2 data.
-pub(super) fn open_v2(run: &Run<'_>, watch: &Arc<Watch>) -> Result<Box<Opened>> {
-    let options = run.options;
+pub(super) fn open_v2(context: &Context<'_>, watch: &Arc<Watch>) -> Result<Box<Opened>> {
+    let options = context.options;
     let (salvage, allow_live) = (options.salvage, options.allow_live);
     let open_options = OpenOptions {
         up_to: options.up_to_index.map(RaftIndex),
         salvage,
         allow_live,
         watch: Arc::clone(watch),
-        interrupt: run.interrupt,
+        interrupt: context.interrupt,
         ..OpenOptions::default()
     };
     let wal_dirs = (0..).map(|at| options.wal_dirs.get(at));
     let sources: Vec<_> = options.sources.iter().map(PathBuf::as_path).zip(wal_dirs).collect();
     let [(source, wal_dir)] = sources.as_slice() else {
         let mut opened = open_cluster(&sources, &open_options).map(Box::new)?;
-        salvage::compare_starts(&mut opened, run)?;
+        salvage::compare_starts(&mut opened, context)?;
         return Ok(opened);
     };
     match open(source, *wal_dir, &open_options)? {
         Found::V2(mut opened) => {
-            salvage::compare_starts(&mut opened, run)?;
+            salvage::compare_starts(&mut opened, context)?;
             Ok(opened)
         }
         Found::V3File(map) => {
@@ -254,7 +254,7 @@ pub(super) fn open_v2(run: &Run<'_>, watch: &Arc<Watch>) -> Result<Box<Opened>> 
             Err(error.in_file(map.path()).hint("name the data directory: v2 keys are in .snap and WAL files"))
         }
         Found::V3Only(map) => {
-            let found = describe_v3(&map, run.interrupt)
+            let found = describe_v3(&map, context.interrupt)
                 .map_or_else(|_| "that cannot be read".into(), |found| format!("with {found}"));
             let message = format!("nothing to convert: no .snap file and no WAL, only a v3 database {found}");
             let error = Error::new(Reason::NothingToConvert, message).in_file(source);

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rayon::slice::ParallelSliceMut;
 
+use super::context::Context;
 use super::convert::open_v2;
 use super::inspect::summary;
 use super::read::Source;
 use super::replay::{Replayed, replay};
-use super::run::Run;
 use super::{Interrupted, listed, salvage, same_snapshot, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
@@ -69,7 +69,7 @@ fn stage(
     interrupt: Interrupt<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let convert = conversion(options);
-    let run = &Run::new(&convert, &Report::new(&convert), &(), interrupt)?;
+    let context = &Context::new(&convert, &Report::new(&convert), &(), interrupt)?;
     if let [source] = convert.sources.as_slice() {
         let open_options = OpenOptions {
             up_to: options.up_to_index.map(RaftIndex),
@@ -81,13 +81,13 @@ fn stage(
         };
         match open(source, convert.wal_dirs.first(), &open_options)? {
             Found::V2(mut opened) => {
-                salvage::compare_starts(&mut opened, run)?;
-                export_v2(&opened, run, options, before, print)
+                salvage::compare_starts(&mut opened, context)?;
+                export_v2(&opened, context, options, before, print)
             }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupt),
         }
     } else {
-        export_v2(&*open_v2(run, watch)?, run, options, before, print)
+        export_v2(&*open_v2(context, watch)?, context, options, before, print)
     }
 }
 
@@ -144,15 +144,15 @@ fn conversion(options: &ExportOptions) -> ConvertOptions {
 
 fn export_v2(
     opened: &Opened,
-    run: &Run<'_>,
+    context: &Context<'_>,
     options: &ExportOptions,
     before: Before,
     print: Print<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
-    let interrupt = run.interrupt;
-    same_snapshot::check(opened, run)?;
+    let interrupt = context.interrupt;
+    same_snapshot::check(opened, context)?;
     let table = read_table_watched(opened, interrupt)?;
-    let (found, replayed) = replay(run, Source { opened, table: &table, changes_limit: None });
+    let (found, replayed) = replay(context, Source { opened, table: &table, changes_limit: None });
     let Replayed { backend, mut recovered, possibly_incomplete, .. } = replayed?;
     let Notices { mut warnings, losses } = found.notices;
     if let Some(what) = backend.describe() {

@@ -7,8 +7,8 @@ use std::fmt;
 
 use memchr::memmem;
 
+use super::context::Context;
 use super::replay_options::replay_options;
-use super::run::Run;
 use super::write::EXTENT_BYTES;
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
@@ -67,26 +67,26 @@ const SMALLEST_EXTENT: u64 = 256 << 10;
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit; an interruption.
-pub(super) fn before_reading(run: &Run<'_>, opened: &Opened) -> Result<()> {
-    let options = run.options;
+pub(super) fn before_reading(context: &Context<'_>, opened: &Opened) -> Result<()> {
+    let options = context.options;
     if options.memory_limit.is_none() {
         return Ok(());
     }
     let json = opened.start.snapshot.as_ref().map_or(&[][..], |snapshot| snapshot.json());
-    Need { nodes: marks(json, run.interrupt)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
+    Need { nodes: marks(json, context.interrupt)?, ..Need::of(options, opened) }.with_rows().least(options).map(drop)
 }
 
 /// Refuses to compare two snapshots whose trees would need more memory.
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit; an interruption.
-pub(super) fn before_comparing(run: &Run<'_>, snapshots: [&Snapshot; 2]) -> Result<()> {
-    let options = run.options;
+pub(super) fn before_comparing(context: &Context<'_>, snapshots: [&Snapshot; 2]) -> Result<()> {
+    let options = context.options;
     if options.memory_limit.is_none() {
         return Ok(());
     }
     let [one, two] = snapshots;
-    let nodes = marks(one.json(), run.interrupt)? + marks(two.json(), run.interrupt)?;
+    let nodes = marks(one.json(), context.interrupt)? + marks(two.json(), context.interrupt)?;
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
@@ -109,12 +109,12 @@ fn marks(json: &[u8], interrupt: Interrupt<'_>) -> Result<u64> {
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit.
-pub(super) fn after_reading(run: &Run<'_>, opened: &Opened, table: &Table<'_>) -> Result<Option<u64>> {
-    let options = run.options;
+pub(super) fn after_reading(context: &Context<'_>, opened: &Opened, table: &Table<'_>) -> Result<Option<u64>> {
+    let options = context.options;
     let Some(limit) = options.memory_limit else { return Ok(None) };
     let (nodes, expiries) = (table.len() as u64, table.expiries.len() as u64);
-    let compared = may_compare(opened, table, &replay_options(run, None));
-    run.interrupt.ask()?;
+    let compared = may_compare(opened, table, &replay_options(context, None));
+    context.interrupt.ask()?;
     let need = Need { nodes, expiries, compared, ..Need::of(options, opened) }.with_rows();
     let extent = need.least(options)?;
     let rest = limit.saturating_sub(need.peak(extent).total());

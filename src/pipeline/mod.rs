@@ -3,11 +3,12 @@
 //! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then `plan` with
 //! `merge` for existing v3 data, then `number`. Each of them returns its result with its findings (`diagnostics`). `write` makes
 //! the file, `sidecars` the files that go with it. `convert`, `verify` and `skip_existing` call all stages, `export` calls the first;
-//! `inspect` reads without them. `run` has what every stage gets. Must not know the command line or the terminal.
+//! `inspect` reads without them. `context` has what every stage gets. Must not know the command line or the terminal.
 
 mod as_of;
 mod backend;
 mod completeness;
+mod context;
 mod convert;
 mod diagnostics;
 mod duplicates;
@@ -24,7 +25,6 @@ mod plan;
 mod read;
 mod replay;
 mod replay_options;
-mod run;
 mod salvage;
 mod same_snapshot;
 mod sidecars;
@@ -37,13 +37,13 @@ mod verify;
 mod versions;
 mod write;
 
+pub use context::Observer;
 pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};
 pub use export::export;
 #[cfg(not(feature = "sled"))]
 pub use export::no_sled;
 pub use inspect::inspect;
 pub use inspect_wal::inspect_wal;
-pub use run::Observer;
 pub use targets::targets;
 pub use verify::verify;
 

@@ -5,9 +5,9 @@
 use jiff::Timestamp;
 
 use super::as_of;
+use super::context::Context;
 use super::diagnostics::PlanFindings;
 use super::replay::Replayed;
-use super::run::Run;
 use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
@@ -26,18 +26,24 @@ type Refusal = (String, Vec<String>);
 /// # Errors
 /// [`Reason::NothingToConvert`] if no key is left; a log entry cannot be read.
 pub(super) fn refuse(
-    run: &Run<'_>,
+    context: &Context<'_>,
     replayed: &Replayed<'_>,
     plan: &Plan,
     policy: &Policy,
     found: &PlanFindings,
 ) -> Result<()> {
-    let options = run.options;
+    let options = context.options;
     if !plan.rows.is_empty() || options.allow_empty || options.existing == Existing::KeepV3 {
         return Ok(());
     }
-    let nothing =
-        Nothing { options, interrupt: run.interrupt, replayed, plan, as_of: policy.as_of, contents: &found.contents };
+    let nothing = Nothing {
+        options,
+        interrupt: context.interrupt,
+        replayed,
+        plan,
+        as_of: policy.as_of,
+        contents: &found.contents,
+    };
     let (message, advice) = if plan.inventory.keys.keys == 0 { nothing.no_key()? } else { nothing.none_left()? };
     let message = format!("nothing to convert: {message}{}", replayed.possibly_incomplete);
     let error = Error::new(Reason::NothingToConvert, message).in_file(replayed.opened.path());

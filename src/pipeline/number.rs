@@ -5,11 +5,11 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::context::Context;
 use super::diagnostics::{self, Diagnosed};
 use super::merge::preserved::Preserved;
 use super::plan::Planned;
 use super::replay::Replayed;
-use super::run::Run;
 use super::totals;
 use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
@@ -45,16 +45,16 @@ pub(super) struct Numbered<'m> {
 /// # Errors
 /// [`Reason`](crate::error::Reason)s of the numbering: clashing names, wider permissions, revisions that do not fit, totals that
 /// do not add up.
-pub(super) fn number<'m>(run: &Run<'_>, planned: Planned<'m>) -> Diagnosed<Notices, Numbered<'m>> {
+pub(super) fn number<'m>(context: &Context<'_>, planned: Planned<'m>) -> Diagnosed<Notices, Numbered<'m>> {
     let mut found = Notices::default();
-    let numbered = fill(run, planned, &mut found);
+    let numbered = fill(context, planned, &mut found);
     (found, numbered)
 }
 
-fn fill<'m>(run: &Run<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<Numbered<'m>> {
+fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<Numbered<'m>> {
     let started = Instant::now();
     let Planned { replayed, rules, mut plan, auth, preserved, numbering, took } = planned;
-    let (options, opened, tree) = (run.options, replayed.opened, &replayed.recovered.replay.tree);
+    let (options, opened, tree) = (context.options, replayed.opened, &replayed.recovered.replay.tree);
     let in_source = |e: Error| e.in_file(opened.path());
     let none = HashSet::new();
     let how = Order {
@@ -62,14 +62,14 @@ fn fill<'m>(run: &Run<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<
         v2_index: replayed.recovered.v2_index(),
         bump: options.bump_revision,
         leases_in_use: preserved.as_ref().map_or(&none, |preserved| &preserved.leases_in_use),
-        interrupt: run.interrupt,
+        interrupt: context.interrupt,
     };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
     *found = diagnostics::order(&ordered);
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    run.took("plan", started.checked_sub(took).unwrap_or(started));
+    context.took("plan", started.checked_sub(took).unwrap_or(started));
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
     let (consistent_index, term) = raft_position(options, &replayed);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::context::Context;
 use super::diagnostics::{Diagnosed, MergeFindings, PlanFindings};
 use super::merge::decide;
 use super::merge::preserved::Preserved;
 use super::replay::Replayed;
-use super::run::Run;
 use super::{as_of, duplicates, memory, nothing_to_convert, totals, transformer};
 use crate::count::counted;
 use crate::display::{first_of, lossy};
@@ -48,27 +48,27 @@ pub(super) struct Planned<'m> {
 ///
 /// # Errors
 /// Every refusal by a policy, a rule, the transformer, the users and roles, or `--existing`; [`Reason::NothingToConvert`].
-pub(super) fn plan<'m>(run: &Run<'_>, replayed: Replayed<'m>) -> Diagnosed<PlanFindings, Planned<'m>> {
+pub(super) fn plan<'m>(context: &Context<'_>, replayed: Replayed<'m>) -> Diagnosed<PlanFindings, Planned<'m>> {
     let mut found = PlanFindings::default();
-    let planned = fill(run, replayed, &mut found);
+    let planned = fill(context, replayed, &mut found);
     (found, planned)
 }
 
-fn fill<'m>(run: &Run<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings) -> Result<Planned<'m>> {
-    let (options, interrupt, opened) = (run.options, run.interrupt, replayed.opened);
+fn fill<'m>(context: &Context<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings) -> Result<Planned<'m>> {
+    let (options, interrupt, opened) = (context.options, context.interrupt, replayed.opened);
     let in_source = |e: Error| e.in_file(opened.path());
     let mut started = Instant::now();
     let may_be_2_1 = replayed.recovered.versions.may_be(Version::new(2, 1, 0));
     let auth = auth_of(&mut replayed.recovered.replay.tree, may_be_2_1, options, found).map_err(in_source)?;
     let mut policy = policy(options)?;
-    policy.as_of = as_of(run, &replayed, found)?;
+    policy.as_of = as_of(context, &replayed, found)?;
     let mut plan = plan_tree(&mut replayed.recovered.replay.tree, &mut policy, interrupt).map_err(in_source)?;
     found.contents(&replayed.recovered.replay.tree, &plan, &policy);
     plan.refuse(&replayed.recovered.replay.tree, &policy).map_err(in_source)?;
     duplicates::note(found, opened, replayed.table, interrupt)?;
     found.balance = totals::of(&plan);
-    nothing_to_convert::refuse(run, &replayed, &plan, &policy, found)?;
-    let mut preserved = decide::decide(run, &replayed, found)?;
+    nothing_to_convert::refuse(context, &replayed, &plan, &policy, found)?;
+    let mut preserved = decide::decide(context, &replayed, found)?;
     if let Some(preserved) = preserved.as_mut().filter(|_| options.existing == Existing::Merge) {
         preserved.join_auth(&auth, options.on_conflict, found).map_err(in_source)?;
     }
@@ -84,17 +84,17 @@ fn fill<'m>(run: &Run<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings)
         let leases_in_use = preserved.as_ref().map_or(&none, |preserved| &preserved.leases_in_use);
         let stage = transformer::Stage { transformer, numbering, leases_in_use, memory };
         let tree = &mut replayed.recovered.replay.tree;
-        stage.run(run, tree, &mut plan, &policy, found).map_err(in_source)?;
+        stage.run(context, tree, &mut plan, &policy, found).map_err(in_source)?;
         started += begun.elapsed();
         found.balance = totals::of(&plan);
-        nothing_to_convert::refuse(run, &replayed, &plan, &policy, found)?;
+        nothing_to_convert::refuse(context, &replayed, &plan, &policy, found)?;
     }
     let tree = &mut replayed.recovered.replay.tree;
     if let Some(preserved) = preserved.as_ref() {
         if options.existing == Existing::Merge {
             decide::note_only_in_v3(preserved, tree, &mut found.merge);
         }
-        settle_conflicts(tree, &mut plan, preserved, run, &mut found.merge).map_err(in_source)?;
+        settle_conflicts(tree, &mut plan, preserved, context, &mut found.merge).map_err(in_source)?;
         found.balance = totals::of(&plan);
     }
     Ok(Planned { replayed, rules: policy.rules, plan, auth, preserved, numbering, took: started.elapsed() })
@@ -119,11 +119,11 @@ fn settle_conflicts(
     tree: &Tree<'_>,
     plan: &mut Plan,
     preserved: &Preserved<'_>,
-    run: &Run<'_>,
+    context: &Context<'_>,
     found: &mut MergeFindings,
 ) -> Result<()> {
-    let options = run.options;
-    let conflicts = conflicts::find(tree, plan, &|key| preserved.live(key), run.interrupt)?;
+    let options = context.options;
+    let conflicts = conflicts::find(tree, plan, &|key| preserved.live(key), context.interrupt)?;
     if conflicts.is_empty() {
         return Ok(());
     }
@@ -167,11 +167,11 @@ fn policy(options: &ConvertOptions) -> Result<Policy> {
 }
 
 /// Determines the instant against which TTLs count; `None` if the data proves none.
-fn as_of(run: &Run<'_>, replayed: &Replayed<'_>, found: &mut PlanFindings) -> Result<Option<Timestamp>> {
-    if run.as_of.is_some() {
-        return Ok(run.as_of);
+fn as_of(context: &Context<'_>, replayed: &Replayed<'_>, found: &mut PlanFindings) -> Result<Option<Timestamp>> {
+    if context.as_of.is_some() {
+        return Ok(context.as_of);
     }
     let Replayed { opened, table, recovered, .. } = replayed;
-    found.last_write = as_of::last_write(opened, table, recovered, run.interrupt)?;
+    found.last_write = as_of::last_write(opened, table, recovered, context.interrupt)?;
     Ok(found.last_write.map(|proven| proven.at))
 }

@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use super::backend::{self, Backend};
+use super::context::Context;
 use super::diagnostics::{self, Diagnosed, SourceFindings};
 use super::listed;
 use super::read::Source;
 use super::replay_options::replay_options;
-use super::run::Run;
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
 use crate::source::member::Member;
@@ -36,30 +36,30 @@ pub(super) struct Replayed<'m> {
 /// # Errors
 /// Damage that the replay finds; a v3 backend that cannot be read; a state that only `--salvage` or `--allow-removed` may use;
 /// [`Reason::NoRoom`] for paths that a ledger or a transformer cannot get.
-pub(super) fn replay<'m>(run: &Run<'_>, source: Source<'m>) -> Diagnosed<SourceFindings, Replayed<'m>> {
+pub(super) fn replay<'m>(context: &Context<'_>, source: Source<'m>) -> Diagnosed<SourceFindings, Replayed<'m>> {
     let mut found = SourceFindings::default();
-    let replayed = fill(run, source, &mut found);
+    let replayed = fill(context, source, &mut found);
     (found, replayed)
 }
 
-fn fill<'m>(run: &Run<'_>, source: Source<'m>, found: &mut SourceFindings) -> Result<Replayed<'m>> {
+fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFindings) -> Result<Replayed<'m>> {
     let Source { opened, table, changes_limit } = source;
-    let (options, started) = (run.options, Instant::now());
-    let backend = backend::newest(opened, run.interrupt)?;
+    let (options, started) = (context.options, Instant::now());
+    let backend = backend::newest(opened, context.interrupt)?;
     backend.refuse_unusable(options.existing)?;
     found.notices.warnings.extend(backend.unusable_notice());
-    let replay_options = replay_options(run, changes_limit);
+    let replay_options = replay_options(context, changes_limit);
     let recovered = recover(opened, table, backend.applied(), &replay_options);
     let mut recovered = recovered.map_err(|e| e.in_file(opened.path()))?;
     let (mut state, incomplete) = diagnostics::source(opened, &mut recovered, options.source_version);
     state.notices.warnings.splice(0..0, found.notices.warnings.drain(..));
     *found = state;
-    run.took("replay", started);
+    context.took("replay", started);
     refuse_removed(opened, &mut recovered, options.allow_removed)?;
     incomplete.map_or(Ok(()), Err)?;
     let lists = [("the ledger", options.ledger.is_some()), ("the transformer's input", options.transformer.is_some())];
     for (what, _) in lists.iter().filter(|(_, is_made)| *is_made) {
-        listed::refuse_deep(&mut recovered.replay.tree, opened, what, run.interrupt)?;
+        listed::refuse_deep(&mut recovered.replay.tree, opened, what, context.interrupt)?;
     }
     let possibly_incomplete = found.possibly_incomplete();
     Ok(Replayed { opened, table, backend, recovered, possibly_incomplete })

@@ -2,14 +2,14 @@
 //!
 //! Must not know what a rule of an etcd version is.
 
-use super::run::Run;
+use super::context::Context;
 use crate::ids::RaftIndex;
 use crate::options::{InOrderNames, SourceVersion};
 use crate::v2store::replay::ReplayOptions;
 
 /// Translates the options of a run that concern the replay. `changes_limit` is the maximum number of bytes for its changes.
-pub(super) fn replay_options<'a>(run: &Run<'a>, changes_limit: Option<u64>) -> ReplayOptions<'a> {
-    let options = run.options;
+pub(super) fn replay_options<'a>(context: &Context<'a>, changes_limit: Option<u64>) -> ReplayOptions<'a> {
+    let options = context.options;
     ReplayOptions {
         tail: options.tail,
         up_to: options.up_to_index.map(RaftIndex),
@@ -20,6 +20,6 @@ pub(super) fn replay_options<'a>(run: &Run<'a>, changes_limit: Option<u64>) -> R
             InOrderNames::Padded => Some(true),
         },
         changes_limit,
-        interrupt: run.interrupt,
+        interrupt: context.interrupt,
     }
 }

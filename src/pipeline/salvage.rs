@@ -2,8 +2,8 @@
 //!
 //! Must not know why a start is damaged.
 
+use super::context::Context;
 use super::replay_options::replay_options;
-use super::run::Run;
 use super::{backend, memory};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
@@ -24,7 +24,7 @@ const MOST_REPLAYED: usize = 32;
 /// # Errors
 /// That of the most promising start, if none can be replayed; an interruption; a start that needs more memory than
 /// `--memory-limit` allows.
-pub(super) fn compare_starts(opened: &mut Opened, run: &Run<'_>) -> Result<()> {
+pub(super) fn compare_starts(opened: &mut Opened, context: &Context<'_>) -> Result<()> {
     let mut starts = std::mem::take(&mut opened.other_starts);
     if !opened.salvage {
         return Ok(());
@@ -35,7 +35,7 @@ pub(super) fn compare_starts(opened: &mut Opened, run: &Run<'_>) -> Result<()> {
         swap(opened, &mut starts, place);
         let start = opened.start.index();
         let path = opened.start.snapshot.as_ref().map(|snapshot| snapshot.path().to_path_buf());
-        let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, run)) {
+        let outcome = match (place < MOST_REPLAYED).then(|| replay(opened, context)) {
             None => Outcome::NotTried,
             Some(Ok((raft_index, keys))) => Outcome::Reached(raft_index, keys),
             Some(Err(error)) if matches!(error.reason(), Reason::Interrupted(_) | Reason::MemoryLimit) => {
@@ -78,15 +78,15 @@ fn swap(opened: &mut Opened, starts: &mut [SalvageStart], place: usize) {
 }
 
 /// Replays the log. Returns the last raft index and the number of keys.
-fn replay(opened: &Opened, run: &Run<'_>) -> Result<(RaftIndex, u64)> {
+fn replay(opened: &Opened, context: &Context<'_>) -> Result<(RaftIndex, u64)> {
     let within = |e: Error| e.in_file(opened.path());
-    memory::before_reading(run, opened).map_err(within)?;
-    let table = read_table_watched(opened, run.interrupt)?;
-    let changes_limit = memory::after_reading(run, opened, &table).map_err(within)?;
-    let backend = backend::newest(opened, run.interrupt)?;
-    let mut recovered = recover(opened, &table, backend.applied(), &replay_options(run, changes_limit))?;
+    memory::before_reading(context, opened).map_err(within)?;
+    let table = read_table_watched(opened, context.interrupt)?;
+    let changes_limit = memory::after_reading(context, opened, &table).map_err(within)?;
+    let backend = backend::newest(opened, context.interrupt)?;
+    let mut recovered = recover(opened, &table, backend.applied(), &replay_options(context, changes_limit))?;
     let applied = recovered.replay.applied;
-    let keys = keys(&mut recovered.replay.tree, run.interrupt)?;
+    let keys = keys(&mut recovered.replay.tree, context.interrupt)?;
     Ok((applied, keys))
 }
 

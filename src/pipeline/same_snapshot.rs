@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::context::Context;
 use super::memory;
-use super::run::Run;
 use crate::display::{lossy, short};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
@@ -23,11 +23,11 @@ use crate::v2store::{json, path};
 ///
 /// # Errors
 /// [`Reason::TwoHistories`] with both files; [`Reason::MemoryLimit`] for the comparison; an interruption.
-pub(super) fn check(opened: &Opened, run: &Run<'_>) -> Result<()> {
+pub(super) fn check(opened: &Opened, context: &Context<'_>) -> Result<()> {
     if opened.members.len() < 2 {
         return Ok(());
     }
-    let interrupt = run.interrupt;
+    let interrupt = context.interrupt;
     let mut named: BTreeMap<(RaftIndex, Term), Vec<(&SnapName, &Files)>> = BTreeMap::new();
     for member in &opened.members {
         for name in &member.snapshots {
@@ -45,7 +45,7 @@ pub(super) fn check(opened: &Opened, run: &Run<'_>) -> Result<()> {
             interrupt.ask()?;
             refuse_other_state(&first, &other)?;
             if first.json() != other.json() {
-                memory::before_comparing(run, [&first, &other])?;
+                memory::before_comparing(context, [&first, &other])?;
                 compare(&first, &other, interrupt)?;
             }
         }

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use super::context::Context;
 use super::read::Source;
-use super::run::Run;
 use super::targets::Places;
 use super::write::Files;
 use super::{sidecars, stages};
@@ -25,13 +25,18 @@ use crate::verify::{self, V3Summary};
 ///
 /// # Errors
 /// [`Reason::OutputExists`] if the output is damaged or differs from the report or the source; a sidecar file cannot be made.
-pub(super) fn check(run: &Run<'_>, source: Source<'_>, earlier: &Report, places: Places) -> Result<Option<Files>> {
-    let options = run.options;
+pub(super) fn check(
+    context: &Context<'_>,
+    source: Source<'_>,
+    earlier: &Report,
+    places: Places,
+) -> Result<Option<Files>> {
+    let options = context.options;
     let output = &options.output;
     let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report names no output"))?;
     let map = live_copy::map(output).map_err(|e| differs(output, e.message()))?;
-    run.interrupt.ask()?;
-    let summary = verify::verify_watched(map.bytes(), run.interrupt).map_err(|e| {
+    context.interrupt.ask()?;
+    let summary = verify::verify_watched(map.bytes(), context.interrupt).map_err(|e| {
         if e.kind() != Kind::Verify {
             return e;
         }
@@ -44,20 +49,20 @@ pub(super) fn check(run: &Run<'_>, source: Source<'_>, earlier: &Report, places:
     let wanted = wanted(options);
     if options.transformer.is_some() && !makes_any(&wanted, options) {
         // Only another run of the transformer could compare its pairs with the source.
-        return check_index_map(facts, run).map(|()| None);
+        return check_index_map(facts, context).map(|()| None);
     }
-    let made = make(run, &wanted, source, earlier, &map, places).map_err(|e| match e.kind() {
+    let made = make(context, &wanted, source, earlier, &map, places).map_err(|e| match e.kind() {
         Kind::Verify => differs(output, &format!("it differs from the source: {e}")),
         _ => e.context("comparing the existing output with the source"),
     })?;
-    check_index_map(facts, run)?;
+    check_index_map(facts, context)?;
     Ok(Some(made))
 }
 
 /// Refuses an existing index map of another output.
-fn check_index_map(facts: &OutputFacts, run: &Run<'_>) -> Result<()> {
-    match &run.options.index_map {
-        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, run.interrupt)? => {
+fn check_index_map(facts: &OutputFacts, context: &Context<'_>) -> Result<()> {
+    match &context.options.index_map {
+        Some(path) if exists(path) && !is_of_output(path, &facts.sha256, context.interrupt)? => {
             Err(differs(path, "it is the index map of another output"))
         }
         _ => Ok(()),
@@ -100,7 +105,7 @@ fn makes_any(wanted: &ConvertOptions, options: &ConvertOptions) -> bool {
 }
 
 fn make(
-    run: &Run<'_>,
+    context: &Context<'_>,
     wanted: &ConvertOptions,
     source: Source<'_>,
     earlier: &Report,
@@ -111,21 +116,21 @@ fn make(
     let mut report = Report::new(wanted);
     // TTLs count against the instant of the run that made the output.
     report.as_of.clone_from(&earlier.as_of);
-    let run = &run.with(wanted, &report)?;
-    let numbered = stages::run(run, source, &mut report)?;
-    verify::compare(map.bytes(), &numbered.content()?, run.interrupt)?;
+    let context = &context.with(wanted, &report)?;
+    let numbered = stages::run(context, source, &mut report)?;
+    verify::compare(map.bytes(), &numbered.content()?, context.interrupt)?;
     let digested = Digested {
         db_sha256: bytes_of(&facts.db_sha256)?,
         db_bytes: facts.db_bytes,
         sha256: bytes_of(&facts.sha256)?,
         bytes: facts.bytes,
     };
-    let made = sidecars::make(run, places, &numbered, Some(map.bytes()), &digested)?;
+    let made = sidecars::make(context, places, &numbered, Some(map.bytes()), &digested)?;
     let mut missing = Vec::new();
     for file in made.files {
         if !exists(file.path()) {
             missing.push(file);
-        } else if !is_same(file.temp_path(), file.path(), run)? {
+        } else if !is_same(file.temp_path(), file.path(), context)? {
             return Err(differs(file.path(), "it belongs to another output"));
         }
     }
@@ -133,14 +138,14 @@ fn make(
 }
 
 /// Returns whether two files have the same bytes.
-fn is_same(one: &Path, other: &Path, run: &Run<'_>) -> Result<bool> {
+fn is_same(one: &Path, other: &Path, context: &Context<'_>) -> Result<bool> {
     let open = |path: &Path| -> Result<_> {
         let file = File::open(path).map_err(|e| Error::io(Reason::OutputExists, path, "read", e))?;
         Ok(BufReader::with_capacity(1 << 20, file))
     };
     let (mut one, mut other) = (open(one)?, open(other)?);
     loop {
-        run.interrupt.ask()?;
+        context.interrupt.ask()?;
         let failed = |e| Error::io(Reason::OutputExists, Path::new("a sidecar file"), "compare", e);
         let (a, b) = (one.fill_buf().map_err(failed)?, other.fill_buf().map_err(failed)?);
         let len = a.len().min(b.len());

@@ -3,12 +3,12 @@
 //! A refusal by a policy, a rule or the state of the source happens here, before the first byte is written. `convert` writes the
 //! result; `verify` and `--skip-existing` compare a file with it. Must not know files of the output.
 
+use super::context::Context;
 use super::diagnostics::{Diagnosed, Findings};
 use super::number::{Numbered, number};
 use super::plan::plan;
 use super::read::Source;
 use super::replay::replay;
-use super::run::Run;
 use crate::error::{Error, Reason, Result};
 use crate::report::Report;
 
@@ -16,11 +16,11 @@ use crate::report::Report;
 ///
 /// # Errors
 /// Those of the stages; [`Reason::Strict`].
-pub(super) fn run<'m>(run: &Run<'_>, source: Source<'m>, report: &mut Report) -> Result<Numbered<'m>> {
-    let replayed = settle(replay(run, source), report)?;
-    let planned = settle(plan(run, replayed), report)?;
-    let numbered = settle(number(run, planned), report)?;
-    refuse_strict(run, report).map_err(|e| e.in_file(source.opened.path()))?;
+pub(super) fn run<'m>(context: &Context<'_>, source: Source<'m>, report: &mut Report) -> Result<Numbered<'m>> {
+    let replayed = settle(replay(context, source), report)?;
+    let planned = settle(plan(context, replayed), report)?;
+    let numbered = settle(number(context, planned), report)?;
+    refuse_strict(context, report).map_err(|e| e.in_file(source.opened.path()))?;
     Ok(numbered)
 }
 
@@ -29,10 +29,10 @@ fn settle<T>((found, result): Diagnosed<impl Findings, T>, report: &mut Report) 
     result
 }
 
-fn refuse_strict(run: &Run<'_>, report: &Report) -> Result<()> {
+fn refuse_strict(context: &Context<'_>, report: &Report) -> Result<()> {
     let objections = report.strict_objections();
     match objections.first() {
-        Some(first) if run.options.strict => {
+        Some(first) if context.options.strict => {
             let more = objections.len() - 1;
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
             Err(Error::new(Reason::Strict, format!("--strict refuses: {first}{more}")))

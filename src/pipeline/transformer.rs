@@ -10,8 +10,8 @@ use hashbrown::HashSet as NodeSet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::context::Context;
 use super::diagnostics::PlanFindings;
-use super::run::Run;
 use crate::display::lossy;
 use crate::error::Result;
 use crate::ids::LeaseId;
@@ -50,7 +50,7 @@ impl Stage<'_> {
     /// Sends the plan's keys to the program, and replaces them with its pairs.
     pub(super) fn run(
         &self,
-        run: &Run<'_>,
+        context: &Context<'_>,
         tree: &mut Tree<'_>,
         plan: &mut Plan,
         policy: &Policy,
@@ -66,7 +66,7 @@ impl Stage<'_> {
             policy_of_dirs.borrow_mut().leave_out(path::user_key(&tree.path(node)), expiry).is_none()
         };
         let choice = Choice { file: &|node| keys.contains(&node), bare_dir: &bare_dir };
-        let listing = listing(tree, root, &choice, run.interrupt)?;
+        let listing = listing(tree, root, &choice, context.interrupt)?;
         drop(keys);
         let leases = plan.leases.by_id(self.leases_in_use)?;
         let task = Task {
@@ -77,7 +77,7 @@ impl Stage<'_> {
             as_of: policy.as_of,
             is_lease: &|id| leases.contains_key(&id),
         };
-        let answers = transform(&task, run.interrupt)?;
+        let answers = transform(&task, context.interrupt)?;
         let pairs = answers.pairs.len() as u64;
         let request_limit = policy.request_limit;
         let oversized =
@@ -86,7 +86,7 @@ impl Stage<'_> {
             Some(Transformed { nodes: listing.len() as u64, pairs, added: plan.added, ..Transformed::default() });
         let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: lossy(&key), bytes };
         found.contents.oversized = oversized.into_iter().map(line).collect();
-        run.took("transformer", started);
+        context.took("transformer", started);
         Ok(())
     }
 }

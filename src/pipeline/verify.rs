@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use super::context::Context;
 use super::convert::open_v2;
 use super::inspect::v3_facts;
 use super::read::{Source, read_and_hash, source_file};
-use super::run::Run;
 use super::{Interrupted, same_snapshot, stages, transformer};
 use crate::display::short;
 use crate::error::{Error, Kind, Reason, Result};
@@ -124,9 +124,9 @@ fn compare_source(
     found.differences.extend(other_program(&convert, report));
     let watch = Arc::default();
     let mut scratch = Report::new(&convert);
-    let run = Run::new(&convert, &scratch, &(), interrupt)?;
-    let compared = open_v2(&run, &watch).and_then(|opened| {
-        compare_opened(found, map, &opened, &run, report, &mut scratch)?;
+    let context = Context::new(&convert, &scratch, &(), interrupt)?;
+    let compared = open_v2(&context, &watch).and_then(|opened| {
+        compare_opened(found, map, &opened, &context, report, &mut scratch)?;
         opened.check_bytes(interrupt)
     });
     watch.settle(compared)
@@ -136,17 +136,17 @@ fn compare_opened(
     found: &mut Verification,
     map: &Map,
     opened: &Opened,
-    run: &Run<'_>,
+    context: &Context<'_>,
     report: Option<&Report>,
     scratch: &mut Report,
 ) -> Result<()> {
-    let interrupt = run.interrupt;
-    same_snapshot::check(opened, run)?;
+    let interrupt = context.interrupt;
+    same_snapshot::check(opened, context)?;
     let (table, files) = read_and_hash(opened, &(), interrupt)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
     let source = Source { opened, table: &table, changes_limit: None };
-    let numbered = stages::run(run, source, scratch).map_err(named)?;
+    let numbered = stages::run(context, source, scratch).map_err(named)?;
     if report.is_none() && scratch.contents.ttl.keys > 0 {
         let message = "the source has keys with a TTL, and the instant of the conversion is unknown";
         let error = Error::new(Reason::ReportUnusable, message).in_file(opened.path());

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::context::Context;
 use super::hashes::hashes;
-use super::run::Run;
 use super::totals;
 use crate::bolt::{self, Bucket, Extent, Layout};
 use crate::error::{Error, Reason, Result};
@@ -57,8 +57,8 @@ pub(super) struct How {
 }
 
 /// Writes the output; a dry run does everything except writing.
-pub(super) fn write(run: &Run<'_>, content: &Content<'_, '_>, how: How) -> Result<Written> {
-    let (options, observer, interrupt) = (run.options, run.observer, run.interrupt);
+pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How) -> Result<Written> {
+    let (options, observer, interrupt) = (context.options, context.observer, context.interrupt);
     let started = Instant::now();
     let buckets = content.buckets();
     totals::check_writer(&buckets, how.expected)?;
@@ -66,27 +66,27 @@ pub(super) fn write(run: &Run<'_>, content: &Content<'_, '_>, how: How) -> Resul
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
     let mut sink = Sink::create(&options.output, SinkOptions { before: how.before, len, dry_run: options.dry_run })?;
-    run.took("layout", started);
+    context.took("layout", started);
 
     let started = Instant::now();
     observer.stage("writing", Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
-    pages.write_waves(&mut sink, &mut digest, how.extent_bytes, run)?;
+    pages.write_waves(&mut sink, &mut digest, how.extent_bytes, context)?;
     let digested = digest.finish(options.to == To::Snapshot)?;
     if options.to == To::Snapshot {
         sink.write_extent(digested.db_bytes, &digested.db_sha256, crc32fast::hash(&digested.db_sha256))?;
     }
     sink.finish_body()?;
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
-    run.took("write", started);
+    context.took("write", started);
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
         observer.stage("reading back and verifying", None);
         let hashes = check(&sink, content, options, interrupt)?;
-        run.took("verify", started);
+        context.took("verify", started);
         hashes
     } else {
         hashes(content, &buckets, interrupt)?
@@ -147,7 +147,13 @@ struct Encoded {
 }
 
 impl Pages<'_> {
-    fn write_waves(&self, sink: &mut Sink, digest: &mut Digest, extent_bytes: u64, run: &Run<'_>) -> Result<()> {
+    fn write_waves(
+        &self,
+        sink: &mut Sink,
+        digest: &mut Digest,
+        extent_bytes: u64,
+        context: &Context<'_>,
+    ) -> Result<()> {
         let extents = self.layout.extents(extent_bytes);
         let width = rayon::current_num_threads().max(1);
         let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
@@ -157,10 +163,10 @@ impl Pages<'_> {
             let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
             let finished = ready.get(..ready_len).unwrap_or_default();
             let (encoded, written) =
-                rayon::join(|| self.encode(wave, ahead, run.interrupt), || write_in_order(finished, sink, digest));
+                rayon::join(|| self.encode(wave, ahead, context.interrupt), || write_in_order(finished, sink, digest));
             encoded?;
             written?;
-            run.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
+            context.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
             std::mem::swap(&mut ready, &mut spare);
             ready_len = wave.len();
         }

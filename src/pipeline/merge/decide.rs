@@ -13,11 +13,11 @@ use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Existing};
 use crate::pipeline::backend::Backend;
+use crate::pipeline::context::Context;
 use crate::pipeline::diagnostics::{MergeFindings, PlanFindings};
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::merge::unapplied::{self, UnappliedEntry};
 use crate::pipeline::replay::Replayed;
-use crate::pipeline::run::Run;
 use crate::report::facts::{Contents, ExistingFacts};
 use crate::source::dir::Layout;
 use crate::source::open::Opened;
@@ -33,14 +33,14 @@ use crate::verify::{self, V3Summary};
 /// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::IndexNotReached`],
 /// [`Reason::Gap`]; [`Reason::Damaged`] for a damaged backend; an interruption.
 pub(in crate::pipeline) fn decide<'m>(
-    run: &Run<'_>,
+    context: &Context<'_>,
     replayed: &Replayed<'m>,
     found: &mut PlanFindings,
 ) -> Result<Option<Preserved<'m>>> {
     let Replayed { opened, backend, recovered, .. } = replayed;
-    let unapplied = unapplied::above(opened, backend, recovered, run.interrupt)?;
+    let unapplied = unapplied::above(opened, backend, recovered, context.interrupt)?;
     let content = &backend.content;
-    match run.options.existing {
+    match context.options.existing {
         Existing::Fail => refuse(opened, backend, &unapplied).map(|()| None),
         Existing::DropV3 => {
             note_dropped(backend, &unapplied, &mut found.merge);
@@ -48,12 +48,12 @@ pub(in crate::pipeline) fn decide<'m>(
             Ok(None)
         }
         Existing::Merge => {
-            let preserved = merge(run, replayed, &unapplied, &mut found.merge)?;
+            let preserved = merge(context, replayed, &unapplied, &mut found.merge)?;
             found.merge.note_v2v3(content, STAYS);
             Ok(preserved)
         }
         Existing::KeepV3 => {
-            let preserved = merge(run, replayed, &unapplied, &mut found.merge)?;
+            let preserved = merge(context, replayed, &unapplied, &mut found.merge)?;
             let Some(preserved) = preserved else { return Err(missing(opened, backend)) };
             leave_v2_out(&found.contents, &mut found.merge);
             found.merge.note_v2v3(content, STAYS);
@@ -180,13 +180,13 @@ fn path_of(backend: &Backend<'_>) -> String {
 }
 
 fn merge<'m>(
-    run: &Run<'_>,
+    context: &Context<'_>,
     replayed: &Replayed<'m>,
     unapplied: &[UnappliedEntry<'m>],
     found: &mut MergeFindings,
 ) -> Result<Option<Preserved<'m>>> {
     let Replayed { opened, backend, recovered, .. } = replayed;
-    let (options, interrupt) = (run.options, run.interrupt);
+    let (options, interrupt) = (context.options, context.interrupt);
     let mut preserved = Preserved::default();
     let mut summary = V3Summary::default();
     if let Some(map) = backend.map {

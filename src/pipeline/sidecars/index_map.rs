@@ -15,8 +15,8 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
+use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
-use crate::pipeline::run::Run;
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
@@ -31,9 +31,9 @@ pub(in crate::pipeline) fn write(
     numbered: &Numbered<'_>,
     file: &[u8],
     digested: &Digested,
-    run: &Run<'_>,
+    context: &Context<'_>,
 ) -> Result<()> {
-    let (options, interrupt) = (run.options, run.interrupt);
+    let (options, interrupt) = (context.options, context.interrupt);
     let db = Db::open(file).map_err(damaged)?;
     let entries = entries(&db, numbered.pairs(), options.existing.keeps_v3(), interrupt)?;
     let last = entries.last().map_or(Revision(1), |entry| entry.revision);

@@ -6,8 +6,8 @@ mod ledger;
 use std::path::Path;
 use std::time::Instant;
 
+use super::context::Context;
 use super::number::Numbered;
-use super::run::Run;
 use super::targets::Places;
 use crate::error::Result;
 use crate::notice::Code;
@@ -25,26 +25,26 @@ pub(super) struct Made {
 
 /// Makes the sidecar files of an output, under temporary names. `file` is the output; `None` in a dry run.
 pub(super) fn make(
-    run: &Run<'_>,
+    context: &Context<'_>,
     places: Places,
     numbered: &Numbered<'_>,
     file: Option<&[u8]>,
     digested: &Digested,
 ) -> Result<Made> {
     let mut made = Made::default();
-    let options = run.options;
+    let options = context.options;
     if let Some(path) = ledger_path(options, &mut made.notices) {
         let started = Instant::now();
         let mut ledger = Sidecar::create(path, places.ledger)?;
-        ledger::write(&mut ledger, numbered, file, run.interrupt)?;
-        run.took("ledger", started);
+        ledger::write(&mut ledger, numbered, file, context.interrupt)?;
+        context.took("ledger", started);
         made.files.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Instant::now();
         let map = Sidecar::create(path, places.index_map)?;
-        index_map::write(&map, numbered, file, digested, run)?;
-        run.took("index map", started);
+        index_map::write(&map, numbered, file, digested, context)?;
+        context.took("index map", started);
         made.files.push(map);
     }
     Ok(made)

@@ -25,7 +25,7 @@ pub trait Observer: Sync {
 impl Observer for () {}
 
 /// The context of a conversion.
-pub(super) struct Run<'a> {
+pub(super) struct Context<'a> {
     pub(super) options: &'a ConvertOptions,
     /// The instant against which TTLs count; `None` if the data determines it (`--as-of last-write`).
     pub(super) as_of: Option<Timestamp>,
@@ -34,7 +34,7 @@ pub(super) struct Run<'a> {
     times: Mutex<Vec<Stage>>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Context<'a> {
     /// Creates the context of a run that a report describes.
     ///
     /// # Errors
@@ -44,21 +44,21 @@ impl<'a> Run<'a> {
         report: &Report,
         observer: &'a dyn Observer,
         interrupt: Interrupt<'a>,
-    ) -> Result<Run<'a>> {
+    ) -> Result<Context<'a>> {
         let unreadable = |_| Error::new(Reason::ReportUnusable, "the instant in the report cannot be read");
         let as_of = match report.as_of.as_str() {
             "" => None,
             instant => Some(instant.parse().map_err(unreadable)?),
         };
-        Ok(Run { options, as_of, observer, interrupt, times: Mutex::default() })
+        Ok(Context { options, as_of, observer, interrupt, times: Mutex::default() })
     }
 
     /// Creates the context for a part of this run with other options.
     ///
     /// # Errors
     /// As [`Run::new`].
-    pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Result<Run<'b>> {
-        Run::new(options, report, self.observer, self.interrupt)
+    pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Result<Context<'b>> {
+        Context::new(options, report, self.observer, self.interrupt)
     }
 
     /// Records the time of a stage that began at `started`.
