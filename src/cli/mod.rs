@@ -14,7 +14,6 @@ pub mod output_format;
 pub mod progress;
 #[cfg(test)]
 mod reference;
-pub mod reporter;
 pub mod signals;
 pub mod source_args;
 pub mod terminal;

@@ -25,6 +25,7 @@ mod plan;
 mod read;
 mod replay;
 mod replay_options;
+mod reporter;
 mod salvage;
 mod same_snapshot;
 mod sidecars;
@@ -44,6 +45,7 @@ pub use export::export;
 pub use export::no_sled;
 pub use inspect::inspect;
 pub use inspect_wal::inspect_wal;
+pub use reporter::{Reporter, Told};
 pub use targets::targets;
 pub use verify::verify;
 
