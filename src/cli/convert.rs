@@ -111,6 +111,8 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
         sources: args.sources.clone(),
         output: args.output.clone(),
         to: args.to,
+        cluster: args.cluster.resolve()?,
+        preserve_owner: args.cluster.preserve_owner,
         wal_dirs: source.wal_dirs(args.sources.len())?,
         target: args.target_version,
         tail: source.tail,

@@ -2,6 +2,7 @@
 //!
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
+pub mod cluster_args;
 pub mod completions;
 pub mod convert;
 pub mod epilog;

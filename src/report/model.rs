@@ -249,10 +249,37 @@ pub struct OutputFacts {
     /// The leases that come from v2 TTLs, shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lease_list: Vec<LeaseLine>,
+    /// The ID of the new cluster in lower-case hex, if the output is the data directory of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// The members whose directories were written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<OutputMember>,
+    /// Every file of these directories; `bytes` and `sha256` of the output are those of the database.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SourceFile>,
     /// Whether authentication is enabled.
     pub auth_enabled: bool,
     /// Whether the file was read back, checked and compared with the source.
     pub verified: bool,
+}
+
+/// A member of a new cluster, and its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct OutputMember {
+    /// The name.
+    pub name: String,
+    /// The ID in lower-case hex.
+    pub id: String,
+    /// The path of the data directory.
+    pub directory: String,
+    /// The peer URLs.
+    pub peer_urls: Vec<String>,
+    /// Whether the member does not vote.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_learner: bool,
 }
 
 /// A lease, and the number of its keys.

@@ -12,6 +12,7 @@ use super::facts::{Layout, Member, SourceKind};
 use super::model::{NextStep, OutputFacts, Purpose, Report};
 use crate::display::{is_hidden, printable};
 use crate::options::{Target, To};
+use crate::v2store::membership::is_made_up;
 
 /// The default quota of etcd, in bytes.
 const DEFAULT_QUOTA: u64 = 2 << 30;
@@ -126,7 +127,9 @@ fn members(report: &Report) -> Vec<NewMember<'_>> {
         return Vec::new();
     }
     let usable = |member: &&Member| {
-        !member.peer_urls.is_empty() && member.peer_urls.iter().all(|url| is_url(url)) && !is_made_up(member)
+        !member.peer_urls.is_empty()
+            && member.peer_urls.iter().all(|url| is_url(url))
+            && !is_made_up(&member.name, &member.peer_urls)
     };
     if urls.len() != count || !live.iter().all(usable) {
         return Vec::new();
@@ -149,11 +152,6 @@ fn urls_len(member: &Member) -> usize {
     member.peer_urls.iter().map(String::len).sum()
 }
 
-/// Returns whether this is the one member that `etcdctl backup` puts in place of all others.
-fn is_made_up(member: &Member) -> bool {
-    member.name == "etcdctl-v2-backup" || member.peer_urls.iter().any(|url| url.contains("use-flag--force-new-cluster"))
-}
-
 /// Returns whether etcd accepts this as a peer URL: a scheme, a host and a port, and no path.
 fn is_url(url: &str) -> bool {
     let rest = ["http://", "https://", "unix://", "unixs://"].iter().find_map(|scheme| url.strip_prefix(scheme));
@@ -169,7 +167,7 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     };
     let skip = match report.options.to {
         To::Snapshot => "",
-        To::Backend => " --skip-hash-check",
+        To::Backend | To::DataDir => " --skip-hash-check",
     };
     let file = quoted(&report.options.output);
     let command = |name: &str, cluster: &str, urls: &str, dir: &str| {
