@@ -43,8 +43,8 @@ pub struct ClusterArgs {
 
     /// Take names, peer URLs and learners from the members in SOURCE
     ///
-    /// The new cluster has new IDs, so its members never join members of the old one. Without --name, OUT is the directory of
-    /// the member that SOURCE belongs to.
+    /// Give another --initial-cluster-token than the old cluster had, so that its members cannot join members of the old one.
+    /// Without --name, OUT is the directory of the member that SOURCE belongs to.
     #[arg(long, conflicts_with_all = ["initial_cluster", "initial_advertise_peer_urls", "learner"], help_heading = HEADING)]
     members_from_source: bool,
 

@@ -23,7 +23,7 @@ use crate::interrupt::{self, Interrupt};
 use crate::options::ConvertOptions;
 use crate::output::snapshot::hex;
 use crate::output::staged_dir::Folder;
-use crate::report::{OutputMember, SourceFile};
+use crate::report::{OutputFacts, OutputMember, SourceFile};
 use crate::source::live_copy;
 
 /// The folders of a member, and its database.
@@ -158,7 +158,7 @@ impl MemberDirs {
             for (path, known) in paths {
                 let path = dir.join(path);
                 let mut file = described_file(&folder.temp_path().join(&path), known, options, interrupt)?;
-                file.path = options.output.join(path).display().to_string();
+                file.path = path.display().to_string();
                 made.files.push(file);
             }
         }
@@ -271,6 +271,15 @@ fn give_to_owner_of(options: &ConvertOptions, path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the path of the database of an existing output, or of its first member.
+pub(super) fn first_database(options: &ConvertOptions, facts: &OutputFacts) -> PathBuf {
+    match facts.members.first() {
+        Some(member) if options.cluster.all_members => options.output.join(&member.name).join(DB),
+        Some(_) => options.output.join(DB),
+        None => options.output.clone(),
+    }
 }
 
 /// Checks that a directory may be replaced: etcdlift made it, and no etcd has opened it since. The first transaction of an etcd

@@ -2,12 +2,16 @@
 //!
 //! Must not know which files a member gets.
 
+use jiff::Timestamp;
+
 use super::replay::Replayed;
 use crate::data_dir::{Cluster, Member};
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
+use crate::notice::Code;
 use crate::options::{ConvertOptions, InitialCluster, PeerUrls, To, check_name};
+use crate::report::Notices;
 use crate::source::wal::Wal;
 use crate::v2store::membership::{self, MemberFacts};
 
@@ -17,6 +21,30 @@ pub(super) struct NewCluster {
     pub(super) cluster: Cluster,
     /// The members whose directories are written, in the order of their names.
     pub(super) written: Vec<Member>,
+}
+
+impl NewCluster {
+    /// Reports what the operator must know before the members start.
+    pub(super) fn report(&self, as_of: Option<Timestamp>, replayed: &Replayed<'_>, found: &mut Notices) {
+        let (all, written) = (self.cluster.members().len(), self.written.len());
+        if written < all {
+            // All members must have the same content, so TTLs must count against the same instant.
+            let as_of = as_of.map_or("last-write".to_string(), |at| at.to_string());
+            let message = format!(
+                "the directories of {written} of {all} members: write the others from the same source with the same options and \
+                 --as-of {as_of}, or all at once with --all-members"
+            );
+            found.warn(Code::OtherMembers, message);
+        }
+        let id = self.cluster.id;
+        if replayed.opened.wal().and_then(Wal::metadata).is_some_and(|metadata| metadata.cluster_id == id) {
+            let message = format!(
+                "the new cluster has the ID {id} of the old one: a member of the old cluster that still runs could join it; give \
+                 another --initial-cluster-token"
+            );
+            found.warn(Code::SameClusterId, message);
+        }
+    }
 }
 
 /// Checks the options of a new cluster before any work.

@@ -59,6 +59,9 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     let started = Instant::now();
     let Planned { mut replayed, rules, mut plan, auth, preserved, numbering, took } = planned;
     let cluster = new_cluster::resolve(context.options, &mut replayed)?;
+    if let Some(new) = &cluster {
+        new.report(context.as_of, &replayed, found);
+    }
     let (options, opened, tree) = (context.options, replayed.opened, &replayed.recovered.replay.tree);
     let in_source = |e: Error| e.in_file(opened.path());
     let none = HashSet::new();
@@ -70,7 +73,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
         interrupt: context.interrupt,
     };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
-    *found = diagnostics::order(&ordered);
+    found.append(diagnostics::order(&ordered));
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
