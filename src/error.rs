@@ -151,6 +151,8 @@ reasons! {
     MemberIncomplete = "member-incomplete", Kind::Refused;
     /// The members in the source cannot form a new cluster: a name or a peer URL is missing or used twice.
     MembersUnusable = "members-unusable", Kind::Refused;
+    /// The target version cannot continue on the directory of this member.
+    CannotContinue = "cannot-continue", Kind::Refused;
     /// The given members together do not have all committed entries.
     NotReached = "not-reached", Kind::Refused;
     /// `--tail fail`, and the log has v2 writes after the commit index.

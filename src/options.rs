@@ -40,7 +40,7 @@ pub struct ConvertOptions {
     /// With [`To::DataDir`], the cluster that boots from the output.
     #[serde(default)]
     pub cluster: ClusterOptions,
-    /// With [`To::DataDir`], give the files the owner of the source.
+    /// With [`To::DataDir`] and [`To::Member`], give the files the owner of the source.
     #[serde(default)]
     pub preserve_owner: bool,
     /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
@@ -371,12 +371,14 @@ pub enum To {
     #[cfg_attr(feature = "cli", value(name = "data-dir"))]
     #[serde(rename = "data-dir")]
     DataDir,
+    /// A copy of this member's data directory with the v3 database in place: the member continues
+    Member,
 }
 
 impl To {
     /// Returns whether the output is a directory.
     pub fn is_directory(self) -> bool {
-        self == To::DataDir
+        matches!(self, To::DataDir | To::Member)
     }
 }
 
@@ -401,6 +403,13 @@ pub enum Target {
     #[cfg_attr(feature = "cli", value(name = "3.7"))]
     #[serde(rename = "3.7")]
     V3_7,
+}
+
+impl Target {
+    /// Returns the default for an output of this form.
+    pub fn for_output(to: To) -> Target {
+        if to == To::Member { Target::V3_4 } else { Target::default() }
+    }
 }
 
 impl fmt::Display for Target {

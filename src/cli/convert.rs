@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::{exit, print, usage};
 use crate::error::{Kind, Result};
 use crate::facade::Run;
-use crate::options::{ConvertOptions, Dirs, Existing, Rules, Transformer, TtlRule, all_cores, rules};
+use crate::options::{ConvertOptions, Dirs, Existing, Rules, Target, Transformer, TtlRule, all_cores, rules};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Reporter, Told};
 use crate::report::{Report, text};
@@ -114,7 +114,7 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
         cluster: args.cluster.resolve()?,
         preserve_owner: args.cluster.preserve_owner,
         wal_dirs: source.wal_dirs(args.sources.len())?,
-        target: args.target_version,
+        target: args.target_version.unwrap_or_else(|| Target::for_output(args.to)),
         tail: source.tail,
         up_to_index: source.up_to_index,
         source_version: source.source_version,

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use super::backend::describe_v3;
 use super::context::{Context, Observer};
-use super::member_dirs::Destination;
+use super::directories::Destination;
 use super::number::Numbered;
 use super::read::{Source, read_and_hash};
 use super::write::{Files, How, Written, write};
 use super::{
-    Interrupted, memory, new_cluster, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
+    Interrupted, directories, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
 };
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
@@ -171,7 +171,7 @@ fn make(
     watch: &Arc<Watch>,
 ) -> Result<(Outcome, Option<Files>)> {
     let options = context.options;
-    new_cluster::check(options)?;
+    directories::check(options)?;
     let places = targets::check(options)?;
     let started = Instant::now();
     context.observer.stage("opening", None);
@@ -201,6 +201,7 @@ fn make(
 
     context.observer.stage("replaying and planning", None);
     let numbered = stages::run(context, source, report)?;
+    directories::refuse_losses(options, &report.losses).map_err(within)?;
     let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);
@@ -208,7 +209,7 @@ fn make(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let destination = Destination::prepare(options, &places, numbered.cluster.as_ref())?;
+    let destination = Destination::prepare(context, &places, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
     context.observer.stage("finishing", None);
@@ -220,7 +221,7 @@ fn make(
     opened.check_bytes(context.interrupt)?;
     context.took("check source", started);
     report.output = Some(output_facts(options, &numbered, &written));
-    let (output, directories) = destination.finish(context, written)?;
+    let (output, directories) = destination.finish(context, written, &report.source_files)?;
     if let Some(facts) = &mut report.output {
         (facts.cluster_id, facts.members, facts.files) =
             (directories.cluster_id, directories.members, directories.files);

@@ -54,7 +54,9 @@ pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Repo
     for (path, bytes, sha256) in facts.files_at(output) {
         require_regular(&path)?;
         // The size alone distinguishes most other files, without the time to read them.
-        if fs::metadata(&path).is_ok_and(|found| found.len() != bytes) || sha256_of(&path, interrupt)? != (bytes, sha256) {
+        if fs::metadata(&path).is_ok_and(|found| found.len() != bytes)
+            || sha256_of(&path, interrupt)? != (bytes, sha256)
+        {
             let what = format!("{} is not the file that its report describes", path.display());
             return differs(if path == *output { "it is not the file that its report describes" } else { &what });
         }

@@ -3,10 +3,10 @@
 //! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how it is
 //! printed (`text`) or written (`output::report_file`).
 
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use std::path::{Path, PathBuf};
 
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use crate::count::counted;

@@ -177,7 +177,7 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     };
     let skip = match report.options.to {
         To::Snapshot => "",
-        To::Backend | To::DataDir => " --skip-hash-check",
+        To::Backend | To::DataDir | To::Member => " --skip-hash-check",
     };
     let file = quoted(&report.options.output);
     let command = |name: &str, cluster: &str, urls: &str, dir: &str| {
@@ -205,7 +205,8 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
 /// no `--initial-cluster`.
 fn start_step(member: &OutputMember, of_source: &[NewMember<'_>]) -> NextStep {
     let clients = of_source.iter().find(|known| known.name == member.name && known.peer_urls == member.peer_urls);
-    let clients = clients.map(|known| known.client_urls).filter(|urls| !urls.is_empty() && urls.iter().all(|url| is_url(url)));
+    let clients =
+        clients.map(|known| known.client_urls).filter(|urls| !urls.is_empty() && urls.iter().all(|url| is_url(url)));
     let listed = |urls: &[String]| word(&urls.join(","));
     let heard = |urls: &[String]| word(&urls.iter().map(|url| listening(url)).collect::<Vec<_>>().join(","));
     let (listen, advertise) = match clients {
@@ -262,7 +263,7 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
         Target::V3_5 | Target::V3_6 | Target::V3_7 => "etcdctl",
     };
     // A new cluster may have other members than the source.
-    let others = report.options.to.is_directory() && !report.options.cluster.members_from_source;
+    let others = report.options.to == To::DataDir && !report.options.cluster.members_from_source;
     let members = if others { &[] } else { members };
     let endpoints: Vec<&str> = members.iter().filter_map(|member| Some(member.client_urls.first()?.as_str())).collect();
     let known = !endpoints.is_empty() && endpoints.len() == members.len() && endpoints.iter().all(|url| is_url(url));

@@ -10,7 +10,7 @@ use super::next_steps;
 use super::verification::Verification;
 use crate::count::{bytes, counted, size};
 use crate::display::printable;
-use crate::options::Existing;
+use crate::options::{Existing, To};
 use crate::report::table::Table;
 
 /// The columns of a summary.
@@ -293,11 +293,15 @@ fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
     }
     table.line("HashKV", output.hash_kv);
     table.line("status hash", format!("{:x}", output.status_hash));
-    table.maybe("new cluster", output.cluster_id.as_ref());
+    let is_new = report.options.to == To::DataDir;
+    table.maybe("new cluster", output.cluster_id.as_ref().filter(|_| is_new));
     for member in &output.members {
         let learner = if member.is_learner { ", learner" } else { "" };
         let OutputMember { name, id, directory, peer_urls, .. } = member;
-        table.line("new member", format!("{name}, {id}{learner}, {}: {directory}", peer_urls.join(",")));
+        table.line(
+            if is_new { "new member" } else { "member" },
+            format!("{name}, {id}{learner}, {}: {directory}", peer_urls.join(",")),
+        );
     }
     table.line(if output.members.is_empty() { "output" } else { "database" }, size(output.bytes));
     table.line("sha256", &output.sha256);
