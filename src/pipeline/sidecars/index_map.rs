@@ -17,6 +17,7 @@ use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
+use crate::pipeline::totals::unbalanced;
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
@@ -126,8 +127,4 @@ fn compact_revision(db: &Db<'_>) -> Result<Revision> {
 
 fn damaged(e: Damage) -> Error {
     e.into_error(Reason::VerifyFailed)
-}
-
-fn unbalanced(message: &str) -> Error {
-    Error::new(Reason::Unbalanced, format!("the totals do not add up: {message}"))
 }
