@@ -56,7 +56,7 @@ mod words;
 pub use facade::{Conversion, Query, Run, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;
 pub use notice::Code;
-pub use pipeline::{Observer, Outcome};
+pub use pipeline::{Activity, Observer, Outcome};
 
 /// The modules, for tests and fuzz targets.
 #[cfg(feature = "internals")]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use crate::pipeline::Observer;
+use crate::pipeline::{Activity, Observer};
 
 /// When to show the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -73,9 +73,9 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn stage(&self, name: &'static str, bytes: Option<u64>) {
+    fn stage(&self, activity: Activity, bytes: Option<u64>) {
         if let Some(line) = &self.line {
-            line.stage(name, bytes);
+            line.stage(activity.word(), bytes);
         }
         self.tick();
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::context::Context;
+use super::context::{Activity, Context};
 use super::hashes::hashes;
 use super::totals;
 use crate::bolt::{self, Bucket, Extent, Layout};
@@ -21,6 +21,7 @@ use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
+use crate::report::StageName;
 use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::verify::{self};
@@ -66,10 +67,10 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How) 
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
     let mut sink = Sink::create(&options.output, SinkOptions { before: how.before, len, dry_run: options.dry_run })?;
-    context.took("layout", started);
+    context.took(StageName::Layout, started);
 
     let started = Instant::now();
-    observer.stage("writing", Some(layout.file_len()));
+    observer.stage(Activity::Writing, Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
@@ -80,13 +81,13 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How) 
     }
     sink.finish_body()?;
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
-    context.took("write", started);
+    context.took(StageName::Write, started);
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
-        observer.stage("reading back and verifying", None);
+        observer.stage(Activity::Verifying, None);
         let hashes = check(&sink, content, options, interrupt)?;
-        context.took("verify", started);
+        context.took(StageName::Verify, started);
         hashes
     } else {
         hashes(content, &buckets, interrupt)?

@@ -6,13 +6,14 @@ use super::model::Notice;
 use super::text::{notices, outcome};
 use crate::count::{counted, size};
 use crate::display::printable;
+pub use crate::export::record::ExportKind;
 use crate::report::table::Table;
 
 /// The result of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exported {
-    /// `v2` or `v3`.
-    pub kind: &'static str,
+    /// The kind.
+    pub kind: ExportKind,
     /// The number of keys.
     pub keys: u64,
     /// The number of v2 directories.

@@ -268,12 +268,44 @@ pub struct LeaseLine {
     pub keys: u64,
 }
 
+words! {
+    /// A stage whose time the report contains.
+    pub enum StageName {
+        /// Opens the sources.
+        Open = "open",
+        /// Reads the snapshot and hashes all files.
+        Read = "read",
+        /// Applies the log to the snapshot.
+        Replay = "replay",
+        /// Decides what is written.
+        Plan = "plan",
+        /// Runs the transformer.
+        Transformer = "transformer",
+        /// Computes the pages.
+        Layout = "layout",
+        /// Writes the output.
+        Write = "write",
+        /// Reads the output back and compares it.
+        Verify = "verify",
+        /// Makes the ledger.
+        Ledger = "ledger",
+        /// Makes the index map.
+        IndexMap = "index map",
+        /// Checks that the source has not changed.
+        CheckSource = "check source",
+        /// A stage that this version does not know, in the report of another version.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
+}
+
 /// The time of one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Stage {
     /// The name of the stage.
-    pub name: String,
+    #[cfg_attr(feature = "internals", schemars(with = "String"))]
+    pub name: StageName,
     /// Elapsed time in milliseconds.
     pub ms: u64,
 }
@@ -290,8 +322,8 @@ pub struct Notice {
 
 impl Stage {
     /// Creates the time of a stage.
-    pub fn new(name: &str, took: std::time::Duration) -> Stage {
-        Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+    pub fn new(name: StageName, took: std::time::Duration) -> Stage {
+        Stage { name, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
     }
 }
 
