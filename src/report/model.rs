@@ -150,7 +150,7 @@ impl Report {
         self.hint = error.and_then(Error::hint_text).map(str::to_string);
         self.reason = match (error, self.losses.first()) {
             (Some(error), _) => Some(error.reason().word().into()),
-            (None, Some(loss)) if exit_status != 0 => Some(loss.code.clone()),
+            (None, Some(loss)) if exit_status != 0 => Some(loss.code.word().into()),
             _ => None,
         };
         if error.is_some() {
@@ -163,7 +163,7 @@ impl Report {
     /// Returns what `--strict` refuses, one phrase for each; empty if it refuses nothing.
     pub fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
-        let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule.word()).count() as u64;
+        let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule).count() as u64;
         let contents = &self.contents;
         let (oversized, expired) = (contents.oversized.len() as u64, contents.expired.keys);
         let of_v2 = [
@@ -315,7 +315,8 @@ pub struct Stage {
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Notice {
     /// A stable word for scripts.
-    pub code: String,
+    #[cfg_attr(feature = "internals", schemars(with = "String"))]
+    pub code: Code,
     /// One line for people.
     pub message: String,
 }
@@ -330,7 +331,7 @@ impl Stage {
 impl Notice {
     /// Creates a warning or a loss with this code.
     pub fn new(code: Code, message: impl Into<String>) -> Notice {
-        Notice { code: code.word().to_string(), message: message.into() }
+        Notice { code, message: message.into() }
     }
 }
 

@@ -493,7 +493,7 @@ then, before the first write: every member must print the hash 123
             facts,
             source_files: Vec::new(),
             key_list: Some(vec![KeyLine { key: "/a\n".into(), created: 1, modified: 2, ..Default::default() }]),
-            warnings: vec![Notice { code: "w".into(), message: "mind".into() }],
+            warnings: vec![Notice::new(Code::Live, "mind")],
         };
         let json = serde_json::to_value(found(Facts::V3(v3))).unwrap();
         for name in ["kind", "revision", "keys", "leases", "hash_kv", "status_hash", "sha256"] {
@@ -511,7 +511,7 @@ then, before the first write: every member must print the hash 123
         assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
         let text = inspection(&v2);
         assert!(text.contains("keys:         5\n"), "{text}");
-        assert!(text.ends_with("warning: mind [w]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+        assert!(text.ends_with("warning: mind [live]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
     }
 
     #[test]
