@@ -5,7 +5,7 @@
 
 mod carry;
 pub mod rules;
-pub mod size;
+pub(crate) mod size;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -172,7 +172,7 @@ impl ConvertOptions {
 
     /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of files,
     /// the number of threads and the memory limit.
-    pub fn same_effect(&self, other: &ConvertOptions) -> bool {
+    pub(crate) fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
             sources: Vec::new(),
             output: PathBuf::new(),
@@ -449,7 +449,7 @@ impl AsOf {
     const LAST_WRITE: &'static str = "last-write";
 
     /// The instant meant, where `now` is when the run started; `None` if only the data can tell.
-    pub fn instant(self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn instant(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             AsOf::Now => Some(now),
             AsOf::At(instant) => Some(instant),
@@ -497,14 +497,14 @@ impl TryFrom<String> for AsOf {
 }
 
 /// The default of etcd's `--max-request-bytes`.
-pub const REQUEST_LIMIT: u64 = 1_572_864;
+pub(crate) const REQUEST_LIMIT: u64 = 1_572_864;
 
 fn default_request_limit() -> u64 {
     REQUEST_LIMIT
 }
 
 /// As many threads as the machine has cores for this process.
-pub fn all_cores() -> usize {
+pub(crate) fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 

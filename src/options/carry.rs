@@ -161,7 +161,7 @@ pub enum Existing {
 
 impl Existing {
     /// Whether the v3 data of the source is in the output.
-    pub fn keeps_v3(self) -> bool {
+    pub(crate) fn keeps_v3(self) -> bool {
         matches!(self, Existing::Merge | Existing::KeepV3)
     }
 }

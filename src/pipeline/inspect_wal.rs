@@ -115,7 +115,7 @@ impl Effects {
     fn effect(&self, index: RaftIndex, counts: bool, opened: &Opened) -> (EntryEffect, Option<V2Index>) {
         match self.of.get(&index) {
             _ if !counts => (EntryEffect::Replaced, None),
-            Some((effect, v2_index)) => ((*effect).into(), Some(*v2_index)),
+            Some((effect, v2_index)) => (EntryEffect::of(*effect), Some(*v2_index)),
             None if opened.log_only => (EntryEffect::Unknown, None),
             None if index <= opened.start.index() => (EntryEffect::InSnapshot, None),
             None if self.failure.is_some() => (EntryEffect::Unknown, None),

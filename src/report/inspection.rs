@@ -165,8 +165,9 @@ impl Serialize for EntryEffect {
     }
 }
 
-impl From<Effect> for EntryEffect {
-    fn from(effect: Effect) -> EntryEffect {
+impl EntryEffect {
+    /// Returns the effect of an entry that was applied.
+    pub(crate) fn of(effect: Effect) -> EntryEffect {
         match effect {
             Effect::Changed => EntryEffect::Changed,
             Effect::Refused(code) => EntryEffect::Refused(code),

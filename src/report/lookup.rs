@@ -118,7 +118,7 @@ impl Answer {
     }
 
     /// Returns aligned lines for people: a paragraph for each pair, then the output of the map.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.found {
             text.push_str(&format!("{}\n", line.table()));

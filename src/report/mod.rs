@@ -18,7 +18,6 @@ pub mod verification;
 pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};
 pub use inspection::Inspection;
-pub use model::{
-    Balance, LeaseLine, NextStep, Notice, Notices, OutputFacts, Purpose, Report, Stage, StageName, Transformed,
-};
+pub(crate) use model::Notices;
+pub use model::{Balance, LeaseLine, NextStep, Notice, OutputFacts, Purpose, Report, Stage, StageName, Transformed};
 pub use verification::Verification;

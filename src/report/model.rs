@@ -102,7 +102,7 @@ impl Report {
     }
 
     /// Creates the report of a run that started at `now`.
-    pub fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
+    pub(crate) fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
         Report {
             schema: SCHEMA,
             etcdlift: env!("CARGO_PKG_VERSION").into(),
@@ -133,18 +133,18 @@ impl Report {
     }
 
     /// Adds the warnings and losses of a stage.
-    pub fn add(&mut self, notices: Notices) {
+    pub(crate) fn add(&mut self, notices: Notices) {
         self.warnings.extend(notices.warnings);
         self.losses.extend(notices.losses);
     }
 
     /// Returns the sha256 of the output, if the run makes one.
-    pub fn made(&self) -> Option<&str> {
+    pub(crate) fn made(&self) -> Option<&str> {
         self.output.as_ref().filter(|_| !self.options.dry_run).map(|output| output.sha256.as_str())
     }
 
     /// Records the end of the run. The reason of a partial run (status 8) is the code of its first loss.
-    pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
+    pub(crate) fn end(&mut self, exit_status: u8, error: Option<&Error>) {
         self.exit_status = exit_status;
         self.error = error.map(ToString::to_string);
         self.hint = error.and_then(Error::hint_text).map(str::to_string);
@@ -161,7 +161,7 @@ impl Report {
     }
 
     /// Returns what `--strict` refuses, one phrase for each; empty if it refuses nothing.
-    pub fn strict_objections(&self) -> Vec<String> {
+    pub(crate) fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
         let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule).count() as u64;
         let contents = &self.contents;
@@ -198,7 +198,7 @@ pub struct Balance {
 
 impl Balance {
     /// Returns whether the totals add up, in keys and in bytes.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.source == self.written.plus(self.expired).plus(self.excluded).plus(self.dropped)
     }
 }
@@ -323,35 +323,35 @@ pub struct Notice {
 
 impl Stage {
     /// Creates the time of a stage.
-    pub fn new(name: StageName, took: std::time::Duration) -> Stage {
+    pub(crate) fn new(name: StageName, took: std::time::Duration) -> Stage {
         Stage { name, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
     }
 }
 
 impl Notice {
     /// Creates a warning or a loss with this code.
-    pub fn new(code: Code, message: impl Into<String>) -> Notice {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Notice {
         Notice { code, message: message.into() }
     }
 }
 
 /// The warnings and losses of a stage, in the order in which it found them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Notices {
+pub(crate) struct Notices {
     /// Findings that do not change the exit status.
-    pub warnings: Vec<Notice>,
+    pub(crate) warnings: Vec<Notice>,
     /// What the output may lack, so the run ends with status 8.
-    pub losses: Vec<Notice>,
+    pub(crate) losses: Vec<Notice>,
 }
 
 impl Notices {
     /// Adds a warning, which does not change the exit status.
-    pub fn warn(&mut self, code: Code, message: impl Into<String>) {
+    pub(crate) fn warn(&mut self, code: Code, message: impl Into<String>) {
         self.warnings.push(Notice::new(code, message));
     }
 
     /// Adds a loss: something that the output may lack, so the run ends with status 8.
-    pub fn lose(&mut self, code: Code, message: impl Into<String>) {
+    pub(crate) fn lose(&mut self, code: Code, message: impl Into<String>) {
         self.losses.push(Notice::new(code, message));
     }
 }
