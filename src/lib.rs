@@ -101,6 +101,10 @@ pub mod internals {
     pub mod pipeline {
         pub use crate::pipeline::*;
     }
+    #[cfg(feature = "cli")]
+    pub mod signals {
+        pub use crate::cli::signals::*;
+    }
     pub mod source {
         pub use crate::source::*;
     }

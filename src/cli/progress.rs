@@ -14,7 +14,7 @@ use crate::pipeline::{Activity, Observer};
 
 /// When to show the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum When {
+pub(super) enum When {
     /// On a terminal, in a run of more than 1 s
     #[default]
     Auto,
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The line.
-pub struct Progress {
+pub(super) struct Progress {
     line: Option<Line>,
 }
 
@@ -50,7 +50,7 @@ struct Drawn {
 
 impl Progress {
     /// A line on standard error, if `when` and the terminal allow it.
-    pub fn new(when: When) -> Progress {
+    pub(super) fn new(when: When) -> Progress {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let able = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let show = when == When::Auto && able && !set("CI") && io::stderr().is_terminal();
@@ -58,14 +58,14 @@ impl Progress {
     }
 
     /// Draws the line if it is due. Otherwise it costs almost nothing.
-    pub fn tick(&self) {
+    pub(super) fn tick(&self) {
         if let Some(line) = &self.line {
             line.tick(line.started.elapsed());
         }
     }
 
     /// Erases the line and draws it no more.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         if let Some(line) = &self.line {
             line.end();
         }
