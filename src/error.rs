@@ -149,6 +149,8 @@ reasons! {
     TwoHistories = "two-histories", Kind::Refused;
     /// A member has no log, and the others do not prove that nothing is missing.
     MemberIncomplete = "member-incomplete", Kind::Refused;
+    /// The members in the source cannot form a new cluster: a name or a peer URL is missing or used twice.
+    MembersUnusable = "members-unusable", Kind::Refused;
     /// The given members together do not have all committed entries.
     NotReached = "not-reached", Kind::Refused;
     /// `--tail fail`, and the log has v2 writes after the commit index.

@@ -10,8 +10,8 @@ use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
 use crate::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
-use crate::output::report_file::{self, Place};
-use crate::pipeline::{self, Observer, Outcome};
+use crate::output::report_file::Place;
+use crate::pipeline::{self, Observer, Outcome, Reporter};
 use crate::report::lookup::Answer;
 use crate::report::{Exported, Inspection, Report, Verification};
 
@@ -193,33 +193,31 @@ impl<'a> Run<'a> {
     /// Those of [`convert`](crate::convert()); the interruption.
     pub fn convert_into(self, options: &ConvertOptions, report: &mut Report) -> Result<Outcome> {
         pipeline::targets(options).check_named("report")?;
-        let place = Place::of(options)?;
-        let result = self.stage_and_commit(options, report, place.as_ref());
+        let mut reporter = Reporter::at(Place::of(options)?);
+        let result = self.convert_reported(options, report, &mut reporter);
         if let Err(error) = &result {
-            report.end(error.kind().exit_code(), Some(error));
             // An error while the report is written must not hide the first error.
-            let named =
-                pipeline::targets(options).check_named("report").and_then(|()| self.write(place.as_ref(), report));
-            let _ = named.and_then(|file| file.map_or(Ok(()), |file| file.name().map(drop)));
+            let _ = reporter.fail(options, report, error);
         }
         result
     }
 
-    fn stage_and_commit(self, options: &ConvertOptions, report: &mut Report, place: Option<&Place>) -> Result<Outcome> {
+    /// Converts like [`Run::convert_into`], with a reporter of the caller, who calls [`Reporter::fail`] after an error.
+    pub(crate) fn convert_reported(
+        self,
+        options: &ConvertOptions,
+        report: &mut Report,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Outcome> {
         let staged = pipeline::stage(options, report, self.observer, self.interrupted)?;
         if report.skipped {
             return staged.commit(None);
         }
         report.end(staged.outcome().exit_code(), None);
-        let file = self.write(place, report)?;
+        self.observer.end();
+        let file = reporter.prepare(report)?;
+        (self.interrupted)()?;
         staged.commit(file)
-    }
-
-    fn write(self, place: Option<&Place>, report: &Report) -> Result<Option<crate::output::sidecar::Sidecar>> {
-        match place {
-            Some(place) if place.takes(report.made())? => place.write(&report_file::to_json(report)?).map(Some),
-            _ => Ok(None),
-        }
     }
 
     /// Inspects like [`inspect`](crate::inspect()).

@@ -25,6 +25,7 @@ mod bolt;
 #[doc(hidden)]
 pub mod cli;
 mod count;
+mod data_dir;
 mod display;
 pub mod error;
 mod export;
@@ -67,6 +68,9 @@ pub mod internals {
     }
     pub mod count {
         pub use crate::count::*;
+    }
+    pub mod data_dir {
+        pub use crate::data_dir::*;
     }
     pub mod display {
         pub use crate::display::*;

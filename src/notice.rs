@@ -79,6 +79,8 @@ codes! {
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
     OnlyInV3 = "only-in-v3";
+    /// The output has the directories of some members of the new cluster only.
+    OtherMembers = "other-members";
     /// `verify` compared with other source files than the report names.
     OtherSource = "other-source";
     /// Permissions apply to v2 names of keys, and a transformer may rename keys.
@@ -93,6 +95,8 @@ codes! {
     RolesWiden = "roles-widen";
     /// `--salvage` skipped damage. A loss.
     Salvaged = "salvaged";
+    /// The new cluster has the ID of the old one, so members of the two could join each other.
+    SameClusterId = "same-cluster-id";
     /// Several keys have the same modified index.
     SharedIndex = "shared-index";
     /// The source is a snapshot without its log.

@@ -4,6 +4,7 @@
 //! beyond the words of its values, nor how a stage applies it.
 
 mod carry;
+mod cluster;
 pub mod rules;
 pub(crate) mod size;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
+pub use cluster::{ClusterOptions, InitialCluster, PeerUrls, check_name};
 use jiff::Timestamp;
 pub use rules::Rules;
 use serde::{Deserialize, Serialize, Serializer};
@@ -30,11 +32,17 @@ pub struct ConvertOptions {
     /// members of one cluster.
     #[serde(serialize_with = "lossy_list")]
     pub sources: Vec<PathBuf>,
-    /// The file to write.
+    /// The file or directory to write.
     #[serde(serialize_with = "lossy")]
     pub output: PathBuf,
     /// The form of the output.
     pub to: To,
+    /// With [`To::DataDir`], the cluster that boots from the output.
+    #[serde(default)]
+    pub cluster: ClusterOptions,
+    /// With [`To::DataDir`], give the files the owner of the source.
+    #[serde(default)]
+    pub preserve_owner: bool,
     /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
     #[serde(default)]
     pub wal_dirs: Vec<WalDir>,
@@ -133,6 +141,8 @@ impl ConvertOptions {
             sources: vec![source.into()],
             output: output.into(),
             to: To::default(),
+            cluster: ClusterOptions::default(),
+            preserve_owner: false,
             wal_dirs: Vec::new(),
             target: Target::default(),
             tail: TailPolicy::default(),
@@ -357,6 +367,17 @@ pub enum To {
     Snapshot,
     /// The bbolt file alone, as in member/snap/db
     Backend,
+    /// The data directory of a new cluster's member, ready to boot
+    #[cfg_attr(feature = "cli", value(name = "data-dir"))]
+    #[serde(rename = "data-dir")]
+    DataDir,
+}
+
+impl To {
+    /// Returns whether the output is a directory.
+    pub fn is_directory(self) -> bool {
+        self == To::DataDir
+    }
 }
 
 words! {

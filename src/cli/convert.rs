@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 pub(super) use args::Args;
 
 use super::progress::{Progress, When};
-use super::reporter::Reporter;
 use super::signals::Signals;
-use super::{exit, usage};
+use super::{exit, print, usage};
 use crate::error::{Kind, Result};
+use crate::facade::Run;
 use crate::options::{ConvertOptions, Dirs, Existing, Rules, Transformer, TtlRule, all_cores, rules};
 use crate::output::report_file::Place;
-use crate::pipeline;
+use crate::pipeline::{self, Observer, Reporter, Told};
 use crate::report::{Report, text};
 
 /// Converts, reports, and tells the status to exit with.
@@ -37,7 +37,9 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     args.rules.iter().for_each(|rules| targets.read("rules file", rules));
     targets.check_named("report")?;
     let place = Place::of(&options)?;
-    let mut reporter = if to_standard_output(args) { Reporter::on_standard_output() } else { Reporter::at(place) };
+    let print = |bytes: &[u8]| print(bytes);
+    let mut reporter =
+        if to_standard_output(args) { Reporter::on_standard_output(&print) } else { Reporter::at(place) };
     let mut report = Report::new(&options);
     // A transformer may write to the terminal itself.
     let progress = Progress::new(if quiet || options.transformer.is_some() { When::Never } else { args.progress });
@@ -49,34 +51,40 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
         Some(error) => Err(error),
         None => exit::guard(|| {
             targets.check()?;
-            let staged = pipeline::stage(&options, &mut report, &progress, &interrupted)?;
-            if report.skipped {
-                return staged.commit(None);
-            }
-            report.end(exit::status(&Ok(staged.outcome())), None);
-            progress.end();
-            let file = reporter.prepare(&report)?;
-            interrupted()?;
-            staged.commit(file)
+            Run::new().observed(&progress).interrupted(&interrupted).convert_reported(
+                &options,
+                &mut report,
+                &mut reporter,
+            )
         }),
     };
     progress.end();
-    let status = exit::status(&result);
-    match result {
-        Ok(_) => {
-            report.end(status, None);
-            exit::say(&if quiet { text::result(&report) } else { text::summary(&report) });
-        }
+    match &result {
+        Ok(_) => exit::say(&if quiet { text::result(&report) } else { text::summary(&report) }),
         Err(error) => {
-            report.end(status, Some(&error));
-            exit::fail(&error);
-            reporter.tell_failure(&report, &|| pipeline::targets(&options).check_named("report"));
+            exit::fail(error);
+            tell_failure(reporter.fail(&options, &mut report, error));
         }
     }
-    if !report.skipped && !quiet {
-        reporter.tell_kept(&report);
+    if !report.skipped
+        && !quiet
+        && let Some(why) = reporter.kept(&report)
+    {
+        exit::say_line(&why);
     }
-    Ok(status)
+    Ok(exit::status(&result))
+}
+
+fn tell_failure(told: Result<Told>) {
+    match told {
+        Ok(Told::Yes) => {}
+        Ok(Told::TooEarly) => {
+            exit::say_line("the report was printed before this error, and describes an output that does not exist");
+        }
+        Err(e) => {
+            exit::fail(&e);
+        }
+    }
 }
 
 fn to_standard_output(args: &Args) -> bool {
@@ -103,6 +111,8 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
         sources: args.sources.clone(),
         output: args.output.clone(),
         to: args.to,
+        cluster: args.cluster.resolve()?,
+        preserve_owner: args.cluster.preserve_owner,
         wal_dirs: source.wal_dirs(args.sources.len())?,
         target: args.target_version,
         tail: source.tail,

@@ -2,6 +2,7 @@
 //!
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
+mod cluster_args;
 mod completions;
 mod convert;
 mod epilog;
@@ -14,8 +15,6 @@ mod output_format;
 mod progress;
 #[cfg(test)]
 mod reference;
-#[allow(unreachable_pub)]
-mod reporter;
 pub(crate) mod signals;
 mod source_args;
 mod terminal;

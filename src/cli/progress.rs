@@ -63,13 +63,6 @@ impl Progress {
             line.tick(line.started.elapsed());
         }
     }
-
-    /// Erases the line and draws it no more.
-    pub(super) fn end(&self) {
-        if let Some(line) = &self.line {
-            line.end();
-        }
-    }
 }
 
 impl Observer for Progress {
@@ -85,6 +78,13 @@ impl Observer for Progress {
             line.done.fetch_add(bytes, Ordering::Relaxed);
         }
         self.tick();
+    }
+
+    /// Erases the line and draws it no more.
+    fn end(&self) {
+        if let Some(line) = &self.line {
+            line.end();
+        }
     }
 }
 

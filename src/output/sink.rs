@@ -24,7 +24,11 @@ use crate::interrupt::Interrupt;
 
 /// Options of an output file.
 #[derive(Debug, Clone, Copy)]
-pub struct SinkOptions {
+pub struct SinkOptions<'p> {
+    /// The path that errors name; `None` for that of the file.
+    pub shown: Option<&'p Path>,
+    /// The number of files of this size that the run writes, for which there must be room.
+    pub copies: u64,
     /// What the path held when the run began, and gives way.
     pub before: Before,
     /// The size that the file will have, trailer included.
@@ -37,7 +41,10 @@ pub struct SinkOptions {
 #[derive(Debug)]
 pub struct Sink {
     out: PathBuf,
-    options: SinkOptions,
+    /// The path that errors name.
+    shown: PathBuf,
+    before: Before,
+    len: u64,
     /// Absent in a dry run.
     temp: Option<NamedTempFile>,
     extents: Vec<Extent>,
@@ -55,15 +62,18 @@ struct Extent {
 const READ_BACK_CHUNK: usize = 1 << 20;
 
 impl Sink {
-    /// Reserves a file of `options.len` bytes with the future name `path`.
+    /// Reserves a file of `options.len` bytes with the future name `path`, which errors name.
     ///
     /// # Errors
     /// [`Reason::OutputExists`]; [`Reason::NoRoom`]; [`Reason::OutputFailed`] if its directory cannot be written.
-    pub fn create(path: &Path, options: SinkOptions) -> Result<Sink> {
+    pub fn create(path: &Path, options: SinkOptions<'_>) -> Result<Sink> {
         options.before.check(path)?;
         let directory = directory_of(path);
-        check_room(path, directory, options.len)?;
-        let mut sink = Sink { out: path.to_path_buf(), options, temp: None, extents: Vec::new() };
+        let shown = options.shown.unwrap_or(path);
+        check_room(shown, directory, options.len.saturating_mul(options.copies))?;
+        let (out, shown) = (path.to_path_buf(), shown.to_path_buf());
+        let SinkOptions { before, len, .. } = options;
+        let mut sink = Sink { out, shown, before, len, temp: None, extents: Vec::new() };
         if options.dry_run {
             sink.os("write to the directory", || {
                 access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
@@ -71,7 +81,7 @@ impl Sink {
             return Ok(sink);
         }
         let temp = sink.os("create a temporary file in its directory", || temporary().tempfile_in(directory))?;
-        reserve(path, temp.as_file(), options.len)?;
+        reserve(&sink.shown, temp.as_file(), len)?;
         sink.temp = Some(temp);
         Ok(sink)
     }
@@ -82,13 +92,10 @@ impl Sink {
     /// The operating system fails, or the extent exceeds the announced size.
     pub fn write_extent(&mut self, offset: u64, bytes: &[u8], crc32: u32) -> Result<()> {
         let len = bytes.len() as u64;
-        if offset.checked_add(len).is_none_or(|end| end > self.options.len) {
-            let message = format!(
-                "an output of {} has no room for {} at {offset}",
-                count::bytes(self.options.len),
-                count::bytes(len)
-            );
-            return Err(Error::new(Reason::Internal, message).in_file(&self.out));
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            let message =
+                format!("an output of {} has no room for {} at {offset}", count::bytes(self.len), count::bytes(len));
+            return Err(Error::new(Reason::Internal, message).in_file(&self.shown));
         }
         if let Some(temp) = &self.temp {
             self.os("write", || temp.as_file().write_all_at(bytes, offset))?;
@@ -134,7 +141,9 @@ impl Sink {
                     "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
                     extent.crc32, extent.len
                 );
-                return Err(Error::new(Reason::VerifyFailed, message).in_file(&self.out).at(ByteOffset(extent.offset)));
+                return Err(Error::new(Reason::VerifyFailed, message)
+                    .in_file(&self.shown)
+                    .at(ByteOffset(extent.offset)));
             }
         }
         Ok(())
@@ -157,9 +166,9 @@ impl Sink {
     /// fails. If its directory cannot be synced, the name is taken back.
     pub fn commit(mut self) -> Result<()> {
         self.check_coverage()?;
-        let Some(temp) = self.temp.take() else { return self.options.before.check(&self.out) };
+        let Some(temp) = self.temp.take() else { return self.before.check(&self.out) };
         self.step().map_err(|e| self.failed("rename", e))?;
-        let named = Named::give(temp.into_temp_path(), &self.out, self.options.before)?;
+        let named = Named::give(temp.into_temp_path(), &self.out, self.before)?;
         match self.os("sync the directory", || named.sync()) {
             Ok(()) => Ok(()),
             Err(e) => {
@@ -182,13 +191,13 @@ impl Sink {
         for extent in &self.extents {
             if extent.offset != end {
                 let message = format!("expected an extent of the output here, found the next one at {}", extent.offset);
-                return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(ByteOffset(end)));
+                return Err(Error::new(Reason::Internal, message).in_file(&self.shown).at(ByteOffset(end)));
             }
             end += extent.len;
         }
-        if end != self.options.len {
-            let message = format!("expected the output to end at {}, found its end here", self.options.len);
-            return Err(Error::new(Reason::Internal, message).in_file(&self.out).at(ByteOffset(end)));
+        if end != self.len {
+            let message = format!("expected the output to end at {}, found its end here", self.len);
+            return Err(Error::new(Reason::Internal, message).in_file(&self.shown).at(ByteOffset(end)));
         }
         Ok(())
     }
@@ -213,7 +222,7 @@ impl Sink {
     }
 
     fn failed(&self, action: &str, e: io::Error) -> Error {
-        Error::io(Reason::OutputFailed, &self.out, action, e)
+        Error::io(Reason::OutputFailed, &self.shown, action, e)
     }
 
     #[cfg(not(test))]
@@ -323,11 +332,11 @@ mod tests {
     const BODY: &[u8] = &[7; 3 << 20];
     const META: &[u8] = &[9; 8192];
 
-    fn options(before: Before) -> SinkOptions {
-        SinkOptions { before, len: (META.len() + BODY.len()) as u64, dry_run: false }
+    fn options(before: Before) -> SinkOptions<'static> {
+        SinkOptions { shown: None, copies: 1, before, len: (META.len() + BODY.len()) as u64, dry_run: false }
     }
 
-    fn fill(path: &Path, options: SinkOptions) -> Result<Sink> {
+    fn fill(path: &Path, options: SinkOptions<'_>) -> Result<Sink> {
         let mut sink = Sink::create(path, options)?;
         let (one, two) = BODY.split_at(1 << 20);
         let start = META.len() as u64;
@@ -338,7 +347,7 @@ mod tests {
         Ok(sink)
     }
 
-    fn make(path: &Path, options: SinkOptions) -> Result<()> {
+    fn make(path: &Path, options: SinkOptions<'_>) -> Result<()> {
         let sink = fill(path, options)?;
         sink.read_back(Interrupt::default())?;
         sink.commit()
@@ -458,9 +467,11 @@ mod tests {
     #[test]
     fn holes_and_overlaps_are_internal_errors() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sink =
-            Sink::create(&dir.path().join("o"), SinkOptions { before: Before::Nothing, len: 10, dry_run: false })
-                .unwrap();
+        let mut sink = Sink::create(
+            &dir.path().join("o"),
+            SinkOptions { shown: None, copies: 1, before: Before::Nothing, len: 10, dry_run: false },
+        )
+        .unwrap();
         sink.write_extent(5, b"world", 0).unwrap();
         assert_eq!(sink.write_extent(6, b"world", 0).unwrap_err().reason(), Reason::Internal);
         assert_eq!(sink.write_meta(b"hell", 0).unwrap_err().offset(), Some(ByteOffset(4)));
@@ -483,7 +494,7 @@ mod tests {
     fn no_room_is_known_before_the_first_byte() {
         let dir = tempfile::tempdir().unwrap();
         for dry_run in [false, true] {
-            let huge = SinkOptions { before: Before::Nothing, len: 1 << 60, dry_run };
+            let huge = SinkOptions { shown: None, copies: 1, before: Before::Nothing, len: 1 << 60, dry_run };
             let error = Sink::create(&dir.path().join("out.db"), huge).unwrap_err();
             assert_eq!(error.reason(), Reason::NoRoom);
         }

@@ -5,29 +5,43 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::naming::{ANOTHER_NAME, directory_of, sync_directory_of, temporary};
+use super::naming::{ANOTHER_NAME, directory_of, exchange, sync_directory_of, temporary};
 use super::sink::require_directory;
 use crate::error::{Error, Reason, Result};
+
+/// A check that a directory may be replaced: etcdlift made it, and nothing has used it since.
+pub type Replaceable = fn(&Path) -> Result<()>;
+
+/// What stands at a path before a run makes a directory there.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Before {
+    /// Nothing, or an empty directory.
+    #[default]
+    Free,
+    /// A directory that may be replaced, by device and inode.
+    Directory((u64, u64), Replaceable),
+}
 
 /// An output directory in progress.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     temp: TempDir,
+    before: Before,
 }
 
-/// Checks that a directory can have the name `path`: it does not exist, or is an empty directory.
+/// Checks that a directory can have the name `path`: it does not exist, is an empty directory, or is one that may be replaced.
 ///
 /// # Errors
-/// [`Reason::OutputExists`]; [`Reason::OutputFailed`] if its parent does not exist.
-pub fn refuse_existing(path: &Path) -> Result<()> {
+/// [`Reason::OutputExists`]; [`Reason::OutputFailed`] if its parent does not exist; those of `replaceable`.
+pub fn refuse_existing(path: &Path, replaceable: Option<Replaceable>) -> Result<Before> {
     let found = match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path).map(|()| Before::Free),
         Err(e) => return Err(failed(path, "look for an existing output", e)),
         Ok(found) => found,
     };
@@ -35,25 +49,32 @@ pub fn refuse_existing(path: &Path) -> Result<()> {
         let message = "the output is a directory, but a file of that name exists";
         return Err(Error::new(Reason::OutputExists, message).in_file(path).hint(ANOTHER_NAME));
     }
-    if fs::read_dir(path).map_err(|e| failed(path, "look into it", e))?.next().is_some() {
-        let hint = "remove it first, which etcdlift never does, or give another name";
-        return Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint));
+    if fs::read_dir(path).map_err(|e| failed(path, "look into it", e))?.next().is_none() {
+        return Ok(Before::Free);
     }
-    Ok(())
+    match replaceable {
+        Some(replaceable) => replaceable(path).map(|()| Before::Directory(id(&found), replaceable)),
+        None => {
+            let hint = "remove it first, which etcdlift never does, or give another name";
+            Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint))
+        }
+    }
+}
+
+fn id(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 impl Folder {
-    /// Creates a directory with the future name `path`.
+    /// Creates a directory with the future name `path`, in place of what that held when the run began.
     ///
     /// # Errors
-    /// As [`refuse_existing`].
-    pub fn create(path: &Path) -> Result<Folder> {
-        refuse_existing(path)?;
+    /// [`Reason::OutputExists`] if something else has that name by now; [`Reason::OutputFailed`].
+    pub fn create(path: &Path, before: Before) -> Result<Folder> {
+        before.check(path)?;
         let temp = temporary().tempdir_in(directory_of(path));
-        Ok(Folder {
-            path: path.to_path_buf(),
-            temp: temp.map_err(|e| failed(path, "create a temporary directory in its parent", e))?,
-        })
+        let temp = temp.map_err(|e| failed(path, "create a temporary directory in its parent", e))?;
+        Ok(Folder { path: path.to_path_buf(), temp, before })
     }
 
     /// Returns the temporary directory, which only its owner can enter.
@@ -69,14 +90,21 @@ impl Folder {
         settle(self.temp.path()).map_err(|e| failed(&self.path, "sync", e))
     }
 
-    /// Gives the directory its name, once it is synced.
+    /// Gives the directory its name, once it is synced. A directory that it replaces is removed.
     ///
     /// # Errors
-    /// Something has that name by now, or the operating system fails. Then the name is as it was.
+    /// Something else has that name by now, or the operating system fails. Then the name is as it was.
     pub fn name(self) -> Result<()> {
-        let Folder { path, temp } = self;
+        self.before.check(&self.path)?;
+        match self.before {
+            Before::Free => self.rename(),
+            Before::Directory(_, replaceable) => self.exchange(replaceable),
+        }
+    }
+
+    fn rename(self) -> Result<()> {
+        let Folder { path, temp, .. } = self;
         let replaced = path.exists();
-        // A rename replaces neither a file nor a directory with content.
         fs::rename(temp.path(), &path).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 Error::io(Reason::OutputExists, &path, "rename", e)
@@ -84,7 +112,6 @@ impl Folder {
             _ => failed(&path, "rename", e),
         })?;
         if let Err(e) = sync_directory_of(&path) {
-            // Renamed back to the temporary name, under which it is removed.
             if fs::rename(&path, temp.path()).is_ok() && replaced {
                 let _ = fs::create_dir(&path);
             }
@@ -92,6 +119,40 @@ impl Folder {
         }
         let _ = temp.keep();
         Ok(())
+    }
+
+    fn exchange(self, replaceable: Replaceable) -> Result<()> {
+        let Folder { path, temp, .. } = self;
+        let exchanged = exchange(temp.path(), &path);
+        exchanged.map_err(|e| failed(&path, "exchange it with the new directory", e))?;
+        // A process may have begun to use the old directory directly before.
+        let checked = replaceable(temp.path())
+            .map_err(|e| e.in_file(&path))
+            .and_then(|()| sync_directory_of(&path).map_err(|e| failed(&path, "sync its directory", e)));
+        if let Err(error) = checked {
+            if exchange(temp.path(), &path).is_err() {
+                // The old directory stays under the temporary name.
+                let _ = temp.keep();
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+impl Before {
+    /// Checks that the path is as it was.
+    fn check(self, path: &Path) -> Result<()> {
+        match self {
+            Before::Free => refuse_existing(path, None).map(drop),
+            Before::Directory(expected, replaceable) => match fs::symlink_metadata(path) {
+                Ok(found) if id(&found) == expected => replaceable(path),
+                _ => {
+                    let message = "another process has replaced the directory since this run began; it is not replaced";
+                    Err(Error::new(Reason::OutputExists, message).in_file(path))
+                }
+            },
+        }
     }
 }
 
@@ -129,14 +190,14 @@ mod tests {
     fn it_is_private_and_whole_when_it_has_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let folder = Folder::create(&path).unwrap();
+        let folder = Folder::create(&path, Before::Free).unwrap();
         fs::create_dir(folder.temp_path().join("sub")).unwrap();
         fs::write(folder.temp_path().join("sub/f"), "hello").unwrap();
         assert!(!path.exists());
         assert_eq!(folder.sync().unwrap(), 5);
         folder.name().unwrap();
         assert_eq!((mode(&path), mode(&path.join("sub/f"))), (0o700, 0o600));
-        drop(Folder::create(&dir.path().join("other")).unwrap());
+        drop(Folder::create(&dir.path().join("other"), Before::Free).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -148,15 +209,48 @@ mod tests {
         fs::create_dir(&empty).unwrap();
         fs::write(&file, "").unwrap();
         for path in [&full, &file] {
-            assert_eq!(Folder::create(path).unwrap_err().reason(), Reason::OutputExists);
+            assert_eq!(Folder::create(path, Before::Free).unwrap_err().reason(), Reason::OutputExists);
         }
-        assert_eq!(Folder::create(&dir.path().join("no/out")).unwrap_err().reason(), Reason::OutputFailed);
-        Folder::create(&empty).unwrap().name().unwrap();
+        assert_eq!(
+            Folder::create(&dir.path().join("no/out"), Before::Free).unwrap_err().reason(),
+            Reason::OutputFailed
+        );
+        Folder::create(&empty, Before::Free).unwrap().name().unwrap();
         // A file that appears meanwhile is preserved.
-        let late = Folder::create(&empty).unwrap();
+        let late = Folder::create(&empty, Before::Free).unwrap();
         fs::write(empty.join("theirs"), "").unwrap();
         assert_eq!(late.name().unwrap_err().reason(), Reason::OutputExists);
         assert!(empty.join("theirs").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+    fn is_ours(path: &Path) -> Result<()> {
+        match path.join("ours").exists() {
+            true => Ok(()),
+            false => Err(Error::new(Reason::OutputExists, "not ours").in_file(path)),
+        }
+    }
+
+    #[test]
+    fn a_directory_gives_way_only_while_it_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("theirs"), "").unwrap();
+        assert_eq!(refuse_existing(&path, Some(is_ours)).unwrap_err().message(), "not ours");
+        fs::write(path.join("ours"), "").unwrap();
+        assert_eq!(refuse_existing(&path, None).unwrap_err().reason(), Reason::OutputExists);
+        let before = refuse_existing(&path, Some(is_ours)).unwrap();
+        let late = Folder::create(&path, before).unwrap();
+        let new = Folder::create(&path, before).unwrap();
+        fs::write(new.temp_path().join("new"), "").unwrap();
+        new.name().unwrap();
+        assert!(path.join("new").exists() && !path.join("theirs").exists());
+        assert_eq!(late.name().unwrap_err().reason(), Reason::OutputExists);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        fs::write(path.join("ours"), "").unwrap();
+        let before = refuse_existing(&path, Some(is_ours)).unwrap();
+        let folder = Folder::create(&path, before).unwrap();
+        fs::remove_file(path.join("ours")).unwrap();
+        assert!(folder.name().is_err() && path.join("new").exists());
     }
 }

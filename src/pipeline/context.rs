@@ -38,6 +38,9 @@ pub trait Observer: Sync {
 
     /// Reports that the stage has processed this many more bytes.
     fn advance(&self, _bytes: u64) {}
+
+    /// Reports that all stages have ended.
+    fn end(&self) {}
 }
 
 /// Ignores all progress.

@@ -8,10 +8,13 @@ use std::time::Instant;
 
 use super::backend::describe_v3;
 use super::context::{Activity, Context, Observer};
+use super::member_dirs::Destination;
 use super::number::Numbered;
 use super::read::{Source, read_and_hash};
 use super::write::{Files, How, Written, write};
-use super::{Interrupted, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer};
+use super::{
+    Interrupted, memory, new_cluster, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
+};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
@@ -168,6 +171,7 @@ fn make(
     watch: &Arc<Watch>,
 ) -> Result<(Outcome, Option<Files>)> {
     let options = context.options;
+    new_cluster::check(options)?;
     let places = targets::check(options)?;
     let started = Instant::now();
     context.observer.stage(Activity::Opening, None);
@@ -204,7 +208,9 @@ fn make(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let written = write(context, &content, How { extent_bytes, before: places.output, expected })?;
+    let destination = Destination::prepare(options, &places, numbered.cluster.as_ref())?;
+    let (path, copies) = (destination.database(options), destination.copies());
+    let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
     context.observer.stage(Activity::Finishing, None);
     let output = written.open(options)?;
     let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
@@ -214,8 +220,13 @@ fn make(
     opened.check_bytes(context.interrupt)?;
     context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));
+    let (output, directories) = destination.finish(context, written)?;
+    if let Some(facts) = &mut report.output {
+        (facts.cluster_id, facts.members, facts.files) =
+            (directories.cluster_id, directories.members, directories.files);
+    }
     report.next_steps = next_steps::steps(report);
-    Ok((outcome(report), Some(written.with(made.files))))
+    Ok((outcome(report), Some(Files::new(output, made.files))))
 }
 
 fn outcome(report: &Report) -> Outcome {
@@ -278,6 +289,10 @@ fn output_facts(options: &ConvertOptions, numbered: &Numbered<'_>, written: &Wri
         pairs: numbered.pair_count(),
         leases: numbered.lease_count(),
         lease_list: lease_list(&numbered.ordered),
+        // The directories are described when they are complete.
+        cluster_id: None,
+        members: Vec::new(),
+        files: Vec::new(),
         auth_enabled: numbered.auth_enabled(),
         verified: options.verify && !options.dry_run,
     }

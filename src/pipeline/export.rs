@@ -294,7 +294,7 @@ fn deliver(
 #[cfg(feature = "sled")]
 fn deliver_sled(path: &Path, records: &dyn Records) -> Result<Delivered> {
     use crate::export::sled_dir;
-    let folder = crate::output::staged_dir::Folder::create(path)?;
+    let folder = crate::output::staged_dir::Folder::create(path, Default::default())?;
     sled_dir::write(folder.temp_path(), records)?;
     sled_dir::compare(folder.temp_path(), records)?;
     Ok(Delivered::Folder(folder))

@@ -38,7 +38,7 @@ pub(super) struct Replayed<'m> {
 /// Damage that the replay finds; a v3 backend that cannot be read; a state that only `--salvage` or `--allow-removed` may use;
 /// [`Reason::NoRoom`] for paths that a ledger or a transformer cannot get.
 pub(super) fn replay<'m>(context: &Context<'_>, source: Source<'m>) -> Diagnosed<SourceFindings, Replayed<'m>> {
-    let mut found = SourceFindings::default();
+    let mut found = SourceFindings { source: diagnostics::opened_facts(source.opened), ..SourceFindings::default() };
     let replayed = fill(context, source, &mut found);
     (found, replayed)
 }

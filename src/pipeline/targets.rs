@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::member_dirs;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::is_index_map;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
@@ -45,6 +46,8 @@ fn of_sources(sources: &[std::path::PathBuf], wal_dirs: &[WalDir]) -> Targets {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Places {
     pub(super) output: Before,
+    /// The existing directory, if the output is one.
+    pub(super) directory: staged_dir::Before,
     pub(super) ledger: Before,
     pub(super) index_map: Before,
 }
@@ -59,7 +62,12 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     // `--skip-existing` compares the output and its sidecar files later, when the source is read.
     let compare = options.skip_existing && fs::symlink_metadata(&options.output).is_ok();
     let mut places = Places::default();
-    if !compare {
+    if options.to.is_directory() {
+        if !compare {
+            let replaceable = options.overwrite.then_some(member_dirs::replaceable as staged_dir::Replaceable);
+            places.directory = staged_dir::refuse_existing(&options.output, replaceable)?;
+        }
+    } else if !compare {
         places.output = refuse_existing(&options.output, options.overwrite)?;
     } else if !fs::metadata(&options.output).is_ok_and(|found| found.is_file()) {
         return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(&options.output).hint(ANOTHER_NAME));
@@ -96,7 +104,7 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
     targets.source_files(opened);
     targets.check()?;
     match options.format {
-        ExportFormat::Sled => staged_dir::refuse_existing(output).map(|()| Before::Nothing),
+        ExportFormat::Sled => staged_dir::refuse_existing(output, None).map(|_| Before::Nothing),
         ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
     }
 }

@@ -21,6 +21,7 @@ use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
+use crate::output::staged_dir::Folder;
 use crate::report::StageName;
 use crate::source::live_copy;
 use crate::source::map::Map;
@@ -41,24 +42,48 @@ pub(super) struct Written {
 /// The output and its sidecar files, whole and on disk, under temporary names.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// `None` if the output already has its name.
-    output: Option<Sink>,
+    output: Output,
     sidecars: Vec<sidecar::Sidecar>,
+}
+
+/// The output, under a temporary name.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// It already has its name.
+    Named,
+    /// A database, or nothing in a dry run.
+    File(Sink),
+    /// A directory with the directories of members.
+    Folder(Folder),
+}
+
+impl Output {
+    fn name(self) -> Result<()> {
+        match self {
+            Output::Named => Ok(()),
+            Output::File(sink) => sink.commit(),
+            Output::Folder(folder) => folder.name(),
+        }
+    }
 }
 
 /// The settings of the writer.
 #[derive(Clone, Copy)]
-pub(super) struct How {
+pub(super) struct How<'p> {
+    /// The path of the database.
+    pub(super) path: &'p Path,
+    /// The number of its copies in the output, itself included.
+    pub(super) copies: u64,
     /// The size of a part to encode, in bytes: [`EXTENT_BYTES`], or less if memory is limited.
     pub(super) extent_bytes: u64,
-    /// The existing file at the output's path, as it was when the run began.
+    /// The existing file at that path, as it was when the run began.
     pub(super) before: Before,
     /// The number of pairs by the totals.
     pub(super) expected: u64,
 }
 
 /// Writes the output; a dry run does everything except writing.
-pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How) -> Result<Written> {
+pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'_>) -> Result<Written> {
     let (options, observer, interrupt) = (context.options, context.observer, context.interrupt);
     let started = Instant::now();
     let buckets = content.buckets();
@@ -66,7 +91,9 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How) 
     let layout = bolt::layout(&buckets)?;
     let trailer = if options.to == To::Snapshot { TRAILER_LEN } else { 0 };
     let len = layout.file_len() + trailer;
-    let mut sink = Sink::create(&options.output, SinkOptions { before: how.before, len, dry_run: options.dry_run })?;
+    let shown = Some(options.output.as_path());
+    let sink_options = SinkOptions { shown, copies: how.copies, before: how.before, len, dry_run: options.dry_run };
+    let mut sink = Sink::create(how.path, sink_options)?;
     context.took(StageName::Layout, started);
 
     let started = Instant::now();
@@ -102,16 +129,21 @@ impl Written {
         self.sink.temp_path().map(|path| open_output(path, options)).transpose()
     }
 
-    /// Joins the output with its sidecar files.
-    pub(super) fn with(self, sidecars: Vec<sidecar::Sidecar>) -> Files {
-        Files { output: Some(self.sink), sidecars }
+    /// Returns the database, which has a temporary name.
+    pub(super) fn into_sink(self) -> Sink {
+        self.sink
     }
 }
 
 impl Files {
+    /// Joins the output with its sidecar files.
+    pub(super) fn new(output: Output, sidecars: Vec<sidecar::Sidecar>) -> Files {
+        Files { output, sidecars }
+    }
+
     /// Returns the sidecar files of an output that has its name.
     pub(super) fn without_output(sidecars: Vec<sidecar::Sidecar>) -> Files {
-        Files { output: None, sidecars }
+        Files { output: Output::Named, sidecars }
     }
 
     /// Gives all files their names: first one more sidecar file, last the output. If one fails, all names are undone. The first
@@ -126,7 +158,7 @@ impl Files {
             named.push(file.name()?);
             Ok(())
         });
-        let all = all.and_then(|()| check()).and_then(|()| self.output.map_or(Ok(()), Sink::commit));
+        let all = all.and_then(|()| check()).and_then(|()| self.output.name());
         if all.is_err() {
             named.into_iter().rev().for_each(Named::undo);
         }
@@ -245,7 +277,8 @@ mod tests {
     }
 
     fn output(path: &Path) -> Sink {
-        let options = SinkOptions { before: Before::at(path, true).unwrap(), len: 4, dry_run: false };
+        let options =
+            SinkOptions { shown: None, copies: 1, before: Before::at(path, true).unwrap(), len: 4, dry_run: false };
         let mut sink = Sink::create(path, options).unwrap();
         sink.write_meta(b"made", crc32fast::hash(b"made")).unwrap();
         sink
@@ -269,7 +302,8 @@ mod tests {
             if replaced {
                 ["out", "ledger", "report"].iter().for_each(|name| fs::write(at(name), "old").unwrap());
             }
-            let files = Files { output: Some(output(&at("out"))), sidecars: vec![sidecar(&at("ledger"), "made")] };
+            let files =
+                Files { output: Output::File(output(&at("out"))), sidecars: vec![sidecar(&at("ledger"), "made")] };
             let report = sidecar(&at("report"), "made");
             if !blocked.is_empty() {
                 // A directory takes the name in the meantime.

@@ -19,5 +19,7 @@ pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};
 pub use inspection::Inspection;
 pub(crate) use model::Notices;
-pub use model::{Balance, LeaseLine, NextStep, Notice, OutputFacts, Purpose, Report, Stage, StageName, Transformed};
+pub use model::{
+    Balance, LeaseLine, NextStep, Notice, OutputFacts, OutputMember, Purpose, Report, Stage, StageName, Transformed,
+};
 pub use verification::Verification;

@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use std::path::{Path, PathBuf};
+
 use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use crate::count::counted;
 use crate::error::Error;
@@ -249,10 +251,47 @@ pub struct OutputFacts {
     /// The leases that come from v2 TTLs, shortest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lease_list: Vec<LeaseLine>,
+    /// The ID of the new cluster in lower-case hex, if the output is the data directory of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// The members whose directories were written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<OutputMember>,
+    /// Every file of these directories, by its path in the output; `bytes` and `sha256` of the output are those of the database.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SourceFile>,
     /// Whether authentication is enabled.
     pub auth_enabled: bool,
     /// Whether the file was read back, checked and compared with the source.
     pub verified: bool,
+}
+
+impl OutputFacts {
+    /// Returns the files of an output at this path: path, size in bytes and sha256 of each.
+    pub(crate) fn files_at(&self, output: &Path) -> Vec<(PathBuf, u64, String)> {
+        if self.files.is_empty() {
+            return vec![(output.to_path_buf(), self.bytes, self.sha256.clone())];
+        }
+        self.files.iter().map(|file| (output.join(&file.path), file.bytes, file.sha256.clone())).collect()
+    }
+}
+
+/// A member of a new cluster, and its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct OutputMember {
+    /// The name.
+    pub name: String,
+    /// The ID in lower-case hex.
+    pub id: String,
+    /// The path of the data directory.
+    pub directory: String,
+    /// The peer URLs.
+    pub peer_urls: Vec<String>,
+    /// Whether the member does not vote.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_learner: bool,
 }
 
 /// A lease, and the number of its keys.
@@ -345,6 +384,12 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
+    /// Adds the findings of another stage.
+    pub(crate) fn append(&mut self, other: Notices) {
+        self.warnings.extend(other.warnings);
+        self.losses.extend(other.losses);
+    }
+
     /// Adds a warning, which does not change the exit status.
     pub(crate) fn warn(&mut self, code: Code, message: impl Into<String>) {
         self.warnings.push(Notice::new(code, message));
@@ -363,6 +408,8 @@ words! {
         /// Makes a data directory from the output.
         #[default]
         Restore = "restore",
+        /// Starts a member on its directory in the output.
+        Start = "start",
         /// Replaces the backend in the member's own directory.
         Install = "install",
         /// Queries the running cluster.

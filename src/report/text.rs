@@ -5,7 +5,7 @@
 
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
-use super::model::{Notice, OutputFacts, Report, Transformed};
+use super::model::{Notice, OutputFacts, OutputMember, Report, Transformed};
 use super::next_steps;
 use super::verification::Verification;
 use crate::count::{bytes, counted, size};
@@ -293,7 +293,13 @@ fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
     }
     table.line("HashKV", output.hash_kv);
     table.line("status hash", format!("{:x}", output.status_hash));
-    table.line("output", size(output.bytes));
+    table.maybe("new cluster", output.cluster_id.as_ref());
+    for member in &output.members {
+        let learner = if member.is_learner { ", learner" } else { "" };
+        let OutputMember { name, id, directory, peer_urls, .. } = member;
+        table.line("new member", format!("{name}, {id}{learner}, {}: {directory}", peer_urls.join(",")));
+    }
+    table.line(if output.members.is_empty() { "output" } else { "database" }, size(output.bytes));
     table.line("sha256", &output.sha256);
 }
 

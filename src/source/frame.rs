@@ -25,6 +25,19 @@ pub enum RecordType {
     Snapshot,
 }
 
+impl RecordType {
+    /// Returns the number of the type in a record.
+    pub const fn number(self) -> u8 {
+        match self {
+            RecordType::Metadata => 1,
+            RecordType::Entry => 2,
+            RecordType::State => 3,
+            RecordType::Crc => 4,
+            RecordType::Snapshot => 5,
+        }
+    }
+}
+
 /// A complete record. Its checksum is not checked here, because the chain continues across segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {

@@ -20,6 +20,17 @@ pub enum EntryKind {
     ConfChangeV2,
 }
 
+impl EntryKind {
+    /// Returns the number of the kind in an entry.
+    pub const fn number(self) -> u64 {
+        match self {
+            EntryKind::Normal => 0,
+            EntryKind::ConfChange => 1,
+            EntryKind::ConfChangeV2 => 2,
+        }
+    }
+}
+
 /// A raft entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -158,6 +169,18 @@ words! {
         UpdateNode = "update",
         /// Adds a learner.
         AddLearnerNode = "add learner",
+    }
+}
+
+impl ConfChangeKind {
+    /// Returns the number of the kind in a change.
+    pub const fn number(self) -> u64 {
+        match self {
+            ConfChangeKind::AddNode => 0,
+            ConfChangeKind::RemoveNode => 1,
+            ConfChangeKind::UpdateNode => 2,
+            ConfChangeKind::AddLearnerNode => 3,
+        }
     }
 }
 

@@ -309,6 +309,11 @@ pub struct MemberFacts {
     pub client_urls: Vec<String>,
 }
 
+/// Returns whether this is the one member that `etcdctl backup` puts in place of all others.
+pub fn is_made_up(name: &str, peer_urls: &[String]) -> bool {
+    name == "etcdctl-v2-backup" || peer_urls.iter().any(|url| url.contains("use-flag--force-new-cluster"))
+}
+
 /// Returns the members that the store lists, by id.
 pub fn list(tree: &mut Tree<'_>) -> Vec<MemberFacts> {
     let members = members(tree);

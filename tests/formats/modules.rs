@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every module at the top, each to the right of all that it may use.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     "words",
     "limits",
     "ids",
@@ -23,6 +23,7 @@ const ORDER: [&str; 28] = [
     "v2store",
     "options",
     "mvcc",
+    "data_dir",
     "bolt",
     "transform",
     "transformer",

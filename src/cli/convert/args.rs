@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::cluster_args::ClusterArgs;
 use crate::cli::include_exclude::Choices;
 use crate::cli::progress::When;
 use crate::cli::source_args::SourceArgs;
@@ -37,8 +38,9 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     pub(super) source: SourceArgs,
 
-    /// File to write; it must not exist
+    /// File or directory to write; it must not exist
     ///
+    /// An empty directory may exist if the output is a directory.
     /// No two options may name the same file, and none may name a file of the source.
     #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     pub(super) output: PathBuf,
@@ -46,6 +48,9 @@ pub(in crate::cli) struct Args {
     /// Form of the output
     #[arg(long, value_enum, value_name = "FORM", default_value_t, help_heading = OUTPUT)]
     pub(super) to: To,
+
+    #[command(flatten)]
+    pub(super) cluster: ClusterArgs,
 
     /// Minor version of the etcd that will open the output
     ///

@@ -8,7 +8,7 @@ mod source;
 
 pub(super) use merge::MergeFindings;
 pub(super) use plan::PlanFindings;
-pub(super) use source::{SourceFindings, source};
+pub(super) use source::{SourceFindings, opened_facts, source};
 
 use crate::count::counted;
 use crate::error::Result;

@@ -101,23 +101,21 @@ pub(in crate::pipeline) fn source(
     (found, refusal)
 }
 
-fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
+/// Describes what the opened files say of themselves, before a replay.
+pub(in crate::pipeline) fn opened_facts(opened: &Opened) -> SourceFacts {
     let snapshot = opened.start.snapshot.as_ref();
     let wal = opened.wal();
     let range = wal.and_then(Wal::range);
     let metadata = wal.and_then(Wal::metadata);
     let layout = opened.start_member().and_then(|member| member.layout);
-    let replay = &mut recovered.replay;
-    let kind = match (layout, wal, snapshot, recovered.backup) {
+    let kind = match (layout, wal, snapshot) {
         (None, ..) => SourceKind::SnapFile,
-        (.., true) => SourceKind::Backup,
-        (_, Some(_), None, _) => SourceKind::WalOnly,
+        (_, Some(_), None) => SourceKind::WalOnly,
         _ => SourceKind::DataDir,
     };
     SourceFacts {
         kind,
         layout,
-        cluster_version: membership::cluster_version(&mut replay.tree),
         snapshot_file: snapshot.map(|s| s.path().display().to_string()),
         snapshot_term: snapshot.map(|s| s.term.0),
         snapshot_index: snapshot.map(|s| s.index.0),
@@ -125,22 +123,32 @@ fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
         first_entry: range.map(|(first, _)| first.0),
         last_entry: range.map(|(_, last)| last.0),
         commit: wal.and_then(Wal::hard_state).map(|state| state.commit.0),
-        effective_commit: Some(replay.applied.0),
-        commit_evidence: Some(recovered.commit_by.phrase().to_string()),
-        raft_index: Some(replay.applied.0),
-        v2_index: Some(replay.tree.current_index.0),
-        last_sync: replay.last_sync.map(|at| at.to_string()),
         torn_tail: wal.and_then(|wal| match wal.end() {
             End::Torn { offset, .. } => Some(offset.0),
             End::Clean | End::Damaged(_) => None,
         }),
         cluster_id: metadata.map(|m| m.cluster_id.to_string()),
         member_id: metadata.map(|m| m.node_id.to_string()),
+        salvage_starts: opened.attempts.iter().map(salvage_start).collect(),
+        ..SourceFacts::default()
+    }
+}
+
+fn source_facts(opened: &Opened, recovered: &mut Recovered<'_>) -> SourceFacts {
+    let facts = opened_facts(opened);
+    let replay = &mut recovered.replay;
+    SourceFacts {
+        kind: if recovered.backup && facts.layout.is_some() { SourceKind::Backup } else { facts.kind },
+        cluster_version: membership::cluster_version(&mut replay.tree),
+        effective_commit: Some(replay.applied.0),
+        commit_evidence: Some(recovered.commit_by.phrase().to_string()),
+        raft_index: Some(replay.applied.0),
+        v2_index: Some(replay.tree.current_index.0),
+        last_sync: replay.last_sync.map(|at| at.to_string()),
         voters: replay.voters.voters.iter().map(ToString::to_string).collect(),
         parts: parts(opened, recovered),
-        salvage_starts: opened.attempts.iter().map(salvage_start).collect(),
         members: members(recovered),
-        ..SourceFacts::default()
+        ..facts
     }
 }
 

@@ -84,10 +84,10 @@ impl<'m> Preserved<'m> {
         self.pairs.is_empty() && self.compacted == (None, None) && others.iter().all(bare)
     }
 
-    /// Removes what an output of this form must not have. The restore of a snapshot makes a new cluster (docs/formats.md 9.7,
+    /// Removes what an output of this form must not have. A snapshot file and a new data directory make a new cluster (docs/formats.md 9.7,
     /// 10.5), and the conversion sets the raft position.
     pub(in crate::pipeline) fn leave_out_of(&mut self, to: To) {
-        if to == To::Snapshot {
+        if to != To::Backend {
             for bucket in [schema::ALARM, schema::CLUSTER, schema::MEMBERS, schema::MEMBERS_REMOVED] {
                 self.buckets.remove(bucket);
             }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
 use crate::common::run::{Output, etcdlift, run};
 use crate::common::scratch::names;
-use crate::common::v2files::snap;
+use crate::common::v2files::{put_request, snap, write_snapshot, write_wal};
 use crate::common::v2store::{leaf, store};
 
 fn convert(source: &Path, out: &Path, options: &[&str]) -> Output {
@@ -39,6 +39,21 @@ fn a_refused_run_still_reports_what_the_source_contains() {
         assert_eq!((&report["contents"]["keys"], &report["contents"]["ttl"]["keys"]), (&19.into(), &1.into()));
         assert_eq!((&report["source"]["v2_index"], &report["output"]), (&51.into(), &Value::Null));
     }
+}
+
+#[test]
+fn a_failed_replay_still_reports_what_the_files_contain() {
+    let case = Case::new();
+    let source = case.path("source");
+    let snapshot = write_snapshot(&source, store(3, &leaf("a", 3, "1")).into_bytes(), 7, 2, 1, 3);
+    let not_a_request = vec![0xff; 9];
+    write_wal(&source, &snapshot, 1, 5, [put_request(1, "/1/b", b"2"), not_a_request].into_iter());
+    let output = convert(&source, &case.out(), &["--report", "-"]);
+    let report = output.json();
+    assert_eq!((output.status, &report["reason"]), (3, &"damaged".into()), "{}", output.story());
+    let found = &report["source"];
+    assert_eq!((&found["snapshot_index"], &found["last_entry"]), (&7.into(), &9.into()), "{found}");
+    assert_eq!((&found["member_id"], &found["raft_index"]), (&"1".into(), &Value::Null), "{found}");
 }
 
 #[test]
