@@ -11,7 +11,7 @@ const HEADING: &str = "New cluster (--to data-dir)";
 
 /// The new cluster, as typed.
 #[derive(Debug, clap::Args)]
-pub struct ClusterArgs {
+pub(super) struct ClusterArgs {
     /// Name of the member whose directory to write [default: default]
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     name: Option<String>,

@@ -8,7 +8,7 @@ mod args;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-pub use args::Args;
+pub(super) use args::Args;
 
 use super::progress::{Progress, When};
 use super::signals::Signals;
@@ -24,7 +24,7 @@ use crate::report::{Report, text};
 ///
 /// # Errors
 /// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
-pub fn run(args: &Args, quiet: bool) -> Result<u8> {
+pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     // A rules file that cannot be read is a refusal with a report; what is wrong in it is a wrong command line.
     let (rules, unread) = match rules_of(args) {
         Ok(rules) => (rules, None),

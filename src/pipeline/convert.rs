@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::describe_v3;
-use super::context::{Context, Observer};
+use super::context::{Activity, Context, Observer};
 use super::directories::Destination;
 use super::number::Numbered;
 use super::read::{Source, read_and_hash};
@@ -21,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
-use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
+use crate::report::{LeaseLine, OutputFacts, Report, StageName, earlier, next_steps};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
@@ -174,13 +174,13 @@ fn make(
     directories::check(options)?;
     let places = targets::check(options)?;
     let started = Instant::now();
-    context.observer.stage("opening", None);
+    context.observer.stage(Activity::Opening, None);
     let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
     same_snapshot::check(&opened, context)?;
     memory::before_reading(context, &opened).map_err(within)?;
-    context.took("open", started);
+    context.took(StageName::Open, started);
 
     let started = Instant::now();
     let (table, files) = read_and_hash(&opened, context.observer, context.interrupt)?;
@@ -188,7 +188,7 @@ fn make(
     let source = Source { opened: &opened, table: &table, changes_limit };
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(transformer::identify);
-    context.took("read", started);
+    context.took(StageName::Read, started);
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, context.interrupt)?
     {
@@ -199,7 +199,7 @@ fn make(
         return Ok((outcome(report), files));
     }
 
-    context.observer.stage("replaying and planning", None);
+    context.observer.stage(Activity::ReplayingAndPlanning, None);
     let numbered = stages::run(context, source, report)?;
     directories::refuse_losses(options, &report.losses).map_err(within)?;
     let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
@@ -212,14 +212,14 @@ fn make(
     let destination = Destination::prepare(context, &places, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
-    context.observer.stage("finishing", None);
+    context.observer.stage(Activity::Finishing, None);
     let output = written.open(options)?;
     let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
     report.add(made.notices);
     context.interrupt.ask()?;
     let started = Instant::now();
     opened.check_bytes(context.interrupt)?;
-    context.took("check source", started);
+    context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));
     let (output, directories) = destination.finish(context, written, &report.source_files)?;
     if let Some(facts) = &mut report.output {

@@ -39,7 +39,7 @@ mod verify;
 mod versions;
 mod write;
 
-pub use context::Observer;
+pub use context::{Activity, Observer};
 pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};
 pub use export::export;
 #[cfg(not(feature = "sled"))]

@@ -17,7 +17,7 @@ use crate::ids::{RaftIndex, Revision, Term, V2Index};
 use crate::image::{Content, Pair, auth_buckets};
 use crate::mvcc::Meta;
 use crate::options::{ConvertOptions, To};
-use crate::report::{Balance, Notices};
+use crate::report::{Balance, Notices, StageName};
 use crate::transform::auth::Auth;
 use crate::transform::plan::Plan;
 use crate::transform::revisions::{Order, Ordered, Pairs, order};
@@ -80,7 +80,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    context.took("plan", started.checked_sub(took).unwrap_or(started));
+    context.took(StageName::Plan, started.checked_sub(took).unwrap_or(started));
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
     let (consistent_index, term) = members.as_ref().and_then(Members::raft_position).unwrap_or(position);

@@ -117,7 +117,7 @@ pub(crate) fn inspection(found: &Inspection) -> String {
             }
         }
         Facts::V3(facts) => {
-            table.line("kind", &facts.kind);
+            table.line("kind", facts.kind);
             table.line("size", size(facts.bytes));
             v3_lines(&mut table, facts);
         }
@@ -143,11 +143,11 @@ pub(crate) fn inspection(found: &Inspection) -> String {
 pub(crate) fn verification(found: &Verification) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
-    table.line("kind", &found.facts.kind);
+    table.line("kind", found.facts.kind);
     table.line("size", size(found.facts.bytes));
     v3_lines(&mut table, &found.facts);
     table.line("file sha256", &found.sha256);
-    table.line("checked", found.checked.join(", "));
+    table.line("checked", found.checked.iter().map(|check| check.word()).collect::<Vec<_>>().join(", "));
     let mut text = table.to_string() + &notices(&found.warnings, &[]);
     for difference in &found.differences {
         text.push_str(&format!("wrong: {}\n", printable(difference)));
@@ -375,8 +375,9 @@ mod tests {
     use crate::notice::Code;
     use crate::options::ConvertOptions;
     use crate::report::facts::{Layout, SourceKind};
+    use crate::report::inspection::V3Kind;
     use crate::report::inspection::{KeyLine, V2Facts};
-    use crate::report::model::Stage;
+    use crate::report::model::{Stage, StageName};
 
     /// A conversion with a bit of everything.
     fn converted() -> Report {
@@ -417,7 +418,7 @@ mod tests {
             verified: true,
             ..Default::default()
         });
-        report.stages.push(Stage::new("read", std::time::Duration::from_millis(12)));
+        report.stages.push(Stage::new(StageName::Read, std::time::Duration::from_millis(12)));
         report.warnings.push(Notice::new(Code::AuthLeftOut, "2 users are left out"));
         report.losses.push(Notice::new(Code::TailLeftOut, "1 write left out"));
         report.next_steps = next_steps::steps(&report);
@@ -496,13 +497,13 @@ then, before the first write: every member must print the hash 123
 
     #[test]
     fn an_inspection_has_the_names_that_scripts_rely_on() {
-        let v3 = V3Facts { kind: "v3-snapshot".into(), revision: 7, sha256: Sha256Check::Good, ..Default::default() };
+        let v3 = V3Facts { kind: V3Kind::Snapshot, revision: 7, sha256: Sha256Check::Good, ..Default::default() };
         let found = |facts| Inspection {
             path: "x".into(),
             facts,
             source_files: Vec::new(),
             key_list: Some(vec![KeyLine { key: "/a\n".into(), created: 1, modified: 2, ..Default::default() }]),
-            warnings: vec![Notice { code: "w".into(), message: "mind".into() }],
+            warnings: vec![Notice::new(Code::Live, "mind")],
         };
         let json = serde_json::to_value(found(Facts::V3(v3))).unwrap();
         for name in ["kind", "revision", "keys", "leases", "hash_kv", "status_hash", "sha256"] {
@@ -520,7 +521,7 @@ then, before the first write: every member must print the hash 123
         assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
         let text = inspection(&v2);
         assert!(text.contains("keys:         5\n"), "{text}");
-        assert!(text.ends_with("warning: mind [w]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+        assert!(text.ends_with("warning: mind [live]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
     }
 
     #[test]

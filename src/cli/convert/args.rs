@@ -26,7 +26,7 @@ const CHECKS: &str = "Checks";
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::CONVERT.help())]
-pub struct Args {
+pub(in crate::cli) struct Args {
     /// v2 data: a .snap file, a data directory, its member folder, a backup, or WAL segments
     ///
     /// etcdlift detects the kind. It opens sources read-only and never changes them. Several sources are members of one

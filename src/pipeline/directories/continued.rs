@@ -73,7 +73,7 @@ pub(super) fn check(options: &ConvertOptions) -> Result<()> {
 pub(super) fn refuse_losses(losses: &[Notice]) -> Result<()> {
     // What etcd leaves out or repairs itself when it starts.
     let allowed = [Code::TailLeftOut, Code::V3TailLeftOut, Code::TornTail, Code::SourceVersionUnknown];
-    match losses.iter().find(|loss| !allowed.iter().any(|code| code.word() == loss.code)) {
+    match losses.iter().find(|loss| !allowed.contains(&loss.code)) {
         Some(loss) => Err(refused(format!("the copy of a member is incomplete: {}", loss.message))),
         None => Ok(()),
     }
