@@ -2,12 +2,13 @@
 //!
 //! Also holds the style of the help texts. Must not know what an option does.
 
-use std::path::Path;
-
 use clap::{Arg, Command, CommandFactory};
 
 use super::Cli;
 use super::epilog::{ETCDLIFT, Epilog};
+
+#[path = "../../tests/common/golden.rs"]
+mod golden;
 
 const INTRODUCTION: &str = "\
 # Command-line reference
@@ -166,13 +167,7 @@ fn texts() -> Vec<(String, String)> {
 
 #[test]
 fn the_reference_is_up_to_date() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
-    let page = page();
-    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
-        std::fs::write(&file, &page).unwrap();
-    }
-    let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == page, "docs/cli.md is out of date: BLESS=1 cargo test --lib cli::reference");
+    golden::golden("docs/cli.md", page());
 }
 
 #[test]

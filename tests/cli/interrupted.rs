@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::run::read_json;
+use crate::common::run::{etcdlift_path, read_json};
 use crate::common::scratch::{self, names};
 use crate::common::v2files;
 use crate::common::v2store::{joined, leaf, store};
@@ -26,7 +26,7 @@ fn source(dir: &Path) -> std::path::PathBuf {
 fn interrupt(source: &Path, dir: &Path, signal: &str, ready: &dyn Fn(Duration) -> bool) -> Option<i32> {
     let out = dir.join("out");
     fs::create_dir(&out).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+    let mut child = Command::new(etcdlift_path())
         .arg("convert")
         .arg(source)
         .arg("-o")

@@ -10,14 +10,8 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-/// Compares a page with what the code gives, or writes it.
-fn hold(path: &str, text: &str) {
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(path, text).unwrap();
-    }
-    let found = fs::read_to_string(path).unwrap_or_default();
-    assert!(found == text, "{path} is not what the code gives: run `BLESS=1 cargo test --test formats reference::`");
-}
+use crate::common::golden::golden;
+use crate::common::run::etcdlift_path;
 
 fn schema_of<T: schemars::JsonSchema>() -> Schema {
     // What is written, not what is read.
@@ -43,7 +37,7 @@ fn the_schema_of_report_and_ledger() {
         "$ref": "#/$defs/Report",
         "$defs": definitions,
     });
-    hold("docs/report.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    golden("docs/report.schema.json", format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
 }
 
 #[test]
@@ -67,7 +61,7 @@ fn the_page_of_codes() {
     for (code, doc) in Code::ALL {
         writeln!(page, "| `{code}` |{doc} |").unwrap();
     }
-    hold("docs/codes.md", &page);
+    golden("docs/codes.md", page);
 }
 
 /// A report of a real run has no field that the schema does not know, and lacks none that it requires.
@@ -76,7 +70,7 @@ fn a_real_report_and_ledger_fit_the_schema() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (output, report, lines) = (at("o.db"), at("r.json"), at("l.ndjson"));
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+    let status = std::process::Command::new(etcdlift_path())
         .args(["convert", "fixtures/demo/input/default.etcd", "-o", &output, "--report", &report, "--ledger", &lines])
         .stderr(std::process::Stdio::null())
         .status();

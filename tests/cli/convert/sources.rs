@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, etcdlift, etcdlift_path};
 use crate::common::scratch::copy_tree;
 use crate::common::skip::{Need, skip};
 use crate::test_name;
@@ -191,7 +191,7 @@ pub(crate) fn as_nobody(test: &str, args: &[&OsStr]) -> Option<Output> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Some(etcdlift(args));
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     match command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").output() {
         Ok(output) => Some(Output {
             command: format!("{args:?} as nobody"),

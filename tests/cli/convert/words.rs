@@ -6,7 +6,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::kit::{AS_OF, Case, DEMO_WAL};
-use crate::common::run::{Output, etcdlift, run};
+use crate::common::run::{Output, etcdlift, etcdlift_path, run};
 use crate::common::v2files::snap;
 use crate::common::v2store::{leaf, leaf_until, store};
 
@@ -164,7 +164,7 @@ fn of_a_small_machine() {
     let source = one_of_each(&case);
     check(&case.run(&source, &["--memory-limit", "1"]).output, &["--memory-limit allows 1\n"]);
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", etcdlift_path(), "convert"]);
     check(&run(command.arg(&source).arg("-o").arg(case.out()).args(["--as-of", AS_OF])), &["out.db"]);
     assert!(!Path::new(&case.out()).exists());
 }

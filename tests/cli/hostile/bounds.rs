@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::run::wait_with_time;
+use crate::common::run::{etcdlift_path, wait_with_time};
 
 /// The bounds of one run.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
     let seconds = (2.0 * bounds.seconds).ceil() as u64 + 30;
     let script = format!("ulimit -d {}; ulimit -t {seconds}; exec \"$@\"", bounds.memory / 1024);
     let mut child = Command::new("timeout")
-        .args(["-k", "5", "120", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_etcdlift")])
+        .args(["-k", "5", "120", "sh", "-c", &script, "sh", etcdlift_path()])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
