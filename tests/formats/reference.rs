@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 
 use etcdlift::error::Reason;
-use etcdlift::internals::notice::Code;
+use etcdlift::internals::notice::{Code, Severity};
 use etcdlift::report::{Report, ledger};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -55,13 +56,63 @@ fn the_page_of_codes() {
     for (status, word, doc) in reasons {
         writeln!(page, "| `{word}` | {status} |{doc} |").unwrap();
     }
-    page.push_str("| `interrupted` | 128 + signal | A signal ended the run. |\n\n## Codes of warnings and losses\n\n");
-    page.push_str("Each element of `warnings` and `losses` has a `code`. Any loss makes the exit status 8.\n\n");
-    page.push_str("| code | meaning |\n|---|---|\n");
+    page.push_str(
+        "| `interrupted` | 128 + signal | A signal ended the run. |\n\n\
+         ## Codes of warnings and losses\n\n\
+         Each element of `warnings` and `losses` has a `code`. Any loss makes the exit status 8, unless the run is refused.\n\n\
+         | severity | meaning |\n|---|---|\n\
+         | warning | The code is always in `warnings`. |\n\
+         | loss | The code is always in `losses`. |\n\
+         | either | The code is in `losses`, or in `warnings` if its meaning says so. |\n\n\
+         `inspect` has no `losses`: it puts every code into `warnings`.\n\n\
+         | code | severity | meaning |\n|---|---|---|\n",
+    );
     for (code, doc) in Code::ALL {
-        writeln!(page, "| `{code}` |{doc} |").unwrap();
+        writeln!(page, "| `{code}` | {} |{doc} |", code.severity()).unwrap();
+    }
+    page.push_str(
+        "\n## Reasons of the ledger\n\n\
+         A line of the ledger has a `reason` if its node is not written.\n\n\
+         | reason | meaning |\n|---|---|\n",
+    );
+    let schema = schema_of::<ledger::Line>().to_value();
+    let reasons = schema["$defs"]["NotWritten"]["oneOf"].as_array().unwrap();
+    for reason in reasons {
+        let (word, doc) = (reason["const"].as_str().unwrap(), reason["description"].as_str().unwrap());
+        writeln!(page, "| `{word}` | {doc} |").unwrap();
     }
     golden("docs/codes.md", page);
+}
+
+/// The severity of each code is what the code of the program does with it.
+#[test]
+fn the_severity_of_a_code_is_how_it_is_used() {
+    let mut sources = Vec::new();
+    let mut folders = vec![PathBuf::from("src/pipeline")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push(fs::read_to_string(path).unwrap().split_whitespace().collect::<String>());
+            }
+        }
+    }
+    let code = |name: &str| Code::ALL.iter().map(|(code, _)| *code).find(|code| format!("{code:?}") == name).unwrap();
+    let names = |begin: &'static str| {
+        let uses = sources.iter().flat_map(move |text| text.split(begin).skip(1));
+        uses.map(|rest| code(rest.split(|c: char| !c.is_alphanumeric()).next().unwrap()))
+    };
+    let (mut lost, mut warned) = (0, 0);
+    for code in names(".lose(Code::").chain(names("losses.push(notice(Code::")) {
+        assert_ne!(code.severity(), Severity::Warning, "{code}");
+        lost += 1;
+    }
+    for code in names(".warn(Code::").chain(names("Notice::new(Code::")) {
+        assert_eq!(code.severity(), Severity::Warning, "{code}");
+        warned += 1;
+    }
+    assert!(lost >= 10 && warned >= 30, "{lost} losses and {warned} warnings found");
 }
 
 /// A report of a real run has no field that the schema does not know, and lacks none that it requires.
