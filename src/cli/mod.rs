@@ -46,8 +46,8 @@ pub struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
-    /// print without this option. The exit status does not change.
+    /// `convert`, `export` and `verify` print one line with the result. Other commands print what they print without this option.
+    /// The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
     pub quiet: bool,

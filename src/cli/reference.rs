@@ -29,7 +29,8 @@ hint: what to do
 
 FILE and OFFSET are present if they are known. Wrong usage prints `error:` and the usage of the command.
 
-A summary starts with the result: `COMPLETE` or `INCOMPLETE`, the exit status and the output. Totals follow. Then each warning is a line
+A summary starts with the result: `COMPLETE` or `INCOMPLETE`, the exit status and the output. That of `verify` starts with `VERIFIED` or
+`NOT VERIFIED`, and has a line `wrong: MESSAGE` for each difference. Totals follow the result. Then each warning is a line
 `warning: MESSAGE [CODE]`, and each loss is a line `loss: MESSAGE [CODE]`. Next steps follow, as commands that can be pasted. A loss means
 that the output is possibly incomplete (exit status 8). On a terminal, long warnings and losses are wrapped at 80 columns.
 ";

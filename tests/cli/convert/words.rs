@@ -63,7 +63,7 @@ fn of_a_conversion() {
     check(&summary.output, &words);
     let out = case.out();
     check(&etcdlift(["inspect".as_ref(), out.as_os_str(), "--keys".as_ref()]), &["/a  created ", "  1 byte"]);
-    check(&etcdlift(["verify".as_ref(), out.as_os_str()]), &["verified"]);
+    check(&etcdlift(["verify".as_ref(), out.as_os_str()]), &["VERIFIED"]);
     check(&etcdlift(["export".as_ref(), out.as_os_str(), "-o".as_ref(), "-".as_ref()]), &["1 key at revision"]);
     check(&etcdlift(["inspect".as_ref(), source.as_os_str(), "--keys".as_ref()]), &["  1 byte  expires"]);
     check(&etcdlift(["export".as_ref(), source.as_os_str(), "-o".as_ref(), "-".as_ref()]), &["1 key at v2 index"]);
