@@ -1,4 +1,8 @@
-//! bbolt files: a two-phase writer, a reader and a check. Must not know etcd.
+//! bbolt files: a two-phase writer, a reader and a check (docs/formats.md 8).
+//!
+//! `layout` computes every page, and `emit` encodes any range of pages independently. `read` and `check` share only
+//! `format` and `page` with the writer. Must not know etcd: a caller supplies sorted pairs by the trait `Rows` and
+//! gives them their meaning.
 
 mod check;
 mod damage;

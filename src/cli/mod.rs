@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand (its options as typed, and its run), the exit policy, the signals.
 //!
-//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
+//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process. Must not
+//! know formats: it calls the library and prints what it returns.
 
 pub mod completions;
 pub mod convert;

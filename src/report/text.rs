@@ -1,7 +1,7 @@
 //! The report as text: the summary of a conversion, the tables of an inspection and of a verification.
 //!
-//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. A warning,
-//! a loss and a difference is one line each. Must not know how the data was found, nor where the text goes.
+//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Each warning,
+//! loss and difference is one line. Must not know how the data was found, nor where the text goes.
 
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};

@@ -1,4 +1,6 @@
-//! A conversion that is interrupted, at any time, leaves a report and nothing else.
+//! A conversion that is interrupted at any time leaves its report and nothing else.
+//!
+//! The source is a large snapshot that is made here. The signal comes at many moments of the run.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,7 @@
-//! The command line as a stranger meets it: help, version, completions, manual pages, wrong usage. No conversion here.
+//! The command line as a new user meets it: help, version, completions, manual pages, wrong usage, quiet and coloured
+//! output.
+//!
+//! Help, errors and summaries are compared with `tests/golden`. The few conversions use the demo directory.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,7 @@
-//! `etcdlift verify`: what it accepts of us and of every etcd, and what it finds in a file that is not what it should be.
+//! `etcdlift verify`: files that are sound, and the differences that it finds in others.
+//!
+//! Uses outputs of the demo directory, damaged copies of them, databases of the corpus, and databases of real etcd
+//! servers.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

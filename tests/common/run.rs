@@ -1,4 +1,6 @@
-//! Running programs to their end, within a bounded time, and etcdlift itself.
+//! Runs programs to their end within a bounded time: etcdlift and any other.
+//!
+//! An [`Output`] has the exit status and both streams, and tells its story in the message of a failed test.
 
 use std::ffi::OsStr;
 use std::fmt::Debug;

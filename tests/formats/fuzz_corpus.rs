@@ -1,4 +1,7 @@
 //! Every seed of the fuzz targets, and every input that once failed, through the same entry points.
+//!
+//! The seeds are in `fuzz/corpus`, the inputs in `fuzz/regressions`. `BLESS=1` writes the seeds that are generated
+//! here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

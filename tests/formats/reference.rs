@@ -1,4 +1,7 @@
-//! Reference pages that are made from the code: the JSON Schema of report and ledger, and the codes. `BLESS=1` writes them.
+//! Reference pages that are made from the code: the JSON Schema of report and ledger, and the page of codes.
+//!
+//! Compares `docs/report.schema.json` and `docs/codes.md` with the code; `BLESS=1` writes them. Also checks a real
+//! report against the schema.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,4 +1,6 @@
-//! Data directories of any content, and runs whose memory and time are measured.
+//! Data directories of any content, and runs of etcdlift whose memory and time are measured.
+//!
+//! The other files of this folder use it. Only the child process is measured, never this one.
 
 use std::fs;
 use std::io::Read;

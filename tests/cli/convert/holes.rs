@@ -1,4 +1,6 @@
 //! Sparse files: a hole takes no room on disk, and neither memory nor time.
+//!
+//! Uses copies of the demo directory whose log gets a hole, at its end or before data.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,6 @@
-//! Where the output goes: what stands there, what may be replaced, and where nothing can be written.
+//! The place of the output: an existing file there, what may be replaced, and where nothing can be written.
+//!
+//! Converts the demo directory into folders that are full, protected, or not empty.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};

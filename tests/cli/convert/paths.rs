@@ -1,4 +1,6 @@
 //! Paths that are one file, by whatever name, and paths into the source: refused before any work.
+//!
+//! Converts the demo directory with links, other spellings and the same file for two options.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,6 @@
-//! The report: where it goes, and that there is one on every exit but 2.
+//! The report: where it goes, what it contains, and that every exit status but 2 has one.
+//!
+//! Uses the demo directory, and small sources that are made here.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,6 @@
-//! What a run shows while it takes long, and what it takes of the machine.
+//! What a long run shows on a terminal, and `--memory-limit`.
+//!
+//! The sources are made here, large enough for a run of some seconds. The terminal is that of `script`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,6 @@
 //! A run that is interrupted ends with the signal's status and leaves nothing.
+//!
+//! The sources are large snapshots that are made here, so that a signal arrives while the run reads or writes.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,6 @@
-//! What is given as SOURCE and is none, or not one alone.
+//! Paths that are no etcd data, no v2 data or no complete source: refused, and the message names the kind.
+//!
+//! Uses files and directories that are made here, and the demo directory under several names.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

@@ -1,4 +1,6 @@
-//! One is singular: sources with one of everything, through every command that counts.
+//! Counts in messages: one is singular.
+//!
+//! The sources are made here with one of everything. Every command that counts converts, lists or refuses them.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,6 @@
-//! What a run may take, by the size of its source, and a run that is held to it.
+//! The memory and CPU time that a run may use, by the size of its source.
+//!
+//! A run is started under these limits, and its use is measured when it ends.
 
 use std::fs;
 use std::io::Read;
