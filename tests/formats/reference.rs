@@ -118,6 +118,19 @@ fn the_severity_of_a_code_is_how_it_is_used() {
     assert!(lost >= 10 && warned >= 30, "{lost} losses and {warned} warnings found");
 }
 
+/// `docs/guarantees.md` says what helps against every loss of a run that ends with status 8.
+#[test]
+fn every_loss_has_advice() {
+    // With these losses, a run is always refused.
+    const REFUSED: [Code; 2] = [Code::DamageFilled, Code::LogGone];
+    let page = fs::read_to_string("docs/guarantees.md").unwrap();
+    let advice = page.split("## After exit status 8").nth(1).unwrap().split("\n## ").next().unwrap();
+    let losses = Code::ALL.iter().map(|(code, _)| *code).filter(|code| code.severity() != Severity::Warning);
+    for code in losses.filter(|code| !REFUSED.contains(code)) {
+        assert!(advice.contains(&format!("`{code}`")), "no advice for {code}");
+    }
+}
+
 /// A report of a real run has no field that the schema does not know, and lacks none that it requires.
 #[test]
 fn a_real_report_and_ledger_fit_the_schema() {
