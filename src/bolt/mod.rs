@@ -1,8 +1,7 @@
 //! bbolt files: a two-phase writer, a reader and a check (docs/formats.md 8).
 //!
-//! `layout` computes every page, and `emit` encodes any range of pages independently. `read` and `check` share only
-//! `format` and `page` with the writer. Must not know etcd: a caller supplies sorted pairs by the trait `Rows` and
-//! gives them their meaning.
+//! `layout` places every page, and `emit` encodes any range of pages. `read` and `check` share only `format` with the
+//! writer. Must not know etcd: a caller supplies sorted pairs by the trait `Rows` and gives them their meaning.
 
 mod check;
 mod damage;
