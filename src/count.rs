@@ -1,4 +1,7 @@
-//! Counts and sizes in sentences: one is singular, and large sizes have a second unit.
+//! Counts and sizes in sentences.
+//!
+//! A count of 1 takes the singular, and a size from 1 KiB on has a second unit. Messages and summaries of all modules
+//! use it. Must not know what is counted.
 
 /// Formats a number with its noun: `1 key`, `2 keys`.
 pub fn counted(count: u64, one: &str, many: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! A [`Reason`] is a stable word for scripts (`reason` in the report). Each belongs to one [`Kind`], and the kind alone
 //! decides the exit status. An error prints as one line, `FILE: byte N: what is wrong`. Its [`Error::hint`] says what
-//! to do, and is printed on a line of its own.
+//! to do, and is printed on a line of its own. Must not know who reports an error, or where it is printed.
 
 mod permissions;
 

@@ -1,8 +1,9 @@
 //! The entry points of the fuzz targets, and the generators of their inputs. Not part of the library's interface.
 //!
-//! Each target takes any bytes and fails only by a panic: the reader panicked, or an independent oracle (serde_json, generated
-//! protobuf code, a plain map) disagrees with it. `tests/formats/fuzz_corpus.rs` runs the same functions on the seeds. The
-//! tests of the log use the same writer.
+//! Each target takes any bytes and fails only by a panic: the reader panicked, or an independent oracle (serde_json,
+//! generated protobuf code, a plain map) disagrees with it. `tests/formats/fuzz_corpus.rs` runs the same functions on
+//! the seeds. The tests of the log use the same writer. Must not know the command line: it calls the modules directly.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,7 @@
-//! Number types that must not be confused: a v2 index is not a raft index, and a page id is not a revision. Counts and
-//! byte lengths remain plain integers.
+//! Number types that must not be confused: a v2 index is not a raft index, and a page id is not a revision.
+//!
+//! Counts and byte lengths remain plain integers. Each type prints as etcd prints it. Must not know where a number was
+//! read, or which values are valid.
 
 use std::fmt;
 use std::num::TryFromIntError;

@@ -1,4 +1,7 @@
-//! The caps on untrusted input, each with its reason. Data that etcd can have written never reaches a cap.
+//! The caps on untrusted input, each with its reason.
+//!
+//! Data that etcd can have written never reaches a cap. A cap bounds what a crafted file can cost, or what a number can
+//! express. Must not know what happens when a cap is reached: the reader of the data decides that.
 
 /// Maximum number of components of a v2 path. A server reads a path from an HTTP request whose head has at most 1 MiB
 /// and 4 KiB: 526,336 components of one byte, with their slashes. The cap bounds the directories that one request of a

@@ -5,8 +5,30 @@
 
 use crate::words::words;
 
+words! {
+    /// In which list of the report a code appears.
+    pub enum Severity {
+        /// Always in `warnings`.
+        Warning = "warning",
+        /// Always in `losses`.
+        Loss = "loss",
+        /// In `losses`, or in `warnings` if the meaning of the code says so.
+        Either = "either",
+    }
+}
+
+/// The severity that a code names; a warning if it names none.
+macro_rules! severity {
+    () => {
+        Severity::Warning
+    };
+    ($severity:ident) => {
+        Severity::$severity
+    };
+}
+
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $name:ident = $word:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal $(, $severity:ident)?;)*) => {
         words! {
             /// The code of a warning or a loss.
             #[derive(PartialOrd, Ord)]
@@ -22,6 +44,14 @@ macro_rules! codes {
         impl Code {
             /// Every code that this version reports, with its meaning, in alphabetical order of the words.
             pub const ALL: &'static [(Code, &'static str)] = &[$((Code::$name, concat!($($doc),*)),)*];
+
+            /// Returns in which list of the report the code appears.
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Code::$name => severity!($($severity)?),)*
+                    Code::Unknown => Severity::Either,
+                }
+            }
         }
     };
 }
@@ -41,20 +71,20 @@ codes! {
     AuthTurnedOn = "auth-turned-on";
     /// The source is an `etcdctl backup`.
     Backup = "backup";
-    /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the cluster. A loss.
-    BackupRenumbered = "backup-renumbered";
+    /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the cluster.
+    BackupRenumbered = "backup-renumbered", Loss;
     /// Keys have a created index above their modified index.
     CreatedAfterModified = "created-after-modified";
-    /// The end of a log, or a segment after it, is probably missing in the copy. A loss, or a warning if other members prove that nothing is missing.
-    CutCopy = "cut-copy";
-    /// Entries after damage in one log were taken from another member.
-    DamageFilled = "damage-filled";
+    /// The end of a log, or a segment after it, is probably missing in the copy. A warning if other members prove that nothing is missing.
+    CutCopy = "cut-copy", Either;
+    /// Entries after damage in one log were taken from another member. A loss if nothing proves that these are all; then the run is refused.
+    DamageFilled = "damage-filled", Either;
     /// Damage in a log affects only entries that a snapshot or another member covers.
     DamageNotNeeded = "damage-not-needed";
-    /// A log is damaged, and nothing proves that other logs hold all that it held. A loss, or a warning if other members do prove it.
-    DamagedLog = "damaged-log";
-    /// A damaged snapshot was not used, and nothing proves that the output is complete. A loss.
-    DamagedSnapshot = "damaged-snapshot";
+    /// A log is damaged. A warning if other members prove that nothing is missing.
+    DamagedLog = "damaged-log", Either;
+    /// A damaged snapshot was not used, and nothing proves that the output is complete.
+    DamagedSnapshot = "damaged-snapshot", Loss;
     /// Keys of one directory have the same name once U+FFFD replaces bytes that are not UTF-8.
     DuplicateNames = "duplicate-names";
     /// Keys with a TTL have expired and are left out.
@@ -69,12 +99,12 @@ codes! {
     LedgerNotWritten = "ledger-not-written";
     /// An etcd ran on the source while it was read.
     Live = "live";
-    /// A member's log is missing. A loss, or a warning if other members prove that nothing is missing.
-    LogGone = "log-gone";
+    /// A member's log is missing. A warning if other members prove that nothing else is missing; otherwise the run is refused.
+    LogGone = "log-gone", Either;
     /// The source is a log without a data directory.
     LogOnly = "log-only";
-    /// A snapshot was not used, and its state is after that of the output. A loss.
-    OlderSnapshot = "older-snapshot";
+    /// A snapshot was not used, and its state is after that of the output.
+    OlderSnapshot = "older-snapshot", Loss;
     /// The sources are at most half of the voters, so they may lack later writes of the cluster.
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
@@ -93,8 +123,8 @@ codes! {
     Repaired = "repaired";
     /// Users may do more in v3 than in v2, because etcd 2.1 honours only the first existing role of a user.
     RolesWiden = "roles-widen";
-    /// `--salvage` skipped damage. A loss.
-    Salvaged = "salvaged";
+    /// `--salvage` skipped damage.
+    Salvaged = "salvaged", Loss;
     /// The new cluster has the ID of the old one, so members of the two could join each other.
     SameClusterId = "same-cluster-id";
     /// Several keys have the same modified index.
@@ -105,14 +135,14 @@ codes! {
     SnapshotPassedOver = "snapshot-passed-over";
     /// `--source-version` contradicts what the source proves.
     SourceVersionContradicted = "source-version-contradicted";
-    /// etcd versions that may have run last would give different trees. A loss.
-    SourceVersionUnknown = "source-version-unknown";
-    /// v2 writes after the commit index are left out. A loss.
-    TailLeftOut = "tail-left-out";
+    /// etcd versions that may have run last would give different trees.
+    SourceVersionUnknown = "source-version-unknown", Loss;
+    /// v2 writes after the commit index are left out.
+    TailLeftOut = "tail-left-out", Loss;
     /// Keys exist in v2 and v3; the output has those of v2.
     TakenFromV2 = "taken-from-v2";
-    /// The last record of a log is torn. A loss if it may have been committed, otherwise a warning.
-    TornTail = "torn-tail";
+    /// The last record of a log is torn. A warning after a crash of etcd, or if other members prove that nothing is missing.
+    TornTail = "torn-tail", Either;
     /// A TTL exceeds what a lease can hold, and the key becomes permanent.
     TtlTooLong = "ttl-too-long";
     /// The log updates a member that the store does not know.
@@ -127,8 +157,8 @@ codes! {
     V3Dropped = "v3-dropped";
     /// The source also holds v3 data, which the export does not contain.
     V3Present = "v3-present";
-    /// v3 writes after the commit index are left out. A loss.
-    V3TailLeftOut = "v3-tail-left-out";
+    /// v3 writes after the commit index are left out.
+    V3TailLeftOut = "v3-tail-left-out", Loss;
     /// The v3 backend of the source cannot be read.
     V3Unreadable = "v3-unreadable";
 }

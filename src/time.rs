@@ -1,6 +1,7 @@
 //! Instants in the form of RFC 3339, up to the end of year 9999.
 //!
-//! [`Timestamp`] ends at 9999-12-30T22:00:00.999999999Z, 26 hours before that; a later instant counts as that one.
+//! [`Timestamp`] ends at 9999-12-30T22:00:00.999999999Z, 26 hours before that; a later instant counts as that one. Must
+//! not know what happens at an instant, and reads no clock.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;

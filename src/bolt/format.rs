@@ -3,22 +3,6 @@
 //! docs/formats.md sections 8.1 to 8.5 and 8.7. Everything is little-endian on every host. `layout` and `emit` write
 //! with it, `read` and `check` read with it. Must not know how pages are found, ordered or checked, or what etcd stores
 //! in them.
-//!
-//! ```text
-//! file    ┌────────┬────────┬────────┬─────┬──────────────┐   page N starts at byte N * page size
-//!         │ page 0 │ page 1 │ page 2 │ ... │ page hwm - 1 │   hwm: number of the first page never used
-//!         │ meta   │ meta   │        │     │              │
-//!         └────────┴────────┴────────┴─────┴──────────────┘
-//! page    ┌──────────────────────┬──────────────────────────────────────────┐
-//!         │ page header, 16 byte │ body                                     │   with overflow n, the body goes on
-//!         └──────────────────────┴──────────────────────────────────────────┘   over n pages without a header
-//! leaf    ┌────────┬───────────┬─────┬───────────┬────┬────┬────┬────┬──────┐
-//!         │ header │ element 0 │ ... │ element n │ k0 │ v0 │ k1 │ v1 │ ...  │
-//!         └────────┴───────────┴─────┴───────────┴────┴────┴────┴────┴──────┘
-//! branch  ┌────────┬───────────┬─────┬───────────┬────┬────┬────────────────┐
-//!         │ header │ element 0 │ ... │ element n │ k0 │ k1 │ ...            │
-//!         └────────┴───────────┴─────┴───────────┴────┴────┴────────────────┘
-//! ```
 
 use crate::ids::PageId;
 
@@ -76,6 +60,24 @@ pub const INLINE_SHARE: u32 = 4;
 /// ┌───────────────┬─────────┬─────────┬────────────┐
 /// │ id        u64 │ flags16 │ count16 │ overflow32 │
 /// └───────────────┴─────────┴─────────┴────────────┘
+/// ```
+///
+/// Pages, and where the keys and values of a leaf or branch page are:
+///
+/// ```text
+/// file    ┌────────┬────────┬────────┬─────┬──────────────┐   page N starts at byte N * page size
+///         │ page 0 │ page 1 │ page 2 │ ... │ page hwm - 1 │   hwm: number of the first page never used
+///         │ meta   │ meta   │        │     │              │
+///         └────────┴────────┴────────┴─────┴──────────────┘
+/// page    ┌──────────────────────┬──────────────────────────────────────────┐
+///         │ page header, 16 byte │ body                                     │   with overflow n, the body goes on
+///         └──────────────────────┴──────────────────────────────────────────┘   over n pages without a header
+/// leaf    ┌────────┬───────────┬─────┬───────────┬────┬────┬────┬────┬──────┐
+///         │ header │ element 0 │ ... │ element n │ k0 │ v0 │ k1 │ v1 │ ...  │
+///         └────────┴───────────┴─────┴───────────┴────┴────┴────┴────┴──────┘
+/// branch  ┌────────┬───────────┬─────┬───────────┬────┬────┬────────────────┐
+///         │ header │ element 0 │ ... │ element n │ k0 │ k1 │ ...            │
+///         └────────┴───────────┴─────┴───────────┴────┴────┴────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageHeader {

@@ -1,4 +1,7 @@
-//! bbolt files: a two-phase writer, a reader and a check. Must not know etcd.
+//! bbolt files: a two-phase writer, a reader and a check (docs/formats.md 8).
+//!
+//! `layout` places every page, and `emit` encodes any range of pages. `read` and `check` share only `format` with the
+//! writer. Must not know etcd: a caller supplies sorted pairs by the trait `Rows` and gives them their meaning.
 
 mod check;
 mod damage;

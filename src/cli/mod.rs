@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand (its options as typed, and its run), the exit policy, the signals.
 //!
-//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
+//! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process. Must not
+//! know formats: it calls the library and prints what it returns.
 
 mod cluster_args;
 mod completions;
@@ -47,8 +48,8 @@ struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
-    /// print without this option. The exit status does not change.
+    /// `convert`, `export` and `verify` print one line with the result. Other commands print what they print without this option.
+    /// The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
     quiet: bool,

@@ -1,4 +1,6 @@
-//! The form in which a command prints: the options of every command that prints a result.
+//! `-w` and `--json`: the form in which a command prints its result.
+//!
+//! `inspect`, `verify` and `lookup` include these options in their own. Must not know what a result contains.
 
 use clap::ValueEnum;
 

@@ -2,12 +2,13 @@
 //!
 //! Also holds the style of the help texts. Must not know what an option does.
 
-use std::path::Path;
-
 use clap::{Arg, Command, CommandFactory};
 
 use super::Cli;
 use super::epilog::{ETCDLIFT, Epilog};
+
+#[path = "../../tests/common/golden.rs"]
+mod golden;
 
 const INTRODUCTION: &str = "\
 # Command-line reference
@@ -28,7 +29,8 @@ hint: what to do
 
 FILE and OFFSET are present if they are known. Wrong usage prints `error:` and the usage of the command.
 
-A summary starts with the result: `COMPLETE` or `INCOMPLETE`, the exit status and the output. Totals follow. Then each warning is a line
+A summary starts with the result: `COMPLETE` or `INCOMPLETE`, the exit status and the output. That of `verify` starts with `VERIFIED` or
+`NOT VERIFIED`, and has a line `wrong: MESSAGE` for each difference. Totals follow the result. Then each warning is a line
 `warning: MESSAGE [CODE]`, and each loss is a line `loss: MESSAGE [CODE]`. Next steps follow, as commands that can be pasted. A loss means
 that the output is possibly incomplete (exit status 8). On a terminal, long warnings and losses are wrapped at 80 columns.
 ";
@@ -166,13 +168,7 @@ fn texts() -> Vec<(String, String)> {
 
 #[test]
 fn the_reference_is_up_to_date() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
-    let page = page();
-    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
-        std::fs::write(&file, &page).unwrap();
-    }
-    let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == page, "docs/cli.md is out of date: BLESS=1 cargo test --lib cli::reference");
+    golden::golden("docs/cli.md", page());
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) const COLOR_VARIABLE: &str = "ETCDLIFT_COLOR";
 const COLUMNS: usize = 80;
 
 /// The words at the beginning of a line that have a colour; lines with `true` are wrapped.
-const WORDS: [(&str, &str, AnsiColor, bool); 7] = [
+const WORDS: [(&str, &str, AnsiColor, bool); 9] = [
     ("etcdlift: ", "error:", AnsiColor::Red, false),
     ("", "hint:", AnsiColor::Cyan, false),
     ("", "warning:", AnsiColor::Yellow, true),
@@ -37,6 +37,8 @@ const WORDS: [(&str, &str, AnsiColor, bool); 7] = [
     ("", "wrong:", AnsiColor::Red, true),
     ("", "COMPLETE", AnsiColor::Green, false),
     ("", "INCOMPLETE", AnsiColor::Yellow, false),
+    ("", "VERIFIED", AnsiColor::Green, false),
+    ("", "NOT VERIFIED", AnsiColor::Red, false),
 ];
 
 /// Uses colours from now on as `--color` says, before the command line is parsed: help and usage errors follow it too.

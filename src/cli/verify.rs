@@ -69,9 +69,7 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     if args.form.is_json() {
         print(&report_file::to_json(&found)?)?;
     } else {
-        let text = text::verification(&found);
-        let last = text.split_inclusive('\n').next_back().unwrap_or_default();
-        print_text(if quiet { last } else { &text })?;
+        print_text(&if quiet { text::verification_result(&found) } else { text::verification(&found) })?;
     }
     let Some(first) = found.differences.first() else { return Ok(0) };
     let more = match found.differences.len() - 1 {

@@ -1,4 +1,7 @@
-//! The owner and mode of a file, which a message adds to "permission denied" of the operating system.
+//! The owner and mode of a file, for the message "permission denied".
+//!
+//! The operating system names neither. If the file cannot be examined, the nearest directory above it is described.
+//! Must not know why the file is opened.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,20 +1,8 @@
-//! The index map: from v2 indexes to v3 revisions and back, for `etcdlift lookup` (docs/index-map.md).
+//! The index map: from v2 indexes to v3 revisions and back, for `etcdlift lookup`.
 //!
-//! A redb file with these tables, numbers unsigned:
-//!
-//! ```text
-//! meta        name -> text                                  schema, etcdlift, numbering, v2_index, revision,
-//!                                                           compact_revision, output_sha256
-//! v2_indexes  (v2 index, revision, sub revision) -> v3 key  of every pair that comes from a v2 node
-//! revisions   (revision, sub revision)                      of every pair of the output
-//!               -> (flags, v2 index, v3 key, v2 key)
-//! v3_keys     (v3 key, revision, sub revision) -> ()        of every pair of the output
-//! v2_keys     (v2 key, revision, sub revision) -> ()        of the pairs whose v2 key is another than their v3 key
-//!
-//! |flags       1 comes from a v2 node · 2 of a directory · 4 deletes the key · 8 the v2 key equals the v3 key, and is left out here
-//! ```
-//!
-//! The v2 index is the node's modified index. Must not know trees and pages: the pairs come from `pipeline`.
+//! A redb file. docs/index-map.md describes its tables and the flags of a row. The v2 index of a row is the modified
+//! index of its node. [`write`] makes the file, [`compare`] reads it back, and [`lookup`] answers a query. Must not
+//! know trees and pages: the pairs come from `pipeline`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,8 @@
-//! A whole conversion in memory. Bytes become requests, and requests become a log, with or without a snapshot. The log passes
-//! through every stage, and the result is compared with a plain map.
+//! A whole conversion in memory, compared with a plain map.
+//!
+//! Bytes become requests, and requests become a log, with or without a snapshot. The log passes through every stage
+//! from `source` to `verify`. Must not know files of the output: the database stays in memory. The expected content
+//! comes from `model`, never from `v2store`.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,4 +1,7 @@
-//! The bytes of a fuzzer, read as choices: each byte makes one choice. After the last byte, every choice is the first option.
+//! The bytes of a fuzzer, read as choices: each byte makes one choice.
+//!
+//! After the last byte, every choice is the first option. So any input is valid, and a shorter input gives a simpler
+//! case. Must not know what is chosen.
 
 /// The remaining bytes.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,9 @@
-//! A writer of write-ahead logs, requests and `.snap` files, byte for byte as etcd writes them (docs/formats.md 2, 4, 5). Knows
-//! both dialects: unpadded frames of 2.x, and padded frames with a zero tail of 3.0 and later.
+//! A writer of write-ahead logs, requests and `.snap` files, byte for byte as etcd writes them (docs/formats.md 2, 4,
+//! 5).
+//!
+//! It has both dialects: unpadded frames of 2.x, and padded frames with a zero tail of 3.0 and later. Tests and fuzz
+//! targets use it. Must not know how `source` reads a log: it takes names and requests from there, and encodes with
+//! `proto`.
 
 use protobuf::Message;
 

@@ -1,4 +1,7 @@
 //! The messages inside records, compared with the generated protobuf code if both can read them.
+//!
+//! The hand-written parsers of `source/raft` read any bytes without a panic. What they accept, they read as `proto`
+//! does. Must not know frames, checksums or segments.
 
 use protobuf::Message;
 

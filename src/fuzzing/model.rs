@@ -1,5 +1,7 @@
-//! The v2 store as a plain map from path to node, with the effects of requests by docs/formats.md 6. Independent of `v2store`, and
-//! not optimised.
+//! The v2 store as a plain map from path to node, with the effects of requests by docs/formats.md 6.
+//!
+//! The oracle of the fuzz target `convert`, and the maker of snapshots for tests. It is simple and not optimised. Must
+//! not know `v2store`: the two are independent, so that one detects the errors of the other.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,8 @@
-//! Any bytes as a snapshot and the entries of a log, with many repetitions: a small input that may be expensive to replay. The
-//! oracles are the fuzzer's bounds of memory and time, and the verification of the result.
+//! Any bytes as a snapshot and the entries of a log, with many repetitions: a small input that may be expensive to
+//! replay.
+//!
+//! The oracles are the fuzzer's bounds of memory and time, and the verification of the result. Must not know what the
+//! content should be: `convert` compares content.
 
 use std::path::Path;
 

@@ -1,4 +1,8 @@
-//! Any bytes as a log: once unchanged, and once with every checksum corrected, so that the code after the checksum also runs.
+//! Any bytes as the segments of a log.
+//!
+//! They are read once unchanged, and once with every checksum corrected, so that the code after the checksum also runs.
+//! A log that can be read is also replayed. Must not know what an entry should do: indexes and counts must fit,
+//! contents are not compared.
 
 use super::log::{CRC, Dialect, Log};
 use crate::ids::{ByteOffset, RaftIndex};

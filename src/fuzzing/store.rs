@@ -1,4 +1,7 @@
-//! Snapshots: the container, and the store's JSON compared with serde_json.
+//! Snapshots: the container of a `.snap` file, and the JSON of the store in it.
+//!
+//! The reader of the JSON is compared with serde_json: what it accepts, both read as the same tree. Must not know the
+//! write-ahead log.
 
 use std::collections::BTreeMap;
 

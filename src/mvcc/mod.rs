@@ -1,4 +1,7 @@
-//! The codec of the buckets of an etcd v3 backend, and the checksums over them. Must not know pages, plans or v2.
+//! The codec of the buckets of an etcd v3 backend, and the checksums over them (docs/formats.md 7.2, 9 and 10).
+//!
+//! One file for each kind of record: revision, key-value, lease, user and role, fields of `meta`. `hash` has HashKV and
+//! the hash of `snapshot status`. Must not know pages, plans or v2.
 
 mod auth;
 mod hash;

@@ -1,4 +1,7 @@
-//! Sizes as typed: a number of bytes, with or without a unit. Must not know what a size limits.
+//! Sizes as typed: a number of bytes, with or without a unit.
+//!
+//! 1k and 1KiB are 1024 bytes, 1kB is 1000. Options of the command line and their variables use it. Must not know what
+//! a size limits.
 
 /// The forms of a size, for help and messages.
 pub(crate) const FORMS: &str = "bytes, or with a unit: KiB, MiB, GiB, TiB (powers of 1024; k, m, g, t are short for them) or kB, MB, GB, TB \

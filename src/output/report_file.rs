@@ -1,7 +1,7 @@
 //! A report on disk: its path, the existing file there, and an atomic write.
 //!
 //! The report is written under a temporary name and gets its name together with the output. A pipe or a device is
-//! refused. Of an earlier report, only its output is read.
+//! refused. Of an earlier report, only its output is read. Must not know what else a report says.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};

@@ -1,7 +1,8 @@
 //! `export`: a v2 tree or the live keys of a v3 store, as a file for other programs (docs/cli.md, docs/exports.md).
 //!
-//! A v2 source is replayed as in a conversion. Nothing expires, and only `--include` and `--exclude` leave keys out. A v3 file
-//! is checked as a whole, but only its `key` bucket is exported. The written file is read back before it gets its name.
+//! A v2 source is replayed as in a conversion. Nothing expires, and only `--include` and `--exclude` leave keys out. A
+//! v3 file is checked as a whole, but only its `key` bucket is exported. The written file is read back before it gets
+//! its name. Must not know how a format encodes a record: `export/` has the formats.
 
 use std::borrow::Cow;
 use std::fs::{self, File};

@@ -1,6 +1,7 @@
 //! `inspect`: the content of a source or of a v3 file.
 //!
-//! Reads all of it, writes nothing. Has the findings of a conversion, but does not refuse.
+//! Reads all of it, writes nothing. Has the findings of a conversion, but does not refuse: its warnings contain the
+//! losses too. Must not know how the result is printed.
 
 use jiff::Timestamp;
 

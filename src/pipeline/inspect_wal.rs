@@ -1,4 +1,8 @@
-//! `inspect --wal`: the log, entry by entry, with the effect of each entry. Shows what `recover` does; decides nothing.
+//! `inspect --wal`: the log, entry by entry, with the effect of each entry.
+//!
+//! Observes the replay of `recover`, and decides nothing. A log that cannot be replayed is listed with unknown effects.
+//! Entries are given to the caller one by one, because a log may be larger than memory. Must not know how a line is
+//! printed.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! The size of a list of whole paths: a ledger, an export and a transformer's input have the path of every directory.
 //!
-//! A deep path is one entry in the log, but one line for each level in such a list. So a small source can make a large list.
-//! Counts before anything is written.
+//! A deep path is one entry in the log, but one line for each level in such a list. So a small source can make a large
+//! list. Counts before anything is written, and refuses a list above its limit. Must not know the form of the list.
 
 use crate::count::bytes;
 use crate::error::{Error, Reason, Result};

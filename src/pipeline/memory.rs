@@ -1,7 +1,8 @@
 //! `--memory-limit`: an estimate of a conversion's private memory, without the mapped source, before it is allocated.
 //!
-//! The estimate adds the sizes of every node, row, entry and change to constants that were measured. Refuses a conversion that
-//! does not fit, and encodes in smaller parts if that helps. Measures nothing while the conversion runs.
+//! The estimate adds the sizes of every node, row, entry and change to constants that were measured. Refuses a
+//! conversion that does not fit, and encodes in smaller parts if that helps. Measures nothing while the conversion
+//! runs. Must not know what becomes of a node or an entry.
 
 use std::fmt;
 

@@ -1,7 +1,9 @@
-//! Compares the snapshots that several members have at one raft index and term. They are one state, so their stores must agree.
+//! Compares the snapshots that several members have at one raft index and term. They are one state, so their stores
+//! must agree.
 //!
-//! Compares only the nodes that an output depends on: each member has its own event history and statistics. If two stores
-//! differ, the members have two histories, or one store was damaged before it was written. The data does not show which one is right.
+//! Compares only the nodes that an output depends on: each member has its own event history and statistics. If two
+//! stores differ, the members have two histories, or one store was damaged before it was written. The data does not
+//! show which one is right. Must not know the logs.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The totals of all source keys.
 //!
-//! Checks that they add up at each step: from the source to the plan, from the plan to the rows, from the rows to the writer. Must
-//! not know why a key is left out.
+//! Checks that they add up at each step: from the source to the plan, from the plan to the rows, from the rows to the
+//! writer. Must not know why a key is left out.
 
 use crate::bolt::Bucket;
 use crate::count::counted;

@@ -1,7 +1,7 @@
 //! `verify`: whether a v3 file is intact, whether it matches a report, and whether it has the content of a source.
 //!
-//! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs the
-//! stages of a conversion again (`stages`) and writes nothing.
+//! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs
+//! the stages of a conversion again (`stages`) and writes nothing. Must not know how the result is printed.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 //!
 //! `etcd.proto` is the source; `etcd.rs` is what protobuf-codegen 3.7.2 makes of it with its pure parser:
 //! `protobuf_codegen::Codegen::new().pure().include("src/proto").input("src/proto/etcd.proto").out_dir("src/proto")`.
-//! The hot messages (WAL records, entries, requests, key-values) never go through here: generated code copies every
-//! bytes field.
+//! The frequent messages (WAL records, entries, requests, key-values) never go through here: generated code copies
+//! every bytes field. Must not know what a message means.
 
 #[allow(
     missing_docs,

@@ -1,4 +1,7 @@
-//! The result of an export, as data and as text. It contains no values.
+//! The result of an export, as data and as text.
+//!
+//! The text starts with the result, as that of a conversion does. It contains counts and no names or values of keys.
+//! Must not know the formats of an export.
 
 use std::path::PathBuf;
 

@@ -61,7 +61,7 @@ words! {
         Hidden = "hidden",
         /// The rule of `rule` excludes it.
         Excluded = "excluded",
-        /// There are includes, and none matches it.
+        /// Includes are given, and none matches it.
         NotIncluded = "not-included",
         /// It has expired.
         Expired = "expired",

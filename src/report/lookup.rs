@@ -1,6 +1,7 @@
 //! The result of `lookup` in an index map, as data and as text.
 //!
-//! Keys that are not UTF-8 are in base64. If nothing is found, a note says what the map proves, and never guesses.
+//! Keys that are not UTF-8 are in base64. If nothing is found, a note says what the map proves, and never guesses. Must
+//! not know the tables of the map.
 
 use serde::Serialize;
 

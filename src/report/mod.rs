@@ -1,7 +1,7 @@
 //! The results of a run, as data and as text: the report of a conversion, the result of an inspection.
 //!
 //! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain names of
-//! keys, never values or password hashes. Must not do I/O, except `earlier` and `ledger`, which read existing files.
+//! keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read existing ones.
 
 pub(crate) mod earlier;
 pub mod export;

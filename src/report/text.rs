@@ -1,7 +1,7 @@
 //! The report as text: the summary of a conversion, the tables of an inspection and of a verification.
 //!
-//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Must not
-//! know how the data was found, nor where the text goes.
+//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Each warning,
+//! loss and difference is one line. Must not know how the data was found, nor where the text goes.
 
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
@@ -10,6 +10,7 @@ use super::next_steps;
 use super::verification::Verification;
 use crate::count::{bytes, counted, size};
 use crate::display::printable;
+use crate::error::Kind;
 use crate::options::{Existing, To};
 use crate::report::table::Table;
 
@@ -80,8 +81,7 @@ pub(crate) fn summary(report: &Report) -> String {
     }
     let notices = notices(&report.warnings, &report.losses);
     let steps = report.output.as_ref().map_or(String::new(), |output| next_steps::text(report, output, COLUMNS));
-    let parts = [result(report), table.wrapped(COLUMNS), notices, steps];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    parts([result(report), table.wrapped(COLUMNS), notices, steps])
 }
 
 /// A line for each warning and each loss, with its code.
@@ -122,10 +122,19 @@ pub(crate) fn inspection(found: &Inspection) -> String {
             v3_lines(&mut table, facts);
         }
     }
+    let mut files = Table::new();
     for file in &found.source_files {
-        table.line("file", format!("{}  {}  {}", file.path, size(file.bytes), file.sha256));
+        files.line("file", &file.path);
+        files.line("size", size(file.bytes));
+        files.line("sha256", &file.sha256);
     }
-    let mut text = table.to_string() + &notices(&found.warnings, &[]);
+    let warnings = notices(&found.warnings, &[]);
+    parts([table.wrapped(COLUMNS), files.wrapped(COLUMNS), warnings, key_lines(found)])
+}
+
+/// A line for each key, however long: scripts and `grep` read them.
+fn key_lines(found: &Inspection) -> String {
+    let mut text = String::new();
     for key in found.key_list.iter().flatten() {
         let expiration = key.expiration.as_ref().map(|at| format!("  expires {at}")).unwrap_or_default();
         let (created, modified) = (key.created, key.modified);
@@ -139,21 +148,33 @@ pub(crate) fn inspection(found: &Inspection) -> String {
     text
 }
 
-/// The result of a verification: a table, the differences, and last whether the file is verified.
+/// The result of a verification in one line.
+pub(crate) fn verification_result(found: &Verification) -> String {
+    let path = printable(&found.path);
+    if found.differences.is_empty() {
+        format!("VERIFIED, exit status 0: {path}\n")
+    } else {
+        format!("NOT VERIFIED, exit status {}: {path}\n", Kind::Verify.exit_code())
+    }
+}
+
+/// The summary of a verification: the result, a table, the warnings, and the differences.
 pub(crate) fn verification(found: &Verification) -> String {
     let mut table = Table::new();
-    table.line("path", &found.path);
     table.line("kind", found.facts.kind);
     table.line("size", size(found.facts.bytes));
     v3_lines(&mut table, &found.facts);
     table.line("file sha256", &found.sha256);
     table.line("checked", found.checked.iter().map(|check| check.word()).collect::<Vec<_>>().join(", "));
-    let mut text = table.to_string() + &notices(&found.warnings, &[]);
-    for difference in &found.differences {
-        text.push_str(&format!("wrong: {}\n", printable(difference)));
-    }
-    text.push_str(if found.differences.is_empty() { "verified\n" } else { "NOT verified\n" });
-    text
+    let warnings = notices(&found.warnings, &[]);
+    let wrong: String =
+        found.differences.iter().map(|difference| format!("wrong: {}\n", printable(difference))).collect();
+    parts([verification_result(found), table.wrapped(COLUMNS), warnings, wrong])
+}
+
+/// The parts of a summary that have text, with an empty line between them.
+fn parts<const N: usize>(parts: [String; N]) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn source_lines(table: &mut Table, source: &SourceFacts) {
@@ -220,7 +241,7 @@ fn version_lines(table: &mut Table, source: &SourceFacts) {
         if !bound.in_effect {
             line.push_str("; for an earlier server");
         }
-        table.line("", line);
+        table.line("proof", line);
     }
 }
 
@@ -521,7 +542,20 @@ then, before the first write: every member must print the hash 123
         assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
         let text = inspection(&v2);
         assert!(text.contains("keys:         5\n"), "{text}");
-        assert!(text.ends_with("warning: mind [live]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+        assert!(text.ends_with("\nwarning: mind [live]\n\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+    }
+
+    #[test]
+    fn a_verification_starts_with_its_result_and_fits() {
+        use crate::report::verification::Check;
+
+        let mut found = Verification { path: "out.db".into(), sha256: "0f".repeat(32), ..Default::default() };
+        assert!(verification(&found).starts_with("VERIFIED, exit status 0: out.db\n\nkind: "));
+        found.checked = [Check::Structure, Check::Store, Check::Sha256, Check::Report, Check::Source].repeat(3);
+        found.differences.push("a\nb".to_string());
+        let text = verification(&found);
+        assert!(text.starts_with("NOT VERIFIED, exit status 7: out.db\n\nkind: "), "{text}");
+        assert!(text.lines().all(|line| line.len() <= COLUMNS) && text.ends_with("\n\nwrong: a\\nb\n"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! The result of `verify` for a v3 file, as data. Must not know how it is printed.
+//! The result of `verify` for a v3 file, as data.
+//!
+//! In JSON, the content of the file is at the top level, as in the result of `inspect`. Must not know how it is
+//! printed, or how a check works.
 
 use serde::Serialize;
 

@@ -1,6 +1,8 @@
 //! Detection of a path: a snapshot file, a data directory, a v3 database, or something that is not convertible
-//! (docs/formats.md 1.1 to 1.3). Reads names, and of a single file its first bytes. Reads the checksum too if the file
-//! name is not one that etcd gives.
+//! (docs/formats.md 1.1 to 1.3).
+//!
+//! Reads names, and of a single file its first bytes. Reads the checksum too if the file name is not one that etcd
+//! gives. Must not know records of a log or the tree in a snapshot.
 
 use std::fs::{self, File};
 use std::io::Read;

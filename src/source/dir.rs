@@ -1,5 +1,7 @@
-//! The files of a data directory of any layout since 2.0.0, by their names (docs/formats.md 1.1 to 1.3). Lists names;
-//! opens only files that may be compressed or encrypted, and reads only their first bytes.
+//! The files of a data directory of any layout since 2.0.0, by their names (docs/formats.md 1.1 to 1.3).
+//!
+//! Lists names; opens only files that may be compressed or encrypted, and reads only their first bytes. Must not know
+//! the content of a segment or a snapshot, or which of them counts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The v3 requests in the log: what each one writes, and under which key (docs/formats.md 5.4).
 //!
 //! Nothing is applied. A merge must detect unapplied v3 entries, and `inspect --wal` shows what an entry asks for.
-//! Knows the wire form of `InternalRaftRequest` and of the requests in it.
+//! Knows the wire form of `InternalRaftRequest` and of the requests in it. Must not know the v3 backend or a revision.
 
 use crate::ids::ByteOffset;
 use crate::wire::{Reader, WireError};

@@ -2,7 +2,8 @@
 //! during the test (docs/formats.md 1.3).
 //!
 //! etcd 2.x holds a `flock` on each live WAL segment, 3.x an open-file-description lock, and bbolt a `flock` on `db`.
-//! The two kinds do not conflict. `F_OFD_GETLK` works on a file opened read-only; setting a write lock would not.
+//! The two kinds do not conflict. `F_OFD_GETLK` works on a file opened read-only; setting a write lock would not. Must
+//! not know what a file contains.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,7 @@
 //! The open data of one member: its log, the names of its snapshots, its v3 backends.
+//!
+//! `open` fills it, and `start` and `cluster` compare several. Nothing is selected or merged here. Must not know the
+//! other members, or the content of a snapshot.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
 //! Recognition of files and directories that operators give instead of etcd data: archives, pointers of Git LFS and
-//! git-annex, a directory one level too high or too low. Names what was found and what to give instead. Reads first
-//! bytes and names only.
+//! git-annex, a directory one level too high or too low.
+//!
+//! Names what was found and what to give instead. Reads first bytes and names only. Must not know which command looks,
+//! or what it expects beyond the words of its message.
 
 use std::fs::{self, File};
 use std::io::Read;

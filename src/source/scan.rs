@@ -1,5 +1,7 @@
-//! One pass over the segments of a log (docs/formats.md 4.2 to 4.8): the chain of checksums, the hard state, the
-//! snapshot records, and the entries in spans. Must not know where a conversion starts or what an entry asks for.
+//! One pass over the segments of a log (docs/formats.md 4.2 to 4.8).
+//!
+//! It follows the chain of checksums, and collects the hard state, the snapshot records, and the entries in spans. Must
+//! not know where a conversion starts or what an entry asks for.
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, RaftIndex, Term};

@@ -1,5 +1,8 @@
 //! The start of the replay, and the check that the logs lead from it to their end without a gap (docs/formats.md 2.3,
-//! 4.6 to 4.9). Knows files and raft indexes. Must not know the content of snapshots.
+//! 4.6 to 4.9).
+//!
+//! Knows files and raft indexes. With `--salvage` it lists every possible start. Must not know the content of
+//! snapshots.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};

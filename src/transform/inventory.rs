@@ -1,4 +1,7 @@
 //! Counts of the content of the tree, independent of what is written.
+//!
+//! Keys, directories, hidden keys, TTLs, expired keys, and the first elements of paths. `--as-of` of the policy alone
+//! decides what has expired. Must not know which keys become rows.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //!
 //! One walk over the tree. A row refers to its node; nothing is copied until it is encoded. Overrides of a row (another
 //! name, a decoded value) are in a separate list. The counts come from the tree, so they can be compared with what was
-//! written.
+//! written. Must not know how a pair is encoded.
 
 use hashbrown::HashMap;
 use jiff::Timestamp;

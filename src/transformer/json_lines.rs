@@ -1,14 +1,12 @@
 //! The protocol of new transformers: one JSON object in each line, in both directions. Bytes that are not UTF-8 are in
 //! base64.
 //!
-//! In: `{"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z","ttl":90}`.
-//! For a directory, `dir` is `true` and `value` is absent. `key_base64` and `value_base64` replace fields that are not
-//! text. `expiration` is the earliest expiry of the node and the directories above it, and `ttl` the seconds until
-//! then.
-//!
-//! Out: `key` or `key_base64`, `value` or `value_base64`. Optional are `mod_revision`, `create_revision`, `version`
-//! (default 1) and `lease` (default: that of the node). Without the revisions, the two indexes are used, so an
-//! unchanged line converts unchanged. A line with `"dir":true` makes no pair. Must not know processes.
+//! In: `{"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z","ttl":90}`. A
+//! directory has `"dir":true` and no `value`. `key_base64` and `value_base64` replace fields that are not text.
+//! `expiration` is the earliest expiry of the node and the directories above it, and `ttl` the seconds until then. Out:
+//! `key` and `value`, or in base64. Optional are `mod_revision`, `create_revision` (default: the two indexes),
+//! `version` (1) and `lease` (that of the node), so an unchanged line converts unchanged. A line with `"dir":true`
+//! makes no pair. Must not know processes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,8 +1,8 @@
 //! The whole run of a transformer: the nodes are divided into one range for each process, and the pairs are combined in
-//! node order.
+//! node order (docs/formats.md 12.1).
 //!
-//! docs/formats.md 12.1. Uses both wire formats through their functions. A process is a source of bytes and a consumer
-//! of bytes.
+//! Uses both wire formats through their functions. A process is a source of bytes and a consumer of bytes. Must not
+//! know the plan or revisions of the output.
 
 use std::cell::RefCell;
 use std::time::Duration;

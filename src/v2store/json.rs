@@ -2,7 +2,7 @@
 //!
 //! Fields can have any order, and unknown ones are skipped, as in Go's decoder. Where that decoder would merge or guess
 //! (a duplicate field, a path that contradicts its position), this reader fails: such a document is not from etcd.
-//! Nothing recurses, and the size of the document bounds the memory.
+//! Nothing recurses, and the size of the document bounds the memory. Must not know the log.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //! 6.9).
 //!
 //! Member nodes are ordinary store content below `/0`, and each change takes indexes. They must be replayed for correct
-//! indexes of user keys.
+//! indexes of user keys. Must not know the log: `apply` passes changes and writes one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};

@@ -1,5 +1,6 @@
-//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (docs/formats.md 6, 6.7). Paths are bytes, not
-//! text.
+//! Paths of the v2 store: Go's `path.Clean`, components, hidden names (docs/formats.md 6, 6.7).
+//!
+//! Paths are bytes, not text. [`user_key`] removes the namespace `/1` of user keys. Must not know nodes or the tree.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! The tree of a snapshot as a flat table: one record for each node, in document order, which is pre-order.
 //!
 //! A subtree is a range of numbers. Strings remain in the document; the table stores their positions. The table is
-//! read-only; the log changes the overlay in `tree`.
+//! read-only; the log changes the overlay in `tree`. Must not know the overlay or the log.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,8 @@
 //! JSON strings as Go's `encoding/json` writes and reads them (docs/formats.md 3.1): the end of a string, its decoded
 //! length, and its bytes.
 //!
-//! Go replaces invalid UTF-8 by U+FFFD, when it writes (as the escape `\ufffd`) and when it reads.
+//! Go replaces invalid UTF-8 by U+FFFD, when it writes (as the escape `\ufffd`) and when it reads. Must not know which
+//! field a string belongs to.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,7 @@
-//! The version whose rules a log was replayed with, and the reasons (docs/formats.md 6.11). Plain data that
-//! `choose_rules` builds.
+//! The version whose rules a log was replayed with, and the reasons (docs/formats.md 6.11).
+//!
+//! Plain data that `choose_rules` builds: the possible versions, the bounds with their proofs, and the states that
+//! other rules would give. Must not know how a bound was proven, or what the report says.
 
 use crate::ids::{RaftIndex, V2Index};
 use crate::v2store::dialect::{Bound, Interval, Limit, RuleSet, Version};

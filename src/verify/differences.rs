@@ -1,7 +1,7 @@
 //! The keys in which a file differs from the expected content, by name. Used after `compare` has detected a difference.
 //!
 //! Compares the state of each key at the current revision, not the order of pairs. Never shows values, only their
-//! sizes.
+//! sizes. Must not know the source: the expected content is a plan's.
 
 use std::borrow::Cow;
 

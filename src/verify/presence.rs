@@ -1,6 +1,6 @@
 //! The v3 data in a database, as counts. A v2 source with v3 data must not be converted over it.
 //!
-//! docs/formats.md sections 7.2, 9.1 to 9.4. Must not decide what the counts mean.
+//! docs/formats.md sections 7.2, 9.1 to 9.4. Must not know what a run does with the counts, and decides nothing.
 
 use super::v2v3::{self, V2v3Tree};
 use crate::bolt::{Damage, Db, Strictness, check};

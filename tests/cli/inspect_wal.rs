@@ -1,4 +1,6 @@
-//! `inspect --wal` over the binary, on the demo's log: each entry once, with what it did, and the filters.
+//! `inspect --wal`: each entry once, with its effect, and the filters `--kind`, `--from-index` and `--to-index`.
+//!
+//! Lists the log of the demo directory.
 
 use serde_json::Value;
 

@@ -1,11 +1,13 @@
-//! A conversion that is interrupted, at any time, leaves a report and nothing else.
+//! A conversion that is interrupted at any time leaves its report and nothing else.
+//!
+//! The source is a large snapshot that is made here. The signal comes at many moments of the run.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::run::read_json;
+use crate::common::run::{etcdlift_path, read_json};
 use crate::common::scratch::{self, names};
 use crate::common::v2files;
 use crate::common::v2store::{joined, leaf, store};
@@ -26,7 +28,7 @@ fn source(dir: &Path) -> std::path::PathBuf {
 fn interrupt(source: &Path, dir: &Path, signal: &str, ready: &dyn Fn(Duration) -> bool) -> Option<i32> {
     let out = dir.join("out");
     fs::create_dir(&out).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+    let mut child = Command::new(etcdlift_path())
         .arg("convert")
         .arg(source)
         .arg("-o")

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::run::wait_with_time;
+use crate::common::run::{etcdlift_path, wait_with_time};
 use crate::common::scratch;
 use crate::common::v2files::{self, ADD_NODE, CONF_CHANGE, NORMAL, Snapshot, UPDATE_NODE};
 use crate::common::v2store::{Node, escaped, joined, store_of};
@@ -25,7 +25,7 @@ fn grows_like_the_source(size: usize, make: impl Fn(&Path, usize) -> Vec<OsStrin
         let dir = scratch::temp();
         let options = make(dir.path(), size);
         let stderr = dir.path().join("stderr");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+        let mut child = Command::new(etcdlift_path())
             .arg("convert")
             .arg(dir.path().join("source"))
             .arg("-o")

@@ -1,11 +1,17 @@
-//! The command line as a stranger meets it: help, version, completions, manual pages, wrong usage. No conversion here.
+//! The command line as a new user meets it: help, version, completions, manual pages, wrong usage, quiet and coloured
+//! output.
+//!
+//! Help, errors and summaries are compared with `tests/golden`. The few conversions use the demo directory.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::common::golden::golden;
+use crate::common::run::etcdlift_path;
+
 fn etcdlift(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_etcdlift")).args(args).stdin(Stdio::null()).output().unwrap()
+    Command::new(etcdlift_path()).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 fn stdout(args: &[&str]) -> String {
@@ -44,6 +50,54 @@ fn help_of_convert_names_each_default() {
 fn completions_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(stdout(&["completions", shell]).contains("target-version"), "{shell}");
+    }
+}
+
+/// The commands of the reference, each with its long options and those of every command.
+fn reference() -> Vec<(String, Vec<String>)> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md")).unwrap();
+    let long_options = |section: &str| -> Vec<String> {
+        let titles = section.lines().filter_map(|line| line.strip_prefix("#### `"));
+        let name = |title: &str| Some(title.split("--").nth(1)?.split([' ', '`']).next()?.to_string());
+        titles.filter_map(name).collect()
+    };
+    let mut sections = page.split("\n## ");
+    let common = long_options(sections.find(|section| section.starts_with("Options of every command")).unwrap());
+    let commands = sections.filter_map(|section| {
+        let name = section.strip_prefix("etcdlift ")?.lines().next()?.to_string();
+        Some((name, [long_options(section), common.clone()].concat()))
+    });
+    commands.collect()
+}
+
+/// Whether a script has a word that ends where the word ends.
+fn has_word(script: &str, word: &str) -> bool {
+    let mut rests = script.match_indices(word).map(|(at, _)| &script[at + word.len()..]);
+    rests.any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command_and_option() {
+    let commands = reference();
+    assert!(commands.len() == 7 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
+    let plain = |args: &[&str]| stdout(args).replace("\\-", "-").replace("\\f", " ");
+    let root = plain(&["man"]);
+    for (command, options) in &commands {
+        let page = plain(&["man", command]);
+        assert!(has_word(&root, &format!("etcdlift-{command}")), "the manual page lacks {command}");
+        for option in options {
+            assert!(has_word(&page, &format!("--{option}")), "the manual page of {command} lacks --{option}");
+        }
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&["completions", shell]);
+        for (command, options) in &commands {
+            assert!(has_word(&script, command), "{shell} lacks {command}");
+            for option in options {
+                let found = has_word(&script, &format!("--{option}")) || has_word(&script, &format!("-l {option}"));
+                assert!(found, "{shell} lacks --{option}");
+            }
+        }
     }
 }
 
@@ -110,7 +164,7 @@ fn a_report_that_cannot_be_written_is_known_before_the_work() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+    let mut child = Command::new(etcdlift_path())
         .args(["completions", "zsh"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -126,7 +180,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 fn converted(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.db");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.args(["convert", "fixtures/demo/input/default.etcd", "-o"]).arg(out).args(["--report", "-"]).args(args);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).envs(variables.iter().copied()).output().unwrap()
 }
@@ -187,30 +241,19 @@ fn colours_are_in_a_pipe_only_if_asked_for() {
     assert!(!colours(&etcdlift(&["convert", "--help"]).stdout));
 }
 
-/// Compares a text with a file in `tests/golden`; `BLESS=1` writes the file.
-fn golden(name: &str, text: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(&file, text).unwrap();
-    }
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == text, "{} differs (BLESS=1 accepts it):\n{text}", file.display());
-}
-
 #[test]
 fn help_texts_are_as_written_down() {
     let help = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        let mut command = Command::new(etcdlift_path());
         // Without a terminal, the width comes from this variable.
         let output = command.args(args).env("COLUMNS", "80").stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    golden("help/etcdlift.txt", &help(&["--help"]));
+    golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
     for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
-        golden(&format!("help/{name}.txt"), &help(&[name, "--help"]));
-        golden(&format!("help/{name}-short.txt"), &help(&[name, "-h"]));
+        golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
+        golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }
 }
 
@@ -252,7 +295,7 @@ fn errors_are_as_written_down() {
         let status = output.status.code().unwrap();
         found.push_str(&format!("$ etcdlift {line}\n{stderr}exit status {status}\n\n").replace(folder, "DIR"));
     }
-    golden("errors.txt", &found);
+    golden("tests/golden/errors.txt", found);
 }
 
 #[test]
@@ -293,7 +336,7 @@ fn summaries_are_as_written_down() {
         let line = args.join(" ");
         found.push_str(&format!("$ etcdlift {line}\n{text}exit status {status}\n\n").replace(folder, "DIR"));
     }
-    golden("summaries.txt", &found);
+    golden("tests/golden/summaries.txt", found);
 }
 
 /// The text without the times of the stages, which differ from run to run.

@@ -1,4 +1,7 @@
-//! `etcdlift verify`: what it accepts of us and of every etcd, and what it finds in a file that is not what it should be.
+//! `etcdlift verify`: files that are sound, and the differences that it finds in others.
+//!
+//! Uses outputs of the demo directory, damaged copies of them, databases of the corpus, and databases of real etcd
+//! servers.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -52,7 +55,7 @@ fn an_output_is_what_its_report_and_its_source_say() {
         let (out, report) = demo(&folder, &options);
         let report = report.to_str().unwrap();
         let output = verify(&out, &["--report", report, "--source", DEMO]).success();
-        assert!(output.text().ends_with("verified\n"), "{}", output.story());
+        assert!(output.text().starts_with("VERIFIED, exit status 0: "), "{}", output.story());
         let json = verify(&out, &["--report", report, "--source", DEMO, "--json"]).success().json();
         let mut checked = vec!["structure", "store", "sha256", "report", "source"];
         if options.contains(&"backend") {
@@ -63,6 +66,8 @@ fn an_output_is_what_its_report_and_its_source_say() {
     }
     let (out, _) = demo(&temp.path().join("alone"), &[]);
     assert_eq!(verify(&out, &[]).success().stderr, "");
+    let quiet = verify(&out, &["-q"]).success().text();
+    assert_eq!(quiet, format!("VERIFIED, exit status 0: {}\n", out.display()));
 }
 
 #[test]
@@ -76,7 +81,7 @@ fn the_options_of_the_report_matter() {
         assert_eq!(output.stderr.lines().count(), 1, "{}", output.story());
         let said = format!("{}{}", output.text(), output.stderr);
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {}", output.story());
-        assert!(output.text().ends_with("NOT verified\n"), "{}", output.story());
+        assert!(output.text().starts_with("NOT VERIFIED, exit status 7: "), "{}", output.story());
     };
     fails(&["--report", other.to_str().unwrap()], &["sha256", "HashKV", "number of pairs 19, the file 17"]);
     fails(&["--report", other.to_str().unwrap(), "--source", DEMO], &["_internal/lock"]);

@@ -1,4 +1,6 @@
 //! What the `dump` peer reads from a v3 backend or snapshot file.
+//!
+//! `dump` is a Go program with the real bbolt, so tests compare an output with a reader that is not etcdlift.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
-//! Just enough HTTP to ask a server on this machine one thing.
+//! One HTTP request to a server on this machine, without a library.
+//!
+//! It opens a connection for each request; `peers/connection.rs` keeps one open.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -12,6 +12,7 @@ pub mod convert;
 pub mod corpus;
 pub mod dump;
 pub mod etcdctl;
+pub mod golden;
 pub mod http;
 pub mod peers;
 pub mod protobuf;

@@ -1,4 +1,6 @@
-//! Fields of protobuf messages, written and read byte by byte. Knows nothing of etcd's messages.
+//! Fields of protobuf messages, written and read byte by byte.
+//!
+//! Shares no code with etcdlift, and knows nothing of etcd's messages.
 
 /// A field as it is read.
 #[derive(Clone, Copy, Debug)]

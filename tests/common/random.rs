@@ -1,4 +1,6 @@
 //! Random numbers that a seed determines: SplitMix64.
+//!
+//! A test prints the seed of a failure, so the failure can be repeated. A variable selects the seeds of a run.
 
 use std::env;
 use std::ops::Range;

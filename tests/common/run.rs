@@ -1,4 +1,6 @@
-//! Running programs to their end, within a bounded time, and etcdlift itself.
+//! Runs programs to their end within a bounded time: etcdlift and any other.
+//!
+//! An [`Output`] has the exit status and both streams, and tells its story in the message of a failed test.
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -53,14 +55,18 @@ impl Output {
     }
 }
 
+/// The path of etcdlift as this build made it.
+pub fn etcdlift_path() -> &'static str {
+    env!("CARGO_BIN_EXE_etcdlift")
+}
+
 /// Runs etcdlift.
 pub fn etcdlift<I, A>(args: I) -> Output
 where
     I: IntoIterator<Item = A>,
     A: AsRef<OsStr>,
 {
-    let program = Path::new(env!("CARGO_BIN_EXE_etcdlift"));
-    run(bounded(program, ETCDLIFT_SECONDS).args(args))
+    run(bounded(Path::new(etcdlift_path()), ETCDLIFT_SECONDS).args(args))
 }
 
 /// A command that ends after that many seconds whatever happens, even if the

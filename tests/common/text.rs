@@ -1,4 +1,6 @@
 //! Bytes in JSON: what Go makes of those that are not UTF-8, and how etcdlift writes them.
+//!
+//! Shares no code with etcdlift.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,7 @@
 //! Every seed of the fuzz targets, and every input that once failed, through the same entry points.
+//!
+//! The seeds are in `fuzz/corpus`, the inputs in `fuzz/regressions`. `BLESS=1` writes the seeds that are generated
+//! here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use etcdlift::fuzzing::replay::{PARTS, part};
 use etcdlift::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::internals::bolt::{Bucket, OwnedRows, image};
 use etcdlift::internals::source::raft::{Method, Request};
+
+use crate::common::golden::golden;
 
 /// The files of one target in a folder of `fuzz/`, by name; none where there is no folder.
 fn files(folder: &str, target: &str) -> Vec<PathBuf> {
@@ -48,16 +53,8 @@ fn every_cut_of_a_seed_and_every_byte_of_it_changed() {
 /// The seeds that are not taken from real servers are what is made here; `BLESS=1` makes them again.
 #[test]
 fn made_seeds_are_as_they_are_made() {
-    let bless = std::env::var_os("BLESS").is_some();
-    let write = |target: &str, name: &str, bytes: &[u8]| {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        if bless {
-            fs::create_dir_all(&dir).unwrap();
-            fs::write(dir.join(name), bytes).unwrap();
-        } else {
-            assert!(fs::read(dir.join(name)).unwrap() == bytes, "the seed {target}/{name} is another");
-        }
-    };
+    let write =
+        |target: &str, name: &str, bytes: &[u8]| golden(Path::new("fuzz/corpus").join(target).join(name), bytes);
     let put = |path, val| Request { method: Method::Put, path, val, ..Request::default() };
     let requests = [
         put(b"/1/a/b", b"value"),

@@ -1,23 +1,21 @@
-//! Reference pages that are made from the code: the JSON Schema of report and ledger, and the codes. `BLESS=1` writes them.
+//! Reference pages that are made from the code: the JSON Schema of report and ledger, and the page of codes.
+//!
+//! Compares `docs/report.schema.json` and `docs/codes.md` with the code; `BLESS=1` writes them. Also checks a real
+//! report against the schema.
 
 use std::fmt::Write;
 use std::fs;
+use std::path::PathBuf;
 
 use etcdlift::error::Reason;
-use etcdlift::internals::notice::Code;
+use etcdlift::internals::notice::{Code, Severity};
 use etcdlift::report::{Report, ledger};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-/// Compares a page with what the code gives, or writes it.
-fn hold(path: &str, text: &str) {
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(path, text).unwrap();
-    }
-    let found = fs::read_to_string(path).unwrap_or_default();
-    assert!(found == text, "{path} is not what the code gives: run `BLESS=1 cargo test --test formats reference::`");
-}
+use crate::common::golden::golden;
+use crate::common::run::etcdlift_path;
 
 fn schema_of<T: schemars::JsonSchema>() -> Schema {
     // What is written, not what is read.
@@ -43,7 +41,7 @@ fn the_schema_of_report_and_ledger() {
         "$ref": "#/$defs/Report",
         "$defs": definitions,
     });
-    hold("docs/report.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    golden("docs/report.schema.json", format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
 }
 
 #[test]
@@ -61,13 +59,76 @@ fn the_page_of_codes() {
     for (status, word, doc) in reasons {
         writeln!(page, "| `{word}` | {status} |{doc} |").unwrap();
     }
-    page.push_str("| `interrupted` | 128 + signal | A signal ended the run. |\n\n## Codes of warnings and losses\n\n");
-    page.push_str("Each element of `warnings` and `losses` has a `code`. Any loss makes the exit status 8.\n\n");
-    page.push_str("| code | meaning |\n|---|---|\n");
+    page.push_str(
+        "| `interrupted` | 128 + signal | A signal ended the run. |\n\n\
+         ## Codes of warnings and losses\n\n\
+         Each element of `warnings` and `losses` has a `code`. Any loss makes the exit status 8, unless the run is refused.\n\n\
+         | severity | meaning |\n|---|---|\n\
+         | warning | The code is always in `warnings`. |\n\
+         | loss | The code is always in `losses`. |\n\
+         | either | The code is in `losses`, or in `warnings` if its meaning says so. |\n\n\
+         `inspect` has no `losses`: it puts every code into `warnings`.\n\n\
+         | code | severity | meaning |\n|---|---|---|\n",
+    );
     for (code, doc) in Code::ALL {
-        writeln!(page, "| `{code}` |{doc} |").unwrap();
+        writeln!(page, "| `{code}` | {} |{doc} |", code.severity()).unwrap();
     }
-    hold("docs/codes.md", &page);
+    page.push_str(
+        "\n## Reasons of the ledger\n\n\
+         A line of the ledger has a `reason` if its node is not written.\n\n\
+         | reason | meaning |\n|---|---|\n",
+    );
+    let schema = schema_of::<ledger::Line>().to_value();
+    let reasons = schema["$defs"]["NotWritten"]["oneOf"].as_array().unwrap();
+    for reason in reasons {
+        let (word, doc) = (reason["const"].as_str().unwrap(), reason["description"].as_str().unwrap());
+        writeln!(page, "| `{word}` | {doc} |").unwrap();
+    }
+    golden("docs/codes.md", page);
+}
+
+/// The severity of each code is what the code of the program does with it.
+#[test]
+fn the_severity_of_a_code_is_how_it_is_used() {
+    let mut sources = Vec::new();
+    let mut folders = vec![PathBuf::from("src/pipeline")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push(fs::read_to_string(path).unwrap().split_whitespace().collect::<String>());
+            }
+        }
+    }
+    let code = |name: &str| Code::ALL.iter().map(|(code, _)| *code).find(|code| format!("{code:?}") == name).unwrap();
+    let names = |begin: &'static str| {
+        let uses = sources.iter().flat_map(move |text| text.split(begin).skip(1));
+        uses.map(|rest| code(rest.split(|c: char| !c.is_alphanumeric()).next().unwrap()))
+    };
+    let (mut lost, mut warned) = (0, 0);
+    for code in names(".lose(Code::").chain(names("losses.push(notice(Code::")) {
+        assert_ne!(code.severity(), Severity::Warning, "{code}");
+        lost += 1;
+    }
+    for code in names(".warn(Code::").chain(names("Notice::new(Code::")) {
+        assert_eq!(code.severity(), Severity::Warning, "{code}");
+        warned += 1;
+    }
+    assert!(lost >= 10 && warned >= 30, "{lost} losses and {warned} warnings found");
+}
+
+/// `docs/guarantees.md` says what helps against every loss of a run that ends with status 8.
+#[test]
+fn every_loss_has_advice() {
+    // With these losses, a run is always refused.
+    const REFUSED: [Code; 2] = [Code::DamageFilled, Code::LogGone];
+    let page = fs::read_to_string("docs/guarantees.md").unwrap();
+    let advice = page.split("## After exit status 8").nth(1).unwrap().split("\n## ").next().unwrap();
+    let losses = Code::ALL.iter().map(|(code, _)| *code).filter(|code| code.severity() != Severity::Warning);
+    for code in losses.filter(|code| !REFUSED.contains(code)) {
+        assert!(advice.contains(&format!("`{code}`")), "no advice for {code}");
+    }
 }
 
 /// A report of a real run has no field that the schema does not know, and lacks none that it requires.
@@ -76,7 +137,7 @@ fn a_real_report_and_ledger_fit_the_schema() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (output, report, lines) = (at("o.db"), at("r.json"), at("l.ndjson"));
-    let status = std::process::Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+    let status = std::process::Command::new(etcdlift_path())
         .args(["convert", "fixtures/demo/input/default.etcd", "-o", &output, "--report", &report, "--ledger", &lines])
         .stderr(std::process::Stdio::null())
         .status();

@@ -1,4 +1,6 @@
 //! HTTP 1.1 on one connection that stays open, and requests of the v2 API.
+//!
+//! Tests that send thousands of requests to a real etcd use it. Shares no code with etcdlift.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -3,57 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::common::corpus::{self, Scenario};
-use crate::common::dump::Dump;
-use crate::common::peers::{self, Peers};
-use crate::common::run::{Output, etcdlift, read_json};
-use crate::common::{rows, scratch};
+use crate::case::{Case, report};
+use crate::common::run::etcdlift;
 use crate::test_name;
-
-struct Case {
-    peers: Peers,
-    scenario: Arc<Scenario>,
-    dir: tempfile::TempDir,
-}
-
-fn case(test: &str, scenario: &str) -> Option<Case> {
-    Some(Case { peers: peers::require(test)?, scenario: corpus::scenario(test, scenario)?, dir: scratch::temp() })
-}
-
-impl Case {
-    fn convert(&self, source: &Path, options: &[&str]) -> (Output, PathBuf) {
-        let out = self.dir.path().join(format!("{}.db", fs::read_dir(self.dir.path()).unwrap().count()));
-        let report = out.with_extension("json");
-        let mut args =
-            vec!["convert".to_string(), text(source), "-o".into(), text(&out), "--report".into(), text(&report)];
-        args.extend(["--as-of".into(), self.scenario.truth.captured_at.clone()]);
-        args.extend(options.iter().map(ToString::to_string));
-        (etcdlift(args), out)
-    }
-
-    fn is_truth(&self, out: &Path) -> bool {
-        let expected = rows::expected(&self.scenario, "m0.etcd");
-        rows::differences(&expected, &Dump::of(&self.peers, out).rows()).is_empty()
-    }
-
-    fn copy(&self) -> PathBuf {
-        let to = self.dir.path().join(format!("copy-{}.etcd", fs::read_dir(self.dir.path()).unwrap().count()));
-        scratch::copy_tree(&self.scenario.data_dir("m0.etcd"), &to);
-        to
-    }
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_string()
-}
-
-fn report(out: &Path) -> Value {
-    read_json(&out.with_extension("json"))
-}
 
 fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -66,14 +21,14 @@ fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
 #[test]
 fn a_log_alone_converts() {
     for scenario in ["v3.4.23-a", "v3.3.27-a"] {
-        let Some(case) = case(test_name!(), scenario) else { return };
+        let Some(case) = Case::require(test_name!(), scenario) else { return };
         let wal = case.scenario.data_dir("m0.etcd").join("member/wal");
         let segments = files(&wal, "wal");
         assert_eq!(segments.len(), 1, "{scenario}");
         for source in [&wal, &segments[0]] {
-            let (output, out) = case.convert(source, &[]);
+            let (output, out) = case.convert(&[source], &[]);
             assert_eq!(output.status, 0, "{}", output.story());
-            assert!(case.is_truth(&out), "{source:?}");
+            assert!(case.is_truth("m0.etcd", &out), "{source:?}");
             assert_eq!(report(&out)["source"]["layout"], "log");
         }
     }
@@ -81,17 +36,17 @@ fn a_log_alone_converts() {
 
 #[test]
 fn a_part_of_a_log_is_shown_and_not_converted() {
-    let Some(case) = case(test_name!(), "v2.0.13-b") else { return };
-    let wal = case.copy().join("member/wal");
+    let Some(case) = Case::require(test_name!(), "v2.0.13-b") else { return };
+    let wal = case.copy("m0.etcd").join("member/wal");
     let segments = files(&wal, "wal");
     assert!(segments.len() > 2);
-    let (output, out) = case.convert(&segments[0], &[]);
+    let (output, out) = case.convert(&[&segments[0]], &[]);
     assert_eq!(output.status, 8, "{}", output.story());
     assert!(output.stderr.contains("follows the named one"), "{}", output.story());
-    assert!(!case.is_truth(&out));
+    assert!(!case.is_truth("m0.etcd", &out));
     fs::remove_file(&segments[0]).unwrap();
     for source in [&wal, &segments[1]] {
-        let (output, out) = case.convert(source, &[]);
+        let (output, out) = case.convert(&[source], &[]);
         assert_eq!((output.status, out.exists()), (3, false), "{}", output.story());
         assert!(output.stderr.contains("give the data directory"), "{}", output.story());
         let args = ["inspect", source.to_str().unwrap(), "--wal", "--json"];
@@ -105,8 +60,8 @@ fn a_part_of_a_log_is_shown_and_not_converted() {
 /// The newest snapshot is sound, and damage below it costs nothing; without the snapshot an older start reaches less far.
 #[test]
 fn salvage_takes_the_start_that_reaches_furthest() {
-    let Some(case) = case(test_name!(), "v3.4.23-b") else { return };
-    let source = case.copy();
+    let Some(case) = Case::require(test_name!(), "v3.4.23-b") else { return };
+    let source = case.copy("m0.etcd");
     let snapshots = files(&source.join("member/snap"), "snap");
     let index = |path: &Path| u64::from_str_radix(&path.file_stem().unwrap().to_str().unwrap()[17..], 16).unwrap();
     let (newest, older) = (index(&snapshots[snapshots.len() - 1]), index(&snapshots[snapshots.len() - 2]));
@@ -120,9 +75,9 @@ fn salvage_takes_the_start_that_reaches_furthest() {
     bytes[usize::try_from(hurt["offset"].as_u64().unwrap()).unwrap() + 1] ^= 1;
     fs::write(&segment, bytes).unwrap();
 
-    let (output, out) = case.convert(&source, &["--salvage"]);
+    let (output, out) = case.convert(&[&source], &["--salvage"]);
     assert_eq!(output.status, 8, "{}", output.story());
-    assert!(case.is_truth(&out), "nothing above the snapshot is damaged");
+    assert!(case.is_truth("m0.etcd", &out), "nothing above the snapshot is damaged");
     let starts = report(&out)["source"]["salvage_starts"].as_array().unwrap().clone();
     let chosen: Vec<&Value> = starts.iter().filter(|start| start["chosen"] == true).collect();
     assert_eq!((chosen.len(), chosen[0]["from"].as_u64()), (1, Some(newest)), "{starts:?}");
@@ -132,13 +87,13 @@ fn salvage_takes_the_start_that_reaches_furthest() {
     // etcd renames a snapshot that it cannot load; this one is sound.
     let broken = snapshots.last().unwrap().with_extension("snap.broken");
     fs::rename(snapshots.last().unwrap(), &broken).unwrap();
-    let (output, _) = case.convert(&source, &[]);
+    let (output, _) = case.convert(&[&source], &[]);
     assert_eq!(output.status, 3, "{}", output.story());
-    let (output, out) = case.convert(&source, &["--salvage"]);
+    let (output, out) = case.convert(&[&source], &["--salvage"]);
     assert_eq!(output.status, 8, "{}", output.story());
-    assert!(case.is_truth(&out));
+    assert!(case.is_truth("m0.etcd", &out));
     fs::remove_file(&broken).unwrap();
-    let (output, out) = case.convert(&source, &["--salvage"]);
+    let (output, out) = case.convert(&[&source], &["--salvage"]);
     assert_eq!(output.status, 8, "{}", output.story());
     let reached = report(&out)["source"]["raft_index"].as_u64().unwrap();
     assert!(reached >= older && reached < hurt["raft_index"].as_u64().unwrap(), "{reached}");
@@ -149,8 +104,8 @@ fn salvage_takes_the_start_that_reaches_furthest() {
 /// The v2 keys do not need the v3 backend, whatever is wrong with it.
 #[test]
 fn a_database_that_cannot_be_read_does_not_block_v2_keys() {
-    let Some(case) = case(test_name!(), "v3.4.23-a") else { return };
-    let source = case.copy();
+    let Some(case) = Case::require(test_name!(), "v3.4.23-a") else { return };
+    let source = case.copy("m0.etcd");
     let db = source.join("member/snap/db");
     let whole = fs::read(&db).unwrap();
     let damaged: [(&str, Vec<u8>, i32); 4] = [
@@ -161,12 +116,12 @@ fn a_database_that_cannot_be_read_does_not_block_v2_keys() {
     ];
     for (what, bytes, status) in damaged {
         fs::write(&db, bytes).unwrap();
-        let (output, out) = case.convert(&source, &[]);
+        let (output, out) = case.convert(&[&source], &[]);
         assert_eq!((output.status, out.exists()), (status, status == 0), "{what}: {}", output.story());
         assert!(status == 0 || output.stderr.contains("--existing drop-v3"), "{what}: {}", output.story());
-        let (output, out) = case.convert(&source, &["--existing", "drop-v3"]);
+        let (output, out) = case.convert(&[&source], &["--existing", "drop-v3"]);
         assert_eq!(output.status, 0, "{what}: {}", output.story());
-        assert!(case.is_truth(&out), "{what}");
+        assert!(case.is_truth("m0.etcd", &out), "{what}");
         assert_eq!(output.stderr.contains("cannot be read"), status != 0, "{what}: {}", output.story());
         let export = case.dir.path().join(format!("{}.ndjson", what.replace(' ', "-")));
         etcdlift(["export", source.to_str().unwrap(), "-o", export.to_str().unwrap()]).success();

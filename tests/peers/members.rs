@@ -5,59 +5,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::common::corpus::{self, Scenario};
-use crate::common::dump::Dump;
-use crate::common::peers::{self, Peers};
-use crate::common::rows::{self, Row};
-use crate::common::run::{self, Output, read_json};
+use crate::case::{Case, report};
+use crate::common::corpus;
+use crate::common::peers;
+use crate::common::run;
 use crate::common::v2store::{self, Node, leaf};
 use crate::common::{scratch, v2files};
 use crate::test_name;
-
-struct Case {
-    peers: Peers,
-    scenario: Arc<Scenario>,
-    dir: tempfile::TempDir,
-}
-
-fn case(test: &str, scenario: &str) -> Option<Case> {
-    Some(Case { peers: peers::require(test)?, scenario: corpus::scenario(test, scenario)?, dir: scratch::temp() })
-}
-
-impl Case {
-    fn convert(&self, sources: &[PathBuf], options: &[&str]) -> (Output, PathBuf) {
-        let out = self.dir.path().join(format!("{}.db", fs::read_dir(self.dir.path()).unwrap().count()));
-        let report = out.with_extension("json");
-        let mut args: Vec<String> = vec!["convert".into()];
-        args.extend(sources.iter().map(|path| path.to_str().unwrap().to_string()));
-        args.extend(["-o".into(), out.to_str().unwrap().into(), "--report".into(), report.to_str().unwrap().into()]);
-        args.extend(["--as-of".into(), self.scenario.truth.captured_at.clone()]);
-        args.extend(self.scenario.truth.source_version().into_iter().map(str::to_string));
-        args.extend(options.iter().map(ToString::to_string));
-        (run::etcdlift(args), out)
-    }
-
-    fn members(&self, names: &[&str]) -> Vec<PathBuf> {
-        names.iter().map(|name| self.scenario.data_dir(name)).collect()
-    }
-
-    fn rows(&self, file: &Path) -> Vec<Row> {
-        Dump::of(&self.peers, file).rows()
-    }
-
-    /// A copy of a member, to be damaged.
-    fn copy(&self, name: &str) -> PathBuf {
-        let to = self.dir.path().join(format!("copy-{name}"));
-        scratch::copy_tree(&self.scenario.data_dir(name), &to);
-        to
-    }
-}
-
-fn report(out: &Path) -> serde_json::Value {
-    read_json(&out.with_extension("json"))
-}
 
 fn segment(data_dir: &Path) -> PathBuf {
     let wal = data_dir.join("member/wal");
@@ -73,14 +28,13 @@ const ALL: [&str; 3] = ["m0.etcd", "m1.etcd", "m2.etcd"];
 #[test]
 fn a_cluster_gives_its_truth_and_one_file() {
     for (name, status) in [("v3.4.23-f", 0), ("v3.4.23-g3", 0), ("v3.4.23-g2", 8)] {
-        let Some(case) = case(test_name!(), name) else { return };
+        let Some(case) = Case::require(test_name!(), name) else { return };
         let mut files = Vec::new();
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let names = order.map(|at: usize| ALL[at]);
             let (output, out) = case.convert(&case.members(&names), &[]);
             assert_eq!(output.status, status, "{name}: {}", output.story());
-            let expected = rows::expected(&case.scenario, "m1.etcd");
-            assert!(rows::differences(&expected, &case.rows(&out)).is_empty(), "{name} {names:?}");
+            assert!(case.is_truth("m1.etcd", &out), "{name} {names:?}");
             files.push(fs::read(out).unwrap());
         }
         assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "{name}: the order makes a difference");
@@ -94,7 +48,7 @@ fn the_order_of_sources_makes_no_difference() {
     let Some(scenarios) = corpus::all(test_name!()) else { return };
     let mut runs = 0;
     for scenario in scenarios {
-        let case = Case { peers: peers.clone(), scenario, dir: scratch::temp() };
+        let case = Case::new(peers.clone(), scenario);
         let names = case.scenario.live();
         for chosen in 0u32..1 << names.len() {
             let names: Vec<&str> = (0..names.len()).filter(|at| chosen >> at & 1 == 1).map(|at| names[at]).collect();
@@ -215,7 +169,7 @@ fn snapshots_of_one_index_that_differ_are_two_histories() {
 /// The writes of a deposed leader were never committed, however they are looked at.
 #[test]
 fn a_deposed_leader_s_writes_never_appear() {
-    let Some(case) = case(test_name!(), "v3.4.23-g2") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-g2") else { return };
     for names in [&ALL[..1], &ALL, &["m0.etcd", "m1.etcd"], &["m1.etcd", "m2.etcd"]] {
         let (output, out) = case.convert(&case.members(names), &[]);
         assert!([0, 8].contains(&output.status), "{}", output.story());
@@ -229,7 +183,7 @@ fn a_deposed_leader_s_writes_never_appear() {
 /// 40 acknowledged writes, then all three members killed: the last one is above every commit on disk.
 #[test]
 fn three_members_prove_the_last_acknowledged_write_and_one_lists_it() {
-    let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-p") else { return };
     let acked = |out: &Path| case.rows(out).iter().filter(|row| row.value.starts_with(b"acked ")).count();
     let (output, out) = case.convert(&case.members(&ALL), &[]);
     assert_eq!((output.status, acked(&out)), (0, 40), "{}", output.story());
@@ -251,7 +205,7 @@ fn three_members_prove_the_last_acknowledged_write_and_one_lists_it() {
 
 #[test]
 fn damage_in_one_member_is_made_up_for_by_the_others() {
-    let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-p") else { return };
     let (_, whole) = case.convert(&case.members(&ALL), &[]);
     let whole = fs::read(whole).unwrap();
     let damaged = case.copy("m0.etcd");
@@ -277,7 +231,7 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
 /// Behind the damage the member may have voted in a later term: it holds the entry, and proves nothing by that.
 #[test]
 fn a_log_that_is_damaged_after_an_entry_is_no_witness_for_it() {
-    let Some(case) = case(test_name!(), "v3.4.23-p") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-p") else { return };
     let acked = |out: &Path| case.rows(out).iter().filter(|row| row.value.starts_with(b"acked ")).count();
     let damaged = case.copy("m0.etcd");
     let segment = segment(&damaged);
@@ -309,7 +263,7 @@ fn a_destroyed_log_is_made_up_for_by_the_others() {
         |segment| fs::write(segment, vec![0; 100_000]).unwrap(),
     ];
     for name in ["v3.4.23-p", "v3.4.23-e", "v2.3.8-e"] {
-        let Some(case) = case(test_name!(), name) else { return };
+        let Some(case) = Case::require(test_name!(), name) else { return };
         let sources = case.members(&case.scenario.live());
         let (output, whole) = case.convert(&sources, &[]);
         assert_eq!(output.status, 0, "{}", output.story());
@@ -336,7 +290,7 @@ fn a_destroyed_log_is_made_up_for_by_the_others() {
 /// Damage after the snapshot, and a copy that ends before it.
 #[test]
 fn a_damaged_or_truncated_log_is_made_up_for_by_the_others() {
-    let Some(case) = case(test_name!(), "v3.4.23-e") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-e") else { return };
     let live = case.scenario.live();
     let (_, whole) = case.convert(&case.members(&live), &[]);
     let damaged = case.copy(live[0]);
@@ -360,7 +314,7 @@ fn a_damaged_or_truncated_log_is_made_up_for_by_the_others() {
 
 #[test]
 fn members_without_any_log_are_refused() {
-    let Some(case) = case(test_name!(), "v3.4.23-e") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-e") else { return };
     let sources = ["m0.etcd", "m2.etcd"].map(|name| case.copy(name));
     sources.iter().for_each(|source| fs::remove_file(segment(source)).unwrap());
     let (output, out) = case.convert(&sources, &[]);
@@ -372,7 +326,7 @@ fn members_without_any_log_are_refused() {
 /// One log of three cannot know how far the others were.
 #[test]
 fn fewer_than_a_majority_may_be_behind() {
-    let Some(case) = case(test_name!(), "v3.4.23-f") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-f") else { return };
     let behind = |sources: &[PathBuf]| {
         let (output, out) = case.convert(sources, &[]);
         assert_eq!(output.status, 0, "{}", output.story());
@@ -391,7 +345,7 @@ fn fewer_than_a_majority_may_be_behind() {
 /// Going on past damage ends at the last sound record, and says that it is not all.
 #[test]
 fn salvage_ends_before_the_damage_and_is_never_whole() {
-    let Some(case) = case(test_name!(), "v3.4.23-a") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-a") else { return };
     let damaged = case.copy("m0.etcd");
     let segment = segment(&damaged);
     let mut bytes = fs::read(&segment).unwrap();
@@ -416,7 +370,7 @@ fn salvage_ends_before_the_damage_and_is_never_whole() {
 /// 2.0 writes what is committed before the entries themselves, so what is there always ends below it.
 #[test]
 fn salvage_of_a_2_0_log_takes_what_is_there() {
-    let Some(case) = case(test_name!(), "v2.0.13-a") else { return };
+    let Some(case) = Case::require(test_name!(), "v2.0.13-a") else { return };
     let damaged = case.copy("m0.etcd");
     let segment = segment(&damaged);
     let whole = fs::read(&segment).unwrap();
@@ -456,7 +410,7 @@ fn first_gap(data_dir: &Path) -> Option<u64> {
 
 #[test]
 fn sources_that_are_not_one_cluster_are_refused() {
-    let Some(case) = case(test_name!(), "v3.4.23-f") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-f") else { return };
     let Some(other) = corpus::scenario(test_name!(), "v3.4.23-g3") else { return };
     let member = case.scenario.data_dir("m0.etcd");
     for second in [other.data_dir("m0.etcd"), member.clone(), member.join("member/snap/db")] {
@@ -468,7 +422,7 @@ fn sources_that_are_not_one_cluster_are_refused() {
 
 #[test]
 fn a_copy_that_was_cut_short_is_named() {
-    let Some(case) = case(test_name!(), "v3.4.23-a") else { return };
+    let Some(case) = Case::require(test_name!(), "v3.4.23-a") else { return };
     let copy = case.copy("m0.etcd");
     let segment = segment(&copy);
     let bytes = fs::read(&segment).unwrap();

@@ -1,6 +1,7 @@
 //! What a merge found: the v3 data that the source already has, and what becomes of it.
 //!
-//! Decides nothing.
+//! Adds the findings to the report. If v2 is left out, it removes the losses that concern only v2. Must not know how a
+//! merge decides: `merge` calls it.
 
 use super::Findings;
 use crate::display::lossy;

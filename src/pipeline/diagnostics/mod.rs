@@ -1,6 +1,7 @@
 //! What the stages found, for the report: each stage returns its findings with its result, a failed stage too.
 //!
-//! Decides nothing.
+//! [`Findings`] adds them to the report. One file for each stage words them. Must not know what a run does with a
+//! finding, and decides nothing.
 
 mod merge;
 mod plan;

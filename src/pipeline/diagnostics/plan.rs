@@ -1,6 +1,7 @@
 //! What the plan found: the content of the tree, what becomes of users and roles, and the v3 data of the source.
 //!
-//! Decides nothing.
+//! Counts and names become fields of the report, and policies that leave something out become warnings. Must not know
+//! how a node is planned, and decides nothing.
 
 use std::collections::BTreeMap;
 

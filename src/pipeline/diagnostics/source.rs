@@ -1,6 +1,7 @@
 //! What the replay found: the kind of the source, the proof of its state, and what may be missing.
 //!
-//! Decides nothing.
+//! `completeness` judges the logs, and `versions` the rules of the replay; the other warnings and losses are worded
+//! here. Must not know the plan or the content of the v3 backend.
 
 use super::Findings;
 use crate::count::counted;

@@ -1,7 +1,8 @@
 //! `--index-map`: the v2 node that each pair of the output comes from, read from the written file (docs/index-map.md).
 //!
-//! The file has the pairs with their revisions and names; the plan has their nodes. A pair that is not in the plan is preserved
-//! v3 data. If the source has none, the totals do not add up.
+//! The file has the pairs with their revisions and names; the plan has their nodes. A pair that is not in the plan is
+//! preserved v3 data. If the source has none, the totals do not add up. Must not know the tables of the map:
+//! `export/index_map` has them.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,7 +1,8 @@
 //! The ledger: one line for every v2 node, read from the written file (docs/cli.md, `--ledger`).
 //!
-//! The tree has the nodes, the output has what became of them. If a node has neither pair nor reason, or a pair has no node, the
-//! totals do not add up. All threads make lines; they are written in order.
+//! The tree has the nodes, the output has what became of them. If a node has neither pair nor reason, or a pair has no
+//! node, the totals do not add up. All threads make lines; they are written in order. In a dry run the plan takes the
+//! place of the output. Must not know why a policy leaves a node out, beyond the word for it.
 
 use std::collections::HashSet;
 

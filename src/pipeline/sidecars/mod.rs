@@ -1,4 +1,7 @@
-//! The sidecar files that are made from an output: the ledger and the index map. Must not know the policies.
+//! The sidecar files that are made from an output: the ledger and the index map.
+//!
+//! Both are complete before the output gets its name. A dry run writes a ledger where none exists, and no index map.
+//! Must not know the policies.
 
 mod index_map;
 mod ledger;

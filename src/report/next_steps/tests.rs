@@ -1,3 +1,7 @@
+//! The next steps of reports with one member, several members and none: the commands as data and as text.
+//!
+//! The reports are made here; no conversion runs.
+
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
 

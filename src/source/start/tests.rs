@@ -1,4 +1,6 @@
 //! The selection of the start, for logs and snapshots in all states.
+//!
+//! The logs and snapshots come from `fuzzing/log` and `fuzzing/model`.
 
 use std::fs;
 

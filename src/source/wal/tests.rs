@@ -1,4 +1,6 @@
 //! Logs in every state that a crash, a purge or a received snapshot leaves.
+//!
+//! The logs come from `fuzzing/log`, in both dialects.
 
 use super::*;
 use crate::error::Reason;

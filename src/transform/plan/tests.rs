@@ -1,3 +1,7 @@
+//! Plans of small trees under every policy and rule: which rows they have, and what they leave out.
+//!
+//! The trees are written here as the JSON of a snapshot.
+
 use super::*;
 use crate::options::rules::{Choice, Decode, Pattern, Rename, ValueRule};
 use crate::options::{Expired, Rules, TtlRule};

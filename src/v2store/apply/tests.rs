@@ -1,4 +1,6 @@
 //! The exact effects of each operation, one request at a time.
+//!
+//! Each test starts from an empty tree, or from a few nodes, with the rules of one version.
 
 use super::*;
 use crate::v2store::dialect::Version;

@@ -1,4 +1,6 @@
 //! Versions, their rules, and the combination of bounds.
+//!
+//! No source is read: versions and bounds are given as values.
 
 use super::*;
 

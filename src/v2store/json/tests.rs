@@ -1,3 +1,7 @@
+//! The reader of the snapshot's JSON: documents as etcd writes them, and documents that must be refused.
+//!
+//! The documents are written here as text.
+
 use super::*;
 
 #[test]

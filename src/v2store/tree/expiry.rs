@@ -1,5 +1,8 @@
 //! The order in which nodes expire (docs/formats.md 6.6): one entry for each live node with a TTL, independent of
 //! renewals.
+//!
+//! A directory comes before the nodes below it that expire at the same instant. Must not know the time: the tree asks
+//! for the nodes that are due at an instant.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,6 @@
 //! The overlay against a plain map: both must have the same content after every operation.
+//!
+//! The operations are random, and the tree starts from a small snapshot.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,7 @@
-//! Values of overlay nodes. A request that retains a value never copies it: the value is borrowed or shared.
+//! Values of overlay nodes.
+//!
+//! A request that retains a value never copies it: the value is borrowed from the log or the snapshot, or shared. Must
+//! not know requests or what a value contains.
 
 use std::borrow::Cow;
 use std::sync::Arc;

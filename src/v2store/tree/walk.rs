@@ -1,4 +1,7 @@
-//! Walks through the tree. A walk maintains the current path, so callers need not build the path of each node.
+//! Walks through the tree, in the order of the snapshot or in the byte order of paths.
+//!
+//! A walk maintains the current path and the earliest expiry on it, so callers need not compute them for each node. It
+//! uses no recursion. Must not know what a caller does with a node.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,6 @@
-//! Data directories of any content, and runs whose memory and time are measured.
+//! Data directories of any content, and runs of etcdlift whose memory and time are measured.
+//!
+//! The other files of this folder use it. Only the child process is measured, never this one.
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::common::run::etcdlift_path;
 use crate::common::{scratch, v2files};
 
 /// A MiB.
@@ -49,7 +52,7 @@ impl Run {
 
 /// Runs etcdlift to its end, at most a minute.
 pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

@@ -1,4 +1,6 @@
-//! Every command asks often enough whether it was interrupted, whatever it is at.
+//! Every command asks often enough whether it was interrupted, whatever it is doing.
+//!
+//! The sources are made here: snapshots, and logs with many entries. The tests count how often the library asks.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};

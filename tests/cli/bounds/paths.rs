@@ -1,4 +1,6 @@
-//! Paths of many components.
+//! Paths of many components: created, removed, converted, refused and listed within bounds of memory and time.
+//!
+//! The sources are made here: a small log whose requests create deep directories.
 
 use super::harness::{MIB, Source, run};
 use crate::common::v2files::Request;

@@ -1,4 +1,6 @@
-//! What the report lists, and where it looks for it.
+//! The event history of a snapshot and the first elements of paths: bounded, however many a source has.
+//!
+//! The snapshots are made here, with millions of events or elements.
 
 use std::fmt::Write;
 

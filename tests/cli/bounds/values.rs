@@ -1,4 +1,6 @@
-//! Values that are used again and again.
+//! Values that many requests use again: refreshed, compared or overwritten without a copy for each.
+//!
+//! The sources are made here: a log of requests for one key, which may have a large value in the snapshot.
 
 use super::harness::{MIB, Source};
 use crate::common::v2files::Request;

@@ -1,4 +1,7 @@
-//! What becomes of TTLs, and what rules make of keys: the options from the command line to the file.
+//! TTLs and key rules: what the options `--ttl`, `--expired`, `--as-of`, `--map` and the others make of keys in the
+//! output.
+//!
+//! Uses the demo directory, and small sources that are made here.
 
 use std::fs;
 

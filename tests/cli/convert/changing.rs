@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::harm::executable;
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, etcdlift, etcdlift_path};
 use crate::common::scratch::names;
 use crate::common::v2files;
 use crate::common::v2files::snap;
@@ -145,7 +145,7 @@ fn what_is_printed_while_the_source_is_truncated_ends_in_an_error() {
             );
         }
         let name = if args[0] == "inspect" { DEMO_WAL } else { DEMO_SNAP };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_etcdlift"))
+        let mut child = Command::new(etcdlift_path())
             .args([args[0].as_ref(), source.as_os_str()])
             .args(&args[1..])
             .stdout(Stdio::piped())
@@ -239,7 +239,7 @@ fn a_v3_file_may_be_truncated_while_it_is_exported() {
     let leaves: Vec<String> = (0..2000).map(|n| leaf(&format!("k{n:04}"), 2 + n, &"v".repeat(1000))).collect();
     let source = case.file("a.snap", snap(store(2002, &leaves.join(",")).as_bytes(), 9));
     case.run(&source, &["--to", "backend"]).converted(0);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.arg("export").arg(case.out()).args(["-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut first = [0; 1000];

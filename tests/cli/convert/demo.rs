@@ -3,12 +3,12 @@
 //! `BLESS=1` writes them down anew.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::{env, fs};
+use std::fs;
 
 use serde_json::Value;
 
 use super::kit::{Case, DEMO, demo};
+use crate::common::golden::golden;
 use crate::common::rows::{Row, differences};
 use crate::common::run::{all_well, etcdlift};
 
@@ -50,22 +50,13 @@ fn its_report_and_summary_are_as_written_down() {
     json["started"] = "STARTED".into();
     json["etcdlift"] = "VERSION".into();
     json["stages"].as_array_mut().unwrap().iter_mut().for_each(|stage| stage["ms"] = 0.into());
-    same("report.json", &plain(serde_json::to_string_pretty(&json).unwrap() + "\n"));
+    golden(expected("report.json"), plain(serde_json::to_string_pretty(&json).unwrap() + "\n"));
     // Times differ from run to run; they are the end of the totals.
     let (totals, steps) = output.stderr.split_once("\n\nnext, ").unwrap();
     let (totals, _) = totals.split_once("\ntime:").unwrap();
-    same("summary.txt", &plain(format!("{totals}\n\nnext, {steps}")));
+    golden(expected("summary.txt"), plain(format!("{totals}\n\nnext, {steps}")));
 }
 
-fn expected(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo/expected").join(name)
-}
-
-fn same(name: &str, text: &str) {
-    let file = expected(name);
-    if env::var_os("BLESS").is_some_and(|value| value == "1") {
-        fs::write(&file, text).unwrap();
-    }
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == text, "{} differs (BLESS=1 accepts it):\n{text}", file.display());
+fn expected(name: &str) -> String {
+    format!("fixtures/demo/expected/{name}")
 }

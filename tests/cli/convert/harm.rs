@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::libc;
 
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
-use crate::common::run::{Output, etcdlift, make_script, read_json, run};
+use crate::common::run::{Output, etcdlift, etcdlift_path, make_script, read_json, run};
 use crate::common::scratch::names;
 use crate::common::skip::{Need, skip};
 use crate::common::v2files::snap;
@@ -124,7 +124,7 @@ fn a_bind_mount_is_the_source() {
     command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]);
     command.args([&source, &case.path("mounted"), &source.join(DEMO_SNAP), &case.path("file"), &case.out()]);
     let before = fs::read(source.join(DEMO_WAL)).unwrap();
-    let output = run(command.arg(env!("CARGO_BIN_EXE_etcdlift")));
+    let output = run(command.arg(etcdlift_path()));
     if output.status == 99 || output.stderr.starts_with("unshare") {
         return skip(test_name!(), Need::Machine, "nothing can be mounted");
     }
@@ -315,7 +315,7 @@ fn skip_existing_compares_sidecar_files() {
 #[test]
 fn of_runs_at_once_one_wins_and_its_report_stays() {
     let spawn = |targets: &[(&str, PathBuf)], more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        let mut command = Command::new(etcdlift_path());
         command.args(["convert".as_ref(), demo().as_os_str()]).args(["--as-of", AS_OF]).args(more);
         for (option, path) in targets {
             command.arg(option).arg(path);
@@ -430,7 +430,7 @@ fn a_full_disk_is_one_reason_for_every_file() {
             let before: Vec<Vec<u8>> = listed.iter().map(|n| fs::read(case.path("out").join(n)).unwrap()).collect();
             let mut command = Command::new("unshare");
             command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]).arg(&small);
-            command.args([env!("CARGO_BIN_EXE_etcdlift"), "convert"]).arg(demo()).args(["--as-of", AS_OF]);
+            command.args([etcdlift_path(), "convert"]).arg(demo()).args(["--as-of", AS_OF]);
             made.iter().for_each(|(option, path)| {
                 command.arg(option).arg(path);
             });
@@ -472,7 +472,7 @@ fn a_full_disk_is_the_same_reason_for_an_export() {
     for format in ["ndjson", "redb"] {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script, "sh"]).arg(&small);
-        command.args([env!("CARGO_BIN_EXE_etcdlift"), "export"]).arg(&source).arg("-o").arg(small.join("out"));
+        command.args([etcdlift_path(), "export"]).arg(&source).arg("-o").arg(small.join("out"));
         let output = run(command.args(["--format", format]));
         if output.status == 99 || output.stderr.starts_with("unshare") {
             return skip(test_name!(), Need::Machine, "a small file system cannot be mounted");
@@ -481,7 +481,7 @@ fn a_full_disk_is_the_same_reason_for_an_export() {
         assert!(output.stderr.contains("No space left on device"), "{format}: {}", output.story());
     }
     let script = r#"exec "$0" export "$1" -o - >/dev/full"#;
-    let output = run(Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_etcdlift")]).arg(&source));
+    let output = run(Command::new("sh").args(["-c", script, etcdlift_path()]).arg(&source));
     assert_eq!(output.status, 5, "{}", output.story());
 }
 
@@ -493,7 +493,7 @@ fn a_file_size_limit_is_the_same_reason() {
     for blocks in [1, 4, 8, 20, 33, 40] {
         let script = format!("ulimit -f {blocks}; exec \"$@\"");
         let mut command = Command::new("sh");
-        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]).arg(demo());
+        command.args(["-c", &script, "sh", etcdlift_path(), "convert"]).arg(demo());
         made.iter().for_each(|(option, path)| {
             command.arg(option).arg(path);
         });

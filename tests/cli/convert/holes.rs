@@ -1,4 +1,6 @@
 //! Sparse files: a hole takes no room on disk, and neither memory nor time.
+//!
+//! Uses copies of the demo directory whose log gets a hole, at its end or before data.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -6,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::kit::{AS_OF, Case, DEMO_SNAP, DEMO_WAL, demo};
-use crate::common::run::{Output, run};
+use crate::common::run::{Output, etcdlift_path, run};
 use crate::common::scratch::names;
 
 const HUGE: u64 = 10 << 30;
@@ -15,7 +17,7 @@ const HUGE: u64 = 10 << 30;
 fn bounded(args: &[&str], paths: &[&Path]) -> Output {
     let script = "ulimit -t 5; ulimit -v 2000000; exec \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_etcdlift")]);
+    command.args(["-c", script, "sh", etcdlift_path()]);
     command.arg(args[0]).args(paths).args(&args[1..]);
     run(&mut command)
 }

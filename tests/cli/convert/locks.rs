@@ -1,4 +1,6 @@
-//! A source that an etcd is running on.
+//! A source that an etcd is running on: refused, or read with `--allow-live`.
+//!
+//! The locks are set here on copies of the demo directory. One test needs a real etcd.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;

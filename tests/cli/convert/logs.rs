@@ -1,4 +1,6 @@
-//! A damaged write-ahead log: whatever is wrong with it before its end, its file and byte are named.
+//! A damaged write-ahead log: whatever is wrong before its end, the message names the file and the byte.
+//!
+//! Uses copies of the demo directory, each with one kind of damage.
 
 use std::fs;
 

@@ -1,4 +1,6 @@
 //! Exit status 4 says why there is nothing: what the source holds instead of keys, where its keys went, and what helps.
+//!
+//! Uses the demo directory with options that leave no key, and small sources without keys that are made here.
 
 use super::kit::{Case, DEMO_SNAP, demo};
 use crate::common::v2files::snap;

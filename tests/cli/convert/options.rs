@@ -1,4 +1,6 @@
-//! What each option does to the output, on the demo.
+//! What each option of `convert` does to the output.
+//!
+//! Uses the demo directory, and small sources that are made here. One test needs the real bbolt.
 
 use std::fs;
 

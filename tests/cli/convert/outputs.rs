@@ -1,4 +1,6 @@
-//! Where the output goes: what stands there, what may be replaced, and where nothing can be written.
+//! The place of the output: an existing file there, what may be replaced, and where nothing can be written.
+//!
+//! Converts the demo directory into folders that are full, protected, or not empty.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -8,7 +10,7 @@ use std::process::Command;
 
 use super::kit::{AS_OF, Case, demo, one_line};
 use super::sources::as_nobody;
-use crate::common::run::run;
+use crate::common::run::{etcdlift_path, run};
 use crate::common::scratch::{copy_tree, names};
 use crate::common::skip::{Need, skip};
 use crate::test_name;
@@ -113,7 +115,7 @@ fn a_full_disk_is_known_before_the_first_byte() {
         let _ = fs::remove_file(&report);
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "timeout", "60", "sh", "-c", script]);
-        command.args([case.path("out"), case.path("out"), env!("CARGO_BIN_EXE_etcdlift").into()]);
+        command.args([case.path("out"), case.path("out"), etcdlift_path().into()]);
         let args: [OsString; 7] = [
             "convert".into(),
             demo().into(),
@@ -221,7 +223,7 @@ fn an_output_that_cannot_be_read_back_is_no_damage_of_the_source() {
     for files in 4..16 {
         let limit = format!("ulimit -n {files}; exec \"$@\"");
         let mut command = Command::new("sh");
-        command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]).arg(&source);
+        command.args(["-c", &limit, "sh", etcdlift_path(), "convert"]).arg(&source);
         let output = command.arg("-o").arg(case.out()).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         match output.status.code() {

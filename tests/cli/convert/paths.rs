@@ -1,4 +1,6 @@
 //! Paths that are one file, by whatever name, and paths into the source: refused before any work.
+//!
+//! Converts the demo directory with links, other spellings and the same file for two options.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::kit::{Case, DEMO_SNAP, demo, one_line};
-use crate::common::run::{Output, etcdlift, run};
+use crate::common::run::{Output, etcdlift, etcdlift_path, run};
 use crate::common::scratch::names;
 
 const OPTIONS: [(&str, &str); 4] =
@@ -166,7 +168,7 @@ fn nothing_is_written_into_a_source_or_over_a_file_of_it() {
 fn a_dash_is_no_file() {
     let case = Case::new();
     let folder = case.path("out");
-    let program = env!("CARGO_BIN_EXE_etcdlift");
+    let program = etcdlift_path();
     let command = |args: &[&str]| {
         let mut command = std::process::Command::new("timeout");
         command.args(["60", program]).args(args).current_dir(&folder);

@@ -1,4 +1,6 @@
-//! What a run may replace: nothing without `--overwrite`, and nothing of a good run by one that makes nothing.
+//! What a run may replace: nothing without `--overwrite`, and no file of a successful run by a run without an output.
+//!
+//! Converts the demo directory over an output, a report, a ledger and an index map of an earlier run.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
-//! The report: where it goes, and that there is one on every exit but 2.
+//! The report: where it goes, what it contains, and that every exit status but 2 has one.
+//!
+//! Uses the demo directory, and small sources that are made here.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
-use crate::common::run::{Output, etcdlift, run};
+use crate::common::run::{Output, etcdlift, etcdlift_path, run};
 use crate::common::scratch::names;
 use crate::common::v2files::{put_request, snap, write_snapshot, write_wal};
 use crate::common::v2store::{leaf, store};
@@ -146,7 +148,7 @@ fn without_its_report_no_output_appears() {
 /// Runs the binary as `$0` with the demo and the output's path.
 fn shell(script: &str, case: &Case) -> Output {
     let mut command = Command::new("sh");
-    run(command.args(["-c", script, env!("CARGO_BIN_EXE_etcdlift")]).args([demo(), case.out()]))
+    run(command.args(["-c", script, etcdlift_path()]).args([demo(), case.out()]))
 }
 
 #[test]
@@ -155,7 +157,7 @@ fn closed_standard_streams_do_not_change_the_outcome() {
         let case = Case::new();
         let script = format!(r#""$0" convert "$1" -o "$2" --report "$3" {closed}"#);
         let mut command = Command::new("sh");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_etcdlift")]);
+        command.args(["-c", &script, etcdlift_path()]);
         command.args([demo(), case.out(), case.report()]).stdout(Stdio::null()).stderr(Stdio::null());
         assert_eq!(command.status().unwrap().code(), Some(0), "{closed}");
         assert!(case.out().exists() && case.report().exists(), "{closed}");

@@ -1,4 +1,6 @@
-//! What a run shows while it takes long, and what it takes of the machine.
+//! What a long run shows on a terminal, and `--memory-limit`.
+//!
+//! The sources are made here, large enough for a run of some seconds. The terminal is that of `script`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,6 +9,7 @@ use std::{fs, thread};
 
 use super::kit::Case;
 use super::signals::{big, big_leaves};
+use crate::common::run::etcdlift_path;
 use crate::common::skip::{Need, skip};
 use crate::common::v2files;
 use crate::common::v2store::store;
@@ -37,7 +40,7 @@ fn on_a_terminal(test: &str, progress: &str) -> Option<String> {
     }
     let case = Case::new();
     let source = big(&case);
-    let program = env!("CARGO_BIN_EXE_etcdlift");
+    let program = etcdlift_path();
     let (source, out) = (source.display(), case.out());
     let words = format!(
         "exec '{program}' convert '{source}' -o '{}' --jobs 1 --progress {progress} --color never",
@@ -106,7 +109,7 @@ fn the_memory_that_is_named_is_enough() {
         for name in ["i.redb", "l.ndjson"] {
             let _ = fs::remove_file(case.path("out").join(name));
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        let mut command = Command::new(etcdlift_path());
         command.args(["convert".as_ref(), source.as_os_str(), "-o".as_ref(), case.out().as_os_str()]);
         let mut child = command.args(["--memory-limit", named]).args(options).stderr(Stdio::piped()).spawn().unwrap();
         let status = format!("/proc/{}/status", child.id());

@@ -1,4 +1,6 @@
-//! Corners of the corpus that end in something else than a plain conversion.
+//! Directories of the corpus that need more than a plain conversion: v3 data, removed members, tails, hidden keys.
+//!
+//! Needs the corpus; some tests run on the part of it in `fixtures`.
 
 use super::kit::{Case, Run, totals_add_up};
 use crate::common::corpus::{self, Scenario};

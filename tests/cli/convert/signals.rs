@@ -1,4 +1,6 @@
 //! A run that is interrupted ends with the signal's status and leaves nothing.
+//!
+//! The sources are large snapshots that are made here, so that a signal arrives while the run reads or writes.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +10,7 @@ use std::{fs, thread};
 use serde_json::Value;
 
 use super::kit::{Case, demo};
+use crate::common::run::etcdlift_path;
 use crate::common::scratch::names;
 use crate::common::v2files::snap;
 use crate::common::v2store::{leaf, store};
@@ -33,7 +36,7 @@ fn what_an_earlier_run_made_stays() {
     case.run(&demo(), &[]).converted(0);
     let before = [case.out(), case.report()].map(|path| fs::read(path).unwrap());
     let source = big(&case);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.arg("convert").arg(source).arg("-o").arg(case.out()).arg("--report").arg(case.report());
     let mut child = command.args(["--jobs", "1", "--overwrite"]).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
@@ -57,7 +60,7 @@ fn what_is_ignored_does_not_interrupt() {
     let case = Case::new();
     let source = big(&case);
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    command.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh", etcdlift_path(), "convert"]);
     let mut child = command.arg(source).arg("-o").arg(case.out()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
     while !listens(&child) {
@@ -78,7 +81,7 @@ fn a_file_that_may_not_grow_has_no_room() {
     let case = Case::new();
     let source = case.demo();
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", etcdlift_path(), "convert"]);
     let output = command.arg(source).arg("-o").arg(case.out()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(5), "{text}");
@@ -102,7 +105,7 @@ fn a_run_that_waits_can_be_interrupted() {
     for args in
         [vec!["export", source, "-o", "-"], vec!["inspect", source, "--keys"], vec!["verify", file, "--report", pipe]]
     {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+        let mut command = Command::new(etcdlift_path());
         let mut child = command.args(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // It prints until the pipe is full, or reads the report that never comes.
         thread::sleep(Duration::from_secs(6));
@@ -123,7 +126,7 @@ fn a_run_that_waits_can_be_interrupted() {
 fn a_second_signal_of_another_number_ends_the_process() {
     let case = Case::new();
     let program = super::harm::executable(&case, "slow", "#!/bin/sh\ntrap '' TERM INT\ncat >/dev/null\nsleep 60\n");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.arg("convert").arg(case.demo()).arg("-o").arg(case.out());
     let mut child = command.args(["--transformer", &program]).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
@@ -140,7 +143,7 @@ fn a_second_signal_of_another_number_ends_the_process() {
 fn interrupted(signal: &str, status: i32, when: impl Fn(&Child, &Path) -> bool) {
     let case = Case::new();
     let source = big(&case);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.arg("convert").arg(source).arg("-o").arg(case.out()).arg("--report").arg(case.report());
     let mut child = command.args(["--jobs", "1"]).stderr(Stdio::piped()).spawn().unwrap();
     let out = case.path("out");

@@ -1,4 +1,6 @@
-//! Damaged `.snap` files: alone, with a log that replaces them, and with one that does not.
+//! Damaged `.snap` files: alone, with a log that replaces them, and with a log that does not.
+//!
+//! Uses snapshots that are made here, and copies of the demo directory.
 
 use std::fs;
 

@@ -1,4 +1,6 @@
-//! What is given as SOURCE and is none, or not one alone.
+//! Paths that are no etcd data, no v2 data or no complete source: refused, and the message names the kind.
+//!
+//! Uses files and directories that are made here, and the demo directory under several names.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -12,7 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::kit::{Case, DEMO_SNAP, DEMO_WAL, demo, one_line};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, etcdlift, etcdlift_path};
 use crate::common::scratch::copy_tree;
 use crate::common::skip::{Need, skip};
 use crate::test_name;
@@ -191,7 +193,7 @@ pub(crate) fn as_nobody(test: &str, args: &[&OsStr]) -> Option<Output> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Some(etcdlift(args));
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     match command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").output() {
         Ok(output) => Some(Output {
             command: format!("{args:?} as nobody"),

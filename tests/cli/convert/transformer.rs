@@ -7,16 +7,17 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use serde_json::{Value, json};
 
 use super::kit::{Case, Run, demo, one_line, rows};
 use crate::common::corpus::{self, Scenario};
 use crate::common::dump::Dump;
+use crate::common::golden::golden;
 use crate::common::peers::{self, Peers};
 use crate::common::rows::{Row, differences};
-use crate::common::run::{all_well, bounded, make_script, run};
+use crate::common::run::{all_well, bounded, etcdlift_path, make_script, run};
 use crate::common::scratch::{copy_tree, names};
 use crate::common::skip::{Need, skip};
 use crate::common::v2files::snap;
@@ -85,12 +86,7 @@ fn the_examples_make_what_is_written_down() {
             format!("{pair}\n")
         };
         let found: String = run.converted(0).iter().map(line).collect();
-        let file = folder.join("expected/pairs.ndjson");
-        if env::var_os("BLESS").is_some_and(|value| value == "1") {
-            fs::write(&file, &found).unwrap();
-        }
-        let expected = fs::read_to_string(&file).unwrap_or_default();
-        assert!(found == expected, "{} differs (BLESS=1 accepts it):\n{found}", file.display());
+        golden(folder.join("expected/pairs.ndjson"), found);
     }
 }
 
@@ -228,7 +224,7 @@ fn verify_runs_the_program_that_it_is_given_and_none_that_a_report_names() {
     convert(&case, &demo(), &script, &LINES).converted(0);
     let (out, report, demo) = (case.out(), case.report(), demo());
     let verify = |more: &[&str]| {
-        let mut command = bounded(Path::new(env!("CARGO_BIN_EXE_etcdlift")), 60);
+        let mut command = bounded(Path::new(etcdlift_path()), 60);
         command.arg("verify").arg(&out).arg("--report").arg(&report).arg("--source").arg(&demo);
         run(command.args(more))
     };
@@ -466,7 +462,7 @@ fn an_interrupt_ends_the_program() {
     }
     let case = Case::new();
     let liar = liar(&case, "hung");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcdlift"));
+    let mut command = Command::new(etcdlift_path());
     command.arg("convert").arg(demo()).arg("-o").arg(case.out()).arg("--transformer").arg(&liar);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
@@ -503,7 +499,7 @@ fn an_output_of_another_program_is_not_left_alone() {
     let report = fs::read(case.report()).unwrap();
     let again = |options: &[&str]| {
         fs::write(case.path("kept.json"), &report).unwrap();
-        let mut command = bounded(Path::new(env!("CARGO_BIN_EXE_etcdlift")), 60);
+        let mut command = bounded(Path::new(etcdlift_path()), 60);
         command.arg("convert").arg(demo()).arg("-o").arg(case.out()).arg("--transformer").arg(&cat);
         run(command.args(options).arg("--report").arg(case.path("kept.json")))
     };

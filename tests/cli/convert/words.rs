@@ -1,4 +1,6 @@
-//! One is singular: sources with one of everything, through every command that counts.
+//! Counts in messages: one is singular.
+//!
+//! The sources are made here with one of everything. Every command that counts converts, lists or refuses them.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +8,7 @@ use std::path::Path;
 use regex::Regex;
 
 use super::kit::{AS_OF, Case, DEMO_WAL};
-use crate::common::run::{Output, etcdlift, run};
+use crate::common::run::{Output, etcdlift, etcdlift_path, run};
 use crate::common::v2files::snap;
 use crate::common::v2store::{leaf, leaf_until, store};
 
@@ -63,7 +65,7 @@ fn of_a_conversion() {
     check(&summary.output, &words);
     let out = case.out();
     check(&etcdlift(["inspect".as_ref(), out.as_os_str(), "--keys".as_ref()]), &["/a  created ", "  1 byte"]);
-    check(&etcdlift(["verify".as_ref(), out.as_os_str()]), &["verified"]);
+    check(&etcdlift(["verify".as_ref(), out.as_os_str()]), &["VERIFIED"]);
     check(&etcdlift(["export".as_ref(), out.as_os_str(), "-o".as_ref(), "-".as_ref()]), &["1 key at revision"]);
     check(&etcdlift(["inspect".as_ref(), source.as_os_str(), "--keys".as_ref()]), &["  1 byte  expires"]);
     check(&etcdlift(["export".as_ref(), source.as_os_str(), "-o".as_ref(), "-".as_ref()]), &["1 key at v2 index"]);
@@ -164,7 +166,7 @@ fn of_a_small_machine() {
     let source = one_of_each(&case);
     check(&case.run(&source, &["--memory-limit", "1"]).output, &["--memory-limit allows 1\n"]);
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift"), "convert"]);
+    command.args(["-c", "ulimit -f 1; exec \"$@\"", "sh", etcdlift_path(), "convert"]);
     check(&run(command.arg(&source).arg("-o").arg(case.out()).args(["--as-of", AS_OF])), &["out.db"]);
     assert!(!Path::new(&case.out()).exists());
 }

@@ -1,4 +1,6 @@
-//! What a run may take, by the size of its source, and a run that is held to it.
+//! The memory and CPU time that a run may use, by the size of its source.
+//!
+//! A run is started under these limits, and its use is measured when it ends.
 
 use std::fs;
 use std::io::Read;
@@ -7,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::run::wait_with_time;
+use crate::common::run::{etcdlift_path, wait_with_time};
 
 /// The bounds of one run.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
     let seconds = (2.0 * bounds.seconds).ceil() as u64 + 30;
     let script = format!("ulimit -d {}; ulimit -t {seconds}; exec \"$@\"", bounds.memory / 1024);
     let mut child = Command::new("timeout")
-        .args(["-k", "5", "120", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_etcdlift")])
+        .args(["-k", "5", "120", "sh", "-c", &script, "sh", etcdlift_path()])
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

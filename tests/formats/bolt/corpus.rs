@@ -1,4 +1,6 @@
-//! Databases that real etcd servers wrote pass the check and read as what they are.
+//! Databases that real etcd servers wrote: they pass the check, and their hashes are those that the servers reported.
+//!
+//! Reads the unpacked databases below `../shared/corpus/public` and below the directory that `ETCDLIFT_CORPUS` names.
 
 use std::path::{Path, PathBuf};
 

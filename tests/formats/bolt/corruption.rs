@@ -1,4 +1,6 @@
-//! Damaged files: reading and checking them is an error or yields the very same pairs; never a panic, never endless.
+//! Damaged bbolt files: reading and checking them is an error or yields the same pairs; never a panic, never endless.
+//!
+//! The files are made here; each bit, each length and some crafted pages are tried.
 
 use etcdlift::internals::bolt::{Bucket, Damage, Db, Strictness, check, format};
 use etcdlift::internals::ids::PageId;

@@ -1,4 +1,6 @@
-//! Rows of any size for the bolt tests: a key and a value are made from their number and length alone.
+//! Rows of any size for the bolt tests: a key and a value are computed from their number and length alone.
+//!
+//! So a test can lay out a value of 2 GB without storing it.
 
 use etcdlift::error::Result;
 use etcdlift::internals::bolt::{Bucket, Rows, emit, image, layout, meta_pages};

@@ -1,4 +1,7 @@
-//! The bbolt file format: what the writer makes, what the reader and the checks find in it, and databases that etcd wrote.
+//! The bbolt file format: the writer, the reader and the checks.
+//!
+//! `roundtrip` and `corruption` make files, `corpus` uses databases of real servers, and `verify` checks the mvcc store
+//! in them.
 
 mod corpus;
 mod corruption;

@@ -1,4 +1,6 @@
-//! What the writer lays out and emits, our reader, our check and an independent reader find again.
+//! Files of the writer, read by our reader, by our check and by an independent reader (`bolt-lite`).
+//!
+//! The pairs are made here: sizes around a page, many buckets, large values, random pairs.
 
 use etcdlift::error::{Reason, Result};
 use etcdlift::internals::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, check, image, layout};

@@ -1,4 +1,6 @@
-//! The last word on our own output, the summary of any v3 database, and that damage to either is found.
+//! The check of an mvcc store: stores that are sound, each broken invariant, and a wrong SHA-256.
+//!
+//! The stores are made here, one with everything that etcd allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,6 @@
-//! What the library makes of a source, as values that can be compared.
+//! What the library reads from a source, as values that can be compared: a tree, or an error.
+//!
+//! The other files of this folder compare the outcome of a damaged source with that of the whole one.
 
 use std::path::Path;
 

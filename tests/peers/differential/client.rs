@@ -1,4 +1,6 @@
-//! The client: which request it sends next, and what it remembers of those before.
+//! The random client: which request it sends next, and what it remembers of earlier ones.
+//!
+//! Its numbers come from the seed of the session. Must not know what etcdlift makes of the requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 

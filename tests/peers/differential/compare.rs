@@ -1,4 +1,6 @@
-//! What the API said against what etcdlift made of the files, node by node.
+//! The answers of the API, compared with what etcdlift makes of the files, node by node.
+//!
+//! The rows of an output come from the `dump` peer, an independent reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

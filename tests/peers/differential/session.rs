@@ -1,4 +1,6 @@
-//! One seed: a server, a client that drives it, restarts on the way, an end, the conversion, the comparison.
+//! One seed: a server, a client that drives it, restarts, an end, the conversion, the comparison.
+//!
+//! Needs a real etcd 3.4 or 3.5: these still have the v2 API.
 
 use std::any::Any;
 use std::collections::BTreeMap;

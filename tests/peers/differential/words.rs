@@ -1,4 +1,6 @@
-//! Names and values: plain ones, and all that is odd about bytes.
+//! Names and values for the random client: plain ones, and bytes that are hard to carry.
+//!
+//! These are control characters, quotes, hidden names, and bytes that are not UTF-8.
 
 use crate::common::random::Random;
 
