@@ -21,7 +21,10 @@ const COMPARE: &str = "What to compare with";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::VERIFY.help())]
 pub(super) struct Args {
-    /// v3 database or snapshot file, of any etcd
+    /// v3 database or snapshot file, of any etcd, or a data directory
+    ///
+    /// In a data directory, verify also checks that log, snapshot and members agree, so that etcd boots. A directory that contains
+    /// the data directories of several members is checked as one cluster.
     #[arg(value_name = "OUT")]
     file: PathBuf,
 

@@ -2,7 +2,7 @@
 //!
 //! Must not know where names and URLs come from.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::json;
@@ -29,6 +29,20 @@ pub struct Member {
     pub client_urls: Vec<String>,
 }
 
+/// A member as etcd may have encoded it: an empty list can be `null`.
+#[derive(Deserialize)]
+struct Parsed {
+    id: u64,
+    #[serde(default, rename = "peerURLs")]
+    peer_urls: Option<Vec<String>>,
+    #[serde(default, rename = "isLearner")]
+    is_learner: bool,
+    #[serde(default)]
+    name: String,
+    #[serde(default, rename = "clientURLs")]
+    client_urls: Option<Vec<String>>,
+}
+
 fn decimal<S: serde::Serializer>(id: &MemberId, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_u64(id.0)
 }
@@ -40,6 +54,14 @@ impl Member {
         peer_urls.sort();
         let id = MemberId(first_eight(&[peer_urls.concat().as_bytes(), token.as_bytes()]));
         Member { id, peer_urls, is_learner, name: name.into(), client_urls: Vec::new() }
+    }
+
+    /// Parses a value of the bucket `members`; `None` if it is no member.
+    pub fn parse(value: &[u8]) -> Option<Member> {
+        let parsed: Parsed = serde_json::from_slice(value).ok()?;
+        let Parsed { id, peer_urls, is_learner, name, client_urls } = parsed;
+        let (peer_urls, client_urls) = (peer_urls.unwrap_or_default(), client_urls.unwrap_or_default());
+        Some(Member { id: MemberId(id), peer_urls, is_learner, name, client_urls })
     }
 
     /// Returns the member as JSON: in the bucket `members`, and in the entry that adds it.

@@ -209,7 +209,7 @@ fn make(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let destination = Destination::prepare(context, &places, numbered.members.as_ref())?;
+    let destination = Destination::prepare(context, places.directory, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
     context.observer.stage(Activity::Finishing, None);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::backend::{self, v2v3_notices};
 use super::diagnostics::{self, PlanFindings};
+use super::directories::boot;
 use super::read::{read_and_hash, source_file};
 use super::{Interrupted, duplicates};
 use crate::bolt::Db;
@@ -140,6 +141,7 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
         let message = format!("and {}", counted(summary.more_findings, "more finding", "more findings"));
         findings.push(Notice::new(Code::Finding, message));
     }
+    let (members, cluster_version) = boot::membership(&db).map_err(|e| e.in_file(map.path()))?;
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {
         kind: if db.trailer().is_some() { V3Kind::Snapshot } else { V3Kind::Db },
@@ -148,6 +150,8 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
         page_size: u64::from(db.meta().page_size),
         storage_version: summary.storage_version,
         consistent_index: summary.consistent_index.map(|index| index.0),
+        cluster_version,
+        members,
         revision: unsigned(summary.revision),
         compact_revision: summary.compacted.map(unsigned),
         keys,

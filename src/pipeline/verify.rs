@@ -3,10 +3,12 @@
 //! Each check adds differences to one list. Only a check that cannot run is an error. The check against a source runs
 //! the stages of a conversion again (`stages`) and writes nothing. Must not know how the result is printed.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
 use super::convert::open_v2;
+use super::directories::boot;
 use super::inspect::v3_facts;
 use super::read::{Source, read_and_hash, source_file};
 use super::{Interrupted, same_snapshot, stages, transformer};
@@ -19,10 +21,11 @@ use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::verification::Check;
 use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
-use crate::source::live_copy::{Access, Files};
+use crate::source::live_copy::{self, Access, Files};
 use crate::source::map::Map;
 use crate::source::open::Opened;
 use crate::source::recognise;
+use crate::source::watch::Watch;
 use crate::verify::{self};
 use crate::{display, named_file};
 
@@ -33,9 +36,53 @@ use crate::{display, named_file};
 pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<Verification> {
     let interrupt = Interrupt::new(interrupted);
     let watch = Arc::default();
-    let map = Files::new(Access::AtRest, &watch).open_db(&options.file, interrupt)?;
-    let verified = verify_map(&map, options, interrupt).and_then(|found| map.check_bytes(interrupt).map(|()| found));
+    let databases = boot::databases(&options.file)?;
+    let Some((first, others)) = databases.split_first() else {
+        return Err(Error::new(Reason::Internal, "no database to verify"));
+    };
+    let map = Files::new(Access::AtRest, &watch).open_db(first, interrupt)?;
+    let verified = verify_map(&map, options, interrupt).and_then(|mut found| {
+        if options.file.is_dir() {
+            verify_directories(&mut found, first, others, &watch, interrupt)?;
+        }
+        map.check_bytes(interrupt).map(|()| found)
+    });
     watch.settle(verified)
+}
+
+/// Verifies what surrounds the databases in directories of members, and the databases other than the first.
+fn verify_directories(
+    found: &mut Verification,
+    first: &Path,
+    others: &[PathBuf],
+    watch: &Arc<Watch>,
+    interrupt: Interrupt<'_>,
+) -> Result<()> {
+    let Some(root) = boot::root_of(first) else { return Ok(()) };
+    let facts = found.facts.clone();
+    found.members.push(boot::check(root, &facts, &mut found.differences, interrupt)?);
+    for database in others {
+        let map = Files::new(Access::AtRest, watch).open_db(database, interrupt)?;
+        let (facts, findings) = readable(v3_facts(&map, interrupt), &map)?;
+        found.differences.extend(findings.into_iter().map(|notice| notice.message));
+        if let Some(root) = boot::root_of(database) {
+            found.members.push(boot::check(root, &facts, &mut found.differences, interrupt)?);
+        }
+        map.check_bytes(interrupt)?;
+    }
+    boot::compare(&found.members, &mut found.differences);
+    found.checked.push(Check::Boot);
+    Ok(())
+}
+
+/// A file that cannot be read to its end is a failed verification, not a damaged source.
+fn readable<T>(read: Result<T>, map: &Map) -> Result<T> {
+    read.map_err(|e| match e.kind() {
+        Kind::Damaged => {
+            Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(ByteOffset(0))).in_file(map.path())
+        }
+        _ => e,
+    })
 }
 
 fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> Result<Verification> {
@@ -43,13 +90,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> R
         return Err(found.refuse(map.path(), "a v3 database or snapshot file"));
     }
     interrupt.ask()?;
-    // A file that cannot be read to its end is a failed verification, not a damaged source.
-    let (facts, findings) = v3_facts(map, interrupt).map_err(|e| match e.kind() {
-        Kind::Damaged => {
-            Error::new(Reason::VerifyFailed, e.message()).at(e.offset().unwrap_or(ByteOffset(0))).in_file(map.path())
-        }
-        _ => e,
-    })?;
+    let (facts, findings) = readable(v3_facts(map, interrupt), map)?;
     let sha256 = source_file(map, interrupt)?.sha256;
     let mut found = Verification {
         path: options.file.display().to_string(),
@@ -66,6 +107,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> R
     let report = options.report.as_deref().map(|path| read_report(path, interrupt)).transpose()?;
     if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {
         compare_report(&mut found, output);
+        compare_files(&mut found, output, &options.file, interrupt)?;
         found.checked.push(Check::Report);
     }
     if !options.sources.is_empty() {
@@ -111,6 +153,25 @@ fn compare_report(found: &mut Verification, output: &OutputFacts) {
         let message = format!("{path}: the report has the sha256 {}, the file {}", output.sha256, found.sha256);
         found.differences.push(message);
     }
+}
+
+/// Compares the files of a directory with those of the report.
+fn compare_files(found: &mut Verification, output: &OutputFacts, path: &Path, interrupt: Interrupt<'_>) -> Result<()> {
+    if output.files.is_empty() {
+        return Ok(());
+    }
+    for (file, bytes, sha256) in output.files_at(path) {
+        let same = match live_copy::map(&file).and_then(|map| source_file(&map, interrupt)) {
+            Ok(now) => (now.bytes, now.sha256) == (bytes, sha256),
+            Err(e) if matches!(e.kind(), Kind::Interrupted(_)) => return Err(e),
+            Err(_) => false,
+        };
+        if !same {
+            let file = file.display();
+            found.differences.push(format!("{file}: the file is not the one that the report describes"));
+        }
+    }
+    Ok(())
 }
 
 /// Compares the file with the result of a conversion of the source.
@@ -214,6 +275,10 @@ fn conversion(found: &Verification, options: &VerifyOptions, report: Option<&Rep
         }
         None => ConvertOptions::new("", ""),
     };
+    if report.is_none() && options.file.is_dir() {
+        let error = Error::new(Reason::ReportUnusable, "the cluster that the directories were made for is unknown");
+        return Err(error.in_file(&options.file).hint("give the --report of the conversion, which names it"));
+    }
     if report.is_none() && found.facts.sha256 == Sha256Check::None {
         convert.to = To::Backend;
     }

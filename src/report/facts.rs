@@ -217,6 +217,9 @@ pub struct Member {
     pub peer_urls: Vec<String>,
     /// The URLs for clients.
     pub client_urls: Vec<String>,
+    /// Whether the member does not vote.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_learner: bool,
 }
 
 /// The content of the v2 tree, without etcd's own nodes.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::facts::{Contents, SourceFacts, SourceFile, Tail};
+use super::facts::{Contents, Member, SourceFacts, SourceFile, Tail};
 use super::model::Notice;
 use crate::options::EntryFilter;
 use crate::v2store::apply::Effect;
@@ -83,6 +83,12 @@ pub struct V3Facts {
     /// The storage version in the database (3.6 and later).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_version: Option<String>,
+    /// The cluster version in the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_version: Option<String>,
+    /// The members in the database, as etcd 3.6 and 3.7 see them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
     /// The consistent index: the raft index of the last applied entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_index: Option<u64>,

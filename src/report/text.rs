@@ -3,11 +3,11 @@
 //! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Each warning,
 //! loss and difference is one line. Must not know how the data was found, nor where the text goes.
 
-use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
+use super::facts::{Contents, Count, ExistingFacts, Member, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
 use super::model::{Notice, OutputFacts, OutputMember, Report, Transformed};
 use super::next_steps;
-use super::verification::Verification;
+use super::verification::{MemberState, Verification};
 use crate::count::{bytes, counted, size};
 use crate::display::printable;
 use crate::error::Kind;
@@ -100,8 +100,7 @@ pub(crate) fn inspection(found: &Inspection) -> String {
             source_lines(&mut table, &facts.source);
             version_lines(&mut table, &facts.source);
             for member in &facts.source.members {
-                let (peers, clients) = (member.peer_urls.join(","), member.client_urls.join(","));
-                table.line("member", format!("{} {} peers={peers} clients={clients}", member.id, member.name));
+                table.line("member", member_line(member));
             }
             table.line("keys", facts.contents.keys);
             table.line("bytes", size(facts.contents.bytes));
@@ -165,6 +164,13 @@ pub(crate) fn verification(found: &Verification) -> String {
     table.line("size", size(found.facts.bytes));
     v3_lines(&mut table, &found.facts);
     table.line("file sha256", &found.sha256);
+    for member in &found.members {
+        let MemberState { directory, consistent_index, commit, .. } = member;
+        let id = member.member_id.as_deref().unwrap_or("unknown");
+        let at = consistent_index.map_or("unknown".into(), |index| index.to_string());
+        table
+            .line("directory", format!("{directory}: member {id}, database at raft index {at}, commit index {commit}"));
+    }
     table.line("checked", found.checked.iter().map(|check| check.word()).collect::<Vec<_>>().join(", "));
     let warnings = notices(&found.warnings, &[]);
     let wrong: String =
@@ -340,9 +346,19 @@ fn lease_lines(table: &mut Table, output: &OutputFacts) {
     }
 }
 
+fn member_line(member: &Member) -> String {
+    let (peers, clients) = (member.peer_urls.join(","), member.client_urls.join(","));
+    let learner = if member.is_learner { " learner" } else { "" };
+    format!("{} {}{learner} peers={peers} clients={clients}", member.id, member.name)
+}
+
 fn v3_lines(table: &mut Table, db: &V3Facts) {
     table.line("pages in use", format!("{} in pages of {} bytes", size(db.db_bytes), db.page_size));
     table.maybe("storage version", db.storage_version.as_ref());
+    table.maybe("v3 cluster version", db.cluster_version.as_ref());
+    for member in &db.members {
+        table.line("v3 member", member_line(member));
+    }
     table.maybe("consistent index", db.consistent_index);
     table.line("revision", db.revision);
     table.maybe("compact revision", db.compact_revision);
@@ -396,8 +412,7 @@ mod tests {
     use crate::notice::Code;
     use crate::options::ConvertOptions;
     use crate::report::facts::{Layout, SourceKind};
-    use crate::report::inspection::V3Kind;
-    use crate::report::inspection::{KeyLine, V2Facts};
+    use crate::report::inspection::{KeyLine, V2Facts, V3Kind};
     use crate::report::model::{Stage, StageName};
 
     /// A conversion with a bit of everything.

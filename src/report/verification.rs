@@ -22,7 +22,34 @@ words! {
         Report = "report",
         /// The content of the source.
         Source = "source",
+        /// The logs, snapshots and members of data directories.
+        Boot = "boot",
     }
+}
+
+/// The state of a member in its data directory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct MemberState {
+    /// The path of the data directory.
+    pub directory: String,
+    /// The ID of the member in lower-case hex, as the log has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member_id: Option<String>,
+    /// The ID of the cluster in lower-case hex, as the log has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// The raft index of the snapshot from which etcd starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_index: Option<u64>,
+    /// The consistent index of the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistent_index: Option<u64>,
+    /// The commit index of the log.
+    pub commit: u64,
+    /// The current revision of the database.
+    pub revision: u64,
+    /// HashKV at this revision.
+    pub hash_kv: u32,
 }
 
 /// The checks of a v3 file, its content, and its differences.
@@ -38,6 +65,9 @@ pub struct Verification {
     pub facts: V3Facts,
     /// The checks that ran.
     pub checked: Vec<Check>,
+    /// With a directory, the state of each member in it.
+    #[serde(rename = "directories", skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberState>,
     /// The number of keys that differ from the source; `differences` has the first of them.
     #[serde(skip_serializing_if = "is_zero")]
     pub differing_keys: u64,

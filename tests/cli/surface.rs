@@ -120,7 +120,7 @@ fn wrong_usage_is_status_2_and_makes_nothing() {
         &["convert"],
         &["convert", source],
         &["convert", "-o", out],
-        &["convert", source, "-o", out, "--to", "data-dir"],
+        &["convert", source, "-o", out, "--to", "directory"],
         &["convert", source, "-o", out, "--jobs", "none"],
         &["convert", source, "-o", out, "--skip-existing"],
         &["convert", source, "-o", "-"],

@@ -7,11 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::case::{Case, report};
-use crate::common::corpus;
-use crate::common::peers;
-use crate::common::run;
 use crate::common::v2store::{self, Node, leaf};
-use crate::common::{scratch, v2files};
+use crate::common::{corpus, peers, run, scratch, v2files};
 use crate::test_name;
 
 fn segment(data_dir: &Path) -> PathBuf {

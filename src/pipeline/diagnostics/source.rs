@@ -190,11 +190,13 @@ fn parts(opened: &Opened, recovered: &Recovered<'_>) -> Vec<Part> {
 
 fn members(recovered: &mut Recovered<'_>) -> Vec<crate::report::Member> {
     let members = membership::list(&mut recovered.replay.tree);
+    let learners = &recovered.replay.voters.learners;
     let member = |m: membership::MemberFacts| crate::report::Member {
         id: m.id.to_string(),
         name: m.name,
         peer_urls: m.peer_urls,
         client_urls: m.client_urls,
+        is_learner: learners.contains(&m.id),
     };
     members.into_iter().map(member).collect()
 }

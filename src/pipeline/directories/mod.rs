@@ -4,6 +4,7 @@
 //! All of them are in one directory, which gets its name when everything is on disk. The database is written once; other members get
 //! copies. Must not know what the database contains.
 
+pub(super) mod boot;
 mod continued;
 mod files;
 mod new_cluster;
@@ -17,7 +18,6 @@ pub(super) use replaceable::replaceable;
 
 use super::context::Context;
 use super::replay::Replayed;
-use super::targets::Places;
 use super::write::{Output, Written};
 use crate::data_dir::{self, Cluster, Member};
 use crate::error::{Error, Reason, Result};
@@ -26,7 +26,7 @@ use crate::image::Pair;
 use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
 use crate::output::snapshot::hex;
-use crate::output::staged_dir::Folder;
+use crate::output::staged_dir::{Before, Folder};
 use crate::report::{Notice, Notices, OutputFacts, OutputMember, SourceFile};
 
 /// The folders of a member, and its database.
@@ -162,11 +162,11 @@ pub(super) struct Made {
 }
 
 impl<'n> Destination<'n> {
-    /// Prepares the directories of the output, if it is one.
+    /// Prepares the directories of the output, if it is one. `before` is what its path held when the run began.
     ///
     /// # Errors
     /// The output exists; the operating system fails.
-    pub(super) fn prepare(context: &Context<'_>, places: &Places, members: Option<&'n Members>) -> Result<Self> {
+    pub(super) fn prepare(context: &Context<'_>, before: Before, members: Option<&'n Members>) -> Result<Self> {
         let Some(members) = members else { return Ok(Destination::File) };
         let (options, output) = (context.options, &context.options.output);
         let dirs = members.directories(options);
@@ -178,7 +178,7 @@ impl<'n> Destination<'n> {
             let db = if output.is_dir() { output.join("db") } else { output.clone() };
             return Ok(Destination::Directories(Directories { members, folder: None, dirs, db }));
         }
-        let folder = Folder::create(output, places.directory)?;
+        let folder = Folder::create(output, before)?;
         let writer = Writer { options, interrupt: context.interrupt };
         for (_, dir) in &dirs {
             [SNAP, WAL].iter().try_for_each(|part| writer.create_dir(&folder.temp_path().join(dir).join(part)))?;

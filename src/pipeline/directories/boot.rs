@@ -1,0 +1,196 @@
+//! Whether etcd boots from the directories of members: log, snapshot, database and membership must agree (docs/formats.md 11).
+//!
+//! Used by `verify` and `inspect`. Must not know which run made a directory, or the v2 keys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::DB;
+use super::files::list;
+use crate::bolt::Db;
+use crate::data_dir::Member;
+use crate::error::{Error, Kind, Reason, Result};
+use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
+use crate::mvcc::schema;
+use crate::report;
+use crate::report::inspection::V3Facts;
+use crate::report::verification::MemberState;
+use crate::source::open::{Found, OpenOptions, open};
+use crate::source::wal::Wal;
+
+/// Returns the databases at a path: the file itself; or that of a data directory; or those of the data directories in it, in the
+/// order of their names.
+///
+/// # Errors
+/// [`Reason::NotEtcd`] if a directory has none.
+pub(in crate::pipeline) fn databases(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    if path.join(DB).is_file() {
+        return Ok(vec![path.join(DB)]);
+    }
+    let failed = |e| Error::io(Reason::SourceMissing, path, "list its files", e);
+    let mut found: Vec<PathBuf> = list(path).map_err(failed)?.iter().map(|dir| dir.join(DB)).collect();
+    found.retain(|db| fs::metadata(db).is_ok_and(|found| found.is_file()));
+    found.sort();
+    if found.is_empty() {
+        let message = format!("expected a v3 file, a data directory with {DB}, or a directory with data directories");
+        return Err(Error::new(Reason::NotEtcd, message).in_file(path));
+    }
+    Ok(found)
+}
+
+/// Returns the data directory of a database.
+pub(in crate::pipeline) fn root_of(database: &Path) -> Option<&Path> {
+    database.ancestors().nth(Path::new(DB).components().count())
+}
+
+/// Reads the members and the cluster version in the buckets of a database, as etcd 3.6 and 3.7 see them.
+///
+/// # Errors
+/// [`Reason::Damaged`].
+pub(in crate::pipeline) fn membership(db: &Db<'_>) -> Result<(Vec<report::Member>, Option<String>)> {
+    let damaged = |e: crate::bolt::Damage| e.into_error(Reason::Damaged);
+    let mut members = Vec::new();
+    if let Some(bucket) = db.bucket(schema::MEMBERS).map_err(damaged)? {
+        for pair in bucket.iter() {
+            let pair = pair.map_err(damaged)?;
+            let member = Member::parse(pair.value).ok_or_else(|| {
+                let message = "expected a member as JSON in the bucket `members`, found something else";
+                Error::new(Reason::Damaged, message).at(pair.value_offset())
+            })?;
+            members.push(report::Member {
+                id: member.id.to_string(),
+                name: member.name,
+                peer_urls: member.peer_urls,
+                client_urls: member.client_urls,
+                is_learner: member.is_learner,
+            });
+        }
+    }
+    let version = match db.bucket(schema::CLUSTER).map_err(damaged)? {
+        Some(bucket) => bucket.get(schema::CLUSTER_VERSION).map_err(damaged)?,
+        None => None,
+    };
+    Ok((members, version.map(|pair| String::from_utf8_lossy(pair.value).into_owned())))
+}
+
+/// Checks the directory of a member around its database. Adds what would keep an etcd from starting to `differences`.
+///
+/// # Errors
+/// The directory cannot be read; a running etcd has locked it; an interruption.
+pub(in crate::pipeline) fn check(
+    root: &Path,
+    facts: &V3Facts,
+    differences: &mut Vec<String>,
+    interrupt: Interrupt<'_>,
+) -> Result<MemberState> {
+    let mut state = MemberState {
+        directory: root.display().to_string(),
+        consistent_index: facts.consistent_index,
+        hash_kv: facts.hash_kv,
+        revision: facts.revision,
+        ..MemberState::default()
+    };
+    let mut wrong = |what: String| differences.push(format!("{}: {what}", root.display()));
+    let opened = match open(root, None, &OpenOptions { interrupt, ..OpenOptions::default() }) {
+        Ok(Found::V2(opened)) => opened,
+        Ok(Found::V3File(_) | Found::V3Only(_)) => {
+            wrong("the directory has no log, so etcd would start it as a new member".into());
+            return Ok(state);
+        }
+        // A directory that cannot be read to its end is a failed verification, not a damaged source.
+        Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Empty) => {
+            differences.push(e.to_string());
+            return Ok(state);
+        }
+        Err(e) => return Err(e),
+    };
+    let Some(wal) = opened.wal() else {
+        wrong("the directory has no log".into());
+        return Ok(state);
+    };
+    let snapshot = opened.start.snapshot.as_ref().map(|snapshot| snapshot.index);
+    state.snapshot_index = snapshot.map(|index| index.0);
+    state.commit = wal.commit().0;
+    state.member_id = wal.metadata().map(|metadata| metadata.node_id.to_string());
+    state.cluster_id = wal.metadata().map(|metadata| metadata.cluster_id.to_string());
+    let applied = RaftIndex(facts.consistent_index.unwrap_or(0));
+    if let Some(snapshot) = snapshot.filter(|snapshot| *snapshot > applied) {
+        wrong(format!(
+            "the snapshot is at raft index {snapshot}, and the database at {applied}: etcd would stop there"
+        ));
+    }
+    if applied > wal.commit() {
+        let commit = wal.commit();
+        wrong(format!(
+            "the database is at raft index {applied}, after the commit index {commit}: etcd would skip later writes"
+        ));
+    }
+    let listed = facts.members.iter().map(|member| member.id.as_str());
+    let own = state.member_id.clone().unwrap_or_default();
+    if !facts.members.is_empty() && !listed.clone().any(|id| id == own) {
+        wrong(format!("member {own} is not in the bucket `members`"));
+    }
+    compare_voters(&opened.start.snapshot, wal, facts, &mut wrong);
+    Ok(state)
+}
+
+/// Compares the raft configuration of the snapshot with the bucket `members`, if both are of the same raft index: 3.7 takes its
+/// configuration from the bucket.
+fn compare_voters(
+    snapshot: &Option<crate::source::snap::Snapshot>,
+    wal: &Wal,
+    facts: &V3Facts,
+    wrong: &mut impl FnMut(String),
+) {
+    let Some(snapshot) = snapshot else { return };
+    if facts.consistent_index != Some(snapshot.index.0) || wal.commit() != snapshot.index {
+        return;
+    }
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    let of = |learners: bool| {
+        let members = facts.members.iter().filter(|member| member.is_learner == learners);
+        sorted(members.map(|member| member.id.clone()).collect())
+    };
+    let state = &snapshot.conf_state;
+    for (what, ids, found) in [("voters", &state.voters, of(false)), ("learners", &state.learners, of(true))] {
+        let expected = sorted(ids.iter().map(ToString::to_string).collect());
+        if expected != found {
+            let (expected, found) = (expected.join(", "), found.join(", "));
+            wrong(format!("the snapshot has the {what} {expected}, and the bucket `members` has {found}"));
+        }
+    }
+}
+
+/// Compares the members of one cluster with each other: the same cluster, and the same content at the same raft index.
+pub(in crate::pipeline) fn compare(members: &[MemberState], differences: &mut Vec<String>) {
+    let Some((first, others)) = members.split_first() else { return };
+    for other in others {
+        let mut wrong = |what: &str, expected: &str, found: &str| {
+            let (one, two) = (&first.directory, &other.directory);
+            differences.push(format!("{two}: has the {what} {found}, and {one} has {expected}"));
+        };
+        let text = |value: &Option<String>| value.clone().unwrap_or("unknown".into());
+        if first.cluster_id != other.cluster_id {
+            wrong("cluster ID", &text(&first.cluster_id), &text(&other.cluster_id));
+        }
+        if first.member_id == other.member_id {
+            wrong("member ID", "the same", &text(&other.member_id));
+        }
+        if first.consistent_index == other.consistent_index {
+            for (what, expected, found) in
+                [("revision", first.revision, other.revision), ("HashKV", first.hash_kv.into(), other.hash_kv.into())]
+            {
+                if expected != found {
+                    wrong(what, &expected.to_string(), &found.to_string());
+                }
+            }
+        }
+    }
+}
