@@ -52,10 +52,10 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
 
-    /// Minor version of the etcd that will open the output
+    /// Minor version of the etcd that will open the output [default: 3.7]
     ///
-    /// It selects the commands that the summary shows as next steps, and with --to member it must be 3.4 or 3.5. The bytes of the
-    /// output do not depend on it. The default is 3.7, and 3.4 for --to member.
+    /// It selects the commands that the summary shows as next steps. The bytes of the output do not depend on it. With --to
+    /// member it must be 3.4 or 3.5, and 3.4 is the default.
     #[arg(long, alias = "target", value_enum, value_name = "VERSION", help_heading = OUTPUT)]
     #[arg(env = "ETCDLIFT_TARGET_VERSION", hide_env_values = true)]
     pub(super) target_version: Option<Target>,

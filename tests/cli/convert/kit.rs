@@ -42,6 +42,13 @@ impl Case {
         self.path("out/out.db")
     }
 
+    /// The directory at the output's path, or an empty one if there is none.
+    pub(crate) fn out_if_any(&self) -> PathBuf {
+        let empty = self.path("empty");
+        fs::create_dir_all(&empty).unwrap();
+        if self.out().is_dir() { self.out() } else { empty }
+    }
+
     pub(crate) fn report(&self) -> PathBuf {
         self.path("report.json")
     }

@@ -4,6 +4,7 @@
 mod carry;
 mod changing;
 mod demo;
+mod directories;
 mod harm;
 mod hidden;
 mod holes;
