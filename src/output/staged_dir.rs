@@ -36,10 +36,11 @@ pub struct Folder {
 }
 
 /// Checks that a directory can have the name `path`: it does not exist, is an empty directory, or is one that may be replaced.
+/// `hint` says what to do about another one.
 ///
 /// # Errors
 /// [`Reason::OutputExists`]; [`Reason::OutputFailed`] if its parent does not exist; those of `replaceable`.
-pub fn refuse_existing(path: &Path, replaceable: Option<Replaceable>) -> Result<Before> {
+pub fn refuse_existing(path: &Path, replaceable: Option<Replaceable>, hint: &str) -> Result<Before> {
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path).map(|()| Before::Free),
         Err(e) => return Err(failed(path, "look for an existing output", e)),
@@ -54,10 +55,7 @@ pub fn refuse_existing(path: &Path, replaceable: Option<Replaceable>) -> Result<
     }
     match replaceable {
         Some(replaceable) => replaceable(path).map(|()| Before::Directory(id(&found), replaceable)),
-        None => {
-            let hint = "remove it first, which etcdlift never does, or give another name";
-            Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint))
-        }
+        None => Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint)),
     }
 }
 
@@ -144,7 +142,7 @@ impl Before {
     /// Checks that the path is as it was.
     fn check(self, path: &Path) -> Result<()> {
         match self {
-            Before::Free => refuse_existing(path, None).map(drop),
+            Before::Free => refuse_existing(path, None, ANOTHER_NAME).map(drop),
             Before::Directory(expected, replaceable) => match fs::symlink_metadata(path) {
                 Ok(found) if id(&found) == expected => replaceable(path),
                 _ => {
@@ -236,10 +234,10 @@ mod tests {
         let path = dir.path().join("out");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("theirs"), "").unwrap();
-        assert_eq!(refuse_existing(&path, Some(is_ours)).unwrap_err().message(), "not ours");
+        assert_eq!(refuse_existing(&path, Some(is_ours), "").unwrap_err().message(), "not ours");
         fs::write(path.join("ours"), "").unwrap();
-        assert_eq!(refuse_existing(&path, None).unwrap_err().reason(), Reason::OutputExists);
-        let before = refuse_existing(&path, Some(is_ours)).unwrap();
+        assert_eq!(refuse_existing(&path, None, "").unwrap_err().reason(), Reason::OutputExists);
+        let before = refuse_existing(&path, Some(is_ours), "").unwrap();
         let late = Folder::create(&path, before).unwrap();
         let new = Folder::create(&path, before).unwrap();
         fs::write(new.temp_path().join("new"), "").unwrap();
@@ -248,7 +246,7 @@ mod tests {
         assert_eq!(late.name().unwrap_err().reason(), Reason::OutputExists);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::write(path.join("ours"), "").unwrap();
-        let before = refuse_existing(&path, Some(is_ours)).unwrap();
+        let before = refuse_existing(&path, Some(is_ours), "").unwrap();
         let folder = Folder::create(&path, before).unwrap();
         fs::remove_file(path.join("ours")).unwrap();
         assert!(folder.name().is_err() && path.join("new").exists());

@@ -16,6 +16,12 @@ use crate::output::{sink, staged_dir};
 use crate::report::ledger::is_ledger;
 use crate::source::watch::Watch;
 
+/// What to do about an existing directory that a conversion could replace.
+const OVERWRITE: &str = "give --overwrite to replace what etcdlift made, or give another name";
+
+/// What to do about an existing directory that an export never replaces.
+const REMOVE: &str = "remove it first, which etcdlift never does, or give another name";
+
 /// Returns the paths that a conversion writes and reads.
 pub fn targets(options: &ConvertOptions) -> Targets {
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
@@ -65,7 +71,7 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     if options.to.is_directory() {
         if !compare {
             let replaceable = options.overwrite.then_some(directories::replaceable as staged_dir::Replaceable);
-            places.directory = staged_dir::refuse_existing(&options.output, replaceable)?;
+            places.directory = staged_dir::refuse_existing(&options.output, replaceable, OVERWRITE)?;
         }
     } else if !compare {
         places.output = refuse_existing(&options.output, options.overwrite)?;
@@ -104,7 +110,7 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
     targets.source_files(opened);
     targets.check()?;
     match options.format {
-        ExportFormat::Sled => staged_dir::refuse_existing(output, None).map(|_| Before::Nothing),
+        ExportFormat::Sled => staged_dir::refuse_existing(output, None, REMOVE).map(|_| Before::Nothing),
         ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
     }
 }

@@ -16,6 +16,7 @@ use crate::mvcc::schema;
 use crate::report;
 use crate::report::inspection::V3Facts;
 use crate::report::verification::MemberState;
+use crate::source::entries::End;
 use crate::source::open::{Found, OpenOptions, open};
 use crate::source::wal::Wal;
 
@@ -112,6 +113,17 @@ pub(in crate::pipeline) fn check(
         wrong("the directory has no log".into());
         return Ok(state);
     };
+    // The damage is not yet an error: with the logs of other members, a conversion may not need what it affects.
+    let damage = wal.holes().first().map(|hole| &hole.error).or(match wal.end() {
+        End::Damaged(error) => Some(error),
+        End::Clean | End::Torn { .. } => None,
+    });
+    if let Some(error) = damage {
+        wrong(format!("the log is damaged: {error}"));
+    }
+    for passed in opened.start.passed_over.iter().filter(|passed| passed.damaged) {
+        wrong(format!("the snapshot {} is damaged: {}", passed.path.display(), passed.why));
+    }
     let snapshot = opened.start.snapshot.as_ref().map(|snapshot| snapshot.index);
     state.snapshot_index = snapshot.map(|index| index.0);
     state.commit = wal.commit().0;
