@@ -9,9 +9,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The name of a member without `--name`, as in etcd.
-pub const DEFAULT_NAME: &str = "default";
+const DEFAULT_NAME: &str = "default";
 /// The token of a cluster without `--initial-cluster-token`, as in `etcdutl snapshot restore`.
-pub const DEFAULT_TOKEN: &str = "etcd-cluster";
+const DEFAULT_TOKEN: &str = "etcd-cluster";
 /// The peer URL of a member without `--initial-advertise-peer-urls`, as in etcd.
 const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 
