@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::display::Printable;
-use crate::ids::ByteOffset;
+pub use crate::ids::ByteOffset;
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -151,6 +151,8 @@ reasons! {
     MemberIncomplete = "member-incomplete", Kind::Refused;
     /// The members in the source cannot form a new cluster: a name or a peer URL is missing or used twice.
     MembersUnusable = "members-unusable", Kind::Refused;
+    /// The target version cannot continue on the directory of this member.
+    CannotContinue = "cannot-continue", Kind::Refused;
     /// The given members together do not have all committed entries.
     NotReached = "not-reached", Kind::Refused;
     /// `--tail fail`, and the log has v2 writes after the commit index.
@@ -228,7 +230,7 @@ impl Error {
 
     /// Creates an error for a failed operation of the operating system on `file`. If the operation reads, a missing
     /// file or permission has a reason of its own instead of `reason`, because the data is not damaged.
-    pub fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
+    pub(crate) fn io(reason: Reason, file: &Path, action: &str, source: std::io::Error) -> Self {
         let text = source.to_string();
         // The path of a temporary file is of no use to the operator; only errors from tempfile contain it.
         let why = text.split_once(" at path ").filter(|_| source.get_ref().is_some()).map_or(&*text, |(why, _)| why);
@@ -248,7 +250,7 @@ impl Error {
     }
 
     /// Creates an error for a failed operation on an output whose path the caller does not know.
-    pub fn of_output(action: &str, source: &std::io::Error) -> Self {
+    pub(crate) fn of_output(action: &str, source: &std::io::Error) -> Self {
         Error::new(Reason::OutputFailed.of_io(source.kind()), format!("cannot {action}: {source}"))
     }
 
@@ -271,7 +273,7 @@ impl Error {
 
     /// Adds `start` to the offset, which a reader counted from the start of a part of the file.
     #[must_use]
-    pub fn from_offset(mut self, start: ByteOffset) -> Self {
+    pub(crate) fn counted_from(mut self, start: ByteOffset) -> Self {
         self.0.offset = self.0.offset.map(|offset| start + offset.0);
         self
     }

@@ -57,7 +57,7 @@ mod words;
 pub use facade::{Conversion, Query, Run, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;
 pub use notice::Code;
-pub use pipeline::{Observer, Outcome};
+pub use pipeline::{Activity, Observer, Outcome};
 
 /// The modules, for tests and fuzz targets.
 #[cfg(feature = "internals")]
@@ -104,6 +104,10 @@ pub mod internals {
     }
     pub mod pipeline {
         pub use crate::pipeline::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod signals {
+        pub use crate::cli::signals::*;
     }
     pub mod source {
         pub use crate::source::*;

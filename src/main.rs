@@ -2,19 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use etcdlift::cli::{Cli, exit, terminal};
-
 fn main() -> ExitCode {
-    exit::quiet_panics();
-    terminal::choose_color(&std::env::args_os().collect::<Vec<_>>());
-    let status = match Cli::try_parse() {
-        Ok(cli) => cli.run(),
-        Err(error) => {
-            // clap's exit code of help and version is 0. A closed terminal is no error.
-            let _ = error.print();
-            u8::try_from(error.exit_code()).unwrap_or(2)
-        }
-    };
-    ExitCode::from(status)
+    etcdlift::cli::main()
 }

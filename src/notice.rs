@@ -3,25 +3,25 @@
 //! A warning is something that the operator should know. A loss means that the output may lack something that the cluster held,
 //! and the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it. Must not know who reports a code.
 
-use std::fmt;
+use crate::words::words;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal;)*) => {
-        /// The code of a warning or a loss.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum Code {
-            $($(#[doc = $doc])* $name,)*
+        words! {
+            /// The code of a warning or a loss.
+            #[derive(PartialOrd, Ord)]
+            #[non_exhaustive]
+            pub enum Code {
+                $($(#[doc = $doc])* $name = $word,)*
+                /// A code that this version does not know, in the report of another version.
+                #[serde(other)]
+                Unknown = "unknown",
+            }
         }
 
         impl Code {
-            /// Every code with its meaning, in alphabetical order of the words.
+            /// Every code that this version reports, with its meaning, in alphabetical order of the words.
             pub const ALL: &'static [(Code, &'static str)] = &[$((Code::$name, concat!($($doc),*)),)*];
-
-            /// Returns the word for the field `code` of the report.
-            pub fn word(self) -> &'static str {
-                match self { $(Code::$name => $word,)* }
-            }
         }
     };
 }
@@ -79,6 +79,8 @@ codes! {
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
     OnlyInV3 = "only-in-v3";
+    /// The output has the directories of some members of the new cluster only.
+    OtherMembers = "other-members";
     /// `verify` compared with other source files than the report names.
     OtherSource = "other-source";
     /// Permissions apply to v2 names of keys, and a transformer may rename keys.
@@ -93,6 +95,8 @@ codes! {
     RolesWiden = "roles-widen";
     /// `--salvage` skipped damage. A loss.
     Salvaged = "salvaged";
+    /// The new cluster has the ID of the old one, so members of the two could join each other.
+    SameClusterId = "same-cluster-id";
     /// Several keys have the same modified index.
     SharedIndex = "shared-index";
     /// The source is a snapshot without its log.
@@ -129,12 +133,6 @@ codes! {
     V3Unreadable = "v3-unreadable";
 }
 
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +140,13 @@ mod tests {
     #[test]
     fn words_are_in_order_and_differ() {
         assert!(Code::ALL.windows(2).all(|pair| pair[0].0.word() < pair[1].0.word()));
+    }
+
+    #[test]
+    fn a_code_of_another_version_can_be_read() {
+        let read = |json: &str| serde_json::from_str::<Code>(json).ok();
+        assert_eq!(read("\"live\""), Some(Code::Live));
+        assert_eq!(read("\"code-of-a-later-version\""), Some(Code::Unknown));
+        assert_eq!(read("7"), None);
     }
 }

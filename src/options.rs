@@ -6,7 +6,7 @@
 mod carry;
 mod cluster;
 pub mod rules;
-pub mod size;
+pub(crate) mod size;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub struct ConvertOptions {
     /// With [`To::DataDir`], the cluster that boots from the output.
     #[serde(default)]
     pub cluster: ClusterOptions,
-    /// With [`To::DataDir`], give the files the owner of the source.
+    /// With [`To::DataDir`] and [`To::Member`], give the files the owner of the source.
     #[serde(default)]
     pub preserve_owner: bool,
     /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
@@ -182,7 +182,7 @@ impl ConvertOptions {
 
     /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of files,
     /// the number of threads and the memory limit.
-    pub fn same_effect(&self, other: &ConvertOptions) -> bool {
+    pub(crate) fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
             sources: Vec::new(),
             output: PathBuf::new(),
@@ -371,46 +371,42 @@ pub enum To {
     #[cfg_attr(feature = "cli", value(name = "data-dir"))]
     #[serde(rename = "data-dir")]
     DataDir,
+    /// A copy of this member's data directory with the v3 database in place: the member continues
+    Member,
 }
 
 impl To {
     /// Returns whether the output is a directory.
     pub fn is_directory(self) -> bool {
-        self == To::DataDir
+        matches!(self, To::DataDir | To::Member)
     }
 }
 
-/// The etcd minor version that will open the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Target {
-    /// etcd 3.4
-    #[cfg_attr(feature = "cli", value(name = "3.4"))]
-    #[serde(rename = "3.4")]
-    V3_4,
-    /// etcd 3.5
-    #[cfg_attr(feature = "cli", value(name = "3.5"))]
-    #[serde(rename = "3.5")]
-    V3_5,
-    /// etcd 3.6
-    #[cfg_attr(feature = "cli", value(name = "3.6"))]
-    #[serde(rename = "3.6")]
-    V3_6,
-    /// etcd 3.7
-    #[default]
-    #[cfg_attr(feature = "cli", value(name = "3.7"))]
-    #[serde(rename = "3.7")]
-    V3_7,
+words! {
+    /// The etcd minor version that will open the output.
+    #[derive(PartialOrd, Ord, Default)]
+    #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+    pub enum Target {
+        /// etcd 3.4
+        #[cfg_attr(feature = "cli", value(name = "3.4"))]
+        V3_4 = "3.4",
+        /// etcd 3.5
+        #[cfg_attr(feature = "cli", value(name = "3.5"))]
+        V3_5 = "3.5",
+        /// etcd 3.6
+        #[cfg_attr(feature = "cli", value(name = "3.6"))]
+        V3_6 = "3.6",
+        /// etcd 3.7
+        #[default]
+        #[cfg_attr(feature = "cli", value(name = "3.7"))]
+        V3_7 = "3.7",
+    }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Target::V3_4 => "3.4",
-            Target::V3_5 => "3.5",
-            Target::V3_6 => "3.6",
-            Target::V3_7 => "3.7",
-        })
+impl Target {
+    /// Returns the default for an output of this form.
+    pub fn for_output(to: To) -> Target {
+        if to == To::Member { Target::V3_4 } else { Target::default() }
     }
 }
 
@@ -452,16 +448,17 @@ pub enum InOrderNames {
     Padded,
 }
 
-/// How v3 revisions are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "lowercase")]
-pub enum Revisions {
-    /// The v3 revision is the v2 modified index; the current revision is the v2 index
-    #[default]
-    Keep,
-    /// Revisions are 2 to n+1, in the order of modified index and key
-    Dense,
+words! {
+    /// How v3 revisions are numbered.
+    #[derive(Default)]
+    #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+    pub enum Revisions {
+        /// The v3 revision is the v2 modified index; the current revision is the v2 index
+        #[default]
+        Keep = "keep",
+        /// Revisions are 2 to n+1, in the order of modified index and key
+        Dense = "dense",
+    }
 }
 
 /// The instant against which TTLs are counted.
@@ -478,8 +475,11 @@ pub enum AsOf {
 }
 
 impl AsOf {
+    const NOW: &'static str = "now";
+    const LAST_WRITE: &'static str = "last-write";
+
     /// The instant meant, where `now` is when the run started; `None` if only the data can tell.
-    pub fn instant(self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn instant(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             AsOf::Now => Some(now),
             AsOf::At(instant) => Some(instant),
@@ -491,8 +491,8 @@ impl AsOf {
 impl fmt::Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AsOf::Now => f.write_str("now"),
-            AsOf::LastWrite => f.write_str("last-write"),
+            AsOf::Now => f.write_str(AsOf::NOW),
+            AsOf::LastWrite => f.write_str(AsOf::LAST_WRITE),
             AsOf::At(instant) => instant.fmt(f),
         }
     }
@@ -503,8 +503,8 @@ impl FromStr for AsOf {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "now" => Ok(AsOf::Now),
-            "last-write" => Ok(AsOf::LastWrite),
+            AsOf::NOW => Ok(AsOf::Now),
+            AsOf::LAST_WRITE => Ok(AsOf::LastWrite),
             _ => time::instant(text).map(AsOf::At).ok_or_else(|| {
                 "expected `now`, `last-write` or RFC 3339 with an offset, like 2016-05-04T12:00:00Z".into()
             }),
@@ -527,14 +527,14 @@ impl TryFrom<String> for AsOf {
 }
 
 /// The default of etcd's `--max-request-bytes`.
-pub const REQUEST_LIMIT: u64 = 1_572_864;
+pub(crate) const REQUEST_LIMIT: u64 = 1_572_864;
 
 fn default_request_limit() -> u64 {
     REQUEST_LIMIT
 }
 
 /// As many threads as the machine has cores for this process.
-pub fn all_cores() -> usize {
+pub(crate) fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 

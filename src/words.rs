@@ -18,6 +18,11 @@ macro_rules! words {
             $vis const fn word(self) -> &'static str {
                 match self { $($name::$value => $word,)* }
             }
+
+            /// Returns the value of a word.
+            $vis fn from_word(word: &str) -> Option<$name> {
+                match word { $($word => Some($name::$value),)* _ => None }
+            }
         }
 
         impl std::fmt::Display for $name {
@@ -46,9 +51,10 @@ mod tests {
     fn a_word_is_the_same_in_text_and_json() {
         for (colour, word) in [(Colour::Red, "red"), (Colour::DarkBlue, "dark blue")] {
             assert_eq!(colour.to_string(), word);
+            assert_eq!(Colour::from_word(word), Some(colour));
             assert_eq!(serde_json::to_value(colour).unwrap(), word);
             assert_eq!(serde_json::from_value::<Colour>(word.into()).unwrap(), colour);
         }
-        assert!(serde_json::from_str::<Colour>("\"green\"").is_err());
+        assert!(serde_json::from_str::<Colour>("\"green\"").is_err() && Colour::from_word("green").is_none());
     }
 }

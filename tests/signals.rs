@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use etcdlift::cli::signals::Signals;
+use etcdlift::internals::signals::Signals;
 
 #[test]
 fn sigterm_ends_the_work_with_143() {

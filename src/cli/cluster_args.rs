@@ -11,7 +11,7 @@ const HEADING: &str = "New cluster (--to data-dir)";
 
 /// The new cluster, as typed.
 #[derive(Debug, clap::Args)]
-pub struct ClusterArgs {
+pub(super) struct ClusterArgs {
     /// Name of the member whose directory to write [default: default]
     #[arg(long, value_name = "NAME", help_heading = HEADING)]
     name: Option<String>,
@@ -43,8 +43,8 @@ pub struct ClusterArgs {
 
     /// Take names, peer URLs and learners from the members in SOURCE
     ///
-    /// The new cluster has new IDs, so its members never join members of the old one. Without --name, OUT is the directory of
-    /// the member that SOURCE belongs to.
+    /// Give another --initial-cluster-token than the old cluster had, so that its members cannot join members of the old one.
+    /// Without --name, OUT is the directory of the member that SOURCE belongs to.
     #[arg(long, conflicts_with_all = ["initial_cluster", "initial_advertise_peer_urls", "learner"], help_heading = HEADING)]
     members_from_source: bool,
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Reason, Result};
 /// Options of `completions`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::COMPLETIONS.help())]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// Shell that runs the script
     #[arg(value_enum)]
     shell: Shell,
@@ -26,7 +26,7 @@ const COMMANDS: [&str; 7] = ["convert", "inspect", "verify", "export", "lookup",
 /// Options of `man`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::MAN.help())]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// Command to describe [default: etcdlift itself]
     #[arg(value_name = "COMMAND", value_parser = PossibleValuesParser::new(COMMANDS))]
     command: Option<String>,
@@ -36,7 +36,7 @@ pub struct ManArgs {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn completions(args: &CompletionsArgs) -> Result<()> {
+pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
     print(script(args.shell).as_bytes())
 }
 
@@ -67,7 +67,7 @@ fn fish_arguments(root: &clap::Command) -> String {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn man(args: &ManArgs) -> Result<()> {
+pub(super) fn man(args: &ManArgs) -> Result<()> {
     let text = page(args.command.as_deref())
         .map_err(|e| Error::new(Reason::Internal, format!("cannot make the manual page: {e}")))?;
     print(text.as_bytes())

@@ -8,14 +8,14 @@ mod args;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-pub use args::Args;
+pub(super) use args::Args;
 
 use super::progress::{Progress, When};
 use super::signals::Signals;
 use super::{exit, print, usage};
 use crate::error::{Kind, Result};
 use crate::facade::Run;
-use crate::options::{ConvertOptions, Dirs, Existing, Rules, Transformer, TtlRule, all_cores, rules};
+use crate::options::{ConvertOptions, Dirs, Existing, Rules, Target, Transformer, TtlRule, all_cores, rules};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Reporter, Told};
 use crate::report::{Report, text};
@@ -24,7 +24,7 @@ use crate::report::{Report, text};
 ///
 /// # Errors
 /// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
-pub fn run(args: &Args, quiet: bool) -> Result<u8> {
+pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     // A rules file that cannot be read is a refusal with a report; what is wrong in it is a wrong command line.
     let (rules, unread) = match rules_of(args) {
         Ok(rules) => (rules, None),
@@ -114,7 +114,7 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
         cluster: args.cluster.resolve()?,
         preserve_owner: args.cluster.preserve_owner,
         wal_dirs: source.wal_dirs(args.sources.len())?,
-        target: args.target_version,
+        target: args.target_version.unwrap_or_else(|| Target::for_output(args.to)),
         tail: source.tail,
         up_to_index: source.up_to_index,
         source_version: source.source_version,

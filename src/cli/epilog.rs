@@ -6,16 +6,16 @@ use clap::builder::styling::Style;
 
 /// Examples and exit statuses of a command.
 #[derive(Debug, Clone, Copy)]
-pub struct Epilog {
+pub(super) struct Epilog {
     /// What each example does, and its command, in lines.
-    pub examples: &'static [(&'static str, &'static str)],
+    pub(super) examples: &'static [(&'static str, &'static str)],
     /// Each status, and what it means.
-    pub statuses: &'static [(&'static str, &'static str)],
+    pub(super) statuses: &'static [(&'static str, &'static str)],
 }
 
 impl Epilog {
     /// The text below the options of `--help`.
-    pub fn help(&self) -> String {
+    pub(super) fn help(&self) -> String {
         let heading = Style::new().bold().underline();
         let mut text = format!("{heading}Examples:{heading:#}\n");
         for (what, command) in self.examples {
@@ -27,7 +27,7 @@ impl Epilog {
     }
 
     /// That of a command by its name; of etcdlift itself for any other name.
-    pub fn of(command: &str) -> Epilog {
+    pub(super) fn of(command: &str) -> Epilog {
         match command {
             "convert" => CONVERT,
             "inspect" => INSPECT,
@@ -48,7 +48,7 @@ const UNWRITTEN: (&str, &str) = ("6", "the output cannot be written");
 const INTERRUPTED: (&str, &str) = ("130", "interrupted (143: terminated, 129: the terminal hung up)");
 
 /// The epilog of etcdlift itself.
-pub const ETCDLIFT: Epilog = Epilog {
+pub(super) const ETCDLIFT: Epilog = Epilog {
     examples: &[
         ("Show what a data directory contains", "etcdlift inspect default.etcd"),
         ("Convert it", "etcdlift convert default.etcd -o out.db"),
@@ -69,7 +69,7 @@ pub const ETCDLIFT: Epilog = Epilog {
 };
 
 /// The epilog of `convert`.
-pub const CONVERT: Epilog = Epilog {
+pub(super) const CONVERT: Epilog = Epilog {
     examples: &[
         (
             "Convert a data directory, and write a report and a ledger",
@@ -99,7 +99,7 @@ pub const CONVERT: Epilog = Epilog {
 };
 
 /// The epilog of `inspect`.
-pub const INSPECT: Epilog = Epilog {
+pub(super) const INSPECT: Epilog = Epilog {
     examples: &[
         ("Show what a data directory contains, with every key", "etcdlift inspect default.etcd --keys"),
         (
@@ -120,7 +120,7 @@ pub const INSPECT: Epilog = Epilog {
 };
 
 /// The epilog of `verify`.
-pub const VERIFY: Epilog = Epilog {
+pub(super) const VERIFY: Epilog = Epilog {
     examples: &[
         ("Check the structure of a snapshot and its hashes", "etcdlift verify out.db"),
         (
@@ -142,7 +142,7 @@ pub const VERIFY: Epilog = Epilog {
 };
 
 /// The epilog of `export`.
-pub const EXPORT: Epilog = Epilog {
+pub(super) const EXPORT: Epilog = Epilog {
     examples: &[
         ("Print the keys of a data directory as lines of JSON", "etcdlift export default.etcd -o -"),
         (
@@ -169,7 +169,7 @@ pub const EXPORT: Epilog = Epilog {
 };
 
 /// The epilog of `lookup`.
-pub const LOOKUP: Epilog = Epilog {
+pub(super) const LOOKUP: Epilog = Epilog {
     examples: &[
         ("Find the v3 revision of v2 index 42", "etcdlift lookup map.redb --v2-index 42"),
         ("Find the key that has v3 revision 42", "etcdlift lookup map.redb --revision 42"),
@@ -187,7 +187,7 @@ pub const LOOKUP: Epilog = Epilog {
 };
 
 /// The epilog of `completions`.
-pub const COMPLETIONS: Epilog = Epilog {
+pub(super) const COMPLETIONS: Epilog = Epilog {
     examples: &[
         ("Load completions into this bash", "source <(etcdlift completions bash)"),
         ("Install completions for fish", "etcdlift completions fish > ~/.config/fish/completions/etcdlift.fish"),
@@ -196,7 +196,7 @@ pub const COMPLETIONS: Epilog = Epilog {
 };
 
 /// The epilog of `man`.
-pub const MAN: Epilog = Epilog {
+pub(super) const MAN: Epilog = Epilog {
     examples: &[
         ("Read the manual page of `convert`", "man <(etcdlift man convert)"),
         ("Install the manual page of etcdlift", "etcdlift man > /usr/local/share/man/man1/etcdlift.1"),

@@ -14,10 +14,10 @@ use crate::error::{Error, Reason, Result};
 use crate::pipeline::Outcome;
 
 /// Done and verified, but possibly incomplete.
-pub const PARTIAL: u8 = 8;
+pub(super) const PARTIAL: u8 = 8;
 
 /// The exit status of a conversion.
-pub fn status(result: &Result<Outcome>) -> u8 {
+pub(super) fn status(result: &Result<Outcome>) -> u8 {
     match result {
         Ok(outcome) => outcome.exit_code(),
         Err(error) => error.kind().exit_code(),
@@ -25,19 +25,19 @@ pub fn status(result: &Result<Outcome>) -> u8 {
 }
 
 /// Prints an error on one line and its hint on the next. Returns the exit status.
-pub fn fail(error: &Error) -> u8 {
+pub(super) fn fail(error: &Error) -> u8 {
     let hint = error.hint_text().map_or(String::new(), |hint| format!("hint: {}\n", printable(hint)));
     say(&format!("etcdlift: error: {error}\n{hint}"));
     error.kind().exit_code()
 }
 
 /// Prints one line about a run. Hidden characters of file names are escaped.
-pub fn say_line(text: &str) {
+pub(super) fn say_line(text: &str) {
     say(&format!("etcdlift: {}\n", printable(text)));
 }
 
 /// Writes to standard error. A failure is ignored: no other place is left to report it.
-pub fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = io::stderr().lock().write_all(terminal::shown(text, &io::stderr()).as_bytes());
 }
 
@@ -45,12 +45,12 @@ pub fn say(text: &str) {
 ///
 /// # Errors
 /// Those of `work`, and [`Reason::Internal`] for a panic.
-pub fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(panicked(payload.as_ref())))
 }
 
 /// Stops panics from printing. [`guard`] prints the location in its one line.
-pub fn quiet_panics() {
+pub(super) fn quiet_panics() {
     panic::set_hook(Box::new(|info| {
         if let (Some(place), Ok(mut kept)) = (info.location(), PLACE.lock()) {
             *kept = format!(" at {}:{}", place.file(), place.line());

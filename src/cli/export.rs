@@ -18,7 +18,7 @@ const SELECTION: &str = "What to export";
 /// Options of `export`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::EXPORT.help())]
-pub struct Args {
+pub(super) struct Args {
     /// v2 data, as for `convert`; or a v3 database or snapshot file
     ///
     /// Of v2 data, the export contains every key and every directory, with value, indexes and expiration. Hidden keys are
@@ -53,7 +53,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Options exclude each other; those of the library, and of writing to standard output.
-pub fn run(args: &Args, quiet: bool) -> Result<u8> {
+pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = resolve(args)?;
     let signals = Signals::install()?;
     let exported = pipeline::export(&options, &mut |text| print(text), &|| signals.check())?;

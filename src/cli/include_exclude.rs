@@ -8,7 +8,7 @@ use crate::options::rules::{Choice, Pattern};
 
 /// The choices, as typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Choices(pub Vec<Choice>);
+pub(super) struct Choices(pub Vec<Choice>);
 
 impl FromArgMatches for Choices {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {

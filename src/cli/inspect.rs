@@ -19,7 +19,7 @@ const LISTS: &str = "Lists";
 /// Options of `inspect`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::INSPECT.help())]
-pub struct Args {
+pub(super) struct Args {
     /// v2 data as for `convert`, or a v3 database or snapshot file
     ///
     /// etcdlift detects the kind. It opens the source read-only and never changes it.
@@ -66,7 +66,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let signals = Signals::install()?;
     let json = args.form.is_json();
     if args.wal {

@@ -22,7 +22,7 @@ const QUERY: &str = "Query";
 #[command(after_long_help = epilog::LOOKUP.help())]
 #[command(override_usage = "etcdlift lookup [OPTIONS] FILE.redb --v2-index N|--revision N|--key K")]
 #[command(group = clap::ArgGroup::new("query").required(true))]
-pub struct Args {
+pub(super) struct Args {
     /// Index map that `convert --index-map` wrote
     #[arg(value_name = "FILE.redb")]
     file: PathBuf,
@@ -61,7 +61,7 @@ fn parse_base64(text: &str) -> Result<Bytes, String> {
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.
-pub fn run(args: &Args) -> Result<u8> {
+pub(super) fn run(args: &Args) -> Result<u8> {
     let query = query(args)?;
     let answer = Answer::new(&args.file, &query, &lookup(&args.file, &query)?);
     print(&if args.form.is_json() { report_file::to_json(&answer)? } else { answer.text().into_bytes() })?;

@@ -2,27 +2,28 @@
 //!
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
-pub mod cluster_args;
-pub mod completions;
-pub mod convert;
-pub mod epilog;
-pub mod exit;
-pub mod export;
-pub mod include_exclude;
-pub mod inspect;
-pub mod lookup;
-pub mod output_format;
-pub mod progress;
+mod cluster_args;
+mod completions;
+mod convert;
+mod epilog;
+mod exit;
+mod export;
+mod include_exclude;
+mod inspect;
+mod lookup;
+mod output_format;
+mod progress;
 #[cfg(test)]
 mod reference;
-pub mod signals;
-pub mod source_args;
-pub mod terminal;
-pub mod verify;
+pub(crate) mod signals;
+mod source_args;
+mod terminal;
+mod verify;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
@@ -39,10 +40,10 @@ const RUN: &str = "Run";
 #[derive(Debug, Parser)]
 #[command(name = "etcdlift", version, about, long_about = LONG_ABOUT, after_long_help = epilog::ETCDLIFT.help())]
 #[command(arg_required_else_help = true, max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
-pub struct Cli {
+struct Cli {
     /// The subcommand.
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 
     /// Print only errors and the result
     ///
@@ -50,12 +51,12 @@ pub struct Cli {
     /// print without this option. The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
-    pub quiet: bool,
+    quiet: bool,
 
     /// Use colours in help and messages
     #[arg(long, global = true, env = terminal::COLOR_VARIABLE, hide_env_values = true, help_heading = RUN)]
     #[arg(value_enum, value_name = "WHEN", default_value_t)]
-    pub color: ColorWhen,
+    color: ColorWhen,
 
     /// Print help; `-h` prints a summary, `--help` prints all
     #[arg(short, long, global = true, action = ArgAction::Help, help_heading = RUN)]
@@ -73,7 +74,7 @@ database that etcd 3.4 to 3.7 open. It runs no etcd and never writes to the sour
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     /// Convert v2 data into a v3 snapshot or database
     Convert(Box<convert::Args>),
     /// Show what a .snap file, a data directory, a v3 database or a snapshot contains
@@ -90,9 +91,24 @@ pub enum Command {
     Man(completions::ManArgs),
 }
 
+/// Parses the command line of this process, and runs the command. Returns the status to exit with.
+pub fn main() -> ExitCode {
+    exit::quiet_panics();
+    terminal::choose_color(&std::env::args_os().collect::<Vec<_>>());
+    let status = match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => {
+            // clap's exit code of help and version is 0. A closed terminal is no error.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).unwrap_or(2)
+        }
+    };
+    ExitCode::from(status)
+}
+
 impl Cli {
     /// Runs the command and tells the status to exit with. Errors are printed by then.
-    pub fn run(self) -> u8 {
+    fn run(self) -> u8 {
         let result = exit::guard(|| match self.command {
             Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),

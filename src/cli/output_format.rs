@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// `-w` and `--json`, as typed.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Form {
+pub(super) struct Form {
     /// Form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = WriteOut::Table, help_heading = "Output")]
     write_out: WriteOut,
@@ -16,7 +16,7 @@ pub struct Form {
 
 impl Form {
     /// Whether the form is JSON.
-    pub fn is_json(self) -> bool {
+    pub(super) fn is_json(self) -> bool {
         self.json || self.write_out == WriteOut::Json
     }
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use crate::pipeline::Observer;
+use crate::pipeline::{Activity, Observer};
 
 /// When to show the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum When {
+pub(super) enum When {
     /// On a terminal, in a run of more than 1 s
     #[default]
     Auto,
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The line.
-pub struct Progress {
+pub(super) struct Progress {
     line: Option<Line>,
 }
 
@@ -50,7 +50,7 @@ struct Drawn {
 
 impl Progress {
     /// A line on standard error, if `when` and the terminal allow it.
-    pub fn new(when: When) -> Progress {
+    pub(super) fn new(when: When) -> Progress {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let able = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let show = when == When::Auto && able && !set("CI") && io::stderr().is_terminal();
@@ -58,7 +58,7 @@ impl Progress {
     }
 
     /// Draws the line if it is due. Otherwise it costs almost nothing.
-    pub fn tick(&self) {
+    pub(super) fn tick(&self) {
         if let Some(line) = &self.line {
             line.tick(line.started.elapsed());
         }
@@ -66,9 +66,9 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn stage(&self, name: &'static str, bytes: Option<u64>) {
+    fn stage(&self, activity: Activity, bytes: Option<u64>) {
         if let Some(line) = &self.line {
-            line.stage(name, bytes);
+            line.stage(activity.word(), bytes);
         }
         self.tick();
     }

@@ -13,7 +13,7 @@ const HEADING: &str = "Source";
 
 /// How to read the sources, as typed.
 #[derive(Debug, clap::Args)]
-pub struct SourceArgs {
+pub(super) struct SourceArgs {
     /// Directory of the write-ahead log, or `none` to use the newest snapshot alone
     ///
     /// Use this option if the log is not in SOURCE. With several sources, give it once for each, in the same order. A directory

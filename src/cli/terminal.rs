@@ -13,7 +13,7 @@ use clap::builder::styling::{AnsiColor, Style};
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum ColorWhen {
+pub(super) enum ColorWhen {
     /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
@@ -24,7 +24,7 @@ pub enum ColorWhen {
 }
 
 /// The environment variable of `--color`.
-pub const COLOR_VARIABLE: &str = "ETCDLIFT_COLOR";
+pub(super) const COLOR_VARIABLE: &str = "ETCDLIFT_COLOR";
 
 const COLUMNS: usize = 80;
 
@@ -40,7 +40,7 @@ const WORDS: [(&str, &str, AnsiColor, bool); 7] = [
 ];
 
 /// Uses colours from now on as `--color` says, before the command line is parsed: help and usage errors follow it too.
-pub fn choose_color(arguments: &[OsString]) {
+pub(super) fn choose_color(arguments: &[OsString]) {
     let typed = typed_color(arguments).or_else(|| std::env::var(COLOR_VARIABLE).ok());
     let when = typed.and_then(|word| ColorWhen::from_str(&word, false).ok()).unwrap_or_default();
     let choice = match when {
@@ -62,7 +62,7 @@ fn typed_color(arguments: &[OsString]) -> Option<String> {
 }
 
 /// The text as this stream shows it.
-pub fn shown<'t>(text: &'t str, stream: &impl RawStream) -> Cow<'t, str> {
+pub(super) fn shown<'t>(text: &'t str, stream: &impl RawStream) -> Cow<'t, str> {
     let terminal = stream.is_terminal();
     // With auto, a variable like CLICOLOR_FORCE never puts colours into a file.
     let allowed = terminal || ColorChoice::global() == ColorChoice::Always;

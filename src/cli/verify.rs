@@ -20,7 +20,7 @@ const COMPARE: &str = "What to compare with";
 /// Options of `verify`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::VERIFY.help())]
-pub struct Args {
+pub(super) struct Args {
     /// v3 database or snapshot file, of any etcd
     #[arg(value_name = "OUT")]
     file: PathBuf,
@@ -56,7 +56,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.
-pub fn run(args: &Args, quiet: bool) -> Result<u8> {
+pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     let options = VerifyOptions {
         file: args.file.clone(),
         report: args.report.clone(),

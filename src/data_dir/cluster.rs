@@ -21,8 +21,12 @@ pub struct Member {
     /// Whether it does not vote.
     #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
-    /// Its name.
+    /// Its name; empty until it has started once.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Its client URLs, which it publishes when it starts.
+    #[serde(rename = "clientURLs", skip_serializing_if = "Vec::is_empty")]
+    pub client_urls: Vec<String>,
 }
 
 fn decimal<S: serde::Serializer>(id: &MemberId, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -35,7 +39,7 @@ impl Member {
         let mut peer_urls = peer_urls.to_vec();
         peer_urls.sort();
         let id = MemberId(first_eight(&[peer_urls.concat().as_bytes(), token.as_bytes()]));
-        Member { id, peer_urls, is_learner, name: name.into() }
+        Member { id, peer_urls, is_learner, name: name.into(), client_urls: Vec::new() }
     }
 
     /// Returns the member as JSON: in the bucket `members`, and in the entry that adds it.
@@ -93,11 +97,19 @@ impl Cluster {
     /// # Errors
     /// [`Reason::Internal`].
     pub fn bucket(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let pair = |member: &Member| Ok((member.id.to_string().into_bytes(), member.json()?));
-        let mut pairs = self.members.iter().map(pair).collect::<Result<Vec<_>>>()?;
-        pairs.sort();
-        Ok(pairs)
+        member_rows(&self.members)
     }
+}
+
+/// Returns the pairs of the bucket `members` for these members, in the order of their keys.
+///
+/// # Errors
+/// [`Reason::Internal`].
+pub fn member_rows(members: &[Member]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let pair = |member: &Member| Ok((member.id.to_string().into_bytes(), member.json()?));
+    let mut pairs = members.iter().map(pair).collect::<Result<Vec<_>>>()?;
+    pairs.sort();
+    Ok(pairs)
 }
 
 /// Returns the first eight bytes of a SHA-1 as a number: etcd's ID of a member or a cluster.

@@ -1,5 +1,5 @@
-//! The files of a data directory that etcd boots as a new cluster, as bytes: the first segment of the log, the `.snap` file with the
-//! v2 store of the members, and the rows of the bucket `members` (docs/formats.md 10.5, 11.3).
+//! The files of a data directory that etcd boots, as bytes: the first segment of a new cluster's log, its `.snap` file with the v2
+//! store of the members, the rows of the bucket `members`, and records that continue an existing log (docs/formats.md 10.5, 11).
 //!
 //! The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or how a file gets its name.
 
@@ -7,9 +7,9 @@ mod cluster;
 mod segment;
 mod snap;
 
-pub use cluster::{Cluster, Member};
+pub use cluster::{Cluster, Member, member_rows};
 use protobuf::Message;
-pub use segment::{PREALLOCATED, SEGMENT_NAME, first_segment};
+pub use segment::{PREALLOCATED, SEGMENT_NAME, continuation, first_segment};
 pub use snap::{snap_file, snap_name};
 
 use crate::error::{Error, Reason, Result};

@@ -1,4 +1,4 @@
-//! The first segment of a member's log: the entries that add the members, and the mark of the snapshot (docs/formats.md 4, 10.5).
+//! Records of a log: the first segment of a new cluster (docs/formats.md 4, 10.5), and the continuation of an existing log.
 //!
 //! Must not know the file's name beyond [`SEGMENT_NAME`], or the other files of the directory.
 
@@ -6,10 +6,10 @@ use protobuf::{Message, MessageField};
 
 use super::{Cluster, FIRST_TERM, Member, encode};
 use crate::error::Result;
-use crate::ids::Term;
+use crate::ids::{MemberId, RaftIndex, Term};
 use crate::proto::etcd;
 use crate::source::frame::RecordType;
-use crate::source::raft::{ConfChangeKind, EntryKind};
+use crate::source::raft::{ConfChangeKind, Entry, EntryKind, HardState};
 
 /// The name of the first segment of a log.
 pub const SEGMENT_NAME: &str = "0000000000000000-0000000000000000.wal";
@@ -32,10 +32,28 @@ pub fn first_segment(cluster: &Cluster, member: &Member) -> Result<Vec<u8>> {
     }
     let commit = cluster.last_index().0;
     let vote = cluster.members().iter().find(|member| !member.is_learner).map_or(0, |member| member.id.0);
-    let state =
-        etcd::HardState { term: Some(FIRST_TERM.0), vote: Some(vote), commit: Some(commit), ..Default::default() };
-    segment.message(RecordType::State, &state)?;
+    segment.state(HardState { term: FIRST_TERM, vote: MemberId(vote), commit: RaftIndex(commit) })?;
     segment.message(RecordType::Snapshot, &mark(commit, FIRST_TERM, Some(conf_state(cluster))))?;
+    Ok(segment.bytes)
+}
+
+/// Returns frames that continue a log: entries, and the hard state after them. `crc` is the checksum of the last record before them.
+///
+/// # Errors
+/// [`Reason::Internal`](crate::error::Reason::Internal).
+pub fn continuation(crc: u32, entries: &[Entry<'_>], state: HardState) -> Result<Vec<u8>> {
+    let mut segment = Segment { bytes: Vec::new(), crc };
+    for entry in entries {
+        let message = etcd::Entry {
+            type_: Some(entry.kind.number()),
+            term: Some(entry.term.0),
+            index: Some(entry.index.0),
+            data: Some(entry.data.to_vec()).filter(|data| !data.is_empty()),
+            ..Default::default()
+        };
+        segment.message(RecordType::Entry, &message)?;
+    }
+    segment.state(state)?;
     Ok(segment.bytes)
 }
 
@@ -84,6 +102,13 @@ struct Segment {
 }
 
 impl Segment {
+    fn state(&mut self, state: HardState) -> Result<()> {
+        let HardState { term, vote, commit } = state;
+        let message =
+            etcd::HardState { term: Some(term.0), vote: Some(vote.0), commit: Some(commit.0), ..Default::default() };
+        self.message(RecordType::State, &message)
+    }
+
     fn message(&mut self, kind: RecordType, message: &impl Message) -> Result<()> {
         self.record(kind, Some(encode(message)?))
     }

@@ -26,6 +26,7 @@ use super::redb_file::{self, damaged, fill};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{Revision, V2Index};
 use crate::interrupt::Interrupt;
+use crate::options::Revisions;
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const V2_INDEXES: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
@@ -49,8 +50,8 @@ const SAME_NAME: u8 = 8;
 pub struct Facts {
     /// The version of etcdlift that wrote the map.
     pub etcdlift: String,
-    /// `keep`: a v2 modified index is the v3 revision of the same number; `dense`: new numbers.
-    pub numbering: String,
+    /// The numbering: a v2 modified index is the v3 revision of the same number, or revisions are new numbers.
+    pub numbering: Revisions,
     /// The v2 index of the converted state.
     pub v2_index: V2Index,
     /// The current revision of the output.
@@ -323,7 +324,7 @@ impl Facts {
         [
             ("compact_revision", self.compact_revision.to_string()),
             ("etcdlift", self.etcdlift.clone()),
-            ("numbering", self.numbering.clone()),
+            ("numbering", self.numbering.to_string()),
             ("output_sha256", self.output_sha256.clone()),
             ("revision", self.revision.to_string()),
             ("schema", SCHEMA.to_string()),
@@ -334,7 +335,7 @@ impl Facts {
     fn from_text(all: &BTreeMap<String, String>) -> Option<Facts> {
         Some(Facts {
             etcdlift: all.get("etcdlift")?.clone(),
-            numbering: all.get("numbering")?.clone(),
+            numbering: Revisions::from_word(all.get("numbering")?)?,
             v2_index: V2Index(all.get("v2_index")?.parse().ok()?),
             revision: Revision(all.get("revision")?.parse().ok()?),
             compact_revision: Revision(all.get("compact_revision")?.parse().ok()?),

@@ -138,13 +138,14 @@ fn text_or_base64(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::record::ExportKind;
     use crate::ids::{LeaseId, Revision, V2Index};
 
     struct Some3;
 
     impl Records for Some3 {
-        fn table(&self) -> &'static str {
-            "nodes"
+        fn kind(&self) -> ExportKind {
+            ExportKind::V2
         }
 
         fn facts(&self) -> Vec<(&'static str, String)> {

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::ids::{LeaseId, Revision, V2Index};
+use crate::words::words;
 
 /// One key with its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +55,32 @@ pub enum What<'a> {
     },
 }
 
+words! {
+    /// The kind of an export: the store that its records come from.
+    #[derive(Default)]
+    pub enum ExportKind {
+        /// Nodes of a v2 store.
+        #[default]
+        V2 = "v2",
+        /// Pairs of a v3 store.
+        V3 = "v3",
+    }
+}
+
+impl ExportKind {
+    /// Returns the name of the table of the records.
+    pub fn table(self) -> &'static str {
+        match self {
+            ExportKind::V2 => "nodes",
+            ExportKind::V3 => "pairs",
+        }
+    }
+}
+
 /// The records of an export, in the order of their keys.
 pub trait Records {
-    /// Returns the kind of the records: `nodes` or `pairs`.
-    fn table(&self) -> &'static str;
+    /// Returns the kind of the records.
+    fn kind(&self) -> ExportKind;
 
     /// Returns metadata of the export: names and texts, by name.
     fn facts(&self) -> Vec<(&'static str, String)>;

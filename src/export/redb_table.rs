@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 
 fn records_table(records: &dyn Records) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(records.table())
+    TableDefinition::new(records.kind().table())
 }
 
 /// Writes an export into an empty file.

@@ -43,7 +43,7 @@ pub fn write(path: &Path, records: &dyn Records) -> Result<()> {
     for (name, text) in &records.facts() {
         meta.insert(name, text.as_str()).map_err(failed)?;
     }
-    let tree = database.open_tree(records.table()).map_err(failed)?;
+    let tree = database.open_tree(records.kind().table()).map_err(failed)?;
     records.each(&mut |record| {
         tree.insert(&*record.key, encode(record)?).map_err(failed)?;
         Ok(())
@@ -70,7 +70,7 @@ pub fn compare(path: &Path, records: &dyn Records) -> Result<()> {
     if found.next().is_some() {
         return Err(differs("the tree meta"));
     }
-    let mut found = database.open_tree(records.table()).map_err(unreadable)?.iter();
+    let mut found = database.open_tree(records.kind().table()).map_err(unreadable)?.iter();
     let mut number = 0u64;
     records.each(&mut |record| {
         number += 1;

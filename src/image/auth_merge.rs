@@ -8,7 +8,7 @@ use super::{Pair, auth_buckets};
 use crate::error::Result;
 use crate::ids::ByteOffset;
 use crate::mvcc::schema;
-use crate::transform::auth::Auth;
+use crate::transform::auth::{Auth, Principal};
 use crate::wire::Reader;
 
 /// The user, and the role, with all permissions.
@@ -26,7 +26,7 @@ pub struct AuthState {
 }
 
 /// The kind and name of a user or a role.
-pub type Named = (&'static str, Vec<u8>);
+pub type Named = (Principal, Vec<u8>);
 
 impl AuthState {
     /// Encodes users and roles from v2.
@@ -57,7 +57,7 @@ impl AuthState {
     pub fn join(self, other: AuthState, take_other: bool) -> Result<(AuthState, Vec<Named>)> {
         let mut both = Vec::new();
         let mut changed = other.is_enabled() && !self.is_enabled();
-        let mut joined = |what: &'static str, here: Vec<Pair>, other: Vec<Pair>| {
+        let mut joined = |what: Principal, here: Vec<Pair>, other: Vec<Pair>| {
             let mut pairs: BTreeMap<Vec<u8>, Vec<u8>> = here.into_iter().collect();
             for (name, value) in other {
                 match pairs.get(&name) {
@@ -75,8 +75,8 @@ impl AuthState {
             }
             pairs.into_iter().collect()
         };
-        let users = joined("user", self.users.clone(), other.users.clone());
-        let roles = joined("role", self.roles.clone(), other.roles.clone());
+        let users = joined(Principal::User, self.users.clone(), other.users.clone());
+        let roles = joined(Principal::Role, self.roles.clone(), other.roles.clone());
         let mut out = AuthState { flags: self.flags.clone(), users, roles };
         if changed {
             out.set_flags(self.is_enabled() || other.is_enabled());
@@ -141,7 +141,7 @@ mod tests {
         let other = state(None, &[("b", "2"), ("c", "1"), ("a", "1")]);
         for (take_other, b) in [(false, "1"), (true, "2")] {
             let (joined, both) = here.clone().join(other.clone(), take_other).unwrap();
-            assert_eq!(both, [("user", b"b".to_vec())]);
+            assert_eq!(both, [(Principal::User, b"b".to_vec())]);
             assert_eq!(joined.users, state(None, &[("a", "1"), ("b", b), ("c", "1")]).users);
             assert_eq!(flags(&joined), (Some(true), Some(8)));
         }

@@ -38,14 +38,23 @@ pub enum TtlPolicy {
     Fixed(i64),
 }
 
+impl TtlPolicy {
+    const LEASE: &'static str = "lease";
+    const PERMANENT: &'static str = "permanent";
+    const DROP: &'static str = "drop";
+    const FAIL: &'static str = "fail";
+    /// The word before the duration.
+    const FIXED: &'static str = "fixed:";
+}
+
 impl fmt::Display for TtlPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TtlPolicy::Lease => f.write_str("lease"),
-            TtlPolicy::Permanent => f.write_str("permanent"),
-            TtlPolicy::Drop => f.write_str("drop"),
-            TtlPolicy::Fail => f.write_str("fail"),
-            TtlPolicy::Fixed(seconds) => write!(f, "fixed:{seconds}s"),
+            TtlPolicy::Lease => f.write_str(TtlPolicy::LEASE),
+            TtlPolicy::Permanent => f.write_str(TtlPolicy::PERMANENT),
+            TtlPolicy::Drop => f.write_str(TtlPolicy::DROP),
+            TtlPolicy::Fail => f.write_str(TtlPolicy::FAIL),
+            TtlPolicy::Fixed(seconds) => write!(f, "{}{seconds}s", TtlPolicy::FIXED),
         }
     }
 }
@@ -56,12 +65,12 @@ impl FromStr for TtlPolicy {
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || "expected lease, permanent, drop, fail or fixed:DURATION, like fixed:90s or fixed:1h30m";
         match text {
-            "lease" => Ok(TtlPolicy::Lease),
-            "permanent" => Ok(TtlPolicy::Permanent),
-            "drop" => Ok(TtlPolicy::Drop),
-            "fail" => Ok(TtlPolicy::Fail),
+            TtlPolicy::LEASE => Ok(TtlPolicy::Lease),
+            TtlPolicy::PERMANENT => Ok(TtlPolicy::Permanent),
+            TtlPolicy::DROP => Ok(TtlPolicy::Drop),
+            TtlPolicy::FAIL => Ok(TtlPolicy::Fail),
             _ => {
-                let duration = text.strip_prefix("fixed:").ok_or_else(expected)?;
+                let duration = text.strip_prefix(TtlPolicy::FIXED).ok_or_else(expected)?;
                 let duration: SignedDuration = duration.parse().map_err(|_| expected())?;
                 let seconds = duration.as_secs().saturating_add(i64::from(duration.subsec_nanos() > 0));
                 if seconds < 1 { Err("expected at least one second".into()) } else { Ok(TtlPolicy::Fixed(seconds)) }
@@ -152,7 +161,7 @@ pub enum Existing {
 
 impl Existing {
     /// Whether the v3 data of the source is in the output.
-    pub fn keeps_v3(self) -> bool {
+    pub(crate) fn keeps_v3(self) -> bool {
         matches!(self, Existing::Merge | Existing::KeepV3)
     }
 }

@@ -71,24 +71,19 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Whether there are no rules.
-    pub fn is_empty(&self) -> bool {
-        *self == Rules::default()
-    }
-
     /// Whether any rule renames keys.
-    pub fn rename_keys(&self) -> bool {
+    pub(crate) fn rename_keys(&self) -> bool {
         !self.rename.is_empty() || self.strip_leading_slash
     }
 }
 
 /// The content of a rules file: rules and TTL policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RulesFile {
+pub(crate) struct RulesFile {
     /// They apply after those of the command line.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
     /// They are added to those of the command line.
-    pub ttl: Vec<super::TtlRule>,
+    pub(crate) ttl: Vec<super::TtlRule>,
 }
 
 /// Reads a rules file.
@@ -114,7 +109,7 @@ pub struct RulesFile {
 ///
 /// # Errors
 /// [`Reason::Usage`] naming the file and the line; [`Reason::FileMissing`] and [`Reason::PermissionDenied`].
-pub fn read(path: &Path) -> Result<RulesFile> {
+pub(crate) fn read(path: &Path) -> Result<RulesFile> {
     let bytes = named_file::read(path, Reason::Usage, "read the rules", Interrupt::default())?;
     let not_text = |_| Error::new(Reason::Usage, "expected text in UTF-8, found other bytes").in_file(path);
     let text = String::from_utf8(bytes).map_err(not_text)?;
@@ -245,7 +240,7 @@ mod tests {
         assert_eq!(file.rules.choose[1], Choice::Include(Pattern::Regex("^/s".into())));
         assert_eq!(file.rules.rename[0].from, Pattern::Prefix("/services".into()));
         assert_eq!(file.rules.values[0].decode, Decode::Base64);
-        assert!(file.rules.strip_leading_slash && file.rules.rename_keys() && !file.rules.is_empty());
+        assert!(file.rules.strip_leading_slash && file.rules.rename_keys());
         assert_eq!(file.ttl[1].prefix, None);
     }
 

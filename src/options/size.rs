@@ -1,14 +1,14 @@
 //! Sizes as typed: a number of bytes, with or without a unit. Must not know what a size limits.
 
 /// The forms of a size, for help and messages.
-pub const FORMS: &str = "bytes, or with a unit: KiB, MiB, GiB, TiB (powers of 1024; k, m, g, t are short for them) or kB, MB, GB, TB \
+pub(crate) const FORMS: &str = "bytes, or with a unit: KiB, MiB, GiB, TiB (powers of 1024; k, m, g, t are short for them) or kB, MB, GB, TB \
      (powers of 1000)";
 
 /// Reads a size: `1536`, `512k`, `1MiB`, `2 GB`. Case does not count.
 ///
 /// # Errors
 /// The text is something else, or more than 2^64 - 1 bytes.
-pub fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let expected = || format!("expected a size in {FORMS}");
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -25,7 +25,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// Those of [`parse`], and a size of 0 bytes.
-pub fn parse_positive(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<u64, String> {
     match parse(text)? {
         0 => Err("expected at least 1 byte".into()),
         size => Ok(size),

@@ -39,7 +39,7 @@ pub(super) fn last_write(
     let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: "a SYNC entry in the log" });
     let before = synced_before(opened, interrupt)?;
     let history = history(table, interrupt).map_err(|e| match &opened.start.snapshot {
-        Some(snapshot) => e.from_offset(snapshot.json_offset()).in_file(snapshot.path()),
+        Some(snapshot) => e.counted_from(snapshot.json_offset()).in_file(snapshot.path()),
         None => e,
     })?;
     Ok(replayed.into_iter().chain(before).chain(history).max())

@@ -216,7 +216,7 @@ fn log_gone(member: &Member) -> Finding {
 
 /// Judges the end of the log by the size of the last segment (docs/formats.md 4.10).
 fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_segments: bool) -> Option<Finding> {
-    let LastSegment { name, len, records_end, preallocated } = segment;
+    let LastSegment { name, len, records_end, preallocated, .. } = segment;
     let path = name.path.display();
     let torn = match wal.end() {
         End::Clean => None,

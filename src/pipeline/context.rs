@@ -10,12 +10,31 @@ use jiff::Timestamp;
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
-use crate::report::{Report, Stage};
+use crate::report::{Report, Stage, StageName};
+use crate::words::words;
+
+words! {
+    /// What a run does at one of its stages, as progress shows it.
+    pub enum Activity {
+        /// Opens the sources.
+        Opening = "opening",
+        /// Reads the snapshot and hashes all files.
+        Reading = "reading",
+        /// Applies the log, and decides what is written.
+        ReplayingAndPlanning = "replaying and planning",
+        /// Writes the output.
+        Writing = "writing",
+        /// Reads the output back and compares it.
+        Verifying = "reading back and verifying",
+        /// Makes the sidecar files, and checks that the source has not changed.
+        Finishing = "finishing",
+    }
+}
 
 /// A receiver of a run's progress. Any thread may call it.
 pub trait Observer: Sync {
     /// Reports that a stage begins, and how many bytes it processes, if that is known.
-    fn stage(&self, _name: &'static str, _bytes: Option<u64>) {}
+    fn stage(&self, _activity: Activity, _bytes: Option<u64>) {}
 
     /// Reports that the stage has processed this many more bytes.
     fn advance(&self, _bytes: u64) {}
@@ -65,7 +84,7 @@ impl<'a> Context<'a> {
     }
 
     /// Records the time of a stage that began at `started`.
-    pub(super) fn took(&self, stage: &str, started: Instant) {
+    pub(super) fn took(&self, stage: StageName, started: Instant) {
         let took = started.elapsed();
         self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Stage::new(stage, took));
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::describe_v3;
-use super::context::{Context, Observer};
-use super::member_dirs::Destination;
+use super::context::{Activity, Context, Observer};
+use super::directories::Destination;
 use super::number::Numbered;
 use super::read::{Source, read_and_hash};
 use super::write::{Files, How, Written, write};
 use super::{
-    Interrupted, memory, new_cluster, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
+    Interrupted, directories, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
 };
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
@@ -21,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
-use crate::report::{LeaseLine, OutputFacts, Report, earlier, next_steps};
+use crate::report::{LeaseLine, OutputFacts, Report, StageName, earlier, next_steps};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
@@ -171,16 +171,16 @@ fn make(
     watch: &Arc<Watch>,
 ) -> Result<(Outcome, Option<Files>)> {
     let options = context.options;
-    new_cluster::check(options)?;
+    directories::check(options)?;
     let places = targets::check(options)?;
     let started = Instant::now();
-    context.observer.stage("opening", None);
+    context.observer.stage(Activity::Opening, None);
     let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
     same_snapshot::check(&opened, context)?;
     memory::before_reading(context, &opened).map_err(within)?;
-    context.took("open", started);
+    context.took(StageName::Open, started);
 
     let started = Instant::now();
     let (table, files) = read_and_hash(&opened, context.observer, context.interrupt)?;
@@ -188,7 +188,7 @@ fn make(
     let source = Source { opened: &opened, table: &table, changes_limit };
     report.source_files = files;
     report.transformed = options.transformer.as_ref().map(transformer::identify);
-    context.took("read", started);
+    context.took(StageName::Read, started);
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, context.interrupt)?
     {
@@ -199,8 +199,9 @@ fn make(
         return Ok((outcome(report), files));
     }
 
-    context.observer.stage("replaying and planning", None);
+    context.observer.stage(Activity::ReplayingAndPlanning, None);
     let numbered = stages::run(context, source, report)?;
+    directories::refuse_losses(options, &report.losses).map_err(within)?;
     let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);
@@ -208,19 +209,19 @@ fn make(
     }
     targets::check_again(options, watch)?;
     let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
-    let destination = Destination::prepare(options, &places, numbered.cluster.as_ref())?;
+    let destination = Destination::prepare(context, &places, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
-    context.observer.stage("finishing", None);
+    context.observer.stage(Activity::Finishing, None);
     let output = written.open(options)?;
     let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
     report.add(made.notices);
     context.interrupt.ask()?;
     let started = Instant::now();
     opened.check_bytes(context.interrupt)?;
-    context.took("check source", started);
+    context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));
-    let (output, directories) = destination.finish(context, written)?;
+    let (output, directories) = destination.finish(context, written, &report.source_files)?;
     if let Some(facts) = &mut report.output {
         (facts.cluster_id, facts.members, facts.files) =
             (directories.cluster_id, directories.members, directories.files);

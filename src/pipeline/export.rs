@@ -20,7 +20,7 @@ use super::replay::{Replayed, replay};
 use super::{Interrupted, listed, salvage, same_snapshot, targets};
 use crate::bolt::{Damage, Db};
 use crate::error::{Error, Reason, Result};
-use crate::export::record::{Record, Records, What};
+use crate::export::record::{ExportKind, Record, Records, What};
 use crate::export::{ndjson, redb_table};
 use crate::ids::{RaftIndex, Revision, V2Index};
 use crate::interrupt::Interrupt;
@@ -174,7 +174,7 @@ fn export_v2(
     let (bytes, delivered) = deliver(&nodes, options, before, print, interrupt)?;
     opened.check_bytes(interrupt)?;
     let exported = Exported {
-        kind: "v2",
+        kind: ExportKind::V2,
         keys: nodes.nodes.len() as u64 - directories,
         directories,
         state: format!("v2 index {v2_index}"),
@@ -217,7 +217,7 @@ fn export_v3(
     let (bytes, delivered) = deliver(&live_keys, options, before, print, interrupt)?;
     map.check_bytes(interrupt)?;
     let exported = Exported {
-        kind: "v3",
+        kind: ExportKind::V3,
         keys: live_keys.pairs.len() as u64,
         directories: 0,
         state: format!("revision {}", summary.revision),
@@ -319,8 +319,8 @@ struct Watched<'a> {
 }
 
 impl Records for Watched<'_> {
-    fn table(&self) -> &'static str {
-        self.records.table()
+    fn kind(&self) -> ExportKind {
+        self.records.kind()
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -343,7 +343,7 @@ impl Records for Watched<'_> {
     }
 }
 
-fn common_facts(kind: &str, state: (&'static str, String), records: usize) -> Vec<(&'static str, String)> {
+fn common_facts(kind: ExportKind, state: (&'static str, String), records: usize) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("etcdlift", env!("CARGO_PKG_VERSION").to_string()),
         ("kind", kind.to_string()),
@@ -387,12 +387,12 @@ impl<'t, 'm> Nodes<'t, 'm> {
 }
 
 impl Records for Nodes<'_, '_> {
-    fn table(&self) -> &'static str {
-        "nodes"
+    fn kind(&self) -> ExportKind {
+        ExportKind::V2
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        common_facts("v2", ("v2_index", self.v2_index.to_string()), self.nodes.len())
+        common_facts(self.kind(), ("v2_index", self.v2_index.to_string()), self.nodes.len())
     }
 
     fn len(&self) -> usize {
@@ -443,12 +443,12 @@ impl<'a> LiveKeys<'a> {
 }
 
 impl Records for LiveKeys<'_> {
-    fn table(&self) -> &'static str {
-        "pairs"
+    fn kind(&self) -> ExportKind {
+        ExportKind::V3
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        common_facts("v3", ("revision", self.revision.to_string()), self.pairs.len())
+        common_facts(self.kind(), ("revision", self.revision.to_string()), self.pairs.len())
     }
 
     fn len(&self) -> usize {

@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::notice::Code;
 use crate::options::{Expired, InspectOptions};
-use crate::report::inspection::{Facts, KeyLine, V2Facts, V3Facts};
+use crate::report::inspection::{Facts, KeyLine, V2Facts, V3Facts, V3Kind};
 use crate::report::{Inspection, Notice};
 use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open};
@@ -141,7 +141,7 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
     }
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {
-        kind: if db.trailer().is_some() { "v3-snapshot" } else { "v3-db" }.to_string(),
+        kind: if db.trailer().is_some() { V3Kind::Snapshot } else { V3Kind::Db },
         bytes: map.bytes().len() as u64,
         db_bytes: summary.total_size,
         page_size: u64::from(db.meta().page_size),

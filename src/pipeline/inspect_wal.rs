@@ -10,13 +10,11 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::options::{EntryFilter, WalOptions};
-use crate::report::inspection::EntryLine;
+use crate::report::inspection::{EntryEffect, EntryLine};
 use crate::source::entries::EntryRef;
 use crate::source::internal_request::V3Request;
 use crate::source::open::{Found, OpenOptions, Opened, open};
-use crate::source::raft::{
-    ConfChangeKind, Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal,
-};
+use crate::source::raft::{Entry, EntryKind, Method, Proposal, Request, parse_conf_change, parse_proposal};
 use crate::source::wal::Wal;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::apply::Effect;
@@ -64,7 +62,7 @@ fn show_entries(
         if !options.kinds.is_empty() && !options.kinds.iter().any(|kind| matches(*kind, filter)) {
             continue;
         }
-        let (effect, v2_index) = effects.word(reference.index, counts, &opened);
+        let (effect, v2_index) = effects.effect(reference.index, counts, &opened);
         (line.effect, line.v2_index) = (effect, v2_index.map(|index| index.0));
         place(&mut line, wal, reference, &entry);
         show(&line)?;
@@ -114,14 +112,14 @@ impl Effects {
         Ok(effects)
     }
 
-    fn word(&self, index: RaftIndex, counts: bool, opened: &Opened) -> (String, Option<V2Index>) {
+    fn effect(&self, index: RaftIndex, counts: bool, opened: &Opened) -> (EntryEffect, Option<V2Index>) {
         match self.of.get(&index) {
-            _ if !counts => ("replaced".to_string(), None),
-            Some((effect, v2_index)) => (effect_word(*effect), Some(*v2_index)),
-            None if opened.log_only => ("unknown".to_string(), None),
-            None if index <= opened.start.index() => ("in the snapshot".to_string(), None),
-            None if self.failure.is_some() => ("unknown".to_string(), None),
-            None => ("not committed".to_string(), None),
+            _ if !counts => (EntryEffect::Replaced, None),
+            Some((effect, v2_index)) => (EntryEffect::of(*effect), Some(*v2_index)),
+            None if opened.log_only => (EntryEffect::Unknown, None),
+            None if index <= opened.start.index() => (EntryEffect::InSnapshot, None),
+            None if self.failure.is_some() => (EntryEffect::Unknown, None),
+            None => (EntryEffect::NotCommitted, None),
         }
     }
 }
@@ -164,16 +162,10 @@ fn v3_request(request: &V3Request<'_>) -> EntryLine {
 
 fn conf_change(entry: &Entry<'_>) -> Result<(EntryFilter, EntryLine)> {
     let change = parse_conf_change(entry.data, entry.data_offset)?;
-    let what = match change.kind {
-        ConfChangeKind::AddNode => "add",
-        ConfChangeKind::RemoveNode => "remove",
-        ConfChangeKind::UpdateNode => "update",
-        ConfChangeKind::AddLearnerNode => "add learner",
-    };
     let line = EntryLine {
         kind: EntryFilter::ConfChange,
         key: Some(change.node_id.to_string()),
-        detail: vec![what.to_string()],
+        detail: vec![change.kind.to_string()],
         ..EntryLine::default()
     };
     Ok((EntryFilter::ConfChange, line))
@@ -220,12 +212,4 @@ fn time(nanoseconds: i64) -> String {
 fn matches(wanted: EntryFilter, found: EntryFilter) -> bool {
     let write = matches!(found, EntryFilter::Put | EntryFilter::Post | EntryFilter::Delete);
     wanted == found || (wanted == EntryFilter::Write && write)
-}
-
-fn effect_word(effect: Effect) -> String {
-    match effect {
-        Effect::Changed => "changed".to_string(),
-        Effect::Refused(code) => format!("refused {code}"),
-        Effect::None => "none".to_string(),
-    }
 }

@@ -11,16 +11,15 @@ mod completeness;
 mod context;
 mod convert;
 mod diagnostics;
+mod directories;
 mod duplicates;
 mod export;
 mod hashes;
 mod inspect;
 mod inspect_wal;
 mod listed;
-mod member_dirs;
 mod memory;
 mod merge;
-mod new_cluster;
 mod nothing_to_convert;
 mod number;
 mod plan;
@@ -40,7 +39,7 @@ mod verify;
 mod versions;
 mod write;
 
-pub use context::Observer;
+pub use context::{Activity, Observer};
 pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};
 pub use export::export;
 #[cfg(not(feature = "sled"))]

@@ -7,18 +7,17 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::diagnostics::{self, Diagnosed};
+use super::directories::{self, Members};
 use super::merge::preserved::Preserved;
-use super::new_cluster::{self, NewCluster};
 use super::plan::Planned;
 use super::replay::Replayed;
 use super::totals;
-use crate::data_dir::FIRST_TERM;
 use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
-use crate::image::{Content, auth_buckets};
-use crate::mvcc::{Meta, schema};
+use crate::image::{Content, Pair, auth_buckets};
+use crate::mvcc::Meta;
 use crate::options::{ConvertOptions, To};
-use crate::report::{Balance, Notices};
+use crate::report::{Balance, Notices, StageName};
 use crate::transform::auth::Auth;
 use crate::transform::plan::Plan;
 use crate::transform::revisions::{Order, Ordered, Pairs, order};
@@ -40,8 +39,10 @@ pub(super) struct Numbered<'m> {
     /// The preserved v3 data of the source.
     preserved: Option<Preserved<'m>>,
     meta: Meta,
-    /// The cluster that boots from the output, if it is a directory.
-    pub(super) cluster: Option<NewCluster>,
+    /// The members that boot from the output, if it is a directory.
+    pub(super) members: Option<Members>,
+    /// The buckets that describe their cluster.
+    cluster: Vec<(&'static [u8], Vec<Pair>)>,
 }
 
 /// Numbers the rows of a plan.
@@ -58,7 +59,12 @@ pub(super) fn number<'m>(context: &Context<'_>, planned: Planned<'m>) -> Diagnos
 fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<Numbered<'m>> {
     let started = Instant::now();
     let Planned { mut replayed, rules, mut plan, auth, preserved, numbering, took } = planned;
-    let cluster = new_cluster::resolve(context.options, &mut replayed)?;
+    let position = raft_position(context.options, &replayed);
+    let members = directories::members(context, &mut replayed, position, found)?;
+    let cluster = match &members {
+        Some(members) => members.buckets(&mut replayed, preserved.is_some())?,
+        None => Vec::new(),
+    };
     let (options, opened, tree) = (context.options, replayed.opened, &replayed.recovered.replay.tree);
     let in_source = |e: Error| e.in_file(opened.path());
     let none = HashSet::new();
@@ -70,21 +76,21 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
         interrupt: context.interrupt,
     };
     let ordered = order(tree, &mut plan, &how).map_err(in_source)?;
-    *found = diagnostics::order(&ordered);
+    found.append(diagnostics::order(&ordered));
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    context.took("plan", started.checked_sub(took).unwrap_or(started));
+    context.took(StageName::Plan, started.checked_sub(took).unwrap_or(started));
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
-    let (consistent_index, term) = raft_position(options, &replayed, cluster.as_ref());
+    let (consistent_index, term) = members.as_ref().and_then(Members::raft_position).unwrap_or(position);
     let (scheduled_compact, finished_compact) = match &preserved {
         // The preserved history stays readable, unless `--bump-revision` compacts all of it.
         Some(preserved) if options.bump_revision == 0 => preserved.compacted,
         _ => (Some(ordered.current), Some(ordered.current)),
     };
     let meta = Meta { consistent_index, term, scheduled_compact, finished_compact };
-    Ok(Numbered { replayed, plan, ordered, rules, balance, auth, preserved, meta, cluster })
+    Ok(Numbered { replayed, plan, ordered, rules, balance, auth, preserved, meta, members, cluster })
 }
 
 impl<'m> Numbered<'m> {
@@ -102,8 +108,8 @@ impl<'m> Numbered<'m> {
                 }
             }
         }
-        if let Some(new) = &self.cluster {
-            content.set(schema::MEMBERS, new.cluster.bucket()?);
+        for (bucket, pairs) in &self.cluster {
+            content.set(bucket, pairs.clone());
         }
         Ok(content)
     }
@@ -150,12 +156,9 @@ fn refuse_renamed(pairs: &Pairs<'_, '_>, auth: &Auth) -> Result<()> {
     if auth.roles.is_empty() { Ok(()) } else { widening::refuse_wider(auth, pairs) }
 }
 
-/// Returns the raft index and term of the output. A new cluster begins after the entries that add its members. A backend continues at the end of this member's log (docs/formats.md 9.8). A
+/// Returns the raft index and term of the output. A backend continues at the end of this member's log (docs/formats.md 9.8). A
 /// snapshot file has constants, so that it does not depend on the member; its restore sets both.
-fn raft_position(options: &ConvertOptions, replayed: &Replayed<'_>, cluster: Option<&NewCluster>) -> (RaftIndex, Term) {
-    if let Some(new) = cluster {
-        return (new.cluster.last_index(), FIRST_TERM);
-    }
+fn raft_position(options: &ConvertOptions, replayed: &Replayed<'_>) -> (RaftIndex, Term) {
     let Replayed { opened, recovered, backend, .. } = replayed;
     if options.to == To::Snapshot {
         return (RaftIndex(1), Term(1));

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::Observer;
+use super::{Activity, Observer};
 use crate::error::Result;
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
@@ -33,7 +33,7 @@ pub(super) fn read_and_hash<'m>(
     interrupt: Interrupt<'_>,
 ) -> Result<(Table<'m>, Vec<SourceFile>)> {
     let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
-    observer.stage("reading", Some(bytes));
+    observer.stage(Activity::Reading, Some(bytes));
     let asked = || {
         observer.advance(interrupt::CHUNK as u64);
         interrupt.ask()

@@ -12,6 +12,7 @@ use super::read::Source;
 use super::replay_options::replay_options;
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
+use crate::report::StageName;
 use crate::source::member::Member;
 use crate::source::open::Opened;
 use crate::source::raft::{ConfChangeKind, EntryKind, parse_conf_change};
@@ -54,7 +55,7 @@ fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFinding
     let (mut state, incomplete) = diagnostics::source(opened, &mut recovered, options.source_version);
     state.notices.warnings.splice(0..0, found.notices.warnings.drain(..));
     *found = state;
-    context.took("replay", started);
+    context.took(StageName::Replay, started);
     refuse_removed(opened, &mut recovered, options.allow_removed)?;
     incomplete.map_or(Ok(()), Err)?;
     let lists = [("the ledger", options.ledger.is_some()), ("the transformer's input", options.transformer.is_some())];

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::read::Source;
 use super::targets::Places;
 use super::write::Files;
-use super::{sidecars, stages};
+use super::{directories, sidecars, stages};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::export::index_map::is_of_output;
 use crate::options::ConvertOptions;
@@ -34,7 +34,7 @@ pub(super) fn check(
     let options = context.options;
     let output = &options.output;
     let facts = earlier.output.as_ref().ok_or_else(|| differs(output, "its report names no output"))?;
-    let map = live_copy::map(output).map_err(|e| differs(output, e.message()))?;
+    let map = live_copy::map(&directories::first_database(options, facts)).map_err(|e| differs(output, e.message()))?;
     context.interrupt.ask()?;
     let summary = verify::verify_watched(map.bytes(), context.interrupt).map_err(|e| {
         if e.kind() != Kind::Verify {
@@ -70,7 +70,7 @@ fn check_index_map(facts: &OutputFacts, context: &Context<'_>) -> Result<()> {
 }
 
 fn differs(output: &Path, what: &str) -> Error {
-    let error = Error::new(Reason::OutputExists, format!("the file exists, and {what}")).in_file(output);
+    let error = Error::new(Reason::OutputExists, format!("it exists, and {what}")).in_file(output);
     error.hint(crate::report::earlier::NOT_EQUAL)
 }
 

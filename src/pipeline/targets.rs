@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::member_dirs;
+use super::directories;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::is_index_map;
 use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
@@ -64,7 +64,7 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     let mut places = Places::default();
     if options.to.is_directory() {
         if !compare {
-            let replaceable = options.overwrite.then_some(member_dirs::replaceable as staged_dir::Replaceable);
+            let replaceable = options.overwrite.then_some(directories::replaceable as staged_dir::Replaceable);
             places.directory = staged_dir::refuse_existing(&options.output, replaceable)?;
         }
     } else if !compare {

@@ -29,14 +29,13 @@ pub(super) fn check(balance: &Balance, plan: &Plan, ordered: &Ordered) -> Result
         return Ok(());
     }
     let left_out: Count = balance.expired.plus(balance.excluded).plus(balance.dropped);
-    let message = format!(
-        "the totals do not add up: {} in the source, {} to be written, {} left out, {} of which {others} from no source key",
+    Err(unbalanced(&format!(
+        "{} in the source, {} to be written, {} left out, {} of which {others} from no source key",
         counted(balance.source.keys, "key", "keys"),
         balance.written.keys,
         left_out.keys,
         counted(ordered.rows.len() as u64, "row", "rows")
-    );
-    Err(Error::new(Reason::Unbalanced, message))
+    )))
 }
 
 /// Checks that the writer gets the expected number of pairs.
@@ -45,9 +44,10 @@ pub(super) fn check_writer(buckets: &[Bucket<'_>], expected: u64) -> Result<()> 
     if keys == expected {
         return Ok(());
     }
-    let message = format!(
-        "the totals do not add up: {} to be written, the writer has {keys}",
-        counted(expected, "pair is", "pairs are")
-    );
-    Err(Error::new(Reason::Unbalanced, message))
+    Err(unbalanced(&format!("{} to be written, the writer has {keys}", counted(expected, "pair is", "pairs are"))))
+}
+
+/// Creates the error for totals that do not add up. `why` names the numbers, or the pair, that differ.
+pub(super) fn unbalanced(why: &str) -> Error {
+    Error::new(Reason::Unbalanced, format!("the totals do not add up: {why}"))
 }

@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::ids::LeaseId;
 use crate::options::Transformer;
 use crate::output::snapshot::hex;
-use crate::report::Transformed;
 use crate::report::facts::Oversized;
+use crate::report::{StageName, Transformed};
 use crate::transform::plan::Plan;
 use crate::transform::policy::{NAMESPACE, Policy};
 use crate::transform::revisions::Numbering;
@@ -86,7 +86,7 @@ impl Stage<'_> {
             Some(Transformed { nodes: listing.len() as u64, pairs, added: plan.added, ..Transformed::default() });
         let line = |(key, bytes): (Vec<u8>, u64)| Oversized { key: lossy(&key), bytes };
         found.contents.oversized = oversized.into_iter().map(line).collect();
-        context.took("transformer", started);
+        context.took(StageName::Transformer, started);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
+use crate::report::verification::Check;
 use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
 use crate::source::live_copy::{Access, Files};
 use crate::source::map::Map;
@@ -53,23 +54,23 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> R
     let mut found = Verification {
         path: options.file.display().to_string(),
         differences: findings.into_iter().map(|notice| notice.message).collect(),
-        checked: vec!["structure", "store"],
+        checked: vec![Check::Structure, Check::Store],
         sha256,
         facts,
         ..Verification::default()
     };
     match found.facts.sha256 {
         Sha256Check::None => {}
-        Sha256Check::Good | Sha256Check::Bad => found.checked.push("sha256"),
+        Sha256Check::Good | Sha256Check::Bad => found.checked.push(Check::Sha256),
     }
     let report = options.report.as_deref().map(|path| read_report(path, interrupt)).transpose()?;
     if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {
         compare_report(&mut found, output);
-        found.checked.push("report");
+        found.checked.push(Check::Report);
     }
     if !options.sources.is_empty() {
         compare_source(&mut found, map, options, report.as_ref(), interrupt)?;
-        found.checked.push("source");
+        found.checked.push(Check::Source);
     }
     Ok(found)
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::context::Context;
+use super::context::{Activity, Context};
 use super::hashes::hashes;
 use super::totals;
 use crate::bolt::{self, Bucket, Extent, Layout};
@@ -22,6 +22,7 @@ use crate::output::sidecar;
 use crate::output::sink::{Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::output::staged_dir::Folder;
+use crate::report::StageName;
 use crate::source::live_copy;
 use crate::source::map::Map;
 use crate::verify::{self};
@@ -93,10 +94,10 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     let shown = Some(options.output.as_path());
     let sink_options = SinkOptions { shown, copies: how.copies, before: how.before, len, dry_run: options.dry_run };
     let mut sink = Sink::create(how.path, sink_options)?;
-    context.took("layout", started);
+    context.took(StageName::Layout, started);
 
     let started = Instant::now();
-    observer.stage("writing", Some(layout.file_len()));
+    observer.stage(Activity::Writing, Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
@@ -107,13 +108,13 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     }
     sink.finish_body()?;
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
-    context.took("write", started);
+    context.took(StageName::Write, started);
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
         let started = Instant::now();
-        observer.stage("reading back and verifying", None);
+        observer.stage(Activity::Verifying, None);
         let hashes = check(&sink, content, options, interrupt)?;
-        context.took("verify", started);
+        context.took(StageName::Verify, started);
         hashes
     } else {
         hashes(content, &buckets, interrupt)?

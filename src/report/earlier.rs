@@ -30,7 +30,9 @@ pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Repo
         Err(e) => return Err(Error::io(Reason::OutputFailed, output, "look for an existing output", e)),
         Ok(_) => {}
     }
-    require_regular(output)?;
+    if !now.options.to.is_directory() {
+        require_regular(output)?;
+    }
     let differs = |what: &str| {
         let error = Error::new(Reason::OutputExists, format!("the output exists, and {what}"));
         Err(error.in_file(output).hint(NOT_EQUAL))
@@ -49,13 +51,15 @@ pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Repo
         return differs(what);
     }
     let Some(facts) = &earlier.output else { return differs("its report names no output") };
-    // The size alone distinguishes most other files, without the time to read them.
-    if fs::metadata(output).is_ok_and(|found| found.len() != facts.bytes) {
-        return differs("it is not the file that its report describes");
-    }
-    let (bytes, sha256) = sha256_of(output, interrupt)?;
-    if bytes != facts.bytes || sha256 != facts.sha256 {
-        return differs("it is not the file that its report describes");
+    for (path, bytes, sha256) in facts.files_at(output) {
+        require_regular(&path)?;
+        // The size alone distinguishes most other files, without the time to read them.
+        if fs::metadata(&path).is_ok_and(|found| found.len() != bytes)
+            || sha256_of(&path, interrupt)? != (bytes, sha256)
+        {
+            let what = format!("{} is not the file that its report describes", path.display());
+            return differs(if path == *output { "it is not the file that its report describes" } else { &what });
+        }
     }
     // The source and the output are those of the earlier run; time, options and paths are those of this run.
     Ok(Some(Report {

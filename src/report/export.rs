@@ -6,13 +6,14 @@ use super::model::Notice;
 use super::text::{notices, outcome};
 use crate::count::{counted, size};
 use crate::display::printable;
+pub use crate::export::record::ExportKind;
 use crate::report::table::Table;
 
 /// The result of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exported {
-    /// `v2` or `v3`.
-    pub kind: &'static str,
+    /// The kind.
+    pub kind: ExportKind,
     /// The number of keys.
     pub keys: u64,
     /// The number of v2 directories.
@@ -31,13 +32,13 @@ pub struct Exported {
 
 impl Exported {
     /// The result in one line.
-    pub fn result(&self) -> String {
+    pub(crate) fn result(&self) -> String {
         let name = self.output.as_ref().map_or("standard output".into(), |path| printable(&path.display().to_string()));
         format!("{}: {name}\n", outcome(&self.losses))
     }
 
     /// The summary: the result, totals, warnings and losses.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut table = Table::new();
         table.line("exported", format!("{} at {}", counted(self.keys, "key", "keys"), self.state));
         table.count("directories", self.directories);

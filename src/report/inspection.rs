@@ -3,12 +3,16 @@
 //! In JSON these fields are at the top level. Scripts rely on the v3 names `revision`, `keys`, `leases`, `hash_kv` and
 //! `status_hash`. Must not know how it is printed.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
 
 use super::facts::{Contents, SourceFacts, SourceFile, Tail};
 use super::model::Notice;
 use crate::options::EntryFilter;
+use crate::v2store::apply::Effect;
 pub use crate::verify::Sha256Check;
+use crate::words::words;
 
 /// The result of `inspect` for one file or directory.
 #[derive(Debug, Clone, Serialize)]
@@ -53,11 +57,23 @@ pub struct V2Facts {
     pub db: Option<V3Facts>,
 }
 
+words! {
+    /// The kind of a v3 file.
+    #[derive(Default)]
+    pub enum V3Kind {
+        /// A snapshot file, which ends with a sha256.
+        Snapshot = "v3-snapshot",
+        /// A database file.
+        #[default]
+        Db = "v3-db",
+    }
+}
+
 /// The content of a v3 database or snapshot file.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct V3Facts {
-    /// `v3-snapshot` (with a sha256 trailer) or `v3-db`.
-    pub kind: String,
+    /// The kind.
+    pub kind: V3Kind,
     /// The size of the file, in bytes.
     pub bytes: u64,
     /// The size of the database, in bytes: all pages below its high-water mark.
@@ -109,6 +125,57 @@ pub struct KeyLine {
     pub expiration: Option<String>,
 }
 
+/// The effect of a log entry, as `inspect --wal` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EntryEffect {
+    /// The entry changed the tree, or the index: `changed`.
+    Changed,
+    /// etcd refused it with this error code of the v2 API: `refused CODE`.
+    Refused(u16),
+    /// No effect, such as that of a read or a v3 request: `none`.
+    None,
+    /// The start snapshot contains it: `in the snapshot`.
+    InSnapshot,
+    /// It is after the commit index: `not committed`.
+    NotCommitted,
+    /// A received snapshot replaced it: `replaced`.
+    Replaced,
+    /// The replay did not reach it, or the source is a log without a snapshot: `unknown`.
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for EntryEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EntryEffect::Changed => "changed",
+            EntryEffect::Refused(code) => return write!(f, "refused {code}"),
+            EntryEffect::None => "none",
+            EntryEffect::InSnapshot => "in the snapshot",
+            EntryEffect::NotCommitted => "not committed",
+            EntryEffect::Replaced => "replaced",
+            EntryEffect::Unknown => "unknown",
+        })
+    }
+}
+
+impl Serialize for EntryEffect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl EntryEffect {
+    /// Returns the effect of an entry that was applied.
+    pub(crate) fn of(effect: Effect) -> EntryEffect {
+        match effect {
+            Effect::Changed => EntryEffect::Changed,
+            Effect::Refused(code) => EntryEffect::Refused(code),
+            Effect::None => EntryEffect::None,
+        }
+    }
+}
+
 /// An entry of the log, as `inspect --wal` shows it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct EntryLine {
@@ -129,8 +196,8 @@ pub struct EntryLine {
     pub value_bytes: Option<u64>,
     /// The size of the entry's data, in bytes.
     pub bytes: u64,
-    /// The effect: `changed`, `refused CODE`, `none`, `in the snapshot`, `not committed`, `replaced` or `unknown`.
-    pub effect: String,
+    /// The effect.
+    pub effect: EntryEffect,
     /// The index of the store after the entry, if it was applied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub v2_index: Option<u64>,

@@ -101,7 +101,7 @@ pub struct Written {
 }
 
 /// Returns bytes as text, or in base64 if they are not UTF-8: exactly one of the two.
-pub fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_string()), None),
         Err(_) => (None, Some(STANDARD.encode(bytes))),
@@ -112,7 +112,7 @@ pub fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
 const BEGINNINGS: [&[u8]; 3] = [br#"{"path":""#, br#"{"path_base64":""#, br#"{"added":true,"#];
 
 /// Returns whether a file starts like a ledger.
-pub fn is_ledger(path: &Path) -> bool {
+pub(crate) fn is_ledger(path: &Path) -> bool {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
     read.is_ok() && BEGINNINGS.iter().any(|beginning| start.starts_with(beginning))

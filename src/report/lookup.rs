@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::ledger::text_or_base64;
 use crate::display::short;
 use crate::export::index_map::{Entry, Found, Query};
+use crate::options::Revisions;
 use crate::report::table::Table;
 
 /// The answer to one query.
@@ -31,7 +32,7 @@ pub struct MapFacts {
     /// The sha256 of the output, in lower-case hex.
     pub output_sha256: String,
     /// The numbering. `keep`: each v3 revision is the v2 modified index. `dense`: revisions are consecutive numbers.
-    pub numbering: String,
+    pub numbering: Revisions,
     /// The v2 index of the converted state.
     pub v2_index: u64,
     /// The current revision of the output; later writes have greater ones.
@@ -93,7 +94,7 @@ impl Answer {
         let facts = &found.facts;
         let map = MapFacts {
             output_sha256: facts.output_sha256.clone(),
-            numbering: facts.numbering.clone(),
+            numbering: facts.numbering,
             v2_index: facts.v2_index.0,
             revision: facts.revision.0,
             compact_revision: facts.compact_revision.0,
@@ -117,14 +118,14 @@ impl Answer {
     }
 
     /// Returns aligned lines for people: a paragraph for each pair, then the output of the map.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.found {
             text.push_str(&format!("{}\n", line.table()));
         }
         let mut table = Table::new();
         table.maybe("not found", self.note.as_ref());
-        table.line("numbering", &self.map.numbering);
+        table.line("numbering", self.map.numbering);
         table.line("v2 index", self.map.v2_index);
         table.line("v3 revision", self.map.revision);
         table.line("compacted below", self.map.compact_revision);
@@ -205,7 +206,7 @@ mod tests {
 
     fn facts() -> Facts {
         let (revision, compact_revision) = (Revision(9), Revision(9));
-        Facts { numbering: "dense".into(), v2_index: V2Index(51), revision, compact_revision, ..Facts::default() }
+        Facts { numbering: Revisions::Dense, v2_index: V2Index(51), revision, compact_revision, ..Facts::default() }
     }
 
     #[test]

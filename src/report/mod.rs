@@ -18,7 +18,8 @@ pub mod verification;
 pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};
 pub use inspection::Inspection;
+pub(crate) use model::Notices;
 pub use model::{
-    Balance, LeaseLine, NextStep, Notice, Notices, OutputFacts, OutputMember, Purpose, Report, Stage, Transformed,
+    Balance, LeaseLine, NextStep, Notice, OutputFacts, OutputMember, Purpose, Report, Stage, StageName, Transformed,
 };
 pub use verification::Verification;

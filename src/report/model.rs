@@ -3,6 +3,8 @@
 //! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how it is
 //! printed (`text`) or written (`output::report_file`).
 
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +104,7 @@ impl Report {
     }
 
     /// Creates the report of a run that started at `now`.
-    pub fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
+    pub(crate) fn started_at(options: &ConvertOptions, now: Timestamp) -> Self {
         Report {
             schema: SCHEMA,
             etcdlift: env!("CARGO_PKG_VERSION").into(),
@@ -133,24 +135,24 @@ impl Report {
     }
 
     /// Adds the warnings and losses of a stage.
-    pub fn add(&mut self, notices: Notices) {
+    pub(crate) fn add(&mut self, notices: Notices) {
         self.warnings.extend(notices.warnings);
         self.losses.extend(notices.losses);
     }
 
     /// Returns the sha256 of the output, if the run makes one.
-    pub fn made(&self) -> Option<&str> {
+    pub(crate) fn made(&self) -> Option<&str> {
         self.output.as_ref().filter(|_| !self.options.dry_run).map(|output| output.sha256.as_str())
     }
 
     /// Records the end of the run. The reason of a partial run (status 8) is the code of its first loss.
-    pub fn end(&mut self, exit_status: u8, error: Option<&Error>) {
+    pub(crate) fn end(&mut self, exit_status: u8, error: Option<&Error>) {
         self.exit_status = exit_status;
         self.error = error.map(ToString::to_string);
         self.hint = error.and_then(Error::hint_text).map(str::to_string);
         self.reason = match (error, self.losses.first()) {
             (Some(error), _) => Some(error.reason().word().into()),
-            (None, Some(loss)) if exit_status != 0 => Some(loss.code.clone()),
+            (None, Some(loss)) if exit_status != 0 => Some(loss.code.word().into()),
             _ => None,
         };
         if error.is_some() {
@@ -161,9 +163,9 @@ impl Report {
     }
 
     /// Returns what `--strict` refuses, one phrase for each; empty if it refuses nothing.
-    pub fn strict_objections(&self) -> Vec<String> {
+    pub(crate) fn strict_objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.losses.iter().map(|loss| loss.message.clone()).collect();
-        let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule.word()).count() as u64;
+        let unused = self.warnings.iter().filter(|warning| warning.code == Code::UnusedRule).count() as u64;
         let contents = &self.contents;
         let (oversized, expired) = (contents.oversized.len() as u64, contents.expired.keys);
         let of_v2 = [
@@ -198,7 +200,7 @@ pub struct Balance {
 
 impl Balance {
     /// Returns whether the totals add up, in keys and in bytes.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.source == self.written.plus(self.expired).plus(self.excluded).plus(self.dropped)
     }
 }
@@ -255,13 +257,23 @@ pub struct OutputFacts {
     /// The members whose directories were written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<OutputMember>,
-    /// Every file of these directories; `bytes` and `sha256` of the output are those of the database.
+    /// Every file of these directories, by its path in the output; `bytes` and `sha256` of the output are those of the database.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<SourceFile>,
     /// Whether authentication is enabled.
     pub auth_enabled: bool,
     /// Whether the file was read back, checked and compared with the source.
     pub verified: bool,
+}
+
+impl OutputFacts {
+    /// Returns the files of an output at this path: path, size in bytes and sha256 of each.
+    pub(crate) fn files_at(&self, output: &Path) -> Vec<(PathBuf, u64, String)> {
+        if self.files.is_empty() {
+            return vec![(output.to_path_buf(), self.bytes, self.sha256.clone())];
+        }
+        self.files.iter().map(|file| (output.join(&file.path), file.bytes, file.sha256.clone())).collect()
+    }
 }
 
 /// A member of a new cluster, and its directory.
@@ -295,12 +307,44 @@ pub struct LeaseLine {
     pub keys: u64,
 }
 
+words! {
+    /// A stage whose time the report contains.
+    pub enum StageName {
+        /// Opens the sources.
+        Open = "open",
+        /// Reads the snapshot and hashes all files.
+        Read = "read",
+        /// Applies the log to the snapshot.
+        Replay = "replay",
+        /// Decides what is written.
+        Plan = "plan",
+        /// Runs the transformer.
+        Transformer = "transformer",
+        /// Computes the pages.
+        Layout = "layout",
+        /// Writes the output.
+        Write = "write",
+        /// Reads the output back and compares it.
+        Verify = "verify",
+        /// Makes the ledger.
+        Ledger = "ledger",
+        /// Makes the index map.
+        IndexMap = "index map",
+        /// Checks that the source has not changed.
+        CheckSource = "check source",
+        /// A stage that this version does not know, in the report of another version.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
+}
+
 /// The time of one stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Stage {
     /// The name of the stage.
-    pub name: String,
+    #[cfg_attr(feature = "internals", schemars(with = "String"))]
+    pub name: StageName,
     /// Elapsed time in milliseconds.
     pub ms: u64,
 }
@@ -310,42 +354,49 @@ pub struct Stage {
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Notice {
     /// A stable word for scripts.
-    pub code: String,
+    #[cfg_attr(feature = "internals", schemars(with = "String"))]
+    pub code: Code,
     /// One line for people.
     pub message: String,
 }
 
 impl Stage {
     /// Creates the time of a stage.
-    pub fn new(name: &str, took: std::time::Duration) -> Stage {
-        Stage { name: name.into(), ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+    pub(crate) fn new(name: StageName, took: std::time::Duration) -> Stage {
+        Stage { name, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
     }
 }
 
 impl Notice {
     /// Creates a warning or a loss with this code.
-    pub fn new(code: Code, message: impl Into<String>) -> Notice {
-        Notice { code: code.word().to_string(), message: message.into() }
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Notice {
+        Notice { code, message: message.into() }
     }
 }
 
 /// The warnings and losses of a stage, in the order in which it found them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Notices {
+pub(crate) struct Notices {
     /// Findings that do not change the exit status.
-    pub warnings: Vec<Notice>,
+    pub(crate) warnings: Vec<Notice>,
     /// What the output may lack, so the run ends with status 8.
-    pub losses: Vec<Notice>,
+    pub(crate) losses: Vec<Notice>,
 }
 
 impl Notices {
+    /// Adds the findings of another stage.
+    pub(crate) fn append(&mut self, other: Notices) {
+        self.warnings.extend(other.warnings);
+        self.losses.extend(other.losses);
+    }
+
     /// Adds a warning, which does not change the exit status.
-    pub fn warn(&mut self, code: Code, message: impl Into<String>) {
+    pub(crate) fn warn(&mut self, code: Code, message: impl Into<String>) {
         self.warnings.push(Notice::new(code, message));
     }
 
     /// Adds a loss: something that the output may lack, so the run ends with status 8.
-    pub fn lose(&mut self, code: Code, message: impl Into<String>) {
+    pub(crate) fn lose(&mut self, code: Code, message: impl Into<String>) {
         self.losses.push(Notice::new(code, message));
     }
 }
@@ -357,6 +408,8 @@ words! {
         /// Makes a data directory from the output.
         #[default]
         Restore = "restore",
+        /// Starts a member on its directory in the output.
+        Start = "start",
         /// Replaces the backend in the member's own directory.
         Install = "install",
         /// Queries the running cluster.

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::facts::{Layout, Member, SourceKind};
-use super::model::{NextStep, OutputFacts, Purpose, Report};
+use super::model::{NextStep, OutputFacts, OutputMember, Purpose, Report};
 use crate::display::{is_hidden, printable};
 use crate::options::{Target, To};
 use crate::v2store::membership::is_made_up;
@@ -24,8 +25,13 @@ const MOST_BYTES: usize = 1 << 20;
 pub(crate) fn steps(report: &Report) -> Vec<NextStep> {
     let Some(output) = report.output.as_ref().filter(|_| !report.options.dry_run) else { return Vec::new() };
     let members = members(report);
-    let mut steps = restore_steps(report, &members);
-    steps.extend(install_step(report, &members));
+    let mut steps = Vec::new();
+    if report.options.to.is_directory() {
+        steps.extend(output.members.iter().map(|member| start_step(member, &members)));
+    } else {
+        steps.extend(restore_steps(report, &members));
+        steps.extend(install_step(report, &members));
+    }
     let expect = Some(output.hash_kv.to_string());
     steps.push(NextStep { member: None, purpose: Purpose::Check, command: check(report, output, &members), expect });
     steps
@@ -40,6 +46,10 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
     let mut say = |line: &str, command: &str| text.push_str(&format!("{line}\n{}", lines(command, columns)));
     let of = |purpose: Purpose| report.next_steps.iter().filter(move |step| step.purpose == purpose);
     for step in of(Purpose::Restore) {
+        let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
+        say(&format!("next, on {place}:"), &step.command);
+    }
+    for step in of(Purpose::Start) {
         let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
         say(&format!("next, on {place}:"), &step.command);
     }
@@ -167,7 +177,7 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     };
     let skip = match report.options.to {
         To::Snapshot => "",
-        To::Backend | To::DataDir => " --skip-hash-check",
+        To::Backend | To::DataDir | To::Member => " --skip-hash-check",
     };
     let file = quoted(&report.options.output);
     let command = |name: &str, cluster: &str, urls: &str, dir: &str| {
@@ -189,6 +199,39 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
         step(Some(member.name.clone()), command(&name, &cluster, &urls, &dir))
     };
     members.iter().map(of).collect()
+}
+
+/// Returns the step that starts a member of a new cluster. The log in its directory names the other members, so the command needs
+/// no `--initial-cluster`.
+fn start_step(member: &OutputMember, of_source: &[NewMember<'_>]) -> NextStep {
+    let clients = of_source.iter().find(|known| known.name == member.name && known.peer_urls == member.peer_urls);
+    let clients =
+        clients.map(|known| known.client_urls).filter(|urls| !urls.is_empty() && urls.iter().all(|url| is_url(url)));
+    let listed = |urls: &[String]| word(&urls.join(","));
+    let heard = |urls: &[String]| word(&urls.iter().map(|url| listening(url)).collect::<Vec<_>>().join(","));
+    let (listen, advertise) = match clients {
+        Some(urls) => (heard(urls), listed(urls)),
+        None => ("CLIENT_URL".into(), "CLIENT_URL".into()),
+    };
+    let command = format!(
+        "etcd --name {} --data-dir {} --listen-peer-urls {} --initial-advertise-peer-urls {} --listen-client-urls {listen} \
+         --advertise-client-urls {advertise}",
+        word(&member.name),
+        quoted(Path::new(&member.directory)),
+        heard(&member.peer_urls),
+        listed(&member.peer_urls),
+    );
+    NextStep { member: Some(member.name.clone()), purpose: Purpose::Start, command, expect: None }
+}
+
+/// Returns the URL on which a member listens that has this URL for others. etcd listens only on addresses: for a host name, on
+/// all of the machine.
+fn listening(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
+    let Some((host, port)) = rest.rsplit_once(':') else { return url.to_string() };
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_address = address.parse::<IpAddr>().is_ok() || host == "localhost" || scheme.starts_with("unix");
+    if is_address { url.to_string() } else { format!("{scheme}://0.0.0.0:{port}") }
 }
 
 /// Returns the step that installs a backend in this member's own directory, if the release can continue from it
@@ -219,6 +262,9 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
         Target::V3_4 => "ETCDCTL_API=3 etcdctl",
         Target::V3_5 | Target::V3_6 | Target::V3_7 => "etcdctl",
     };
+    // A new cluster may have other members than the source.
+    let others = report.options.to == To::DataDir && !report.options.cluster.members_from_source;
+    let members = if others { &[] } else { members };
     let endpoints: Vec<&str> = members.iter().filter_map(|member| Some(member.client_urls.first()?.as_str())).collect();
     let known = !endpoints.is_empty() && endpoints.len() == members.len() && endpoints.iter().all(|url| is_url(url));
     // Without `--cluster` if possible: etcdctl 3.4 does not log in to query the members.

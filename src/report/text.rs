@@ -5,12 +5,12 @@
 
 use super::facts::{Contents, Count, ExistingFacts, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
-use super::model::{Notice, OutputFacts, Report, Transformed};
+use super::model::{Notice, OutputFacts, OutputMember, Report, Transformed};
 use super::next_steps;
 use super::verification::Verification;
 use crate::count::{bytes, counted, size};
 use crate::display::printable;
-use crate::options::Existing;
+use crate::options::{Existing, To};
 use crate::report::table::Table;
 
 /// The columns of a summary.
@@ -117,7 +117,7 @@ pub(crate) fn inspection(found: &Inspection) -> String {
             }
         }
         Facts::V3(facts) => {
-            table.line("kind", &facts.kind);
+            table.line("kind", facts.kind);
             table.line("size", size(facts.bytes));
             v3_lines(&mut table, facts);
         }
@@ -143,11 +143,11 @@ pub(crate) fn inspection(found: &Inspection) -> String {
 pub(crate) fn verification(found: &Verification) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
-    table.line("kind", &found.facts.kind);
+    table.line("kind", found.facts.kind);
     table.line("size", size(found.facts.bytes));
     v3_lines(&mut table, &found.facts);
     table.line("file sha256", &found.sha256);
-    table.line("checked", found.checked.join(", "));
+    table.line("checked", found.checked.iter().map(|check| check.word()).collect::<Vec<_>>().join(", "));
     let mut text = table.to_string() + &notices(&found.warnings, &[]);
     for difference in &found.differences {
         text.push_str(&format!("wrong: {}\n", printable(difference)));
@@ -293,7 +293,17 @@ fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
     }
     table.line("HashKV", output.hash_kv);
     table.line("status hash", format!("{:x}", output.status_hash));
-    table.line("output", size(output.bytes));
+    let is_new = report.options.to == To::DataDir;
+    table.maybe("new cluster", output.cluster_id.as_ref().filter(|_| is_new));
+    for member in &output.members {
+        let learner = if member.is_learner { ", learner" } else { "" };
+        let OutputMember { name, id, directory, peer_urls, .. } = member;
+        table.line(
+            if is_new { "new member" } else { "member" },
+            format!("{name}, {id}{learner}, {}: {directory}", peer_urls.join(",")),
+        );
+    }
+    table.line(if output.members.is_empty() { "output" } else { "database" }, size(output.bytes));
     table.line("sha256", &output.sha256);
 }
 
@@ -365,8 +375,9 @@ mod tests {
     use crate::notice::Code;
     use crate::options::ConvertOptions;
     use crate::report::facts::{Layout, SourceKind};
+    use crate::report::inspection::V3Kind;
     use crate::report::inspection::{KeyLine, V2Facts};
-    use crate::report::model::Stage;
+    use crate::report::model::{Stage, StageName};
 
     /// A conversion with a bit of everything.
     fn converted() -> Report {
@@ -407,7 +418,7 @@ mod tests {
             verified: true,
             ..Default::default()
         });
-        report.stages.push(Stage::new("read", std::time::Duration::from_millis(12)));
+        report.stages.push(Stage::new(StageName::Read, std::time::Duration::from_millis(12)));
         report.warnings.push(Notice::new(Code::AuthLeftOut, "2 users are left out"));
         report.losses.push(Notice::new(Code::TailLeftOut, "1 write left out"));
         report.next_steps = next_steps::steps(&report);
@@ -486,13 +497,13 @@ then, before the first write: every member must print the hash 123
 
     #[test]
     fn an_inspection_has_the_names_that_scripts_rely_on() {
-        let v3 = V3Facts { kind: "v3-snapshot".into(), revision: 7, sha256: Sha256Check::Good, ..Default::default() };
+        let v3 = V3Facts { kind: V3Kind::Snapshot, revision: 7, sha256: Sha256Check::Good, ..Default::default() };
         let found = |facts| Inspection {
             path: "x".into(),
             facts,
             source_files: Vec::new(),
             key_list: Some(vec![KeyLine { key: "/a\n".into(), created: 1, modified: 2, ..Default::default() }]),
-            warnings: vec![Notice { code: "w".into(), message: "mind".into() }],
+            warnings: vec![Notice::new(Code::Live, "mind")],
         };
         let json = serde_json::to_value(found(Facts::V3(v3))).unwrap();
         for name in ["kind", "revision", "keys", "leases", "hash_kv", "status_hash", "sha256"] {
@@ -510,7 +521,7 @@ then, before the first write: every member must print the hash 123
         assert_eq!((&json["kind"], &json["keys"]), (&"snap-file".into(), &5.into()));
         let text = inspection(&v2);
         assert!(text.contains("keys:         5\n"), "{text}");
-        assert!(text.ends_with("warning: mind [w]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
+        assert!(text.ends_with("warning: mind [live]\n/a\\n  created 1  modified 2  0 bytes\n"), "{text}");
     }
 
     #[test]

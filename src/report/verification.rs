@@ -4,6 +4,23 @@ use serde::Serialize;
 
 use super::inspection::V3Facts;
 use super::model::Notice;
+use crate::words::words;
+
+words! {
+    /// A check of a v3 file.
+    pub enum Check {
+        /// The pages and their order.
+        Structure = "structure",
+        /// What an etcd requires of keys, leases, users and roles.
+        Store = "store",
+        /// The sha256 of a trailer.
+        Sha256 = "sha256",
+        /// The numbers of a report.
+        Report = "report",
+        /// The content of the source.
+        Source = "source",
+    }
+}
 
 /// The checks of a v3 file, its content, and its differences.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -16,8 +33,8 @@ pub struct Verification {
     /// The content of the file.
     #[serde(flatten)]
     pub facts: V3Facts,
-    /// The checks that ran: `structure`, `store`, `sha256` (of a trailer), `report`, `source`.
-    pub checked: Vec<&'static str>,
+    /// The checks that ran.
+    pub checked: Vec<Check>,
     /// The number of keys that differ from the source; `differences` has the first of them.
     #[serde(skip_serializing_if = "is_zero")]
     pub differing_keys: u64,

@@ -111,10 +111,14 @@ pub enum WalDir {
     Dir(PathBuf),
 }
 
+impl WalDir {
+    const NONE: &'static str = "none";
+}
+
 impl From<WalDir> for String {
     fn from(wal_dir: WalDir) -> String {
         match wal_dir {
-            WalDir::None => "none".into(),
+            WalDir::None => WalDir::NONE.into(),
             WalDir::Dir(dir) => dir.display().to_string(),
         }
     }
@@ -128,7 +132,7 @@ impl From<String> for WalDir {
 
 impl From<&Path> for WalDir {
     fn from(path: &Path) -> Self {
-        if path == Path::new("none") { WalDir::None } else { WalDir::Dir(path.into()) }
+        if path == Path::new(WalDir::NONE) { WalDir::None } else { WalDir::Dir(path.into()) }
     }
 }
 

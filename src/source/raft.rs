@@ -157,18 +157,19 @@ pub struct ConfChange<'a> {
     pub context: &'a [u8],
 }
 
-/// The kind of a configuration change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::enum_variant_names, reason = "the names of raft")]
-pub enum ConfChangeKind {
-    /// Adds a voter, or promotes a learner.
-    AddNode,
-    /// Removes a member.
-    RemoveNode,
-    /// Changes a member's peer URLs.
-    UpdateNode,
-    /// Adds a learner.
-    AddLearnerNode,
+words! {
+    /// The kind of a configuration change.
+    #[allow(clippy::enum_variant_names, reason = "the names of raft")]
+    pub enum ConfChangeKind {
+        /// Adds a voter, or promotes a learner.
+        AddNode = "add",
+        /// Removes a member.
+        RemoveNode = "remove",
+        /// Changes a member's peer URLs.
+        UpdateNode = "update",
+        /// Adds a learner.
+        AddLearnerNode = "add learner",
+    }
 }
 
 impl ConfChangeKind {
@@ -237,17 +238,7 @@ words! {
 impl Method {
     /// Reads the method of a request.
     pub fn of(word: &[u8]) -> Method {
-        match word {
-            b"POST" => Method::Post,
-            b"PUT" => Method::Put,
-            b"DELETE" => Method::Delete,
-            b"SYNC" => Method::Sync,
-            b"QGET" => Method::Qget,
-            b"GET" => Method::Get,
-            b"HEAD" => Method::Head,
-            b"" => Method::Absent,
-            _ => Method::Unknown,
-        }
+        std::str::from_utf8(word).ok().and_then(Method::from_word).unwrap_or(Method::Unknown)
     }
 
     /// Returns whether a request with this method may change a v2 key.

@@ -36,7 +36,8 @@ pub(super) struct Scan {
     pub(super) committed: RaftIndex,
     /// The span that receives entries.
     open: Span,
-    crc: u32,
+    /// The running checksum after the last record.
+    pub(super) crc: u32,
     metadata_bytes: Vec<u8>,
     /// Commit indexes of the hard states, ascending, without duplicates.
     commits: Vec<RaftIndex>,

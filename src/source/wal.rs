@@ -189,6 +189,7 @@ impl Wal {
             name: &segment.name,
             len: segment.map.file_len(),
             records_end: self.scan.records_end,
+            crc: self.scan.crc,
             preallocated: self.scan.segment_is_padded.unwrap_or(self.scan.marks.padded.is_some()),
         })
     }
@@ -244,6 +245,8 @@ pub struct LastSegment<'w> {
     pub len: u64,
     /// End of its last complete record, in bytes.
     pub records_end: ByteOffset,
+    /// The running checksum at that end.
+    pub crc: u32,
     /// Whether a server that preallocates segments (3.0 and later) created it.
     pub preallocated: bool,
 }

@@ -18,6 +18,17 @@ use crate::options::{AuthPolicy, Guest, Rules};
 use crate::transform::permissions::{Image, KeySets, NoImage, Range, matched};
 use crate::transform::rules::shown;
 use crate::v2store::tree::Tree;
+use crate::words::words;
+
+words! {
+    /// A kind of name that authentication has.
+    pub enum Principal {
+        /// A user.
+        User = "user",
+        /// A role.
+        Role = "role",
+    }
+}
 
 /// The role with all permissions; it is implied, not stored.
 const ROOT: &[u8] = b"root";
@@ -187,8 +198,8 @@ struct UserJson {
 fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
     let mut users = Vec::new();
     for (name, value) in children(tree, b"/2/users") {
-        refuse_long("user", &name)?;
-        let json: UserJson = document(&value).ok_or_else(|| unreadable("user", &name))?;
+        refuse_long(Principal::User, &name)?;
+        let json: UserJson = document(&value).ok_or_else(|| unreadable(Principal::User, &name))?;
         let mut roles: BTreeSet<Vec<u8>> = json.roles.into_iter().flatten().map(String::into_bytes).collect();
         if name == ROOT {
             roles.insert(ROOT.to_vec());
@@ -203,7 +214,7 @@ fn users(tree: &mut Tree<'_>) -> Result<Vec<User>> {
 fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
     let mut patterns: HashMap<Vec<u8>, Patterns> = HashMap::new();
     for (name, value) in children(tree, b"/2/roles") {
-        let json: RoleJson = document(&value).ok_or_else(|| unreadable("role", &name))?;
+        let json: RoleJson = document(&value).ok_or_else(|| unreadable(Principal::Role, &name))?;
         let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
         let set = |patterns: Option<Vec<String>>| patterns.into_iter().flatten().collect();
         patterns.insert(name, Patterns { read: set(kv.read), write: set(kv.write) });
@@ -212,7 +223,7 @@ fn widened(tree: &mut Tree<'_>) -> Result<Vec<String>> {
     // Users can have roles in common.
     let mut exceeds: HashMap<(*const Patterns, *const Patterns), bool> = HashMap::new();
     for (name, value) in children(tree, b"/2/users") {
-        let json: UserJson = document(&value).ok_or_else(|| unreadable("user", &name))?;
+        let json: UserJson = document(&value).ok_or_else(|| unreadable(Principal::User, &name))?;
         let roles: Vec<&[u8]> = json.roles.iter().flatten().map(String::as_bytes).collect();
         let exists = |role: &&&[u8]| **role == ROOT || patterns.contains_key(**role);
         let mut existing = roles.iter().filter(exists);
@@ -271,8 +282,8 @@ impl Auth {
         let mut sets = KeySets::new(rules)?;
         let mut guest_rights = false;
         for (name, value) in children(tree, b"/2/roles") {
-            refuse_long("role", &name)?;
-            let json: RoleJson = document(&value).ok_or_else(|| unreadable("role", &name))?;
+            refuse_long(Principal::Role, &name)?;
+            let json: RoleJson = document(&value).ok_or_else(|| unreadable(Principal::Role, &name))?;
             let kv = json.permissions.and_then(|permissions| permissions.kv).unwrap_or_default();
             let (read, write) = (kv.read.unwrap_or_default(), kv.write.unwrap_or_default());
             guest_rights |= name == GUEST && !(read.is_empty() && write.is_empty());
@@ -353,7 +364,7 @@ fn document<T: for<'de> Deserialize<'de>>(value: &[u8]) -> Option<T> {
 }
 
 /// Refuses a name that bbolt does not accept as a key.
-fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
+fn refuse_long(what: Principal, name: &[u8]) -> Result<()> {
     if name.len() as u64 <= u64::from(MAX_BOLT_KEY) {
         return Ok(());
     }
@@ -364,7 +375,7 @@ fn refuse_long(what: &str, name: &[u8]) -> Result<()> {
     Err(Error::new(Reason::AuthInvalid, message).hint("leave users and roles out with --auth ignore"))
 }
 
-fn unreadable(what: &str, name: &[u8]) -> Error {
+fn unreadable(what: Principal, name: &[u8]) -> Error {
     let message =
         format!("{what} {}: expected a v2 {what} as JSON in the store, found something else", short(&shown(name)));
     Error::new(Reason::AuthInvalid, message).hint("leave users and roles out with --auth ignore")

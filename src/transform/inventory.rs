@@ -23,20 +23,20 @@ pub struct Count {
 
 impl Count {
     /// Adds one key.
-    pub fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         self.keys = self.keys.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// Removes one key.
-    pub fn take(&mut self, bytes: u64) {
+    pub(crate) fn take(&mut self, bytes: u64) {
         self.keys = self.keys.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     /// Returns the sum of two counts.
     #[must_use]
-    pub fn plus(self, other: Count) -> Count {
+    pub(crate) fn plus(self, other: Count) -> Count {
         Count { keys: self.keys.saturating_add(other.keys), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }

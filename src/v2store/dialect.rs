@@ -68,7 +68,7 @@ pub struct SourceVersion {
 
 impl SourceVersion {
     /// Returns the version whose rules apply.
-    pub fn version(self) -> Version {
+    pub(crate) fn version(self) -> Version {
         Version::new(self.major, self.minor, self.patch.unwrap_or(u32::MAX))
     }
 }

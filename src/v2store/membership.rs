@@ -309,6 +309,12 @@ pub struct MemberFacts {
     pub client_urls: Vec<String>,
 }
 
+/// Returns the ids of the removed members that the store lists.
+pub fn removed(tree: &mut Tree<'_>) -> Vec<MemberId> {
+    let Ok(dir) = tree.lookup(b"/0/removed_members") else { return Vec::new() };
+    tree.children(dir).into_iter().filter_map(|(name, _)| parse_id(&name)).collect()
+}
+
 /// Returns whether this is the one member that `etcdctl backup` puts in place of all others.
 pub fn is_made_up(name: &str, peer_urls: &[String]) -> bool {
     name == "etcdctl-v2-backup" || peer_urls.iter().any(|url| url.contains("use-flag--force-new-cluster"))

@@ -48,7 +48,7 @@ pub enum CommitBy {
 
 impl CommitBy {
     /// Returns the phrase for reports.
-    pub fn phrase(self) -> &'static str {
+    pub(crate) fn phrase(self) -> &'static str {
         match self {
             CommitBy::HardState => "the log's hard state",
             CommitBy::Snapshot => "the snapshot",
@@ -160,7 +160,7 @@ pub fn read_table(opened: &Opened) -> Result<Table<'_>> {
 pub fn read_table_watched<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
     let Some(snapshot) = &opened.start.snapshot else { return Ok(Table::empty()) };
     json::read_watched(snapshot.json(), interrupt)
-        .map_err(|e| e.from_offset(snapshot.json_offset()).in_file(snapshot.path()))
+        .map_err(|e| e.counted_from(snapshot.json_offset()).in_file(snapshot.path()))
 }
 
 /// The proof in a v3 backend: its applied entries are committed, and its form identifies the server that wrote it.

@@ -117,7 +117,6 @@ fn a_lost_pair_is_found_by_the_report_and_by_the_source() {
     let mut report = Report::new(&options);
     let fault = Fault { lost_row: 7, unseen_by_totals: true };
     convert_with(&options, &mut report, Some(fault), &|| Ok(())).unwrap();
-    report.end(0, None);
     let path = temp.path().join("report.json");
     std::fs::write(&path, report_file::to_json(&report).unwrap()).unwrap();
     let path = path.to_str().unwrap();

@@ -26,7 +26,7 @@ const CHECKS: &str = "Checks";
 /// Options of `convert`, as typed.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = epilog::CONVERT.help())]
-pub struct Args {
+pub(in crate::cli) struct Args {
     /// v2 data: a .snap file, a data directory, its member folder, a backup, or WAL segments
     ///
     /// etcdlift detects the kind. It opens sources read-only and never changes them. Several sources are members of one
@@ -54,10 +54,11 @@ pub struct Args {
 
     /// Minor version of the etcd that will open the output
     ///
-    /// It selects the commands that the summary shows as next steps. The bytes of the output do not depend on it.
-    #[arg(long, alias = "target", value_enum, value_name = "VERSION", default_value_t, help_heading = OUTPUT)]
+    /// It selects the commands that the summary shows as next steps, and with --to member it must be 3.4 or 3.5. The bytes of the
+    /// output do not depend on it. The default is 3.7, and 3.4 for --to member.
+    #[arg(long, alias = "target", value_enum, value_name = "VERSION", help_heading = OUTPUT)]
     #[arg(env = "ETCDLIFT_TARGET_VERSION", hide_env_values = true)]
-    pub(super) target_version: Target,
+    pub(super) target_version: Option<Target>,
 
     /// Replace OUT, and the report, ledger and index map of an earlier run
     ///

@@ -25,7 +25,7 @@ pub(in crate::pipeline) struct MergeFindings {
 impl Findings for MergeFindings {
     fn add_to(self, report: &mut Report) {
         if self.v2_left_out {
-            report.losses.retain(|loss| !V2_LOSSES.iter().any(|code| code.word() == loss.code));
+            report.losses.retain(|loss| !V2_LOSSES.contains(&loss.code));
         }
         if self.existing.is_some() {
             report.existing = self.existing;

@@ -87,13 +87,14 @@ impl<'m> Preserved<'m> {
     /// Removes what an output of this form must not have. A snapshot file and a new data directory make a new cluster (docs/formats.md 9.7,
     /// 10.5), and the conversion sets the raft position.
     pub(in crate::pipeline) fn leave_out_of(&mut self, to: To) {
-        if to != To::Backend {
+        let continues = matches!(to, To::Backend | To::Member);
+        if !continues {
             for bucket in [schema::ALARM, schema::CLUSTER, schema::MEMBERS, schema::MEMBERS_REMOVED] {
                 self.buckets.remove(bucket);
             }
         }
         let meta = self.buckets.entry(schema::META).or_default();
-        meta.retain(|(key, _)| to == To::Backend && !Meta::KEYS.contains(&key.as_slice()));
+        meta.retain(|(key, _)| continues && !Meta::KEYS.contains(&key.as_slice()));
     }
 
     /// Returns the value of a key in a bucket other than `key`.

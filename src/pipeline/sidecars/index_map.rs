@@ -12,11 +12,13 @@ use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map
 use crate::ids::Revision;
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::options::Revisions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
+use crate::pipeline::totals::unbalanced;
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
@@ -39,12 +41,12 @@ pub(in crate::pipeline) fn write(
     let last = entries.last().map_or(Revision(1), |entry| entry.revision);
     let compact_revision = compact_revision(&db)?;
     let numbering = match numbered.ordered.numbering {
-        Numbering::Keep => "keep",
-        Numbering::Dense(_) => "dense",
+        Numbering::Keep => Revisions::Keep,
+        Numbering::Dense(_) => Revisions::Dense,
     };
     let facts = Facts {
         etcdlift: env!("CARGO_PKG_VERSION").into(),
-        numbering: numbering.into(),
+        numbering,
         v2_index: numbered.v2_index(),
         // The revision that etcd computes at its start.
         revision: last.max(compact_revision).max(Revision(1)),
@@ -126,8 +128,4 @@ fn compact_revision(db: &Db<'_>) -> Result<Revision> {
 
 fn damaged(e: Damage) -> Error {
     e.into_error(Reason::VerifyFailed)
-}
-
-fn unbalanced(message: &str) -> Error {
-    Error::new(Reason::Unbalanced, format!("the totals do not add up: {message}"))
 }

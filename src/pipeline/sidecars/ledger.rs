@@ -16,6 +16,7 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::pipeline::number::Numbered;
+use crate::pipeline::totals::unbalanced;
 use crate::report::ledger::{Line, NotWritten, Written, text_or_base64};
 use crate::report::{Balance, Count};
 use crate::transform::plan::Row;
@@ -285,8 +286,4 @@ fn node_line(tree: &Tree<'_>, node: NodeRef, key: &[u8]) -> Line {
 /// Returns the bytes of a key's v2 name and value, as the totals count them.
 fn key_bytes(tree: &Tree<'_>, node: NodeRef) -> u64 {
     (tree.path_len(node).saturating_sub(NAMESPACE.len()) + tree.value_len(node)) as u64
-}
-
-fn unbalanced(message: &str) -> Error {
-    Error::new(Reason::Unbalanced, format!("the totals do not add up: {message}"))
 }

@@ -14,7 +14,7 @@ use crate::notice::Code;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
-use crate::report::Notices;
+use crate::report::{Notices, StageName};
 
 /// Sidecar files under temporary names, and what their making found.
 #[derive(Default)]
@@ -37,14 +37,14 @@ pub(super) fn make(
         let started = Instant::now();
         let mut ledger = Sidecar::create(path, places.ledger)?;
         ledger::write(&mut ledger, numbered, file, context.interrupt)?;
-        context.took("ledger", started);
+        context.took(StageName::Ledger, started);
         made.files.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Instant::now();
         let map = Sidecar::create(path, places.index_map)?;
         index_map::write(&map, numbered, file, digested, context)?;
-        context.took("index map", started);
+        context.took(StageName::IndexMap, started);
         made.files.push(map);
     }
     Ok(made)
