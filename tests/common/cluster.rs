@@ -150,6 +150,16 @@ impl Cluster {
         }
     }
 
+    /// The numbers of the members that run.
+    pub fn running(&self) -> impl Iterator<Item = usize> {
+        (0..self.members.len()).filter(|at| self.members[*at].child.is_some())
+    }
+
+    /// Whether a member listens to clients.
+    pub fn serves(&self, at: usize) -> bool {
+        is_own(&self.members[at].log)
+    }
+
     /// Starts all members and waits until all are healthy.
     pub fn start(&mut self, args: &[&str]) {
         (0..self.members.len()).for_each(|at| self.spawn(at, args));

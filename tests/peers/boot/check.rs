@@ -85,24 +85,16 @@ pub(super) fn hex(id: &Value) -> String {
     format!("{:x}", id.as_u64().unwrap())
 }
 
-/// All members follow one leader, and none of them reports an error. Returns the number of the leader.
-pub(super) fn leader(cluster: &Cluster) -> usize {
-    leader_of(cluster, cluster.members.len())
-}
-
-/// As [`leader`], among that many members from the first on.
-pub(super) fn leader_of(cluster: &Cluster, members: usize) -> usize {
+/// All members that run follow one of them, and none reports an error.
+pub(super) fn leader(cluster: &Cluster) {
     until("leader", || {
-        let answers: Vec<Value> = (0..members).map(|at| cluster.ctl(at).status()).collect();
-        let leaders: BTreeSet<u64> = answers.iter().filter_map(|status| status["leader"].as_u64()).collect();
+        let answers: Vec<Value> = cluster.running().map(|at| cluster.ctl(at).status()).collect();
+        let leaders: BTreeSet<Option<u64>> = answers.iter().map(|status| status["leader"].as_u64()).collect();
         let errors = answers.iter().any(|status| status["errors"].as_array().is_some_and(|errors| !errors.is_empty()));
-        let own = |status: &Value| status["header"]["member_id"].as_u64();
-        let at = answers.iter().position(|status| own(status) == leaders.first().copied());
-        match at {
-            Some(at) if leaders.len() == 1 && !errors => Ok(at),
-            _ => Err(format!("{answers:?}")),
-        }
-    })
+        let leads = |status: &Value| leaders.contains(&status["header"]["member_id"].as_u64());
+        let right = leaders.len() == 1 && answers.iter().any(leads) && !errors;
+        if right { Ok(()) } else { Err(format!("{answers:?}")) }
+    });
 }
 
 /// The cluster runs with the features of its release, and the database has the schema of it.

@@ -6,13 +6,14 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::check::{self, Content, until};
-use super::{attempt, make, options};
+use super::{make, options};
 use crate::common::cluster::seats;
+use crate::common::convert::Inspected;
 use crate::common::corpus;
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Version};
 use crate::common::protobuf::{bytes_of, number_of};
-use crate::common::run::etcdlift;
+use crate::common::run::read_json;
 use crate::common::{scratch, v2files};
 use crate::test_name;
 
@@ -43,38 +44,44 @@ fn clusters_with_different_tokens_refuse_each_other() {
         });
         let content = Content::of(&scenario, "m0.etcd");
         assert_eq!(cluster.ctl(0).put("/etcdlift/one", "x"), content.revision + 1);
-        // Neither the majority's write nor its leader reaches the member of the other cluster.
-        check::has_rows(&cluster, 2, &content);
-        let status = cluster.ctl(2).status();
-        assert!(status["leader"].as_u64().unwrap_or(0) == 0, "{status}");
+        // Without a leader it serves no client, and the majority's write does not reach it.
+        assert!(!cluster.serves(2));
+        cluster.crash();
+        assert_eq!(Inspected::of(&two.data_dir("c").join("member/snap/db")).hash_kv, two.hash_kv());
     }
 }
 
-/// Names and peer URLs are those of the source's members, and the IDs are new.
+/// Names and peer URLs are those of the source's members. Another token gives new IDs; the old token gives the old ones, with a
+/// warning.
 #[test]
 fn members_come_from_the_source() {
     let test = test_name!();
     let (Some(peers), Some(scenario)) = (peers::require(test), corpus::scenario(test, "v3.4.23-f")) else { return };
-    let truth: Value = serde_json::from_slice(&fs::read(scenario.dir.join("truth.json")).unwrap()).unwrap();
+    let truth = read_json(&scenario.dir.join("truth.json"));
     let old: BTreeMap<&str, &Value> =
         truth["members"].as_array().unwrap().iter().map(|member| (member["name"].as_str().unwrap(), member)).collect();
-    let source = scenario.data_dir("m1.etcd");
-    let with = |more: &[&str], folder: &str| {
-        let options = [&options(&scenario)[..], &["--members-from-source".into()], &more.iter().map(|word| (*word).into()).collect::<Vec<_>>()].concat();
-        let temp = scratch::temp();
-        let (output, made) = attempt(&[source.clone()], &temp.path().join(folder), &[], &options);
-        assert_eq!(output.status, 0, "{}", output.story());
-        (temp, made.unwrap())
+    let temp = scratch::temp();
+    let with = |folder: &str, more: &[&str]| {
+        let more = ["--members-from-source"].iter().chain(more).map(ToString::to_string);
+        let options = options(&scenario).into_iter().chain(more).collect::<Vec<_>>();
+        make(&[scenario.data_dir("m1.etcd")], &temp.path().join(folder), &[], &options)
     };
-    let (_temp, all) = with(&["--all-members"], "all");
-    let (_other, own) = with(&[], "own");
+    let all = with("all", &["--all-members", "--initial-cluster-token", "new"]);
+    let own = with("own", &["--initial-cluster-token", "new"]);
+    let same = with("same", &["--all-members"]);
     let listed = |report: &Value| report["output"]["members"].as_array().unwrap().clone();
-    assert_eq!(listed(&all.report).len(), 3);
+    let warned = |report: &Value| report["warnings"].to_string().contains("same-cluster-id");
     // Without --all-members it is the directory of the member that the source belongs to.
     let alone = listed(&own.report);
     assert_eq!((alone.len(), &alone[0]["name"]), (1, &"m1".into()));
     assert_eq!(own.cluster_id(), all.cluster_id());
-    assert_ne!(json!(all.cluster_id()), truth["cluster_id"]);
+    // The old cluster had the token that is the default.
+    assert_eq!(json!(same.cluster_id()), truth["cluster_id"]);
+    assert!(warned(&same.report) && !warned(&all.report) && !warned(&own.report));
+    for member in listed(&same.report) {
+        assert_eq!(member["id"], old[member["name"].as_str().unwrap()]["id"]);
+    }
+    assert_eq!(listed(&all.report).len(), old.len());
     for member in listed(&all.report) {
         let name = member["name"].as_str().unwrap();
         assert_eq!(member["peer_urls"], old[name]["peerURLs"]);
@@ -93,7 +100,6 @@ fn members_come_from_the_source() {
             let expected = json!({"id": id(&other["id"]), "name": other["name"], "peerURLs": other["peer_urls"]});
             assert_eq!(pair, expected);
         }
-        let inspected = etcdlift(["inspect".as_ref(), dir.join("member/snap/db").as_os_str(), "--json".as_ref()]);
-        assert_eq!(inspected.success().json()["hash_kv"], all.report["output"]["hash_kv"]);
+        assert_eq!(Inspected::of(&dir.join("member/snap/db")).hash_kv, all.hash_kv());
     }
 }

@@ -1,6 +1,7 @@
 //! Learners: a cluster that begins with a member that does not vote, which is promoted later.
 
 use super::check::{self, Content, until};
+use super::work::succeeds;
 use super::{VERSIONS, logs, make, options};
 use crate::common::cluster::{Cluster, seats};
 use crate::common::corpus;
@@ -36,19 +37,14 @@ fn a_learner_starts_with_all_keys_and_is_promoted() {
         check::leader(&cluster);
         check::members(&cluster, &made, &["c"]);
 
-        until("promotion", || {
-            let output = cluster.ctl(0).attempt(&["member", "promote", &made.id("c")]);
-            if output.status == 0 { Ok(()) } else { Err(output.stderr) }
-        });
+        until("promotion", || succeeds(&cluster.ctl(0), &["member", "promote", &made.id("c")]));
         check::members(&cluster, &made, &[]);
         cluster.wait(2);
         assert_eq!(check::hash_kv(&cluster), made.hash_kv());
         // With one of the other two stopped, nothing is committed without its vote.
         cluster.stop(1);
-        until("put", || {
-            let output = cluster.ctl(2).attempt(&["put", "/etcdlift/learner", "x"]);
-            if output.status == 0 { Ok(()) } else { Err(output.stderr) }
-        });
+        check::leader(&cluster);
+        cluster.ctl(2).put("/etcdlift/learner", "x");
         cluster.spawn(1, &[]);
         cluster.wait(1);
         cluster.ctl(0).del("/etcdlift/learner");

@@ -26,15 +26,14 @@ const fn allowed(versions: &'static [Version], text: &'static str, reason: &'sta
 
 const ONLY_3_4: &[Version] = &[Version::V3_4];
 const FROM_3_5: &[Version] = &[Version::V3_5, Version::V3_6, Version::V3_7];
-const ONLY_3_7: &[Version] = &[Version::V3_7];
 
 const STARTS: &str = "members start and stop one after the other, and the others notice";
 const QUORUM: &str = "a member that was added but has not started yet counts for the quorum, and so does one that has stopped";
 const SLOW: &str = "the disk and the processors of a test machine are shared";
 
-const ALLOWED: [Allowed; 26] = [
+const ALLOWED: [Allowed; 28] = [
     allowed(&VERSIONS, "simple token is not cryptographically signed", "the default of --auth-token"),
-    allowed(ONLY_3_7, "Running http and grpc server on single port", "the default, about which it warns"),
+    allowed(FROM_3_5, "Running http and grpc server on single port", "the default, about which it warns"),
     allowed(ONLY_3_4, "established TCP streaming connection with remote peer", "3.4 warns of success, too"),
     allowed(&VERSIONS, "closed TCP streaming connection with remote peer", STARTS),
     allowed(&VERSIONS, "lost TCP streaming connection with remote peer", STARTS),
@@ -50,8 +49,10 @@ const ALLOWED: [Allowed; 26] = [
     allowed(FROM_3_5, "stepped down to follower since quorum is not active", QUORUM),
     allowed(FROM_3_5, "waiting for ReadIndex response took too long, retrying", QUORUM),
     allowed(&VERSIONS, "timed out waiting for read index response", QUORUM),
+    allowed(&VERSIONS, "failed to publish local member to cluster through raft", "a member that joins tries before it is connected"),
     allowed(&VERSIONS, "rejecting member add request; local member has not been connected", STARTS),
     allowed(&VERSIONS, "rejecting member promote request", "the test asks until the learner is in sync"),
+    allowed(&VERSIONS, "invalid authentication was requested", "the test tries wrong passwords"),
     allowed(&VERSIONS, "serving /health false", "asked before there is a leader"),
     allowed(&VERSIONS, "/health error", "asked before there is a leader"),
     allowed(&VERSIONS, "apply request took too long", SLOW),
@@ -92,8 +93,8 @@ fn a_line_that_blames_the_data_is_one() {
     let of = |version, line: &str| complaint(version, line).is_some();
     let warn = r#"{"level":"warn","msg":"simple token is not cryptographically signed"}"#;
     assert!(!of(Version::V3_4, warn) && of(Version::V3_4, &warn.replace("warn", "panic")));
-    let heartbeat = r#"{"level":"warn","msg":"Running http and grpc server on single port"}"#;
-    assert!(!of(Version::V3_7, heartbeat) && of(Version::V3_6, heartbeat));
+    let port = r#"{"level":"warn","msg":"Running http and grpc server on single port"}"#;
+    assert!(!of(Version::V3_5, port) && of(Version::V3_4, port));
     assert!(!of(Version::V3_4, r#"{"level":"info","msg":"x"}"#) && !of(Version::V3_4, ""));
     for line in [r#"{"level":"warn","msg":"simple"}"#, "panic: runtime error", "{}"] {
         assert!(of(Version::V3_4, line), "{line}");
