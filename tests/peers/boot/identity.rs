@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::check::{self, Content, until};
+use super::check::{Content, until};
 use super::{make, options};
 use crate::common::cluster::seats;
 use crate::common::convert::Inspected;
