@@ -15,7 +15,7 @@ use crate::common::run::all_well;
 /// A message that may occur.
 struct Allowed {
     versions: &'static [Version],
-    /// A part of it.
+    /// A part of it, or of `MESSAGE: ERROR`.
     text: &'static str,
     reason: &'static str,
 }
@@ -28,10 +28,11 @@ const ONLY_3_4: &[Version] = &[Version::V3_4];
 const FROM_3_5: &[Version] = &[Version::V3_5, Version::V3_6, Version::V3_7];
 
 const STARTS: &str = "members start and stop one after the other, and the others notice";
-const QUORUM: &str = "a member that was added but has not started yet counts for the quorum, and so does one that has stopped";
+const QUORUM: &str =
+    "a member that was added but has not started yet counts for the quorum, and so does one that has stopped";
 const SLOW: &str = "the disk and the processors of a test machine are shared";
 
-const ALLOWED: [Allowed; 28] = [
+const ALLOWED: [Allowed; 29] = [
     allowed(&VERSIONS, "simple token is not cryptographically signed", "the default of --auth-token"),
     allowed(FROM_3_5, "Running http and grpc server on single port", "the default, about which it warns"),
     allowed(ONLY_3_4, "established TCP streaming connection with remote peer", "3.4 warns of success, too"),
@@ -41,6 +42,7 @@ const ALLOWED: [Allowed; 28] = [
     allowed(&VERSIONS, "peer became inactive (message send to peer failed)", STARTS),
     allowed(&VERSIONS, "failed to find remote peer in cluster", STARTS),
     allowed(&VERSIONS, "failed to dial", STARTS),
+    allowed(&VERSIONS, "failed to process Raft message: context canceled", STARTS),
     allowed(&VERSIONS, "prober detected unhealthy status", STARTS),
     allowed(&VERSIONS, "failed to reach the peer URL", STARTS),
     allowed(&VERSIONS, "failed to get version", STARTS),
@@ -49,7 +51,11 @@ const ALLOWED: [Allowed; 28] = [
     allowed(FROM_3_5, "stepped down to follower since quorum is not active", QUORUM),
     allowed(FROM_3_5, "waiting for ReadIndex response took too long, retrying", QUORUM),
     allowed(&VERSIONS, "timed out waiting for read index response", QUORUM),
-    allowed(&VERSIONS, "failed to publish local member to cluster through raft", "a member that joins tries before it is connected"),
+    allowed(
+        &VERSIONS,
+        "failed to publish local member to cluster through raft",
+        "a member that joins tries before it is connected",
+    ),
     allowed(&VERSIONS, "rejecting member add request; local member has not been connected", STARTS),
     allowed(&VERSIONS, "rejecting member promote request", "the test asks until the learner is in sync"),
     allowed(&VERSIONS, "invalid authentication was requested", "the test tries wrong passwords"),
@@ -79,12 +85,13 @@ fn complaint(version: Version, line: &str) -> Option<String> {
     let Ok(entry) = serde_json::from_str::<Value>(line) else {
         return (!line.trim().is_empty()).then(|| line.to_owned());
     };
-    let (level, message) = (entry["level"].as_str().unwrap_or("none"), entry["msg"].as_str().unwrap_or_default());
+    let text = |name: &str| entry[name].as_str().unwrap_or_default();
+    let (level, message) = (text("level"), format!("{}: {}", text("msg"), text("error")));
     let may = |one: &Allowed| one.versions.contains(&version) && message.contains(one.text);
     match level {
         "debug" | "info" => None,
         "warn" | "error" if ALLOWED.iter().any(may) => None,
-        _ => Some(message.to_owned()),
+        _ => Some(message),
     }
 }
 

@@ -40,7 +40,8 @@ fn v2_and_v3_keys_after_a_merge() {
             assert_eq!(revision, last + v2.len() as u64);
             let (from_v2, from_v3): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.modified > last as i64);
             let found: BTreeMap<&[u8], &[u8]> = from_v2.iter().map(|row| (&row.key[..], &row.value[..])).collect();
-            let expected: BTreeMap<&[u8], &[u8]> = v2.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+            let expected: BTreeMap<&[u8], &[u8]> =
+                v2.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
             assert!(found == expected, "the v2 keys differ");
             let only_v3: Vec<&Row> = v3.iter().filter(|row| !expected.contains_key(&row.key[..])).collect();
             assert_eq!(from_v3, only_v3);
@@ -87,8 +88,9 @@ fn boots(
     let (rows, revision) = cluster.ctl(0).all();
     right(&rows, revision, &made.report);
     assert_eq!(check::hash_kv(&cluster), made.hash_kv());
-    for at in 1..names.len() {
-        until("keys", || if cluster.ctl(at).own() == (rows.clone(), revision) { Ok(()) } else { Err(names[at].into()) });
+    for at in cluster.running() {
+        let own = || if cluster.ctl(at).own() == (rows.clone(), revision) { Ok(()) } else { Err(at.to_string()) };
+        until("the keys of a member", own);
     }
     old_leases(&truth, &cluster, &rows);
 
@@ -120,5 +122,7 @@ fn v3_rows(truth: &Value) -> Vec<Row> {
 
 fn v2_values(truth: &Value) -> BTreeMap<String, String> {
     let files = truth["v2"]["nodes"].as_array().unwrap().iter().filter(|node| node["dir"] == false);
-    files.map(|node| (node["key"].as_str().unwrap().into(), node["value"].as_str().unwrap_or_default().into())).collect()
+    files
+        .map(|node| (node["key"].as_str().unwrap().into(), node["value"].as_str().unwrap_or_default().into()))
+        .collect()
 }
