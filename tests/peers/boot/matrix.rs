@@ -91,7 +91,7 @@ fn boots(peers: &Peers, version: Version, scenario: &Scenario, names: &[&str]) {
     check::members(&cluster, &made, &[]);
     check::content(&cluster, &content);
     assert_eq!(check::hash_kv(&cluster), made.hash_kv());
-    check::users(&cluster, &passwords);
+    check::users(&cluster, 0..names.len(), &passwords);
 
     work::use_it(&cluster, &mut content);
     check::content(&cluster, &content);
@@ -100,7 +100,7 @@ fn boots(peers: &Peers, version: Version, scenario: &Scenario, names: &[&str]) {
     check::versions(&cluster, version);
     work::restart(&mut cluster, version, &mut content);
     work::join(&mut cluster, &content, temp.path());
-    check::users(&cluster, &passwords);
+    check::users(&cluster, names.len()..names.len() + 1, &passwords);
     check::no_alarm(&cluster);
     logs::blame_nothing(&cluster, version);
 }
