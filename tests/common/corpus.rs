@@ -91,6 +91,20 @@ pub fn public(test: &str) -> Option<PathBuf> {
     Some(public)
 }
 
+/// A scenario of corpus-mixed: a folder with `truth.json` and directories that hold v2 and v3 data. `None` after a note that
+/// `test` skips.
+pub fn mixed(test: &str, name: &str) -> Option<PathBuf> {
+    let archive = require(test).with_file_name("corpus-mixed").join(format!("{name}.tar.zst"));
+    if !archive.exists() {
+        skip(test, Need::Corpus, &format!("{name} is not in ../shared/corpus-mixed"));
+        return None;
+    }
+    // Each test has its own: they run at the same time.
+    let to = scratch::dir().join("corpus-mixed").join(test.replace("::", "-"));
+    unpack(&archive, &to);
+    Some(to.join(name))
+}
+
 /// The unpacked directories of corpus-runs.
 pub fn runs(test: &str) -> Option<Vec<PathBuf>> {
     let from = require(test).with_file_name("corpus-runs");

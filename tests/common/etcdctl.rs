@@ -1,7 +1,10 @@
 //! etcdctl against one running server: the calls that tests make, with JSON
 //! answers.
 
+use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +13,7 @@ use serde_json::Value;
 use super::peers::Peers;
 use super::rows::Row;
 use super::run::{Output, bounded, run};
+use super::scratch;
 use super::server::Server;
 
 const SECONDS: u32 = 60;
@@ -18,11 +22,26 @@ const SECONDS: u32 = 60;
 pub struct Etcdctl {
     program: PathBuf,
     endpoint: String,
+    /// `NAME:PASSWORD`.
+    user: Option<String>,
 }
 
 impl Etcdctl {
     pub fn new(peers: &Peers, server: &Server) -> Self {
-        Self { program: peers.etcdctl(), endpoint: format!("http://{}", server.client_address()) }
+        Self::at(peers, server.client_address(), None)
+    }
+
+    /// Calls a server as a user, or without a name.
+    pub fn at(peers: &Peers, address: SocketAddr, user: Option<&str>) -> Self {
+        let endpoint = format!("http://{address}");
+        Self { program: peers.etcdctl(), endpoint, user: user.map(String::from) }
+    }
+
+    /// Every key as this member has it, with the revision that it is at: no other member is asked.
+    pub fn own(&self) -> (Vec<Row>, u64) {
+        let answer = self.json(&["get", "--prefix", "--consistency=s", ""]);
+        let rows = answer["kvs"].as_array().map(|pairs| pairs.iter().map(row).collect());
+        (rows.unwrap_or_default(), revision(&answer))
     }
 
     /// Every key, with the revision that the server is at.
@@ -118,16 +137,36 @@ impl Etcdctl {
         self.run(&["watch", "--prefix", "", &revision], seconds)
     }
 
-    fn json(&self, args: &[&str]) -> Value {
+    /// The answer of a command that is to succeed.
+    pub fn json(&self, args: &[&str]) -> Value {
         self.run(args, SECONDS).success().json()
     }
 
+    /// The outcome of a command.
+    pub fn attempt(&self, args: &[&str]) -> Output {
+        self.run(args, SECONDS)
+    }
+
+    /// A transaction in the language of `etcdctl txn`.
+    pub fn txn(&self, text: &str) -> Value {
+        let temp = scratch::temp();
+        let file = temp.path().join("txn");
+        fs::write(&file, text).unwrap();
+        let mut command = self.command(SECONDS);
+        run(command.arg("txn").stdin(File::open(file).unwrap())).success().json()
+    }
+
     fn run(&self, args: &[&str], seconds: u32) -> Output {
+        run(self.command(seconds).args(args))
+    }
+
+    fn command(&self, seconds: u32) -> Command {
         let mut command = bounded(&self.program, seconds);
         command.env("ETCDCTL_API", "3");
         command.args(["--endpoints", &self.endpoint, "-w", "json"]);
         command.args(["--command-timeout=30s", "--dial-timeout=10s"]);
-        run(command.args(args))
+        command.args(self.user.iter().flat_map(|user| ["--user", user]));
+        command
     }
 }
 
@@ -138,7 +177,8 @@ fn revision(answer: &Value) -> u64 {
     }
 }
 
-fn row(pair: &Value) -> Row {
+/// A pair as etcdctl prints it.
+pub fn row(pair: &Value) -> Row {
     let bytes = |name: &str| match pair[name].as_str() {
         Some(text) => STANDARD.decode(text).unwrap(),
         None => Vec::new(),

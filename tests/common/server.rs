@@ -1,9 +1,9 @@
 //! A real etcd server on a data directory, on this machine alone, for a
 //! bounded time.
 //!
-//! At most two run at once in a process; starting a third waits. A server is
-//! stopped when its value is dropped, and by a watchdog of its own if the
-//! test process is killed.
+//! At most two run at once in a process; starting a third waits. A cluster of
+//! `cluster.rs` counts as two. A server is stopped when its value is dropped,
+//! and by a watchdog of its own if the test process is killed.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -124,13 +124,7 @@ impl Server {
     /// # Panics
     /// If it has ended before.
     pub fn kill(mut self) {
-        // The child is the watchdog, and the server its only child.
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        let server = children.trim();
-        assert!(server.parse::<u32>().is_ok(), "{pid} has the children {children:?}\n{}", tail(&self.log()));
-        signal("KILL", server);
-        self.child.wait().unwrap();
+        assert!(crash(&mut self.child), "it had ended\n{}", tail(&self.log()));
     }
 }
 
@@ -138,6 +132,19 @@ impl Drop for Server {
     fn drop(&mut self) {
         end(&mut self.child);
     }
+}
+
+/// Kills a server: the child is the watchdog, and the server its only child. Returns whether it ran.
+pub(super) fn crash(child: &mut Child) -> bool {
+    let pid = child.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let server = children.trim();
+    let ran = server.parse::<u32>().is_ok();
+    if ran {
+        signal("KILL", server);
+    }
+    let _ = child.wait();
+    ran
 }
 
 fn spawn(boot: &Boot, log: &Path) -> (Child, SocketAddr) {
@@ -155,7 +162,7 @@ fn free_addresses() -> (SocketAddr, SocketAddr) {
     (one.local_addr().unwrap(), two.local_addr().unwrap())
 }
 
-fn wait_until_healthy(child: &mut Child, client: SocketAddr, log: &Path) -> Result<(), String> {
+pub(super) fn wait_until_healthy(child: &mut Child, client: SocketAddr, log: &Path) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait().unwrap() {
@@ -174,14 +181,17 @@ fn wait_until_healthy(child: &mut Child, client: SocketAddr, log: &Path) -> Resu
     Err(format!("not healthy after {START_SECONDS} s"))
 }
 
-/// Every release says so once it has its ports.
-fn is_own(log: &Path) -> bool {
-    fs::read(log).is_ok_and(|text| String::from_utf8_lossy(&text).contains("ready to serve client requests"))
+/// Every release says so once it has its ports; 3.4 in other words if it logs JSON.
+pub(super) fn is_own(log: &Path) -> bool {
+    const SAYS: [&str; 2] = ["ready to serve client requests", "serving client traffic insecurely"];
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    SAYS.iter().any(|words| text.contains(words))
 }
 
 /// Asks it to end. The child is the watchdog: it passes the signal on, and
 /// kills the server if that does not end it within five seconds.
-fn end(child: &mut Child) {
+pub(super) fn end(child: &mut Child) {
     if matches!(child.try_wait(), Ok(None)) {
         signal("TERM", &child.id().to_string());
     }
@@ -199,24 +209,24 @@ fn signal(name: &str, pid: &str) {
     let _ = Command::new("sh").args(kill).status();
 }
 
-fn tail(text: &str) -> String {
+pub(super) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 /// The right to run a server: one slot, or all of them.
 #[derive(Debug)]
-struct Slot(u32);
+pub(super) struct Slot(u32);
 
 /// Servers that run at the same time.
-const SLOTS: u32 = 2;
+pub(super) const SLOTS: u32 = 2;
 
 static FREE: Mutex<u32> = Mutex::new(SLOTS);
 static FREED: Condvar = Condvar::new();
 
 impl Slot {
     /// Takes all slots in one step: two tests that each hold one never wait for each other.
-    fn take(slots: u32) -> Self {
+    pub(super) fn take(slots: u32) -> Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = FREED.wait_while(free, |free| *free < slots);
         *waited.unwrap_or_else(PoisonError::into_inner) -= slots;
