@@ -21,7 +21,7 @@ pub struct CompletionsArgs {
 }
 
 /// The commands that have a manual page of their own.
-const COMMANDS: [&str; 7] = ["convert", "inspect", "verify", "export", "lookup", "completions", "man"];
+const COMMANDS: [&str; 8] = ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"];
 
 /// Options of `man`.
 #[derive(Debug, clap::Args)]

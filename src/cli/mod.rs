@@ -2,6 +2,7 @@
 //!
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process.
 
+pub mod compare;
 pub mod completions;
 pub mod convert;
 pub mod epilog;
@@ -46,7 +47,7 @@ pub struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
+    /// `convert`, `compare` and `export` print one line with the result, and `verify` prints its last line. Other commands print what they
     /// print without this option. The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
@@ -78,6 +79,8 @@ pub enum Command {
     Convert(Box<convert::Args>),
     /// Show what a .snap file, a data directory, a v3 database or a snapshot contains
     Inspect(inspect::Args),
+    /// Check whether the members of a cluster have converged, and which one to convert
+    Compare(compare::Args),
     /// Check a v3 database or snapshot, alone or against its report and its source
     Verify(verify::Args),
     /// Write the keys of a v2 source or a v3 database to a file for other programs
@@ -96,6 +99,7 @@ impl Cli {
         let result = exit::guard(|| match self.command {
             Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+            Command::Compare(args) => compare::run(&args, self.quiet),
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
