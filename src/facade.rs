@@ -82,7 +82,7 @@ pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
 /// use etcdlift::report::comparison::Verdict;
 ///
 /// # fn main() -> etcdlift::error::Result<()> {
-/// let (one, two) = ("fixtures/converged/m0.etcd", "fixtures/converged/m1.etcd");
+/// let (one, two) = ("fixtures/members/m0.etcd", "fixtures/members/m1.etcd");
 /// let comparison = etcdlift::compare(&CompareOptions::new([one, two]))?;
 /// assert_eq!(comparison.verdict, Verdict::Converged);
 /// assert_eq!(comparison.convert.as_deref(), Some(one));

@@ -131,9 +131,9 @@ pub const COMPARE: Epilog = Epilog {
         INTERNAL,
         USAGE,
         ("3", "every source is damaged, or a file changed while it was read"),
-        ("5", "refused: not members of one cluster, a file is missing, or a running etcd uses it"),
+        ("5", "refused: not one cluster, a file is missing, or a running etcd uses it"),
         ("6", "standard output cannot be written"),
-        ("7", "the members differ, or a damaged source prevents the proof that they do not"),
+        ("7", "the members differ, or damage prevents the proof that they are equal"),
         INTERRUPTED,
     ],
 };

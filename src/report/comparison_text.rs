@@ -2,8 +2,7 @@
 //!
 //! Names come from a source that may be hostile, so hidden characters are escaped. Must not know how the members were read.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use super::comparison::{ComparedMember, ComparedTail, Comparison, Differs, EntryCounts, Rest, Status, Verdict};
 use super::next_steps;
@@ -42,8 +41,14 @@ pub(crate) fn result(found: &Comparison) -> String {
         Verdict::Converged => format!("CONVERGED, exit status {status}: all members have the same content\n"),
         Verdict::ExceptEmptyEntries => {
             let most = found.members.iter().map(|line| line.behind.max(line.lacks)).max().unwrap_or(0);
+            let guide = match most {
+                0 | 1 => "which the migration guide of etcd allows",
+                _ => "none of which changes data; the migration guide of etcd allows 1",
+            };
             let most = counted(most, "entry", "entries");
-            format!("CONVERGED except for empty entries, exit status {status}: at most {most} without effect\n")
+            format!(
+                "CONVERGED except for empty entries, exit status {status}: at most {most} without effect, {guide}\n"
+            )
         }
         Verdict::Differ => format!("DIFFER, exit status {status}: {}\n", first()),
         Verdict::NotProven => format!("NOT PROVEN, exit status {status}: {}\n", first()),
@@ -92,15 +97,19 @@ fn members(found: &Comparison) -> String {
     aligned(&cells)
 }
 
-/// The last part of each path, or the whole path if two are alike.
+/// The last parts of the paths, as many as tell them apart.
 fn labels(found: &Comparison) -> Vec<String> {
-    let last = |line: &ComparedMember| {
-        Path::new(&line.path).file_name().map_or(line.path.clone(), |name: &OsStr| name.to_string_lossy().into_owned())
+    let parts: Vec<Vec<&str>> =
+        found.members.iter().map(|line| line.path.split('/').filter(|part| !part.is_empty()).collect()).collect();
+    let most = parts.iter().map(Vec::len).max().unwrap_or(0);
+    let of = |count: usize| -> Vec<String> {
+        let last = |parts: &Vec<&str>| parts.get(parts.len().saturating_sub(count)..).unwrap_or_default().join("/");
+        parts.iter().map(last).collect()
     };
-    let names: Vec<String> = found.members.iter().map(last).collect();
-    let is_unique = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
-    let all = names.iter().all(is_unique);
-    found.members.iter().map(|line| printable(&if all { last(line) } else { line.path.clone() })).collect()
+    let differ = |labels: &Vec<String>| labels.iter().collect::<BTreeSet<_>>().len() == labels.len();
+    let labels = (1..=most).map(of).find(differ);
+    let labels = labels.unwrap_or_else(|| found.members.iter().map(|line| line.path.clone()).collect());
+    labels.iter().map(|label| short(label)).collect()
 }
 
 /// Rows of cells in columns.
@@ -120,15 +129,11 @@ fn aligned(rows: &[Vec<String>]) -> String {
 fn facts(found: &Comparison) -> Table {
     let mut table = Table::new();
     table.maybe("cluster id", found.cluster_id.as_ref());
-    let given = found.voters.len().saturating_sub(found.voters_not_given.len());
-    let mut voters = format!("{given} of {} given", found.voters.len());
-    if !found.voters_not_given.is_empty() {
-        voters.push_str(&format!(
-            "; not given: {}",
-            found.voters_not_given.iter().map(|id| named(id, found)).collect::<Vec<_>>().join(", ")
-        ));
-    }
-    table.line("voters", voters);
+    let voters = found.voters.len();
+    let missing: Vec<String> = found.voters_not_given.iter().map(|id| named(id, found)).collect();
+    let read = format!("{} of {voters} read", voters.saturating_sub(missing.len()));
+    let missing = if missing.is_empty() { String::new() } else { format!("; not read: {}", missing.join(", ")) };
+    table.line("voters", read + &missing);
     let read = found.members.iter().filter(|line| line.error.is_none());
     let equal = read.clone().filter_map(|line| line.common_hash.as_ref()).collect::<Vec<_>>();
     let common = match (equal.windows(2).all(|pair| pair.first() == pair.last()), equal.len() == read.count()) {
@@ -141,10 +146,9 @@ fn facts(found: &Comparison) -> Table {
     if let Some(why) = found.v3.as_ref().and_then(|v3| v3.not_comparable.as_ref()) {
         table.line("HashKV", format!("not comparable: {why}"));
     }
-    for line in &found.members {
-        let mut name = line.path.clone();
+    for (line, mut label) in found.members.iter().zip(labels(found)) {
         for finding in line.error.iter().chain(&line.findings) {
-            table.line(&printable(&std::mem::take(&mut name)), finding);
+            table.line(&std::mem::take(&mut label), finding);
         }
     }
     tail_lines(&mut table, &found.tail, found.voters.len());
@@ -163,14 +167,16 @@ fn named(id: &String, found: &Comparison) -> String {
     member.filter(|member| !member.name.is_empty()).map_or(id.clone(), |member| format!("{id} ({})", member.name))
 }
 
-fn why_this(found: &Comparison) -> &'static str {
-    let together = found.tail.committed_to.is_some() && found.tail.entries.may_change_data();
-    let read = || found.members.iter().filter(|line| line.error.is_none() && line.status != Status::Removed);
-    let same = read().all(|line| line.status == Status::Equal);
-    match (together, same) {
-        (true, _) => ", with the others: their logs together prove what is committed",
-        (_, true) => ", the first of equal members",
-        _ => ", which has the most advanced committed state",
+fn why_this(found: &Comparison) -> String {
+    if found.tail.committed_to.is_some() && found.tail.entries.may_change_data() {
+        return ", with the others: their logs together prove what is committed".to_string();
+    }
+    let index = found.members.iter().find(|line| line.path == found.reference).and_then(|line| line.raft_index);
+    let as_far = |line: &&ComparedMember| line.status != Status::Removed && line.raft_index == index;
+    let index = index.map_or("unknown".to_string(), |index| index.to_string());
+    match found.members.iter().filter(as_far).count() {
+        0 | 1 => format!(", which has the most advanced committed state (raft index {index})"),
+        count => format!(", the first of {count} members with the most advanced committed state (raft index {index})"),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn members(comparison: &mut Comparison, given: &Given<'_>, found: &Fo
             None => Status::Equal,
         };
         if line.status == Status::Removed {
-            line.findings.push("this member was removed from the cluster".to_string());
+            line.findings.push("this member was removed from the cluster: leave it out".to_string());
         }
         line.findings.extend(contradictions);
         line.findings.extend(entries.map(|(_, words)| words));
@@ -219,10 +219,6 @@ pub(super) fn verdict(comparison: &mut Comparison, given: &Given<'_>, found: &Fo
     };
     let mut lines: Vec<&ComparedMember> = comparison.members.iter().collect();
     lines.sort_by_key(|line| rank(line.status));
-    for line in lines.iter().filter(|line| line.status != Status::Equal) {
-        reasons.extend(line.error.clone());
-        reasons.extend(line.findings.first().map(|finding| format!("{}: {finding}", line.path)));
-    }
     let has = |statuses: &[Status]| lines.iter().any(|line| statuses.contains(&line.status));
     let undecided = undecided(comparison, given);
     let verdict = if has(&[Status::Diverged, Status::Behind, Status::Removed]) {
@@ -234,6 +230,15 @@ pub(super) fn verdict(comparison: &mut Comparison, given: &Given<'_>, found: &Fo
     } else {
         Verdict::Converged
     };
+    let is_reason = |line: &&&ComparedMember| match line.status {
+        Status::Equal => false,
+        Status::ExceptEmptyEntries => verdict == Verdict::ExceptEmptyEntries,
+        _ => true,
+    };
+    for line in lines.iter().filter(is_reason) {
+        reasons.extend(line.error.clone());
+        reasons.extend(line.findings.first().map(|finding| format!("{}: {finding}", line.path)));
+    }
     reasons.extend(undecided);
     (comparison.verdict, comparison.exit_status) = (verdict, verdict.exit_code());
     comparison.reasons = reasons;

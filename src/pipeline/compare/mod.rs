@@ -160,9 +160,8 @@ fn describe(comparison: &mut Comparison, given: &Given<'_>, found: &Found) {
             hash_kv: facts.hash_kv,
             common_hash_kv: None,
         });
-        comparison.warnings.extend(state.warnings.iter().cloned());
     }
-    comparison.warnings.dedup();
+    comparison.warnings.extend(warnings(given));
     if let (Some(reading), Some(source)) = (given.readings.get(found.reference), given.sources.get(found.reference)) {
         comparison.reference = source.path.display().to_string();
         comparison.cluster_id.clone_from(&reading.state.facts.cluster_id);
@@ -175,6 +174,23 @@ fn describe(comparison: &mut Comparison, given: &Given<'_>, found: &Found) {
             "an etcd is running on the sources: they were read one after the other, so a member may seem to be behind";
         comparison.warnings.push(Notice::new(Code::Live, message));
     }
+}
+
+/// Returns the findings about the files. One that does not name its file names its member, unless it concerns all.
+fn warnings(given: &Given<'_>) -> Vec<Notice> {
+    let mut warnings: Vec<Notice> = Vec::new();
+    for (source, reading) in given.sources.iter().zip(&given.readings) {
+        let path = source.path.display().to_string();
+        for notice in &reading.state.warnings {
+            let of_all = given.readings.iter().all(|reading| reading.state.warnings.contains(notice));
+            let is_named = of_all || notice.message.contains(&path);
+            let message = if is_named { notice.message.clone() } else { format!("{path}: {}", notice.message) };
+            if !warnings.iter().any(|warning| warning.message == message) {
+                warnings.push(Notice { message, ..notice.clone() });
+            }
+        }
+    }
+    warnings
 }
 
 /// Compares the logs: what each member lacks, and the fate of the entries after the committed states.
