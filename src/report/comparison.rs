@@ -296,7 +296,7 @@ impl EntryCounts {
 
     /// Returns whether an entry may change data, apart from a SYNC that expires a key.
     pub fn may_change_data(&self) -> bool {
-        self.v2_writes + self.v3 + self.conf_changes + self.unknown > 0
+        [self.v2_writes, self.v3, self.conf_changes, self.unknown].iter().any(|count| *count > 0)
     }
 }
 

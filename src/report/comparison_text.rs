@@ -38,7 +38,14 @@ pub(crate) fn result(found: &Comparison) -> String {
     let status = found.exit_status;
     let first = || printable(found.reasons.first().map_or("", String::as_str));
     match found.verdict {
-        Verdict::Converged => format!("CONVERGED, exit status {status}: all members have the same content\n"),
+        Verdict::Converged => {
+            let (count, missing) = (found.members.len(), found.voters_not_given.len());
+            let not_read = match missing {
+                0 => String::new(),
+                missing => format!("; {missing} of {} not read", counted(found.voters.len() as u64, "voter", "voters")),
+            };
+            format!("CONVERGED, exit status {status}: the {count} members have the same content{not_read}\n")
+        }
         Verdict::ExceptEmptyEntries => {
             let most = found.members.iter().map(|line| line.behind.max(line.lacks)).max().unwrap_or(0);
             let guide = match most {
@@ -138,9 +145,9 @@ fn facts(found: &Comparison) -> Table {
     let equal = read.clone().filter_map(|line| line.common_hash.as_ref()).collect::<Vec<_>>();
     let common = match (equal.windows(2).all(|pair| pair.first() == pair.last()), equal.len() == read.count()) {
         _ if equal.len() < 2 => "nothing to compare with",
-        (true, true) => "all members have the same content there",
-        (true, false) => "the members that can be replayed to it have the same content there",
-        (false, _) => "the contents differ there",
+        (true, true) => "the same content in all members",
+        (true, false) => "the same content in the members that can be replayed to it",
+        (false, _) => "not the same content in all members",
     };
     table.line("common index", format!("{}, {common}", found.common_index));
     if let Some(why) = found.v3.as_ref().and_then(|v3| v3.not_comparable.as_ref()) {

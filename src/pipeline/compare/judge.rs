@@ -46,6 +46,7 @@ pub(super) fn members(comparison: &mut Comparison, given: &Given<'_>, found: &Fo
         line.findings.extend(contradictions);
         line.findings.extend(entries.map(|(_, words)| words));
         line.findings.extend(unproven);
+        line.findings.extend(pair.backend_lag(line));
     }
 }
 
@@ -130,10 +131,18 @@ impl Pair<'_> {
         (has_data(line) || has_data(self.reference_line)).then(|| format!("HashKV cannot be compared: {why}"))
     }
 
+    /// Describes a v3 backend that lacks entries of its own log. A server applies them when it starts, so this is no difference.
+    fn backend_lag(&self, line: &ComparedMember) -> Option<String> {
+        let (own, expected) = (line.v3.as_ref()?, self.reference_line.v3.as_ref()?);
+        let lags = own.revision < expected.revision && own.consistent_index < expected.consistent_index;
+        let index = own.consistent_index.filter(|_| lags && own.consistent_index < line.raft_index)?;
+        Some(format!("the v3 backend is at raft index {index}; its server applies the rest of the log when it starts"))
+    }
+
     /// Describes the entries that the member lacks or does not know to be committed; `None` if there are none.
     fn entries(&self, line: &ComparedMember) -> Option<(Status, String)> {
         let ComparedMember { behind, lacks, entries, .. } = line;
-        if behind + lacks == 0 {
+        if *behind == 0 && *lacks == 0 {
             return None;
         }
         let same_content = self.reading.state.hash == self.reference.state.hash;
