@@ -559,6 +559,14 @@ fn the_corpus_is_judged_as_it_was_made() {
 }
 
 #[test]
+fn backups_have_ids_of_their_own() {
+    let Some(scenario) = corpus::scenario(test_name!(), "v3.4.23-h") else { return };
+    let output = compare(&[&scenario.data_dir("offline.etcd"), &scenario.data_dir("live.etcd")], &[]);
+    assert_eq!(output.status, 5, "{}", output.story());
+    assert!(output.stderr.contains("hint: `etcdctl backup` gives a copy new IDs"), "{}", output.story());
+}
+
+#[test]
 fn a_damaged_copy_of_the_corpus_does_not_hide_the_others() {
     let Some(scenario) = corpus::scenario(test_name!(), "v3.4.23-f") else { return };
     let temp = scratch::temp();

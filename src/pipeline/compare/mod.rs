@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::CompareOptions;
 use crate::report::comparison::{ComparedMember, ComparedV3, Comparison, Status};
-use crate::report::{Notice, SourceFacts};
+use crate::report::{Notice, SourceFacts, SourceKind};
 use crate::source::cluster::{self, Contradiction};
 use crate::source::open::OpenOptions;
 use crate::source::wal::Wal;
@@ -115,7 +115,7 @@ fn read_all<'o>(
     }
     match first_error {
         Some(error) if given.readings.is_empty() => return Err(error),
-        _ => cluster::check(given.readings.iter().filter_map(Reading::member))?,
+        _ => check_cluster(&given.readings)?,
     }
     // Servers of one cluster are restarted one by one with a new version, so the newest rules are those of the last start.
     let rules = given.readings.iter().map(|reading| reading.state.rules).max_by_key(|rules| rules.first);
@@ -131,6 +131,16 @@ fn read_all<'o>(
         *reading = reading::read(*source, Some(rules.first), open_options)?;
     }
     Ok(given)
+}
+
+/// Checks that the sources are different members of one cluster.
+fn check_cluster(readings: &[Reading]) -> Result<()> {
+    let is_backup = readings.iter().any(|reading| reading.state.facts.kind == SourceKind::Backup);
+    cluster::check(readings.iter().filter_map(Reading::member)).map_err(|error| match is_backup {
+        true => error
+            .hint("`etcdctl backup` gives a copy new IDs; name the data directories that the backups were made from"),
+        false => error,
+    })
 }
 
 /// Writes the states into the comparison.
