@@ -205,6 +205,14 @@ fn another_entry_of_one_index_and_term_is_a_divergence() {
         assert_eq!(json["convert"], if sources[0] == &two { &one } else { sources[0] }.to_str().unwrap());
         says(&text, &["DIFFER", "m1.etcd: raft entry 9 of term 2 has another content"]);
     }
+    // A prefix of both histories supports neither.
+    let prefix = dirs.at("prefix");
+    v2files::write_log(&prefix, &log(2, &puts(1), 1));
+    for sources in [[&prefix, &one, &two], [&one, &two, &prefix]] {
+        let (text, json) = both(&sources.map(|path| path.as_path()), 7);
+        says(&text, &["m1.etcd: raft entry 9", "nothing tells which member is right"]);
+        assert_eq!(json["reference"], one.to_str().unwrap());
+    }
     // Committed entries of other terms.
     let terms = dirs.at("terms");
     let later = |(kind, _, data): &Entry| (*kind, 3, data.clone());

@@ -22,6 +22,7 @@ pub(super) fn members(comparison: &mut Comparison, given: &Given<'_>, found: &Fo
         let Some(line) = comparison.members.get_mut(*position) else { continue };
         let pair = Pair { at, found, reading, reference, reference_line };
         let mut contradictions = pair.contradictions(line);
+        contradictions.extend(pair.others(given));
         let mut unproven = pair.unproven(line, comparison.common_index);
         contradictions.extend(pair.backend(line, comparison.v3.as_ref().map(|v3| v3.revision)));
         unproven.extend(pair.backend_unproven(line, comparison.v3.as_ref()));
@@ -83,10 +84,24 @@ impl Pair<'_> {
         lines
     }
 
+    /// Names another member that this one contradicts, if neither contradicts the reference.
+    fn others(&self, given: &Given<'_>) -> Option<String> {
+        let with_reference = |at: usize| self.found.contradict(self.found.reference, at);
+        let contradicts = |other: &usize| self.found.contradict(self.at, *other) && !with_reference(*other);
+        let is_reference = self.at == self.found.reference;
+        let other =
+            (0..given.readings.len()).find(contradicts).filter(|_| !is_reference && !with_reference(self.at))?;
+        let path = given.sources.get(other)?.path.display();
+        Some(format!("its history or content contradicts that of {path}"))
+    }
+
     /// Describes what cannot be proven about the v2 content and the log.
     fn unproven(&self, line: &ComparedMember, common: u64) -> Vec<String> {
         let mut lines = Vec::new();
         lines.extend(self.reading.state.incomplete.clone());
+        if self.reading.state.applied > self.reference.state.applied {
+            lines.push(format!("its committed state is after that of {}", self.reference_line.path));
+        }
         let compared = self.found.compared_later.get(self.at).copied().flatten().is_some();
         let mut both = [line, self.reference_line].into_iter();
         let why = both.find_map(|line| Some((&line.path, line.no_common_hash.as_ref()?)));
@@ -267,9 +282,16 @@ fn undecided(comparison: &Comparison, given: &Given<'_>) -> Option<String> {
 
 /// Names the member to convert: the reference, unless members contradict each other and no majority agrees with it.
 fn recommend(comparison: &mut Comparison, given: &Given<'_>, found: &Found, options: &CompareOptions) {
-    let diverged = comparison.members.iter().any(|line| line.status == Status::Diverged);
     let Some(reference) = given.readings.get(found.reference) else { return };
-    if diverged && found.in_agreement * 2 <= reference.state.voters.len().max(given.readings.len()) {
+    let is_diverged =
+        |position: &usize| comparison.members.get(*position).is_some_and(|line| line.status == Status::Diverged);
+    let supported = |at: usize| {
+        let contradicts = |other: &usize| found.contradict(*other, at) && !found.contradict(*other, found.reference);
+        let supporters = (0..given.readings.len()).filter(contradicts).count();
+        supporters * 2 > reference.state.voters.len().max(given.readings.len())
+    };
+    let mut diverged = (0..).zip(&given.positions).filter(|(_, position)| is_diverged(position));
+    if diverged.any(|(at, _)| !supported(at)) {
         return;
     }
     // The given logs together prove more than the log of one member.

@@ -63,8 +63,8 @@ struct Found {
     compared_later: Vec<Option<(RaftIndex, bool)>>,
     /// The position of the reference among the members that were read.
     reference: usize,
-    /// The number of members whose history and content do not contradict the reference, with it.
-    in_agreement: usize,
+    /// For each pair of members: whether history or content contradict each other.
+    contradict: Vec<Vec<bool>>,
 }
 
 fn compare_sources(
@@ -240,6 +240,13 @@ fn compare_logs(comparison: &mut Comparison, given: &Given<'_>, found: &Found, i
         line.entries = logs::kinds(&supply, applied, to, interrupt)?;
     }
     Ok(())
+}
+
+impl Found {
+    /// Returns whether the history or the content of two members contradict each other.
+    fn contradict(&self, one: usize, other: usize) -> bool {
+        self.contradict.get(one).and_then(|of| of.get(other)).copied().unwrap_or(false)
+    }
 }
 
 impl Given<'_> {

@@ -47,11 +47,17 @@ pub(super) fn compare(given: &Given<'_>, index: RaftIndex, options: &OpenOptions
         let other_content = hash(one).zip(hash(other)).is_some_and(|(one, other)| one != other);
         other_content || contradictions.get(one).and_then(|of| of.get(other)?.as_ref()).is_some()
     };
-    let agreement = |one: usize| (0..count).filter(|other| !differ(one, *other)).count();
+    let contradict: Vec<Vec<bool>> =
+        (0..count).map(|one| (0..count).map(|other| differ(one, other)).collect()).collect();
+    // A member that contradicts most others is not the reference, even if it is the most advanced.
+    let is_contradicted = |at: usize| {
+        let by = contradict.get(at).map_or(0, |of| of.iter().filter(|differ| **differ).count());
+        by * 2 > count.saturating_sub(1)
+    };
     let rank = |at: &usize| {
         let reading = given.readings.get(*at)?;
         let (state, is_removed) = (&reading.state, given.is_removed(reading));
-        Some((!is_removed, agreement(*at), state.applied, state.incomplete.is_none(), Reverse(*at)))
+        Some((!is_removed, !is_contradicted(*at), state.applied, state.incomplete.is_none(), Reverse(*at)))
     };
     let reference = (0..count).max_by_key(rank).unwrap_or(0);
     let mut compared_later = Vec::new();
@@ -59,14 +65,13 @@ pub(super) fn compare(given: &Given<'_>, index: RaftIndex, options: &OpenOptions
         let needed = at != reference && (hash(at).is_none() || hash(reference).is_none());
         compared_later.push(if needed { compare_later(given, at, reference, options)? } else { None });
     }
-    let in_agreement = agreement(reference);
     let words = |hash: Hashed| hash.map(|hash| hash.to_string());
     Ok(Found {
         common: common.into_iter().map(words).collect(),
         contradictions: contradictions.into_iter().nth(reference).unwrap_or_default(),
         compared_later,
         reference,
-        in_agreement,
+        contradict,
     })
 }
 
