@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::run::{Output, all_well, etcdlift};
+use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::v2files::{self, CONF_CHANGE, Log, NORMAL, Request};
 use crate::common::v2store::{self, Node, joined, leaf};
 use crate::common::{corpus, scratch};
@@ -564,6 +564,24 @@ fn the_corpus_is_judged_as_it_was_made() {
         let (text, _) = both(&paths, status);
         says(&text, words);
     }
+}
+
+/// A real server printed HashKV of the removed member at its last revision. The others have it in their history.
+#[test]
+fn v3_data_of_the_corpus_has_the_hash_that_the_server_printed() {
+    let Some(dir) = corpus::mixed(test_name!(), "v3.5.16-m9") else { return };
+    let truth = read_json(&dir.join("truth.json"));
+    let printed = |member: &str| truth["data_dirs"][member]["v3"]["hashkv"][0]["HashKV"]["hash"].clone();
+    let members = ["m0.etcd", "m1.etcd", "m2.etcd", "m3.etcd"];
+    let paths = members.map(|member| dir.join(member));
+    let (text, json) = both(&[&paths[0], &paths[1], &paths[2], &paths[3]], 7);
+    says(&text, &["m2.etcd: this member was removed from the cluster", "98 v3 requests"]);
+    for (line, member) in json["members"].as_array().unwrap().iter().zip(members) {
+        assert_eq!(line["v3"]["hash_kv"], printed(member), "{member}");
+        assert_eq!(line["v3"]["common_hash_kv"], printed("m2.etcd"), "{member}");
+    }
+    let (text, _) = both(&[&paths[0], &paths[1], &paths[3]], 0);
+    says(&text, &["CONVERGED, exit status 0: the 3 members have the same content"]);
 }
 
 #[test]

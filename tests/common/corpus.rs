@@ -91,6 +91,18 @@ pub fn public(test: &str) -> Option<PathBuf> {
     Some(public)
 }
 
+/// One unpacked directory of corpus-mixed, which holds data of v2 and v3.
+pub fn mixed(test: &str, name: &str) -> Option<PathBuf> {
+    let archive = require(test).with_file_name("corpus-mixed").join(format!("{name}.tar.zst"));
+    if !archive.exists() {
+        skip_missing(test, &format!("corpus-mixed/{name}"));
+        return None;
+    }
+    let to = scratch::dir().join("corpus-mixed");
+    unpack(&archive, &to);
+    Some(to.join(name))
+}
+
 /// The unpacked directories of corpus-runs.
 pub fn runs(test: &str) -> Option<Vec<PathBuf>> {
     let from = require(test).with_file_name("corpus-runs");
