@@ -109,7 +109,7 @@ pub struct Comparison {
     pub voters: Vec<String>,
     /// The IDs of the voters whose data was not given, or cannot be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub voters_not_given: Vec<String>,
+    pub voters_not_read: Vec<String>,
     /// The smallest raft index of the committed states of all members.
     pub common_index: u64,
     /// The revision at which the v3 backends were compared, if there are any.
@@ -262,6 +262,8 @@ pub struct ComparedTail {
     pub held_by: u64,
     /// Whether the data of more voters would decide.
     pub more_members_decide: bool,
+    /// Whether an etcd was running on a member. Logs that were read one after the other decide nothing.
+    pub live: bool,
     /// The first v2 writes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<TailWrite>,

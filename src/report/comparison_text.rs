@@ -39,7 +39,7 @@ pub(crate) fn result(found: &Comparison) -> String {
     let first = || printable(found.reasons.first().map_or("", String::as_str));
     match found.verdict {
         Verdict::Converged => {
-            let (count, missing) = (found.members.len(), found.voters_not_given.len());
+            let (count, missing) = (found.members.len(), found.voters_not_read.len());
             let not_read = match missing {
                 0 => String::new(),
                 missing => format!("; {missing} of {} not read", counted(found.voters.len() as u64, "voter", "voters")),
@@ -137,7 +137,7 @@ fn facts(found: &Comparison) -> Table {
     let mut table = Table::new();
     table.maybe("cluster id", found.cluster_id.as_ref());
     let voters = found.voters.len();
-    let missing: Vec<String> = found.voters_not_given.iter().map(|id| named(id, found)).collect();
+    let missing: Vec<String> = found.voters_not_read.iter().map(|id| named(id, found)).collect();
     let read = format!("{} of {voters} read", voters.saturating_sub(missing.len()));
     let missing = if missing.is_empty() { String::new() } else { format!("; not read: {}", missing.join(", ")) };
     table.line("voters", read + &missing);
@@ -207,6 +207,7 @@ fn tail_lines(table: &mut Table, tail: &ComparedTail, voters: usize) {
         Rest::Undecided if tail.more_members_decide => {
             table.line(name, format!("{rest}: not decided; the data of more voters would decide"));
         }
+        Rest::Undecided if tail.live => table.line(name, format!("{rest}: not decided while an etcd is running")),
         Rest::Undecided => table.line(name, format!("{rest}: not decided; the next election of the cluster decides")),
     }
     for write in &tail.writes {

@@ -419,6 +419,25 @@ fn the_logs_of_a_majority_decide_the_tail() {
     assert_eq!(json["tail"]["rest"], "never-committed");
 }
 
+/// A lock on a segment stands for a running etcd.
+#[test]
+fn the_logs_of_a_running_etcd_decide_nothing() {
+    let dirs = Dirs::new();
+    let entries = [puts(3), vec![put("/tail", "x")]].concat();
+    let members: Vec<PathBuf> = (0..3).map(|at| dirs.member(at, &entries, 3)).collect();
+    let sources: Vec<&Path> = members.iter().map(PathBuf::as_path).collect();
+    let segment = fs::File::open(members[0].join("member/wal/0000000000000000-0000000000000000.wal")).unwrap();
+    segment.lock().unwrap();
+    let refused = compare(&sources, &[]);
+    assert!(refused.status == 5 && refused.stderr.contains("an etcd is running on it"), "{}", refused.story());
+    let output = compare(&sources, &["--allow-live"]).success();
+    says(
+        &output,
+        &["entry 10 (1 v2 write): not decided while an etcd is running", "they were read one after the other"],
+    );
+    says(&output, &["-o snapshot.db", "--allow-live"]);
+}
+
 #[test]
 fn a_removed_member_is_named() {
     let dirs = Dirs::new();

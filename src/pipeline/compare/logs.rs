@@ -121,7 +121,7 @@ pub(super) fn tail(of: &Cluster<'_>, interrupt: Interrupt<'_>) -> Result<(Compar
     let (Some(((first, _), _)), Some(((last, _), _))) = (seen.first_key_value(), seen.last_key_value()) else {
         return Ok((tail, None));
     };
-    tail.range = Some((first.0, last.0));
+    (tail.range, tail.live) = (Some((first.0, last.0)), of.is_live);
     // Logs that grew while they were read one after the other do not prove what all had at one time.
     let beyond =
         if of.is_live { None } else { cluster::beyond(of.members.iter().copied(), of.voters, of.committed, of.start) };
@@ -181,5 +181,5 @@ fn rest(
     tail.held_by = held as u64;
     let never = !of.voters.is_empty() && held + missing < of.voters.len() / 2 + 1;
     tail.rest = if never { Rest::NeverCommitted } else { Rest::Undecided };
-    tail.more_members_decide = !never && missing > 0;
+    tail.more_members_decide = !never && missing > 0 && !of.is_live;
 }

@@ -177,7 +177,7 @@ fn describe(comparison: &mut Comparison, given: &Given<'_>, found: &Found) {
         comparison.cluster_id.clone_from(&reading.state.facts.cluster_id);
         comparison.voters.clone_from(&reading.state.facts.voters);
         let is_given = |id: &&MemberId| !given.readings.iter().any(|reading| reading.id().as_ref() == Some(*id));
-        comparison.voters_not_given = reading.state.voters.iter().filter(is_given).map(ToString::to_string).collect();
+        comparison.voters_not_read = reading.state.voters.iter().filter(is_given).map(ToString::to_string).collect();
     }
     if given.readings.iter().any(Reading::is_live) {
         let message =
