@@ -9,11 +9,11 @@ use crate::error::{Error, Reason, Result};
 use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
-use crate::options::{ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
+use crate::options::{CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Outcome, Reporter};
 use crate::report::lookup::Answer;
-use crate::report::{Exported, Inspection, Report, Verification};
+use crate::report::{Comparison, Exported, Inspection, Report, Verification};
 
 /// A conversion that has made its output.
 #[derive(Debug, Clone)]
@@ -68,6 +68,29 @@ pub fn convert(options: &ConvertOptions) -> Result<Conversion> {
 /// ```
 pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
     Run::new().inspect(options)
+}
+
+/// Compares the data directories of members of one cluster: whether they have converged, and which one to convert.
+///
+/// # Errors
+/// A source is not the data directory of a member with its log; the sources are not different members of one cluster; none of them
+/// can be read. A difference is not an error: see [`Comparison::verdict`]. The same holds for damage in some of the sources.
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::CompareOptions;
+/// use etcdlift::report::comparison::Verdict;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// let (one, two) = ("fixtures/members/m0.etcd", "fixtures/members/m1.etcd");
+/// let comparison = etcdlift::compare(&CompareOptions::new([one, two]))?;
+/// assert_eq!(comparison.verdict, Verdict::Converged);
+/// assert_eq!(comparison.convert.as_deref(), Some(one));
+/// # Ok(())
+/// # }
+/// ```
+pub fn compare(options: &CompareOptions) -> Result<Comparison> {
+    Run::new().compare(options)
 }
 
 /// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the options name
@@ -226,6 +249,14 @@ impl<'a> Run<'a> {
     /// Those of [`inspect`](crate::inspect()); the interruption.
     pub fn inspect(self, options: &InspectOptions) -> Result<Inspection> {
         pipeline::inspect(options, self.interrupted)
+    }
+
+    /// Compares like [`compare`](crate::compare()).
+    ///
+    /// # Errors
+    /// Those of [`compare`](crate::compare()); the interruption.
+    pub fn compare(self, options: &CompareOptions) -> Result<Comparison> {
+        pipeline::compare(options, self.interrupted)
     }
 
     /// Verifies like [`verify`](crate::verify()).

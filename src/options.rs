@@ -224,6 +224,26 @@ impl InspectOptions {
     }
 }
 
+/// Options of a comparison of members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompareOptions {
+    /// The data directories of members of one cluster, at least two.
+    pub sources: Vec<PathBuf>,
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
+    pub wal_dirs: Vec<WalDir>,
+    /// Read directories that an etcd is running on.
+    pub allow_live: bool,
+}
+
+impl CompareOptions {
+    /// Compares the data directories of members, with the defaults of the command line.
+    pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>) -> CompareOptions {
+        let sources = sources.into_iter().map(Into::into).collect();
+        CompareOptions { sources, wal_dirs: Vec::new(), allow_live: false }
+    }
+}
+
 /// Options of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

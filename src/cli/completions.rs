@@ -21,7 +21,7 @@ pub(super) struct CompletionsArgs {
 }
 
 /// The commands that have a manual page of their own.
-const COMMANDS: [&str; 7] = ["convert", "inspect", "verify", "export", "lookup", "completions", "man"];
+const COMMANDS: [&str; 8] = ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"];
 
 /// Options of `man`.
 #[derive(Debug, clap::Args)]
@@ -162,16 +162,15 @@ mod tests {
 
     #[test]
     fn shells_complete_the_commands_of_man() {
+        let commands = COMMANDS.join(" ");
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell);
             let listed = match shell {
-                Shell::Bash => "convert inspect verify export lookup completions man\"",
-                Shell::Zsh => "(convert inspect verify export lookup completions man)",
-                _ => {
-                    "__fish_etcdlift_using_subcommand man\" -f -a \"convert inspect verify export lookup completions man\""
-                }
+                Shell::Bash => format!("{commands}\""),
+                Shell::Zsh => format!("({commands})"),
+                _ => format!("__fish_etcdlift_using_subcommand man\" -f -a \"{commands}\""),
             };
-            assert!(script.contains(listed), "{shell}: {script}");
+            assert!(script.contains(&listed), "{shell}: {script}");
         }
     }
 }

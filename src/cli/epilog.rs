@@ -31,6 +31,7 @@ impl Epilog {
         match command {
             "convert" => CONVERT,
             "inspect" => INSPECT,
+            "compare" => COMPARE,
             "verify" => VERIFY,
             "export" => EXPORT,
             "lookup" => LOOKUP,
@@ -62,7 +63,7 @@ pub(super) const ETCDLIFT: Epilog = Epilog {
         ("4", "nothing to convert, or `lookup` found nothing"),
         ("5", "refused: a file is missing, a precondition fails, or a policy says fail"),
         ("6", "the output or a sidecar file cannot be written; no file remains"),
-        ("7", "verification failed, or `verify` found a difference"),
+        ("7", "verification failed, or `verify` or `compare` found a difference"),
         ("8", "done and verified, but possibly incomplete; each loss is named"),
         INTERRUPTED,
     ],
@@ -115,6 +116,24 @@ pub(super) const INSPECT: Epilog = Epilog {
         DAMAGED,
         ("5", "refused: not etcd data, a file is missing, or a running etcd uses it"),
         ("6", "standard output cannot be written"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `compare`.
+pub(super) const COMPARE: Epilog = Epilog {
+    examples: &[
+        ("Check whether three members have converged", "etcdlift compare m0.etcd m1.etcd m2.etcd"),
+        ("Print the comparison as JSON", "etcdlift compare m0.etcd m1.etcd m2.etcd --json"),
+    ],
+    statuses: &[
+        ("0", "converged, or the members differ by entries without effect only"),
+        INTERNAL,
+        USAGE,
+        ("3", "every source is damaged, or a file changed while it was read"),
+        ("5", "refused: not one cluster, a file is missing, or a running etcd uses it"),
+        ("6", "standard output cannot be written"),
+        ("7", "the members differ, or damage prevents the proof that they are equal"),
         INTERRUPTED,
     ],
 };

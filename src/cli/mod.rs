@@ -4,6 +4,7 @@
 //! know formats: it calls the library and prints what it returns.
 
 mod cluster_args;
+mod compare;
 mod completions;
 mod convert;
 mod epilog;
@@ -48,8 +49,8 @@ struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert`, `export` and `verify` print one line with the result. Other commands print what they print without this option.
-    /// The exit status does not change.
+    /// `convert`, `compare`, `export` and `verify` print one line with the result. Other commands print what they print without this
+    /// option. The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
     quiet: bool,
@@ -80,6 +81,8 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Show what a .snap file, a data directory, a v3 database or a snapshot contains
     Inspect(inspect::Args),
+    /// Check whether the members of a cluster have converged, and which one to convert
+    Compare(compare::Args),
     /// Check a v3 database or snapshot, alone or against its report and its source
     Verify(verify::Args),
     /// Write the keys of a v2 source or a v3 database to a file for other programs
@@ -113,6 +116,7 @@ impl Cli {
         let result = exit::guard(|| match self.command {
             Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+            Command::Compare(args) => compare::run(&args, self.quiet),
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+        for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

@@ -14,7 +14,7 @@ use crate::pipeline::diagnostics::PlanFindings;
 use crate::report::facts::{DuplicateName, TrueName};
 use crate::source::open::Opened;
 use crate::v2store::table::Table;
-use crate::v2store::{path, replay};
+use crate::v2store::{path, replay, text};
 
 /// The maximum number of names that the report lists, and of original names for each.
 const LISTED: usize = 100;
@@ -95,7 +95,7 @@ fn note_path(names: &mut OriginalNames, path: &[u8], index: u64) {
     let lengths: HashSet<usize> = names.keys().map(Vec::len).collect();
     let (mut replaced, mut from) = (Vec::with_capacity(path.len()), 0);
     for end in memchr::memchr_iter(b'/', path).skip(1).chain([path.len()]) {
-        push_replaced(&mut replaced, path.get(from..end).unwrap_or_default());
+        text::push_as_go_writes(&mut replaced, path.get(from..end).unwrap_or_default());
         from = end;
         if lengths.contains(&replaced.len())
             && let Some(known) = names.get_mut(&replaced)
@@ -108,21 +108,13 @@ fn note_path(names: &mut OriginalNames, path: &[u8], index: u64) {
     }
 }
 
-/// Appends a name as Go's JSON encoder writes it: U+FFFD for each byte that is not UTF-8.
-fn push_replaced(out: &mut Vec<u8>, name: &[u8]) {
-    for chunk in name.utf8_chunks() {
-        out.extend_from_slice(chunk.valid().as_bytes());
-        chunk.invalid().iter().for_each(|_| out.extend_from_slice("\u{fffd}".as_bytes()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn replaced(name: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        push_replaced(&mut out, name);
+        text::push_as_go_writes(&mut out, name);
         out
     }
 

@@ -87,7 +87,7 @@ fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, allowed: bool)
 }
 
 /// Returns whether a member's log has an entry that removes the member.
-fn removes_itself(member: &Member, id: MemberId) -> Result<bool> {
+pub(super) fn removes_itself(member: &Member, id: MemberId) -> Result<bool> {
     let Some(wal) = &member.wal else { return Ok(false) };
     for reference in wal.entries().iter().filter(|entry| entry.kind == EntryKind::ConfChange) {
         let entry = wal.entry(reference)?;

@@ -3,6 +3,8 @@
 //! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain names of
 //! keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read existing ones.
 
+pub mod comparison;
+pub(crate) mod comparison_text;
 pub(crate) mod earlier;
 pub mod export;
 pub mod facts;
@@ -15,6 +17,7 @@ pub(crate) mod table;
 pub(crate) mod text;
 pub mod verification;
 
+pub use comparison::Comparison;
 pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};
 pub use inspection::Inspection;

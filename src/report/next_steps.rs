@@ -74,7 +74,7 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
 }
 
 /// A command, indented. If it is too long, each option has a line of its own, with a backslash at the end of the previous one.
-fn lines(command: &str, columns: usize) -> String {
+pub(super) fn lines(command: &str, columns: usize) -> String {
     if command.is_empty() {
         return String::new();
     }
@@ -277,7 +277,7 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
 }
 
 /// Quotes a path for a shell, so that it is never an option.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     if bytes.starts_with(b"-") {
         return shell_word(&[b"./", bytes].concat());

@@ -47,8 +47,8 @@ pub struct Beyond {
 ///
 /// # Errors
 /// [`Reason::NotOneCluster`]; [`Reason::SourceEmpty`] if no member has a log.
-pub fn check(members: &[Member]) -> Result<()> {
-    if let (Some(first), false) = (members.first(), members.iter().any(|member| member.wal.is_some())) {
+pub fn check<'m>(members: impl Iterator<Item = &'m Member> + Clone) -> Result<()> {
+    if let (Some(first), false) = (members.clone().next(), members.clone().any(|member| member.wal.is_some())) {
         let message = "expected a write-ahead log in at least one directory, found none";
         return Err(Error::new(Reason::SourceEmpty, message).in_file(&first.path));
     }
@@ -258,17 +258,36 @@ pub fn check_histories(members: &[Member], interrupt: Interrupt<'_>) -> Result<(
         members.iter().enumerate().filter_map(|(at, member)| Some((at, History::of(member)?))).collect();
     for (number, (a, first)) in histories.iter().enumerate() {
         for (b, second) in histories.iter().skip(number + 1) {
-            let mut common = None;
-            for (mine, theirs) in first.with(second) {
-                interrupt.ask()?;
-                if mine.term == theirs.term && !alike(first.wal, mine, second.wal, theirs) {
-                    return Err(two_histories(members, mine.index, common, *a, *b));
-                }
-                common = (mine.term == theirs.term).then_some(mine.index).or(common);
+            if let Some(found) = first.contradiction(second, RaftIndex(0), interrupt)? {
+                return Err(two_histories(members, found.index, found.common, *a, *b));
             }
         }
     }
     Ok(())
+}
+
+/// The first raft index at which the logs of two members contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The raft index.
+    pub index: RaftIndex,
+    /// The term of the entry in each log.
+    pub terms: (Term, Term),
+    /// The last index before it at which both have the same entry.
+    pub common: Option<RaftIndex>,
+}
+
+/// Compares the entries that the logs of two members have in common. They contradict each other if entries of one index
+/// and term have other content, or if entries that both logs know to be committed have other terms.
+///
+/// # Errors
+/// An interruption.
+pub fn contradiction(first: &Member, second: &Member, interrupt: Interrupt<'_>) -> Result<Option<Contradiction>> {
+    let committed = first.commit().min(second.commit());
+    match (History::of(first), History::of(second)) {
+        (Some(first), Some(second)) => first.contradiction(&second, committed, interrupt),
+        _ => Ok(None),
+    }
 }
 
 /// The entries of a log that count.
@@ -290,6 +309,26 @@ impl<'m> History<'m> {
             while theirs.next_if(|entry| entry.index < mine.index).is_some() {}
             theirs.next_if(|entry| entry.index == mine.index).map(|entry| (*mine, *entry))
         })
+    }
+
+    /// Returns the first contradiction. Entries up to `committed` must have the same term.
+    fn contradiction(
+        &self,
+        other: &History<'_>,
+        committed: RaftIndex,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Option<Contradiction>> {
+        let mut common = None;
+        for (mine, theirs) in self.with(other) {
+            interrupt.ask()?;
+            let same_term = mine.term == theirs.term;
+            let differ = same_term && !alike(self.wal, mine, other.wal, theirs);
+            if differ || (!same_term && mine.index <= committed) {
+                return Ok(Some(Contradiction { index: mine.index, terms: (mine.term, theirs.term), common }));
+            }
+            common = same_term.then_some(mine.index).or(common);
+        }
+        Ok(None)
     }
 }
 
@@ -334,8 +373,13 @@ struct Log<'m> {
 
 /// Returns the entries above `commit` that the cluster would find committed after a restart: rules (b) and (c) of
 /// docs/formats.md 4.9.
-pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex, start: Term) -> Option<Beyond> {
-    let logs: Vec<Log<'_>> = members.iter().enumerate().filter_map(|(at, member)| log(at, member, start)).collect();
+pub fn beyond<'m>(
+    members: impl Iterator<Item = &'m Member> + Clone,
+    voters: &BTreeSet<MemberId>,
+    commit: RaftIndex,
+    start: Term,
+) -> Option<Beyond> {
+    let logs: Vec<Log<'_>> = members.clone().enumerate().filter_map(|(at, member)| log(at, member, start)).collect();
     let logs: Vec<&Log<'_>> = logs.iter().filter(|log| voters.contains(&log.id)).collect();
     let majority = voters.len() / 2 + 1;
     let whole: Vec<&Log<'_>> = logs.iter().copied().filter(|log| !matches!(log.wal.end(), End::Damaged(_))).collect();
@@ -353,7 +397,7 @@ pub fn beyond(members: &[Member], voters: &BTreeSet<MemberId>, commit: RaftIndex
         Proof::Election => electable(&logs, majority).first().and_then(|log| log.wal.at(index)).map(|entry| entry.term),
     };
     let holds = |member: &Member| member.wal.as_ref().and_then(|wal| wal.at(index)).map(|entry| entry.term) == term;
-    Some(Beyond { index, holders: members.iter().map(holds).collect(), proof })
+    Some(Beyond { index, holders: members.map(holds).collect(), proof })
 }
 
 fn log(at: usize, member: &Member, start: Term) -> Option<Log<'_>> {

@@ -153,7 +153,7 @@ fn open_cluster_once(sources: &[(&Path, Option<&WalDir>)], options: &OpenOptions
             member
         });
     }
-    cluster::check(&members)?;
+    cluster::check(members.iter())?;
     cluster::check_histories(&members, options.interrupt)?;
     opened(members, options)
 }

@@ -342,6 +342,12 @@ pub fn was_removed(tree: &mut Tree<'_>, id: MemberId) -> bool {
     tree.lookup(removed_path(id).as_bytes()).is_ok()
 }
 
+/// Returns the ids of the members that were removed from the cluster.
+pub fn removed_ids(tree: &mut Tree<'_>) -> Vec<MemberId> {
+    let Ok(dir) = tree.lookup(b"/0/removed_members") else { return Vec::new() };
+    tree.children(dir).into_iter().filter_map(|(name, _)| parse_id(&name)).collect()
+}
+
 /// Returns the cluster version in the store: `MAJOR.MINOR.PATCH` (2.1 and later).
 pub fn cluster_version(tree: &mut Tree<'_>) -> Option<String> {
     let node = tree.lookup(b"/0/version").ok()?;

@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod choose_rules;
+pub mod content_hash;
 pub mod dialect;
 pub mod difference;
 pub mod evidence;

@@ -384,7 +384,7 @@ impl<'m> Recovered<'m> {
                 None if members.len() == 1 || opened.is_live() || !leads_to_commit => return Ok(()),
                 None => {
                     let voters = &self.replay.voters.voters;
-                    let Some(beyond) = cluster::beyond(members, voters, commit, opened.start.term()) else {
+                    let Some(beyond) = cluster::beyond(members.iter(), voters, commit, opened.start.term()) else {
                         return Ok(());
                     };
                     let by = match beyond.proof {

@@ -112,6 +112,24 @@ pub fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
     agrees && rest.is_empty()
 }
 
+/// Returns bytes as Go's JSON encoder writes them: U+FFFD for each byte that is not UTF-8.
+pub fn as_go_writes(bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if simdutf8::basic::from_utf8(&bytes).is_ok() {
+        return bytes;
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    push_as_go_writes(&mut out, &bytes);
+    Cow::Owned(out)
+}
+
+/// Appends bytes like [`as_go_writes`].
+pub fn push_as_go_writes(out: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        out.extend_from_slice(chunk.valid().as_bytes());
+        chunk.invalid().iter().for_each(|_| out.extend_from_slice("\u{fffd}".as_bytes()));
+    }
+}
+
 /// Decodes in parts, until `take` returns false. Returns whether all parts were taken.
 fn decode_parts(raw: &[u8], take: &mut impl FnMut(&[u8]) -> bool) -> bool {
     let mut at = 0;

@@ -40,22 +40,38 @@ pub(super) struct Keys<'a> {
     pub(super) hash: HashKv,
     /// Number of changes that are deletions, or not the last of their key.
     superseded: u64,
+    /// The revision up to which changes were read.
+    up_to: Revision,
     index: KeyIndex<'a>,
 }
 
 /// Reads the `key` bucket.
 pub(super) fn read<'a>(db: &Db<'a>, bucket: &Tree<'a>, findings: &mut Findings) -> Result<Keys<'a>, Damage> {
+    read_up_to(db, bucket, Revision(i64::MAX), findings)
+}
+
+/// Reads the changes of the `key` bucket up to a revision.
+pub(super) fn read_up_to<'a>(
+    db: &Db<'a>,
+    bucket: &Tree<'a>,
+    revision: Revision,
+    findings: &mut Findings,
+) -> Result<Keys<'a>, Damage> {
     let mut keys = Keys {
         pairs: 0,
         tombstones: 0,
         last: Revision(0),
         hash: HashKv::new(),
         superseded: 0,
+        up_to: revision,
         index: KeyIndex::new(db.body()),
     };
     let mut last = None;
     for pair in bucket {
         let pair = pair?;
+        if is_above(&pair, revision) {
+            break;
+        }
         keys.pairs += 1;
         keys.hash.record(pair.record);
         let Some((key, kv)) = decode(&pair, findings) else { continue };
@@ -96,7 +112,7 @@ impl<'a> Keys<'a> {
         self.index.live_changes().map(|change| change.kv.key)
     }
 
-    /// Returns HashKV at the current revision of a store compacted at `compacted`.
+    /// Returns HashKV at the revision up to which the changes were read, of a store compacted at `compacted`.
     pub(super) fn hash_kv(&self, bucket: &Tree<'a>, compacted: Option<Revision>) -> Result<u32, Damage> {
         if compacted.is_none() || self.superseded == 0 {
             return Ok(self.hash.finish());
@@ -105,6 +121,9 @@ impl<'a> Keys<'a> {
         let mut hash = HashKv::new();
         for pair in bucket {
             let pair = pair?;
+            if is_above(&pair, self.up_to) {
+                break;
+            }
             let Some((key, kv)) = decode(&pair, &mut Findings::default()) else {
                 hash.record(pair.record);
                 continue;
@@ -125,6 +144,11 @@ impl<'a> Keys<'a> {
             }
         }
     }
+}
+
+/// Returns whether a pair is a change after this revision. The pairs are in the order of their revisions.
+fn is_above(pair: &Pair<'_>, revision: Revision) -> bool {
+    RevisionKey::decode(pair.key).is_some_and(|key| key.main > revision)
 }
 
 fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, KeyValue<'a>)> {

@@ -7,6 +7,7 @@
 mod check;
 mod compare;
 mod differences;
+mod hash_at;
 mod index;
 mod invariants;
 mod key_bucket;
@@ -17,6 +18,7 @@ mod v2v3;
 pub use check::{carried, digest, store, structure, summarize, summarize_watched, verify, verify_watched};
 pub use compare::compare;
 pub use differences::{Listing, list};
+pub use hash_at::{HashAt, hash_kv_at};
 pub use index::index_bytes;
 pub use presence::{V3Content, v3_content};
 pub use summary::{Member, Sha256Check, V3Summary};

@@ -8,6 +8,7 @@
 mod bounds;
 #[path = "../common/mod.rs"]
 mod common;
+mod compare;
 mod convert;
 mod export;
 mod hostile;

@@ -29,10 +29,10 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
-    for later in ["compare", "check", "clean"] {
+    for later in ["check", "clean"] {
         assert!(!help.contains(&format!("\n  {later} ")), "{later} is not there yet");
     }
     assert!(help.contains("Exit status:"));
@@ -130,6 +130,7 @@ fn wrong_usage_is_status_2_and_makes_nothing() {
         &["inspect"],
         &["inspect", source, "-w", "yaml"],
         &["inspect", source, "--json", "-w", "table"],
+        &["compare", source],
         &["completions", "tcsh"],
         &["man", "woman"],
     ] {
@@ -251,7 +252,7 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }
@@ -286,6 +287,9 @@ fn errors_are_as_written_down() {
         &["convert", &text, "-o", &out],
         &["convert", &no_log, "-o", &out],
         &["export", DEMO, "-o", "-", "--format", "redb"],
+        &["compare", DEMO],
+        &["compare", DEMO, DEMO],
+        &["compare", DEMO, "fixtures/members/m0.etcd"],
         &["verify", &text],
         &["lookup", &text, "--v2-index", "7"],
         &["man", "woman"],
@@ -300,6 +304,9 @@ fn errors_are_as_written_down() {
 
 #[test]
 fn summaries_are_as_written_down() {
+    const M0: &str = "fixtures/members/m0.etcd";
+    const M1: &str = "fixtures/members/m1.etcd";
+    const M2: &str = "fixtures/members/m2.etcd";
     const DEMO: &str = "fixtures/demo/input/default.etcd";
     const AS_OF: &str = "2026-12-01T00:00:00Z";
     let dir = tempfile::tempdir().unwrap();
@@ -324,6 +331,8 @@ fn summaries_are_as_written_down() {
         (8, &["convert", &cut, "-o", &partial, "--revisions", "dense", "--as-of", AS_OF]),
         (0, &["verify", &out, "--report", &report, "--source", DEMO]),
         (7, &["verify", &partial, "--report", &report]),
+        (0, &["compare", M0, M1]),
+        (7, &["compare", M0, M1, M2]),
         (0, &["inspect", DEMO]),
         (0, &["inspect", &out]),
         (0, &["export", DEMO, "-o", &lines]),

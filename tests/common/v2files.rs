@@ -130,6 +130,52 @@ pub fn write_entries(
     file.set_len(file.metadata().unwrap().len().max(64_000_000)).unwrap();
 }
 
+/// A log with everything a test may choose.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub node_id: u64,
+    pub cluster_id: u64,
+    /// Raft index and term of the snapshot after which the entries begin; 0 without one.
+    pub start: (u64, u64),
+    /// Type, term and data of each entry.
+    pub entries: Vec<(u64, u64, Vec<u8>)>,
+    /// The commit index in the hard state.
+    pub commit: u64,
+    /// Whether the frames are padded and the segment is preallocated, as 3.0 and later do.
+    pub padded: bool,
+}
+
+/// Writes a log of one segment. The last record is the hard state. Returns the path of the segment.
+pub fn write_log(data_dir: &Path, log: &Log) -> PathBuf {
+    let (start, start_term) = log.start;
+    let mut wal = Wal { unpadded: !log.padded, ..Wal::default() };
+    wal.record(CRC, None);
+    wal.record(METADATA, Some(&numbers(&[log.node_id, log.cluster_id])));
+    wal.record(SNAPSHOT, Some(&numbers(&[0, 0])));
+    if start > 0 {
+        wal.record(STATE, Some(&numbers(&[start_term, log.node_id, start])));
+        wal.record(SNAPSHOT, Some(&numbers(&[start, start_term])));
+    }
+    for (index, (kind, term, data)) in (start + 1..).zip(&log.entries) {
+        let mut entry = numbers(&[*kind, *term, index]);
+        if !data.is_empty() {
+            put_bytes(&mut entry, 4, data);
+        }
+        wal.record(ENTRY, Some(&entry));
+    }
+    let term = log.entries.last().map_or(start_term, |(_, term, _)| *term);
+    wal.record(STATE, Some(&numbers(&[term, log.node_id, log.commit])));
+    let dir = data_dir.join("member/wal");
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("{:016x}-{:016x}.wal", 0, 0));
+    fs::write(&path, wal.bytes).unwrap();
+    if log.padded {
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len().max(64_000_000)).unwrap();
+    }
+    path
+}
+
 /// A plain v2 PUT as a server logs it.
 pub fn put_request(id: u64, path: &str, value: &[u8]) -> Vec<u8> {
     Request::with_id(id, "PUT", path).value(value).bytes()
@@ -198,23 +244,37 @@ pub fn conf_change(kind: u64, node_id: u64, member: &str) -> Vec<u8> {
 
 /// Writes a `.snap` file around a v2 store in JSON.
 pub fn write_snapshot(data_dir: &Path, store: Vec<u8>, index: u64, term: u64, voter: u64, v2_index: u64) -> Snapshot {
-    let file = snap_of(store, index, term, voter);
+    write_snapshot_of(data_dir, store, index, term, &[voter], v2_index)
+}
+
+/// As [`write_snapshot`], with these voters.
+pub fn write_snapshot_of(
+    data_dir: &Path,
+    store: Vec<u8>,
+    index: u64,
+    term: u64,
+    voters: &[u64],
+    v2_index: u64,
+) -> Snapshot {
+    let file = snap_of(store, index, term, voters);
     let dir = data_dir.join("member/snap");
     fs::create_dir_all(&dir).unwrap();
     let path = dir.join(format!("{term:016x}-{index:016x}.snap"));
     fs::write(&path, file).unwrap();
-    Snapshot { path, index, term, voters: vec![voter], v2_index }
+    Snapshot { path, index, term, voters: voters.to_vec(), v2_index }
 }
 
 /// The bytes of a `.snap` file around a v2 store, at this raft index of term 2, with one voter.
 pub fn snap(store: &[u8], index: u64) -> Vec<u8> {
-    snap_of(store.to_vec(), index, 2, 7)
+    snap_of(store.to_vec(), index, 2, &[7])
 }
 
 /// Takes the store, which may be large, so that it is dropped before the file is made.
-fn snap_of(store: Vec<u8>, index: u64, term: u64, voter: u64) -> Vec<u8> {
+fn snap_of(store: Vec<u8>, index: u64, term: u64, voters: &[u64]) -> Vec<u8> {
     let mut metadata = Vec::new();
-    put_bytes(&mut metadata, 1, &numbers(&[voter]));
+    let mut conf_state = Vec::new();
+    voters.iter().for_each(|voter| put_number(&mut conf_state, 1, *voter));
+    put_bytes(&mut metadata, 1, &conf_state);
     put_number(&mut metadata, 2, index);
     put_number(&mut metadata, 3, term);
     let mut raft = Vec::with_capacity(store.len() + 64);
@@ -263,17 +323,19 @@ pub fn rewritten(segment: &[u8], wanted: impl Fn(Option<u64>) -> bool) -> Vec<u8
 struct Wal {
     bytes: Vec<u8>,
     crc: u32,
+    /// Frames without padding, as before 3.0.
+    unpadded: bool,
 }
 
 impl Wal {
-    /// A frame as etcd 3.0 and later write it: padded to eight bytes.
+    /// A frame as etcd 3.0 and later write it, padded to eight bytes, or as earlier ones do.
     fn record(&mut self, kind: u64, data: Option<&[u8]>) {
         self.crc = crc32c::crc32c_append(self.crc, data.unwrap_or_default());
         let mut record = numbers(&[kind, u64::from(self.crc)]);
         if let Some(data) = data {
             put_bytes(&mut record, 3, data);
         }
-        let padding = record.len().wrapping_neg() % 8;
+        let padding = if self.unpadded { 0 } else { record.len().wrapping_neg() % 8 };
         let mut length = record.len() as u64;
         if padding > 0 {
             length |= (0x80 | padding as u64) << 56;

@@ -266,13 +266,16 @@ fn an_equal_output_is_left_alone() {
 
 #[test]
 fn verify_finds_what_would_keep_etcd_from_starting() {
-    let damage: [(&str, fn(&Path), &str); 5] = [
+    type Damage = (&'static str, fn(&Path), &'static str);
+    let damage: [Damage; 5] = [
         ("a damaged log", |root| edit(&root.join("b").join(SEGMENT), |bytes| bytes[60] ^= 1), "b/member/wal"),
         ("a log without records", |root| edit(&root.join("b").join(SEGMENT), |bytes| bytes.fill(0)), "b"),
         ("no log", |root| fs::remove_dir_all(root.join("b/member/wal")).unwrap(), "b"),
         (
             "the log of another member",
-            |root| drop(fs::copy(root.join("a").join(SEGMENT), root.join("b").join(SEGMENT)).unwrap()),
+            |root| {
+                fs::copy(root.join("a").join(SEGMENT), root.join("b").join(SEGMENT)).unwrap();
+            },
             "member ID",
         ),
         (

@@ -8,7 +8,7 @@ use etcdlift::error::Reason;
 use etcdlift::internals::bolt::{Bucket, Db, OwnedRows, Rows, image};
 use etcdlift::internals::ids::{LeaseId, RaftIndex, Revision, Term};
 use etcdlift::internals::mvcc::{HashKv, KeyValue, Lease, RevisionKey, schema};
-use etcdlift::internals::verify::{Sha256Check, V3Content, summarize, v3_content, verify};
+use etcdlift::internals::verify::{Sha256Check, V3Content, hash_kv_at, summarize, v3_content, verify};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -59,6 +59,16 @@ impl Store {
         kv.encode(&mut value).unwrap();
         let bucket_key = [RevisionKey::put(Revision(main), 0).to_bytes().as_slice(), b"t"].concat();
         self.add(schema::KEY, &bucket_key, &value)
+    }
+
+    /// A put with this create revision and version, or a deletion.
+    fn change(&mut self, main: i64, key: &[u8], put: Option<(i64, i64)>) -> &mut Self {
+        match put {
+            Some((create, version)) => {
+                self.put(main, key, |kv| (kv.create_revision, kv.version) = (Revision(create), version))
+            }
+            None => self.delete(main, key),
+        }
     }
 
     fn lease(&mut self, id: i64) -> &mut Self {
@@ -239,7 +249,53 @@ fn histories() -> impl Strategy<Value = (Vec<(u8, bool)>, Option<usize>)> {
     (prop::collection::vec((0u8..5, prop::bool::weighted(0.35)), 0..40), prop::option::of(0usize..45))
 }
 
+/// A change: its revision, its key, and create revision and version of a put.
+type Change = (i64, u8, Option<(i64, i64)>);
+
+/// The changes of a history from revision 2 on, and the live keys at its end.
+fn changes(history: Vec<(u8, bool)>) -> (Vec<Change>, BTreeMap<u8, (i64, i64)>) {
+    let mut versions: BTreeMap<u8, (i64, i64)> = BTreeMap::new();
+    let mut changes = Vec::new();
+    for (key, delete) in history {
+        let main = changes.len() as i64 + 2;
+        let put = match (versions.get(&key).copied(), delete) {
+            (Some(_), true) => None,
+            (Some((create, version)), false) => Some((create, version + 1)),
+            (None, _) => Some((main, 1)),
+        };
+        match put {
+            Some(put) => drop(versions.insert(key, put)),
+            None => drop(versions.remove(&key)),
+        }
+        changes.push((main, key, put));
+    }
+    (changes, versions)
+}
+
 proptest! {
+    /// A member that went on has the HashKV of a member that stopped earlier, whatever was compacted there.
+    #[test]
+    fn hash_kv_at_a_revision_is_that_of_a_store_that_ends_there(
+        (history, compacted) in histories(),
+        stop in 0usize..42,
+    ) {
+        let (changes, _) = changes(history);
+        let revision = (stop as i64 + 1).min(changes.len() as i64 + 1);
+        let compacted = compacted.map(|at| at as i64 + 1).filter(|at| *at <= revision);
+        let store = |compacted, to: i64| {
+            let mut store = Store::new(compacted);
+            for (main, key, put) in changes.iter().filter(|(main, ..)| *main <= to) {
+                store.change(*main, &[b'k', *key], *put);
+            }
+            store.file()
+        };
+        let (whole, earlier) = (store(None, i64::MAX), summarize(&store(compacted, revision)).unwrap());
+        let db = Db::open(&whole).unwrap();
+        let found = hash_kv_at(&db, Revision(revision), compacted.map(Revision)).unwrap();
+        prop_assert_eq!((found.hash, earlier.revision), (earlier.hash_kv, Revision(revision)));
+        prop_assert_eq!(found.is_stable, earlier.keys > 0 || compacted.is_none());
+    }
+
     /// HashKV against docs/formats.md 10.1 in its plainest form, on histories of which a compaction has taken nothing, all, or
     /// some of what it may.
     #[test]
@@ -247,20 +303,7 @@ proptest! {
         (history, compacted) in histories(),
         taken in prop::collection::vec(any::<bool>(), 40),
     ) {
-        let mut versions: BTreeMap<u8, (i64, i64)> = BTreeMap::new();
-        let mut changes = Vec::new();
-        for (key, delete) in history {
-            let main = changes.len() as i64 + 2;
-            let state = versions.get(&key).copied();
-            match (state, delete) {
-                (Some(_), true) => { versions.remove(&key); changes.push((main, key, None)); }
-                (Some((create, version)), false) => {
-                    versions.insert(key, (create, version + 1));
-                    changes.push((main, key, Some((create, version + 1))));
-                }
-                (None, _) => { versions.insert(key, (main, 1)); changes.push((main, key, Some((main, 1)))); }
-            }
-        }
+        let (changes, versions) = changes(history);
         let current = changes.len() as i64 + 1;
         let compacted = compacted.map(|at| at as i64 + 1).filter(|at| *at >= 1 && *at <= current);
         let last: BTreeMap<u8, i64> = changes.iter().map(|(main, key, _)| (*key, *main)).collect();
@@ -275,10 +318,7 @@ proptest! {
         for (at, (main, key, put)) in changes.iter().enumerate() {
             let (user, revision) = ([b'k', *key], RevisionKey::put(Revision(*main), 0));
             let below = Some(*main) <= compacted;
-            match put {
-                Some((create, version)) => { store.put(*main, &user, |kv| (kv.create_revision, kv.version) = (Revision(*create), *version)); }
-                None => { store.delete(*main, &user); }
-            }
+            store.change(*main, &user, *put);
             let (bucket_key, value) = store.0[schema::KEY].last().unwrap().clone();
             let skipped = below && !keep.is_empty() && !keep.contains(main) || put.is_none() && Some(*main) == compacted;
             if !skipped {

@@ -21,7 +21,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    fn is_hurt(&self) -> bool {
+    pub(super) fn is_hurt(&self) -> bool {
         self.damage.is_some_and(|damage| damage.is_visible)
     }
 }
@@ -141,7 +141,7 @@ fn beyond(cluster: &Cluster, given: &[Given], state: &State) -> Option<(u64, usi
 }
 
 /// Whether each member that could win an election after a restart of all holds these entries.
-fn electable_hold(cluster: &Cluster, whose: usize, to: u64) -> bool {
+pub(super) fn electable_hold(cluster: &Cluster, whose: usize, to: u64) -> bool {
     let electable = cluster.members.iter().filter(|candidate| {
         let votes = cluster.members.iter().filter(|voter| candidate.last_on_disk() >= voter.last_on_disk()).count();
         votes >= cluster.majority()

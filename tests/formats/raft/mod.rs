@@ -4,6 +4,7 @@
 //! `ETCDLIFT_RAFT_SEEDS` says how many clusters, or which (`100..600`).
 
 mod cluster;
+mod converge;
 mod damage;
 mod judge;
 
@@ -51,24 +52,38 @@ const STYLES: [Style; 4] = [
 /// Clusters that are tried where the environment does not say.
 const SEEDS: u64 = 120;
 
+/// Judges one choice of members; the last argument says whether to use `--salvage`.
+type Judge = fn(&Cluster, &[Given], bool) -> Result<String, String>;
+
 #[test]
 fn every_subset_of_a_cluster_gives_what_it_proves() {
+    every_subset("conversions", 1, SEEDS, judge);
+}
+
+/// What `compare` says of each choice of two or more members.
+#[test]
+fn no_comparison_of_members_contradicts_the_cluster() {
+    every_subset("comparisons", 2, SEEDS / 2, |cluster, given, _| converge::converge(cluster, given));
+}
+
+/// Judges the subsets with at least so many members, of so many clusters by default.
+fn every_subset(what: &str, least: usize, clusters: u64, judge: Judge) {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for seed in seeds("ETCDLIFT_RAFT_SEEDS", 0..SEEDS) {
-        one_cluster(seed, &mut counts, &mut wrong);
+    for seed in seeds("ETCDLIFT_RAFT_SEEDS", 0..clusters) {
+        one_cluster(seed, least, judge, &mut counts, &mut wrong);
         if wrong.len() > 5 {
             break;
         }
     }
     let total: u64 = counts.values().sum();
     let lines: Vec<String> = counts.iter().map(|(what, count)| format!("  {count:>6} {what}\n")).collect();
-    let text = format!("raft: {total} conversions\n{}", lines.concat());
+    let text = format!("raft: {total} {what}\n{}", lines.concat());
     let _ = std::io::stderr().write_all(text.as_bytes());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn one_cluster(seed: u64, counts: &mut BTreeMap<String, u64>, wrong: &mut Vec<String>) {
+fn one_cluster(seed: u64, least: usize, judge: Judge, counts: &mut BTreeMap<String, u64>, wrong: &mut Vec<String>) {
     let mut random = Random::new(seed);
     // Segments of 3.0 and later have 64 MB each, which takes time.
     let style = STYLES[random.pick(&[0, 0, 0, 1, 1, 1, 2, 3])];
@@ -81,7 +96,7 @@ fn one_cluster(seed: u64, counts: &mut BTreeMap<String, u64>, wrong: &mut Vec<St
     for subset in 1..1u32 << size {
         let chosen: Vec<usize> = (0..size as usize).filter(|at| subset & 1 << at != 0).collect();
         // With five members not every subset, with three all; undamaged, and a few times with one random damage each.
-        if size == 5 && !random.chance(30) {
+        if (size == 5 && !random.chance(30)) || chosen.len() < least {
             continue;
         }
         for round in 0..3 {

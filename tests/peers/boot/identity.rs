@@ -9,12 +9,11 @@ use super::check::{Content, until};
 use super::{make, options};
 use crate::common::cluster::seats;
 use crate::common::convert::Inspected;
-use crate::common::corpus;
 use crate::common::dump::Dump;
 use crate::common::peers::{self, Version};
 use crate::common::protobuf::{bytes_of, number_of};
 use crate::common::run::read_json;
-use crate::common::{scratch, v2files};
+use crate::common::{corpus, scratch, v2files};
 use crate::test_name;
 
 /// Two clusters of one source with the same URLs: a member of one that comes to the other is refused, and changes nothing.

@@ -4,9 +4,7 @@ use super::check::{self, Content, until};
 use super::work::succeeds;
 use super::{VERSIONS, logs, make, options};
 use crate::common::cluster::{Cluster, seats};
-use crate::common::corpus;
-use crate::common::peers;
-use crate::common::scratch;
+use crate::common::{corpus, peers, scratch};
 use crate::test_name;
 
 /// The learner has all keys from the start, is listed as one, and votes after its promotion.

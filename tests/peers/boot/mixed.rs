@@ -8,12 +8,10 @@ use serde_json::Value;
 use super::check::{self, until};
 use super::{logs, make};
 use crate::common::cluster::{Cluster, seats};
-use crate::common::corpus;
-use crate::common::etcdctl;
 use crate::common::peers::{self, Peers, Version};
 use crate::common::rows::Row;
 use crate::common::run::read_json;
-use crate::common::scratch;
+use crate::common::{corpus, etcdctl, scratch};
 use crate::test_name;
 
 #[test]
