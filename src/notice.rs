@@ -135,8 +135,8 @@ codes! {
     SnapshotPassedOver = "snapshot-passed-over";
     /// `--source-version` contradicts what the source proves.
     SourceVersionContradicted = "source-version-contradicted";
-    /// etcd versions that may have run last would give different trees.
-    SourceVersionUnknown = "source-version-unknown", Loss;
+    /// etcd versions that may have run last would give different trees. A loss; a warning of `compare`.
+    SourceVersionUnknown = "source-version-unknown", Either;
     /// v2 writes after the commit index are left out.
     TailLeftOut = "tail-left-out", Loss;
     /// Keys exist in v2 and v3; the output has those of v2.
