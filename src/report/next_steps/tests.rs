@@ -11,7 +11,7 @@ use crate::report::facts::SourceFacts;
 
 fn member(id: &str, name: &str, peer: &[&str], client: &[&str]) -> Member {
     let list = |urls: &[&str]| urls.iter().map(ToString::to_string).collect();
-    Member { id: id.into(), name: name.into(), peer_urls: list(peer), client_urls: list(client) }
+    Member { id: id.into(), name: name.into(), peer_urls: list(peer), client_urls: list(client), is_learner: false }
 }
 
 fn report(members: Vec<Member>) -> Report {
