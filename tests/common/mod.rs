@@ -8,6 +8,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod cluster;
 pub mod convert;
 pub mod corpus;
 pub mod dump;
