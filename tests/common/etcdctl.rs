@@ -68,6 +68,11 @@ impl Etcdctl {
         revision(&self.json(&["put", "--", key, value]))
     }
 
+    /// Whether a write succeeds.
+    pub fn puts(&self, key: &str, value: &str) -> bool {
+        self.run(&["put", "--", key, value], SECONDS).status == 0
+    }
+
     /// Deletes a key and returns the revision and how many there were.
     pub fn del(&self, key: &str) -> (u64, u64) {
         let answer = self.json(&["del", "--", key]);

@@ -15,6 +15,7 @@ pub mod dump;
 pub mod etcdctl;
 pub mod golden;
 pub mod http;
+pub mod members_cluster;
 pub mod peers;
 pub mod protobuf;
 pub mod random;

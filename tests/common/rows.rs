@@ -61,6 +61,11 @@ impl Row {
 /// The API, and so the truth, shows U+FFFD for bytes that are not UTF-8. So
 /// does a `.snap`; only what stands in the log alone still has its bytes.
 pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
+    expected_at(scenario, data_dir, &scenario.truth.captured_at)
+}
+
+/// As [`expected`], with TTLs counted from another instant (RFC 3339).
+pub fn expected_at(scenario: &Scenario, data_dir: &str, as_of: &str) -> Vec<Row> {
     let snapshot = v2files::newest_snapshot(&scenario.data_dir(data_dir));
     let in_snapshot = snapshot.map_or(0, |snapshot| snapshot.v2_index);
     let writes = scenario.truth.raw_utf8_writes.iter();
@@ -70,8 +75,8 @@ pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
         .filter(|(index, _)| *index > in_snapshot)
         .collect();
     let nodes = scenario.truth.nodes_of(data_dir).iter();
-    let (lengths, all) = (lease_lengths(scenario, data_dir), scenario.truth.nodes_of(data_dir));
-    let seconds = |node: &Node| seconds_left(all, &node.key, &scenario.truth.captured_at);
+    let (lengths, all) = (lease_lengths_at(scenario, data_dir, as_of), scenario.truth.nodes_of(data_dir));
+    let seconds = |node: &Node| seconds_left(all, &node.key, as_of);
     let files = nodes.filter(|node| !node.dir && seconds(node).is_none_or(|left| left > 0)).map(|node| {
         let mut row = Row::of_node(node);
         let place = seconds(node).and_then(|left| lengths.iter().position(|length| *length == left.max(2)));
@@ -87,8 +92,13 @@ pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
 
 /// The leases of those rows, in seconds; the first has the id 1.
 pub fn lease_lengths(scenario: &Scenario, data_dir: &str) -> Vec<i64> {
+    lease_lengths_at(scenario, data_dir, &scenario.truth.captured_at)
+}
+
+/// As [`lease_lengths`], counted from another instant.
+pub fn lease_lengths_at(scenario: &Scenario, data_dir: &str, as_of: &str) -> Vec<i64> {
     let nodes = scenario.truth.nodes_of(data_dir);
-    let left = |node: &Node| seconds_left(nodes, &node.key, &scenario.truth.captured_at);
+    let left = |node: &Node| seconds_left(nodes, &node.key, as_of);
     let alive = nodes.iter().filter(|node| !node.dir).filter_map(left).filter(|left| *left > 0);
     alive.map(|left| left.max(2)).collect::<BTreeSet<i64>>().into_iter().collect()
 }

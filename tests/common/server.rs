@@ -1,15 +1,16 @@
 //! A real etcd server on a data directory, on this machine alone, for a
 //! bounded time.
 //!
-//! At most two run at once in a process; starting a third waits. A cluster of
-//! `cluster.rs` counts as two. A server is stopped when its value is dropped,
-//! and by a watchdog of its own if the test process is killed.
+//! At most two run at once in a process, or one cluster; starting another
+//! waits. A cluster of `cluster.rs` or `members_cluster.rs` counts as two. A
+//! server is stopped when its value is dropped, and by a watchdog of its own if
+//! the test process is killed.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ const STOP_SECONDS: u64 = 20;
 pub struct Boot {
     pub etcd: PathBuf,
     pub data_dir: PathBuf,
+    pub name: String,
+    /// `http://127.0.0.1:PORT`, where other members expect this one; a free port without it.
+    pub peer_url: Option<String>,
     /// 3.4 and 3.5.
     pub enable_v2: bool,
     pub force_new_cluster: bool,
@@ -42,6 +46,8 @@ impl Boot {
         Self {
             etcd: peers.etcd(version),
             data_dir: data_dir.to_owned(),
+            name: "default".into(),
+            peer_url: None,
             enable_v2: false,
             force_new_cluster: false,
             alone: false,
@@ -52,13 +58,15 @@ impl Boot {
     fn command(&self, client: SocketAddr, peer: SocketAddr) -> Command {
         let mut command = bounded(&self.etcd, LIFE_SECONDS);
         let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        let peer = self.peer_url.clone().unwrap_or(peer);
+        assert!(peer.starts_with("http://127.0.0.1:"), "{peer}");
         command.arg("--data-dir").arg(&self.data_dir);
-        command.args(["--name", "default"]);
+        command.args(["--name", &self.name]);
         command.args(["--listen-client-urls", &client]);
         command.args(["--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer]);
         command.args(["--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("default={peer}")]);
+        command.args(["--initial-cluster", &format!("{}={peer}", self.name)]);
         if self.enable_v2 {
             command.arg("--enable-v2");
         }
@@ -78,7 +86,7 @@ pub struct Server {
     log: PathBuf,
     // After the child: fields are dropped in this order.
     _temp: TempDir,
-    _slot: Slot,
+    _slot: Arc<Slot>,
 }
 
 impl Server {
@@ -87,25 +95,41 @@ impl Server {
     /// # Panics
     /// With the end of its log, if it never does.
     pub fn start(boot: &Boot) -> Self {
-        let slot = Slot::take(if boot.alone { SLOTS } else { 1 });
+        let slot = Arc::new(Slot::take(if boot.alone { SLOTS } else { 1 }));
+        Self::start_all(std::slice::from_ref(boot), &slot).remove(0)
+    }
+
+    /// Starts servers that need each other, in the slots that the caller holds, and waits until each is healthy.
+    ///
+    /// # Panics
+    /// With the end of a log, if one never is.
+    pub fn start_all(boots: &[Boot], slot: &Arc<Slot>) -> Vec<Self> {
+        let spawned: Vec<Self> = boots.iter().map(|boot| Self::spawn(boot, slot)).collect();
+        let settle = |(boot, server)| Self::settle(boot, server, slot);
+        boots.iter().zip(spawned).map(settle).collect()
+    }
+
+    fn spawn(boot: &Boot, slot: &Arc<Slot>) -> Self {
         let temp = scratch::temp();
         let log = temp.path().join("log");
-        // Another process may take a free port before the server does.
+        let (child, client) = spawn(boot, &log);
+        Self { child, client, log, _temp: temp, _slot: Arc::clone(slot) }
+    }
+
+    fn settle(boot: &Boot, mut server: Self, slot: &Arc<Slot>) -> Self {
+        // Another process may take a port before the server does, and a connection may use it for a while.
+        let attempts = if boot.peer_url.is_some() { 20 } else { 3 };
         for attempt in 1.. {
-            let (mut child, client) = spawn(boot, &log);
-            let failure = match wait_until_healthy(&mut child, client, &log) {
-                Ok(()) => {
-                    return Self { child, client, log, _temp: temp, _slot: slot };
-                }
-                Err(failure) => failure,
-            };
-            end(&mut child);
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            if attempt == 3 || !text.contains("address already in use") {
+            let Err(failure) = wait_until_healthy(&mut server.child, server.client, &server.log) else { return server };
+            let text = fs::read_to_string(&server.log).unwrap_or_default();
+            drop(server);
+            if attempt == attempts || !text.contains("address already in use") {
                 panic!("{boot:?}: {failure}\n{}", tail(&text));
             }
+            thread::sleep(Duration::from_millis(200));
+            server = Self::spawn(boot, slot);
         }
-        unreachable!("the third attempt ends the loop");
+        unreachable!("the last attempt ends the loop");
     }
 
     pub fn client_address(&self) -> SocketAddr {
@@ -216,7 +240,7 @@ pub(super) fn tail(text: &str) -> String {
 
 /// The right to run a server: one slot, or all of them.
 #[derive(Debug)]
-pub(super) struct Slot(u32);
+pub struct Slot(u32);
 
 /// Servers that run at the same time.
 pub(super) const SLOTS: u32 = 2;
@@ -225,6 +249,11 @@ static FREE: Mutex<u32> = Mutex::new(SLOTS);
 static FREED: Condvar = Condvar::new();
 
 impl Slot {
+    /// Takes all slots, for the servers of one cluster.
+    pub fn all() -> Self {
+        Self::take(SLOTS)
+    }
+
     /// Takes all slots in one step: two tests that each hold one never wait for each other.
     pub(super) fn take(slots: u32) -> Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);

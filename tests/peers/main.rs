@@ -10,6 +10,7 @@ mod case;
 #[path = "../common/mod.rs"]
 mod common;
 mod connection;
+mod continued;
 mod differential;
 mod incomplete;
 mod leases;

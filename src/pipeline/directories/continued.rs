@@ -97,9 +97,11 @@ pub(super) fn members(
     let mut out: Vec<ContinuedMember> = Vec::new();
     let listed = membership::list(&mut replayed.recovered.replay.tree);
     known.extend(listed.into_iter().map(|member| (member.id, member)));
+    // Two logs with the same entry have the same entries before it; each may begin at another index.
     let leading = opened.members.iter().filter_map(|member| member.wal.as_ref());
-    let leading =
-        leading.filter(|wal| wal.at(applied).is_some_and(|entry| entry.term == term)).max_by_key(|wal| wal.last());
+    let leading: Vec<&Wal> = leading.filter(|wal| wal.at(applied).is_some_and(|entry| entry.term == term)).collect();
+    let names: Vec<String> = known.values().map(|member| member.name.clone()).collect();
+    let ids: Vec<String> = known.keys().map(ToString::to_string).collect();
     let mut cluster_id = ClusterId(0);
     for member in &opened.members {
         let in_member = |e: Error| e.in_file(&member.path);
@@ -111,8 +113,9 @@ pub(super) fn members(
             let message = format!("its snapshot at raft index {} is after the state at {applied}", later.index);
             return Err(refused(message).in_file(&later.path));
         }
-        let is_taken = out.iter().any(|other| other.name == facts.name);
-        let usable = check_name(&facts.name).is_ok() && !is_taken;
+        // The names of directories must not depend on the order of the sources.
+        let is_unique = names.iter().filter(|name| **name == facts.name).count() == 1 && !ids.contains(&facts.name);
+        let usable = check_name(&facts.name).is_ok() && is_unique;
         out.push(ContinuedMember {
             name: if usable { facts.name } else { id.to_string() },
             id,
@@ -120,7 +123,7 @@ pub(super) fn members(
             is_learner: is_learner(id),
             snapshots: member.snapshots.iter().map(|snap| snap.path.clone()).collect(),
             segments: wal.maps().map(|map| map.path().to_path_buf()).collect(),
-            records: missing_records(wal, leading, applied).map_err(in_member)?,
+            records: missing_records(wal, &leading, applied).map_err(in_member)?,
         });
     }
     if let Some(missing) = known.into_values().min_by_key(|member| member.id) {
@@ -172,8 +175,8 @@ fn continuing_log(member: &Member, is_backup: bool) -> Result<(&Wal, MemberId)> 
 }
 
 /// Returns the records that a log needs so that its commit index is `applied`: the entries that it lacks, and a hard state. `leading`
-/// is a log that has them.
-fn missing_records(wal: &Wal, leading: Option<&Wal>, applied: RaftIndex) -> Result<Option<(u64, Vec<u8>)>> {
+/// are the logs that have the last of them.
+fn missing_records(wal: &Wal, leading: &[&Wal], applied: RaftIndex) -> Result<Option<(u64, Vec<u8>)>> {
     let state = wal.hard_state().unwrap_or(HardState { term: Term(0), vote: MemberId(0), commit: RaftIndex(0) });
     let commit = wal.commit();
     let Some(last) = wal.last_segment() else { return Err(refused("the log of the member is missing".into())) };
@@ -184,7 +187,7 @@ fn missing_records(wal: &Wal, leading: Option<&Wal>, applied: RaftIndex) -> Resu
     let mut entries = Vec::new();
     for index in (commit.0.saturating_add(1)..=applied.0).map(RaftIndex) {
         let own = term_at(wal, index);
-        let known = leading.and_then(|leading| Some((leading, leading.at(index)?)));
+        let known = leading.iter().find_map(|leading| Some((leading, leading.at(index)?)));
         let Some((leading, entry)) = known else {
             let missing = applied.0.saturating_sub(index.0).saturating_add(1);
             let missing = counted(missing, "entry", "entries");
@@ -196,7 +199,9 @@ fn missing_records(wal: &Wal, leading: Option<&Wal>, applied: RaftIndex) -> Resu
             entries.push(leading.entry(entry)?);
         }
     }
-    let term = entries.last().map_or(state.term, |entry| entry.term.max(state.term));
+    // A crash can lose the hard state of the last entries; a term must not be used twice.
+    let own_last = wal.last().map_or(Term(0), |(term, _)| term);
+    let term = entries.last().map_or(own_last, |entry| entry.term.max(own_last)).max(state.term);
     // The member has not voted in a term that it did not know.
     let vote = if term > state.term { MemberId(0) } else { state.vote };
     let state = HardState { term, vote, commit: applied };
