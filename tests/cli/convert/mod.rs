@@ -11,6 +11,7 @@ mod inputs;
 mod kit;
 mod locks;
 mod logs;
+mod members;
 mod nothing;
 mod options;
 mod outputs;
