@@ -90,10 +90,10 @@ fn parts_of_a_member() {
 fn a_cluster_that_is_not_complete() {
     let temp = scratch::temp();
     let all = Source::new(&THREE).write_all(temp.path());
-    for missing in 0..3 {
+    for (missing, (_, name)) in THREE.iter().enumerate() {
         let mut given = all.clone();
         given.remove(missing);
-        let name = format!("member {} is missing", THREE[missing].1);
+        let name = format!("member {name} is missing");
         cannot_continue(&given, &[], &[&name, "--to data-dir"]);
     }
     cannot_continue(&all[..1], &[], &["is missing"]);
