@@ -13,6 +13,7 @@ mod killed;
 mod kit;
 mod locks;
 mod logs;
+mod members;
 mod nothing;
 mod options;
 mod outputs;

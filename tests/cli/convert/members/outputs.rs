@@ -1,0 +1,88 @@
+//! The directories that `--to member` writes: their names, modes and owner, and what may be replaced.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
+
+use super::source::Source;
+use super::{convert, segments};
+use crate::common::run::etcdlift;
+use crate::common::scratch;
+use crate::common::skip::{Need, skip};
+
+/// A name that is missing, is used twice, or is the ID of another member is no name for a directory.
+#[test]
+fn directories_have_the_names_or_the_ids_of_members() {
+    for (members, expected) in [
+        ([(0xa1, "m1"), (0xa2, "m2"), (0xa3, "m3")], ["m1", "m2", "m3"]),
+        ([(0xa1, "same"), (0xa2, "same"), (0xa3, "m3")], ["a1", "a2", "m3"]),
+        ([(0xa1, "a2"), (0xa2, ""), (0xa3, "..")], ["a1", "a2", "a3"]),
+    ] {
+        let temp = scratch::temp();
+        let mut sources = Source::new(&members).write_all(temp.path());
+        for name in ["one", "two"] {
+            let out = temp.path().join(name);
+            convert(&sources, &out, &[]).success();
+            assert_eq!(scratch::names(&out), expected);
+            sources.reverse();
+        }
+    }
+}
+
+#[test]
+fn directories_are_private_and_of_the_owner_of_the_source() {
+    let temp = scratch::temp();
+    let sources = [Source::new(&[(0xa1, "m1")]).write(temp.path(), 0xa1)];
+    if chown(&sources[0], Some(1234), Some(1234)).is_err() {
+        return skip(crate::test_name!(), Need::Machine, "only root can give a file to another user");
+    }
+    for (name, options, owner) in
+        [("plain", &[][..], fs::metadata(temp.path()).unwrap().uid()), ("owned", &["--preserve-owner"], 1234)]
+    {
+        let out = temp.path().join(name);
+        convert(&sources, &out, options).success();
+        for (path, _) in scratch::fingerprint(&out) {
+            let found = fs::metadata(&path).unwrap();
+            let mode = if found.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!((found.mode() & 0o777, found.uid()), (mode, owner), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn an_output_is_replaced_only_if_no_etcd_has_opened_it() {
+    let temp = scratch::temp();
+    let sources = Source::new(&[(0xa1, "m1"), (0xa2, "m2")]).write_all(temp.path());
+    let (out, report) = (temp.path().join("out"), temp.path().join("report.json"));
+    let report = ["--report", report.to_str().unwrap()];
+    convert(&sources, &out, &["--dry-run"]).success();
+    assert!(!out.exists());
+    convert(&sources, &out, &report).success();
+    let files = scratch::fingerprint(&out);
+    assert_ne!(convert(&sources, &out, &[]).status, 0);
+    convert(&sources, &out, &[&report[..], &["--skip-existing"]].concat()).success();
+    assert_eq!(scratch::fingerprint(&out), files);
+    let db = fs::read(out.join("m1/member/snap/db")).unwrap();
+    convert(&sources, &out, &[&report[..], &["--overwrite"]].concat()).success();
+    assert!(fs::read(out.join("m1/member/snap/db")).unwrap() == db);
+    etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+    fs::write(out.join("m1/member/wal/other"), "").unwrap();
+    assert_ne!(convert(&sources, &out, &[&report[..], &["--overwrite"]].concat()).status, 0);
+}
+
+/// A member that stopped earlier gets the entries of the others.
+#[test]
+fn a_member_that_lags_gets_the_entries_of_the_others() {
+    let source = Source::new(&[(0xa1, "m1"), (0xa2, "m2"), (0xa3, "m3")]);
+    let temp = scratch::temp();
+    let mut sources = source.write_all(temp.path());
+    fs::remove_dir_all(sources.remove(1)).unwrap();
+    sources.insert(1, source.write_some(temp.path(), 0xa2, 7));
+    let out = temp.path().join("out");
+    convert(&sources, &out, &[]).success();
+    let read = |path: &Path| fs::read(segments(path).pop().unwrap()).unwrap();
+    let (old, new) = (read(&sources[1]), read(&out.join("m2")));
+    assert!(new.starts_with(&old) && new.len() > old.len());
+    assert!(read(&out.join("m1")) == read(&sources[0]));
+    etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+}

@@ -1,0 +1,159 @@
+//! Every refusal of `--to member`: status, reason, words, and that nothing was written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etcdlift::fuzzing::log::Dialect;
+
+use super::convert;
+use super::source::Source;
+use crate::common::run::{etcdlift, read_json};
+use crate::common::{scratch, v2files};
+
+const THREE: [(u64, &str); 3] = [(0xa1, "m1"), (0xa2, "m2"), (0xa3, "m3")];
+
+/// Asserts a refusal of these sources with these options.
+fn refused(sources: &[PathBuf], options: &[&str], status: i32, reason: &str, words: &[&str]) {
+    let temp = scratch::temp();
+    let (out, report) = (temp.path().join("out"), temp.path().join("report.json"));
+    let before: Vec<_> = sources.iter().map(|source| scratch::fingerprint(source)).collect();
+    let options = [&["--report", report.to_str().unwrap()], options].concat();
+    let output = convert(sources, &out, &options);
+    let story = output.story();
+    assert_eq!(output.status, status, "{story}");
+    assert!(words.iter().all(|word| output.stderr.contains(word)), "{words:?}: {story}");
+    assert!(!out.exists(), "{story}");
+    if status != 2 {
+        assert_eq!(read_json(&report)["reason"], reason, "{story}");
+    }
+    assert_eq!(before, sources.iter().map(|source| scratch::fingerprint(source)).collect::<Vec<_>>());
+}
+
+fn cannot_continue(sources: &[PathBuf], options: &[&str], words: &[&str]) {
+    refused(sources, options, 5, "cannot-continue", words);
+}
+
+#[test]
+fn options_that_contradict_it() {
+    let temp = scratch::temp();
+    let one = [Source::new(&[(0xa1, "m1")]).write(temp.path(), 0xa1)];
+    for target in ["3.6", "3.7"] {
+        refused(
+            &one,
+            &["--target-version", target],
+            2,
+            "",
+            &["--to member needs --target-version 3.4 or 3.5", "hint: "],
+        );
+    }
+    for option in [&["--salvage"][..], &["--allow-live"], &["--allow-removed"], &["--up-to-index", "3"]] {
+        refused(&one, option, 2, "", &["--to member excludes", option[0]]);
+    }
+    for option in [["--initial-cluster", "a=http://b:1"], ["--initial-cluster-token", "t"]] {
+        refused(&one, &option, 2, "", &["--to data-dir"]);
+    }
+}
+
+#[test]
+fn cluster_versions_that_the_target_cannot_continue() {
+    for (version, target, words) in [
+        (Some("2.3.0"), "3.5", &["etcd 3.5 cannot continue", "\"2.3.0\"", "--target-version 3.4"][..]),
+        (None, "3.5", &["etcd 3.5 cannot continue", "unknown", "--target-version 3.4"]),
+        (Some("3.5.0"), "3.4", &["\"3.5.0\"", "3.4 refuses to start", "--target-version 3.5"]),
+    ] {
+        let temp = scratch::temp();
+        let source = Source { version, ..Source::new(&[(0xa1, "m1")]) };
+        cannot_continue(&[source.write(temp.path(), 0xa1)], &["--target-version", target], words);
+    }
+    for (version, target) in [("2.3.0", "3.4"), ("3.0.0", "3.4"), ("3.4.0", "3.4"), ("3.3.0", "3.5"), ("3.5.0", "3.5")]
+    {
+        let temp = scratch::temp();
+        let source = Source { version: Some(version), ..Source::new(&[(0xa1, "m1")]) };
+        let out = temp.path().join("out");
+        convert(&[source.write(temp.path(), 0xa1)], &out, &["--target-version", target]).success();
+        etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+    }
+}
+
+#[test]
+fn parts_of_a_member() {
+    let temp = scratch::temp();
+    let source = Source::new(&[(0xa1, "m1")]).write(temp.path(), 0xa1);
+    let log = source.join("member/wal");
+    cannot_continue(&[log], &[], &["expected the data directory of a member"]);
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join(crate::convert::kit::DEMO);
+    let snap = demo.join(crate::convert::kit::DEMO_SNAP);
+    cannot_continue(&[snap], &[], &["expected the data directory of a member"]);
+}
+
+#[test]
+fn a_cluster_that_is_not_complete() {
+    let temp = scratch::temp();
+    let all = Source::new(&THREE).write_all(temp.path());
+    for (missing, (_, name)) in THREE.iter().enumerate() {
+        let mut given = all.clone();
+        given.remove(missing);
+        let name = format!("member {name} is missing");
+        cannot_continue(&given, &[], &[&name, "--to data-dir"]);
+    }
+    cannot_continue(&all[..1], &[], &["is missing"]);
+}
+
+/// A learner has the database too.
+#[test]
+fn a_cluster_without_its_learner() {
+    let temp = scratch::temp();
+    let source =
+        Source { learner: Some(0xa3), version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&THREE) };
+    let all = source.write_all(temp.path());
+    cannot_continue(&all[..2], &[], &["member m3 is missing"]);
+    let out = temp.path().join("out");
+    convert(&all, &out, &[]).success();
+    etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+}
+
+#[test]
+fn a_copy_that_was_cut() {
+    let temp = scratch::temp();
+    let source = Source { dialect: Dialect::Padded, ..Source::new(&[(0xa1, "m1")]) };
+    let path = source.write(temp.path(), 0xa1);
+    let segment = &super::segments(&path)[0];
+    let bytes = fs::read(segment).unwrap();
+    let (_, last) = v2files::frames(&bytes).pop().unwrap();
+    fs::write(segment, &bytes[..last.end.next_multiple_of(8)]).unwrap();
+    cannot_continue(&[path], &[], &["the copy of a member is incomplete", "the copy is probably truncated"]);
+}
+
+#[test]
+fn a_damaged_log() {
+    let temp = scratch::temp();
+    let all = Source { dialect: Dialect::Padded, ..Source::new(&THREE) }.write_all(temp.path());
+    scratch::edit(&super::segments(&all[0])[0], |bytes| {
+        let frames = v2files::frames(bytes);
+        let (_, record) = frames[frames.len() / 2].clone();
+        bytes[record.end - 2] ^= 1;
+    });
+    cannot_continue(&all, &[], &["the log of the member is damaged"]);
+}
+
+/// The removed member, and the others without it.
+#[test]
+fn a_removed_member() {
+    let Some(scenario) = crate::common::corpus::scenario(crate::test_name!(), "v2.3.8-e") else { return };
+    let dir = |name: &str| scenario.data_dir(name);
+    let options = ["--source-version", "2.3.8"];
+    refused(&[dir("m2.etcd")], &options, 5, "member-removed", &["was removed from its cluster"]);
+    cannot_continue(
+        &[dir("m0.etcd"), dir("m1.etcd"), dir("m3.etcd"), dir("m2.etcd")],
+        &options,
+        &["is not in its cluster"],
+    );
+}
+
+#[test]
+fn a_backup() {
+    let Some(scenario) = crate::common::corpus::scenario(crate::test_name!(), "v3.3.27-h") else { return };
+    for name in ["offline.etcd", "live.etcd"] {
+        cannot_continue(&[scenario.data_dir(name)], &[], &["backup"]);
+    }
+}
