@@ -12,6 +12,7 @@ use super::read::Source;
 use super::replay_options::replay_options;
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
+use crate::options::{ConvertOptions, To};
 use crate::report::StageName;
 use crate::source::member::Member;
 use crate::source::open::Opened;
@@ -56,7 +57,7 @@ fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFinding
     state.notices.warnings.splice(0..0, found.notices.warnings.drain(..));
     *found = state;
     context.took(StageName::Replay, started);
-    refuse_removed(opened, &mut recovered, options.allow_removed)?;
+    refuse_removed(opened, &mut recovered, options)?;
     incomplete.map_or(Ok(()), Err)?;
     let lists = [("the ledger", options.ledger.is_some()), ("the transformer's input", options.transformer.is_some())];
     for (what, _) in lists.iter().filter(|(_, is_made)| *is_made) {
@@ -67,7 +68,7 @@ fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFinding
 }
 
 /// Refuses a source if every member was removed from its cluster. The store or the log says so; the entry need not be committed.
-fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, allowed: bool) -> Result<()> {
+fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
     let mut removed = None;
     for member in &opened.members {
         let Some(id) = member.id() else { continue };
@@ -77,9 +78,12 @@ fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, allowed: bool)
         removed.get_or_insert((id, member));
     }
     match removed {
-        Some((id, member)) if !allowed => {
+        Some((id, member)) if !options.allow_removed => {
             let error = Error::new(Reason::MemberRemoved, format!("member {id} was removed from its cluster"));
-            let hint = "convert another member, or give --allow-removed to use the last known state of this one";
+            let hint = match options.to {
+                To::Member => "leave its directory out: a removed member cannot continue",
+                _ => "convert another member, or give --allow-removed to use the last known state of this one",
+            };
             Err(error.in_file(&member.path).hint(hint))
         }
         _ => Ok(()),

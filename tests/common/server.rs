@@ -118,7 +118,7 @@ impl Server {
 
     fn settle(boot: &Boot, mut server: Self, slot: &Arc<Slot>) -> Self {
         // Another process may take a port before the server does, and a connection may use it for a while.
-        let attempts = if boot.peer_url.is_some() { 20 } else { 3 };
+        let attempts = if boot.peer_url.is_some() { 100 } else { 3 };
         for attempt in 1.. {
             let Err(failure) = wait_until_healthy(&mut server.child, server.client, &server.log) else { return server };
             let text = fs::read_to_string(&server.log).unwrap_or_default();
@@ -126,7 +126,7 @@ impl Server {
             if attempt == attempts || !text.contains("address already in use") {
                 panic!("{boot:?}: {failure}\n{}", tail(&text));
             }
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(300));
             server = Self::spawn(boot, slot);
         }
         unreachable!("the last attempt ends the loop");
