@@ -43,7 +43,7 @@ pub(super) struct ClusterArgs {
 
     /// Take names, peer URLs and learners from the members in SOURCE
     ///
-    /// Give another --initial-cluster-token than the old cluster had, so that its members cannot join members of the old one.
+    /// Give a new --initial-cluster-token. Otherwise members of the old cluster could join.
     /// Without --name, OUT is the directory of the member that SOURCE belongs to.
     #[arg(long, conflicts_with_all = ["initial_cluster", "initial_advertise_peer_urls", "learner"], help_heading = HEADING)]
     members_from_source: bool,

@@ -56,7 +56,7 @@ impl<'a> KeyValue<'a> {
     /// Decodes a message whose first byte is at offset `base` of its file.
     ///
     /// # Errors
-    /// The bytes are not such a message.
+    /// The bytes are not a `KeyValue` message.
     pub fn decode(message: &'a [u8], base: ByteOffset) -> Result<Self, WireError> {
         let mut kv = KeyValue::default();
         let mut reader = Reader::new(message, base);

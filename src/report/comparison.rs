@@ -21,7 +21,7 @@ words! {
         ExceptEmptyEntries = "converged-except-empty-entries",
         /// At least one member has another state.
         Differ = "differ",
-        /// No difference was found, and the data does not prove that there is none.
+        /// No difference was found, but the data cannot prove that the members are equal.
         #[default]
         NotProven = "not-proven",
     }
@@ -60,7 +60,7 @@ words! {
 }
 
 words! {
-    /// The fate of the entries after the committed ones.
+    /// What becomes of the entries after the committed ones.
     #[derive(Default)]
     pub enum Rest {
         /// There are none.
@@ -254,7 +254,7 @@ pub struct ComparedTail {
     /// The proof.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
-    /// The fate of the entries after these.
+    /// What becomes of the entries after these.
     pub rest: Rest,
     /// The kinds of the entries after these.
     pub rest_entries: EntryCounts,

@@ -278,7 +278,6 @@ fn install() {
 
 /// Replaces pages that a mapped file no longer has with zeros, and records the fault. For any other address it restores
 /// the previous handler: the instruction runs again and fails again.
-/// was there before: the instruction that failed runs once more, and fails again.
 extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid `info`. Nothing here allocates or locks: `find` reads atomics, and `mmap`,
     // `sigaction` and `raise` are system calls. The replaced pages are in a live map of this process, which holds no

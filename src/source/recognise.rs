@@ -109,7 +109,7 @@ pub fn misplaced(path: &Path, names: &[String]) -> Option<(String, String)> {
     match inside.as_slice() {
         [] => None,
         [one] => {
-            let message = "expected a data directory, found a directory with one in it".to_string();
+            let message = "expected a data directory, found a directory that contains one".to_string();
             Some((message, format!("give {one}")))
         }
         several => {
@@ -118,7 +118,7 @@ pub fn misplaced(path: &Path, names: &[String]) -> Option<(String, String)> {
                 list.push_str(&format!(" and {} more", several.len() - NAMED));
             }
             Some((
-                format!("expected a data directory, found a directory with {} in it", several.len()),
+                format!("expected a data directory, found a directory that contains {} of them", several.len()),
                 format!("give one of them, or all that are members of one cluster: {list}"),
             ))
         }

@@ -146,7 +146,7 @@ impl Server {
     /// Ends it as a crash would, without a chance to write anything more.
     ///
     /// # Panics
-    /// If it has ended before.
+    /// If the server has ended already.
     pub fn kill(mut self) {
         assert!(crash(&mut self.child), "it had ended\n{}", tail(&self.log()));
     }

@@ -1,4 +1,4 @@
-//! The logs of all members: the kinds of the entries that a member lacks, and the fate of those after the committed states.
+//! The logs of all members: the kinds of the entries that a member lacks, and what becomes of those after the committed states.
 //!
 //! Uses the rules of a restart (docs/formats.md 4.9). An entry is committed if a majority of the voters holds it, so an entry
 //! that fewer can hold was never committed. Must not know the v2 tree.

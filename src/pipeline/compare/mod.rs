@@ -204,7 +204,7 @@ fn warnings(given: &Given<'_>) -> Vec<Notice> {
     warnings
 }
 
-/// Compares the logs: what each member lacks, and the fate of the entries after the committed states.
+/// Compares the logs: what each member lacks, and what becomes of the entries after the committed states.
 fn compare_logs(comparison: &mut Comparison, given: &Given<'_>, found: &Found, interrupt: Interrupt<'_>) -> Result<()> {
     let Some(reference) = given.readings.get(found.reference) else { return Ok(()) };
     let committed = reference.state.applied;

@@ -244,7 +244,7 @@ fn log_state(
     }
     if let Some(missing) = &recovered.not_found {
         let code = if opened.salvage { Code::Salvaged } else { Code::CutCopy };
-        found.notices.lose(code, format!("skipped what is missing: {missing}"));
+        found.notices.lose(code, format!("continued past missing data: {missing}"));
     }
     if let Some(first) = found.tail.writes.first() {
         let writes = counted(found.tail.v2_writes, "v2 write", "v2 writes");

@@ -36,6 +36,8 @@ pub(in crate::pipeline) struct ContinuedMember {
     pub(super) is_learner: bool,
     /// The files to copy: `.snap` files, and the segments of the log.
     snapshots: Vec<PathBuf>,
+    /// Segments that etcd set aside when it repaired the log: they show that a short segment is whole.
+    repaired: Vec<PathBuf>,
     segments: Vec<PathBuf>,
     /// Records to write after the last one: the offset in the last segment, and their frames.
     records: Option<(u64, Vec<u8>)>,
@@ -122,6 +124,7 @@ pub(super) fn members(
             peer_urls: facts.peer_urls,
             is_learner: is_learner(id),
             snapshots: member.snapshots.iter().map(|snap| snap.path.clone()).collect(),
+            repaired: repaired(member),
             segments: wal.maps().map(|map| map.path().to_path_buf()).collect(),
             records: missing_records(wal, &leading, applied).map_err(in_member)?,
         });
@@ -137,6 +140,11 @@ pub(super) fn members(
         );
     }
     Ok((cluster_id, out))
+}
+
+fn repaired(member: &Member) -> Vec<PathBuf> {
+    let aside = member.unread_segments.iter().filter(|segment| member.is_renamed(segment));
+    aside.map(|segment| segment.path.clone()).collect()
 }
 
 /// Refuses a version that the target does not continue (docs/formats.md 9.6, 11.1).
@@ -250,6 +258,9 @@ impl ContinuedMember {
         };
         for snapshot in &self.snapshots {
             copy(snapshot, SNAP)?;
+        }
+        for segment in &self.repaired {
+            copy(segment, WAL)?;
         }
         let mut last = None;
         for segment in &self.segments {

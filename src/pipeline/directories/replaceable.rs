@@ -25,7 +25,8 @@ pub(in crate::pipeline) fn replaceable(path: &Path) -> Result<()> {
         require_names(path, &root.join("member"), &["snap", "wal"])?;
         for file in files_of(path, &root.join(SNAP))?.into_iter().chain(files_of(path, &root.join(WAL))?) {
             let name = name(&file);
-            let known = name == "db" || name.ends_with(".snap") || name.ends_with(".wal");
+            let known =
+                name == "db" || name.ends_with(".snap") || name.ends_with(".wal") || name.ends_with(".wal.broken");
             if !known || !fs::symlink_metadata(&file).is_ok_and(|found| found.is_file()) {
                 return Err(refuse(path, &format!("has another file, {name}")));
             }

@@ -75,9 +75,13 @@ fn the_directory_that_was_meant_is_named() {
     copy_tree(&demo(), &one.join("m0.etcd"));
     case.file("backup/readme", "x");
     let right = one.join("m0.etcd");
-    case.run(&one, &[]).refused(5, "not-etcd-data", &["a directory with one in it", "give ", right.to_str().unwrap()]);
+    case.run(&one, &[]).refused(
+        5,
+        "not-etcd-data",
+        &["a directory that contains one", "give ", right.to_str().unwrap()],
+    );
     copy_tree(&demo().join("member"), &one.join("m1.etcd"));
-    let words = ["with 2 in it", "m0.etcd, ", "m1.etcd"];
+    let words = ["contains 2 of them", "m0.etcd, ", "m1.etcd"];
     case.run(&one, &[]).refused(5, "not-etcd-data", &words);
     let snap = right.join("member/snap");
     case.run(&snap, &[]).refused(

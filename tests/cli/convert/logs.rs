@@ -95,7 +95,7 @@ fn a_log_cut_below_what_was_applied_is_refused() {
     let run = case.run(&source, &["--salvage"]);
     run.converted(8);
     let losses = run.report()["losses"].to_string();
-    assert!(losses.contains("skipped what is missing") && losses.contains("consistent index"), "{losses}");
+    assert!(losses.contains("continued past missing data") && losses.contains("consistent index"), "{losses}");
 }
 
 #[test]
