@@ -196,7 +196,7 @@ fn leaf_level(rows: &dyn Rows, next: &mut u64) -> Result<(Vec<Node>, u64)> {
     for row in 0..rows.len() {
         let (key_len, value_len) = (rows.key_len(row), rows.value_len(row));
         if key_len == 0 || key_len > MAX_BOLT_KEY || value_len > MAX_BOLT_VALUE {
-            return Err(bad_size(row, key_len, value_len));
+            return Err(wrong_size(row, key_len, value_len));
         }
         let size = u64::from(ELEMENT_LEN) + u64::from(key_len) + u64::from(value_len);
         if used + size > u64::from(PAGE_SIZE) && row > first {
@@ -247,7 +247,7 @@ fn widen_last(starts: &mut Vec<u64>, children: u64) {
     }
 }
 
-fn bad_size(row: u64, key_len: u32, value_len: u32) -> Error {
+fn wrong_size(row: u64, key_len: u32, value_len: u32) -> Error {
     let (reason, message) = if key_len == 0 {
         (Reason::Internal, format!("row {row}: the key is empty"))
     } else if key_len > MAX_BOLT_KEY {

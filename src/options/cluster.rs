@@ -218,22 +218,22 @@ impl fmt::Display for PeerUrls {
 /// Checks a peer URL as etcd does: a scheme, a host and a port, and no path.
 fn peer_url(text: &str) -> Result<String, String> {
     let url = text.trim();
-    let bad = |what: &str| format!("{url:?} is not a peer URL: {what}");
-    let Some((scheme, rest)) = url.split_once("://") else { return Err(bad("expected SCHEME://HOST:PORT")) };
+    let refused = |what: &str| format!("{url:?} is not a peer URL: {what}");
+    let Some((scheme, rest)) = url.split_once("://") else { return Err(refused("expected SCHEME://HOST:PORT")) };
     if !["http", "https", "unix", "unixs"].contains(&scheme) {
-        return Err(bad("the scheme must be http, https, unix or unixs, in lower case"));
+        return Err(refused("the scheme must be http, https, unix or unixs, in lower case"));
     }
     if rest.contains(['/', '?', '#', '@', '"', '\\', ',']) || rest.chars().any(|c| c.is_whitespace() || c.is_control())
     {
-        return Err(bad("expected HOST:PORT after the scheme, and no path"));
+        return Err(refused("expected HOST:PORT after the scheme, and no path"));
     }
-    let Some((host, port)) = rest.rsplit_once(':') else { return Err(bad("the port is missing")) };
+    let Some((host, port)) = rest.rsplit_once(':') else { return Err(refused("the port is missing")) };
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if host.contains(':') && !bracketed {
-        return Err(bad("an IPv6 address must be in brackets"));
+        return Err(refused("an IPv6 address must be in brackets"));
     }
     if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(bad("the port must be a number"));
+        return Err(refused("the port must be a number"));
     }
     Ok(url.to_string())
 }

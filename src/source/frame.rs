@@ -312,8 +312,8 @@ fn head_agrees(head: &[u8], len: u64) -> bool {
         }
         let (value, used) = match varint_prefix(head.get(at + 1..).unwrap_or_default()) {
             VarintPrefix::Whole(value, used) => (value, used),
-            VarintPrefix::CutShort => return true,
-            VarintPrefix::Bad => return false,
+            VarintPrefix::Truncated => return true,
+            VarintPrefix::Invalid => return false,
         };
         at += 1 + used;
         match what {
@@ -335,8 +335,8 @@ enum Head {
 
 enum VarintPrefix {
     Whole(u64, usize),
-    CutShort,
-    Bad,
+    Truncated,
+    Invalid,
 }
 
 fn varint_prefix(bytes: &[u8]) -> VarintPrefix {
@@ -347,7 +347,7 @@ fn varint_prefix(bytes: &[u8]) -> VarintPrefix {
             return VarintPrefix::Whole(value, i + 1);
         }
     }
-    if bytes.len() < 10 { VarintPrefix::CutShort } else { VarintPrefix::Bad }
+    if bytes.len() < 10 { VarintPrefix::Truncated } else { VarintPrefix::Invalid }
 }
 
 /// Parses a `walpb.Record` in the one form that etcd writes: type, checksum, then data if present.

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_writing_is_behind_the_last_byte_that_is_not_zero() {
+    fn the_end_of_writing_is_after_the_last_byte_that_is_not_zero() {
         let live = files(Access::Live);
         let at = |bytes: &[u8]| live.open_growing(file(bytes).path(), Interrupt::default()).unwrap().1.unwrap();
         assert_eq!(at(b""), 0);

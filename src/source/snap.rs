@@ -111,7 +111,7 @@ fn container(bytes: &[u8]) -> Result<Body> {
     }
     let (mut crc, mut data) = (0, None);
     let mut reader = Reader::new(bytes, ByteOffset(0));
-    while let Some(field) = reader.field().map_err(|e| cut_short(e, bytes.len()))? {
+    while let Some(field) = reader.field().map_err(|e| truncated(e, bytes.len()))? {
         match field.number {
             1 => crc = field.varint()?,
             2 => data = Some(field),
@@ -129,7 +129,7 @@ fn container(bytes: &[u8]) -> Result<Body> {
     Ok(Body { range: start..start.saturating_add(body.len()), crc })
 }
 
-fn cut_short(e: WireError, len: usize) -> Error {
+fn truncated(e: WireError, len: usize) -> Error {
     if e.expected != LENGTH_WITHIN {
         return e.into();
     }

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_slash_begins_with_none() {
+    fn text_after_a_slash_begins_with_none() {
         let bare = image(&rules(&[], &[("/ab/", "")], false), "/ab/*").unwrap();
         assert_eq!(bare.ranges, [range("\0", "/"), range("0", "*")]);
         let glued = image(&rules(&[], &[("/ab/", "/x")], false), "/ab/*").unwrap();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_that_no_key_is_behind_are_open() {
+    fn ends_without_a_key_after_them_are_open() {
         assert_eq!(successor(b""), None);
         assert_eq!(successor(b"\xff\xff"), None);
         assert_eq!(successor(b"a\xff"), Some(b"b".to_vec()));

@@ -127,7 +127,9 @@ impl<'m, 'i> Scanner<'m, 'i> {
                     index = true;
                     self.table.current_index = V2Index(self.lexer.number()?);
                 }
-                b"Root" | b"CurrentIndex" => return Err(bad(key.text.offset, "expected a field once, found it twice")),
+                b"Root" | b"CurrentIndex" => {
+                    return Err(damaged(key.text.offset, "expected a field once, found it twice"));
+                }
                 other => {
                     unknown(&key, other, &["Root", "CurrentIndex"])?;
                     let start = self.lexer.at;
@@ -139,7 +141,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
             }
         }
         self.lexer.end()?;
-        if root { Ok(()) } else { Err(bad(ByteOffset(0), "expected a v2 store, found an object without `Root`")) }
+        if root { Ok(()) } else { Err(damaged(ByteOffset(0), "expected a v2 store, found an object without `Root`")) }
     }
 
     /// Reads the whole tree. `self.open` replaces the call stack.
@@ -167,10 +169,10 @@ impl<'m, 'i> Scanner<'m, 'i> {
         self.lexer.expect(b'{', "a node, which is a JSON object")?;
         // The root and its namespaces are not components of a key.
         if self.open.len() > limits::MAX_PATH_COMPONENTS {
-            return Err(bad(offset, format!("expected at most {} path components", limits::MAX_PATH_COMPONENTS)));
+            return Err(damaged(offset, format!("expected at most {} path components", limits::MAX_PATH_COMPONENTS)));
         }
         let id = u32::try_from(self.table.nodes.len()).ok().filter(|id| u64::from(*id) < limits::MAX_NODES);
-        let id = id.ok_or_else(|| bad(offset, "expected fewer nodes"))?;
+        let id = id.ok_or_else(|| damaged(offset, "expected fewer nodes"))?;
         self.table.nodes.push(Node::default());
         self.open.push(Open { id, name: name.text, name_escaped: name.escaped, seen: 0, in_children: false });
         Ok(())
@@ -192,7 +194,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         };
         let open = self.open.last_mut().ok_or_else(internal)?;
         if open.seen & field != 0 {
-            return Err(bad(key.text.offset, "expected a field once, found it twice"));
+            return Err(damaged(key.text.offset, "expected a field once, found it twice"));
         }
         open.seen |= field;
         let id = open.id as usize;
@@ -244,18 +246,18 @@ impl<'m, 'i> Scanner<'m, 'i> {
         node.end = end;
         node.name_len = open.name.len;
         if open.seen & Open::PATH == 0 {
-            return Err(bad(offset, "expected a node with a path, found it without"));
+            return Err(damaged(offset, "expected a node with a path, found it without"));
         }
         let path = raw(document, &node.path);
         if is_root {
             if path != b"/" || !node.is_dir() {
-                return Err(bad(node.path.offset, "expected the root directory, found another node"));
+                return Err(damaged(node.path.offset, "expected the root directory, found another node"));
             }
             return Ok(());
         }
         let name = raw(document, &open.name);
         if name.is_empty() || memchr::memchr(b'/', name).is_some() {
-            return Err(bad(open.name.offset, "expected the name of a node, found an empty one or a path"));
+            return Err(damaged(open.name.offset, "expected the name of a node, found an empty one or a path"));
         }
         // Both have the same escapes, so the bytes of the document can be compared. Different bytes can still decode to
         // the same text.
@@ -267,14 +269,14 @@ impl<'m, 'i> Scanner<'m, 'i> {
         if path.strip_suffix(&*name).is_some_and(|parent| parent.ends_with(b"/")) {
             return Ok(());
         }
-        Err(bad(node.path.offset, "expected a path that ends in the node's name, found another"))
+        Err(damaged(node.path.offset, "expected a path that ends in the node's name, found another"))
     }
 }
 
 /// Handles an unknown field. Go would accept a known name with escapes or in another case.
 fn unknown(key: &Key, raw: &[u8], known: &[&str]) -> Result<()> {
     if key.escaped || known.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(raw)) {
-        return Err(bad(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
+        return Err(damaged(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
     }
     Ok(())
 }
@@ -295,7 +297,10 @@ fn check_paths(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
         if let Some((_, parent)) = parents.last() {
             let parent = table.node(*parent);
             if !is_below(table, node, &parent) {
-                return Err(bad(node.path.offset, "expected a path below that of the node's directory, found another"));
+                return Err(damaged(
+                    node.path.offset,
+                    "expected a path below that of the node's directory, found another",
+                ));
             }
         }
         if node.end > id + 1 {
@@ -493,7 +498,7 @@ impl<'m> Lexer<'m, '_> {
             Some(byte) => format!("`{}`", byte.escape_ascii()),
             None => "the end of the data".to_string(),
         };
-        bad(self.offset(), format!("expected {what}, found {found}"))
+        damaged(self.offset(), format!("expected {what}, found {found}"))
     }
 
     /// Reads the next key of an object and its colon. Returns `None` at the end of the object.
@@ -519,7 +524,7 @@ impl<'m> Lexer<'m, '_> {
         self.expect(b'"', "a string")?;
         let offset = self.offset();
         let scanned = text::scan(self.rest(), self.valid_utf8)
-            .map_err(|e| bad(offset + e.at as u64, format!("expected {}", e.expected)))?;
+            .map_err(|e| damaged(offset + e.at as u64, format!("expected {}", e.expected)))?;
         self.at += scanned.raw_len + 1;
         let text = Text {
             offset,
@@ -557,7 +562,7 @@ impl<'m> Lexer<'m, '_> {
         // The zero time is an instant: another time zone or a fraction of zeros does not change it.
         parsed
             .map(|at| (at != GO_ZERO_TIME).then_some(at))
-            .ok_or_else(|| bad(string.text.offset, "expected a time as RFC 3339 has it"))
+            .ok_or_else(|| damaged(string.text.offset, "expected a time as RFC 3339 has it"))
     }
 
     /// Consumes `null` if it is next.
@@ -598,7 +603,7 @@ impl<'m> Lexer<'m, '_> {
                     continue;
                 }
                 Some(b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => self.skip_word(),
-                None => return Err(bad(start, "expected a whole value, found the end of the data in it")),
+                None => return Err(damaged(start, "expected a whole value, found the end of the data in it")),
                 _ => return Err(self.expected("a value")),
             }
             if levels.is_empty() {
@@ -640,7 +645,7 @@ fn raw<'m>(document: &'m [u8], text: &Text) -> &'m [u8] {
     document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
 }
 
-fn bad(offset: ByteOffset, message: impl Into<String>) -> Error {
+fn damaged(offset: ByteOffset, message: impl Into<String>) -> Error {
     Error::new(Reason::Damaged, message).at(offset)
 }
 

@@ -72,7 +72,7 @@ impl V2 {
             })
     }
 
-    /// Keys at, below and beside every pattern.
+    /// Keys at, below and next to every pattern.
     fn probes(&self) -> BTreeSet<String> {
         let patterns: BTreeSet<&String> =
             self.roles.values().flat_map(|(read, write)| read.iter().chain(write)).collect();

@@ -418,7 +418,7 @@ fn sources_that_are_not_one_cluster_are_refused() {
 }
 
 #[test]
-fn a_copy_that_was_cut_short_is_named() {
+fn a_truncated_copy_is_named() {
     let Some(case) = Case::require(test_name!(), "v3.4.23-a") else { return };
     let copy = case.copy("m0.etcd");
     let segment = segment(&copy);

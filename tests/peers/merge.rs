@@ -557,7 +557,7 @@ fn a_source_with_v3_data_alone_says_how_much_and_keep_v3_takes_it() {
 
 /// Keys that `etcdctl migrate` wrote and v2 has deleted since are named; keys of v3 clients alone are no sign of it.
 #[test]
-fn keys_that_an_earlier_migrate_left_behind_are_named() {
+fn keys_that_an_earlier_migrate_left_are_named() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let temp = scratch::temp();
     let source = temp.path().join("source");

@@ -98,7 +98,7 @@ fn a_name_that_the_content_belies_is_not_believed() {
 }
 
 #[test]
-fn an_orphan_is_used_only_where_the_log_goes_on_behind_it() {
+fn an_orphan_is_used_only_where_the_log_goes_on_after_it() {
     let orphan = Fixture::new(&[9]);
     assert_eq!(chosen(orphan.choose(&log(10, &[]))), (9, vec![]));
     assert_eq!(chosen(orphan.choose(&log(8, &[]))), (9, vec![]), "the log has the very entry");

@@ -51,7 +51,7 @@ fn a_sound_log_is_read_whole() {
 }
 
 #[test]
-fn a_later_entry_replaces_its_index_and_all_behind_it() {
+fn a_later_entry_replaces_its_index_and_all_after_it() {
     let mut log = three(Dialect::Padded);
     for (index, term) in [(10, 1), (11, 1), (12, 1), (11, 2), (12, 3), (12, 4)] {
         log.entry(NORMAL, term, index, None);
@@ -75,7 +75,7 @@ fn a_term_that_falls_is_damage() {
 }
 
 #[test]
-fn behind_a_received_snapshot_the_log_begins_anew() {
+fn after_a_received_snapshot_the_log_begins_anew() {
     let mut log = three(Dialect::Unpadded);
     log.snapshot(50, 2);
     log.state(2, 0xb, 50);

@@ -1,6 +1,6 @@
 //! `--transformer`: the examples in fixtures, the same program through `etcdctl migrate`, and programs that crash, lie or hang.
 //!
-//! Programs are started by the name of a link in a folder of the test's own: what they leave is found beside it. Those in
+//! Programs are started by the name of a link in a folder of the test's own: what they leave is found next to it. Those in
 //! Python need python3 (3.8 or later).
 
 use std::os::unix::fs::symlink;

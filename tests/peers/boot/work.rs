@@ -110,7 +110,7 @@ fn corrupt_check(version: Version) -> &'static [&'static str] {
 }
 
 /// A further member starts empty and gets everything from the others. It begins as a learner where it would otherwise count
-/// for the quorum at once and stop all writes: beside a single member.
+/// for the quorum at once and stop all writes: next to a single member.
 pub(super) fn join(cluster: &mut Cluster, content: &Content, folder: &Path) {
     let seat = seats(&["joined"]).remove(0);
     let learner = cluster.members.len() == 1;

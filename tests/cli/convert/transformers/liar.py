@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A transformer that does what its name says, and notes its process id beside its name."""
+"""A transformer that does what its name says, and notes its process id next to its file."""
 import os
 import signal
 import struct

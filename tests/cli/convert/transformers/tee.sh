@@ -1,3 +1,3 @@
 #!/bin/sh
-# Keeps what it is sent beside its own name, and answers nothing.
+# Keeps what it is sent next to its own file, and answers nothing.
 exec cat >"$0.sent"
