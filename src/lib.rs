@@ -31,8 +31,7 @@ pub mod error;
 mod export;
 mod facade;
 #[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod fuzzing;
+mod fuzzing;
 mod ids;
 mod image;
 mod interrupt;
@@ -77,6 +76,9 @@ pub mod internals {
     }
     pub mod export {
         pub use crate::export::*;
+    }
+    pub mod fuzzing {
+        pub use crate::fuzzing::*;
     }
     pub mod ids {
         pub use crate::ids::*;

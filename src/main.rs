@@ -1,6 +1,6 @@
-//! The program `etcdlift`: sets the colours and the message of a panic, parses the command line, runs it, and exits.
+//! The program `etcdlift`: its exit status is what the command line of the library returns.
 //!
-//! Wrong usage ends with status 2, which clap prints itself. Must not know a subcommand: [`Cli::run`] calls it.
+//! Colours, options, messages and signals are in `cli`. Must not know a subcommand.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::bolt`.
+//! See `etcdlift::internals::fuzzing::bolt`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::bolt(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::bolt(data));

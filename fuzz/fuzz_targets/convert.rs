@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::convert`.
+//! See `etcdlift::internals::fuzzing::convert`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::convert(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::convert(data));

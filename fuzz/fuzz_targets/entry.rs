@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::entry`.
+//! See `etcdlift::internals::fuzzing::entry`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::entry(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::entry(data));

@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::replay`.
+//! See `etcdlift::internals::fuzzing::replay`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::replay(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::replay(data));

@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::segment`.
+//! See `etcdlift::internals::fuzzing::segment`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::segment(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::segment(data));

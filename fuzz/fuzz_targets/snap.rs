@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::snap`.
+//! See `etcdlift::internals::fuzzing::snap`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::snap(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::snap(data));

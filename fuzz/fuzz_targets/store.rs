@@ -1,4 +1,4 @@
-//! See `etcdlift::fuzzing::store`.
+//! See `etcdlift::internals::fuzzing::store`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::fuzzing::store(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| etcdlift::internals::fuzzing::store(data));

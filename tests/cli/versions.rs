@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, member_json, request};
+use etcdlift::internals::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, member_json, request};
 use etcdlift::internals::source::raft::{Method, Request};
 use serde_json::Value;
 

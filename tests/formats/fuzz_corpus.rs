@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::model::Model;
-use etcdlift::fuzzing::replay::{PARTS, part};
-use etcdlift::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::internals::bolt::{Bucket, OwnedRows, image};
+use etcdlift::internals::fuzzing::model::Model;
+use etcdlift::internals::fuzzing::replay::{PARTS, part};
+use etcdlift::internals::fuzzing::{SEAM, TARGETS, log};
 use etcdlift::internals::source::raft::{Method, Request};
 
 use crate::common::golden::golden;

@@ -6,24 +6,20 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::common::corpus::{self, Scenario};
 use crate::common::etcdctl::Etcdctl;
-use crate::common::http;
 use crate::common::members_cluster::Cluster;
 use crate::common::peers::{self, Peers, Version};
 use crate::common::rows::{self, Row};
 use crate::common::run::{all_well, etcdlift, read_json};
-use crate::common::scratch;
 use crate::common::server::{Boot, Server};
-use crate::common::v2files;
-use crate::common::v2keys;
+use crate::common::{http, scratch, v2files, v2keys};
 use crate::test_name;
 
 /// The seconds that the shortest lease of an output has.

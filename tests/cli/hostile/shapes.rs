@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::{self, Dialect, Log};
+use etcdlift::internals::fuzzing::log::{self, Dialect, Log};
 use etcdlift::internals::source::raft::{Method, Request};
 
 use crate::common::random::Random;

@@ -11,8 +11,8 @@ use std::fs;
 use std::io::Write;
 
 use etcdlift::error::Reason;
-use etcdlift::fuzzing::log::{self, Dialect, Log};
-use etcdlift::fuzzing::model::Model;
+use etcdlift::internals::fuzzing::log::{self, Dialect, Log};
+use etcdlift::internals::fuzzing::model::Model;
 use etcdlift::internals::source::raft::{Method, Request};
 use outcome::{Outcome, Tree, read};
 use source::{Shape, SourceDir, shapes};

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use etcdlift::fuzzing::log::{self, Dialect, Log};
-use etcdlift::fuzzing::model::Model;
+use etcdlift::internals::fuzzing::log::{self, Dialect, Log};
+use etcdlift::internals::fuzzing::model::Model;
 use etcdlift::internals::source::raft::{Method, Request};
 
 use super::outcome::Tree;

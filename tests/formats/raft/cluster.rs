@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use etcdlift::fuzzing::log::{self, Dialect, Log};
-use etcdlift::fuzzing::model::Model;
+use etcdlift::internals::fuzzing::log::{self, Dialect, Log};
+use etcdlift::internals::fuzzing::model::Model;
 use etcdlift::internals::source::raft::{Method, Request};
 
 use crate::common::random::Random;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::Dialect;
+use etcdlift::internals::fuzzing::log::Dialect;
 
 use super::cluster::{Member, Style};
 use crate::common::random::Random;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use etcdlift::error::{Kind, Reason};
-use etcdlift::fuzzing::model::Model;
+use etcdlift::internals::fuzzing::model::Model;
 use etcdlift::internals::pipeline::export;
 use etcdlift::options::ExportOptions;
 

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use cluster::{Cluster, Style, write};
-use etcdlift::fuzzing::log::Dialect;
+use etcdlift::internals::fuzzing::log::Dialect;
 use judge::{Given, judge};
 
 use crate::common::random::{Random, seeds};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::Dialect;
+use etcdlift::internals::fuzzing::log::Dialect;
 use etcdlift::internals::ids::RaftIndex;
 use etcdlift::internals::source::dir::SegmentName;
 use etcdlift::internals::source::wal::Wal;

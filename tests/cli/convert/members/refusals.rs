@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::Dialect;
+use etcdlift::internals::fuzzing::log::Dialect;
 
 use super::convert;
 use super::source::Source;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, segment_file};
+use etcdlift::internals::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, segment_file};
 
 use crate::common::v2files::put_request;
 
