@@ -106,7 +106,7 @@ impl ClusterOptions {
             (None, 1) => return Ok(cluster.0.keys().next().map(String::as_str)),
             (None, _) if cluster.0.contains_key(DEFAULT_NAME) => return Ok(Some(DEFAULT_NAME)),
             (None, _) => {
-                return Err("the cluster has several members: choose one with --name, or give --all-members".into());
+                return Err("the cluster has several members, and no option chooses one".into());
             }
         };
         match cluster.0.contains_key(name) {
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let three = "a=http://h:1,b=http://h:2,c=http://h:3";
-        assert!(cluster(three).members().unwrap_err().contains("--name"));
+        assert!(cluster(three).members().unwrap_err().contains("no option"));
         let all = ClusterOptions { all_members: true, ..cluster(three) };
         assert_eq!(all.written(&all.members().unwrap().unwrap()).unwrap(), ["a", "b", "c"]);
         let named = |name: &str| ClusterOptions { name: Some(name.into()), ..cluster(three) };

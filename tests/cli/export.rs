@@ -151,7 +151,7 @@ fn the_demo_is_what_its_server_showed() {
 }
 
 #[test]
-fn it_is_whole_or_not_there_and_never_in_the_source() {
+fn an_export_is_whole_or_missing_and_never_in_the_source() {
     let temp = scratch::temp();
     let out = temp.path().join("out");
     fs::write(&out, "mine").unwrap();

@@ -217,7 +217,7 @@ fn a_name_that_is_one_key_in_v2_and_another_in_v3_finds_both() {
 }
 
 #[test]
-fn what_is_not_there_is_status_4_and_no_guess() {
+fn a_missing_item_is_status_4_and_no_guess() {
     let temp = scratch::temp();
     let map = demo(temp.path(), &["--revisions", "dense"]).map;
     for (query, words) in [

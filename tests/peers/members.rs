@@ -225,7 +225,7 @@ fn damage_in_one_member_is_made_up_for_by_the_others() {
     }
 }
 
-/// Behind the damage the member may have voted in a later term: it holds the entry, and proves nothing by that.
+/// After the damage the member may have voted in a later term: it holds the entry, and proves nothing by that.
 #[test]
 fn a_log_that_is_damaged_after_an_entry_is_no_witness_for_it() {
     let Some(case) = Case::require(test_name!(), "v3.4.23-p") else { return };
@@ -249,7 +249,7 @@ fn a_log_that_is_damaged_after_an_entry_is_no_witness_for_it() {
     assert_eq!((output.status, acked(&out)), (0, 40), "{}", output.story());
 }
 
-/// A log of one segment, gone altogether: in 3.4 with an acknowledged write above every commit, in both with snapshots beside
+/// A log of one segment, gone altogether: in 3.4 with an acknowledged write above every commit, in both with snapshots next to
 /// it or without.
 #[test]
 fn a_destroyed_log_is_made_up_for_by_the_others() {

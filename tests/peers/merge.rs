@@ -65,7 +65,7 @@ fn live(dump: &Dump) -> BTreeMap<Vec<u8>, Row> {
 
 /// Every pair of the source's database stands in the output as it was, and the v2 keys follow, one revision each.
 #[test]
-fn what_v3_had_is_kept_to_the_byte_and_v2_follows() {
+fn v3_data_is_preserved_to_the_byte_and_v2_follows() {
     let Some((peers, scenarios)) = scenarios(test_name!()) else { return };
     for scenario in scenarios {
         let source = scenario.data_dir("m0.etcd");

@@ -121,7 +121,7 @@ fn printed_commands_work_on_3_7() {
 
 /// v3 data that is kept has a history: it is compacted below the current revision, and each release says the same of it.
 #[test]
-fn the_hash_of_kept_v3_data_is_that_of_every_release() {
+fn the_hash_of_preserved_v3_data_is_that_of_every_release() {
     let (Some(peers), Some(scenario)) = (peers::require(test_name!()), corpus::scenario(test_name!(), "v3.4.23-i"))
     else {
         return;

@@ -161,7 +161,7 @@ fn members_of_the_source_form_a_new_cluster() {
 fn options_that_contradict_each_other_are_a_wrong_command_line() {
     let case = Case::new();
     let of_data_dir = [
-        (&["--initial-cluster", THREE][..], "--name"),
+        (&["--initial-cluster", THREE][..], "no option chooses one"),
         (&["--initial-cluster", THREE, "--name", "d"], "not a member"),
         (&["--initial-cluster", THREE, "--name", "a", "--all-members"], "--all-members"),
         (&["--initial-cluster", THREE, "--name", "a", "--learner", "d"], "--learner"),

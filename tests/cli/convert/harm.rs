@@ -34,7 +34,7 @@ fn targets(folder: &Path) -> Vec<(&'static str, PathBuf)> {
 
 /// Every way in which a data directory can have its files elsewhere, and the places where these really are.
 #[test]
-fn a_source_behind_links_is_not_written_into() {
+fn a_source_that_links_lead_to_is_not_written_into() {
     let case = Case::new();
     let real = case.demo();
     let with = |name: &str, links: &[(&str, PathBuf)]| {

@@ -9,7 +9,7 @@ use crate::common::scratch::edit;
 use crate::common::v2files::{frames, rewritten};
 
 /// Breaks one frame in the middle of the demo's log, where no snapshot replaces what it hides, and expects these words.
-fn broken(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), words: &[&str]) {
+fn damaged(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), words: &[&str]) {
     let case = Case::new();
     let source = case.demo();
     fs::remove_file(source.join(DEMO_SNAP)).unwrap();
@@ -25,32 +25,32 @@ fn broken(change: impl FnOnce(&mut Vec<u8>, usize, std::ops::Range<usize>), word
 
 #[test]
 fn a_wrong_checksum() {
-    broken(|bytes, _, record| bytes[record.end - 3] ^= 1, &["expected data with CRC-32C"]);
+    damaged(|bytes, _, record| bytes[record.end - 3] ^= 1, &["expected data with CRC-32C"]);
 }
 
 #[test]
 fn a_length_that_is_too_short() {
-    broken(|bytes, at, _| bytes[at] ^= 0x40, &["expected "]);
+    damaged(|bytes, at, _| bytes[at] ^= 0x40, &["expected "]);
 }
 
 #[test]
 fn a_length_beyond_the_file() {
-    broken(|bytes, at, _| bytes[at + 4] = 9, &["expected a record of", "the end of the file"]);
+    damaged(|bytes, at, _| bytes[at + 4] = 9, &["expected a record of", "the end of the file"]);
 }
 
 #[test]
 fn a_length_of_zero_with_more_data_after_it() {
-    broken(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data after it"]);
+    damaged(|bytes, at, _| bytes[at..at + 8].fill(0), &["a length of zero with more data after it"]);
 }
 
 #[test]
 fn a_type_that_does_not_exist() {
-    broken(|bytes, _, record| bytes[record.start + 1] = 9, &["expected a record type from 1 to 5, found 9"]);
+    damaged(|bytes, _, record| bytes[record.start + 1] = 9, &["expected a record type from 1 to 5, found 9"]);
 }
 
 #[test]
 fn a_type_of_another_kind_of_record() {
-    broken(|bytes, _, record| bytes[record.start + 1] ^= 1, &["expected "]);
+    damaged(|bytes, _, record| bytes[record.start + 1] ^= 1, &["expected "]);
 }
 
 #[test]

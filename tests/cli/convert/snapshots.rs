@@ -73,7 +73,7 @@ fn a_cut_one_is_called_cut() {
 }
 
 #[test]
-fn a_good_checksum_around_a_bad_store_is_damage() {
+fn a_correct_checksum_of_a_damaged_store_is_damage() {
     let case = Case::new();
     let sound = store(9, &leaf("a", 8, "x"));
     let deep = |levels: usize| format!("{}{}", r#""x":{"Children":{"#.repeat(levels), "}}".repeat(levels));

@@ -153,7 +153,7 @@ fn a_history_with_all_that_is_allowed_has_no_findings() {
 }
 
 #[test]
-fn each_broken_invariant_is_a_finding() {
+fn each_violated_invariant_is_a_finding() {
     type Breaks = fn(&mut Store);
     let cases: [(&str, Breaks); 24] = [
         ("bucket alarm is missing", |s| {
