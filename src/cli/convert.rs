@@ -101,7 +101,8 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
     refuse_dash("--output", Some(&args.output), "a database")?;
     refuse_dash("--ledger", args.ledger.as_ref(), "a ledger")?;
     refuse_dash("--index-map", args.index_map.as_ref(), "an index map")?;
-    if args.output.as_os_str().as_encoded_bytes().ends_with(b"/") && !args.output.is_dir() {
+    let is_slashed = args.output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if is_slashed && !args.to.is_directory() && !args.output.is_dir() {
         return Err(
             usage("the output is one file, but --output names a directory").hint("name a file: remove the last `/`")
         );

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -165,7 +166,8 @@ impl FromStr for InitialCluster {
 /// Why, in words for the operator.
 pub fn check_name(name: &str) -> Result<(), String> {
     let plain = !name.chars().any(char::is_control) && !name.contains(['/', ',', '=']) && name != "." && name != "..";
-    if plain && !name.is_empty() && name.len() <= 200 {
+    // `--all-members` writes OUT/NAME, and a data directory has a folder `member`.
+    if plain && name != "member" && !name.is_empty() && name.len() <= 200 {
         return Ok(());
     }
     Err(format!("{name:?} cannot be the name of a member and of its directory"))
@@ -232,8 +234,13 @@ fn peer_url(text: &str) -> Result<String, String> {
     if host.contains(':') && !bracketed {
         return Err(refused("an IPv6 address must be in brackets"));
     }
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(refused("the port must be a number"));
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_host = |host: &str| !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !(bracketed && address.parse::<Ipv6Addr>().is_ok() || is_host(host)) {
+        return Err(refused("the host must be a name or an address"));
+    }
+    if port.parse::<u16>().is_err() || port.starts_with('+') {
+        return Err(refused("the port must be a number up to 65535"));
     }
     Ok(url.to_string())
 }

@@ -29,7 +29,7 @@ use crate::v2store::path;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::ReplayOptions;
 use crate::v2store::tree::Tree;
-use crate::verify::{V3Summary, summarize_watched, v3_content};
+use crate::verify::{V3Summary, replicated_hash, summarize_watched, v3_content};
 
 /// What becomes of v2 trees inside v3 data.
 const NOT_SEPARATED: &str = "which no conversion separates";
@@ -141,7 +141,13 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
         let message = format!("and {}", counted(summary.more_findings, "more finding", "more findings"));
         findings.push(Notice::new(Code::Finding, message));
     }
-    let (members, cluster_version) = boot::membership(&db).map_err(|e| e.in_file(map.path()))?;
+    // Damage in these buckets is a finding already.
+    let replicated_hash = replicated_hash(&db.watched(interrupt)).unwrap_or_default();
+    interrupt.ask()?;
+    let (members, cluster_version) = boot::membership(&db).unwrap_or_else(|e| {
+        findings.push(Notice::new(Code::Finding, e.in_file(map.path()).to_string()));
+        Default::default()
+    });
     let unsigned = |revision: crate::ids::Revision| u64::try_from(revision.0).unwrap_or(0);
     let facts = V3Facts {
         kind: if db.trailer().is_some() { V3Kind::Snapshot } else { V3Kind::Db },
@@ -161,6 +167,7 @@ pub(super) fn v3_facts(map: &Map, interrupt: Interrupt<'_>) -> Result<(V3Facts, 
         roles,
         hash_kv,
         status_hash,
+        replicated_hash,
         sha256: summary.sha256.unwrap_or_default(),
     };
     Ok((facts, findings))

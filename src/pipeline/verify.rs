@@ -20,7 +20,7 @@ use crate::notice::Code;
 use crate::options::{AsOf, ConvertOptions, To, VerifyOptions};
 use crate::report::inspection::{Sha256Check, V3Facts};
 use crate::report::verification::Check;
-use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification};
+use crate::report::{Notice, OutputFacts, Report, SourceFile, Verification, earlier};
 use crate::source::live_copy::{self, Access, Files};
 use crate::source::map::Map;
 use crate::source::open::Opened;
@@ -170,6 +170,11 @@ fn compare_files(found: &mut Verification, output: &OutputFacts, path: &Path, in
             let file = file.display();
             found.differences.push(format!("{file}: the file is not the one that the report describes"));
         }
+    }
+    let extra = earlier::extra_file(path, output);
+    if let Some(file) = extra.map_err(|e| Error::io(Reason::Unreadable, path, "list its files", e))? {
+        let file = file.display();
+        found.differences.push(format!("{file}: the report does not describe this file"));
     }
     Ok(())
 }

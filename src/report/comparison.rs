@@ -226,6 +226,8 @@ pub struct ComparedV3 {
     pub pairs: u64,
     /// HashKV at the current revision.
     pub hash_kv: u32,
+    /// A CRC-32C of alarms, users, roles and leases.
+    pub replicated_hash: u32,
     /// HashKV at the common revision, if it is comparable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub common_hash_kv: Option<u32>,

@@ -3,13 +3,14 @@
 //! It is if the report of an earlier run has the same hashes of source files, the same options, and the hash that the output
 //! has now. Reads that report and the output. Must not know how either is made.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::model::Report;
+use super::model::{OutputFacts, Report};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::output::naming::{ANOTHER_NAME, NOT_REGULAR};
@@ -61,6 +62,11 @@ pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Repo
             return differs(if path == *output { "it is not the file that its report describes" } else { &what });
         }
     }
+    match extra_file(output, facts) {
+        Err(e) => return Err(Error::io(Reason::OutputExists, output, "list its files", e)),
+        Ok(Some(path)) => return differs(&format!("{} is not a file that its report describes", path.display())),
+        Ok(None) => {}
+    }
     // The source and the output are those of the earlier run; time, options and paths are those of this run.
     Ok(Some(Report {
         skipped: true,
@@ -70,6 +76,29 @@ pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Repo
         stages: now.stages.clone(),
         ..earlier
     }))
+}
+
+/// Returns a file of an output directory that the report does not describe, if there is one.
+///
+/// # Errors
+/// The operating system fails.
+pub(crate) fn extra_file(output: &Path, facts: &OutputFacts) -> io::Result<Option<PathBuf>> {
+    if facts.files.is_empty() {
+        return Ok(None);
+    }
+    let known: HashSet<PathBuf> = facts.files_at(output).into_iter().map(|(path, ..)| path).collect();
+    let mut open = vec![output.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if !known.contains(&path) {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses anything except a regular file: a read of a pipe may block, and a device has no end.

@@ -111,6 +111,8 @@ pub struct V3Facts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
+    /// A CRC-32C of alarms, users, roles and leases: equal on all members at one consistent index.
+    pub replicated_hash: u32,
     /// The check of a snapshot file's trailer.
     pub sha256: Sha256Check,
 }

@@ -50,6 +50,8 @@ pub struct MemberState {
     pub revision: u64,
     /// HashKV at this revision.
     pub hash_kv: u32,
+    /// A CRC-32C of alarms, users, roles and leases.
+    pub replicated_hash: u32,
 }
 
 /// The checks of a v3 file, its content, and its differences.

@@ -89,7 +89,9 @@ pub fn is_migration_entry(data: &[u8]) -> bool {
 /// [`Reason::Damaged`] if the bytes are not exactly an entry as etcd writes it.
 pub fn parse_entry(data: &[u8], base: ByteOffset) -> Result<Entry<'_>> {
     let mut fields = Fields::new(data, base, "an entry");
-    let (kind, term, index) = (fields.varint(1)?, fields.varint(2)?, fields.varint(3)?);
+    // 3.7 leaves the type of a normal entry out.
+    let kind = fields.optional_varint(1)?;
+    let (term, index) = (fields.varint(2)?, fields.varint(3)?);
     let payload = fields.bytes(4)?;
     fields.end()?;
     let kind = match kind {
@@ -116,7 +118,8 @@ pub fn parse_hard_state(data: &[u8], base: ByteOffset) -> Result<HardState> {
     let mut fields = Fields::new(data, base, "a hard state");
     let state = HardState {
         term: Term(fields.varint(1)?),
-        vote: MemberId(fields.varint(2)?),
+        // 3.7 leaves the vote out if there is none.
+        vote: MemberId(fields.optional_varint(2)?),
         commit: RaftIndex(fields.varint(3)?),
     };
     fields.end()?;
@@ -396,6 +399,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Reads a field that may be left out for 0.
+    fn optional_varint(&mut self, number: u32) -> Result<u64> {
+        match self.peek()? {
+            Some(field) if field.number == number => self.varint(number),
+            _ => Ok(0),
+        }
+    }
+
     fn bytes(&mut self, number: u32) -> Result<Option<(&'a [u8], ByteOffset)>> {
         match self.peek()? {
             Some(field) if field.number == number => {
@@ -427,6 +438,21 @@ mod tests {
 
     use super::*;
     use crate::proto::etcd;
+
+    #[test]
+    fn fields_that_3_7_leaves_out_are_zero() {
+        let entry = etcd::Entry { term: Some(2), index: Some(5), data: Some(b"x".to_vec()), ..Default::default() };
+        let read = entry.write_to_bytes().unwrap();
+        let read = parse_entry(&read, ByteOffset(0)).unwrap();
+        assert_eq!(
+            (read.kind, read.term, read.index, read.data),
+            (EntryKind::Normal, Term(2), RaftIndex(5), &b"x"[..])
+        );
+        let state = etcd::HardState { term: Some(2), commit: Some(5), ..Default::default() }.write_to_bytes().unwrap();
+        let expected = HardState { term: Term(2), vote: MemberId(0), commit: RaftIndex(5) };
+        assert_eq!(parse_hard_state(&state, ByteOffset(0)).unwrap(), expected);
+        assert!(parse_entry(&[0x08, 0, 0x18, 5], ByteOffset(0)).is_err());
+    }
 
     #[test]
     fn entries_read_as_the_generated_code_wrote_them() {

@@ -12,6 +12,7 @@ mod index;
 mod invariants;
 mod key_bucket;
 mod presence;
+mod replicated;
 mod summary;
 mod v2v3;
 
@@ -21,5 +22,6 @@ pub use differences::{Listing, list};
 pub use hash_at::{HashAt, hash_kv_at};
 pub use index::index_bytes;
 pub use presence::{V3Content, v3_content};
+pub use replicated::replicated_hash;
 pub use summary::{Member, Sha256Check, V3Summary};
 pub use v2v3::V2v3Tree;

@@ -124,6 +124,12 @@ impl Pair<'_> {
             return Some(format!("HashKV at revision {revision} is {hash}, and {expected} in {other}"));
         }
         let same_index = own.consistent_index.is_some() && own.consistent_index == expected.consistent_index;
+        if same_index && own.replicated_hash != expected.replicated_hash {
+            let index = own.consistent_index.unwrap_or_default();
+            return Some(format!(
+                "other users, roles, leases or alarms than {other}, both at consistent index {index}"
+            ));
+        }
         (same_index && own.revision != expected.revision).then(|| {
             let (index, own, expected) = (own.consistent_index.unwrap_or_default(), own.revision, expected.revision);
             format!("the v3 backend at consistent index {index} has revision {own}, and {expected} in {other}")

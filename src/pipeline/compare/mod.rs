@@ -169,6 +169,7 @@ fn describe(comparison: &mut Comparison, given: &Given<'_>, found: &Found) {
             consistent_index: facts.consistent_index,
             pairs: facts.pairs,
             hash_kv: facts.hash_kv,
+            replicated_hash: facts.replicated_hash,
             common_hash_kv: None,
         });
     }

@@ -3,6 +3,7 @@
 //! Used by `verify` and `inspect`. Must not know which run made a directory, or the v2 keys.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::DB;
@@ -21,26 +22,38 @@ use crate::source::open::{Found, OpenOptions, open};
 use crate::source::wal::Wal;
 
 /// Returns the databases at a path: the file itself; or that of a data directory; or those of the data directories in it, in the
-/// order of their names.
+/// order of their names. Every directory in it counts as that of a member.
 ///
 /// # Errors
-/// [`Reason::NotEtcd`] if a directory has none.
+/// [`Reason::NotEtcd`] if a directory has none; [`Reason::VerifyFailed`] if only some of the directories in it have one; the operating
+/// system fails.
 pub(in crate::pipeline) fn databases(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    if path.join(DB).is_file() {
+    if path.join("member").is_dir() {
         return Ok(vec![path.join(DB)]);
     }
-    let failed = |e| Error::io(Reason::SourceMissing, path, "list its files", e);
-    let mut found: Vec<PathBuf> = list(path).map_err(failed)?.iter().map(|dir| dir.join(DB)).collect();
-    found.retain(|db| fs::metadata(db).is_ok_and(|found| found.is_file()));
+    let failed = |e| Error::io(Reason::Unreadable, path, "list its files", e);
+    let mut found: Vec<PathBuf> = list(path).map_err(failed)?;
+    found.retain(|dir| dir.is_dir());
     found.sort();
-    if found.is_empty() {
-        let message = format!("expected a v3 file, a data directory with {DB}, or a directory with data directories");
-        return Err(Error::new(Reason::NotEtcd, message).in_file(path));
+    let databases: Vec<PathBuf> = found.iter().map(|dir| dir.join(DB)).collect();
+    let is_missing = |db: &&PathBuf| {
+        fs::symlink_metadata(db).is_err_and(|e| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+    };
+    match databases.iter().find(is_missing) {
+        None if !databases.is_empty() => Ok(databases),
+        Some(db) if !databases.iter().all(|db| is_missing(&db)) => {
+            let message = "the database of a member is missing, so etcd would start it with empty v3 data";
+            Err(Error::new(Reason::VerifyFailed, message).in_file(db))
+        }
+        _ => {
+            let message =
+                format!("expected a v3 file, a data directory with {DB}, or a directory with data directories");
+            Err(Error::new(Reason::NotEtcd, message).in_file(path))
+        }
     }
-    Ok(found)
 }
 
 /// Returns the data directory of a database.
@@ -92,6 +105,7 @@ pub(in crate::pipeline) fn check(
         directory: root.display().to_string(),
         consistent_index: facts.consistent_index,
         hash_kv: facts.hash_kv,
+        replicated_hash: facts.replicated_hash,
         revision: facts.revision,
         ..MemberState::default()
     };
@@ -135,11 +149,17 @@ pub(in crate::pipeline) fn check(
             "the snapshot is at raft index {snapshot}, and the database at {applied}: etcd would stop there"
         ));
     }
-    if applied > wal.commit() {
-        let commit = wal.commit();
+    // A server that was killed may have applied more than its last hard state commits, but never more than the log has.
+    let last = wal.range().map_or(wal.commit(), |(_, last)| last.max(wal.commit()));
+    if applied > last {
         wrong(format!(
-            "the database is at raft index {applied}, after the commit index {commit}: etcd would skip later writes"
+            "the database is at raft index {applied}, and the log ends at {last}: etcd would skip later writes"
         ));
+    }
+    if applied == RaftIndex(0) && wal.commit() > RaftIndex(0) {
+        wrong(
+            "the database has no consistent index: etcd would start with empty v3 data, or apply entries again".into(),
+        );
     }
     let listed = facts.members.iter().map(|member| member.id.as_str());
     let own = state.member_id.clone().unwrap_or_default();

@@ -109,8 +109,7 @@ pub(super) fn members(
         let in_member = |e: Error| e.in_file(&member.path);
         let (wal, id) = continuing_log(member, replayed.recovered.backup).map_err(in_member)?;
         cluster_id = wal.metadata().map_or(cluster_id, |metadata| metadata.cluster_id);
-        let facts =
-            known.remove(&id).ok_or_else(|| in_member(refused(format!("member {id} is not in its cluster"))))?;
+        let facts = known.remove(&id).ok_or_else(|| in_member(not_in_cluster(id)))?;
         if let Some(later) = member.snapshots.iter().find(|snap| snap.index > applied) {
             let message = format!("its snapshot at raft index {} is after the state at {applied}", later.index);
             return Err(refused(message).in_file(&later.path));
@@ -140,6 +139,11 @@ pub(super) fn members(
         );
     }
     Ok((cluster_id, out))
+}
+
+fn not_in_cluster(id: MemberId) -> Error {
+    let message = format!("member {id} is not in its cluster: it was removed, or is not yet added");
+    Error::new(Reason::CannotContinue, message).hint("leave its directory out")
 }
 
 fn repaired(member: &Member) -> Vec<PathBuf> {

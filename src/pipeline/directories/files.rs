@@ -112,17 +112,25 @@ impl Writer<'_> {
     /// # Errors
     /// The process may not do that.
     pub(super) fn give_to_owner_of(self, source: &Path, path: &Path) -> Result<()> {
-        let owner = fs::metadata(source).map_err(|e| Error::io(Reason::Unreadable, source, "look at its owner", e))?;
         let mut open = vec![path.to_path_buf()];
         while let Some(path) = open.pop() {
-            let given = chown(&path, Some(owner.uid()), Some(owner.gid()));
-            let hint = "run etcdlift as root, or leave out --preserve-owner";
-            given.map_err(|e| self.failed("give it the owner of the source", e).hint(hint))?;
+            self.give_one_to_owner_of(source, &path)?;
             if path.is_dir() {
                 open.extend(list(&path).map_err(|e| self.failed("list its files", e))?);
             }
         }
         Ok(())
+    }
+
+    /// Gives one file or directory the owner and group of `source`.
+    ///
+    /// # Errors
+    /// As [`Writer::give_to_owner_of`].
+    pub(super) fn give_one_to_owner_of(self, source: &Path, path: &Path) -> Result<()> {
+        let owner = fs::metadata(source).map_err(|e| Error::io(Reason::Unreadable, source, "look at its owner", e))?;
+        let given = chown(path, Some(owner.uid()), Some(owner.gid()));
+        let hint = "run etcdlift as root, or leave out --preserve-owner";
+        given.map_err(|e| self.failed("give it the owner of the source", e).hint(hint))
     }
 
     fn differs(self, path: &Path) -> Error {

@@ -257,7 +257,7 @@ impl Directories<'_> {
             }
         }
         if let Some(source) = options.sources.first().filter(|_| options.preserve_owner) {
-            writer.give_to_owner_of(source, folder.temp_path())?;
+            writer.give_one_to_owner_of(source, folder.temp_path())?;
         }
         folder.sync()?;
         for (_, dir) in &self.dirs {

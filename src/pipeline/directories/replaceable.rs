@@ -25,8 +25,7 @@ pub(in crate::pipeline) fn replaceable(path: &Path) -> Result<()> {
         require_names(path, &root.join("member"), &["snap", "wal"])?;
         for file in files_of(path, &root.join(SNAP))?.into_iter().chain(files_of(path, &root.join(WAL))?) {
             let name = name(&file);
-            let known =
-                name == "db" || name.ends_with(".snap") || name.ends_with(".wal") || name.ends_with(".wal.broken");
+            let known = name == "db" || [".snap", ".wal", ".wal.broken"].iter().any(|end| is_numbered(&name, end));
             if !known || !fs::symlink_metadata(&file).is_ok_and(|found| found.is_file()) {
                 return Err(refuse(path, &format!("has another file, {name}")));
             }
@@ -41,6 +40,13 @@ pub(in crate::pipeline) fn replaceable(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns whether a file has a name of etcd: two numbers of 16 hexadecimal digits, and this end.
+fn is_numbered(name: &str, end: &str) -> bool {
+    let numbers = name.strip_suffix(end).and_then(|numbers| numbers.split_once('-'));
+    let is_number = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    numbers.is_some_and(|(one, two)| is_number(one) && is_number(two))
 }
 
 /// Returns whether a database has had no transaction since etcdlift wrote it.

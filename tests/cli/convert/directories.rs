@@ -225,7 +225,9 @@ fn only_what_no_etcd_has_opened_is_replaced() {
         assert!(run.output.stderr.contains(what), "{what}: {}", run.output.story());
         assert!(db.exists());
     };
-    for file in ["member/snap/other", "notes.txt", "member/wal/other.txt"] {
+    for file in
+        ["member/snap/other", "notes.txt", "member/wal/other.txt", "member/snap/payroll.snap", "member/wal/a-b.wal"]
+    {
         fs::write(stranger(file), "mine").unwrap();
         refused(if file == "notes.txt" { "is not one that etcdlift makes" } else { "another file" });
         fs::remove_file(stranger(file)).unwrap();
@@ -256,6 +258,16 @@ fn an_equal_output_is_left_alone() {
     assert!(again.stderr.contains("left unchanged"), "{}", again.story());
     let after: Vec<_> = tree(&case.out()).iter().map(|path| fs::metadata(path).unwrap().ino()).collect();
     assert_eq!(before, after);
+    let extra = case.out().join("b/member/wal/0000000000000001-0000000000000038.wal");
+    fs::write(&extra, "").unwrap();
+    let refused = etcdlift(options(&made));
+    assert!(
+        refused.status == 5 && refused.stderr.contains("not a file that its report describes"),
+        "{}",
+        refused.story()
+    );
+    assert_eq!(verify(&case.out(), &["--report", made.to_str().unwrap()]).status, 7);
+    fs::remove_file(&extra).unwrap();
     edit(&case.out().join("c").join(SEGMENT), |bytes| bytes[300] ^= 1);
     let refused = etcdlift(options(&made));
     assert_eq!(refused.status, 5, "{}", refused.story());
@@ -267,9 +279,11 @@ fn an_equal_output_is_left_alone() {
 #[test]
 fn verify_finds_what_would_keep_etcd_from_starting() {
     type Damage = (&'static str, fn(&Path), &'static str);
-    let damage: [Damage; 5] = [
+    let damage: [Damage; 7] = [
         ("a damaged log", |root| edit(&root.join("b").join(SEGMENT), |bytes| bytes[60] ^= 1), "b/member/wal"),
         ("a log without records", |root| edit(&root.join("b").join(SEGMENT), |bytes| bytes.fill(0)), "b"),
+        ("no database", |root| fs::remove_file(root.join("b/member/snap/db")).unwrap(), "empty v3 data"),
+        ("no directory of a member", |root| fs::remove_dir_all(root.join("b/member")).unwrap(), "b"),
         ("no log", |root| fs::remove_dir_all(root.join("b/member/wal")).unwrap(), "b"),
         (
             "the log of another member",
@@ -297,6 +311,23 @@ fn verify_finds_what_would_keep_etcd_from_starting() {
         assert!([5, 7].contains(&found.status), "{name}: {}", found.story());
         assert!(found.stderr.contains(words), "{name}: {}", found.story());
     }
+}
+
+#[test]
+fn verify_compares_what_hashkv_leaves_out() {
+    let (one, two) = (Case::new(), Case::new());
+    succeeded(&make_three(&one, &[]));
+    // The lease of another instant has another TTL.
+    succeeded(&two.run(
+        &demo(),
+        &["--to", "data-dir", "--initial-cluster", THREE, "--all-members", "--as-of", "2027-01-01T00:00:00Z"],
+    ));
+    verify(&two.out(), &[]).success();
+    let db = "b/member/snap/db";
+    fs::copy(two.out().join(db), one.out().join(db)).unwrap();
+    let found = verify(&one.out(), &[]);
+    assert_eq!(found.status, 7, "{}", found.story());
+    assert!(found.stderr.contains("hash of users, roles, leases and alarms"), "{}", found.story());
 }
 
 #[test]
