@@ -213,7 +213,7 @@ mod tests {
         let one = said(&["m0.etcd", "other"]).unwrap();
         assert!(one.ends_with(&format!("give {}", dir.path().join("m0.etcd").display())), "{one}");
         let two = said(&["m0.etcd", "m1.etcd"]).unwrap();
-        assert!(two.contains("2 in it") && two.contains("m0.etcd, ") && two.ends_with("m1.etcd"), "{two}");
+        assert!(two.contains("contains 2 of them") && two.contains("m0.etcd, ") && two.ends_with("m1.etcd"), "{two}");
         let above = |folder: &str| data_dir_above(Path::new(folder));
         assert_eq!(above("a/member/snap"), Some(PathBuf::from("a")));
         assert_eq!(above("a/wal"), Some(PathBuf::from("a")));

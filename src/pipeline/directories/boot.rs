@@ -216,9 +216,11 @@ pub(in crate::pipeline) fn compare(members: &[MemberState], differences: &mut Ve
             wrong("member ID", "the same", &text(&other.member_id));
         }
         if first.consistent_index == other.consistent_index {
-            for (what, expected, found) in
-                [("revision", first.revision, other.revision), ("HashKV", first.hash_kv.into(), other.hash_kv.into())]
-            {
+            for (what, expected, found) in [
+                ("revision", first.revision, other.revision),
+                ("HashKV", first.hash_kv.into(), other.hash_kv.into()),
+                ("hash of users, roles, leases and alarms", first.replicated_hash.into(), other.replicated_hash.into()),
+            ] {
                 if expected != found {
                     wrong(what, &expected.to_string(), &found.to_string());
                 }
