@@ -142,6 +142,11 @@ impl Pair<'_> {
         if let Some((_, Err(error))) = &self.reading.state.backend {
             return Some(format!("the v3 backend cannot be compared: {error}"));
         }
+        // Every etcd of 3.x makes one when it starts.
+        let version = self.reading.state.facts.cluster_version.as_deref().filter(|version| version.starts_with("3."));
+        if let (None, Some(version)) = (&line.v3, version) {
+            return Some(format!("the v3 backend is missing, and the cluster version is {version}"));
+        }
         if self.at == self.found.reference {
             return None;
         }
