@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_json_is_said_without_its_content() {
+    fn json_faults_do_not_quote_content() {
         for (text, expected) in [
             ("[1,\"$2a$10$secret\"]", "found a value of another kind at byte 18"),
             ("[1", "found the end at byte 2"),

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operating_system_says_has_its_reason() {
+    fn operating_system_errors_have_reasons() {
         use ErrorKind::{
             FileTooLarge, Interrupted, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, StorageFull,
         };

@@ -73,8 +73,9 @@ pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
 /// Compares the data directories of members of one cluster: whether they have converged, and which one to convert.
 ///
 /// # Errors
-/// A source is not the data directory of a member with its log; the sources are not different members of one cluster; none of them
-/// can be read. A difference is not an error: see [`Comparison::verdict`]. The same holds for damage in some of the sources.
+/// A source is not the data directory of a member with its log; the sources are not different members of one cluster;
+/// none of them can be read. A difference is not an error: see [`Comparison::verdict`]. The same holds for damage in
+/// some of the sources.
 ///
 /// # Examples
 /// ```
@@ -93,8 +94,8 @@ pub fn compare(options: &CompareOptions) -> Result<Comparison> {
     Run::new().compare(options)
 }
 
-/// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the options name
-/// them.
+/// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the
+/// options name them.
 ///
 /// # Errors
 /// A file cannot be read. A difference is not an error: see [`Verification::differences`].
@@ -116,7 +117,8 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
     Run::new().verify(options)
 }
 
-/// Writes the keys of a v2 source or of a v3 database into a file for other programs. [`ExportOptions::output`] names the file.
+/// Writes the keys of a v2 source or of a v3 database into a file for other programs. [`ExportOptions::output`] names
+/// the file.
 ///
 /// # Errors
 /// Those of a conversion of the same source; the output cannot be written, or the options name none.
@@ -140,7 +142,8 @@ pub fn export(options: &ExportOptions) -> Result<Exported> {
 /// Finds the v3 revision of a v2 index in an index map, or the other way round.
 ///
 /// # Errors
-/// The file does not exist, is not an index map, or is damaged. An answer without pairs is not an error: see [`Answer::note`].
+/// The file does not exist, is not an index map, or is damaged. An answer without pairs is not an error: see
+/// [`Answer::note`].
 ///
 /// # Examples
 /// ```

@@ -1,8 +1,10 @@
-//! etcdlift converts etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) into a verified
-//! etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never written.
+//! etcdlift converts etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) into a
+//! verified etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never
+//! written.
 //!
-//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`verify()`], [`export()`] and [`lookup()`]. [`Run`] has the same functions
-//! with progress and interruption. ARCHITECTURE.md describes the modules, which are private.
+//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`verify()`], [`export()`] and [`lookup()`].
+//! [`Run`] has the same functions with progress and interruption. ARCHITECTURE.md describes the modules, which are
+//! private.
 //!
 //! ```no_run
 //! use etcdlift::options::ConvertOptions;

@@ -42,6 +42,6 @@ pub const MAX_TRAILING_HOLE: u64 = 128 << 20;
 /// only those of its empty parts.
 pub const MAX_HOLES: u64 = 1 << 30;
 
-/// Maximum length in bytes of a report or a rules file. A report contains names of keys at most: a million of them take about
-/// 100 MB.
+/// Maximum length in bytes of a report or a rules file. A report contains names of keys at most: a million of them take
+/// about 100 MB.
 pub const MAX_NAMED_FILE: u64 = 512 << 20;

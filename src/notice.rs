@@ -1,7 +1,8 @@
 //! The codes of warnings and losses: stable words for scripts, in the field `code` of the report.
 //!
-//! A warning is something that the operator should know. A loss means that the output may lack something that the cluster held,
-//! and the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it. Must not know who reports a code.
+//! A warning is something that the operator should know. A loss means that the output may lack something that the
+//! cluster held, and the run ends with status 8. `docs/codes.md` lists the codes, and a test holds it. Must not know
+//! who reports a code.
 
 use crate::words::words;
 
@@ -57,7 +58,8 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A directory and a node below it expired at the same instant, so later v2 indexes may be too low or too high by one.
+    /// A directory and a node below it expired at the same instant, so later v2 indexes may be too low or too high by
+    /// one.
     AmbiguousExpiry = "ambiguous-expiry";
     /// v2 and v3 both have a user or role of one name, and the two differ.
     AuthConflict = "auth-conflict";
@@ -71,13 +73,16 @@ codes! {
     AuthTurnedOn = "auth-turned-on";
     /// The source is an `etcdctl backup`.
     Backup = "backup";
-    /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the cluster.
+    /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the
+    /// cluster.
     BackupRenumbered = "backup-renumbered", Loss;
     /// Keys have a created index above their modified index.
     CreatedAfterModified = "created-after-modified";
-    /// The end of a log, or a segment after it, is probably missing in the copy. A warning if other members prove that nothing is missing.
+    /// The end of a log, or a segment after it, is probably missing in the copy. A warning if other members prove that
+    /// nothing is missing.
     CutCopy = "cut-copy", Either;
-    /// Entries after damage in one log were taken from another member. A loss if nothing proves that these are all; then the run is refused.
+    /// Entries after damage in one log were taken from another member. A loss if nothing proves that these are all;
+    /// then the run is refused.
     DamageFilled = "damage-filled", Either;
     /// Damage in a log affects only entries that a snapshot or another member covers.
     DamageNotNeeded = "damage-not-needed";
@@ -99,7 +104,8 @@ codes! {
     LedgerNotWritten = "ledger-not-written";
     /// An etcd ran on the source while it was read.
     Live = "live";
-    /// A member's log is missing. A warning if other members prove that nothing else is missing; otherwise the run is refused.
+    /// A member's log is missing. A warning if other members prove that nothing else is missing; otherwise the run is
+    /// refused.
     LogGone = "log-gone", Either;
     /// The source is a log without a data directory.
     LogOnly = "log-only";
@@ -141,7 +147,8 @@ codes! {
     TailLeftOut = "tail-left-out", Loss;
     /// Keys exist in v2 and v3; the output has those of v2.
     TakenFromV2 = "taken-from-v2";
-    /// The last record of a log is torn. A warning after a crash of etcd, or if other members prove that nothing is missing.
+    /// The last record of a log is torn. A warning after a crash of etcd, or if other members prove that nothing is
+    /// missing.
     TornTail = "torn-tail", Either;
     /// A TTL exceeds what a lease can hold, and the key becomes permanent.
     TtlTooLong = "ttl-too-long";

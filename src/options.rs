@@ -28,8 +28,8 @@ use crate::words::words;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ConvertOptions {
-    /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup; or the data directories of several
-    /// members of one cluster.
+    /// The v2 data: a `.snap` file, a data directory, its `member` folder, or a backup; or the data directories of
+    /// several members of one cluster.
     #[serde(serialize_with = "lossy_list")]
     pub sources: Vec<PathBuf>,
     /// The file or directory to write.
@@ -180,8 +180,8 @@ impl ConvertOptions {
         }
     }
 
-    /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of files,
-    /// the number of threads and the memory limit.
+    /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of
+    /// files, the number of threads and the memory limit.
     pub(crate) fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
             sources: Vec::new(),

@@ -1,7 +1,7 @@
 //! Fixed sets of words: an enum whose values print and serialise as stable words.
 //!
-//! Each word is in one place, with its value. The report, messages and the schema use the same one. Must not know what a word
-//! means.
+//! Each word is in one place, with its value. The report, messages and the schema use the same one. Must not know what
+//! a word means.
 
 /// Defines such an enum: `Name = "word"` for each value. `Display` and serde write the word, and serde reads it.
 macro_rules! words {

@@ -1,6 +1,7 @@
 //! A real signal reaches the check that long work makes.
 //!
-//! This file is a test binary of its own: signals and their handlers belong to the process, and the other tests share one.
+//! This file is a test binary of its own: signals and their handlers belong to the process, and the other tests share
+//! one.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

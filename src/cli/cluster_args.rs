@@ -2,7 +2,7 @@
 //!
 //! Turns what was typed into values of the library. Must not know which files a member has.
 
-use crate::cli::usage;
+use super::exit::usage;
 use crate::error::Result;
 use crate::options::{ClusterOptions, InitialCluster, PeerUrls};
 
@@ -18,8 +18,8 @@ pub(super) struct ClusterArgs {
 
     /// All members of the new cluster [default: NAME=http://localhost:2380]
     ///
-    /// This option, --name, --initial-cluster-token and --initial-advertise-peer-urls mean what they mean for `etcdutl snapshot
-    /// restore`. The IDs of the cluster and of its members are the same as after such a restore.
+    /// This option, --name, --initial-cluster-token and --initial-advertise-peer-urls mean what they mean for `etcdutl
+    /// snapshot restore`. The IDs of the cluster and of its members are the same as after such a restore.
     #[arg(long, value_name = "NAME=PEER_URL,...", help_heading = HEADING)]
     initial_cluster: Option<InitialCluster>,
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::signals::Signals;
 use super::source_args::wal_dirs;
-use super::{epilog, exit, print, print_text};
+use super::stdout::{print, print_text};
+use super::{epilog, exit};
 use crate::cli::output_format::Form;
 use crate::display::printable;
 use crate::error::Result;
@@ -23,7 +24,8 @@ const SOURCE: &str = "Source";
 pub(super) struct Args {
     /// Data directories of members of one cluster, each with its log
     ///
-    /// etcdlift opens them read-only and never changes them. A damaged directory does not prevent the comparison of the others.
+    /// etcdlift opens them read-only and never changes them. A damaged directory does not prevent the comparison of the
+    /// others.
     #[arg(required = true, num_args = 2.., value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 

@@ -2,13 +2,12 @@
 //!
 //! Must not know what an option does.
 
-use clap::CommandFactory;
 use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 use clap_mangen::roff::{Roff, roman};
 
 use super::epilog::{self, Epilog};
-use super::{Cli, print};
+use super::stdout::print;
 use crate::error::{Error, Reason, Result};
 
 /// Options of `completions`.
@@ -32,19 +31,19 @@ pub(super) struct ManArgs {
     command: Option<String>,
 }
 
-/// Prints completions.
+/// Prints completions of the command line `root`.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
-    print(script(args.shell).as_bytes())
+pub(super) fn completions(args: &CompletionsArgs, root: clap::Command) -> Result<()> {
+    print(script(args.shell, root).as_bytes())
 }
 
-fn script(shell: Shell) -> String {
+fn script(shell: Shell, mut root: clap::Command) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "etcdlift", &mut script);
+    clap_complete::generate(shell, &mut root, "etcdlift", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
-    if shell == Shell::Fish { script + &fish_arguments(&Cli::command()) } else { script }
+    if shell == Shell::Fish { script + &fish_arguments(&root) } else { script }
 }
 
 /// Completions of arguments with a list of values: clap_complete leaves them out for fish.
@@ -63,19 +62,18 @@ fn fish_arguments(root: &clap::Command) -> String {
     text
 }
 
-/// Prints a manual page.
+/// Prints a manual page of the command line `root`.
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(super) fn man(args: &ManArgs) -> Result<()> {
-    let text = page(args.command.as_deref())
+pub(super) fn man(args: &ManArgs, root: clap::Command) -> Result<()> {
+    let text = page(args.command.as_deref(), root)
         .map_err(|e| Error::new(Reason::Internal, format!("cannot make the manual page: {e}")))?;
     print(text.as_bytes())
 }
 
 /// The manual page of a command, or of etcdlift itself, in roff.
-fn page(command: Option<&str>) -> std::io::Result<String> {
-    let mut root = Cli::command();
+fn page(command: Option<&str>, mut root: clap::Command) -> std::io::Result<String> {
     root.build();
     let about = match command.and_then(|name| root.find_subcommand(name).cloned()) {
         None => root,
@@ -134,9 +132,10 @@ fn epilog(epilog: &Epilog) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Command;
+    use clap::{Command, CommandFactory};
 
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn each_command_has_a_page() {
@@ -148,14 +147,14 @@ mod tests {
     #[test]
     fn a_page_has_the_sections_of_a_manual() {
         for command in COMMANDS.map(Some).into_iter().chain([None]) {
-            let page = page(command).unwrap();
+            let page = page(command, Cli::command()).unwrap();
             let at = |name: &str| page.find(&format!("\n.SH {name}\n")).unwrap_or_else(|| panic!("{name}: {page}"));
             let all = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "\"EXIT STATUS\"", "VERSION"].map(at);
             assert!(all.is_sorted(), "{command:?}");
             assert_eq!(page.matches(".ie ").count(), 1);
             assert!(!page.contains("EXTRA"));
         }
-        let convert = page(Some("convert")).unwrap();
+        let convert = page(Some("convert"), Cli::command()).unwrap();
         assert!(convert.contains(".SS TTLS\n") && convert.contains("\n.SS \"USERS AND ROLES\"\n"), "{convert}");
         assert!(convert.contains("\\-\\-report report.json"), "{convert}");
     }
@@ -164,7 +163,7 @@ mod tests {
     fn shells_complete_the_commands_of_man() {
         let commands = COMMANDS.join(" ");
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let script = script(shell);
+            let script = script(shell, Cli::command());
             let listed = match shell {
                 Shell::Bash => format!("{commands}\""),
                 Shell::Zsh => format!("({commands})"),

@@ -1,7 +1,7 @@
 //! `etcdlift convert`: what its options resolve to, and its run.
 //!
-//! Refuses options that exclude each other, calls the library, writes the report and prints the summary, however the run
-//! ends. Must not know how anything is converted.
+//! Refuses options that exclude each other, calls the library, writes the report and prints the summary, however the
+//! run ends. Must not know how anything is converted.
 
 mod args;
 
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 pub(super) use args::Args;
 
+use super::exit::{self, usage};
 use super::progress::{Progress, When};
 use super::signals::Signals;
-use super::{exit, print, usage};
+use super::stdout::print;
 use crate::error::{Kind, Result};
 use crate::facade::Run;
 use crate::options::{ConvertOptions, Dirs, Existing, Rules, Target, Transformer, TtlRule, all_cores, rules};
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn contradicting_options_are_refused() {
         for words in [
             &["src"][..],
             &["-o", "out"],

@@ -1,12 +1,14 @@
 //! The exit policy: the status of a run, and its text on standard error.
 //!
-//! The kind of the error alone decides the status. A run that succeeds but is possibly incomplete has status 8. Must not know
-//! the subcommands.
+//! The kind of the error alone decides the status. A run that succeeds but is possibly incomplete has status 8. Must
+//! not know the subcommands.
 
 use std::any::Any;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
+
+use clap::error::ErrorKind;
 
 use super::terminal;
 use crate::display::printable;
@@ -29,6 +31,20 @@ pub(super) fn fail(error: &Error) -> u8 {
     let hint = error.hint_text().map_or(String::new(), |hint| format!("hint: {}\n", printable(hint)));
     say(&format!("etcdlift: error: {error}\n{hint}"));
     error.kind().exit_code()
+}
+
+/// An error of the command line.
+pub(super) fn usage(message: impl Into<String>) -> Error {
+    Error::new(Reason::Usage, message)
+}
+
+/// Prints what clap says about the command line: an error, or the help that was asked for.
+pub(super) fn fail_usage(error: &clap::Error) {
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        say("etcdlift: ");
+    }
+    // A closed terminal is no error.
+    let _ = error.print();
 }
 
 /// Prints one line about a run. Hidden characters of file names are escaped.

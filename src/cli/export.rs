@@ -4,9 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::epilog;
+use super::exit::{self, usage};
 use super::signals::Signals;
 use super::source_args::SourceArgs;
-use super::{epilog, exit, print, usage};
+use super::stdout::print;
 use crate::cli::include_exclude::Choices;
 use crate::error::Result;
 use crate::options::{ExportFormat, ExportOptions};
@@ -21,9 +23,9 @@ const SELECTION: &str = "What to export";
 pub(super) struct Args {
     /// v2 data, as for `convert`; or a v3 database or snapshot file
     ///
-    /// Of v2 data, the export contains every key and every directory, with value, indexes and expiration. Hidden keys are
-    /// included, and no key expires. Users and roles are not included. Of a v3 file, it contains every key that is not deleted,
-    /// at the current revision.
+    /// Of v2 data, the export contains every key and every directory, with value, indexes and expiration. Hidden keys
+    /// are included, and no key expires. Users and roles are not included. Of a v3 file, it contains every key that is
+    /// not deleted, at the current revision.
     #[arg(required = true, value_name = "SOURCE|DB")]
     sources: Vec<PathBuf>,
 
@@ -32,8 +34,8 @@ pub(super) struct Args {
 
     /// File to write, or directory for sled; `-` is standard output, for ndjson
     ///
-    /// OUT must not exist. etcdlift reads the export back and compares it before it gets its name. Only its owner may read it, because it contains
-    /// values.
+    /// OUT must not exist. etcdlift reads the export back and compares it before it gets its name. Only its owner may
+    /// read it, because it contains values.
     #[arg(short, long, value_name = "OUT", help_heading = OUTPUT)]
     output: PathBuf,
 

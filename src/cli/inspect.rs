@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
+use super::epilog;
 use super::signals::Signals;
-use super::{epilog, print, print_text};
+use super::stdout::{print, print_text};
 use crate::cli::output_format::Form;
 use crate::error::{Error, Reason, Result};
 use crate::options::{EntryFilter, InspectOptions, WalDir, WalOptions};

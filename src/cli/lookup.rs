@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{epilog, exit, print, usage};
+use super::epilog;
+use super::exit::{self, usage};
+use super::stdout::print;
 use crate::cli::output_format::Form;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Query, lookup};
@@ -29,7 +31,8 @@ pub(super) struct Args {
 
     /// Find the v3 revisions of the keys that v2 changed last at index N
     ///
-    /// N is a modifiedIndex. Several keys can have it. If no key has that index any more, `lookup` says so; it never guesses.
+    /// N is a modifiedIndex. Several keys can have it. If no key has that index any more, `lookup` says so; it never
+    /// guesses.
     #[arg(long, value_name = "N", group = "query", help_heading = QUERY)]
     v2_index: Option<u64>,
 

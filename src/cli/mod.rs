@@ -19,21 +19,15 @@ mod progress;
 mod reference;
 pub(crate) mod signals;
 mod source_args;
+mod stdout;
 mod terminal;
 mod verify;
 
-use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Parser, Subcommand};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use terminal::ColorWhen;
-
-use crate::error::{Error, Reason, Result};
 
 /// The heading of options that decide how a command runs.
 const RUN: &str = "Run";
@@ -49,8 +43,8 @@ struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert`, `compare`, `export` and `verify` print one line with the result. Other commands print what they print without this
-    /// option. The exit status does not change.
+    /// `convert`, `compare`, `export` and `verify` print one line with the result. Other commands print what they print
+    /// without this option. The exit status does not change.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
     quiet: bool,
@@ -102,8 +96,8 @@ pub fn main() -> ExitCode {
     let status = match Cli::try_parse() {
         Ok(cli) => cli.run(),
         Err(error) => {
-            // clap's exit code of help and version is 0. A closed terminal is no error.
-            let _ = error.print();
+            exit::fail_usage(&error);
+            // The exit code of help and version is 0.
             u8::try_from(error.exit_code()).unwrap_or(2)
         }
     };
@@ -120,61 +114,15 @@ impl Cli {
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
-            Command::Completions(args) => completions::completions(&args).map(|()| 0),
-            Command::Man(args) => completions::man(&args).map(|()| 0),
+            Command::Completions(args) => completions::completions(&args, Cli::command()).map(|()| 0),
+            Command::Man(args) => completions::man(&args, Cli::command()).map(|()| 0),
         });
         result.unwrap_or_else(|error| exit::fail(&error))
     }
 }
 
-/// An error of the command line.
-fn usage(message: impl Into<String>) -> Error {
-    Error::new(Reason::Usage, message)
-}
-
-/// Bytes that a pipe accepts without blocking after poll reports it as writable (`PIPE_BUF`).
-const PIECE: usize = 4096;
-
-/// Milliseconds between two checks for a signal while nobody reads standard output.
-const ASK_EVERY: u16 = 100;
-
-/// Writes to standard output. A reader that closes the pipe early is not an error. A write to one that does not read can be
-/// interrupted.
-///
-/// # Errors
-/// Standard output cannot be written; an interruption.
-fn print(mut bytes: &[u8]) -> Result<()> {
-    let out = io::stdout();
-    while !bytes.is_empty() {
-        signals::check()?;
-        let mut waiting = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-        let ready = poll(&mut waiting, PollTimeout::from(ASK_EVERY));
-        if ready == Ok(0) {
-            continue;
-        }
-        let piece = bytes.get(..PIECE).unwrap_or(bytes);
-        match ready.and_then(|_| nix::unistd::write(&out, piece)) {
-            Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Err(Errno::EPIPE) => break,
-            Err(e) => return Err(Error::io(Reason::OutputFailed, Path::new("standard output"), "write", e.into())),
-        }
-    }
-    Ok(())
-}
-
-/// Writes text for people to standard output.
-///
-/// # Errors
-/// Standard output cannot be written.
-fn print_text(text: &str) -> Result<()> {
-    print(terminal::shown(text, &io::stdout()).as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,5 @@
-//! `docs/cli.md`: the option reference, made from the definitions that parse the command line, and compared with the file.
+//! `docs/cli.md`: the option reference, made from the definitions that parse the command line, and compared with the
+//! file.
 //!
 //! Also holds the style of the help texts. Must not know what an option does.
 
@@ -27,7 +28,7 @@ etcdlift: error: FILE: byte OFFSET: what is wrong
 hint: what to do
 ```
 
-FILE and OFFSET are present if they are known. Wrong usage prints `error:` and the usage of the command.
+FILE and OFFSET are present if they are known. Wrong usage prints such an error and the usage of the command.
 
 A summary starts with the result: `COMPLETE` or `INCOMPLETE`, the exit status and the output. That of `verify` starts with `VERIFIED` or
 `NOT VERIFIED`, and has a line `wrong: MESSAGE` for each difference. Totals follow the result. Then each warning is a line

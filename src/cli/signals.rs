@@ -1,7 +1,8 @@
 //! SIGINT, SIGTERM and SIGHUP as a flag that long work reads.
 //!
-//! After the first signal, the run removes its temporary files and writes the report. A second signal ends the process at once.
-//! A signal that was ignored at the start (under nohup, or with `&` in a shell) stays ignored. Must not know what runs.
+//! After the first signal, the run removes its temporary files and writes the report. A second signal ends the process
+//! at once. A signal that was ignored at the start (under nohup, or with `&` in a shell) stays ignored. Must not know
+//! what runs.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

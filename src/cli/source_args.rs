@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::usage;
+use super::exit::usage;
 use crate::error::Result;
 use crate::options::{InOrderNames, SourceVersion, TailPolicy, WalDir};
 
@@ -16,15 +16,15 @@ const HEADING: &str = "Source";
 pub(super) struct SourceArgs {
     /// Directory of the write-ahead log, or `none` to use the newest snapshot alone
     ///
-    /// Use this option if the log is not in SOURCE. With several sources, give it once for each, in the same order. A directory
-    /// with .snap files and without a log needs this option, because the snapshot alone may be old.
+    /// Use this option if the log is not in SOURCE. With several sources, give it once for each, in the same order. A
+    /// directory with .snap files and without a log needs this option, because the snapshot alone may be old.
     #[arg(long, value_name = "DIR|none", help_heading = HEADING)]
     wal_dir: Vec<PathBuf>,
 
     /// What to do with log entries after the commit index
     ///
-    /// The cluster may or may not have acknowledged these entries. If v2 writes are left out, the exit status is 8 and each
-    /// write is listed.
+    /// The cluster may or may not have acknowledged these entries. If v2 writes are left out, the exit status is 8 and
+    /// each write is listed.
     #[arg(long, value_enum, value_name = "POLICY", default_value_t, help_heading = HEADING)]
     pub(super) tail: TailPolicy,
 
@@ -36,9 +36,9 @@ pub(super) struct SourceArgs {
 
     /// Version of etcd that started last on SOURCE: X.Y or X.Y.Z, 2.0 to 3.5
     ///
-    /// The version decides the rules of the replay, because a server replays its whole log by its own rules when it starts. X.Y
-    /// means the newest patch release. Without this option, the source shows which versions are possible. The report and
-    /// `inspect` name each proof.
+    /// The version decides the rules of the replay, because a server replays its whole log by its own rules when it
+    /// starts. X.Y means the newest patch release. Without this option, the source shows which versions are possible.
+    /// The report and `inspect` name each proof.
     #[arg(long, value_name = "VERSION", help_heading = HEADING)]
     pub(super) source_version: Option<SourceVersion>,
 
@@ -50,9 +50,9 @@ pub(super) struct SourceArgs {
 
     /// Skip damage, list what was lost, and exit with status 8
     ///
-    /// etcdlift replays from undamaged snapshots (.snap.broken files too) and from the first entry of the log. Each replay ends
-    /// at the next damage and never crosses a gap. The output has the state with the highest raft index. The summary lists up
-    /// to 32 replays with raft index and number of keys.
+    /// etcdlift replays from undamaged snapshots (.snap.broken files too) and from the first entry of the log. Each
+    /// replay ends at the next damage and never crosses a gap. The output has the state with the highest raft index.
+    /// The summary lists up to 32 replays with raft index and number of keys.
     #[arg(long, help_heading = HEADING)]
     pub(super) salvage: bool,
 

@@ -1,7 +1,7 @@
 //! Text on its way to a terminal: colours, and lines of at most 80 columns.
 //!
-//! In a file or a pipe, text stays as it is: one warning is one line there. Must not know what the text means beyond the
-//! words at the beginning of a line.
+//! In a file or a pipe, text stays as it is: one warning is one line there. Must not know what the text means beyond
+//! the words at the beginning of a line.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ const COLUMNS: usize = 80;
 /// The words at the beginning of a line that have a colour; lines with `true` are wrapped.
 const WORDS: [(&str, &str, AnsiColor, bool); 9] = [
     ("etcdlift: ", "error:", AnsiColor::Red, false),
-    ("", "hint:", AnsiColor::Cyan, false),
+    ("", "hint:", AnsiColor::Cyan, true),
     ("", "warning:", AnsiColor::Yellow, true),
     ("", "loss:", AnsiColor::Red, true),
     ("", "wrong:", AnsiColor::Red, true),

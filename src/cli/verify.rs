@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::signals::Signals;
 use super::source_args::wal_dirs;
-use super::{epilog, exit, print, print_text};
+use super::stdout::{print, print_text};
+use super::{epilog, exit};
 use crate::cli::output_format::Form;
 use crate::display::printable;
 use crate::error::{Kind, Result};
@@ -23,8 +24,8 @@ const COMPARE: &str = "What to compare with";
 pub(super) struct Args {
     /// v3 database or snapshot file, of any etcd, or a data directory
     ///
-    /// In a data directory, verify also checks that log, snapshot and members agree, so that etcd boots. A directory that contains
-    /// the data directories of several members is checked as one cluster.
+    /// In a data directory, verify also checks that log, snapshot and members agree, so that etcd boots. A directory
+    /// that contains the data directories of several members is checked as one cluster.
     #[arg(value_name = "OUT")]
     file: PathBuf,
 
@@ -34,8 +35,8 @@ pub(super) struct Args {
 
     /// Compare it with this source, key by key; several sources are members of one cluster
     ///
-    /// The report supplies the options of the conversion. Without a report, they are the defaults. The result names files whose
-    /// sha256 differs from the report, and then the first 20 keys that differ.
+    /// The report supplies the options of the conversion. Without a report, they are the defaults. The result names
+    /// files whose sha256 differs from the report, and then the first 20 keys that differ.
     #[arg(long, value_name = "SOURCE", help_heading = COMPARE)]
     source: Vec<PathBuf>,
 

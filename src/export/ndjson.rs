@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! {"key":"/a","value":"v","created_index":3,"modified_index":7,"expiration":"2026-05-04T12:00:00Z"}      a v2 key
-//! {"key":"/d","dir":true,"created_index":3,"modified_index":3}                                           a v2 directory
-//! {"key_base64":"/w==","value":"v","create_revision":3,"mod_revision":7,"version":1,"lease":0}           a v3 key
-//! ```
+//! {"key":"/d","dir":true,"created_index":3,"modified_index":3}                                           a v2
+//! directory {"key_base64":"/w==","value":"v","create_revision":3,"mod_revision":7,"version":1,"lease":0}           a
+//! v3 key ```
 //!
 //! Must not know where the records come from.
 

@@ -1,8 +1,8 @@
 //! The content of an export: v2 nodes, or pairs of a v3 store, by key; and their compact form in a redb table.
 //!
 //! ```text
-//! v2 node  flags u8 · created index u64 · modified index u64 · where flag 2 is set: seconds i64, nanoseconds u32 · value
-//! v3 pair  create revision i64 · mod revision i64 · version i64 · lease i64 · value
+//! v2 node  flags u8 · created index u64 · modified index u64 · where flag 2 is set: seconds i64, nanoseconds u32 ·
+//! value v3 pair  create revision i64 · mod revision i64 · version i64 · lease i64 · value
 //!
 //! flags    1 a directory, which has no value · 2 it expires at that instant, counted from 1970
 //! ```

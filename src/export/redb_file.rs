@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_not_in_the_file() {
+    fn reading_returns_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let original: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();

@@ -149,8 +149,8 @@ impl Model {
         }
     }
 
-    /// Returns the store after a snapshot. U+FFFD replaces bytes that are not UTF-8; of siblings with equal names then, the last
-    /// one counts, with everything below it (docs/formats.md 3.1).
+    /// Returns the store after a snapshot. U+FFFD replaces bytes that are not UTF-8; of siblings with equal names then,
+    /// the last one counts, with everything below it (docs/formats.md 3.1).
     pub fn after_snapshot(&self) -> Model {
         let mut out = Model { nodes: BTreeMap::new(), ..self.clone() };
         self.copy_replaced(b"/", b"/", &mut out);
@@ -159,7 +159,8 @@ impl Model {
 
     fn copy_replaced(&self, from: &[u8], to: &[u8], out: &mut Model) {
         for path in out.below(to) {
-            // The prefix check with a slash does not apply to the root, but the root comes first and has nothing to remove.
+            // The prefix check with a slash does not apply to the root, but the root comes first and has nothing to
+            // remove.
             out.nodes.remove(&path);
         }
         let mut node = self.nodes[from].clone();

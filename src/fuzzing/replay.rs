@@ -25,8 +25,8 @@ const SNAPSHOT_INDEX: u64 = 10;
 /// The maximum number of bytes of all entries, so that a source stays small.
 const MOST: usize = 1 << 20;
 
-/// Encodes a part of the input. The lowest two bits of its first byte are its kind, the others the number of repetitions as a
-/// power of two. Its length follows in two bytes, then its bytes.
+/// Encodes a part of the input. The lowest two bits of its first byte are its kind, the others the number of
+/// repetitions as a power of two. Its length follows in two bytes, then its bytes.
 pub fn part(kind: u8, power: u8, bytes: &[u8]) -> Vec<u8> {
     let len = u16::try_from(bytes.len()).unwrap();
     [&[kind | power << 2][..], &len.to_le_bytes(), bytes].concat()

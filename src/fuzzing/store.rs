@@ -1,6 +1,6 @@
 //! Snapshots: the container of a `.snap` file, and the JSON of the store in it.
 //!
-//! The reader of the JSON is compared with serde_json: what it accepts, both read as the same tree. Must not know the
+//! If the reader of the JSON accepts a document, serde_json must read the same tree from it. Must not know the
 //! write-ahead log.
 
 use std::collections::BTreeMap;

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_compaction_has_taken_away() {
+    fn compacted_keys_do_not_count() {
         let key = |main, tombstone| RevisionKey { main: Revision(main), sub: 0, tombstone };
         assert!(is_hashed(key(3, true), None, || false));
         let compacted = Some(Revision(5));

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key() {
+    fn malformed_keys_are_refused() {
         let good = RevisionKey::put(Revision(5), 0).to_bytes();
         for len in 0..17 {
             assert_eq!(RevisionKey::decode(&good[..len]), None);

@@ -191,7 +191,8 @@ pub struct Transformer {
     pub jobs: usize,
     /// Seconds without any progress after which it counts as hung; at least 1.
     pub timeout_seconds: u64,
-    /// Limit of all answers in bytes, counting 128 more for each pair; `None`: 16 times what it receives, and at least 64 MiB.
+    /// Limit of all answers in bytes, counting 128 more for each pair; `None`: 16 times what it receives, and at least
+    /// 64 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_limit: Option<u64>,
 }

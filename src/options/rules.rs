@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn faults_are_named_with_their_line() {
         for (text, expected) in [
             ("x = 1", "line 1: unknown field `x`"),
             ("\n[[choose]]\ninclude = 3", "line 3: "),

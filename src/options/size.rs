@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_and_the_forms_are_named() {
+    fn wrong_sizes_are_refused_with_the_valid_forms() {
         for text in ["", "k", "MiB", "1X", "1 M i B", "1.5GiB", "-1", "+1", "1e6", "0x10", "1KiBB", "1ii", "1é", "1bb"]
         {
             assert!(parse(text).unwrap_err().contains("KiB, MiB, GiB"), "{text}");

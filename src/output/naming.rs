@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_comes_back() {
+    fn a_replaced_file_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "old").unwrap();
@@ -285,7 +285,7 @@ mod tests {
 
     /// Where names cannot be exchanged, and where a file can have no second name either.
     #[test]
-    fn what_was_replaced_comes_back_on_any_file_system() {
+    fn a_replaced_file_comes_back_on_any_file_system() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "old").unwrap();
@@ -303,7 +303,7 @@ mod tests {
 
     /// A process that came between the last look and the exchange: its file goes back to its name.
     #[test]
-    fn what_was_taken_out_is_looked_at_once_more() {
+    fn a_moved_file_is_examined_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "old").unwrap();

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_report_is_never_replaced() {
+    fn only_reports_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("r.json");
         let with_more = [&report(true, false)[..], b"{}"].concat();

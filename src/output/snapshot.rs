@@ -65,14 +65,6 @@ impl Digest {
     }
 }
 
-/// Splits a database file into the database and the trailer, if its length shows a trailer.
-pub fn split_trailer(file: &[u8]) -> (&[u8], Option<&[u8; 32]>) {
-    match file.split_last_chunk::<32>() {
-        Some((db, trailer)) if (db.len() as u64).is_multiple_of(UNIT) && !db.is_empty() => (db, Some(trailer)),
-        _ => (file, None),
-    }
-}
-
 /// Returns lower-case hexadecimal, like `sha256sum`.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|n| char::from_digit(n.into(), 16)).collect()
@@ -95,14 +87,10 @@ mod tests {
         assert_eq!((snapshot.db_sha256, snapshot.db_bytes, snapshot.bytes), (bare.sha256, 1024, 1056));
         let file = [&[0; 1024][..], &snapshot.db_sha256].concat();
         assert_eq!(hex(&snapshot.sha256), hex(&Sha256::digest(&file)));
-        assert_eq!(split_trailer(&file), (&[0; 1024][..], Some(&snapshot.db_sha256)));
     }
 
     #[test]
     fn a_database_of_odd_length_has_no_form() {
         assert_eq!(Digest::new(&[0; 100]).finish(true).unwrap_err().reason(), Reason::Internal);
-        for len in [0, 31, 32, 512, 545, 1000] {
-            assert_eq!(split_trailer(&vec![0; len]).1, None, "{len}");
-        }
     }
 }

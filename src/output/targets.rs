@@ -98,7 +98,8 @@ impl Targets {
         parts.for_each(|name| self.add_folder(&root.join(name)));
     }
 
-    /// Folders of any name: one of them may be mounted elsewhere. A directory that has more of them is no data directory.
+    /// Folders of any name: one of them may be mounted elsewhere. A directory that has more of them is no data
+    /// directory.
     fn add_folders_below(&mut self, folder: &Path) {
         let mut open = vec![folder.to_path_buf()];
         while let Some(folder) = open.pop().filter(|_| self.source_folders.len() < MAX_FOLDERS) {
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_not_written() {
+    fn targets_never_replace_sources() {
         let dir = tempfile::tempdir().unwrap();
         let rules = dir.path().join("rules.toml");
         fs::write(&rules, "").unwrap();

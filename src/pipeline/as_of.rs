@@ -1,8 +1,8 @@
 //! The instant against which TTLs count, and what proves it (docs/cli.md, `--as-of`).
 //!
-//! A copy that is a year old must not lose its keys: `last-write` takes the latest instant that the data itself proves. A SYNC
-//! entry holds the leader's time. An event in the snapshot's history shows its time as its expiration minus its TTL
-//! (docs/formats.md 3.1, 6.6). A file's modification time proves nothing. Must not know policies.
+//! A copy that is a year old must not lose its keys: `last-write` takes the latest instant that the data itself proves.
+//! A SYNC entry holds the leader's time. An event in the snapshot's history shows its time as its expiration minus its
+//! TTL (docs/formats.md 3.1, 6.6). A file's modification time proves nothing. Must not know policies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
+use crate::report::facts::AsOfEvidence;
 use crate::source::open::Opened;
 use crate::source::raft::{EntryKind, Method, Proposal, parse_proposal};
 use crate::v2store::replay::Recovered;
@@ -23,7 +24,7 @@ use crate::{display, time};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Proven {
     pub(super) at: Timestamp,
-    pub(super) by: &'static str,
+    pub(super) by: AsOfEvidence,
 }
 
 /// Returns the latest instant that the state proves; `None` if nothing in it does.
@@ -36,7 +37,7 @@ pub(super) fn last_write(
     recovered: &Recovered<'_>,
     interrupt: Interrupt<'_>,
 ) -> Result<Option<Proven>> {
-    let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: "a SYNC entry in the log" });
+    let replayed = recovered.replay.last_sync.map(|at| Proven { at, by: AsOfEvidence::Sync });
     let before = synced_before(opened, interrupt)?;
     let history = history(table, interrupt).map_err(|e| match &opened.start.snapshot {
         Some(snapshot) => e.counted_from(snapshot.json_offset()).in_file(snapshot.path()),
@@ -61,7 +62,7 @@ fn synced_before(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Option<Pro
             }
         }
     }
-    Ok(latest.map(|at| Proven { at, by: "a SYNC entry in the log before the snapshot" }))
+    Ok(latest.map(|at| Proven { at, by: AsOfEvidence::SyncBefore }))
 }
 
 /// The times in the watcher hub. Events are read one by one and not stored, so a history of any length takes no memory.
@@ -188,7 +189,7 @@ fn history(table: &Table<'_>, interrupt: Interrupt<'_>) -> Result<Option<Proven>
             .at(table.history_offset())
             .hint("only `--as-of last-write` reads the event history; name an instant with --as-of instead")
     })?;
-    Ok(hub.latest.map(|at| Proven { at, by: "the snapshot's event history" }))
+    Ok(hub.latest.map(|at| Proven { at, by: AsOfEvidence::History }))
 }
 
 #[cfg(test)]

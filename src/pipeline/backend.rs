@@ -37,8 +37,8 @@ pub(super) struct Backend<'m> {
     member: usize,
 }
 
-/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others have an earlier
-/// state of the same data.
+/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others have an
+/// earlier state of the same data.
 ///
 /// # Errors
 /// An interruption.

@@ -1,9 +1,9 @@
 //! Whether anything is missing: the gaps and the end of each given log, and what the other members make up for
 //! (docs/formats.md 4.9, 4.10).
 //!
-//! A majority of the voters has each committed entry. So if enough logs of voters are whole to intersect every majority, they
-//! hold every committed entry, whatever the other logs lack. Decides about warnings, losses and a refusal. Must not know what
-//! an entry does.
+//! A majority of the voters has each committed entry. So if enough logs of voters are whole to intersect every
+//! majority, they hold every committed entry, whatever the other logs lack. Decides about warnings, losses and a
+//! refusal. Must not know what an entry does.
 
 use crate::count::counted;
 use crate::error::{Error, Kind, Reason};
@@ -18,8 +18,8 @@ use crate::source::wal::{LastSegment, Wal};
 use crate::v2store::dialect::Version;
 use crate::v2store::replay::Recovered;
 
-/// The number of bytes that a server of 3.0 or later preallocates for a segment. From 2.1 on, a server closes a segment at this
-/// size (docs/formats.md 4.1, 4.10).
+/// The number of bytes that a server of 3.0 or later preallocates for a segment. From 2.1 on, a server closes a segment
+/// at this size (docs/formats.md 4.1, 4.10).
 const SEGMENT_BYTES: u64 = 64_000_000;
 
 /// The diagnostics of the logs: what may be missing.
@@ -39,7 +39,14 @@ pub(super) struct Completeness {
 struct Finding {
     code: Code,
     message: String,
+    hint: Option<String>,
     severity: Severity,
+}
+
+impl Finding {
+    fn new(code: Code, message: String, severity: Severity) -> Finding {
+        Finding { code, message, hint: None, severity }
+    }
 }
 
 /// What a finding means for the member's log.
@@ -80,8 +87,8 @@ pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness
 impl Completeness {
     fn take(&mut self, finding: Finding, opened: &Opened, (whole, voters): (usize, usize)) {
         let proven = self.proven;
-        let Finding { code, message, severity } = finding;
-        let notice = |code: Code, message: String| Notice::new(code, message);
+        let Finding { code, message, hint, severity } = finding;
+        let notice = |code: Code, message: String| Notice { code, message, hint: hint.clone() };
         match severity {
             // `--salvage` reports everything that was skipped.
             Severity::NotNeeded if opened.salvage && (opened.members.len() == 1 || !proven) => {
@@ -151,8 +158,7 @@ impl View<'_> {
     /// Describes a hole: records are lost, and readable records follow.
     fn hole(&self, hole: &Hole) -> Finding {
         let Hole { error, before, remains, next } = hole;
-        let not_needed =
-            |message: String| Finding { code: Code::DamageNotNeeded, message, severity: Severity::NotNeeded };
+        let not_needed = |message: String| Finding::new(Code::DamageNotNeeded, message, Severity::NotNeeded);
         let next = next.unwrap_or(RaftIndex(u64::MAX));
         if next.0 <= self.start.0.saturating_add(1) {
             return not_needed(format!(
@@ -174,10 +180,10 @@ impl View<'_> {
                 format!("entries {} to {}", lost.0, lost.1)
             };
             let message = format!("the logs of other members have what damage hides ({entries}): {error}");
-            return Finding { code: Code::DamageFilled, message, severity: Severity::NotNeeded };
+            return Finding::new(Code::DamageFilled, message, Severity::NotNeeded);
         }
         let message = format!("later log entries were dropped because of damage: {error}");
-        Finding { code: Code::DamagedLog, message, severity: Severity::Damaged(Reason::Damaged) }
+        Finding::new(Code::DamagedLog, message, Severity::Damaged(Reason::Damaged))
     }
 
     fn damaged_end(&self, wal: &Wal, error: &Error) -> Finding {
@@ -188,7 +194,7 @@ impl View<'_> {
         } else {
             (Code::DamagedLog, format!("later entries of this log, after raft index {last}, are unknown: {error}"))
         };
-        Finding { code, message, severity: Severity::Damaged(Reason::Damaged) }
+        Finding::new(code, message, Severity::Damaged(Reason::Damaged))
     }
 
     /// Finds a snapshot at the end of the log or beyond it that has no record in the log.
@@ -205,13 +211,13 @@ impl View<'_> {
             name.path.display(),
             name.index
         );
-        Some(Finding { code: Code::CutCopy, message, severity: Severity::EndMissing })
+        Some(Finding::new(Code::CutCopy, message, Severity::EndMissing))
     }
 }
 
 fn log_gone(member: &Member) -> Finding {
     let message = format!("{}: its log is missing, and nothing was taken from it", member.path.display());
-    Finding { code: Code::LogGone, message, severity: Severity::Damaged(Reason::MemberIncomplete) }
+    Finding::new(Code::LogGone, message, Severity::Damaged(Reason::MemberIncomplete))
 }
 
 /// Judges the end of the log by the size of the last segment (docs/formats.md 4.10).
@@ -224,13 +230,13 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
         End::Damaged(_) => return None,
     };
     let repaired = member.unread_segments.iter().any(|broken| broken.seq == name.seq && member.is_renamed(broken));
-    let end_missing = |code, message: String| Some(Finding { code, message, severity: Severity::EndMissing });
+    let end_missing = |code, message: String| Some(Finding::new(code, message, Severity::EndMissing));
     if let Some(offset) = torn.filter(|_| !preallocated || (repaired && len < SEGMENT_BYTES)) {
         let message = format!(
-            "{path}: byte {offset}: the last record is truncated, by a crash or because the copy stopped early; compare the size \
-             of the original file with {len} bytes"
+            "{path}: byte {offset}: the last record is truncated, by a crash or because the copy stopped early"
         );
-        return end_missing(Code::TornTail, message);
+        let hint = format!("compare the size of the original file with {len} bytes");
+        return end_missing(Code::TornTail, message).map(|finding| Finding { hint: Some(hint), ..finding });
     }
     if preallocated && len < SEGMENT_BYTES && !repaired {
         let message = format!(
@@ -248,11 +254,11 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
     }
     if let Some(offset) = torn {
         let message = format!("{path}: byte {offset}: a crash truncated the last record, which does not count");
-        return Some(Finding { code: Code::TornTail, message, severity: Severity::Harmless });
+        return Some(Finding::new(Code::TornTail, message, Severity::Harmless));
     }
     (preallocated && len < SEGMENT_BYTES).then(|| {
         let message = format!("{path}: etcd repaired this segment once, and its copy is the file .wal.broken");
-        Finding { code: Code::Repaired, message, severity: Severity::Harmless }
+        Finding::new(Code::Repaired, message, Severity::Harmless)
     })
 }
 
@@ -260,10 +266,11 @@ fn last_segment(member: &Member, wal: &Wal, segment: LastSegment<'_>, closes_seg
 fn unread_segments(member: &Member, wal: &Wal) -> Option<Finding> {
     let last = wal.last_segment()?.name;
     let lacking = member.unread_segments.iter().find(|segment| segment.seq > last.seq)?;
-    let message = match member.is_renamed(lacking) {
-        true => "the segment was renamed and is not read; in a copy, name it .wal again",
-        false => "the segment follows the named one and is not read; name the directory",
+    let (message, hint) = match member.is_renamed(lacking) {
+        true => ("the segment was renamed and is not read", "rename it back to .wal in a copy of the directory"),
+        false => ("the segment follows the named one and is not read", "name the directory"),
     };
     let message = format!("{}: {message}", lacking.path.display());
-    Some(Finding { code: Code::CutCopy, message, severity: Severity::EndMissing })
+    let finding = Finding::new(Code::CutCopy, message, Severity::EndMissing);
+    Some(Finding { hint: Some(hint.to_string()), ..finding })
 }

@@ -47,8 +47,8 @@ impl Outcome {
     }
 }
 
-/// Converts a source into an output file, which appears whole and verified, or not at all. A failed run also fills in the
-/// report, up to the failure.
+/// Converts a source into an output file, which appears whole and verified, or not at all. A failed run also fills in
+/// the report, up to the failure.
 ///
 /// # Errors
 /// Every [`Reason`] of a conversion. Then no file of the run remains.
@@ -86,12 +86,13 @@ impl Staged {
         self.outcome
     }
 
-    /// Gives the files their names, the output last: all of them, or none. `report` is one more file that appears with them.
+    /// Gives the files their names, the output last: all of them, or none. `report` is one more file that appears with
+    /// them.
     ///
     /// # Errors
-    /// [`Reason::OutputExists`] if another file has taken one of the names; [`Reason::ChangedWhileReading`] if the source has
-    /// changed; [`Reason::IntoSource`] if a path now leads into the source; [`Reason::OutputFailed`] if the operating system
-    /// fails. Then each name is as it was before.
+    /// [`Reason::OutputExists`] if another file has taken one of the names; [`Reason::ChangedWhileReading`] if the
+    /// source has changed; [`Reason::IntoSource`] if a path now leads into the source; [`Reason::OutputFailed`] if the
+    /// operating system fails. Then each name is as it was before.
     pub fn commit(self, report: Option<Sidecar>) -> Result<Outcome> {
         if let Some(files) = self.files {
             let check = || {

@@ -89,8 +89,8 @@ fn search_logs(opened: &Opened, names: &mut OriginalNames, interrupt: Interrupt<
     Ok(())
 }
 
-/// Records a path, or a directory above it, that becomes one of the names. A slash is part of no other character, so the
-/// replaced path begins with the replaced directory. The function reads each byte once.
+/// Records a path, or a directory above it, that becomes one of the names. A slash is part of no other character, so
+/// the replaced path begins with the replaced directory. The function reads each byte once.
 fn note_path(names: &mut OriginalNames, path: &[u8], index: u64) {
     let lengths: HashSet<usize> = names.keys().map(Vec::len).collect();
     let (mut replaced, mut from) = (Vec::with_capacity(path.len()), 0);

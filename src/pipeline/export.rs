@@ -44,8 +44,8 @@ use crate::v2store::tree::{NodeRef, Tree};
 /// Exports a source. If the options name no output, `print` takes the lines.
 ///
 /// # Errors
-/// Those of a conversion of the source; [`Reason::Damaged`] for a damaged v3 file; [`Reason::NothingToConvert`] if no key is
-/// left; the output exists, cannot be written, or differs from the records when it is read back.
+/// Those of a conversion of the source; [`Reason::Damaged`] for a damaged v3 file; [`Reason::NothingToConvert`] if no
+/// key is left; the output exists, cannot be written, or differs from the records when it is read back.
 pub fn export(
     options: &ExportOptions,
     print: &mut dyn FnMut(&[u8]) -> Result<()>,
@@ -157,10 +157,8 @@ fn export_v2(
     let Replayed { backend, mut recovered, possibly_incomplete, .. } = replayed?;
     let Notices { mut warnings, losses } = found.notices;
     if let Some(what) = backend.describe() {
-        let message = format!(
-            "the source also holds v3 data ({what}), which is not exported; to export it, name the v3 database"
-        );
-        warnings.push(Notice::new(Code::V3Present, message));
+        let message = format!("the source also holds v3 data ({what}), which is not exported");
+        warnings.push(Notice::new(Code::V3Present, message).hint("name the v3 database to export it"));
     }
     let v2_index = recovered.v2_index();
     let tree = &mut recovered.replay.tree;

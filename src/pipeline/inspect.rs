@@ -62,7 +62,8 @@ fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupt: Interrupt<'_
     let backend = backend::newest(opened, interrupt)?;
     let replay_options = ReplayOptions { interrupt, ..ReplayOptions::default() };
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;
-    // An inspection has the same findings as a conversion, but does not refuse: the losses contain every reason to refuse.
+    // An inspection has the same findings as a conversion, but does not refuse: the losses contain every reason to
+    // refuse.
     let (state, _) = diagnostics::source(opened, &mut recovered, None);
     let mut found = PlanFindings::default();
     found.notices.warnings.extend(backend.unusable_notice());

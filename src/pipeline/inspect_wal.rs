@@ -28,8 +28,8 @@ use crate::v2store::replay::{ReplayOptions, read_table_watched};
 /// Shows each entry of the log that the options select, in order.
 ///
 /// # Errors
-/// Those of opening the source for a conversion; [`Reason::WalMissing`] if it has no log; damage in the log, after the readable
-/// entries were shown; what `show` returned.
+/// Those of opening the source for a conversion; [`Reason::WalMissing`] if it has no log; damage in the log, after the
+/// readable entries were shown; what `show` returned.
 pub fn inspect_wal(
     options: &WalOptions,
     interrupted: Interrupted<'_>,

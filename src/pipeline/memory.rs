@@ -105,8 +105,8 @@ fn marks(json: &[u8], interrupt: Interrupt<'_>) -> Result<u64> {
     Ok(nodes)
 }
 
-/// Estimates again from the parsed snapshot, whose nodes may have a TTL. Returns the maximum number of bytes for the changes of
-/// one replay: a path in the log may have more components than the estimate assumes for an entry.
+/// Estimates again from the parsed snapshot, whose nodes may have a TTL. Returns the maximum number of bytes for the
+/// changes of one replay: a path in the log may have more components than the estimate assumes for an entry.
 ///
 /// # Errors
 /// [`Reason::MemoryLimit`] if the estimate is above the limit.

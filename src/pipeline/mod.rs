@@ -1,9 +1,10 @@
 //! The stages of a run in their order, and the thread pool that they run on.
 //!
-//! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then `plan` with
-//! `merge` for existing v3 data, then `number`. Each of them returns its result with its findings (`diagnostics`). `write` makes
-//! the file, `sidecars` the files that go with it. `convert`, `verify` and `skip_existing` call all stages, `export` calls the first;
-//! `inspect` and `compare` read without them. `context` has what every stage gets. Must not know the command line or the terminal.
+//! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then
+//! `plan` with `merge` for existing v3 data, then `number`. Each of them returns its result with its findings
+//! (`diagnostics`). `write` makes the file, `sidecars` the files that go with it. `convert`, `verify` and
+//! `skip_existing` call all stages, `export` calls the first; `inspect` and `compare` read without them. `context` has
+//! what every stage gets. Must not know the command line or the terminal.
 
 mod as_of;
 mod backend;

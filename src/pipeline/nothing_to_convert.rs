@@ -1,6 +1,7 @@
 //! Exit status 4: the source has no v2 key, or the options leave none.
 //!
-//! Says what the source has instead, why each key is left out, and which options help here. Must not know the exit policy.
+//! Says what the source has instead, why each key is left out, and which options help here. Must not know the exit
+//! policy.
 
 use jiff::Timestamp;
 

@@ -156,8 +156,8 @@ fn refuse_renamed(pairs: &Pairs<'_, '_>, auth: &Auth) -> Result<()> {
     if auth.roles.is_empty() { Ok(()) } else { widening::refuse_wider(auth, pairs) }
 }
 
-/// Returns the raft index and term of the output. A backend continues at the end of this member's log (docs/formats.md 9.8). A
-/// snapshot file has constants, so that it does not depend on the member; its restore sets both.
+/// Returns the raft index and term of the output. A backend continues at the end of this member's log (docs/formats.md
+/// 9.8). A snapshot file has constants, so that it does not depend on the member; its restore sets both.
 fn raft_position(options: &ConvertOptions, replayed: &Replayed<'_>) -> (RaftIndex, Term) {
     let Replayed { opened, recovered, backend, .. } = replayed;
     if options.to == To::Snapshot {

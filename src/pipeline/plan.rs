@@ -1,5 +1,5 @@
-//! The second stage: what is written. Applies the policies and rules to the replayed state, runs the transformer, converts users
-//! and roles, and decides about the v3 data of the source.
+//! The second stage: what is written. Applies the policies and rules to the replayed state, runs the transformer,
+//! converts users and roles, and decides about the v3 data of the source.
 //!
 //! Selects the numbering, but numbers nothing. Must not know pages or files.
 
@@ -47,7 +47,8 @@ pub(super) struct Planned<'m> {
 /// Decides what is written.
 ///
 /// # Errors
-/// Every refusal by a policy, a rule, the transformer, the users and roles, or `--existing`; [`Reason::NothingToConvert`].
+/// Every refusal by a policy, a rule, the transformer, the users and roles, or `--existing`;
+/// [`Reason::NothingToConvert`].
 pub(super) fn plan<'m>(context: &Context<'_>, replayed: Replayed<'m>) -> Diagnosed<PlanFindings, Planned<'m>> {
     let mut found = PlanFindings::default();
     let planned = fill(context, replayed, &mut found);

@@ -36,8 +36,8 @@ pub(super) struct Replayed<'m> {
 /// Replays a source.
 ///
 /// # Errors
-/// Damage that the replay finds; a v3 backend that cannot be read; a state that only `--salvage` or `--allow-removed` may use;
-/// [`Reason::NoRoom`] for paths that a ledger or a transformer cannot get.
+/// Damage that the replay finds; a v3 backend that cannot be read; a state that only `--salvage` or `--allow-removed`
+/// may use; [`Reason::NoRoom`] for paths that a ledger or a transformer cannot get.
 pub(super) fn replay<'m>(context: &Context<'_>, source: Source<'m>) -> Diagnosed<SourceFindings, Replayed<'m>> {
     let mut found = SourceFindings { source: diagnostics::opened_facts(source.opened), ..SourceFindings::default() };
     let replayed = fill(context, source, &mut found);
@@ -67,7 +67,8 @@ fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFinding
     Ok(Replayed { opened, table, backend, recovered, possibly_incomplete })
 }
 
-/// Refuses a source if every member was removed from its cluster. The store or the log says so; the entry need not be committed.
+/// Refuses a source if every member was removed from its cluster. The store or the log says so; the entry need not be
+/// committed.
 fn refuse_removed(opened: &Opened, recovered: &mut Recovered<'_>, options: &ConvertOptions) -> Result<()> {
     let mut removed = None;
     for member in &opened.members {

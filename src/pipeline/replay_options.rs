@@ -7,7 +7,8 @@ use crate::ids::RaftIndex;
 use crate::options::{InOrderNames, SourceVersion};
 use crate::v2store::replay::ReplayOptions;
 
-/// Translates the options of a run that concern the replay. `changes_limit` is the maximum number of bytes for its changes.
+/// Translates the options of a run that concern the replay. `changes_limit` is the maximum number of bytes for its
+/// changes.
 pub(super) fn replay_options<'a>(context: &Context<'a>, changes_limit: Option<u64>) -> ReplayOptions<'a> {
     let options = context.options;
     ReplayOptions {

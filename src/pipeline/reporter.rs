@@ -1,7 +1,7 @@
 //! The report of a conversion, on its way to a file or to standard output.
 //!
-//! It is complete before the output gets its name, so that no output exists without its report. A failed run writes its report
-//! too. Must not know what the report contains, or the terminal: the caller gives the function that prints.
+//! It is complete before the output gets its name, so that no output exists without its report. A failed run writes its
+//! report too. Must not know what the report contains, or the terminal: the caller gives the function that prints.
 
 use super::targets;
 use crate::error::{Error, Reason, Result};

@@ -1,4 +1,5 @@
-//! `--salvage`: replays from every readable start snapshot of a damaged source, and selects the one with the highest raft index.
+//! `--salvage`: replays from every readable start snapshot of a damaged source, and selects the one with the highest
+//! raft index.
 //!
 //! Must not know why a start is damaged.
 
@@ -18,8 +19,8 @@ use crate::v2store::tree::Tree;
 /// The maximum number of replays. Each takes the time of a conversion, and a server retains only a few snapshots.
 const MOST_REPLAYED: usize = 32;
 
-/// Replays from each start, the most promising first, and sets the source to the start whose replay reaches the highest raft
-/// index; among equals, to the newest snapshot. Skips a start that cannot be replayed, unless it is the only one.
+/// Replays from each start, the most promising first, and sets the source to the start whose replay reaches the highest
+/// raft index; among equals, to the newest snapshot. Skips a start that cannot be replayed, unless it is the only one.
 ///
 /// # Errors
 /// That of the most promising start, if none can be replayed; an interruption; a start that needs more memory than

@@ -1,7 +1,7 @@
 //! `--skip-existing`: checks an output that exists, and makes the sidecar files that it lacks.
 //!
-//! The output must agree with the report of the earlier run, and must have exactly the content that the source gives. A sidecar
-//! file is made from the source and the output. Must not know how an output is written.
+//! The output must agree with the report of the earlier run, and must have exactly the content that the source gives. A
+//! sidecar file is made from the source and the output. Must not know how an output is written.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -24,7 +24,8 @@ use crate::verify::{self, V3Summary};
 /// Checks the output that `earlier` describes. Returns the sidecar files that it lacks, without their names.
 ///
 /// # Errors
-/// [`Reason::OutputExists`] if the output is damaged or differs from the report or the source; a sidecar file cannot be made.
+/// [`Reason::OutputExists`] if the output is damaged or differs from the report or the source; a sidecar file cannot be
+/// made.
 pub(super) fn check(
     context: &Context<'_>,
     source: Source<'_>,

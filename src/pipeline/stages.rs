@@ -1,7 +1,7 @@
 //! The three stages between the source and the output: replay, plan, number.
 //!
-//! A refusal by a policy, a rule or the state of the source happens here, before the first byte is written. `convert` writes the
-//! result; `verify` and `--skip-existing` compare a file with it. Must not know files of the output.
+//! A refusal by a policy, a rule or the state of the source happens here, before the first byte is written. `convert`
+//! writes the result; `verify` and `--skip-existing` compare a file with it. Must not know files of the output.
 
 use super::context::Context;
 use super::diagnostics::{Diagnosed, Findings};

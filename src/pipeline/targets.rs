@@ -1,4 +1,5 @@
-//! The paths that a run writes: compares them with each other, with the source and with existing files, before any work.
+//! The paths that a run writes: compares them with each other, with the source and with existing files, before any
+//! work.
 //!
 //! Must not know what is written.
 
@@ -61,8 +62,8 @@ pub(super) struct Places {
 /// Refuses a conversion that would replace a file that it may not replace. The caller checks and writes the report.
 ///
 /// # Errors
-/// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; [`Reason::OutputFailed`] if a directory does not
-/// exist.
+/// [`Reason::SameFile`], [`Reason::IntoSource`], [`Reason::OutputExists`]; [`Reason::OutputFailed`] if a directory does
+/// not exist.
 pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     targets(options).check()?;
     // `--skip-existing` compares the output and its sidecar files later, when the source is read.
@@ -88,7 +89,8 @@ pub(super) fn check(options: &ConvertOptions) -> Result<Places> {
     Ok(places)
 }
 
-/// Checks again that no path leads into the source or to the file of another path: links may have changed since [`check`].
+/// Checks again that no path leads into the source or to the file of another path: links may have changed since
+/// [`check`].
 ///
 /// # Errors
 /// [`Reason::SameFile`], [`Reason::IntoSource`].
@@ -98,8 +100,8 @@ pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()>
     targets.check()
 }
 
-/// Refuses an export that would replace a file that it may not replace. `opened` are the opened source files, by device and
-/// inode. Returns the existing file that the export may replace.
+/// Refuses an export that would replace a file that it may not replace. `opened` are the opened source files, by device
+/// and inode. Returns the existing file that the export may replace.
 ///
 /// # Errors
 /// As [`check`].
@@ -115,7 +117,8 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
     }
 }
 
-/// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another file.
+/// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another
+/// file.
 fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<Before> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return sink::require_directory(path).map(|()| Before::Nothing);

@@ -26,8 +26,8 @@ use crate::transformer::{Choice, Task, Written, listing, replace, transform};
 use crate::v2store::path;
 use crate::v2store::tree::{NodeRef, Tree};
 
-/// Identifies the program, so that `--skip-existing` can distinguish it from another with the same name. A program from PATH,
-/// or one that cannot be read, stays unknown.
+/// Identifies the program, so that `--skip-existing` can distinguish it from another with the same name. A program from
+/// PATH, or one that cannot be read, stays unknown.
 pub(super) fn identify(transformer: &Transformer) -> Transformed {
     let program = &transformer.program;
     let by_path = program.as_os_str().as_encoded_bytes().contains(&b'/');

@@ -6,8 +6,8 @@ use crate::count::counted;
 use crate::display::{first_of, lossy, short};
 use crate::notice::Code;
 use crate::options::SourceVersion;
-use crate::report::Notices;
 use crate::report::facts::{OtherRules, SourceFacts, VersionBound};
+use crate::report::{Notice, Notices};
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::dialect::{Bound, Place};
 use crate::v2store::versions::{Other, Refutation, Refuted, Versions};
@@ -86,10 +86,11 @@ pub(super) fn notices(versions: &Versions, others: &[OtherRules], named: Option<
             ),
         };
         let message = format!(
-            "the log is replayed by the rules of etcd {used}; {what}; the source does not prove which server started last \
-             (--source-version names it)"
+            "the log is replayed by the rules of etcd {used}; {what}; the source does not prove which server started last"
         );
-        notices.lose(Code::SourceVersionUnknown, message);
+        notices
+            .losses
+            .push(Notice::new(Code::SourceVersionUnknown, message).hint("--source-version names the last server"));
     }
     notices
 }

@@ -1,8 +1,8 @@
-//! From a content to a file: computes the layout, encodes pages in waves on all threads, writes and hashes them in file order,
-//! reads the file back and checks it. Then names the output and its sidecar files.
+//! From a content to a file: computes the layout, encodes pages in waves on all threads, writes and hashes them in file
+//! order, reads the file back and checks it. Then names the output and its sidecar files.
 //!
-//! One wave is written while the next is encoded; buffers are reused. The bytes do not depend on the number of threads. Must
-//! not know the source.
+//! One wave is written while the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
+//! Must not know the source.
 
 use std::path::Path;
 use std::time::Instant;
@@ -146,9 +146,9 @@ impl Files {
         Files { output: Output::Named, sidecars }
     }
 
-    /// Gives all files their names: first one more sidecar file, last the output. If one fails, all names are undone. The first
-    /// name decides between concurrent runs: a run that does not get it changes nothing of the other. Calls `check` directly
-    /// before each name.
+    /// Gives all files their names: first one more sidecar file, last the output. If one fails, all names are undone.
+    /// The first name decides between concurrent runs: a run that does not get it changes nothing of the other. Calls
+    /// `check` directly before each name.
     pub(super) fn name(self, more: Option<sidecar::Sidecar>, check: &dyn Fn() -> Result<()>) -> Result<()> {
         let sidecars: Vec<sidecar::Sidecar> = more.into_iter().chain(self.sidecars).collect();
         sidecars.iter().try_for_each(sidecar::Sidecar::sync)?;

@@ -1,7 +1,7 @@
 //! `--skip-existing`: whether an existing output is what this run would make.
 //!
-//! It is if the report of an earlier run has the same hashes of source files, the same options, and the hash that the output
-//! has now. Reads that report and the output. Must not know how either is made.
+//! It is if the report of an earlier run has the same hashes of source files, the same options, and the hash that the
+//! output has now. Reads that report and the output. Must not know how either is made.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -19,11 +19,12 @@ use crate::output::snapshot::hex;
 /// The hint for an output that differs.
 pub(crate) const NOT_EQUAL: &str = "--skip-existing accepts only an equal output; --overwrite replaces it";
 
-/// Compares an existing output with what the run of `now` would make; `now` must have options and source files. Returns the
-/// earlier report if both are equal; `None` if no output exists.
+/// Compares an existing output with what the run of `now` would make; `now` must have options and source files. Returns
+/// the earlier report if both are equal; `None` if no output exists.
 ///
 /// # Errors
-/// [`Reason::OutputExists`] if the output exists but is not shown to be equal; the output cannot be read; an interruption.
+/// [`Reason::OutputExists`] if the output exists but is not shown to be equal; the output cannot be read; an
+/// interruption.
 pub(crate) fn find(now: &Report, interrupt: Interrupt<'_>) -> Result<Option<Report>> {
     let output = &now.options.output;
     match fs::symlink_metadata(output) {

@@ -28,6 +28,19 @@ pub struct SourceFile {
 }
 
 words! {
+    /// A record that proves the instant of `--as-of last-write`.
+    #[derive(PartialOrd, Ord)]
+    pub enum AsOfEvidence {
+        /// A SYNC entry that the replay applied.
+        Sync = "a SYNC entry in the log",
+        /// A SYNC entry at or below the start snapshot.
+        SyncBefore = "a SYNC entry in the log before the snapshot",
+        /// An event in the history of the start snapshot.
+        History = "the snapshot's event history",
+    }
+}
+
+words! {
     /// The kind of a v2 source.
     #[derive(Default)]
     pub enum SourceKind {

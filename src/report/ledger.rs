@@ -1,7 +1,7 @@
 //! The lines of a ledger: what became of each v2 node (docs/cli.md, `--ledger`).
 //!
-//! Each line is a JSON object. The order: written keys by revision; keys that are left out, with the reason; directories; nodes
-//! of the snapshot that a later sibling of the same name replaces.
+//! Each line is a JSON object. The order: written keys by revision; keys that are left out, with the reason;
+//! directories; nodes of the snapshot that a later sibling of the same name replaces.
 //! Names that are not UTF-8 are in base64. Values are never in it, only their sha256. Must not know how lines are made.
 
 use std::fs::File;

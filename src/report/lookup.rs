@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_told_as_it_is() {
+    fn found_entries_are_printed() {
         let node = Origin { index: V2Index(40), key: Cow::Borrowed(b"/d"), dir: true };
         let entry = |key: &'static [u8], node| Entry {
             revision: Revision(3),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_not_guessed() {
+    fn missing_entries_are_not_guessed() {
         let found = Found { facts: facts(), entries: Vec::new() };
         let note = |query: Query| Answer::new(Path::new("m"), &query, &found).note.unwrap();
         assert!(note(Query::V2Index(52)).contains("ends at v2 index 51"));

@@ -1,7 +1,8 @@
 //! The results of a run, as data and as text: the report of a conversion, the result of an inspection.
 //!
-//! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain names of
-//! keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read existing ones.
+//! Part of the public interface: plain numbers and strings with stable names (docs/report.schema.json). It may contain
+//! names of keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read
+//! existing ones.
 
 pub mod comparison;
 pub(crate) mod comparison_text;

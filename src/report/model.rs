@@ -1,14 +1,14 @@
 //! The report of one conversion: the data for scripts, runbooks and the summary (docs/report.schema.json).
 //!
-//! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how it is
-//! printed (`text`) or written (`output::report_file`).
+//! Each stage fills in its part, so the report of a failed run contains everything up to the failure. Must not know how
+//! it is printed (`text`) or written (`output::report_file`).
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
+use super::facts::{AsOfEvidence, AuthFacts, Contents, Count, ExistingFacts, SourceFacts, SourceFile, Tail, TailWrite};
 use crate::count::counted;
 use crate::error::Error;
 use crate::notice::Code;
@@ -49,7 +49,8 @@ pub struct Report {
     pub as_of: String,
     /// The proof of this instant in the data (`--as-of last-write`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub as_of_evidence: Option<String>,
+    #[cfg_attr(feature = "internals", schemars(with = "Option<String>"))]
+    pub as_of_evidence: Option<AsOfEvidence>,
     /// Every file that was read.
     #[serde(default)]
     pub source_files: Vec<SourceFile>,
@@ -71,8 +72,8 @@ pub struct Report {
     /// The entries of the log after the state.
     #[serde(default)]
     pub tail: Tail,
-    /// Writes with a possibly different effect than in the cluster: in-order keys and index compares after the snapshot of a
-    /// backup by etcdctl 3.3 or later.
+    /// Writes with a possibly different effect than in the cluster: in-order keys and index compares after the snapshot
+    /// of a backup by etcdctl 3.3 or later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncertain: Vec<TailWrite>,
     /// The work of the transformer, if there was one.
@@ -243,8 +244,8 @@ pub struct OutputFacts {
     pub hash_kv: u32,
     /// The hash that `etcdutl snapshot status` prints.
     pub status_hash: u32,
-    /// The number of changes of keys by the totals: written keys, markers of empty directories, pairs that a transformer added,
-    /// and preserved v3 changes.
+    /// The number of changes of keys by the totals: written keys, markers of empty directories, pairs that a
+    /// transformer added, and preserved v3 changes.
     pub pairs: u64,
     /// The number of leases.
     pub leases: u64,
@@ -257,7 +258,8 @@ pub struct OutputFacts {
     /// The members whose directories were written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<OutputMember>,
-    /// Every file of these directories, by its path in the output; `bytes` and `sha256` of the output are those of the database.
+    /// Every file of these directories, by its path in the output; `bytes` and `sha256` of the output are those of the
+    /// database.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<SourceFile>,
     /// Whether authentication is enabled.
@@ -358,6 +360,9 @@ pub struct Notice {
     pub code: Code,
     /// One line for people.
     pub message: String,
+    /// What to do about it; absent if nothing helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl Stage {
@@ -370,7 +375,13 @@ impl Stage {
 impl Notice {
     /// Creates a warning or a loss with this code.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Notice {
-        Notice { code, message: message.into() }
+        Notice { code, message: message.into(), hint: None }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Notice {
+        Notice { hint: Some(hint.into()), ..self }
     }
 }
 

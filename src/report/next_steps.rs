@@ -1,7 +1,7 @@
 //! The next steps of an operator: commands that can be pasted, with the members of the source filled in.
 //!
-//! Data for the report (`next_steps`) and for the end of the summary. Knows what each etcd release accepts (docs/formats.md 10.1,
-//! 10.5, 11.1). Must not know how the output was made.
+//! Data for the report (`next_steps`) and for the end of the summary. Knows what each etcd release accepts
+//! (docs/formats.md 10.1, 10.5, 11.1). Must not know how the output was made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -18,7 +18,8 @@ use crate::v2store::membership::is_made_up;
 /// The default quota of etcd, in bytes.
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
-/// The maximum number of bytes of all restore commands. Linux limits an argument to 128 KiB, and clusters have few members.
+/// The maximum number of bytes of all restore commands. Linux limits an argument to 128 KiB, and clusters have few
+/// members.
 const MOST_BYTES: usize = 1 << 20;
 
 /// Returns the steps after a conversion; empty if it made no output.
@@ -73,7 +74,8 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
     text
 }
 
-/// A command, indented. If it is too long, each option has a line of its own, with a backslash at the end of the previous one.
+/// A command, indented. If it is too long, each option has a line of its own, with a backslash at the end of the
+/// previous one.
 pub(super) fn lines(command: &str, columns: usize) -> String {
     if command.is_empty() {
         return String::new();
@@ -201,8 +203,8 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     members.iter().map(of).collect()
 }
 
-/// Returns the step that starts a member of a new cluster. The log in its directory names the other members, so the command needs
-/// no `--initial-cluster`.
+/// Returns the step that starts a member of a new cluster. The log in its directory names the other members, so the
+/// command needs no `--initial-cluster`.
 fn start_step(member: &OutputMember, of_source: &[NewMember<'_>]) -> NextStep {
     let clients = of_source.iter().find(|known| known.name == member.name && known.peer_urls == member.peer_urls);
     let clients =
@@ -224,8 +226,8 @@ fn start_step(member: &OutputMember, of_source: &[NewMember<'_>]) -> NextStep {
     NextStep { member: Some(member.name.clone()), purpose: Purpose::Start, command, expect: None }
 }
 
-/// Returns the URL on which a member listens that has this URL for others. etcd listens only on addresses: for a host name, on
-/// all of the machine.
+/// Returns the URL on which a member listens that has this URL for others. etcd listens only on addresses: for a host
+/// name, on all of the machine.
 fn listening(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
     let Some((host, port)) = rest.rsplit_once(':') else { return url.to_string() };
@@ -255,8 +257,8 @@ fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> 
     Some(NextStep { member: Some(member.name.clone()), purpose: Purpose::Install, command, expect: None })
 }
 
-/// Returns the command that asks every member for its hash. Releases before 3.4.27 and 3.5 before 3.5.10 refuse a compacted
-/// revision (docs/formats.md 10.1). Without a revision, every release answers for its current one.
+/// Returns the command that asks every member for its hash. Releases before 3.4.27 and 3.5 before 3.5.10 refuse a
+/// compacted revision (docs/formats.md 10.1). Without a revision, every release answers for its current one.
 fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> String {
     let tool = match report.options.target {
         Target::V3_4 => "ETCDCTL_API=3 etcdctl",
@@ -290,8 +292,8 @@ fn word(text: &str) -> String {
     shell_word(OsStr::new(text).as_bytes())
 }
 
-/// Quotes bytes as one word of a shell: unquoted if no byte needs quotes, in single quotes if they are printable text, otherwise
-/// in `$'…'`, which can express any byte.
+/// Quotes bytes as one word of a shell: unquoted if no byte needs quotes, in single quotes if they are printable text,
+/// otherwise in `$'…'`, which can express any byte.
 fn shell_word(bytes: &[u8]) -> String {
     let bare = |b: &u8| b.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(b);
     if !bytes.is_empty() && bytes.iter().all(bare) {

@@ -1,7 +1,7 @@
 //! Aligned `name: value` lines for people.
 //!
-//! Values come from a source that may be hostile. Hidden characters are escaped, so that a key cannot control the terminal.
-//! Must not know what the lines mean.
+//! Values come from a source that may be hostile. Hidden characters are escaped, so that a key cannot control the
+//! terminal. Must not know what the lines mean.
 
 use std::fmt;
 
@@ -38,8 +38,8 @@ impl Table {
         }
     }
 
-    /// The lines with at most `columns` columns. Longer values continue on the next line, and a long single word follows its name
-    /// directly. A word is never broken.
+    /// The lines with at most `columns` columns. Longer values continue on the next line, and a long single word
+    /// follows its name directly. A word is never broken.
     pub(crate) fn wrapped(&self, columns: usize) -> String {
         let width = self.name_width();
         let room = columns.saturating_sub(width + 2);

@@ -1,7 +1,7 @@
 //! The report as text: the summary of a conversion, the tables of an inspection and of a verification.
 //!
-//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow. Each warning,
-//! loss and difference is one line. Must not know how the data was found, nor where the text goes.
+//! A summary starts with the result. Totals, warnings, losses and next steps follow, in 80 columns where names allow.
+//! Each warning, loss and difference is one line. Must not know how the data was found, nor where the text goes.
 
 use super::facts::{Contents, Count, ExistingFacts, Member, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
@@ -84,9 +84,12 @@ pub(crate) fn summary(report: &Report) -> String {
     parts([result(report), table.wrapped(COLUMNS), notices, steps])
 }
 
-/// A line for each warning and each loss, with its code.
+/// A line for each warning and each loss, with its code; a hint has a line of its own.
 pub(super) fn notices(warnings: &[Notice], losses: &[Notice]) -> String {
-    let line = |kind, notice: &Notice| format!("{kind}: {} [{}]\n", printable(&notice.message), notice.code);
+    let line = |kind, notice: &Notice| {
+        let hint = notice.hint.as_ref().map_or(String::new(), |hint| format!("hint: {}\n", printable(hint)));
+        format!("{kind}: {} [{}]\n{hint}", printable(&notice.message), notice.code)
+    };
     let warnings = warnings.iter().map(|warning| line("warning", warning));
     warnings.chain(losses.iter().map(|loss| line("loss", loss))).collect()
 }

@@ -107,7 +107,7 @@ impl Files {
             return source.copy(interrupt);
         }
         let map = Map::of(path, &source.file, source.data_len()?, source.found.len())?;
-        // Whoever holds a lock from the beginning has not been started meanwhile.
+        // A lock that exists now belongs to an etcd that already runs, so the watch must not look for it.
         let locks = if lock::is_in_use(&source.file).unwrap_or(false) { Locks::None } else { locks };
         self.watch.file(path, &source.found, locks, map.faults());
         Ok(map)

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_the_error_whatever_else_went_wrong() {
+    fn a_changed_source_is_the_error_that_counts() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let watch = watched(file.path());
         let failed = |reason| watch.settle::<()>(Err(Error::new(reason, ""))).unwrap_err().reason();

@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lock_everyone_out_or_cannot_be_read_is_refused() {
+    fn lockouts_and_unreadable_users_are_refused() {
         let refused =
             |store: &str, rules: &Rules| migrated(store, AuthPolicy::Migrate, Guest::Fail, rules).unwrap_err();
         let none = Rules::default();

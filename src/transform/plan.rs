@@ -290,7 +290,8 @@ impl Plan {
     /// Refuses a plan with keys that the policy cannot decide on.
     ///
     /// # Errors
-    /// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to count from.
+    /// [`Reason::TtlPresent`] depending on the policy; [`Reason::TimeUnknown`] for keys with a TTL and no instant to
+    /// count from.
     pub fn refuse(&self, tree: &Tree<'_>, policy: &Policy) -> Result<()> {
         if policy.as_of.is_none() && self.inventory.ttl.keys > 0 && !policy.v3_only {
             let message = format!(

@@ -140,7 +140,8 @@ impl<'r> Weights<'r> {
         Weights { ends, old, new }
     }
 
-    /// Returns whether the permitted keys are the same in v2 and v3. Different sets have equal sums with a probability of 2^-64.
+    /// Returns whether the permitted keys are the same in v2 and v3. Different sets have equal sums with a probability
+    /// of 2^-64.
     fn are_equal(&self, permission: &Permission<'_>) -> bool {
         self.sum(&self.old, &permission.before) == self.sum(&self.new, &permission.now)
     }
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_brings_within_reach_is_noticed() {
+    fn wider_permissions_are_found() {
         let role = Role { name: b"r".to_vec(), permissions: [(range("/x/", "/x0"), Access::Read)].into() };
         let granted = Granted { read: vec![range("/x/", "/x0")], write: Vec::new() };
         let permission = Permission::of(&role, &granted, false);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_unchanged_is_the_node() {
+    fn unchanged_answers_are_the_node() {
         let sent = [line(b"/a", Some(b"v"), Some("2020-01-01T00:00:00Z")), line(b"/d", None, None)].concat()
             + &line(b"/\xff", Some(b"\xff"), None);
         for piece in [1, 7, sent.len()] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_wins_over_the_indexes() {
+    fn named_fields_win_over_the_indexes() {
         let own = r#"{"key":"k","value":"","modified_index":7,"created_index":3,"mod_revision":9,"create_revision":8,"version":2,"lease":4}"#;
         assert_eq!(pairs(&format!("{own}\n"), 99).unwrap(), [(b"k".to_vec(), vec![], 8, 9, 2, 4)]);
         let new = r#"{"key":"k","value":"","mod_revision":9}"#;
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_said_with_its_line_and_without_a_value() {
+    fn malformed_answers_are_named_with_their_line() {
         let good = "{\"key\":\"a\",\"value\":\"\",\"modified_index\":5}\n";
         for (text, expected) in [
             ("", "expected one JSON object"),

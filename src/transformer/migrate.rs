@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf8_is_named() {
+    fn invalid_utf8_is_named() {
         assert_eq!(json(b"/\xff", Some(b""), None), Err("name"));
         assert_eq!(json(b"/a", Some(b"\xff"), None), Err("value"));
     }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_frame_is_said_with_its_place() {
+    fn faulty_frames_are_named_with_their_place() {
         let good = frame(b"\x0a\x02/a\x18\x05");
         let after = |bytes: &[u8]| keys(&[&good[..], bytes].concat(), 3).unwrap_err();
         let place = "the frame at byte 14 of its output: ";

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_nodes_is_not_kept_twice() {
+    fn values_of_nodes_are_not_stored_twice() {
         let pairs = gathered(&[kv("new", "", 9, 9), kv("/d/B", "\n", 6, 6), kv("/a", "v", 4, 5)]).unwrap();
         let text = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
         let kept: Vec<_> =
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_store_could_hold_is_refused() {
+    fn answers_beyond_the_limits_are_refused() {
         let lease = |id| KeyValue { lease: LeaseId(id), ..kv("/a", "", 4, 5) };
         assert!(gathered(&[lease(3)]).is_ok());
         for (kvs, expected) in [

@@ -192,7 +192,7 @@ mod tests {
     use crate::v2store::tree::Tree;
 
     #[test]
-    fn what_differs_is_named_with_sizes_and_not_with_values() {
+    fn differences_have_sizes_and_no_values() {
         let kv = |value: &'static [u8], modified: i64, lease: i64| KeyValue {
             key: b"/a",
             value,

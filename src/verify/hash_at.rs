@@ -1,4 +1,5 @@
-//! HashKV of a database at an earlier revision, to compare members that stopped at different ones (docs/formats.md 10.1).
+//! HashKV of a database at an earlier revision, to compare members that stopped at different ones (docs/formats.md
+//! 10.1).
 //!
 //! Must not know where the database comes from.
 
@@ -16,8 +17,8 @@ pub struct HashAt {
     pub is_stable: bool,
 }
 
-/// Computes HashKV at a revision, as a server prints it that is compacted at `compacted`. The database must be compacted
-/// at `compacted` or below, and contain the revision.
+/// Computes HashKV at a revision, as a server prints it that is compacted at `compacted`. The database must be
+/// compacted at `compacted` or below, and contain the revision.
 ///
 /// # Errors
 /// The database is damaged.

@@ -1,7 +1,7 @@
 //! A checksum of what HashKV leaves out and every member has: alarms, users, roles and leases.
 //!
-//! Raft changes these buckets on all members alike, so equal members have one checksum at one consistent index. Must not know keys,
-//! or the members.
+//! Raft changes these buckets on all members alike, so equal members have one checksum at one consistent index. Must
+//! not know keys, or the members.
 
 use crate::bolt::{Damage, Db};
 use crate::mvcc::schema;

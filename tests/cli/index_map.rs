@@ -1,8 +1,8 @@
 //! The index map: what it says of every pair is what the ledger and other readers of the output say, and a file that is
 //! damaged or none of ours is an error, never a panic and never a wrong answer.
 //!
-//! The tables are read here with code of their own; `lookup` is asked over the binary, and as a library where a file is damaged
-//! a thousand times.
+//! The tables are read here with code of their own; `lookup` is asked over the binary, and as a library where a file is
+//! damaged a thousand times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -241,7 +241,7 @@ fn a_missing_item_is_status_4_and_no_guess() {
 }
 
 #[test]
-fn what_is_none_of_ours_is_refused() {
+fn foreign_databases_are_refused() {
     let temp = scratch::temp();
     let converted = demo(temp.path(), &[]);
     let other = temp.path().join("other.redb");

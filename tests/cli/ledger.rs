@@ -1,5 +1,5 @@
-//! The ledger: every node of every directory has its line, the lines add up to the totals of the report, and what they say of the output
-//! is so. And a writer that loses a pair is noticed, by each check on its own.
+//! The ledger: every node of every directory has its line, the lines add up to the totals of the report, and what they
+//! say of the output is so. And a writer that loses a pair is noticed, by each check on its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Tests that run the program `etcdlift` and read what an operator sees: exit status, messages, files.
 //!
-//! Most tests need neither peers nor the corpus. One that lacks them prints `SKIPPED`. Tests run as threads of one process:
-//! what a test measures or limits belongs to its child processes, never to this process.
+//! Most tests need neither peers nor the corpus. One that lacks them prints `SKIPPED`. Tests run as threads of one
+//! process: what a test measures or limits belongs to its child processes, never to this process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,7 +1,7 @@
 //! The work that a source asks for: at four times the size it takes less than eight times the processor time.
 //!
-//! Each test makes a source that once took time as the square of its size, at two sizes, and compares processor time alone:
-//! a busy machine changes no result.
+//! Each test makes a source that once took time as the square of its size, at two sizes, and compares processor time
+//! alone: a busy machine changes no result.
 
 use std::ffi::OsString;
 use std::fs;

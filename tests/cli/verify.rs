@@ -89,7 +89,7 @@ fn the_options_of_the_report_matter() {
 }
 
 #[test]
-fn what_keeps_it_from_looking_is_refused() {
+fn options_that_prevent_a_comparison_are_refused() {
     let temp = scratch::temp();
     let (out, report) = demo(&temp.path().join("a"), &[]);
     let refused = |status: i32, options: &[&str], words: &str| {

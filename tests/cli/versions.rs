@@ -1,5 +1,5 @@
-//! Whose rules a log is replayed by: where its entries and files leave no doubt, where they do, and what `--source-version`
-//! decides. Logs here are written record by record, as etcd writes them.
+//! Whose rules a log is replayed by: where its entries and files leave no doubt, where they do, and what
+//! `--source-version` decides. Logs here are written record by record, as etcd writes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -91,8 +91,8 @@ pub fn public(test: &str) -> Option<PathBuf> {
     Some(public)
 }
 
-/// A scenario of corpus-mixed: a folder with `truth.json` and directories that hold v2 and v3 data. `None` after a note that
-/// `test` skips.
+/// A scenario of corpus-mixed: a folder with `truth.json` and directories that hold v2 and v3 data. `None` after a note
+/// that `test` skips.
 pub fn mixed(test: &str, name: &str) -> Option<PathBuf> {
     let archive = require(test).with_file_name("corpus-mixed").join(format!("{name}.tar.zst"));
     if !archive.exists() {

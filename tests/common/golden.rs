@@ -1,7 +1,7 @@
 //! Golden files: texts and bytes in the repository that a test computes again.
 //!
-//! If the environment variable `BLESS` is exactly `1`, the file is written; any other value compares. `src/cli/reference.rs`
-//! includes this file too, so it uses the standard library only and nothing of `tests/common`.
+//! If the environment variable `BLESS` is exactly `1`, the file is written; any other value compares.
+//! `src/cli/reference.rs` includes this file too, so it uses the standard library only and nothing of `tests/common`.
 
 use std::fs;
 use std::path::Path;

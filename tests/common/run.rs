@@ -90,8 +90,8 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Waits for a child, and reads the processor time that the child and its own children used. Other children of this process
-/// do not count. The unit of the kernel is 10 ms.
+/// Waits for a child, and reads the processor time that the child and its own children used. Other children of this
+/// process do not count. The unit of the kernel is 10 ms.
 pub fn wait_with_time(child: &mut Child) -> (ExitStatus, Duration) {
     let pid = Pid::from_raw(child.id().cast_signed());
     waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
@@ -115,8 +115,8 @@ pub fn read_json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A script of this text. Not written by this process: another test may be starting a program just now, and that would hold
-/// the file open for writing for a moment.
+/// A script of this text. Not written by this process: another test may be starting a program just now, and that would
+/// hold the file open for writing for a moment.
 pub fn make_script(path: &Path, text: &str) {
     let script = r#"printf '%s' "$1" >"$2.new" && chmod 755 "$2.new" && mv "$2.new" "$2""#;
     let made = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status();

@@ -90,8 +90,8 @@ pub struct RestartCheck {
     pub etcd_index: Option<u64>,
 }
 
-/// Directories whose log does not tell 2.3.6 from 2.3.7, and where that matters: a `refresh=true` with a condition. Without
-/// `--source-version` they end with status 8.
+/// Directories whose log does not tell 2.3.6 from 2.3.7, and where that matters: a `refresh=true` with a condition.
+/// Without `--source-version` they end with status 8.
 const UNDECIDED: [(&str, &str); 3] = [("2.3.8", "a"), ("2.3.8", "e"), ("2.3.8", "h")];
 
 impl Truth {

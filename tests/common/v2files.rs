@@ -1,5 +1,5 @@
-//! The v2 files of tests: reads what a `.snap` says of itself and the records of a segment, and writes a `.snap` and a log that a
-//! real etcd starts from. Independent of etcdlift's own readers and writers.
+//! The v2 files of tests: reads what a `.snap` says of itself and the records of a segment, and writes a `.snap` and a
+//! log that a real etcd starts from. Independent of etcdlift's own readers and writers.
 
 use std::fs;
 use std::ops::Range;

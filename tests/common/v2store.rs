@@ -1,4 +1,5 @@
-//! The JSON of a v2 store, as the `.snap` of a server has it. Values and names are JSON text, so that a test can choose escapes.
+//! The JSON of a v2 store, as the `.snap` of a server has it. Values and names are JSON text, so that a test can choose
+//! escapes.
 //!
 //! Children are text too: nodes as [`Node::child`] gives them, joined by commas.
 

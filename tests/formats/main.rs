@@ -1,4 +1,5 @@
-//! Tests of the library: file formats, replay, damage to files, and the rules that hold for the source code and the documents.
+//! Tests of the library: file formats, replay, damage to files, and the rules that hold for the source code and the
+//! documents.
 //!
 //! No test here needs peers. Tests run as threads of one process, so none of them changes what belongs to the process.
 

@@ -1,5 +1,5 @@
-//! The way through the modules goes in one direction, and no two files use each other: read from every path in `src/` that
-//! begins with `crate::` or `super::` (ARCHITECTURE.md).
+//! The way through the modules goes in one direction, and no two files use each other: read from every path in `src/`
+//! that begins with `crate::` or `super::` (ARCHITECTURE.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -97,7 +97,9 @@ fn the_severity_of_a_code_is_how_it_is_used() {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                sources.push(fs::read_to_string(path).unwrap().split_whitespace().collect::<String>());
+                let text = fs::read_to_string(path).unwrap().split_whitespace().collect::<String>();
+                // One form for the two ways to add a loss, so that the other forms are warnings.
+                sources.push(text.replace("losses.push(Notice::new(Code::", ".lose(Code::"));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Every directory of the corpus, read by the library alone: the whole tree, directories and TTLs too, and the current index
-//! must be what the server said. Also the kinds that cannot be converted yet (v3 data in the same directory).
+//! Every directory of the corpus, read by the library alone: the whole tree, directories and TTLs too, and the current
+//! index must be what the server said. Also the kinds that cannot be converted yet (v3 data in the same directory).
 //!
 //! Needs the corpus; says `SKIPPED` without it.
 
@@ -59,7 +59,8 @@ fn differences(scenario: &Arc<Scenario>, name: &str) -> Vec<String> {
     let index = recovered.v2_index().0;
     let expected = truth.etcd_index.unwrap_or(scenario.truth.etcd_index);
     let own = truth.nodes.is_some() && truth.etcd_index.is_none();
-    // A removed member was asked just before its removal, which stands in its log and takes two indexes (docs/formats.md 6.9).
+    // A removed member was asked just before its removal, which stands in its log and takes two indexes
+    // (docs/formats.md 6.9).
     let expected = expected + if truth.is_removed() { 2 } else { 0 };
     if !own && index != expected {
         found.push(format!("current index {index}, expected {expected}"));

@@ -1,9 +1,9 @@
-//! The replay proven on the corpus alone: where a data directory holds two snapshots and the log between them, the log must
-//! lead from the older one to exactly the tree that the server itself wrote into the newer one.
+//! The replay proven on the corpus alone: where a data directory holds two snapshots and the log between them, the log
+//! must lead from the older one to exactly the tree that the server itself wrote into the newer one.
 //!
-//! Whole trees are compared, with the members and the auth data next to the user's keys: paths, values, created and modified
-//! indexes, expiry times, and the store's own index. A log that begins with its first entry must lead from nothing to each
-//! snapshot as well. Needs the corpus; the directory in `fixtures` is proven without it.
+//! Whole trees are compared, with the members and the auth data next to the user's keys: paths, values, created and
+//! modified indexes, expiry times, and the store's own index. A log that begins with its first entry must lead from
+//! nothing to each snapshot as well. Needs the corpus; the directory in `fixtures` is proven without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

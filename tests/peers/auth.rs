@@ -1,8 +1,8 @@
-//! Users and roles on real servers: everyone logs in with the password of v2 and may do in v3 what v2 allowed, no less and
-//! no more.
+//! Users and roles on real servers: everyone logs in with the password of v2 and may do in v3 what v2 allowed, no less
+//! and no more.
 //!
-//! Needs the peers; the corpus for its scenario d, and nothing else for a store written by hand. A test that lacks one says
-//! `SKIPPED`.
+//! Needs the peers; the corpus for its scenario d, and nothing else for a store written by hand. A test that lacks one
+//! says `SKIPPED`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -74,7 +74,8 @@ impl Connection {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
         let mut connection = Self { server, stream: BufReader::new(stream), asked: 0 };
-        // The server tells protocols apart by the first line of a connection, and drops one that is longer than 4096 bytes.
+        // The server tells protocols apart by the first line of a connection, and drops one that is longer than 4096
+        // bytes.
         connection.ask(&Call::new("GET", b"/"))?;
         Ok(connection)
     }

@@ -1,5 +1,5 @@
-//! Sources that are not whole data directories: a log alone, a log with holes, a database that cannot be read; and which start
-//! `--salvage` takes.
+//! Sources that are not whole data directories: a log alone, a log with holes, a database that cannot be read; and
+//! which start `--salvage` takes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ fn a_part_of_a_log_is_shown_and_not_converted() {
     }
 }
 
-/// The newest snapshot is sound, and damage below it costs nothing; without the snapshot an older start reaches less far.
+/// The newest snapshot is sound, and damage below it costs nothing; without the snapshot an older start reaches less
+/// far.
 #[test]
 fn salvage_takes_the_start_that_reaches_furthest() {
     let Some(case) = Case::require(test_name!(), "v3.4.23-b") else { return };

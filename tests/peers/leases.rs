@@ -1,7 +1,7 @@
 //! TTLs on real servers: what has a TTL in v2 hangs on a lease in v3, and goes when its time is up.
 //!
-//! The tree is written by hand, with expirations relative to the instant that `--as-of` names. Needs the peers; without them
-//! the tests say `SKIPPED`.
+//! The tree is written by hand, with expirations relative to the instant that `--as-of` names. Needs the peers; without
+//! them the tests say `SKIPPED`.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -100,7 +100,8 @@ fn go_in_time(test: &str, version: Version) {
     server.stop();
 }
 
-/// When each key was first seen to be gone. On the way: every lease names its keys, and a put that keeps the lease works.
+/// When each key was first seen to be gone. On the way: every lease names its keys, and a put that keeps the lease
+/// works.
 fn watch_them_go(ctl: &Etcdctl, printed: &BTreeMap<i64, i64>, ready: Instant) -> BTreeMap<String, Instant> {
     let (rows, _) = ctl.all();
     for (id, length) in printed.iter().filter(|(_, length)| **length > 2) {

@@ -1,6 +1,6 @@
-//! `--allow-live`: conversions of a directory that a real etcd 3.4 is writing to all the time, while it cuts segments, takes
-//! snapshots and purges both. A client writes /seq/1, /seq/2 and so on, one after the other: whatever is converted must
-//! hold 1 to k without a hole, and k is at least what was acknowledged before the conversion began.
+//! `--allow-live`: conversions of a directory that a real etcd 3.4 is writing to all the time, while it cuts segments,
+//! takes snapshots and purges both. A client writes /seq/1, /seq/2 and so on, one after the other: whatever is
+//! converted must hold 1 to k without a hole, and k is at least what was acknowledged before the conversion began.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +28,8 @@ fn a_prefix_while_a_client_writes() {
     });
 }
 
-/// Big values: segments of 64 MB are cut, and all but one of them purged, while they are read. etcd purges twice a minute.
+/// Big values: segments of 64 MB are cut, and all but one of them purged, while they are read. etcd purges twice a
+/// minute.
 #[test]
 fn a_prefix_while_segments_are_cut_and_purged() {
     let args = ["--snapshot-count", "500", "--max-snapshots", "1", "--max-wals", "1"];
@@ -41,8 +42,8 @@ const BIG: usize = 20_000;
 const CONVERSIONS: u32 = 25;
 const SECONDS: u64 = 100;
 
-/// Converts again and again while a client writes values of that many bytes, until the names of segments and snapshots have
-/// changed enough.
+/// Converts again and again while a client writes values of that many bytes, until the names of segments and snapshots
+/// have changed enough.
 fn under_load(test: &str, value: usize, args: &[&str], enough: impl Fn(&[String], &[String]) -> bool) {
     let Some(peers) = peers::require(test) else { return };
     let temp = scratch::temp();

@@ -1,6 +1,7 @@
 //! Tests that compare etcdlift with real etcd programs. `tests/peers/build` builds these programs.
 //!
-//! Many tests need the corpus too. A test that lacks peers or the corpus prints `SKIPPED`. At most two servers, or one cluster, run at a time.
+//! Many tests need the corpus too. A test that lacks peers or the corpus prints `SKIPPED`. At most two servers, or one
+//! cluster, run at a time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,5 +1,5 @@
-//! `--existing merge`: v3 data that the source held already stay as they were, to the byte on disk and to the revision on a
-//! real server, and the v2 keys follow above them.
+//! `--existing merge`: v3 data that the source held already stay as they were, to the byte on disk and to the revision
+//! on a real server, and the v2 keys follow above them.
 //!
 //! The directories are the corpus's with v2 and v3 data (scenarios i and x), and some that a real etcd 3.4 writes here.
 
@@ -425,7 +425,7 @@ fn may(server: &Server, user: &str, password: &str, key: &str, write: bool) -> O
 }
 
 #[test]
-fn what_is_dropped_is_said() {
+fn merge_names_dropped_data() {
     let Some(scenarios) = corpus::of_kinds(test_name!(), &["i", "x"]) else { return };
     for scenario in scenarios {
         let source = scenario.data_dir("m0.etcd");

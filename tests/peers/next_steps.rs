@@ -1,5 +1,5 @@
-//! The next steps that a report prints, run as they stand on real etcd releases: the restore commands make data directories, the
-//! servers that start on these answer the check, and the hash is the one that was printed.
+//! The next steps that a report prints, run as they stand on real etcd releases: the restore commands make data
+//! directories, the servers that start on these answer the check, and the hash is the one that was printed.
 //!
 //! Needs what `tests/peers/build` makes and the corpus; a test that lacks one says `SKIPPED`.
 
@@ -119,7 +119,8 @@ fn printed_commands_work_on_3_7() {
     restored_and_checked(test_name!(), Version::V3_7, "v3.4.23-d", true);
 }
 
-/// v3 data that is kept has a history: it is compacted below the current revision, and each release says the same of it.
+/// v3 data that is kept has a history: it is compacted below the current revision, and each release says the same of
+/// it.
 #[test]
 fn the_hash_of_preserved_v3_data_is_that_of_every_release() {
     let (Some(peers), Some(scenario)) = (peers::require(test_name!()), corpus::scenario(test_name!(), "v3.4.23-i"))

@@ -222,7 +222,7 @@ fn the_oracle_lists_what_the_truth_holds() {
             .iter()
             .filter(|node| !node.dir)
             .map(Row::of_node)
-            // It drops what has expired since.
+            // `etcdctl migrate` drops keys that have expired since the listing.
             .filter(|row| !mortal(truth, &row.key) || listing.rows.contains(row))
             .collect();
         assert!(expected.iter().any(|row| row.key.windows(2).any(|pair| pair == b"/_")));

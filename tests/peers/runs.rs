@@ -1,5 +1,5 @@
-//! The named runs of ../shared/corpus-runs: small directories about one rule each, with the exit statuses and the keys that are
-//! right. Its README defines the fields of `truth.json`.
+//! The named runs of ../shared/corpus-runs: small directories about one rule each, with the exit statuses and the keys
+//! that are right. Its README defines the fields of `truth.json`.
 
 use std::collections::BTreeMap;
 use std::fs;

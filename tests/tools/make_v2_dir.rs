@@ -1,7 +1,8 @@
 //! Writes a v2 data directory of any size for measurements: a `.snap` with KEYS keys, then a log of ENTRIES writes.
 //!
-//! `cargo run --release --example make_v2_dir -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]`. The defaults are a million keys of 256 bytes
-//! and no entries. The same arguments give the same bytes. A real etcd 3.4 and `etcdctl migrate` read the directory too.
+//! `cargo run --release --example make_v2_dir -- DIR [KEYS [VALUE_BYTES [ENTRIES]]]`. The defaults are a million keys
+//! of 256 bytes and no entries. The same arguments give the same bytes. A real etcd 3.4 and `etcdctl migrate` read the
+//! directory too.
 
 #![allow(
     clippy::unwrap_used,

@@ -30,8 +30,8 @@ pub(in crate::cli) struct Args {
     /// v2 data: a .snap file, a data directory, its member folder, a backup, or WAL segments
     ///
     /// etcdlift detects the kind. It opens sources read-only and never changes them. Several sources are members of one
-    /// cluster, and etcdlift reads their logs as one. An entry counts as committed if the cluster itself would commit it after
-    /// a restart. A log alone converts only from its first entry.
+    /// cluster, and etcdlift reads their logs as one. An entry counts as committed if the cluster itself would commit
+    /// it after a restart. A log alone converts only from its first entry.
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<PathBuf>,
 
@@ -54,24 +54,24 @@ pub(in crate::cli) struct Args {
 
     /// Minor version of the etcd that will open the output [default: 3.7]
     ///
-    /// It selects the commands that the summary shows as next steps. The bytes of the output do not depend on it. With --to
-    /// member it must be 3.4 or 3.5, and 3.4 is the default.
+    /// It selects the commands that the summary shows as next steps. The bytes of the output do not depend on it. With
+    /// --to member it must be 3.4 or 3.5, and 3.4 is the default.
     #[arg(long, alias = "target", value_enum, value_name = "VERSION", help_heading = OUTPUT)]
     #[arg(env = "ETCDLIFT_TARGET_VERSION", hide_env_values = true)]
     pub(super) target_version: Option<Target>,
 
     /// Replace OUT, and the report, ledger and index map of an earlier run
     ///
-    /// OUT must be a regular file. A sidecar file replaces only a file of its own kind. A run that fails replaces nothing. A
-    /// run without an output does not replace the report of an output. A dry run replaces no ledger.
+    /// OUT must be a regular file. A sidecar file replaces only a file of its own kind. A run that fails replaces
+    /// nothing. A run without an output does not replace the report of an output. A dry run replaces no ledger.
     #[arg(long, conflicts_with = "skip_existing", help_heading = OUTPUT)]
     pub(super) overwrite: bool,
 
     /// Exit with status 0 if OUT is already what this run would write
     ///
-    /// The report of the earlier run must name the same source hashes, the same options, and the hashes of OUT. OUT must be a
-    /// valid database with the content of the source. Then etcdlift changes neither file. It writes a ledger or an index map
-    /// that does not exist yet.
+    /// The report of the earlier run must name the same source hashes, the same options, and the hashes of OUT. OUT
+    /// must be a valid database with the content of the source. Then etcdlift changes neither file. It writes a ledger
+    /// or an index map that does not exist yet.
     #[arg(long, requires = "report", help_heading = OUTPUT)]
     pub(super) skip_existing: bool,
 
@@ -81,9 +81,9 @@ pub(in crate::cli) struct Args {
 
     /// Also write a report as JSON; `-` is standard output
     ///
-    /// etcdlift writes the report on every exit status except 2. FILE must not exist; with --overwrite it may be an earlier
-    /// report. A run without an output does not replace the report of an output, and standard error says so. The report can
-    /// contain names of keys. It never contains values or password hashes.
+    /// etcdlift writes the report on every exit status except 2. FILE must not exist; with --overwrite it may be an
+    /// earlier report. A run without an output does not replace the report of an output, and standard error says so.
+    /// The report can contain names of keys. It never contains values or password hashes.
     #[arg(long, value_name = "FILE|-", help_heading = OUTPUT)]
     pub(super) report: Option<PathBuf>,
 
@@ -110,16 +110,17 @@ pub(in crate::cli) struct Args {
 
     /// What to do with keys that have a TTL; the longest PREFIX wins [default: lease]
     ///
-    /// `lease` attaches keys to leases with the remaining time. Keys with the same remaining time share a lease. `permanent`
-    /// writes the keys without a lease. `drop` leaves them out. `fail` refuses to convert. `fixed:DURATION`, like `fixed:1h`,
-    /// attaches them to one lease of that length. Give the option once for each PREFIX.
+    /// `lease` attaches keys to leases with the remaining time. Keys with the same remaining time share a lease.
+    /// `permanent` writes the keys without a lease. `drop` leaves them out. `fail` refuses to convert.
+    /// `fixed:DURATION`, like `fixed:1h`, attaches them to one lease of that length. Give the option once for each
+    /// PREFIX.
     #[arg(long, value_name = "[PREFIX=]POLICY", help_heading = TTLS)]
     pub(super) ttl: Vec<TtlRule>,
 
     /// Instant from which TTLs count: `now`, `last-write` or an RFC 3339 time
     ///
-    /// `last-write` is the latest instant that the data itself proves. Use it for an old copy, so that its age expires no keys.
-    /// Instants after 9999-12-30T22:00:00.999999999Z count as that instant.
+    /// `last-write` is the latest instant that the data itself proves. Use it for an old copy, so that its age expires
+    /// no keys. Instants after 9999-12-30T22:00:00.999999999Z count as that instant.
     #[arg(long, value_name = "TIME", default_value = "now", help_heading = TTLS)]
     pub(super) as_of: AsOf,
 
@@ -177,8 +178,8 @@ pub(in crate::cli) struct Args {
 
     /// Program that makes the v3 pairs, as for `etcdctl migrate --transformer`
     ///
-    /// When the conversion ends or fails, etcdlift ends the program and its process group. A process that the program has
-    /// detached, for example with `setsid`, continues.
+    /// When the conversion ends or fails, etcdlift ends the program and its process group. A process that the program
+    /// has detached, for example with `setsid`, continues.
     #[arg(long, value_name = "PROG", help_heading = NAMES)]
     pub(super) transformer: Option<PathBuf>,
 
@@ -198,8 +199,8 @@ pub(in crate::cli) struct Args {
 
     /// Fail if the answers of the transformers exceed SIZE
     ///
-    /// The limit counts the bytes of all answers, and 128 more for each pair. The default is 16 times the bytes that the
-    /// transformers receive, and at least 64 MiB.
+    /// The limit counts the bytes of all answers, and 128 more for each pair. The default is 16 times the bytes that
+    /// the transformers receive, and at least 64 MiB.
     #[arg(long, value_name = "SIZE", requires = "transformer", value_parser = size::parse_positive, help_heading = NAMES)]
     pub(super) transformer_answer_limit: Option<u64>,
 
@@ -211,8 +212,8 @@ pub(in crate::cli) struct Args {
 
     /// List keys that a v3 client could not write again, with this request limit
     ///
-    /// SIZE is in bytes, or has a unit: 512k and 512KiB are 524288 bytes, 512kB is 512000. etcdlift converts the keys all the
-    /// same.
+    /// SIZE is in bytes, or has a unit: 512k and 512KiB are 524288 bytes, 512kB is 512000. etcdlift converts the keys
+    /// all the same.
     #[arg(long, value_name = "SIZE", default_value_t = REQUEST_LIMIT, value_parser = size::parse, help_heading = CHECKS)]
     #[arg(env = "ETCDLIFT_REQUEST_LIMIT", hide_env_values = true)]
     pub(super) request_limit: u64,
@@ -232,9 +233,9 @@ pub(in crate::cli) struct Args {
 
     /// Refuse a conversion that needs more memory than SIZE
     ///
-    /// Mapped files of the source do not count. SIZE is in bytes, or has a unit: 2GiB and 2g are 2147483648 bytes, 2GB is
-    /// 2000000000. etcdlift estimates the need before the work, and again when more is known. Where it can, it uses less
-    /// memory and more time.
+    /// Mapped files of the source do not count. SIZE is in bytes, or has a unit: 2GiB and 2g are 2147483648 bytes, 2GB
+    /// is 2000000000. etcdlift estimates the need before the work, and again when more is known. Where it can, it uses
+    /// less memory and more time.
     #[arg(long, value_name = "SIZE", value_parser = size::parse_positive, help_heading = RUN)]
     #[arg(env = "ETCDLIFT_MEMORY_LIMIT", hide_env_values = true)]
     pub(super) memory_limit: Option<u64>,

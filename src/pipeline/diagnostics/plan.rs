@@ -15,7 +15,7 @@ use crate::notice::Code;
 use crate::options::{AuthPolicy, ConvertOptions};
 use crate::pipeline::as_of::Proven;
 use crate::report::facts::{AuthFacts, ExpiredKey, Oversized};
-use crate::report::{Balance, Contents, Count, Notices, Report, Transformed};
+use crate::report::{Balance, Contents, Count, Notice, Notices, Report, Transformed};
 use crate::transform::auth::{Auth, AuthNames};
 use crate::transform::inventory::FirstElements;
 use crate::transform::lease::MAX_SECONDS;
@@ -43,7 +43,7 @@ impl Findings for PlanFindings {
     fn add_to(self, report: &mut Report) {
         if let Some(proven) = self.last_write {
             report.as_of = proven.at.to_string();
-            report.as_of_evidence = Some(proven.by.to_string());
+            report.as_of_evidence = Some(proven.by);
         }
         (report.contents, report.auth, report.balance) = (self.contents, self.auth, self.balance);
         if let Some(Transformed { nodes, pairs, added, .. }) = self.transformed {
@@ -92,9 +92,9 @@ impl PlanFindings {
             self.notices.warn(Code::AuthLeftOut, message);
         }
         if policy == AuthPolicy::UsersOnly && was_on {
-            self.notices.warn(
-                Code::AuthOff,
-                "authentication is on in v2 and will be off in v3: `etcdctl auth enable` turns it on",
+            self.notices.warnings.push(
+                Notice::new(Code::AuthOff, "authentication is on in v2 and will be off in v3")
+                    .hint("`etcdctl auth enable` turns it on in the new cluster"),
             );
         }
         if auth.guest_dropped {
@@ -151,12 +151,12 @@ impl PlanFindings {
         contents.other_elements = Some(inventory.first_elements.others()).filter(|others| others.elements > 0);
         if plan.expired.keys > 0 {
             let message = format!(
-                "{} had expired as of {} and {} left out (listed in the report; --expired keep writes them)",
+                "{} had expired as of {} and {} left out (listed in the report)",
                 counted(plan.expired.keys, "key", "keys"),
                 policy.as_of.map_or(String::new(), |at| at.to_string()),
                 if plan.expired.keys == 1 { "is" } else { "are" }
             );
-            self.notices.warn(Code::Expired, message);
+            self.notices.warnings.push(Notice::new(Code::Expired, message).hint("--expired keep writes them"));
         }
         if plan.beyond_leases > 0 {
             let message = format!(

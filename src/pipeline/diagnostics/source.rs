@@ -13,7 +13,7 @@ use crate::options::SourceVersion;
 use crate::pipeline::completeness::{self, Completeness};
 use crate::pipeline::versions;
 use crate::report::facts::{Part, SalvageStart, SourceKind, TailWrite};
-use crate::report::{Notices, Report, SourceFacts, Tail};
+use crate::report::{Notice, Notices, Report, SourceFacts, Tail};
 use crate::source::dir::Layout;
 use crate::source::entries::End;
 use crate::source::member::Member;
@@ -48,8 +48,8 @@ impl SourceFindings {
     }
 }
 
-/// Describes the source, the proof of its state, and what may be missing. Returns the reason why only `--salvage` may use the
-/// state, if there is one. `named` is the version of `--source-version`.
+/// Describes the source, the proof of its state, and what may be missing. Returns the reason why only `--salvage` may
+/// use the state, if there is one. `named` is the version of `--source-version`.
 #[must_use]
 pub(in crate::pipeline) fn source(
     opened: &Opened,
@@ -72,7 +72,10 @@ pub(in crate::pipeline) fn source(
     }
     if opened.start_member().is_some_and(|member| member.layout == Some(Layout::Log)) {
         let message = "only the log was read; a data directory also has snapshots and a v3 database";
-        found.notices.warn(Code::LogOnly, message);
+        found
+            .notices
+            .warnings
+            .push(Notice::new(Code::LogOnly, message).hint("name the data directory if it still exists"));
     }
     if opened.is_live() {
         let message = format!(
@@ -86,10 +89,11 @@ pub(in crate::pipeline) fn source(
     let (voters, majority) = (voters.len(), given > voters.len() / 2);
     if opened.wal().is_some() && voters > 1 && !majority && !recovered.backup {
         let (given, they) = if given == 1 { ("one".to_string(), "it") } else { (given.to_string(), "they") };
-        let message = format!(
-            "{given} of {voters} voters: {they} may lack later writes; name the others too (raft index {index})"
-        );
-        found.notices.warn(Code::OneOfSeveralVoters, message);
+        let message = format!("{given} of {voters} voters: {they} may lack writes after raft index {index}");
+        found
+            .notices
+            .warnings
+            .push(Notice::new(Code::OneOfSeveralVoters, message).hint("name the directories of the other members too"));
     }
     if !recovered.replay.ambiguous_expiries.is_empty() {
         let message = format!(
@@ -201,7 +205,8 @@ fn members(recovered: &mut Recovered<'_>) -> Vec<crate::report::Member> {
     members.into_iter().map(member).collect()
 }
 
-/// Reports the snapshots that were not used. A snapshot beyond the last applied entry held more than the output, which is a loss.
+/// Reports the snapshots that were not used. A snapshot beyond the last applied entry held more than the output, which
+/// is a loss.
 fn passed_over(found: &mut SourceFindings, opened: &Opened, applied: RaftIndex, proven: bool) {
     for passed in &opened.start.passed_over {
         let path = passed.path.display().to_string();
@@ -258,10 +263,10 @@ fn log_state(
             found.notices.lose(Code::Salvaged, message);
         } else {
             let message = format!(
-                "{writes} in the log after raft index {applied} left out, because nothing proves a commit (the first: {named}); if \
-                 a client was told of success, convert with --tail all"
+                "{writes} in the log after raft index {applied} left out, because nothing proves a commit (the first: {named})"
             );
-            found.notices.lose(Code::TailLeftOut, message);
+            let hint = "convert with --tail all if a client was told of success";
+            found.notices.losses.push(Notice::new(Code::TailLeftOut, message).hint(hint));
         }
     }
     if recovered.replay.unknown_members > 0 {
@@ -315,8 +320,7 @@ fn backup(found: &mut SourceFindings, opened: &Opened, recovered: &Recovered<'_>
     if writes > 0 {
         let message = format!(
             "this backup was made by etcdctl 3.3 or later and has {} after its snapshot, {} \
-             (listed in the report): a server started on it may serve other indexes than the cluster did; convert the \
-             data directory that it was made from, if it still exists",
+             (listed in the report): a server started on it may serve other indexes than the cluster did",
             counted(writes, "v2 write", "v2 writes"),
             counted(
                 found.uncertain.len() as u64,
@@ -324,6 +328,7 @@ fn backup(found: &mut SourceFindings, opened: &Opened, recovered: &Recovered<'_>
                 "of them in-order keys or index compares"
             )
         );
-        found.notices.lose(Code::BackupRenumbered, message);
+        let hint = "convert the data directory that it was made from, if it still exists";
+        found.notices.losses.push(Notice::new(Code::BackupRenumbered, message).hint(hint));
     }
 }

@@ -15,7 +15,7 @@ use crate::ids::MemberId;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, InitialCluster, PeerUrls, To, check_name};
 use crate::pipeline::replay::Replayed;
-use crate::report::Notices;
+use crate::report::{Notice, Notices};
 use crate::source::wal::Wal;
 use crate::v2store::membership::{self, MemberFacts};
 
@@ -31,19 +31,17 @@ pub(super) fn report(
     if written < all {
         // All members must have the same content, so TTLs must count against the same instant.
         let as_of = as_of.map_or("last-write".to_string(), |at| at.to_string());
-        let message = format!(
-            "the directories of {written} of {all} members: write the others from the same source with the same options and --as-of \
-             {as_of}, or all at once with --all-members"
-        );
-        found.warn(Code::OtherMembers, message);
+        let message = format!("the output has the directories of {written} of {all} members");
+        found.warnings.push(Notice::new(Code::OtherMembers, message).hint(format!(
+            "write the others from the same source with the same options and --as-of {as_of}, or all at once with --all-members"
+        )));
     }
     let id = cluster.id;
     if replayed.opened.wal().and_then(Wal::metadata).is_some_and(|metadata| metadata.cluster_id == id) {
         let message = format!(
-            "the new cluster has the ID {id} of the old one: a member of the old cluster that still runs could join it; give another \
-             --initial-cluster-token"
+            "the new cluster has the ID {id} of the old one: a member of the old cluster that still runs could join it"
         );
-        found.warn(Code::SameClusterId, message);
+        found.warnings.push(Notice::new(Code::SameClusterId, message).hint("give another --initial-cluster-token"));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The decision on v3 data that the source already has (docs/cli.md, `--existing`; docs/merge.md).
 //!
-//! v3 data is refused, left out, preserved alone, or preserved with the v2 keys added. Preserved data stays byte for byte: every
-//! revision, lease, user and compaction mark. etcdlift does not apply v3 entries of the log, so a merge is refused if the
-//! backend lacks committed data. Must not know pages.
+//! v3 data is refused, left out, preserved alone, or preserved with the v2 keys added. Preserved data stays byte for
+//! byte: every revision, lease, user and compaction mark. etcdlift does not apply v3 entries of the log, so a merge is
+//! refused if the backend lacks committed data. Must not know pages.
 
 use crate::bolt::Db;
 use crate::count::counted;
@@ -18,6 +18,7 @@ use crate::pipeline::diagnostics::{MergeFindings, PlanFindings};
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::merge::unapplied::{self, UnappliedEntry};
 use crate::pipeline::replay::Replayed;
+use crate::report::Notice;
 use crate::report::facts::{Contents, ExistingFacts};
 use crate::source::dir::Layout;
 use crate::source::open::Opened;
@@ -26,8 +27,8 @@ use crate::v2store::replay::Recovered;
 use crate::v2store::tree::Tree;
 use crate::verify::{self, V3Summary};
 
-/// Applies `--existing` to the v3 data of the source. Returns the preserved v3 data; `None` without v3 data, so that the
-/// conversion continues as for any other source.
+/// Applies `--existing` to the v3 data of the source. Returns the preserved v3 data; `None` without v3 data, so that
+/// the conversion continues as for any other source.
 ///
 /// # Errors
 /// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::IndexNotReached`],
@@ -68,8 +69,8 @@ const STAYS: &str = "which stays unchanged: its keys have their v3 names";
 /// The maximum number of names that the report lists.
 const LISTED: usize = 100;
 
-/// Reports keys that an earlier `etcdctl migrate` may have copied and that v2 has deleted since. Only if v2 and v3 share keys
-/// is an earlier migration likely.
+/// Reports keys that an earlier `etcdctl migrate` may have copied and that v2 has deleted since. Only if v2 and v3
+/// share keys is an earlier migration likely.
 pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut Tree<'_>, found: &mut MergeFindings) {
     let index = tree.current_index.0;
     let mut in_v2 = |key: &[u8]| {
@@ -99,10 +100,10 @@ pub(in crate::pipeline) fn note_only_in_v3(preserved: &Preserved<'_>, tree: &mut
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let message = format!(
         "only in v3: {}, {count} of them in the form of an earlier `etcdctl migrate`, so v2 may have deleted them since: \
-         {first}{more}; --existing drop-v3 leaves all v3 data out",
+         {first}{more}",
         counted(only, "key", "keys")
     );
-    found.notices.warn(Code::OnlyInV3, message);
+    found.notices.warnings.push(Notice::new(Code::OnlyInV3, message).hint("--existing drop-v3 leaves all v3 data out"));
     let existing = found.existing.get_or_insert_default();
     (existing.only_in_v3, existing.left_by_migrate) = (only, names);
 }
@@ -233,7 +234,8 @@ fn refuse_unsound(summary: &V3Summary) -> Result<()> {
     Err(Error::new(Reason::Damaged, message).at(finding.offset))
 }
 
-/// Refuses v2 and v3 data of different instants: a backend after the v2 state, or one separated from it by a gap in the log.
+/// Refuses v2 and v3 data of different instants: a backend after the v2 state, or one separated from it by a gap in the
+/// log.
 fn refuse_other_states(
     opened: &Opened,
     backend: &Backend<'_>,

@@ -1,4 +1,5 @@
-//! The preserved v3 data of a merge: read once, and added byte for byte to what comes from v2 (docs/formats.md 7.2, 9, 10.5).
+//! The preserved v3 data of a merge: read once, and added byte for byte to what comes from v2 (docs/formats.md 7.2, 9,
+//! 10.5).
 //!
 //! Knows buckets. Must not know the policy, which belongs to `decide`.
 
@@ -14,6 +15,7 @@ use crate::mvcc::{KeyValue, Lease, Meta, RevisionKey, schema};
 use crate::notice::Code;
 use crate::options::{OnConflict, To};
 use crate::pipeline::diagnostics::PlanFindings;
+use crate::report::Notice;
 use crate::transform::auth::Auth;
 use crate::transform::conflicts::LiveKey;
 
@@ -84,8 +86,8 @@ impl<'m> Preserved<'m> {
         self.pairs.is_empty() && self.compacted == (None, None) && others.iter().all(bare)
     }
 
-    /// Removes what an output of this form must not have. A snapshot file and a new data directory make a new cluster (docs/formats.md 9.7,
-    /// 10.5), and the conversion sets the raft position.
+    /// Removes what an output of this form must not have. A snapshot file and a new data directory make a new cluster
+    /// (docs/formats.md 9.7, 10.5), and the conversion sets the raft position.
     pub(in crate::pipeline) fn leave_out_of(&mut self, to: To) {
         let continues = matches!(to, To::Backend | To::Member);
         if !continues {
@@ -113,8 +115,8 @@ impl<'m> Preserved<'m> {
         self.value(schema::AUTH, schema::AUTH_ENABLED) == Some(&[1])
     }
 
-    /// Returns whether a live key is in the range from `start` to before `end`. An empty `end` means the key `start` alone; a zero
-    /// byte means no end.
+    /// Returns whether a live key is in the range from `start` to before `end`. An empty `end` means the key `start`
+    /// alone; a zero byte means no end.
     pub(in crate::pipeline) fn any_in(&self, start: &[u8], end: &[u8]) -> bool {
         match end {
             [] => self.live.contains_key(start),
@@ -152,8 +154,8 @@ impl<'m> Preserved<'m> {
     /// Adds the users and roles of v2 to those of v3.
     ///
     /// # Errors
-    /// [`Reason::Conflict`] for different users or roles of one name with `--on-conflict fail`; [`Reason::AuthInvalid`] if the
-    /// result has no administrator.
+    /// [`Reason::Conflict`] for different users or roles of one name with `--on-conflict fail`; [`Reason::AuthInvalid`]
+    /// if the result has no administrator.
     pub(in crate::pipeline) fn join_auth(
         &mut self,
         auth: &Auth,
@@ -167,9 +169,9 @@ impl<'m> Preserved<'m> {
         let was_on = had.is_enabled();
         let v2_is_there = !auth.users.is_empty() || !auth.roles.is_empty();
         if v2_is_there && (was_on || !had.users.is_empty() || !had.roles.is_empty()) {
-            let message = "users and roles of v2 and v3 share one key space: check roles with wide permissions, which also apply \
-                           to the keys of the other side";
-            notices.warn(Code::AuthMerged, message);
+            let message = "users and roles of v2 and v3 share one key space: wide permissions also apply to the keys of the other \
+                           side";
+            notices.warnings.push(Notice::new(Code::AuthMerged, message).hint("check the roles with wide permissions"));
         }
         if auth.enabled && !was_on {
             let message = "authentication was off in v3 and is on in v2: v3 clients must log in";

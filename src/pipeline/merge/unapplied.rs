@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backend_shows_is_not_lost() {
+    fn writes_in_the_backend_are_not_unapplied() {
         for (field, message, is_lost) in [
             (4, &b"\x0a\x02/a"[..], true),
             (5, b"\x0a\x02/b", false),

@@ -24,11 +24,12 @@ use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
 
-/// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options disable that.
+/// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options
+/// disable that.
 ///
 /// # Errors
-/// [`Reason::Unbalanced`] if the pairs of the output differ from the plan; the map cannot be written, or differs when it is
-/// read back; an interruption.
+/// [`Reason::Unbalanced`] if the pairs of the output differ from the plan; the map cannot be written, or differs when
+/// it is read back; an interruption.
 pub(in crate::pipeline) fn write(
     out: &Sidecar,
     numbered: &Numbered<'_>,

@@ -33,11 +33,12 @@ const CHUNK: usize = 1 << 14;
 /// The number of bytes after which lines are written: many directories may have long paths.
 const LINES_BYTES: usize = 1 << 20;
 
-/// Writes the ledger of a conversion into `out`. `file` is the output on disk; a dry run has none, and the plan takes its place.
+/// Writes the ledger of a conversion into `out`. `file` is the output on disk; a dry run has none, and the plan takes
+/// its place.
 ///
 /// # Errors
-/// [`Reason::Unbalanced`] if the lines do not add up to the totals; the output cannot be read, or the ledger cannot be written;
-/// an interruption.
+/// [`Reason::Unbalanced`] if the lines do not add up to the totals; the output cannot be read, or the ledger cannot be
+/// written; an interruption.
 pub(in crate::pipeline) fn write(
     out: &mut Sidecar,
     numbered: &Numbered<'_>,
@@ -167,8 +168,8 @@ impl Ledger<'_, '_> {
         emit(&mut self.lines)
     }
 
-    /// Writes the lines of the snapshot's nodes that a later sibling of the same name replaces. They do not count as keys of the
-    /// source: etcd does not show them.
+    /// Writes the lines of the snapshot's nodes that a later sibling of the same name replaces. They do not count as
+    /// keys of the source: etcd does not show them.
     fn shadowed(&mut self, emit: Emit<'_>) -> Result<()> {
         let table = self.numbered.replayed.table;
         for Shadowed { node, .. } in &table.shadowed {

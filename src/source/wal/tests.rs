@@ -432,7 +432,7 @@ fn the_writer_of_a_segment_is_known_by_its_frames() {
 proptest::proptest! {
     /// Any sequence of saves: the log of a member that leads, follows, is deposed and receives snapshots.
     #[test]
-    fn what_is_read_is_what_was_saved(
+    fn reading_returns_what_was_saved(
         saves in proptest::collection::vec((0u8..6, 0u64..8, 0usize..70), 1..60),
         padded: bool,
     ) {

@@ -192,7 +192,7 @@ fn a_walk_gives_the_earliest_expiry_above() {
 }
 
 #[test]
-fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
+fn changes_preserve_what_a_snapshot_loses() {
     let json =
         document(&["/1/\u{fffd}/f", "/1/f\u{fffd}", "/1/fv"]).replace(r#""Value":"/1/fv""#, "\"Value\":\"\u{fffd}\"");
     // Go escapes U+FFFD if it replaces a byte, and only then.
@@ -224,7 +224,7 @@ fn what_a_snapshot_could_not_keep_stays_known_through_changes() {
 }
 
 #[test]
-fn what_is_removed_or_replaced_is_freed() {
+fn removed_and_replaced_nodes_are_freed() {
     let table = Table::empty();
     let mut tree = Tree::new(&table);
     let (mut nodes, mut bytes) = (0, 0);

@@ -1,5 +1,5 @@
-//! Bounds of memory and time on sources that are hostile or merely unlucky: small files that ask for much. Each test builds a data
-//! directory, runs the binary, and looks at what the run took.
+//! Bounds of memory and time on sources that are hostile or merely unlucky: small files that ask for much. Each test
+//! builds a data directory, runs the binary, and looks at what the run took.
 
 mod harness;
 mod interrupted;

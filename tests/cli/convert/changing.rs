@@ -1,5 +1,6 @@
-//! A source that changes while it is read: overwritten in place, truncated, replaced, or taken up by an etcd. A transformer runs
-//! in the middle of a conversion, after the source was read and before its values are written: it makes the change.
+//! A source that changes while it is read: overwritten in place, truncated, replaced, or taken up by an etcd. A
+//! transformer runs in the middle of a conversion, after the source was read and before its values are written: it
+//! makes the change.
 
 use std::fs;
 use std::io::Read;
@@ -131,7 +132,7 @@ fn a_directory_that_may_be_live_may_change() {
 
 /// Commands that print wait for their reader: meanwhile the source is cut to nothing.
 #[test]
-fn what_is_printed_while_the_source_is_truncated_ends_in_an_error() {
+fn truncation_while_printing_is_an_error() {
     for args in [&["export", "-o", "-"][..], &["inspect", "--wal"]] {
         let case = Case::new();
         let source = large(&case);
@@ -194,7 +195,8 @@ fn a_backend_that_is_overwritten_during_a_merge_is_noticed() {
     assert!(demo().exists());
 }
 
-/// A byte that is written through a page which was written to before: the file keeps its times, and only its bytes tell.
+/// A byte that is written through a page which was written to before: the file keeps its times, and only its bytes
+/// tell.
 #[test]
 #[allow(unsafe_code)]
 fn bytes_that_change_without_a_trace_are_noticed() {

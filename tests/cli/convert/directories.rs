@@ -112,8 +112,8 @@ fn a_run_for_one_of_several_members_names_the_instant_for_the_others() {
     let run = make(&case, &["--initial-cluster", THREE, "--name", "b"]);
     succeeded(&run);
     assert_eq!(run.notices("warnings"), ["other-members"]);
-    let warning = &run.report()["warnings"][0]["message"];
-    assert!(warning.as_str().unwrap().contains("--as-of 2026-12-01T00:00:00Z"), "{warning}");
+    let hint = &run.report()["warnings"][0]["hint"];
+    assert!(hint.as_str().unwrap().contains("--as-of 2026-12-01T00:00:00Z"), "{hint}");
     // The same cluster as in a run for all members.
     let all = Case::new();
     let of_all = make_three(&all, &[]);

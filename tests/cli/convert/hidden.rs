@@ -1,5 +1,5 @@
-//! Names that would move a terminal's cursor or reorder its lines, and values that nobody may see: neither comes out of any
-//! command.
+//! Names that would move a terminal's cursor or reorder its lines, and values that nobody may see: neither comes out of
+//! any command.
 
 use std::fs;
 use std::path::PathBuf;

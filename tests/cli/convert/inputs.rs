@@ -1,5 +1,6 @@
-//! Wrong inputs that are known for what they are: archives, pointers, a directory one level too high or too low, a file that
-//! does not exist or may not be read, for every command and option that reads one; and names that collide in a snapshot.
+//! Wrong inputs that are known for what they are: archives, pointers, a directory one level too high or too low, a file
+//! that does not exist or may not be read, for every command and option that reads one; and names that collide in a
+//! snapshot.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -158,7 +159,7 @@ fn a_rules_file_that_cannot_be_read_leaves_a_report() {
 }
 
 #[test]
-fn what_may_not_be_read_is_status_5_everywhere() {
+fn unreadable_sources_are_status_5_everywhere() {
     let case = Case::new();
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o777)).unwrap();

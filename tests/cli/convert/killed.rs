@@ -1,7 +1,7 @@
 //! `--to data-dir` killed at every step: the output does not exist, or it is whole.
 //!
-//! A tracer counts the system calls that change files, and kills etcdlift directly before one of them: before the first in the
-//! first run, before the second in the second, until a run ends by itself.
+//! A tracer counts the system calls that change files, and kills etcdlift directly before one of them: before the first
+//! in the first run, before the second in the second, until a run ends by itself.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -67,8 +67,8 @@ fn a_directory_that_is_replaced_is_the_old_or_the_new_one() {
     assert!(replaced.contains(&true) && replaced.is_sorted(), "{replaced:?}");
 }
 
-/// Converts the demo into the directories of two members, again and again, and kills each run one step later. Returns what
-/// `check` said after each kill; `None` after a note that the test skips.
+/// Converts the demo into the directories of two members, again and again, and kills each run one step later. Returns
+/// what `check` said after each kill; `None` after a note that the test skips.
 fn kill_at_every_step(
     test: &str,
     out: &Path,

@@ -1,5 +1,5 @@
-//! A run of `convert` in folders of its own, and what every run that refuses must keep to: one line, the right status and
-//! reason, no output, nothing left behind, the source as it was.
+//! A run of `convert` in folders of its own, and what every run that refuses must keep to: one line, the right status
+//! and reason, no output, nothing left behind, the source as it was.
 
 use std::ffi::OsString;
 use std::fs;

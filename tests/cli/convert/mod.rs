@@ -1,5 +1,5 @@
-//! `etcdlift convert` as an operator meets it: what it refuses and in which words, what each option does to the output, and
-//! that a failed run leaves nothing behind. Runs the binary; most of it needs neither peers nor the corpus.
+//! `etcdlift convert` as an operator meets it: what it refuses and in which words, what each option does to the output,
+//! and that a failed run leaves nothing behind. Runs the binary; most of it needs neither peers nor the corpus.
 
 mod carry;
 mod changing;

@@ -99,7 +99,7 @@ fn a_file_with_two_names_is_one_file() {
 }
 
 #[test]
-fn what_is_read_is_not_written() {
+fn an_output_never_replaces_a_source() {
     let case = Case::new();
     let rules = case.file("rules.toml", "strip-leading-slash = true\n");
     let program = case.file("program", "#!/bin/cat\n");

@@ -111,7 +111,7 @@ fn wrong_usage_makes_none() {
         options.extend(["--report", report.to_str().unwrap()]);
         let output = convert(&source, &case.out(), &options);
         assert_eq!(output.status, 2, "{}", output.story());
-        assert!(output.stderr.starts_with("error: ") && output.stdout.is_empty(), "{}", output.story());
+        assert!(output.stderr.starts_with("etcdlift: error: ") && output.stdout.is_empty(), "{}", output.story());
         assert!(!report.exists() && !case.out().exists(), "{}", output.story());
     }
     let mut folder = case.path("out/new").into_os_string();

@@ -85,7 +85,8 @@ fn the_memory_that_is_named_is_enough() {
     let source = big(&case);
     let at = |name: &str| case.path("out").join(name).to_str().unwrap().to_string();
     let (map, ledger) = (at("i.redb"), at("l.ndjson"));
-    // The same keys in a data directory, with a log: it may be copied before it is read, and compared with other starts.
+    // The same keys in a data directory, with a log: it may be copied before it is read, and compared with other
+    // starts.
     let dir = case.path("big.etcd");
     let keys = store(300_002, &big_leaves());
     let start = v2files::write_snapshot(&dir, keys.into_bytes(), 300_010, 2, 1, 300_002);

@@ -75,8 +75,9 @@ fn a_deposed_leader_leaves_its_own_tail_out() {
         assert_eq!(deposed, data_dir == "m0.etcd", "{data_dir}");
         if deposed {
             assert_eq!(run.report()["reason"], "tail-left-out");
-            let line = run.output.stderr.lines().find(|line| line.starts_with("loss: ")).unwrap();
-            assert!(line.contains("v2 writes") && line.contains("--tail all"), "{line}");
+            let mut lines = run.output.stderr.lines().skip_while(|line| !line.starts_with("loss: "));
+            assert!(lines.next().is_some_and(|loss| loss.contains("v2 writes")), "{}", run.output.story());
+            assert!(lines.next().is_some_and(|hint| hint.starts_with("hint: convert with --tail all")));
             std::fs::remove_file(case.out()).unwrap();
             convert(&case, &scenario, data_dir, &["--strict"]).refused(5, "strict", &["v2 writes", "left out"]);
         }

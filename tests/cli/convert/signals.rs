@@ -31,7 +31,7 @@ fn a_terminal_that_hangs_up_is_129() {
 }
 
 #[test]
-fn what_an_earlier_run_made_stays() {
+fn an_earlier_output_stays() {
     let case = Case::new();
     case.run(&demo(), &[]).converted(0);
     let before = [case.out(), case.report()].map(|path| fs::read(path).unwrap());
@@ -56,7 +56,7 @@ fn what_an_earlier_run_made_stays() {
 
 /// As under nohup, and as a shell starts what runs behind `&`.
 #[test]
-fn what_is_ignored_does_not_interrupt() {
+fn ignored_signals_do_not_interrupt() {
     let case = Case::new();
     let source = big(&case);
     let mut command = Command::new("sh");

@@ -164,7 +164,7 @@ fn pipes_are_refused_and_not_waited_for() {
 }
 
 #[test]
-fn what_may_not_be_read_is_named() {
+fn unreadable_files_are_named() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o777)).unwrap();
     let source = temp.path().join("default.etcd");

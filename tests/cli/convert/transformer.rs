@@ -1,7 +1,8 @@
-//! `--transformer`: the examples in fixtures, the same program through `etcdctl migrate`, and programs that crash, lie or hang.
+//! `--transformer`: the examples in fixtures, the same program through `etcdctl migrate`, and programs that crash, lie
+//! or hang.
 //!
-//! Programs are started by the name of a link in a folder of the test's own: what they leave is found next to it. Those in
-//! Python need python3 (3.8 or later).
+//! Programs are started by the name of a link in a folder of the test's own: what they leave is found next to it. Those
+//! in Python need python3 (3.8 or later).
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -135,7 +136,7 @@ fn names_and_values_that_are_no_text_are_refused_as_etcdctl_would_spoil_them() {
 }
 
 #[test]
-fn what_does_not_come_back_is_dropped_and_what_is_new_is_added() {
+fn missing_pairs_are_dropped_and_new_ones_added() {
     let case = Case::new();
     let tee = program(&case, "tee", "tests/cli/convert/transformers/tee.sh");
     let run = convert(&case, &demo(), &tee, &LINES);
@@ -263,7 +264,7 @@ fn sources(test: &str) -> Option<Vec<(String, PathBuf)>> {
 }
 
 #[test]
-fn what_is_sent_is_what_etcdctl_sends_to_the_byte() {
+fn requests_equal_those_of_etcdctl() {
     let Some(peers) = peers::require(test_name!()) else { return };
     let Some(sources) = sources(test_name!()) else { return };
     for (name, source) in sources {
@@ -434,7 +435,7 @@ fn a_hung_program_is_ended_with_all_that_it_started() {
 }
 
 #[test]
-fn what_a_program_leaves_running_is_ended_too() {
+fn children_of_the_program_are_ended() {
     if !has_python(test_name!()) {
         return;
     }

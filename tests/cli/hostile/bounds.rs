@@ -30,9 +30,9 @@ pub(super) struct Ended {
 }
 
 impl Bounds {
-    /// For memory, what the program takes with its threads, 16 times the source (a key of a few bytes has a node, a row and a
-    /// place in an index), and 400 bytes for each component of the longest path: a node of the live tree. For time, a few times
-    /// what an ordinary source of that size takes on a slow machine.
+    /// For memory, what the program takes with its threads, 16 times the source (a key of a few bytes has a node, a row
+    /// and a place in an index), and 400 bytes for each component of the longest path: a node of the live tree. For
+    /// time, a few times what an ordinary source of that size takes on a slow machine.
     pub(super) fn of(source: &Path, components: usize) -> Bounds {
         let bytes = size(source);
         let memory = (64 << 20) + 16 * bytes + 400 * components as u64;
@@ -54,8 +54,8 @@ fn size(path: &Path) -> u64 {
     (found.blocks() * 512).min(found.len())
 }
 
-/// Runs etcdlift with these arguments. A program that asks for more memory than the bounds gets none, and is aborted; the
-/// kernel ends it some time after what is allowed.
+/// Runs etcdlift with these arguments. A program that asks for more memory than the bounds gets none, and is aborted;
+/// the kernel ends it some time after what is allowed.
 pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
     // With an output of the largest size that is allowed.
     let seconds = (2.0 * bounds.seconds).ceil() as u64 + 30;

@@ -1,6 +1,6 @@
-//! Generated hostile sources: logs and snapshots that are small on disk and made to cost memory or time, damaged in part, given
-//! to every command. Whatever they are, a run ends by itself with a status that an operator knows, within bounds that grow with
-//! the size of the source, leaves nothing behind, and never touches the source.
+//! Generated hostile sources: logs and snapshots that are small on disk and made to cost memory or time, damaged in
+//! part, given to every command. Whatever they are, a run ends by itself with a status that an operator knows, within
+//! bounds that grow with the size of the source, leaves nothing behind, and never touches the source.
 //!
 //! `ETCDLIFT_HOSTILE_CASES` says how many cases, or which (`1000..2000`). A case that went wrong is kept, and named.
 

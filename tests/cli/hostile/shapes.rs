@@ -1,7 +1,7 @@
 //! Sources that are small on disk and large in what they ask for.
 //!
-//! Each shape is a snapshot, a log, or both, of a size that a random number decides; what is written may be damaged afterwards,
-//! with checksums that fit or without.
+//! Each shape is a snapshot, a log, or both, of a size that a random number decides; what is written may be damaged
+//! afterwards, with checksums that fit or without.
 
 use std::fs;
 use std::path::{Path, PathBuf};

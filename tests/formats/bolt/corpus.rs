@@ -54,7 +54,8 @@ fn real_databases_are_sound() {
     }
 }
 
-/// Numbers that real servers print for it: `etcdutl snapshot status` 3.5 and 3.7, `endpoint hashkv` of 3.7 booted on it.
+/// Numbers that real servers print for it: `etcdutl snapshot status` 3.5 and 3.7, `endpoint hashkv` of 3.7 booted on
+/// it.
 #[test]
 fn hashes_of_a_compacted_database() {
     let name = "v3db-aidezone-java-components@58e46d1/member/snap/db";

@@ -52,7 +52,8 @@ fn every_single_bit() {
         let found = Db::open(&file).map(|db| (check(&db, Strictness::Any), check(&db, Strictness::Own)));
         match found {
             Ok((_, own)) if own.is_sound() => {
-                // What the structure cannot show: another byte in a name, key or value, or zeros won for the last value.
+                // What the structure cannot show: another byte in a name, key or value, or zeros won for the last
+                // value.
                 assert_eq!(differences(&read.unwrap(), &sound), 1, "bit {bit}: unused bytes are not all looked at");
                 silent += 1;
             }

@@ -41,7 +41,8 @@ fn round_trip(buckets: &[(&[u8], &dyn Rows)], target: u64) -> Check {
     for bucket in &buckets {
         let expected = pairs(bucket.rows);
         assert!(read(&file, bucket.name) == expected, "bucket {:?}", bucket.name);
-        // bolt-lite walks whole trees rightly, but looks a bucket up in the wrong child where the root has branch pages.
+        // bolt-lite walks whole trees rightly, but looks a bucket up in the wrong child where the root has branch
+        // pages.
         if buckets.len() < 10 {
             let transaction = other.begin().unwrap();
             let cursor = transaction.bucket(bucket.name).unwrap().cursor().unwrap();

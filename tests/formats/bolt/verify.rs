@@ -296,8 +296,8 @@ proptest! {
         prop_assert_eq!(found.is_stable, earlier.keys > 0 || compacted.is_none());
     }
 
-    /// HashKV against docs/formats.md 10.1 in its plainest form, on histories of which a compaction has taken nothing, all, or
-    /// some of what it may.
+    /// HashKV against docs/formats.md 10.1 in its plainest form, on histories of which a compaction has taken nothing,
+    /// all, or some of what it may.
     #[test]
     fn hash_kv_does_not_depend_on_how_far_a_compaction_got(
         (history, compacted) in histories(),

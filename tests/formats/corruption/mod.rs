@@ -1,5 +1,5 @@
-//! Damage to the source, one place at a time: every bit flipped, every length cut, every sector lost. What comes out is the
-//! tree of the undamaged source, or the tree of the records that are whole, or an error; never another tree.
+//! Damage to the source, one place at a time: every bit flipped, every length cut, every sector lost. What comes out is
+//! the tree of the undamaged source, or the tree of the records that are whole, or an error; never another tree.
 //!
 //! What each test met is counted, and printed even where it passes.
 
@@ -123,7 +123,8 @@ fn every_lost_sector() {
     });
 }
 
-/// What a cut may lead to: the tree of the whole records, and where one was cut short, its offset in a warning; or an error.
+/// What a cut may lead to: the tree of the whole records, and where one was cut short, its offset in a warning; or an
+/// error.
 fn judge_cut(
     place: &str,
     read: Result<Outcome, etcdlift::error::Error>,

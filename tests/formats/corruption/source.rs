@@ -1,5 +1,5 @@
-//! Small data directories of every shape, with all that a log can hold, and what each of them holds after any raft index,
-//! by the plain model of the v2 store.
+//! Small data directories of every shape, with all that a log can hold, and what each of them holds after any raft
+//! index, by the plain model of the v2 store.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -163,12 +163,13 @@ impl SourceDir {
         self.records.iter().filter(|(segment, end, _)| *segment == last && *end <= len).map(|r| r.1).max().unwrap_or(0)
     }
 
-    /// The tree that the log holds with its last segment cut at `len`, by the commit rule (docs/formats.md 4.9); `None` where that
-    /// is an error: it commits more than it holds, or there is no log.
+    /// The tree that the log holds with its last segment cut at `len`, by the commit rule (docs/formats.md 4.9); `None`
+    /// where that is an error: it commits more than it holds, or there is no log.
     pub(crate) fn expected_after(&self, len: usize) -> Option<Tree> {
         let last = self.records.last().unwrap().0;
         let there = self.records.iter().filter(|(segment, end, _)| *segment < last || *end <= len);
-        // A snapshot counts with its record, or at the end of the log or beyond it; else the log is read from its beginning.
+        // A snapshot counts with its record, or at the end of the log or beyond it; else the log is read from its
+        // beginning.
         let (mut entry, mut commit, mut records) = (0, 0, 0);
         for (_, _, said) in there {
             records += 1;

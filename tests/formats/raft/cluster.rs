@@ -1,5 +1,5 @@
-//! A small model of raft: members that elect leaders, replicate, commit, take and receive snapshots, and crash; and the files
-//! that each of them leaves, record by record in etcd's format.
+//! A small model of raft: members that elect leaders, replicate, commit, take and receive snapshots, and crash; and the
+//! files that each of them leaves, record by record in etcd's format.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What may happen to a copy of a member's directory. A log of 2.x that ends earlier at the edge of a record is not among it:
-//! no reader could see that.
+//! What may happen to a copy of a member's directory. A log of 2.x that ends earlier at the edge of a record is not
+//! among it: no reader could see that.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What may come out of some members' directories: a state that the cluster went through or could go on to, never another one;
-//! and all that was acknowledged, where nothing says that it may be missing.
+//! What may come out of some members' directories: a state that the cluster went through or could go on to, never
+//! another one; and all that was acknowledged, where nothing says that it may be missing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
-//! Simulated clusters: elections, replication, crashes and snapshots as raft has them, then the members' directories, some of
-//! them damaged. For every subset of the members the result is right, or refused, or says that it may not be all.
+//! Simulated clusters: elections, replication, crashes and snapshots as raft has them, then the members' directories,
+//! some of them damaged. For every subset of the members the result is right, or refused, or says that it may not be
+//! all.
 //!
 //! `ETCDLIFT_RAFT_SEEDS` says how many clusters, or which (`100..600`).
 
@@ -95,7 +96,7 @@ fn one_cluster(seed: u64, least: usize, judge: Judge, counts: &mut BTreeMap<Stri
     let dir = tempfile::tempdir().unwrap();
     for subset in 1..1u32 << size {
         let chosen: Vec<usize> = (0..size as usize).filter(|at| subset & 1 << at != 0).collect();
-        // With five members not every subset, with three all; undamaged, and a few times with one random damage each.
+        // Three members: all subsets. Five: 30 percent of them. Each undamaged, and with random damage.
         if (size == 5 && !random.chance(30)) || chosen.len() < least {
             continue;
         }

@@ -87,7 +87,7 @@ impl Converted {
         let mut expected = tree.rows();
         let mut found: Vec<Row> = shown.into_iter().map(|(_, row)| row).collect();
         if tree.ambiguous {
-            // Which of two directories with one name is empty is not to be seen.
+            // If two directories have one name, the listing does not show which of them is empty.
             for rows in [&mut expected, &mut found] {
                 rows.retain(|row| !row.key.ends_with(b"/"));
             }

@@ -1,5 +1,5 @@
-//! Everything that a server serves over the v2 API, as it shows it: text, in which each byte that is not UTF-8 has become
-//! a U+FFFD.
+//! Everything that a server serves over the v2 API, as it shows it: text, in which each byte that is not UTF-8 has
+//! become a U+FFFD.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +35,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Lists everything: the tree from its root, and what lies below each hidden name in any of the keys, which no listing
-    /// from above shows.
+    /// Lists everything: the tree from its root, and what lies below each hidden name in any of the keys, which no
+    /// listing from above shows.
     ///
     /// # Errors
     /// If the server does not answer, or the store never holds still.

@@ -1,10 +1,11 @@
-//! A random client drives a real etcd 3.4 over the v2 API, and for every fifth seed a 3.5 too, which has rules of its own
-//! (docs/formats.md 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
+//! A random client drives a real etcd 3.4 over the v2 API, and for every fifth seed a 3.5 too, which has rules of its
+//! own (docs/formats.md 6.2); what etcdlift then makes of its files must be, node by node, what the API said last.
 //!
-//! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a small
-//! `--snapshot-count`, restarts, and a stop that is a crash half of the time; in a test of its own, an upgrade under the log. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many
-//! seeds (`500`) or which (`100..600`). A seed determines the requests, not when nodes expire; what is needed to look into
-//! a difference is kept in a folder that the failure names. Needs the peers, not the corpus.
+//! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a
+//! small `--snapshot-count`, restarts, and a stop that is a crash half of the time; in a test of its own, an upgrade
+//! under the log. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many seeds (`500`) or which (`100..600`). A seed determines
+//! the requests, not when nodes expire; what is needed to look into a difference is kept in a folder that the failure
+//! names. Needs the peers, not the corpus.
 
 mod client;
 mod compare;
@@ -34,7 +35,7 @@ const SEEDS: Range<u64> = 0..25;
 const WORKERS: usize = 2;
 
 #[test]
-fn what_the_api_said_is_what_the_conversion_holds() {
+fn conversion_equals_the_answers_of_the_api() {
     let Some(peers) = peers::require(test_name!()) else {
         return;
     };

@@ -204,8 +204,8 @@ impl<'a> Session<'a> {
         self.tally.expired_late = converted.v2_index().saturating_sub(listing.etcd_index);
         let mut wrong = converted.differences(listing, end);
         wrong.extend(converted.wrong_bytes(&client.written));
-        // Read from a snapshot, keys are no longer what they were; and of two keys that look alike, nobody can tell from
-        // outside which one expired.
+        // Read from a snapshot, keys are no longer what they were; and of two keys that look alike, nobody can tell
+        // from outside which one expired.
         let unclear = converted.snapshot_index > 0 || is_ambiguous(&listing.nodes);
         if !wrong.is_empty() && client.sent_bad_bytes && unclear {
             self.note(format!("before a restart: {}", wrong.join("\n")));

@@ -1,7 +1,8 @@
-//! An upgrade under the log: three members of 3.4, one of them lost for good, the other two restarted with 3.5 on their files.
+//! An upgrade under the log: three members of 3.4, one of them lost for good, the other two restarted with 3.5 on their
+//! files.
 //!
-//! The cluster version stays 3.4, because the lost member cannot be asked, and the rules are those of 3.5: each server replays its
-//! whole log by its own (docs/formats.md 6.11).
+//! The cluster version stays 3.4, because the lost member cannot be asked, and the rules are those of 3.5: each server
+//! replays its whole log by its own (docs/formats.md 6.11).
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -168,7 +169,7 @@ impl Cluster {
         }
     }
 
-    /// Ends a member as a lost machine would, with its files.
+    /// Kills a member and deletes its files, like the loss of a machine.
     fn kill(&mut self, member: usize) {
         let child = self.members[member].running.take().unwrap();
         // The child is the watchdog, and the server its only child.
