@@ -27,10 +27,7 @@ use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
-use terminal::ColorWhen;
-
-/// The heading of options that decide how a command runs.
-const RUN: &str = "Run";
+use terminal::{ColorWhen, RUN};
 
 /// The whole command line, as typed.
 #[derive(Debug, Parser)]

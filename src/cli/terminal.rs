@@ -26,6 +26,9 @@ pub(super) enum ColorWhen {
 /// The environment variable of `--color`.
 pub(super) const COLOR_VARIABLE: &str = "ETCDLIFT_COLOR";
 
+/// The heading of options that decide how a command runs.
+pub(super) const RUN: &str = "Run";
+
 const COLUMNS: usize = 80;
 
 /// The words at the beginning of a line that have a colour; lines with `true` are wrapped.

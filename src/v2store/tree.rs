@@ -17,25 +17,16 @@ use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table, copy};
 
 mod expiry;
+mod node;
+mod read;
 mod value;
 mod walk;
 
 use expiry::Expiries;
+use node::{Body, Change, Name, OverId, OverNode, Slot};
+pub use node::{NewNode, NodeRef};
 pub use value::Value;
 pub use walk::Visit;
-
-/// A node, in the table or in the overlay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NodeRef {
-    /// A node of the snapshot.
-    Base(NodeId),
-    /// A node that the log created or changed.
-    Over(OverId),
-}
-
-/// The number of an overlay node. When the node is freed, another may get the number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OverId(u32);
 
 /// The reason why a path leads to no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,42 +53,6 @@ pub struct Tree<'m> {
     pub current_index: V2Index,
 }
 
-#[derive(Debug)]
-struct OverNode<'m> {
-    /// The directory that contains it; the root contains itself.
-    parent: OverId,
-    name: Name,
-    /// Length of the path in bytes.
-    path_len: usize,
-    /// Number of components of the path.
-    depth: u32,
-    created: V2Index,
-    modified: V2Index,
-    expiry: Option<Timestamp>,
-    body: Body<'m>,
-    /// See [`Tree::replaced`].
-    replaced: (bool, bool),
-}
-
-#[derive(Debug)]
-enum Name {
-    /// Its path is that of a node in the table.
-    Base(NodeId),
-    /// The last component of its path.
-    Own(Box<[u8]>),
-}
-
-#[derive(Debug)]
-enum Body<'m> {
-    File(Value<'m>),
-    Dir {
-        /// The directory in the table that this one replaces.
-        base: Option<NodeId>,
-        changed: HashTable<Change>,
-        children: u64,
-    },
-}
-
 /// Counts of everything in the overlay that uses memory, except nodes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
@@ -110,36 +65,6 @@ struct Held {
     tables: usize,
     /// Nodes of the table that are indexed by name.
     indexed: usize,
-}
-
-/// The change of a name in an overlay directory.
-#[derive(Debug, Clone, Copy)]
-struct Change {
-    /// Hash of the name.
-    hash: u64,
-    /// The base child that is replaced or removed.
-    base: Option<NodeId>,
-    now: Option<OverId>,
-}
-
-/// What a name in an overlay directory resolves to.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    hash: u64,
-    /// The base child of that name, even if it is replaced or removed.
-    base: Option<NodeId>,
-    now: Option<NodeRef>,
-}
-
-/// A node to create.
-#[derive(Debug)]
-pub struct NewNode<'m> {
-    /// Its created and modified index.
-    pub index: V2Index,
-    /// Its own expiry.
-    pub expiry: Option<Timestamp>,
-    /// The value of a file; `None` for a directory.
-    pub value: Option<Value<'m>>,
 }
 
 impl<'m> Tree<'m> {
@@ -655,23 +580,6 @@ impl<'m> Tree<'m> {
         }
         self.expiries.change(id, depth, None, expiry);
         id
-    }
-}
-
-/// A free node.
-impl Default for OverNode<'_> {
-    fn default() -> Self {
-        OverNode {
-            parent: OverId(0),
-            name: Name::Own(Box::default()),
-            path_len: 0,
-            depth: 0,
-            created: V2Index(0),
-            modified: V2Index(0),
-            expiry: None,
-            body: Body::File(Value::default()),
-            replaced: (false, false),
-        }
     }
 }
 

@@ -5,10 +5,11 @@
 use std::path::PathBuf;
 
 use crate::cli::cluster_args::ClusterArgs;
+use crate::cli::epilog;
 use crate::cli::include_exclude::Choices;
 use crate::cli::progress::When;
 use crate::cli::source_args::SourceArgs;
-use crate::cli::{RUN, epilog};
+use crate::cli::terminal::RUN;
 use crate::options::rules::{Pattern, Rename};
 use crate::options::{
     AsOf, AuthPolicy, Dirs, Existing, Expired, Guest, Keep, OnConflict, Protocol, REQUEST_LIMIT, Revisions, Target, To,

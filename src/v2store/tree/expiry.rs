@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{NodeRef, OverId};
+use super::node::{NodeRef, OverId};
 use crate::v2store::path;
 use crate::v2store::table::{NodeId, Table};
 

@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 
-use super::{Body, Name, NodeRef, OverId, Tree};
+use super::Tree;
+use super::node::{Body, Name, NodeRef, OverId};
 use crate::v2store::table::NodeId;
 
 /// A node that a walk visits.
