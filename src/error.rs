@@ -175,7 +175,7 @@ reasons! {
     TransformerFailed = "transformer-failed", Kind::Refused;
     /// A name or value is not UTF-8, but only text can be sent.
     NotUtf8 = "not-utf8", Kind::Refused;
-    /// `--strict` turned a warning into a refusal.
+    /// `--strict` refuses a loss, or a warning about data.
     Strict = "strict", Kind::Refused;
     /// The output could not be written.
     OutputFailed = "output-failed", Kind::Output;

@@ -9,9 +9,10 @@ use crate::error::{Error, Reason, Result};
 use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
-use crate::options::{CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions};
+use crate::options::{CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Outcome, Reporter};
+use crate::report::inspection::EntryLine;
 use crate::report::lookup::Answer;
 use crate::report::{Comparison, Exported, Inspection, Report, Verification};
 
@@ -166,6 +167,37 @@ pub fn lookup(index_map: &Path, query: &Query) -> Result<Answer> {
 }
 
 /// The entry points with progress and interruption.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use etcdlift::error::{Error, Reason, Result};
+/// use etcdlift::options::ConvertOptions;
+/// use etcdlift::{Activity, Observer, Outcome, Run};
+///
+/// struct Print;
+///
+/// impl Observer for Print {
+///     fn stage(&self, activity: Activity, _bytes: Option<u64>) {
+///         println!("{activity}");
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let output = dir.path().join("snapshot.db");
+/// let end = Instant::now() + Duration::from_secs(600);
+/// let in_time = || match Instant::now() < end {
+///     true => Ok(()),
+///     false => Err(Error::new(Reason::Interrupted(15), "the maintenance window is over")),
+/// };
+/// let options = ConvertOptions::new("fixtures/demo/input/default.etcd", &output);
+/// let conversion = Run::new().observed(&Print).interrupted(&in_time).convert(&options)?;
+/// assert_eq!(conversion.outcome, Outcome::Complete);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
     observer: &'a dyn Observer,
@@ -217,6 +249,25 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Those of [`convert`](crate::convert()); the interruption.
+    ///
+    /// # Examples
+    /// ```
+    /// use etcdlift::Run;
+    /// use etcdlift::options::ConvertOptions;
+    /// use etcdlift::report::Report;
+    ///
+    /// # fn main() -> etcdlift::error::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let output = dir.path().join("snapshot.db");
+    /// let mut options = ConvertOptions::new("fixtures/demo/input/default.etcd", &output);
+    /// options.strict = true;
+    /// options.up_to_index = Some(1);
+    /// let mut report = Report::new(&options);
+    /// let result = Run::new().convert_into(&options, &mut report);
+    /// assert!(result.is_err() && report.source.last_entry.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn convert_into(self, options: &ConvertOptions, report: &mut Report) -> Result<Outcome> {
         pipeline::targets(options).check_named("report")?;
         let mut reporter = Reporter::at(Place::of(options)?);
@@ -252,6 +303,30 @@ impl<'a> Run<'a> {
     /// Those of [`inspect`](crate::inspect()); the interruption.
     pub fn inspect(self, options: &InspectOptions) -> Result<Inspection> {
         pipeline::inspect(options, self.interrupted)
+    }
+
+    /// Lists the entries in the log of a data directory one by one: `print` gets each, so a log of any size takes little memory.
+    ///
+    /// # Errors
+    /// The source has no log; damage, after the entries before it; the interruption; what `print` returned.
+    ///
+    /// # Examples
+    /// ```
+    /// use etcdlift::Run;
+    /// use etcdlift::options::WalOptions;
+    ///
+    /// # fn main() -> etcdlift::error::Result<()> {
+    /// let mut entries = 0;
+    /// Run::new().inspect_wal(&WalOptions::new("fixtures/demo/input/default.etcd"), &mut |_| {
+    ///     entries += 1;
+    ///     Ok(())
+    /// })?;
+    /// assert!(entries > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inspect_wal(self, options: &WalOptions, print: &mut dyn FnMut(&EntryLine) -> Result<()>) -> Result<()> {
+        pipeline::inspect_wal(options, self.interrupted, print)
     }
 
     /// Compares like [`compare`](crate::compare()).

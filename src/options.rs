@@ -119,7 +119,7 @@ pub struct ConvertOptions {
     pub dry_run: bool,
     /// Threads; at least 1.
     pub jobs: usize,
-    /// Refuse what would otherwise be a warning.
+    /// Refuse losses, and warnings about data.
     pub strict: bool,
     /// Read the output back and check it before it gets its name.
     pub verify: bool,
@@ -135,7 +135,7 @@ pub struct ConvertOptions {
 }
 
 impl ConvertOptions {
-    /// Default options for one source and one output.
+    /// Creates the default options for one source and one output.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         ConvertOptions {
             sources: vec![source.into()],
@@ -180,7 +180,7 @@ impl ConvertOptions {
         }
     }
 
-    /// Whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of
+    /// Returns whether a run with `other` gives the same output for the same source files. The comparison ignores the paths of
     /// files, the number of threads and the memory limit.
     pub(crate) fn same_effect(&self, other: &ConvertOptions) -> bool {
         let effect = |options: &ConvertOptions| ConvertOptions {
@@ -335,6 +335,7 @@ pub enum ExportFormat {
 
 /// Options of `inspect --wal`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WalOptions {
     /// The directory to look at.
     pub source: PathBuf,
@@ -348,6 +349,14 @@ pub struct WalOptions {
     pub to_index: u64,
     /// Look at a directory that an etcd is running on.
     pub allow_live: bool,
+}
+
+impl WalOptions {
+    /// Lists all entries in the log of a data directory.
+    pub fn new(source: impl Into<PathBuf>) -> WalOptions {
+        let source = source.into();
+        WalOptions { source, wal_dir: None, kinds: Vec::new(), from_index: 0, to_index: u64::MAX, allow_live: false }
+    }
 }
 
 words! {
@@ -498,7 +507,7 @@ impl AsOf {
     const NOW: &'static str = "now";
     const LAST_WRITE: &'static str = "last-write";
 
-    /// The instant meant, where `now` is when the run started; `None` if only the data can tell.
+    /// Returns the instant, with `now` as the start of the run; `None` if only the data can tell.
     pub(crate) fn instant(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             AsOf::Now => Some(now),

@@ -202,7 +202,8 @@ fn meta_at(body: &[u8], offset: u32, page_size: Option<u32>) -> Result<Meta, Dam
     // Like bbolt, this ignores the page header. Otherwise one wrong bit in it would select an older state.
     let page = cut(body, ByteOffset(u64::from(offset)), u64::from(HEADER_LEN + META_LEN)).unwrap_or_default();
     let page = if page.len() as u64 == u64::from(HEADER_LEN + META_LEN) { page } else { &[] };
-    let bytes = page.last_chunk::<64>().ok_or_else(|| wrong("expected a meta page, found the end".into()))?;
+    let bytes =
+        page.last_chunk::<64>().ok_or_else(|| wrong("expected a bbolt meta page, found the end of the file".into()))?;
     let (meta, sound) = Meta::decode(bytes);
     if meta.magic != MAGIC {
         return Err(wrong(format!("expected a bbolt meta page (magic {MAGIC:#010x}), found {:#010x}", meta.magic)));

@@ -45,7 +45,7 @@ pub(super) struct Args {
     form: Form,
 }
 
-/// Compares members, prints the result, and tells the status to exit with.
+/// Compares members, prints the result, and returns the exit status.
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.

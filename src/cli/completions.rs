@@ -72,7 +72,7 @@ pub(super) fn man(args: &ManArgs, root: clap::Command) -> Result<()> {
     print(text.as_bytes())
 }
 
-/// The manual page of a command, or of etcdlift itself, in roff.
+/// Returns the manual page of a command, or of etcdlift itself, in roff.
 fn page(command: Option<&str>, mut root: clap::Command) -> std::io::Result<String> {
     root.build();
     let about = match command.and_then(|name| root.find_subcommand(name).cloned()) {
@@ -111,7 +111,7 @@ fn options(groups: &str) -> String {
     format!(".SH OPTIONS\n{text}")
 }
 
-/// The sections EXAMPLES and EXIT STATUS.
+/// Returns the sections EXAMPLES and EXIT STATUS.
 fn epilog(epilog: &Epilog) -> String {
     let mut roff = Roff::new();
     roff.control("SH", ["EXAMPLES"]);

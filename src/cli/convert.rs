@@ -21,7 +21,7 @@ use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Reporter, Told};
 use crate::report::{Report, text};
 
-/// Converts, reports, and tells the status to exit with.
+/// Converts, reports, and returns the exit status.
 ///
 /// # Errors
 /// The options do not go together, or there is no place for the report. Errors of the conversion itself are printed.
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     }
     if !report.skipped
         && !quiet
-        && let Some(why) = reporter.kept(&report)
+        && let Some(why) = reporter.unchanged_reason(&report)
     {
         exit::say_line(&why);
     }
@@ -92,7 +92,7 @@ fn to_standard_output(args: &Args) -> bool {
     args.report.as_deref() == Some(Path::new("-"))
 }
 
-/// What was typed, as the library takes it.
+/// Turns the command line into options of the library.
 fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOptions> {
     let report = args.report.clone().filter(|_| !to_standard_output(args));
     if args.skip_existing && report.is_none() {
@@ -158,7 +158,7 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
     })
 }
 
-/// The rules of the command line, and after them those of the file.
+/// Returns the rules of the command line, and after them those of the file.
 fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
     let mut rules = Rules {
         choose: args.choices.0.clone(),

@@ -1,6 +1,6 @@
 //! What follows the options in the help and in the manual page of each command: examples, and exit statuses.
 //!
-//! Plain text, kept apart from clap so that both forms are made from it. Must not know any option's definition.
+//! Plain text, separate from clap, so that both forms are made from it. Must not know any option's definition.
 
 use clap::builder::styling::Style;
 
@@ -14,7 +14,7 @@ pub(super) struct Epilog {
 }
 
 impl Epilog {
-    /// The text below the options of `--help`.
+    /// Returns the text below the options of `--help`.
     pub(super) fn help(&self) -> String {
         let heading = Style::new().bold().underline();
         let mut text = format!("{heading}Examples:{heading:#}\n");
@@ -26,7 +26,7 @@ impl Epilog {
         text + &lines.join("\n")
     }
 
-    /// That of a command by its name; of etcdlift itself for any other name.
+    /// Returns the epilog of a command, by its name; that of etcdlift itself for any other name.
     pub(super) fn of(command: &str) -> Epilog {
         match command {
             "convert" => CONVERT,
@@ -52,8 +52,8 @@ const INTERRUPTED: (&str, &str) = ("130", "interrupted (143: terminated, 129: th
 pub(super) const ETCDLIFT: Epilog = Epilog {
     examples: &[
         ("Show what a data directory contains", "etcdlift inspect default.etcd"),
-        ("Convert it", "etcdlift convert default.etcd -o out.db"),
-        ("Check the output", "etcdlift verify out.db --source default.etcd"),
+        ("Convert it", "etcdlift convert default.etcd -o out.db --report report.json"),
+        ("Check the output", "etcdlift verify out.db --source default.etcd --report report.json"),
     ],
     statuses: &[
         ("0", "done and verified"),

@@ -18,7 +18,7 @@ use crate::pipeline::Outcome;
 /// Done and verified, but possibly incomplete.
 pub(super) const PARTIAL: u8 = 8;
 
-/// The exit status of a conversion.
+/// Returns the exit status of a conversion.
 pub(super) fn status(result: &Result<Outcome>) -> u8 {
     match result {
         Ok(outcome) => outcome.exit_code(),
@@ -33,7 +33,7 @@ pub(super) fn fail(error: &Error) -> u8 {
     error.kind().exit_code()
 }
 
-/// An error of the command line.
+/// Creates an error of the command line.
 pub(super) fn usage(message: impl Into<String>) -> Error {
     Error::new(Reason::Usage, message)
 }
@@ -68,8 +68,8 @@ pub(super) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Stops panics from printing. [`guard`] prints the location in its one line.
 pub(super) fn quiet_panics() {
     panic::set_hook(Box::new(|info| {
-        if let (Some(place), Ok(mut kept)) = (info.location(), PLACE.lock()) {
-            *kept = format!(" at {}:{}", place.file(), place.line());
+        if let (Some(location), Ok(mut place)) = (info.location(), PLACE.lock()) {
+            *place = format!(" at {}:{}", location.file(), location.line());
         }
     }));
 }
@@ -80,7 +80,7 @@ static PLACE: Mutex<String> = Mutex::new(String::new());
 fn panicked(payload: &(dyn Any + Send)) -> Error {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
-    let place = PLACE.lock().map(|kept| kept.clone()).unwrap_or_default();
+    let place = PLACE.lock().map(|place| place.clone()).unwrap_or_default();
     Error::new(Reason::Internal, format!("an internal error of etcdlift{place}: {text}"))
 }
 

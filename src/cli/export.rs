@@ -51,7 +51,7 @@ pub(super) struct Args {
     choices: Choices,
 }
 
-/// Exports, says what, and tells the status to exit with.
+/// Exports, prints the summary, and returns the exit status.
 ///
 /// # Errors
 /// Options exclude each other; those of the library, and of writing to standard output.

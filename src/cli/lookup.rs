@@ -60,7 +60,7 @@ fn parse_base64(text: &str) -> Result<Bytes, String> {
     STANDARD.decode(text).map(Bytes).map_err(|e| format!("expected base64: {e}"))
 }
 
-/// Asks an index map, prints the answer, and tells the status to exit with.
+/// Looks up an index map, prints the result, and returns the exit status.
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.

@@ -17,7 +17,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Whether the form is JSON.
+    /// Returns whether the form is JSON.
     pub(super) fn is_json(self) -> bool {
         self.json || self.write_out == WriteOut::Json
     }

@@ -49,7 +49,7 @@ struct Drawn {
 }
 
 impl Progress {
-    /// A line on standard error, if `when` and the terminal allow it.
+    /// Creates a line on standard error, if `when` and the terminal allow it.
     pub(super) fn new(when: When) -> Progress {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let able = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");

@@ -59,7 +59,7 @@ impl Signals {
 /// The number of the signal, as the installed [`Signals`] set it.
 static ARRIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// The same as [`Signals::check`], without them; never fails before they are installed.
+/// Does the same as [`Signals::check`], without a [`Signals`]; never fails before they are installed.
 ///
 /// # Errors
 /// [`Reason::Interrupted`] with the number of the signal.
@@ -74,7 +74,7 @@ fn arrived(number: &AtomicUsize) -> Result<()> {
     }
 }
 
-/// The ignored signals, lowest bit first; none if the operating system does not say.
+/// Returns the ignored signals, lowest bit first; none if the operating system does not say.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -69,7 +69,7 @@ pub(super) struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// The log directories for this many sources.
+    /// Returns the log directories for this many sources.
     ///
     /// # Errors
     /// Their number differs from the number of sources.
@@ -78,7 +78,7 @@ impl SourceArgs {
     }
 }
 
-/// `--wal-dir`, for this many sources.
+/// Returns the log directories of `--wal-dir` for this many sources.
 ///
 /// # Errors
 /// Their number differs from the number of sources.

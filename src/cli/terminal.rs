@@ -56,7 +56,7 @@ pub(super) fn choose_color(arguments: &[OsString]) {
     choice.write_global();
 }
 
-/// The last value of `--color`.
+/// Returns the last value of `--color`.
 fn typed_color(arguments: &[OsString]) -> Option<String> {
     let words: Vec<Cow<'_, str>> =
         arguments.iter().map(|word| word.to_string_lossy()).take_while(|w| w != "--").collect();
@@ -66,7 +66,7 @@ fn typed_color(arguments: &[OsString]) -> Option<String> {
     })
 }
 
-/// The text as this stream shows it.
+/// Returns the text as this stream shows it.
 pub(super) fn shown<'t>(text: &'t str, stream: &impl RawStream) -> Cow<'t, str> {
     let terminal = stream.is_terminal();
     // With auto, a variable like CLICOLOR_FORCE never puts colours into a file.

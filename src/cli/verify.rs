@@ -56,7 +56,7 @@ pub(super) struct Args {
     form: Form,
 }
 
-/// Verifies a file, prints what is in it and what is wrong with it, and tells the status to exit with.
+/// Verifies a file, prints its content and its faults, and returns the exit status.
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.

@@ -58,7 +58,7 @@ pub(super) fn create<T>(
     })
 }
 
-/// A flag to stop, in a form that the library can own.
+/// The flag that stops redb, which needs to own it.
 type Stop = Arc<AtomicBool>;
 
 /// Runs work that passes `Stop` to the library, and sets the flag when the run is interrupted. A second thread tests

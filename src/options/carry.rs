@@ -105,7 +105,7 @@ pub struct TtlRule {
 impl FromStr for TtlRule {
     type Err = String;
 
-    /// `[PREFIX=]POLICY`; a prefix may contain `=`.
+    /// Parses `[PREFIX=]POLICY`; a prefix may contain `=`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once('=') {
             None => Ok(TtlRule { prefix: None, policy: text.parse()? }),
@@ -160,7 +160,7 @@ pub enum Existing {
 }
 
 impl Existing {
-    /// Whether the v3 data of the source is in the output.
+    /// Returns whether the v3 data of the source is in the output.
     pub(crate) fn keeps_v3(self) -> bool {
         matches!(self, Existing::Merge | Existing::KeepV3)
     }

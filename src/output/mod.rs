@@ -1,6 +1,7 @@
 //! Output files: the checked, atomic writer, and the form of a snapshot file.
 //!
-//! Knows bytes, offsets and checksums. Must not know pages, keys, or anything of etcd except the SHA-256 trailer.
+//! Knows bytes, offsets and checksums. Must not know pages or keys. Of etcd, it knows the SHA-256 trailer,
+//! and `targets` the file names of a data directory.
 
 pub mod naming;
 pub mod report_file;

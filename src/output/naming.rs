@@ -35,7 +35,7 @@ enum Replaced {
     File(TempPath),
 }
 
-/// What stands at a path before a run writes to it, and may give way.
+/// The state of a path before a run writes to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Before {
     /// Nothing, or something that may not give way: the name must be free.
@@ -59,7 +59,7 @@ impl Before {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Before::Nothing);
             }
-            found => found.map_err(|e| Error::io(Reason::OutputFailed, path, "look at what is there", e))?,
+            found => found.map_err(|e| Error::io(Reason::OutputFailed, path, "examine the existing file", e))?,
         };
         if !found.is_file() {
             return Err(Error::new(Reason::OutputExists, NOT_REGULAR).in_file(path).hint(ANOTHER_NAME));

@@ -31,7 +31,7 @@ impl Sidecar {
         Sidecar::begin(path, before).map_err(|e| failed(path, "create a temporary file in its directory", e))
     }
 
-    /// [`Sidecar::create`] without that check.
+    /// Does the same as [`Sidecar::create`], without that check.
     ///
     /// # Errors
     /// Its directory cannot be written.

@@ -92,7 +92,7 @@ impl Targets {
         }
     }
 
-    /// The parts of a data directory, and the directory itself where nothing but `member` makes it one.
+    /// Adds the parts of a data directory, and the directory itself where nothing but `member` makes it one.
     fn add_data_directory(&mut self, root: &Path) {
         let parts = FOLDERS.iter().skip(usize::from(!root.join("member").is_dir()));
         parts.for_each(|name| self.add_folder(&root.join(name)));

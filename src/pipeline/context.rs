@@ -78,7 +78,7 @@ impl<'a> Context<'a> {
     /// Creates the context for a part of this run with other options.
     ///
     /// # Errors
-    /// As [`Run::new`].
+    /// As [`Context::new`].
     pub(super) fn with<'b>(&'b self, options: &'b ConvertOptions, report: &Report) -> Result<Context<'b>> {
         Context::new(options, report, self.observer, self.interrupt)
     }

@@ -91,7 +91,7 @@ pub(super) fn before_comparing(context: &Context<'_>, snapshots: [&Snapshot; 2])
     Need { nodes, compared: true, threads: options.jobs.max(1) as u64, ..Need::default() }.least(options).map(drop)
 }
 
-/// Counts the marks of nodes in a snapshot, whatever its formatting.
+/// Counts the `"Path"` fields of a snapshot: one for each node.
 fn marks(json: &[u8], interrupt: Interrupt<'_>) -> Result<u64> {
     const MARK: &[u8] = br#""Path""#;
     let mut nodes = 0;

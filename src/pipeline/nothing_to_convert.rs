@@ -127,6 +127,9 @@ impl Nothing<'_, '_> {
         let expired = count(|why| matches!(why, Why::Expired));
         let as_of = self.as_of.map_or(String::new(), |at| at.to_string());
         let mut advice = if expired > 0 { self.expired_advice()? } else { Vec::new() };
+        if count(|why| matches!(why, Why::Excluded(_) | Why::NotIncluded)) > 0 {
+            advice.push("check --include, --exclude and --rules".to_string());
+        }
         if self.replayed.backend.describe().is_none() || self.options.existing == Existing::DropV3 {
             advice.push("--allow-empty writes an empty database".to_string());
         }

@@ -83,7 +83,7 @@ impl<'a> Reporter<'a> {
     }
 
     /// Returns why the report of an earlier run stays, if it stays.
-    pub fn kept(&self, report: &Report) -> Option<String> {
+    pub fn unchanged_reason(&self, report: &Report) -> Option<String> {
         let To::Place(place) = &self.to else { return None };
         if !matches!(place.takes(report.made()), Ok(false)) {
             return None;

@@ -75,7 +75,7 @@ fn verify_directories(
     Ok(())
 }
 
-/// A file that cannot be read to its end is a failed verification, not a damaged source.
+/// Turns an error of reading into one of verification: a file that cannot be read to its end is a failed verification, not a damaged source.
 fn readable<T>(read: Result<T>, map: &Map) -> Result<T> {
     read.map_err(|e| match e.kind() {
         Kind::Damaged => {

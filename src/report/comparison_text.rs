@@ -17,7 +17,7 @@ const COLUMNS: usize = 80;
 /// Digits of a content hash in the table.
 const HASH_DIGITS: usize = 12;
 
-/// The whole comparison. Its first line is the result.
+/// Returns the whole comparison. Its first line is the result.
 pub(crate) fn comparison(found: &Comparison) -> String {
     let mut text = result(found) + "\n" + &members(found) + "\n" + &facts(found).wrapped(COLUMNS);
     for line in found.members.iter().filter(|line| !line.nodes.is_empty()) {
@@ -33,7 +33,7 @@ pub(crate) fn comparison(found: &Comparison) -> String {
     text
 }
 
-/// The verdict in one line.
+/// Returns the verdict in one line.
 pub(crate) fn result(found: &Comparison) -> String {
     let status = found.exit_status;
     let first = || printable(found.reasons.first().map_or("", String::as_str));
@@ -62,7 +62,7 @@ pub(crate) fn result(found: &Comparison) -> String {
     }
 }
 
-/// A table with one column for each member.
+/// Returns a table with one column for each member.
 fn members(found: &Comparison) -> String {
     let number = |value: Option<u64>| value.map_or("-".to_string(), |value| value.to_string());
     let hash =
@@ -104,7 +104,7 @@ fn members(found: &Comparison) -> String {
     aligned(&cells)
 }
 
-/// The last parts of the paths, as many as tell them apart.
+/// Returns the last parts of the paths, as many as tell them apart.
 fn labels(found: &Comparison) -> Vec<String> {
     let parts: Vec<Vec<&str>> =
         found.members.iter().map(|line| line.path.split('/').filter(|part| !part.is_empty()).collect()).collect();
@@ -168,7 +168,7 @@ fn facts(found: &Comparison) -> Table {
     table
 }
 
-/// A voter by its id, with its name if a store has it.
+/// Returns a voter by its ID, with its name if a store has it.
 fn named(id: &String, found: &Comparison) -> String {
     let member = found.members.iter().flat_map(|line| &line.members).find(|member| member.id == *id);
     member.filter(|member| !member.name.is_empty()).map_or(id.clone(), |member| format!("{id} ({})", member.name))
@@ -215,7 +215,7 @@ fn tail_lines(table: &mut Table, tail: &ComparedTail, voters: usize) {
     }
 }
 
-/// The nodes in which a member differs.
+/// Returns the nodes in which a member differs.
 fn nodes(line: &ComparedMember, found: &Comparison) -> String {
     let (path, reference) = (printable(&line.path), printable(&found.reference));
     let count = counted(line.differing_nodes, "node differs", "nodes differ");

@@ -34,13 +34,13 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// The result in one line.
+    /// Returns the result in one line.
     pub(crate) fn result(&self) -> String {
         let name = self.output.as_ref().map_or("standard output".into(), |path| printable(&path.display().to_string()));
         format!("{}: {name}\n", outcome(&self.losses))
     }
 
-    /// The summary: the result, totals, warnings and losses.
+    /// Returns the summary: the result, totals, warnings and losses.
     pub(crate) fn text(&self) -> String {
         let mut table = Table::new();
         table.line("exported", format!("{} at {}", counted(self.keys, "key", "keys"), self.state));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::source::dir::Layout;
 pub use crate::source::internal_request::V3Action;
+pub use crate::source::raft::Method;
 pub use crate::transform::inventory::{Count, Elements};
 use crate::words::words;
 
@@ -324,7 +325,8 @@ pub struct ExistingFacts {
     /// The path of the v3 backend.
     pub path: String,
     /// Whether the v3 data is preserved in the output.
-    pub kept: bool,
+    #[serde(rename = "kept")]
+    pub preserved: bool,
     /// The raft index of the last entry applied to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_index: Option<u64>,
@@ -359,8 +361,8 @@ pub struct ExistingFacts {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub auth_conflicts: Vec<String>,
     /// v3 writes in the log that the backend does not contain.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub late_writes: Vec<UnappliedWrite>,
+    #[serde(rename = "late_writes", skip_serializing_if = "Vec::is_empty")]
+    pub unapplied: Vec<UnappliedWrite>,
 }
 
 /// A v2 tree inside v3.
@@ -466,7 +468,8 @@ pub struct TailWrite {
     /// The raft term.
     pub term: u64,
     /// The method: `POST`, `PUT` or `DELETE`.
-    pub method: String,
+    #[cfg_attr(feature = "internals", schemars(with = "String"))]
+    pub method: Method,
     /// The v2 key, or the store path outside the keys.
     pub key: String,
     /// The bytes of its value.

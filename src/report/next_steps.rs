@@ -38,7 +38,7 @@ pub(crate) fn steps(report: &Report) -> Vec<NextStep> {
     steps
 }
 
-/// The steps as text; empty after a dry run. Commands of more than `columns` columns continue on the next line.
+/// Returns the steps as text; empty after a dry run. Commands of more than `columns` columns continue on the next line.
 pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> String {
     let mut text = String::new();
     if report.options.dry_run {
@@ -74,7 +74,7 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
     text
 }
 
-/// A command, indented. If it is too long, each option has a line of its own, with a backslash at the end of the
+/// Indents a command. If it is too long, each option has a line of its own, with a backslash at the end of the
 /// previous one.
 pub(super) fn lines(command: &str, columns: usize) -> String {
     if command.is_empty() {
@@ -84,7 +84,7 @@ pub(super) fn lines(command: &str, columns: usize) -> String {
     if one.trim_end().chars().count() <= columns { one } else { format!("  {}\n", parts(command).join(" \\\n    ")) }
 }
 
-/// A command, split before each option that is not in quotes.
+/// Splits a command before each option that is not in quotes.
 fn parts(command: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut start, mut quoted, mut escapes) = (0, false, false);
@@ -107,7 +107,7 @@ fn parts(command: &str) -> Vec<&str> {
     parts
 }
 
-/// Half as much again, in whole GiB: room to write before the quota alarm.
+/// Returns half as much again, in whole GiB: room to write before the quota alarm.
 fn quota_for(db_bytes: u64) -> u64 {
     db_bytes.saturating_add(db_bytes / 2).div_ceil(1 << 30).saturating_mul(1 << 30)
 }

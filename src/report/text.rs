@@ -20,7 +20,7 @@ const COLUMNS: usize = 80;
 /// How many path elements a summary lists.
 const FIRST_ELEMENTS: usize = 10;
 
-/// The result of a conversion in one line.
+/// Returns the result of a conversion in one line.
 pub(crate) fn result(report: &Report) -> String {
     let name = printable(&report.options.output.display().to_string());
     let verified = report.output.as_ref().is_some_and(|output| output.verified);
@@ -32,12 +32,12 @@ pub(crate) fn result(report: &Report) -> String {
     format!("{}{how}: {name}{what}\n", outcome(&report.losses))
 }
 
-/// The first words of a result. A run with losses ends with status 8.
+/// Returns the first words of a result. A run with losses ends with status 8.
 pub(super) fn outcome(losses: &[Notice]) -> &'static str {
     if losses.is_empty() { "COMPLETE, exit status 0" } else { "INCOMPLETE, exit status 8" }
 }
 
-/// The summary of a conversion that wrote an output, or would have written it.
+/// Returns the summary of a conversion that wrote an output, or would have written it.
 pub(crate) fn summary(report: &Report) -> String {
     let mut table = Table::new();
     table.line("source keys", keys_and_size(report.balance.source));
@@ -84,7 +84,7 @@ pub(crate) fn summary(report: &Report) -> String {
     parts([result(report), table.wrapped(COLUMNS), notices, steps])
 }
 
-/// A line for each warning and each loss, with its code; a hint has a line of its own.
+/// Returns a line for each warning and each loss, with its code; a hint has a line of its own.
 pub(super) fn notices(warnings: &[Notice], losses: &[Notice]) -> String {
     let line = |kind, notice: &Notice| {
         let hint = notice.hint.as_ref().map_or(String::new(), |hint| format!("hint: {}\n", printable(hint)));
@@ -94,7 +94,7 @@ pub(super) fn notices(warnings: &[Notice], losses: &[Notice]) -> String {
     warnings.chain(losses.iter().map(|loss| line("loss", loss))).collect()
 }
 
-/// The table of an inspection.
+/// Returns the table of an inspection.
 pub(crate) fn inspection(found: &Inspection) -> String {
     let mut table = Table::new();
     table.line("path", &found.path);
@@ -134,7 +134,7 @@ pub(crate) fn inspection(found: &Inspection) -> String {
     parts([table.wrapped(COLUMNS), files.wrapped(COLUMNS), warnings, key_lines(found)])
 }
 
-/// A line for each key, however long: scripts and `grep` read them.
+/// Returns a line for each key, however long: scripts and `grep` read them.
 fn key_lines(found: &Inspection) -> String {
     let mut text = String::new();
     for key in found.key_list.iter().flatten() {
@@ -150,7 +150,7 @@ fn key_lines(found: &Inspection) -> String {
     text
 }
 
-/// The result of a verification in one line.
+/// Returns the result of a verification in one line.
 pub(crate) fn verification_result(found: &Verification) -> String {
     let path = printable(&found.path);
     if found.differences.is_empty() {
@@ -160,7 +160,7 @@ pub(crate) fn verification_result(found: &Verification) -> String {
     }
 }
 
-/// The summary of a verification: the result, a table, the warnings, and the differences.
+/// Returns the summary of a verification: the result, a table, the warnings, and the differences.
 pub(crate) fn verification(found: &Verification) -> String {
     let mut table = Table::new();
     table.line("kind", found.facts.kind);
@@ -181,7 +181,7 @@ pub(crate) fn verification(found: &Verification) -> String {
     parts([verification_result(found), table.wrapped(COLUMNS), warnings, wrong])
 }
 
-/// The parts of a summary that have text, with an empty line between them.
+/// Joins the parts of a summary that have text, with an empty line between them.
 fn parts<const N: usize>(parts: [String; N]) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
@@ -238,7 +238,7 @@ fn source_lines(table: &mut Table, source: &SourceFacts) {
     }
 }
 
-/// The possible versions of the server that started last, with proofs.
+/// Adds the possible versions of the server that started last, with proofs.
 fn version_lines(table: &mut Table, source: &SourceFacts) {
     table.maybe("replay rules", source.replay_rules.as_ref());
     table.maybe("server version", source.server_versions.as_ref());
@@ -306,7 +306,7 @@ fn existing_lines(table: &mut Table, existing: &ExistingFacts) {
         }
     }
     let parts = parts.join(", ");
-    if existing.kept {
+    if existing.preserved {
         table.line("preserved v3 data", format!("{parts}, up to revision {}", existing.revision));
     } else {
         table.line("dropped v3 data", parts);
@@ -337,7 +337,7 @@ fn output_lines(table: &mut Table, report: &Report, output: &OutputFacts) {
     table.line("sha256", &output.sha256);
 }
 
-/// The leases that come from TTLs.
+/// Adds the leases that come from TTLs.
 fn lease_lines(table: &mut Table, output: &OutputFacts) {
     if let (Some(first), Some(last)) = (output.lease_list.first(), output.lease_list.last()) {
         let keys: u64 = output.lease_list.iter().map(|lease| lease.keys).sum();
@@ -397,7 +397,7 @@ fn segments(count: u64) -> String {
     counted(count, "segment", "segments")
 }
 
-/// One entry of the log, in one line.
+/// Returns one entry of the log, in one line.
 pub(crate) fn entry(line: &EntryLine) -> String {
     let key = line.key.as_ref().map(|key| format!(" {key:?}")).unwrap_or_default();
     let value = line.value_bytes.map(|bytes| format!(" {bytes} B")).unwrap_or_default();

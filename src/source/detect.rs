@@ -40,7 +40,7 @@ pub fn detect(path: &Path, wal_dir: Option<&WalDir>) -> Result<Source> {
     if matches!(wal_dir, Some(WalDir::Dir(_))) {
         let message =
             "expected a data directory to go with --wal-dir DIR, found a file, which is converted without a log";
-        return Err(refuse(Reason::UnsupportedFormat, path, message));
+        return Err(refuse(Reason::UnsupportedFormat, path, message).hint("leave --wal-dir out, or name the directory"));
     }
     if !metadata.is_file() {
         return Err(refuse(Reason::NotEtcd, path, "expected a file or directory, found neither"));

@@ -9,6 +9,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, Term};
 use crate::source::recognise;
@@ -227,8 +228,9 @@ fn not_a_data_dir(path: &Path, names: &[String]) -> Error {
     if let Some((message, hint)) = recognise::misplaced(path, names) {
         return refuse(Reason::NotEtcd, path, &message).hint(hint);
     }
-    let message = "expected a data directory (with `member`, or `snap` and `wal`), found something else";
-    refuse(Reason::NotEtcd, path, message)
+    let found: Vec<String> = names.iter().take(3).map(|name| short(name)).collect();
+    let message = format!("expected a data directory (with `member`, or `snap` and `wal`), found {}", found.join(", "));
+    refuse(Reason::NotEtcd, path, &message).hint("name the directory that etcd has as --data-dir")
 }
 
 fn segments(dir: &Path, names: Vec<String>) -> Vec<SegmentName> {

@@ -264,9 +264,9 @@ impl Length {
         };
         if record > limits::MAX_RECORD {
             let message = format!(
-                "expected a record of {}, found the end of the file: no record has more than {}",
-                bytes(record),
-                bytes(limits::MAX_RECORD)
+                "expected a record of at most {}, found a length of {}",
+                bytes(limits::MAX_RECORD),
+                bytes(record)
             );
             return Err(damaged(offset, message));
         }

@@ -49,10 +49,10 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
     has_flock(file, FlockArg::LockExclusiveNonblock).map_err(Into::into)
 }
 
-/// Whether another process has a file locked for itself alone, as etcd does. Other readers are not disturbed.
+/// Returns whether another process has an exclusive lock on a file, as etcd does. Does not disturb other readers.
 ///
 /// # Errors
-/// It cannot be asked about.
+/// The operating system does not answer.
 pub fn is_in_use(file: &File) -> io::Result<bool> {
     let file = file.try_clone()?;
     Ok(ofd_locked(&file)? || has_flock(file, FlockArg::LockSharedNonblock)?)

@@ -1,6 +1,7 @@
 //! Reading of v2 data from disk: files, frames and checksums, and the choice of what counts.
 //!
-//! Knows bytes, raft and the file layouts of etcd (docs/formats.md 1, 2, 4 and 5). Must not know the v2 tree or v3.
+//! Knows bytes, raft and the file layouts of etcd (docs/formats.md 1, 2, 4 and 5). Must not know the v2 tree or the
+//! content of v3 requests beyond what `internal_request` names.
 //! Every file is opened read-only and mapped, or copied if an etcd is running. Only `map` contains `unsafe`.
 
 pub mod cluster;

@@ -242,13 +242,13 @@ impl<'m> Search<'m> {
         }
     }
 
-    /// A snapshot that the log contradicts is damage, as it is for etcd ("snapshot mismatch").
+    /// Records a snapshot that the log contradicts: that is damage, as it is for etcd ("snapshot mismatch").
     fn contradicted(&mut self, candidate: &Candidate<'_>, why: String) {
         self.pass_over(candidate, &why);
         self.first_damage.get_or_insert_with(|| Error::new(Reason::Damaged, why).in_file(&candidate.name.path));
     }
 
-    /// A snapshot record at or below the commit index names it, or it is beyond the end of every log.
+    /// Returns whether a snapshot record at or below the commit index names it, or it is beyond the end of every log.
     fn is_confirmed(&self, snapshot: &Snapshot) -> bool {
         let named = |wal: &Wal| {
             wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))

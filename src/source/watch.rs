@@ -36,7 +36,7 @@ impl Identity {
         }
     }
 
-    /// Whether this is the same file with the same size and time of the last write, whatever name it has.
+    /// Returns whether this is the same file with the same size and time of the last write, whatever name it has.
     pub fn is_same_content(&self, other: &Identity) -> bool {
         (self.file, self.size, self.modified) == (other.file, other.size, other.modified)
     }

@@ -234,7 +234,7 @@ impl Plan {
         let value = if policy.rules.decodes() {
             let decoded = policy.rules.decode(key, || tree.value(node).into_owned());
             decoded.map_err(|what| {
-                Error::new(Reason::RulesFailed, format!("key {}: a rule decodes it: {what}", short(&shown(key))))
+                Error::new(Reason::RulesFailed, format!("key {}: cannot decode its value: {what}", short(&shown(key))))
             })?
         } else {
             None

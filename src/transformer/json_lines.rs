@@ -87,7 +87,7 @@ struct Answered {
     _ttl: Option<i64>,
 }
 
-const EXPECTED: &str = "one JSON object with `key` or `key_base64`, `value` or `value_base64`, and perhaps `mod_revision`, \
+const EXPECTED: &str = "one JSON object with `key` or `key_base64`, `value` or `value_base64`, and optionally `mod_revision`, \
                         `create_revision`, `version` and `lease`, all four not negative";
 
 /// The parser of answers. It stores only bytes that have arrived.

@@ -56,7 +56,7 @@ pub fn content_hash(tree: &mut Tree<'_>, interrupt: Interrupt<'_>) -> Result<Con
     Ok(ContentHash(hash.finalize().into()))
 }
 
-/// The digest of a path: that of its directory, and its name.
+/// Returns the digest of a path: that of its directory, and its name.
 fn place(above: &[u8; 32], name: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(above);

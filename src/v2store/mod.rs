@@ -1,7 +1,7 @@
 //! The v2 tree: read from the JSON of a snapshot into a flat table, then changed by the log in a small overlay. Effects
 //! equal those of etcd's own store (docs/formats.md 3 and 6).
 //!
-//! Must not know files or v3.
+//! Must not know v3 data; `evidence` knows files, and which v3 marks prove a version.
 
 pub mod apply;
 mod choose_rules;

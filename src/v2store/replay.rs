@@ -404,7 +404,7 @@ impl<'m> Recovered<'m> {
         Ok(())
     }
 
-    /// Applies the following entries of one member's log without a gap, up to the next damage.
+    /// Applies the next contiguous entries of one member's log, up to damage or a gap.
     fn go_on_in(
         &mut self,
         opened: &'m Opened,

@@ -165,7 +165,7 @@ pub fn decode(raw: &[u8], len: usize, escaped: bool) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Go replaces each byte that is not part of a character, one by one.
+/// Returns the length after Go's decoding, which replaces each byte that is not part of a character.
 fn lossy_len(bytes: &[u8]) -> usize {
     bytes.utf8_chunks().map(|chunk| chunk.valid().len() + 3 * chunk.invalid().len()).sum()
 }

@@ -77,7 +77,7 @@ enum Difference {
 }
 
 impl Difference {
-    /// One missing key can shift the revisions of all others, so these come last.
+    /// Returns the place in the list. One missing key can shift the revisions of all others, so these come last.
     fn rank(&self) -> u8 {
         match self {
             Difference::Missing | Difference::Extra | Difference::Changed(true, _) => 0,

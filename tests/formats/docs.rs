@@ -29,6 +29,71 @@ fn every_cited_section_exists() {
     assert!(cited > 100, "expected more than 100 citations of {DOCUMENT}, found {cited}");
 }
 
+/// A sentence ends at a full stop, a colon or a semicolon. Code counts as one word, and link targets do not count.
+#[test]
+fn sentences_have_at_most_25_words() {
+    // The others are made from the program.
+    const MADE: [&str; 2] = ["cli.md", "codes.md"];
+    let pages = [root().to_path_buf(), root().join("docs")].map(|dir| fs::read_dir(dir).unwrap());
+    let mut long = Vec::new();
+    let mut read = 0;
+    for path in pages.into_iter().flatten().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !name.ends_with(".md") || MADE.contains(&name) {
+            continue;
+        }
+        for sentence in sentences(&fs::read_to_string(&path).unwrap()) {
+            let words = sentence.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count();
+            // A line of links separated by dots is no sentence.
+            if words > 25 && !sentence.contains(" · ") {
+                long.push(format!("{name}: {words} words: {sentence}"));
+            }
+            read += 1;
+        }
+    }
+    assert!(read > 1000, "{read} sentences found");
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+/// The sentences of a page, without code blocks and headings; those of a table cell count by themselves.
+fn sentences(page: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut in_code = false;
+    for line in page.lines().map(str::trim) {
+        let is_fence = line.starts_with("```");
+        in_code ^= is_fence;
+        if is_fence || in_code || line.is_empty() || line.starts_with('#') {
+            parts.push(String::new());
+        } else if let Some(row) = line.strip_prefix('|') {
+            parts.extend(row.split('|').map(str::to_string));
+            parts.push(String::new());
+        } else {
+            if line.starts_with("- ") || line.split_once(". ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+            {
+                parts.push(String::new());
+            }
+            let part = parts.last_mut().unwrap();
+            part.push_str(line);
+            part.push(' ');
+        }
+    }
+    let mut found = Vec::new();
+    for part in parts {
+        let without_code: Vec<&str> = part.split('`').collect();
+        let mut text: String =
+            without_code.iter().enumerate().map(|(at, piece)| if at % 2 == 1 { "`code`" } else { *piece }).collect();
+        while let Some((begin, end)) = text.find("](").and_then(|begin| Some((begin, begin + text[begin..].find(')')?)))
+        {
+            text.replace_range(begin..=end, "]");
+        }
+        for end in [". ", ": ", "; ", "? "] {
+            text = text.replace(end, &format!("{}\n", end.trim_end()));
+        }
+        found.extend(text.lines().map(str::to_string).filter(|sentence| !sentence.trim().is_empty()));
+    }
+    found
+}
+
 #[test]
 fn no_document_is_cited_by_an_old_name() {
     // In two parts, because this file is read as well.

@@ -116,13 +116,70 @@ fn target<'m>(module: &str, path: &str, all: &'m BTreeMap<String, String>) -> Op
     prefixes.into_iter().find_map(|prefix| all.get_key_value(&prefix)).map(|(name, _)| name.as_str())
 }
 
+/// The words of a text.
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect()
+}
+
+/// Splits a file into its `use` declarations, without the word itself, and everything else.
+fn split_uses(code: &str) -> (Vec<&str>, String) {
+    let (mut declarations, mut rest) = (Vec::new(), String::new());
+    for statement in code.split_inclusive(';') {
+        match statement.rfind("use ").filter(|_| statement.ends_with(';')) {
+            Some(at) if statement[..at].ends_with(|c: char| c.is_whitespace()) || at == 0 => {
+                rest.push_str(&statement[..at]);
+                declarations.push(&statement[at + 4..]);
+            }
+            // The name of a child in its declaration is no use of it.
+            _ if statement.trim_start().starts_with("mod ") => {}
+            _ => rest.push_str(statement),
+        }
+    }
+    (declarations, rest)
+}
+
+/// Whether a file defines an item of this name itself, so that it does not only pass it on from another file.
+fn defines(code: &str, name: &str) -> bool {
+    let kinds = ["struct", "enum", "fn", "trait", "const", "static", "type", "macro_rules!"];
+    let found = |kind: &str| {
+        let begin = format!("{kind} {name}");
+        code.match_indices(&begin)
+            .any(|(at, _)| !code[at + begin.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    kinds.into_iter().any(found)
+}
+
+/// The files of its own folder whose items a `mod.rs` uses. It may pass items on without using them.
+fn children_in_use<'m>(module: &str, code: &str, all: &'m BTreeMap<String, String>) -> Vec<&'m str> {
+    let (declarations, rest) = split_uses(code);
+    let body = words(&rest);
+    let begin = format!("{module}::");
+    let is_used = |name: &str| {
+        let by_path = format!("{name}::");
+        let called = rest
+            .match_indices(&by_path)
+            .any(|(at, _)| !rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
+        let imports =
+            declarations.iter().filter_map(|tree| tree.strip_prefix("self::").unwrap_or(tree).strip_prefix(&by_path));
+        called || imports.flat_map(words).any(|word| !word.is_empty() && body.contains(word))
+    };
+    let children =
+        all.keys().filter(|name| name.strip_prefix(&begin).is_some_and(|name| !name.contains("::") && is_used(name)));
+    children.map(String::as_str).collect()
+}
+
 fn uses() -> BTreeMap<String, BTreeSet<String>> {
     let all = modules();
     let of = |(module, code): (&String, &String)| {
-        let targets = paths(code).into_iter().filter_map(|path| target(module, &path, &all));
-        // A folder and its files are one: its `mod.rs` names them.
-        let others = targets.filter(|to| *to != module && !module.starts_with(&format!("{to}::")));
-        (module.clone(), others.map(str::to_string).collect())
+        let targets = paths(code).into_iter().filter_map(|path| {
+            let to = target(module, &path, &all)?;
+            let item = path.rsplit("::").next().unwrap_or_default();
+            // A file that takes from its own `mod.rs` what that only passes on uses the file behind it, not the `mod.rs`.
+            let own = module.starts_with(&format!("{to}::")) && !defines(&all[to], item);
+            (to != module && !own).then_some(to)
+        });
+        let targets = targets.chain(children_in_use(module, code, &all));
+        (module.clone(), targets.map(str::to_string).collect())
     };
     all.iter().map(of).collect()
 }
@@ -144,19 +201,44 @@ fn a_module_uses_only_what_stands_before_it() {
     assert!(against.is_empty(), "{against:#?}");
 }
 
-/// Takes away what uses nothing that is left, until nothing changes: what stays is in a circle, or uses one.
+/// Takes away files that use nothing that is left, or that nothing left uses, until nothing changes: the rest is in circles, or between
+/// two.
 #[test]
 fn no_files_use_each_other() {
     let mut left = uses();
     loop {
         let names: BTreeSet<String> = left.keys().cloned().collect();
         let before = left.len();
-        left.retain(|_, targets| targets.iter().any(|to| names.contains(to)));
+        for targets in left.values_mut() {
+            targets.retain(|to| names.contains(to));
+        }
+        let used: BTreeSet<String> = left.values().flatten().cloned().collect();
+        left.retain(|name, targets| !targets.is_empty() && used.contains(name));
         if left.len() == before {
             break;
         }
     }
     assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn a_folder_and_its_files_can_form_a_circle() {
+    let files = |parent: &str, child: &str| {
+        BTreeMap::from([("a".to_string(), parent.to_string()), ("a::b".to_string(), child.to_string())])
+    };
+    for (parent, used) in [
+        ("mod b;\npub use b::{T, U};\nfn f() {}", false),
+        ("mod b;\npub use b::{T, U};\nfn f(u: U) {}", true),
+        ("mod b;\nfn f() { b::g() }", true),
+        ("mod b;\nfn f() { other_b::g(); c::b::g() }", false),
+    ] {
+        assert_eq!(
+            children_in_use("a", parent, &files(parent, "")),
+            if used { vec!["a::b"] } else { vec![] },
+            "{parent}"
+        );
+    }
+    assert!(defines("pub fn f() {}", "f") && !defines("pub fn f2() {}", "f") && !defines("pub use b::f;", "f"));
 }
 
 #[test]

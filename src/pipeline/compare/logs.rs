@@ -145,7 +145,7 @@ pub(super) fn tail(of: &Cluster<'_>, interrupt: Interrupt<'_>) -> Result<(Compar
             tail.writes.push(TailWrite {
                 raft_index: write.index.0,
                 term: write.term.0,
-                method: write.method.to_string(),
+                method: write.method,
                 key: lossy(write.path.strip_prefix(NAMESPACE).unwrap_or(&write.path)),
                 value_bytes: write.value_len as u64,
             });

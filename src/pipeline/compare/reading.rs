@@ -70,7 +70,7 @@ pub(super) struct State {
     pub(super) backend: Option<(PathBuf, Result<V3Facts>)>,
 }
 
-/// Whether an error means that the copy of a member is damaged, so that the others can still be compared.
+/// Returns whether an error means that the copy of a member is damaged, so that the others can still be compared.
 pub(super) fn is_damage(error: &Error) -> bool {
     error.kind() == Kind::Damaged || matches!(error.reason(), Reason::SourceEmpty | Reason::WalMissing)
 }

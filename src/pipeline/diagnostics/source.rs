@@ -291,7 +291,7 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
     TailWrite {
         raft_index: write.index.0,
         term: write.term.0,
-        method: write.method.to_string(),
+        method: write.method,
         key: lossy(write.path.strip_prefix(NAMESPACE).unwrap_or(&write.path)),
         value_bytes: write.value_len as u64,
     }

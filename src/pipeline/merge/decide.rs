@@ -171,7 +171,7 @@ fn note_dropped(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>], found: 
         leases: content.leases,
         users: content.users,
         roles: content.roles,
-        late_writes: unapplied::lines(unapplied),
+        unapplied: unapplied::lines(unapplied),
         ..ExistingFacts::default()
     });
 }
@@ -202,7 +202,7 @@ fn merge<'m>(
     let unapplied: Vec<UnappliedEntry<'_>> = unapplied::not_shown(unapplied, &preserved);
     if !unapplied.is_empty() {
         let facts = found.existing.get_or_insert_default();
-        (facts.path, facts.late_writes) = (path_of(backend), unapplied::lines(&unapplied));
+        (facts.path, facts.unapplied) = (path_of(backend), unapplied::lines(&unapplied));
         return Err(unapplied::refuse(opened, backend, &unapplied));
     }
     if preserved.is_empty() {
@@ -211,7 +211,7 @@ fn merge<'m>(
     refuse_other_states(opened, backend, recovered, options)?;
     found.existing = Some(ExistingFacts {
         path: path_of(backend),
-        kept: true,
+        preserved: true,
         consistent_index: backend.consistent_index.map(|index| index.0),
         revision: summary.revision.0.cast_unsigned(),
         compact_revision: summary.compacted.map(|revision| revision.0.cast_unsigned()),
@@ -286,7 +286,7 @@ fn note_tail(
         "{count} in the log after raft index {} left out, because nothing proves a commit",
         recovered.replay.applied
     );
-    found.existing.get_or_insert_default().late_writes = unapplied::lines(&left_out);
+    found.existing.get_or_insert_default().unapplied = unapplied::lines(&left_out);
     found.notices.lose(Code::V3TailLeftOut, message);
     Ok(())
 }

@@ -68,14 +68,7 @@ fn an_inspection_asks_for_each_entry() {
 #[test]
 fn a_listing_of_the_log_asks_for_each_entry() {
     let source = source();
-    let options = WalOptions {
-        source: source.path(),
-        wal_dir: None,
-        kinds: Vec::new(),
-        from_index: 0,
-        to_index: u64::MAX,
-        allow_live: false,
-    };
+    let options = WalOptions::new(source.path());
     let asked = asked(|interrupted| pipeline::inspect_wal(&options, interrupted, &mut |_| Ok(())));
     assert!(asked > 4 * ENTRIES, "{asked}");
 }
