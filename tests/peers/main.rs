@@ -7,6 +7,7 @@
 mod auth;
 mod boot;
 mod case;
+mod cluster_versions;
 #[path = "../common/mod.rs"]
 mod common;
 mod connection;

@@ -16,6 +16,8 @@ use crate::image::Pair;
 use crate::mvcc::schema;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Target, check_name};
+use crate::pipeline::context::Context;
+use crate::pipeline::old_version;
 use crate::pipeline::replay::Replayed;
 use crate::report::{Notice, SourceFile};
 use crate::source::dir::Layout;
@@ -86,13 +88,13 @@ pub(super) fn refuse_losses(losses: &[Notice]) -> Result<()> {
 /// # Errors
 /// [`Reason::CannotContinue`] if the target cannot start on one of them.
 pub(super) fn members(
-    options: &ConvertOptions,
+    context: &Context<'_>,
     replayed: &mut Replayed<'_>,
     (applied, term): (RaftIndex, Term),
 ) -> Result<(ClusterId, Vec<ContinuedMember>)> {
     let opened = replayed.opened;
     let version = membership::cluster_version(&mut replayed.recovered.replay.tree);
-    refuse_version(options.target, version.as_deref()).map_err(|e| e.in_file(opened.path()))?;
+    refuse_version(context.options.target, version.as_deref()).map_err(|e| e.in_file(opened.path()))?;
     let learners = &replayed.recovered.replay.voters.learners;
     let is_learner = |id| learners.contains(&id);
     let mut known: HashMap<MemberId, membership::MemberFacts> = HashMap::new();
@@ -138,7 +140,21 @@ pub(super) fn members(
             error.hint("give the directories of all members in one run; or make a new cluster with --to data-dir")
         );
     }
+    if context.options.target == Target::V3_5 {
+        refuse_old_version(context, replayed, applied)?;
+    }
     Ok((cluster_id, out))
+}
+
+/// Refuses a cluster version of 2.x that etcd 3.5 finds when it starts: it would not serve v3.
+fn refuse_old_version(context: &Context<'_>, replayed: &Replayed<'_>, applied: RaftIndex) -> Result<()> {
+    let Replayed { opened, table, .. } = replayed;
+    let Some(old) = old_version::found_at_start(opened, table, applied, context.interrupt)? else { return Ok(()) };
+    let path = opened.members.get(old.member).map_or(opened.path(), |member| &member.path);
+    let message = format!("etcd 3.5 would not serve v3 (\"not capable\"): the member has {old}");
+    let hint = "give --target-version 3.4, and let each member take a snapshot before you upgrade it to 3.5; or make a new cluster \
+                with --to data-dir";
+    Err(Error::new(Reason::CannotContinue, message).in_file(path).hint(hint))
 }
 
 fn not_in_cluster(id: MemberId) -> Error {

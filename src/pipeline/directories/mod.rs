@@ -80,7 +80,7 @@ pub(super) fn members(
             Ok(Some(Members::New(cluster, written)))
         }
         To::Member => {
-            let (id, members) = continued::members(options, replayed, position)?;
+            let (id, members) = continued::members(context, replayed, position)?;
             Ok(Some(Members::Continued(id, members)))
         }
     }
