@@ -443,3 +443,64 @@ fn an_output_has_a_name_of_its_own() {
     let output = etcdlift(["export", demo().to_str().unwrap(), "--format", "redb", "-o", "new/"]);
     assert_eq!(output.status, 2, "{}", output.story());
 }
+
+/// An output that lost a part on its way is not verified. What is no data directory is refused.
+#[test]
+fn a_directory_without_a_part_is_not_verified() {
+    let case = Case::new();
+    let one = ["--name", "n1", "--initial-advertise-peer-urls", "http://127.0.0.1:9"];
+    let runs: [&dyn Fn(&Case) -> Run; 2] = [&|case| make(case, &one), &|case| make_three(case, &[])];
+    for (run, root) in runs.iter().zip(["", "b"]) {
+        let cases = [
+            ("member/wal", "the log is missing, so etcd would start it as a new member", 7),
+            (SEGMENT, "the log is missing, so etcd would start it as a new member", 7),
+            ("member/snap/db", "the database of a member is missing, so etcd would start it with empty v3 data", 7),
+            ("member/snap", "the database of a member is missing", 7),
+            ("member", if root.is_empty() { "expected a v3 file" } else { "the database of a member is missing" }, 7),
+        ];
+        for (part, words, status) in cases {
+            let _ = fs::remove_dir_all(case.out());
+            succeeded(&run(&case));
+            let path = case.out().join(root).join(part);
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
+            let output = verify(&case.out(), &[]);
+            let status = if part == "member" && root.is_empty() { 5 } else { status };
+            assert_eq!(output.status, status, "{part}: {}", output.story());
+            assert!(output.stderr.contains(words) && !output.stderr.contains("--wal-dir"), "{}", output.story());
+        }
+    }
+    let root = case.out().join("b");
+    for (path, what) in [(root.join("member/snap/db"), "a regular file"), (root.join(SEGMENT), "an empty one")] {
+        let _ = fs::remove_dir_all(case.out());
+        succeeded(&make_three(&case, &[]));
+        fs::remove_file(&path).unwrap();
+        if what == "an empty one" { fs::write(&path, "") } else { fs::create_dir(&path) }.unwrap();
+        let output = verify(&case.out(), &[]);
+        assert_eq!(output.status, 7, "{}", output.story());
+        assert!(output.stderr.contains(what), "{}", output.story());
+    }
+}
+
+/// A set of directories that lacks a member is a warning, one directory by itself is none.
+#[test]
+fn verify_names_the_members_that_are_not_there() {
+    let case = Case::new();
+    succeeded(&make_three(&case, &[]));
+    let not_given = |path: &Path, options: &[&str]| {
+        let output = verify(path, options);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status, found["members_not_given"].to_string(), found["warnings"].to_string())
+    };
+    assert_eq!(not_given(&case.out(), &[]), (0, "null".into(), "null".into()));
+    assert_eq!(not_given(&case.out().join("a"), &[]), (0, r#"["b","c"]"#.into(), "null".into()));
+    fs::remove_dir_all(case.out().join("c")).unwrap();
+    let (status, members, warnings) = not_given(&case.out(), &[]);
+    assert_eq!((status, members.as_str()), (0, r#"["c"]"#));
+    assert!(warnings.contains("other-members") && warnings.contains("2 of 3 members: c is not there"), "{warnings}");
+    let text = etcdlift(["verify".as_ref(), case.out().as_os_str()]).success();
+    assert!(text.text().contains("members not given:"), "{}", text.story());
+    // The report describes all three.
+    let report = case.report();
+    let (status, ..) = not_given(&case.out(), &["--report", report.to_str().unwrap()]);
+    assert_eq!(status, 7);
+}
