@@ -324,6 +324,9 @@ fn recommend(comparison: &mut Comparison, given: &Given<'_>, found: &Found, opti
             WalDir::None => command.push_str(" --wal-dir none"),
         }
     }
+    if taken.iter().filter_map(|at| given.readings.get(*at)).any(|reading| reading.state.has_v3_data) {
+        command.push_str(" --existing merge");
+    }
     if options.allow_live && given.readings.iter().any(Reading::is_live) {
         command.push_str(" --allow-live");
     }

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
+use etcdlift::internals::fuzzing::log::Dialect;
+
 use super::source::Source;
 use super::{convert, segments};
 use crate::common::run::etcdlift;
@@ -85,4 +87,19 @@ fn a_member_that_lags_gets_the_entries_of_the_others() {
     assert!(new.starts_with(&old) && new.len() > old.len());
     assert!(read(&out.join("m1")) == read(&sources[0]));
     etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+}
+
+/// Only 3.5 writes the term of the last entry into the database. It would prove that the log is replayed by the rules of 3.5.
+#[test]
+fn the_database_of_a_member_does_not_say_that_a_later_etcd_ran_on_it() {
+    let temp = scratch::temp();
+    let source = Source { version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&[(0xa1, "m1")]) };
+    let source = source.write(temp.path(), 0xa1);
+    for (target, has_term) in [("3.4", false), ("3.5", true)] {
+        let out = temp.path().join(target);
+        convert(&[&source], &out, &["--target-version", target]).success();
+        etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+        let inspected = etcdlift(["inspect".as_ref(), out.as_os_str(), "--json".as_ref()]).success();
+        assert_eq!(inspected.text().contains("`meta/term` or `confState`"), has_term, "{}", inspected.story());
+    }
 }
