@@ -12,6 +12,7 @@ mod cluster_versions;
 mod common;
 mod connection;
 mod continued;
+mod continued_sources;
 mod differential;
 mod incomplete;
 mod leases;
