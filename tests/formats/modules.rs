@@ -159,6 +159,22 @@ fn no_files_use_each_other() {
     assert!(left.is_empty(), "{left:#?}");
 }
 
+/// In these folders, `mod.rs` calls the other files, and none of them uses what is in it.
+#[test]
+fn files_do_not_use_the_mod_file_that_calls_them() {
+    let all = modules();
+    for folder in ["pipeline::compare", "pipeline::directories"] {
+        let inside = format!("{folder}::");
+        let children = || all.iter().filter(|(module, _)| module.starts_with(&inside));
+        assert!(children().count() > 3, "{folder}");
+        let up = |(module, code): (&String, &String)| {
+            paths(code).iter().any(|path| target(module, path, &all) == Some(folder)).then(|| module.clone())
+        };
+        let found: Vec<String> = children().filter_map(up).collect();
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
 #[test]
 fn use_trees_are_read() {
     let code = "use crate::a::{self, b::{C, d}, e as f};\nfn g() { super::h::i(); crate::j::K::new() }";

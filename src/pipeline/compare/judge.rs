@@ -2,8 +2,8 @@
 //!
 //! Decides from what `logs` and `states` found. Must not read files.
 
+use super::found::{Found, Given};
 use super::reading::Reading;
-use super::{Found, Given};
 use crate::count::counted;
 use crate::options::{CompareOptions, WalDir};
 use crate::report::comparison::{CommonV3, ComparedMember, Comparison, Rest, Status, Verdict};
