@@ -62,7 +62,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     let position = raft_position(context.options, &replayed);
     let members = directories::members(context, &mut replayed, position, found)?;
     let cluster = match &members {
-        Some(members) => members.buckets(&mut replayed, preserved.is_some())?,
+        Some(members) => members.buckets(&mut replayed, preserved.as_ref())?,
         None => Vec::new(),
     };
     let (options, opened, tree) = (context.options, replayed.opened, &replayed.recovered.replay.tree);

@@ -6,8 +6,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::DB;
 use super::files::list;
+use super::layout::DB;
 use crate::bolt::Db;
 use crate::data_dir::Member;
 use crate::error::{Error, Kind, Reason, Result};

@@ -103,3 +103,26 @@ fn the_database_of_a_member_does_not_say_that_a_later_etcd_ran_on_it() {
         assert_eq!(inspected.text().contains("`meta/term` or `confState`"), has_term, "{}", inspected.story());
     }
 }
+
+/// Before 3.5, the bucket `members` need not have every member. The v2 store has them all.
+#[test]
+fn the_members_come_from_the_v2_store_also_with_v3_data() {
+    let temp = scratch::temp();
+    let source = Source { version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&[(0xa1, "m1")]) };
+    let source = source.write(temp.path(), 0xa1);
+    let installed = source.join("member/snap/db");
+    let made = temp.path().join("db");
+    let args = ["convert", "--to", "backend", "--as-of", "2026-01-01T00:00:00Z", "-o"].map(AsRef::as_ref);
+    let args = args.into_iter().chain([made.as_os_str(), source.as_os_str(), "--strip-leading-slash".as_ref()]);
+    etcdlift(args).success();
+    fs::copy(made, &installed).unwrap();
+    let members = |path: &Path| etcdlift(["inspect".as_ref(), path.as_os_str(), "--json".as_ref()]).success().json();
+    assert!(members(&installed)["members"].as_array().is_none_or(Vec::is_empty));
+    for existing in ["merge", "keep-v3"] {
+        let out = temp.path().join(existing);
+        convert(&[&source], &out, &["--existing", existing]).success();
+        let found = members(&out.join("member/snap/db"));
+        assert_eq!((&found["members"][0]["id"], &found["members"][0]["name"]), (&"a1".into(), &"m1".into()), "{found}");
+        assert_eq!(found["cluster_version"], "3.4.0", "{found}");
+    }
+}
