@@ -310,7 +310,6 @@ mod tests {
             &["src", "-o", "out", "--overwrite", "--skip-existing", "--report", "r"],
             &["src", "-o", "out", "--skip-existing"],
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
-            &["src", "-o", "missing/"],
             &["src", "-o", "-"],
             &["src", "-o", "out", "--ledger", "-"],
             &["src", "-o", "out", "--index-map", "-"],
