@@ -269,7 +269,9 @@ impl<'a> Run<'a> {
     /// # }
     /// ```
     pub fn convert_into(self, options: &ConvertOptions, report: &mut Report) -> Result<Outcome> {
-        pipeline::targets(options).check_named("report")?;
+        let targets = pipeline::targets(options);
+        targets.check_spelling()?;
+        targets.check_named("report")?;
         let mut reporter = Reporter::at(Place::of(options)?);
         let result = self.convert_reported(options, report, &mut reporter);
         if let Err(error) = &result {

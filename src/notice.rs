@@ -115,7 +115,7 @@ codes! {
     OneOfSeveralVoters = "one-of-several-voters";
     /// Keys that an earlier migration may have copied exist in v3 and no longer in v2.
     OnlyInV3 = "only-in-v3";
-    /// The output has the directories of some members of the new cluster only.
+    /// The directories of some members of the cluster are not in the output, or in what `verify` checks.
     OtherMembers = "other-members";
     /// `verify` compared with other source files than the report names.
     OtherSource = "other-source";

@@ -36,6 +36,7 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     let signals = Signals::install()?;
     let mut targets = pipeline::targets(&options);
     args.rules.iter().for_each(|rules| targets.read("rules file", rules));
+    targets.check_spelling()?;
     targets.check_named("report")?;
     let place = Place::of(&options)?;
     let print = |bytes: &[u8]| print(bytes);
@@ -102,12 +103,6 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
     refuse_dash("--output", Some(&args.output), "a database")?;
     refuse_dash("--ledger", args.ledger.as_ref(), "a ledger")?;
     refuse_dash("--index-map", args.index_map.as_ref(), "an index map")?;
-    let is_slashed = args.output.as_os_str().as_encoded_bytes().ends_with(b"/");
-    if is_slashed && !args.to.is_directory() && !args.output.is_dir() {
-        return Err(
-            usage("the output is one file, but --output names a directory").hint("name a file: remove the last `/`")
-        );
-    }
     let source = &args.source;
     Ok(ConvertOptions {
         sources: args.sources.clone(),
@@ -316,7 +311,6 @@ mod tests {
             &["src", "-o", "out", "--overwrite", "--skip-existing", "--report", "r"],
             &["src", "-o", "out", "--skip-existing"],
             &["src", "-o", "out", "--skip-existing", "--report", "-"],
-            &["src", "-o", "missing/"],
             &["src", "-o", "-"],
             &["src", "-o", "out", "--ledger", "-"],
             &["src", "-o", "out", "--index-map", "-"],

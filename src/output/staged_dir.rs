@@ -41,22 +41,42 @@ pub struct Folder {
 /// # Errors
 /// [`Reason::OutputExists`]; [`Reason::OutputFailed`] if its parent does not exist; those of `replaceable`.
 pub fn refuse_existing(path: &Path, replaceable: Option<Replaceable>, hint: &str) -> Result<Before> {
+    let refuse = |message: &str, hint: &str| Err(Error::new(Reason::OutputExists, message).in_file(path).hint(hint));
+    if path.file_name().is_none() {
+        let hint = "name a directory that does not exist, such as ./converted";
+        return refuse("the output is a directory with a name of its own, and this path does not end in a name", hint);
+    }
+    let path = &without_slash(path);
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return require_directory(path).map(|()| Before::Free),
         Err(e) => return Err(failed(path, "look for an existing output", e)),
         Ok(found) => found,
     };
+    if found.is_symlink() {
+        return refuse("the output is a directory, but a symbolic link of that name exists", ANOTHER_NAME);
+    }
     if !found.is_dir() {
-        let message = "the output is a directory, but a file of that name exists";
-        return Err(Error::new(Reason::OutputExists, message).in_file(path).hint(ANOTHER_NAME));
+        return refuse("the output is a directory, but a file of that name exists", ANOTHER_NAME);
+    }
+    if fs::metadata(directory_of(path)).is_ok_and(|above| above.dev() != found.dev()) {
+        // No rename can replace it.
+        return refuse(
+            "the directory is a mount point, and the output gets its name by a rename",
+            "name a directory in it",
+        );
     }
     if fs::read_dir(path).map_err(|e| failed(path, "look into it", e))?.next().is_none() {
         return Ok(Before::Free);
     }
     match replaceable {
         Some(replaceable) => replaceable(path).map(|()| Before::Directory(id(&found), replaceable)),
-        None => Err(Error::new(Reason::OutputExists, "the output exists and is not empty").in_file(path).hint(hint)),
+        None => refuse("the output exists and is not empty", hint),
     }
+}
+
+/// Returns a path without a slash or `.` at its end, through which the operating system would follow a symbolic link.
+fn without_slash(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 fn id(found: &fs::Metadata) -> (u64, u64) {
@@ -69,10 +89,11 @@ impl Folder {
     /// # Errors
     /// [`Reason::OutputExists`] if something else has that name by now; [`Reason::OutputFailed`].
     pub fn create(path: &Path, before: Before) -> Result<Folder> {
+        let path = &without_slash(path);
         before.check(path)?;
         let temp = temporary().tempdir_in(directory_of(path));
         let temp = temp.map_err(|e| failed(path, "create a temporary directory in its parent", e))?;
-        Ok(Folder { path: path.to_path_buf(), temp, before })
+        Ok(Folder { path: path.clone(), temp, before })
     }
 
     /// Returns the temporary directory, which only its owner can enter.
@@ -221,6 +242,41 @@ mod tests {
         assert!(empty.join("theirs").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
+
+    #[test]
+    fn a_path_that_cannot_be_replaced_is_refused_before_any_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("empty/empty")).unwrap();
+        std::os::unix::fs::symlink("empty", at("link")).unwrap();
+        let paths = [
+            (at("empty/empty/.."), "does not end in a name"),
+            (PathBuf::from("."), "does not end in a name"),
+            (PathBuf::from(".."), "does not end in a name"),
+            (PathBuf::from("/"), "does not end in a name"),
+            (at("link"), "a symbolic link of that name exists"),
+            (at("link/"), "a symbolic link of that name exists"),
+            (PathBuf::from("/proc"), "is a mount point"),
+        ];
+        for (path, words) in paths {
+            let error = refuse_existing(&path, Some(is_ours), "").unwrap_err();
+            assert!(error.message().contains(words), "{}: {error}", path.display());
+            assert_eq!(error.reason(), Reason::OutputExists);
+        }
+        for name in ["new/", "new2/.", "empty/empty/", "./new3//"] {
+            let before = refuse_existing(&at(name), None, "").unwrap();
+            Folder::create(&at(name), before).unwrap().name().unwrap();
+            assert!(at(name).is_dir(), "{name}");
+        }
+        assert!(
+            fs::read_dir(dir.path()).unwrap().all(|entry| !entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with('.'))
+        );
+    }
+
     fn is_ours(path: &Path) -> Result<()> {
         match path.join("ours").exists() {
             true => Ok(()),

@@ -38,6 +38,8 @@ struct Target {
     what: &'static str,
     path: PathBuf,
     identity: Identity,
+    /// Whether it is a directory that appears as a whole.
+    is_directory: bool,
 }
 
 /// The identity of a path.
@@ -52,9 +54,14 @@ enum Identity {
 }
 
 impl Targets {
-    /// Adds a path to write; `what` names it in messages.
+    /// Adds a file to write; `what` names it in messages.
     pub fn write(&mut self, what: &'static str, path: &Path) {
         self.written.push(Target::new(what, path));
+    }
+
+    /// Adds a directory to write, which appears as a whole: nothing else is written into it.
+    pub fn write_directory(&mut self, what: &'static str, path: &Path) {
+        self.written.push(Target { is_directory: true, ..Target::new(what, path) });
     }
 
     /// Adds a file that is read but is not a source: a program, a list of rules.
@@ -140,12 +147,27 @@ impl Targets {
         }
     }
 
-    /// Refuses two paths to one file, and a path that is a source, a file of one, or inside one.
+    /// Refuses two paths to one file, a file inside an output directory, and a path that is a source, a file of one, or inside one.
     ///
     /// # Errors
-    /// [`Reason::SameFile`], [`Reason::IntoSource`].
+    /// [`Reason::SameFile`], [`Reason::IntoSource`]; those of [`Targets::check_spelling`].
     pub fn check(&self) -> Result<()> {
+        self.check_spelling()?;
         self.written.iter().try_for_each(|target| self.check_one(target))
+    }
+
+    /// Refuses the path of a file that can only be that of a directory.
+    ///
+    /// # Errors
+    /// [`Reason::Usage`].
+    pub fn check_spelling(&self) -> Result<()> {
+        match self.written.iter().find(|target| !target.is_directory && is_spelled_as_directory(&target.path)) {
+            Some(Target { what, path, .. }) => {
+                let message = format!("the {what} is one file, but its path names a directory");
+                Err(Error::new(Reason::Usage, message).in_file(path).hint("name a file: remove the last `/`"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks only the path with this name, like [`Targets::check`].
@@ -157,11 +179,16 @@ impl Targets {
     }
 
     fn check_one(&self, target: &Target) -> Result<()> {
-        let Target { what, path, identity } = target;
+        let Target { what, path, identity, .. } = target;
         let same = |other: &&Target| other.identity == *identity && other.what != *what;
         if let Some(other) = self.written.iter().chain(&self.read).find(same) {
             let message = format!("the {what} and the {} are the same file", other.what);
             return Err(Error::new(Reason::SameFile, message).in_file(path));
+        }
+        let outputs = self.written.iter().filter(|other| other.is_directory && other.what != *what);
+        if let Some(other) = outputs.into_iter().find(|other| other.contains(path)) {
+            let message = format!("the {what} would be in the {}, which is a directory of its own", other.what);
+            return Err(Error::new(Reason::SameFile, message).in_file(path).hint("name a file in another directory"));
         }
         let own = match identity {
             Identity::Existing(device, inode) => self.source_files.contains(&(*device, *inode)),
@@ -191,8 +218,25 @@ impl Targets {
 
 impl Target {
     fn new(what: &'static str, path: &Path) -> Target {
-        Target { what, path: path.to_path_buf(), identity: Identity::of(path) }
+        Target { what, path: path.to_path_buf(), identity: Identity::of(path), is_directory: false }
     }
+
+    /// Returns whether another path leads into this one.
+    fn contains(&self, path: &Path) -> bool {
+        let end = followed(path);
+        let real = match (directory_of(&end).canonicalize(), end.file_name()) {
+            (Ok(directory), Some(name)) => directory.join(name),
+            _ => plain(&end),
+        };
+        real.ancestors().skip(1).any(|above| Identity::of(above) == self.identity)
+    }
+}
+
+/// Returns whether a path can only be that of a directory. Another check has the words for one that exists.
+fn is_spelled_as_directory(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let is_one = path.file_name().is_none() || bytes.ends_with(b"/") || bytes.ends_with(b"/.");
+    is_one && !path.is_dir()
 }
 
 impl Identity {
@@ -304,6 +348,48 @@ mod tests {
         assert!(!is_same(at("no/x"), at("no/y")));
         symlink("loop", at("loop")).unwrap();
         assert!(!is_same(at("loop"), at("new")));
+    }
+
+    #[test]
+    fn nothing_else_goes_into_an_output_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("there/sub")).unwrap();
+        symlink("there", at("link")).unwrap();
+        symlink("new/dangling", at("soft")).unwrap();
+        for (output, path, inside) in [
+            ("there", "there/r", true),
+            ("there/", "there/sub/r", true),
+            ("there", "link/sub/../r", true),
+            ("there", "there/no/such/r", true),
+            ("there", "there/../r", false),
+            ("there", "therein", false),
+            ("there/sub", "there/r", false),
+            ("new", "new/r", true),
+            ("new/", "new/deep/r", true),
+            ("new", "soft", true),
+            ("link/new", "there/new/r", true),
+            ("new", "newer", false),
+            ("new", "there/../other/r", false),
+        ] {
+            let mut targets = Targets::default();
+            targets.write_directory("output", &at(output));
+            targets.write("report", &at(path));
+            let found = targets.check_named("report").map_err(|e| (e.reason(), e.message().to_string()));
+            let message = "the report would be in the output, which is a directory of its own".to_string();
+            assert_eq!(found, if inside { Err((Reason::SameFile, message)) } else { Ok(()) }, "{output} {path}");
+            assert!(targets.check_named("output").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_is_not_spelled_as_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, reason) in [("r/", Some(Reason::Usage)), ("r/.", Some(Reason::Usage)), ("r", None), ("", None)] {
+            let path = dir.path().join(name);
+            let found = check(&[("report", path)], &[]).err().map(|(reason, _)| reason);
+            assert_eq!(found, reason, "{name:?}");
+        }
     }
 
     #[test]

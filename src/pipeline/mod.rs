@@ -24,6 +24,7 @@ mod memory;
 mod merge;
 mod nothing_to_convert;
 mod number;
+mod old_version;
 mod plan;
 mod read;
 mod replay;

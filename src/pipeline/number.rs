@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ids::{RaftIndex, Revision, Term, V2Index};
 use crate::image::{Content, Pair, auth_buckets};
 use crate::mvcc::Meta;
-use crate::options::{ConvertOptions, To};
+use crate::options::{ConvertOptions, Target, To};
 use crate::report::{Balance, Notices, StageName};
 use crate::transform::auth::Auth;
 use crate::transform::plan::Plan;
@@ -62,7 +62,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     let position = raft_position(context.options, &replayed);
     let members = directories::members(context, &mut replayed, position, found)?;
     let cluster = match &members {
-        Some(members) => members.buckets(&mut replayed, preserved.is_some())?,
+        Some(members) => members.buckets(&mut replayed, preserved.as_ref())?,
         None => Vec::new(),
     };
     let (options, opened, tree) = (context.options, replayed.opened, &replayed.recovered.replay.tree);
@@ -84,6 +84,9 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
     let (consistent_index, term) = members.as_ref().and_then(Members::raft_position).unwrap_or(position);
+    // A term in the database of a 3.4 member would prove that 3.5 has run on it, to who reads the directory later. 3.4 does not read it.
+    let continues_3_4 = context.options.to == To::Member && context.options.target == Target::V3_4;
+    let term = if continues_3_4 { Term(0) } else { term };
     let (scheduled_compact, finished_compact) = match &preserved {
         // The preserved history stays readable, unless `--bump-revision` compacts all of it.
         Some(preserved) if options.bump_revision == 0 => preserved.compacted,

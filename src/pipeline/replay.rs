@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::backend::{self, Backend};
 use super::context::Context;
 use super::diagnostics::{self, Diagnosed, SourceFindings};
-use super::listed;
 use super::read::Source;
 use super::replay_options::replay_options;
+use super::{listed, old_version};
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
-use crate::options::{ConvertOptions, To};
+use crate::options::{ConvertOptions, Target, To};
 use crate::report::StageName;
 use crate::source::member::Member;
 use crate::source::open::Opened;
@@ -56,6 +56,10 @@ fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFinding
     let (mut state, incomplete) = diagnostics::source(opened, &mut recovered, options.source_version);
     state.notices.warnings.splice(0..0, found.notices.warnings.drain(..));
     *found = state;
+    if options.to == To::Backend && options.target == Target::V3_5 && options.sources.len() == 1 {
+        let old = old_version::found_at_start(opened, table, recovered.replay.applied, context.interrupt)?;
+        found.source.old_cluster_version = old.map(|old| old.version);
+    }
     context.took(StageName::Replay, started);
     refuse_removed(opened, &mut recovered, options)?;
     incomplete.map_or(Ok(()), Err)?;

@@ -26,7 +26,10 @@ const REMOVE: &str = "remove it first, which etcdlift never does, or give anothe
 /// Returns the paths that a conversion writes and reads.
 pub fn targets(options: &ConvertOptions) -> Targets {
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
-    targets.write("output", &options.output);
+    match options.to.is_directory() {
+        true => targets.write_directory("output", &options.output),
+        false => targets.write("output", &options.output),
+    }
     for (what, path) in [("report", &options.report), ("index map", &options.index_map), ("ledger", &options.ledger)] {
         if let Some(path) = path {
             targets.write(what, path);
@@ -108,7 +111,10 @@ pub(super) fn check_again(options: &ConvertOptions, watch: &Watch) -> Result<()>
 pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> Result<Before> {
     let Some(output) = &options.output else { return Ok(Before::Nothing) };
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
-    targets.write("output", output);
+    match options.format {
+        ExportFormat::Sled => targets.write_directory("output", output),
+        ExportFormat::Ndjson | ExportFormat::Redb => targets.write("output", output),
+    }
     targets.source_files(opened);
     targets.check()?;
     match options.format {

@@ -12,7 +12,7 @@ use super::directories::boot;
 use super::inspect::v3_facts;
 use super::read::{Source, read_and_hash, source_file};
 use super::{Interrupted, same_snapshot, stages, transformer};
-use crate::display::short;
+use crate::display::{first_of, short};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
@@ -40,7 +40,8 @@ pub fn verify(options: &VerifyOptions, interrupted: Interrupted<'_>) -> Result<V
     let Some((first, others)) = databases.split_first() else {
         return Err(Error::new(Reason::Internal, "no database to verify"));
     };
-    let map = Files::new(Access::AtRest, &watch).open_db(first, interrupt)?;
+    let map = Files::new(Access::AtRest, &watch).open_db(first, interrupt);
+    let map = if options.file.is_dir() { incomplete(map, first)? } else { map? };
     let verified = verify_map(&map, options, interrupt).and_then(|mut found| {
         if options.file.is_dir() {
             verify_directories(&mut found, first, others, &watch, interrupt)?;
@@ -62,7 +63,7 @@ fn verify_directories(
     let facts = found.facts.clone();
     found.members.push(boot::check(root, &facts, &mut found.differences, interrupt)?);
     for database in others {
-        let map = Files::new(Access::AtRest, watch).open_db(database, interrupt)?;
+        let map = incomplete(Files::new(Access::AtRest, watch).open_db(database, interrupt), database)?;
         let (facts, findings) = readable(v3_facts(&map, interrupt), &map)?;
         found.differences.extend(findings.into_iter().map(|notice| notice.message));
         if let Some(root) = boot::root_of(database) {
@@ -71,11 +72,34 @@ fn verify_directories(
         map.check_bytes(interrupt)?;
     }
     boot::compare(&found.members, &mut found.differences);
+    found.members_not_given = boot::not_given(&found.members, &facts.members);
+    // The directory of one member is often checked alone, on its own machine.
+    if root != Path::new(&found.path) && !found.members_not_given.is_empty() {
+        let message = format!(
+            "{}: the directories of {} of {} members: {} not there; a member that starts with other v3 data stays different",
+            found.path,
+            found.members.len(),
+            facts.members.len(),
+            match found.members_not_given.as_slice() {
+                [one] => format!("{} is", short(one)),
+                several => format!("{} are", first_of(several)),
+            }
+        );
+        found.warnings.push(Notice::new(Code::OtherMembers, message));
+    }
     found.checked.push(Check::Boot);
     Ok(())
 }
 
-/// Turns an error of reading into one of verification: a file that cannot be read to its end is a failed verification, not a damaged source.
+/// Turns an unreadable database into a failed verification of its directory.
+fn incomplete<T>(opened: Result<T>, database: &Path) -> Result<T> {
+    opened.map_err(|e| match e.reason() {
+        Reason::Unreadable => Error::new(Reason::VerifyFailed, e.message()).in_file(database),
+        _ => e,
+    })
+}
+
+/// Turns an error of reading into one of verification: a file that cannot be read to its end is no damaged source.
 fn readable<T>(read: Result<T>, map: &Map) -> Result<T> {
     read.map_err(|e| match e.kind() {
         Kind::Damaged => {

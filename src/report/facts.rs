@@ -72,6 +72,10 @@ pub struct SourceFacts {
     /// The cluster version in the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_version: Option<String>,
+    /// With `--to backend` for 3.5: a cluster version of 2.x that a server on these files finds in its start snapshot or in the log
+    /// after it. etcd 3.5 does not serve v3 then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_cluster_version: Option<String>,
     /// The versions by whose rules the log was replayed, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_rules: Option<String>,

@@ -243,6 +243,7 @@ fn install_step(report: &Report, members: &[NewMember<'_>]) -> Option<NextStep> 
     let [root] = report.options.sources.as_slice() else { return None };
     let [member] = members else { return None };
     let of_3 = source.cluster_version.as_ref().is_some_and(|version| version.starts_with("3."));
+    let of_3 = of_3 && source.old_cluster_version.is_none();
     let takes_it = match report.options.target {
         Target::V3_4 => true,
         Target::V3_5 => of_3,

@@ -9,7 +9,7 @@ use super::model::{Notice, OutputFacts, OutputMember, Report, Transformed};
 use super::next_steps;
 use super::verification::{MemberState, Verification};
 use crate::count::{bytes, counted, size};
-use crate::display::printable;
+use crate::display::{first_of, printable};
 use crate::error::Kind;
 use crate::options::{Existing, To};
 use crate::report::table::Table;
@@ -173,6 +173,9 @@ pub(crate) fn verification(found: &Verification) -> String {
         let at = consistent_index.map_or("unknown".into(), |index| index.to_string());
         table
             .line("directory", format!("{directory}: member {id}, database at raft index {at}, commit index {commit}"));
+    }
+    if !found.members_not_given.is_empty() {
+        table.line("members not given", first_of(&found.members_not_given));
     }
     table.line("checked", found.checked.iter().map(|check| check.word()).collect::<Vec<_>>().join(", "));
     let warnings = notices(&found.warnings, &[]);

@@ -70,6 +70,9 @@ pub struct Verification {
     /// With a directory, the state of each member in it.
     #[serde(rename = "directories", skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberState>,
+    /// With a directory, the members in the bucket `members` whose directories are not in it: names, or IDs of members without one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members_not_given: Vec<String>,
     /// The number of keys that differ from the source; `differences` has the first of them.
     #[serde(skip_serializing_if = "is_zero")]
     pub differing_keys: u64,

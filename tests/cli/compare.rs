@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::run::{Output, all_well, etcdlift, read_json};
+use crate::common::run::{Output, all_well, bounded, etcdlift, etcdlift_path, read_json, run};
 use crate::common::v2files::{self, CONF_CHANGE, Log, NORMAL, Request};
 use crate::common::v2store::{self, Node, joined, leaf};
 use crate::common::{corpus, scratch};
@@ -659,5 +659,56 @@ fn the_fixture_of_three_members_is_as_written_here() {
             "{}: run with BLESS=1",
             file.display()
         );
+    }
+}
+
+/// Runs the next step as `compare` prints it, with the members that it names.
+fn paste(sources: &[&Path], status: i32, folder: &Path) -> (String, Output) {
+    let (text, json) = both(sources, status);
+    let printed = text.text().split_once("\nnext:\n").unwrap_or_else(|| panic!("{}", text.story())).1.to_string();
+    let step = json["next_step"].as_str().unwrap();
+    let words = |command: &str| command.replace("\\\n", " ").split_whitespace().map(String::from).collect::<Vec<_>>();
+    assert_eq!(words(&printed), words(step));
+    let mut shell = bounded(Path::new("bash"), 60);
+    let path = Path::new(etcdlift_path()).parent().unwrap().display().to_string();
+    shell.env("PATH", format!("{path}:/usr/bin:/bin")).current_dir(folder);
+    (step.to_string(), run(shell.args(["-c", &printed])))
+}
+
+#[test]
+fn the_next_step_can_be_pasted() {
+    let cases = [
+        ("v3.4.23-e", &["m0.etcd", "m2.etcd", "m3.etcd"][..], 0),
+        ("v3.4.23-f", &["m0.etcd", "m1.etcd", "m2.etcd"], 7),
+        ("v3.4.23-p", &["m0.etcd", "m1.etcd", "m2.etcd"], 0),
+    ];
+    for (name, members, status) in cases {
+        let Some(scenario) = corpus::scenario(test_name!(), name) else { return };
+        let paths: Vec<PathBuf> = members.iter().map(|member| scenario.data_dir(member)).collect();
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let temp = scratch::temp();
+        let (step, output) = paste(&paths, status, temp.path());
+        assert!(!step.contains("--existing"), "{step}");
+        output.success();
+
+        // The same members with v3 data, of other names than the v2 keys.
+        let out = temp.path().join("it's");
+        let mut args = vec!["convert", "-o", out.to_str().unwrap(), "--to", "member", "--strip-leading-slash"];
+        args.extend(["--as-of", &scenario.truth.captured_at]);
+        args.extend(paths.iter().map(|path| path.to_str().unwrap()));
+        etcdlift(args).success();
+        let mut members: Vec<PathBuf> = scratch::names(&out).iter().map(|name| out.join(name)).collect();
+        if status == 7 {
+            // The member that is behind, and has no v3 data.
+            members.pop();
+            members.push(paths[2].to_path_buf());
+        }
+        let members: Vec<&Path> = members.iter().map(PathBuf::as_path).collect();
+        let folder = scratch::temp();
+        let (step, output) = paste(&members, status, folder.path());
+        assert!(step.ends_with(" --existing merge"), "{step}");
+        output.success();
+        let made = etcdlift(["verify".as_ref(), folder.path().join("snapshot.db").as_os_str()]).success();
+        assert!(made.text().contains("v3 keys:"), "{}", made.story());
     }
 }

@@ -69,6 +69,9 @@ impl Made {
         let mut args: Vec<OsString> = vec!["convert".into()];
         args.extend(sources.iter().map(Into::into));
         args.extend(["-o".into(), out.clone().into(), "--report".into(), report.clone().into()]);
+        // A log in a directory of its own; the output has it in the usual place.
+        let logs = scenario.live().into_iter().filter_map(|name| scenario.truth.data_dirs[name].wal_dir.as_deref());
+        logs.for_each(|log| args.extend(["--wal-dir".into(), scenario.data_dir(log).into()]));
         let options = ["--to", "member", "--target-version", &target, "--as-of", &as_of, "--auth", "users-only"];
         args.extend(options.into_iter().chain(scenario.truth.source_version()).map(Into::into));
         etcdlift(args).success();
@@ -126,6 +129,9 @@ impl Made {
 
     /// Every v2 key without a TTL is served; those with one may have expired since the capture.
     fn check_v2(&self, server: &Server) {
+        if self.version == Version::V3_5 && self.scenario.version() < vec![3, 5] {
+            return self.check_v2_values(server);
+        }
         let truth = &self.scenario.truth;
         let served = v2keys::list(server, &truth.hidden_paths_tried).rows;
         let mut expected: Vec<Row> = self.rows_of_v2();
@@ -135,7 +141,7 @@ impl Made {
         all_well(&rows::differences(&expected, &served));
     }
 
-    /// As [`Made::check_v2`], without indexes: etcd 3.5 refuses a request in the log that 3.4 accepts (docs/formats.md, appendix E 1),
+    /// Without indexes: etcd 3.5 refuses a request in the log that 3.4 accepts (docs/formats.md, appendix E 1),
     /// so the indexes after it, and names made of them, are lower.
     fn check_v2_values(&self, server: &Server) {
         let served = v2keys::list(server, &self.scenario.truth.hidden_paths_tried).rows;

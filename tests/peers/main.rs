@@ -8,10 +8,12 @@
 mod auth;
 mod boot;
 mod case;
+mod cluster_versions;
 #[path = "../common/mod.rs"]
 mod common;
 mod connection;
 mod continued;
+mod continued_sources;
 mod differential;
 mod incomplete;
 mod leases;

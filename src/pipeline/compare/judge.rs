@@ -2,8 +2,8 @@
 //!
 //! Decides from what `logs` and `states` found. Must not read files.
 
+use super::found::{Found, Given};
 use super::reading::Reading;
-use super::{Found, Given};
 use crate::count::counted;
 use crate::options::{CompareOptions, WalDir};
 use crate::report::comparison::{CommonV3, ComparedMember, Comparison, Rest, Status, Verdict};
@@ -323,6 +323,9 @@ fn recommend(comparison: &mut Comparison, given: &Given<'_>, found: &Found, opti
             WalDir::Dir(path) => command.push_str(&format!(" --wal-dir {}", next_steps::quoted(path))),
             WalDir::None => command.push_str(" --wal-dir none"),
         }
+    }
+    if taken.iter().filter_map(|at| given.readings.get(*at)).any(|reading| reading.state.has_v3_data) {
+        command.push_str(" --existing merge");
     }
     if options.allow_live && given.readings.iter().any(Reading::is_live) {
         command.push_str(" --allow-live");

@@ -4,11 +4,13 @@
 //! the trees and the v3 backends. `judge` puts the findings into words and decides. A damaged member does not hide the others.
 //! Equality is claimed only where it is proven.
 
+mod found;
 mod judge;
 mod logs;
 mod reading;
 mod states;
 
+use found::{Found, Given};
 use reading::{Reading, Source};
 
 use super::Interrupted;
@@ -20,7 +22,7 @@ use crate::notice::Code;
 use crate::options::CompareOptions;
 use crate::report::comparison::{ComparedMember, ComparedV3, Comparison, Status};
 use crate::report::{Notice, SourceFacts, SourceKind};
-use crate::source::cluster::{self, Contradiction};
+use crate::source::cluster;
 use crate::source::open::OpenOptions;
 use crate::source::wal::Wal;
 
@@ -42,30 +44,6 @@ pub fn compare(options: &CompareOptions, interrupted: Interrupted<'_>) -> Result
         options.sources.iter().zip(wal_dirs).map(|(path, wal_dir)| Source { path, wal_dir }).collect();
     let compared = compare_sources(&sources, options, &open_options);
     open_options.watch.settle(compared)
-}
-
-/// The members that can be read, and what the others' errors say.
-struct Given<'o> {
-    /// The sources of the members that were read, in the order of the command line.
-    sources: Vec<Source<'o>>,
-    /// The positions of these sources on the command line.
-    positions: Vec<usize>,
-    readings: Vec<Reading>,
-}
-
-/// What the comparison of all pairs found.
-struct Found {
-    /// For each member: the content hash at the common index, or why it has none.
-    common: Vec<std::result::Result<String, String>>,
-    /// For each member: where its log contradicts that of the reference.
-    contradictions: Vec<Option<Contradiction>>,
-    /// For each member that cannot be replayed to the common index: the later index at which it was compared with the
-    /// reference, and whether the content is equal there.
-    compared_later: Vec<Option<(RaftIndex, bool)>>,
-    /// The position of the reference among the members that were read.
-    reference: usize,
-    /// For each pair of members: whether history or content contradict each other.
-    contradict: Vec<Vec<bool>>,
 }
 
 fn compare_sources(
@@ -242,27 +220,4 @@ fn compare_logs(comparison: &mut Comparison, given: &Given<'_>, found: &Found, i
         line.entries = logs::kinds(&supply, applied, to, interrupt)?;
     }
     Ok(())
-}
-
-impl Found {
-    /// Returns whether the history or the content of two members contradict each other.
-    fn contradict(&self, one: usize, other: usize) -> bool {
-        self.contradict.get(one).and_then(|of| of.get(other)).copied().unwrap_or(false)
-    }
-}
-
-impl Given<'_> {
-    /// Returns the members whose logs do not contradict that of the reference, and their positions on the command line.
-    fn in_history_of_reference<'g>(&'g self, found: &'g Found) -> impl Iterator<Item = (&'g Reading, usize)> {
-        let members = self.readings.iter().zip(&self.positions).zip(&found.contradictions);
-        members
-            .filter(|(_, contradiction)| contradiction.is_none())
-            .map(|((reading, position), _)| (reading, *position))
-    }
-
-    /// Returns whether a member was removed from the cluster, by any store or by its own log.
-    fn is_removed(&self, reading: &Reading) -> bool {
-        let listed = |id| self.readings.iter().any(|other| other.state.removed.contains(&id));
-        reading.state.removes_itself || reading.id().is_some_and(listed)
-    }
 }

@@ -13,6 +13,7 @@ use crate::options::{TailPolicy, WalDir};
 use crate::pipeline::backend::{self, Backend};
 use crate::pipeline::diagnostics;
 use crate::pipeline::inspect::v3_facts;
+use crate::pipeline::merge::decide::has_v3_data;
 use crate::pipeline::replay::removes_itself;
 use crate::report::inspection::V3Facts;
 use crate::report::{Notice, SourceFacts};
@@ -68,6 +69,8 @@ pub(super) struct State {
     pub(super) rules: RuleSet,
     /// The v3 backend: its path, and its content, or the error that prevents reading it.
     pub(super) backend: Option<(PathBuf, Result<V3Facts>)>,
+    /// Whether the backend or the log has v3 data.
+    pub(super) has_v3_data: bool,
 }
 
 /// Returns whether an error means that the copy of a member is damaged, so that the others can still be compared.
@@ -152,6 +155,7 @@ fn describe(
         Ok::<_, Error>((map.path().to_path_buf(), facts.map(|(facts, _)| facts)))
     };
     let db = backend.map.filter(|db| !db.bytes().is_empty()).map(of_backend).transpose()?;
+    let has_v3_data = has_v3_data(opened, backend, recovered, interrupt)?;
     let tree = &mut recovered.replay.tree;
     let member = opened.start_member();
     let id = member.and_then(Member::id);
@@ -170,6 +174,7 @@ fn describe(
         },
         rules: recovered.versions.used,
         backend: db,
+        has_v3_data,
     })
 }
 

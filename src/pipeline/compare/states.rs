@@ -4,8 +4,8 @@
 
 use std::cmp::Reverse;
 
+use super::found::{Found, Given};
 use super::reading::{self, Reading};
-use super::{Found, Given};
 use crate::bolt::Db;
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};

@@ -6,8 +6,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::DB;
 use super::files::list;
+use super::layout::DB;
 use crate::bolt::Db;
 use crate::data_dir::Member;
 use crate::error::{Error, Kind, Reason, Result};
@@ -25,26 +25,22 @@ use crate::source::wal::Wal;
 /// order of their names. Every directory in it counts as that of a member.
 ///
 /// # Errors
-/// [`Reason::NotEtcd`] if a directory has none; [`Reason::VerifyFailed`] if only some of the directories in it have one; the operating
-/// system fails.
+/// [`Reason::NotEtcd`] if it is no data directory and has none; [`Reason::VerifyFailed`] if a data directory has no database; the
+/// operating system fails.
 pub(in crate::pipeline) fn databases(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    if path.join("member").is_dir() {
-        return Ok(vec![path.join(DB)]);
+    let mut found = vec![path.to_path_buf()];
+    if !has_member(path) {
+        found = list(path).map_err(|e| Error::io(Reason::Unreadable, path, "list its files", e))?;
+        found.retain(|dir| dir.is_dir());
+        found.sort();
     }
-    let failed = |e| Error::io(Reason::Unreadable, path, "list its files", e);
-    let mut found: Vec<PathBuf> = list(path).map_err(failed)?;
-    found.retain(|dir| dir.is_dir());
-    found.sort();
     let databases: Vec<PathBuf> = found.iter().map(|dir| dir.join(DB)).collect();
-    let is_missing = |db: &&PathBuf| {
-        fs::symlink_metadata(db).is_err_and(|e| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
-    };
-    match databases.iter().find(is_missing) {
+    match databases.iter().find(|db| is_missing(db)) {
         None if !databases.is_empty() => Ok(databases),
-        Some(db) if !databases.iter().all(|db| is_missing(&db)) => {
+        Some(db) if found.iter().any(|dir| has_member(dir)) => {
             let message = "the database of a member is missing, so etcd would start it with empty v3 data";
             Err(Error::new(Reason::VerifyFailed, message).in_file(db))
         }
@@ -54,6 +50,14 @@ pub(in crate::pipeline) fn databases(path: &Path) -> Result<Vec<PathBuf>> {
             Err(Error::new(Reason::NotEtcd, message).in_file(path))
         }
     }
+}
+
+fn has_member(dir: &Path) -> bool {
+    dir.join("member").is_dir()
+}
+
+fn is_missing(db: &Path) -> bool {
+    fs::metadata(db).is_err_and(|e| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 /// Returns the data directory of a database.
@@ -113,10 +117,18 @@ pub(in crate::pipeline) fn check(
     let opened = match open(root, None, &OpenOptions { interrupt, ..OpenOptions::default() }) {
         Ok(Found::V2(opened)) => opened,
         Ok(Found::V3File(_) | Found::V3Only(_)) => {
-            wrong("the directory has no log, so etcd would start it as a new member".into());
+            wrong("the log is missing, so etcd would start it as a new member".into());
             return Ok(state);
         }
-        // A directory that cannot be read to its end is a failed verification, not a damaged source.
+        Err(e) if e.reason() == Reason::WalMissing => {
+            wrong("the log is missing, so etcd would start it as a new member".into());
+            return Ok(state);
+        }
+        // A directory that is incomplete, or cannot be read to its end, is a failed verification, not a source that is refused.
+        Err(e) if matches!(e.reason(), Reason::SourceEmpty | Reason::SourceMissing) => {
+            differences.push(e.to_string());
+            return Ok(state);
+        }
         Err(e) if matches!(e.kind(), Kind::Damaged | Kind::Empty) => {
             differences.push(e.to_string());
             return Ok(state);
@@ -198,6 +210,13 @@ fn compare_voters(
             wrong(format!("the snapshot has the {what} {expected}, and the bucket `members` has {found}"));
         }
     }
+}
+
+/// Returns the members in the bucket `members` that are not among these: the name of each, or its ID.
+pub(in crate::pipeline) fn not_given(members: &[MemberState], listed: &[report::Member]) -> Vec<String> {
+    let is_given = |id: &String| members.iter().any(|member| member.member_id.as_ref() == Some(id));
+    let missing = listed.iter().filter(|member| !is_given(&member.id));
+    missing.map(|member| if member.name.is_empty() { member.id.clone() } else { member.name.clone() }).collect()
 }
 
 /// Compares the members of one cluster with each other: the same cluster, and the same content at the same raft index.

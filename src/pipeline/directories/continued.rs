@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::files::Writer;
-use super::{SNAP, WAL};
+use super::layout::{SNAP, WAL};
 use crate::count::counted;
 use crate::data_dir::{self, Member as NewMember};
 use crate::error::{Error, Reason, Result};
@@ -16,6 +16,9 @@ use crate::image::Pair;
 use crate::mvcc::schema;
 use crate::notice::Code;
 use crate::options::{ConvertOptions, Target, check_name};
+use crate::pipeline::context::Context;
+use crate::pipeline::merge::preserved::Preserved;
+use crate::pipeline::old_version;
 use crate::pipeline::replay::Replayed;
 use crate::report::{Notice, SourceFile};
 use crate::source::dir::Layout;
@@ -86,13 +89,13 @@ pub(super) fn refuse_losses(losses: &[Notice]) -> Result<()> {
 /// # Errors
 /// [`Reason::CannotContinue`] if the target cannot start on one of them.
 pub(super) fn members(
-    options: &ConvertOptions,
+    context: &Context<'_>,
     replayed: &mut Replayed<'_>,
     (applied, term): (RaftIndex, Term),
 ) -> Result<(ClusterId, Vec<ContinuedMember>)> {
     let opened = replayed.opened;
     let version = membership::cluster_version(&mut replayed.recovered.replay.tree);
-    refuse_version(options.target, version.as_deref()).map_err(|e| e.in_file(opened.path()))?;
+    refuse_version(context.options.target, version.as_deref()).map_err(|e| e.in_file(opened.path()))?;
     let learners = &replayed.recovered.replay.voters.learners;
     let is_learner = |id| learners.contains(&id);
     let mut known: HashMap<MemberId, membership::MemberFacts> = HashMap::new();
@@ -138,7 +141,21 @@ pub(super) fn members(
             error.hint("give the directories of all members in one run; or make a new cluster with --to data-dir")
         );
     }
+    if context.options.target == Target::V3_5 {
+        refuse_old_version(context, replayed, applied)?;
+    }
     Ok((cluster_id, out))
+}
+
+/// Refuses a cluster version of 2.x that etcd 3.5 finds when it starts: it would not serve v3.
+fn refuse_old_version(context: &Context<'_>, replayed: &Replayed<'_>, applied: RaftIndex) -> Result<()> {
+    let Replayed { opened, table, .. } = replayed;
+    let Some(old) = old_version::found_at_start(opened, table, applied, context.interrupt)? else { return Ok(()) };
+    let path = opened.members.get(old.member).map_or(opened.path(), |member| &member.path);
+    let message = format!("etcd 3.5 would not serve v3 (\"not capable\"): the member has {old}");
+    let hint = "give --target-version 3.4, and let each member take a snapshot before you upgrade it to 3.5; or make a new cluster \
+                with --to data-dir";
+    Err(Error::new(Reason::CannotContinue, message).in_file(path).hint(hint))
 }
 
 fn not_in_cluster(id: MemberId) -> Error {
@@ -220,11 +237,17 @@ fn missing_records(wal: &Wal, leading: &[&Wal], applied: RaftIndex) -> Result<Op
     Ok(Some((last.records_end.0, data_dir::continuation(last.crc, &entries, state)?)))
 }
 
-/// Returns the buckets that describe the cluster, from the v2 store (docs/formats.md 9.6).
+/// Returns the buckets that describe the cluster, from the v2 store (docs/formats.md 9.6). Before 3.5, the database need not have
+/// every member: a server writes there what it applies itself, and reads nothing from it. What is not in the v2 store is preserved:
+/// members that were removed earlier, and a downgrade.
 ///
 /// # Errors
 /// [`Reason::Internal`].
-pub(super) fn buckets(replayed: &mut Replayed<'_>) -> Result<Vec<(&'static [u8], Vec<Pair>)>> {
+pub(super) fn buckets(
+    replayed: &mut Replayed<'_>,
+    preserved: Option<&Preserved<'_>>,
+) -> Result<Vec<(&'static [u8], Vec<Pair>)>> {
+    let kept = |bucket: &[u8]| preserved.map_or(Vec::new(), |preserved| preserved.pairs_of(bucket).to_vec());
     let tree = &mut replayed.recovered.replay.tree;
     let learners = &replayed.recovered.replay.voters.learners;
     let member = |facts: membership::MemberFacts| {
@@ -234,13 +257,18 @@ pub(super) fn buckets(replayed: &mut Replayed<'_>) -> Result<Vec<(&'static [u8],
     };
     let members: Vec<NewMember> = membership::list(tree).into_iter().map(member).collect();
     let removed = membership::removed(tree).into_iter().map(|id| (id.to_string().into_bytes(), b"removed".to_vec()));
-    let mut removed: Vec<Pair> = removed.collect();
+    let mut removed: Vec<Pair> = removed.chain(kept(schema::MEMBERS_REMOVED)).collect();
     removed.sort();
+    removed.dedup_by(|one, other| one.0 == other.0);
     // A version of 2.x would keep 3.5 from ever serving v3.
     let version = membership::cluster_version(tree).filter(|version| version.starts_with("3."));
     let version = version.map(|version| (schema::CLUSTER_VERSION.to_vec(), version.into_bytes()));
+    let mut cluster = kept(schema::CLUSTER);
+    cluster.retain(|(key, _)| key != schema::CLUSTER_VERSION);
+    cluster.extend(version);
+    cluster.sort();
     Ok(vec![
-        (schema::CLUSTER, version.into_iter().collect()),
+        (schema::CLUSTER, cluster),
         (schema::MEMBERS, data_dir::member_rows(&members)?),
         (schema::MEMBERS_REMOVED, removed),
     ])

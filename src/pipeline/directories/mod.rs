@@ -7,6 +7,7 @@
 pub(super) mod boot;
 mod continued;
 mod files;
+mod layout;
 mod new_cluster;
 mod replaceable;
 
@@ -14,9 +15,11 @@ use std::path::{Path, PathBuf};
 
 use continued::ContinuedMember;
 use files::Writer;
+use layout::{DB, SNAP, WAL};
 pub(super) use replaceable::replaceable;
 
 use super::context::Context;
+use super::merge::preserved::Preserved;
 use super::replay::Replayed;
 use super::write::{Output, Written};
 use crate::data_dir::{self, Cluster, Member};
@@ -28,11 +31,6 @@ use crate::options::{ConvertOptions, To};
 use crate::output::snapshot::hex;
 use crate::output::staged_dir::{Before, Folder};
 use crate::report::{Notice, Notices, OutputFacts, OutputMember, SourceFile};
-
-/// The folders of a member, and its database.
-const SNAP: &str = "member/snap";
-const WAL: &str = "member/wal";
-const DB: &str = "member/snap/db";
 
 /// The members that boot from the output.
 #[derive(Debug)]
@@ -80,7 +78,7 @@ pub(super) fn members(
             Ok(Some(Members::New(cluster, written)))
         }
         To::Member => {
-            let (id, members) = continued::members(options, replayed, position)?;
+            let (id, members) = continued::members(context, replayed, position)?;
             Ok(Some(Members::Continued(id, members)))
         }
     }
@@ -96,19 +94,18 @@ impl Members {
         }
     }
 
-    /// Returns the buckets that describe the cluster. A member that continues keeps those of preserved v3 data.
+    /// Returns the buckets that describe the cluster, in place of those of preserved v3 data.
     ///
     /// # Errors
     /// [`Reason::Internal`].
     pub(super) fn buckets(
         &self,
         replayed: &mut Replayed<'_>,
-        is_preserved: bool,
+        preserved: Option<&Preserved<'_>>,
     ) -> Result<Vec<(&'static [u8], Vec<Pair>)>> {
         match self {
             Members::New(cluster, _) => Ok(vec![(schema::MEMBERS, cluster.bucket()?)]),
-            Members::Continued(..) if is_preserved => Ok(Vec::new()),
-            Members::Continued(..) => continued::buckets(replayed),
+            Members::Continued(..) => continued::buckets(replayed, preserved),
         }
     }
 

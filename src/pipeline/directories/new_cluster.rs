@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::files::Writer;
-use super::{SNAP, WAL};
+use super::layout::{SNAP, WAL};
 use crate::data_dir::{self, Cluster, Member};
 use crate::display::short;
 use crate::error::{Error, Reason, Result};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::files::list;
-use super::{DB, SNAP, WAL};
+use super::layout::{DB, SNAP, WAL};
 use crate::bolt::Db;
 use crate::error::{Error, Reason, Result};
 use crate::source::{live_copy, lock};

@@ -148,6 +148,20 @@ fn refuse(opened: &Opened, backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_
     ))
 }
 
+/// Returns whether a conversion of the source needs another `--existing` than its default.
+///
+/// # Errors
+/// As [`unapplied::above`].
+pub(in crate::pipeline) fn has_v3_data(
+    opened: &Opened,
+    backend: &Backend<'_>,
+    recovered: &Recovered<'_>,
+    interrupt: Interrupt<'_>,
+) -> Result<bool> {
+    let unapplied = unapplied::above(opened, backend, recovered, interrupt)?;
+    Ok(describe(backend, &unapplied).is_some())
+}
+
 /// Describes the v3 data of the source; `None` if it has none.
 fn describe(backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Option<String> {
     let in_log = unapplied.iter().filter(|(_, request)| request.adds()).count() as u64;

@@ -99,6 +99,11 @@ impl<'m> Preserved<'m> {
         meta.retain(|(key, _)| continues && !Meta::KEYS.contains(&key.as_slice()));
     }
 
+    /// Returns the pairs of a bucket other than `key`.
+    pub(in crate::pipeline) fn pairs_of(&self, bucket: &[u8]) -> &[Pair] {
+        self.buckets.get(bucket).map_or(&[], Vec::as_slice)
+    }
+
     /// Returns the value of a key in a bucket other than `key`.
     pub(in crate::pipeline) fn value(&self, bucket: &[u8], key: &[u8]) -> Option<&[u8]> {
         let mut pairs = self.buckets.get(bucket)?.iter();

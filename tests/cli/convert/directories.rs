@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::kit::{AS_OF, Case, Run, demo, meta, rows, totals_add_up};
-use crate::common::run::{Output, etcdlift};
+use crate::common::run::{Output, bounded, etcdlift, etcdlift_path, run};
 use crate::common::scratch::{edit, names};
 
 const THREE: &str = "a=http://127.0.0.1:1,b=http://127.0.0.1:2,c=http://127.0.0.1:3";
@@ -362,4 +362,145 @@ fn no_room_and_no_place_are_known_before_the_work() {
     let source = case.demo();
     let into = case.run_to(&source, &source.join("member/new"), &["--to", "data-dir"]);
     assert_eq!((into.output.status, &into.report()["reason"]), (5, &"into-source".into()), "{}", into.output.story());
+}
+
+/// A report inside OUT would be there before OUT, or be replaced with it: refused before the source is opened.
+#[test]
+fn no_other_file_is_written_into_the_output() {
+    let case = Case::new();
+    let missing = case.path("no/such/source");
+    std::os::unix::fs::symlink(case.out(), case.path("link")).unwrap();
+    for exists in [false, true] {
+        if exists {
+            fs::create_dir(case.out()).unwrap();
+        }
+        for (option, what) in [("--report", "report"), ("--ledger", "ledger"), ("--index-map", "index map")] {
+            for inside in [case.out().join("x"), case.out().join("a/member/x"), case.path("link/x")] {
+                for to in ["data-dir", "member"] {
+                    let args = ["convert", "--to", to, option].map(Into::into).into_iter();
+                    let paths = [&inside, Path::new("-o"), &case.out(), &missing].map(|path: &Path| path.into());
+                    let output = etcdlift(args.chain(paths).collect::<Vec<std::ffi::OsString>>());
+                    assert_eq!(output.status, 5, "{}", output.story());
+                    let words = format!("the {what} would be in the output, which is a directory of its own");
+                    super::kit::one_line(&output, &[&words]);
+                    assert_eq!(case.out().exists(), exists);
+                    assert!(!exists || names(&case.out()).is_empty(), "{}", output.story());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_sidecar_files_of_a_directory_are_two_files() {
+    let case = Case::new();
+    let (file, link) = (case.path("x"), case.path("link"));
+    std::os::unix::fs::symlink("x", &link).unwrap();
+    let paths = ["--report", file.to_str().unwrap(), "--ledger", link.to_str().unwrap(), "--overwrite"];
+    let options = [&["convert", "--to", "data-dir", "--initial-cluster", THREE, "--all-members"], &paths[..]].concat();
+    let (demo, out) = (demo(), case.out());
+    let output = etcdlift([&options[..], &[demo.to_str().unwrap(), "-o", out.to_str().unwrap()]].concat());
+    assert_eq!(output.status, 5, "{}", output.story());
+    super::kit::one_line(&output, &["the report and the ledger are the same file"]);
+    assert!(!out.exists() && !file.exists());
+}
+
+#[test]
+fn an_output_has_a_name_of_its_own() {
+    let case = Case::new();
+    let empty = case.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let convert = |out: &Path| {
+        let mut command = bounded(Path::new(etcdlift_path()), 60);
+        command.args(["convert", "--to", "data-dir", "--name", "n1", "--as-of", AS_OF]).arg(demo()).arg("-o").arg(out);
+        run(command.args(["--initial-advertise-peer-urls", "http://127.0.0.1:9"]).current_dir(&empty))
+    };
+    for out in [".", "..", "/", "../empty/.", "x/.."] {
+        let output = convert(Path::new(out));
+        let is_named = out == "../empty/.";
+        assert_eq!(output.status, if is_named { 0 } else { 5 }, "{}", output.story());
+        if !is_named {
+            super::kit::one_line(&output, &["this path does not end in a name", "./converted"]);
+            assert!(names(&empty).is_empty(), "{}", output.story());
+        } else {
+            fs::remove_dir_all(&empty).unwrap();
+            fs::create_dir(&empty).unwrap();
+        }
+    }
+    for out in ["slash/", "dot/."] {
+        let output = convert(Path::new(out)).success();
+        let directory = empty.join(out);
+        etcdlift(["verify".as_ref(), directory.as_os_str()]).success();
+        assert!(!output.stderr.contains("error"), "{}", output.story());
+    }
+    assert_eq!(names(&empty), ["dot", "slash"]);
+    for (option, what) in [("--report", "report"), ("--ledger", "ledger"), ("--index-map", "index map")] {
+        let (demo, out) = (demo(), case.out());
+        let output = etcdlift(["convert", demo.to_str().unwrap(), "-o", out.to_str().unwrap(), option, "new/"]);
+        assert_eq!(output.status, 2, "{}", output.story());
+        super::kit::one_line(&output, &[&format!("the {what} is one file"), "remove the last `/`"]);
+    }
+    let output = etcdlift(["export", demo().to_str().unwrap(), "--format", "redb", "-o", "new/"]);
+    assert_eq!(output.status, 2, "{}", output.story());
+}
+
+/// An output that lost a part on its way is not verified. What is no data directory is refused.
+#[test]
+fn a_directory_without_a_part_is_not_verified() {
+    let case = Case::new();
+    let one = ["--name", "n1", "--initial-advertise-peer-urls", "http://127.0.0.1:9"];
+    let runs: [&dyn Fn(&Case) -> Run; 2] = [&|case| make(case, &one), &|case| make_three(case, &[])];
+    for (run, root) in runs.iter().zip(["", "b"]) {
+        let cases = [
+            ("member/wal", "the log is missing, so etcd would start it as a new member", 7),
+            (SEGMENT, "the log is missing, so etcd would start it as a new member", 7),
+            ("member/snap/db", "the database of a member is missing, so etcd would start it with empty v3 data", 7),
+            ("member/snap", "the database of a member is missing", 7),
+            ("member", if root.is_empty() { "expected a v3 file" } else { "the database of a member is missing" }, 7),
+        ];
+        for (part, words, status) in cases {
+            let _ = fs::remove_dir_all(case.out());
+            succeeded(&run(&case));
+            let path = case.out().join(root).join(part);
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
+            let output = verify(&case.out(), &[]);
+            let status = if part == "member" && root.is_empty() { 5 } else { status };
+            assert_eq!(output.status, status, "{part}: {}", output.story());
+            assert!(output.stderr.contains(words) && !output.stderr.contains("--wal-dir"), "{}", output.story());
+        }
+    }
+    let root = case.out().join("b");
+    for (path, what) in [(root.join("member/snap/db"), "a regular file"), (root.join(SEGMENT), "an empty one")] {
+        let _ = fs::remove_dir_all(case.out());
+        succeeded(&make_three(&case, &[]));
+        fs::remove_file(&path).unwrap();
+        if what == "an empty one" { fs::write(&path, "") } else { fs::create_dir(&path) }.unwrap();
+        let output = verify(&case.out(), &[]);
+        assert_eq!(output.status, 7, "{}", output.story());
+        assert!(output.stderr.contains(what), "{}", output.story());
+    }
+}
+
+/// A set of directories that lacks a member is a warning, one directory by itself is none.
+#[test]
+fn verify_names_the_members_that_are_not_there() {
+    let case = Case::new();
+    succeeded(&make_three(&case, &[]));
+    let not_given = |path: &Path, options: &[&str]| {
+        let output = verify(path, options);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status, found["members_not_given"].to_string(), found["warnings"].to_string())
+    };
+    assert_eq!(not_given(&case.out(), &[]), (0, "null".into(), "null".into()));
+    assert_eq!(not_given(&case.out().join("a"), &[]), (0, r#"["b","c"]"#.into(), "null".into()));
+    fs::remove_dir_all(case.out().join("c")).unwrap();
+    let (status, members, warnings) = not_given(&case.out(), &[]);
+    assert_eq!((status, members.as_str()), (0, r#"["c"]"#));
+    assert!(warnings.contains("other-members") && warnings.contains("2 of 3 members: c is not there"), "{warnings}");
+    let text = etcdlift(["verify".as_ref(), case.out().as_os_str()]).success();
+    assert!(text.text().contains("members not given:"), "{}", text.story());
+    // The report describes all three.
+    let report = case.report();
+    let (status, ..) = not_given(&case.out(), &["--report", report.to_str().unwrap()]);
+    assert_eq!(status, 7);
 }

@@ -118,7 +118,7 @@ fn wrong_usage_makes_none() {
     folder.push("/");
     let output = convert(&source, Path::new(&folder), &["--report", report.to_str().unwrap()]);
     assert_eq!(output.status, 2, "{}", output.story());
-    one_line(&output, &["--output names a directory"]);
+    one_line(&output, &["the output is one file, but its path names a directory"]);
     assert!(!report.exists());
 }
 

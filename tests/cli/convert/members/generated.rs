@@ -93,8 +93,9 @@ fn continued(cluster: &Cluster, seed: u64) -> Option<usize> {
     let dirs: Vec<PathBuf> = ids.iter().map(dir).collect();
     let applied = kit::meta(&dirs[0].join("member/snap/db"), "consistent_index");
     let logs: Vec<Log> = sources.iter().map(|path| Log::read(path)).collect();
-    let term = kit::meta(&dirs[0].join("member/snap/db"), "term");
-    let has_it = |log: &&Log| log.entries.get(&applied).is_some_and(|entry| entry.0 == term);
+    // A wrong entry of this index is not committed, so it has a lower term.
+    let term = logs.iter().filter_map(|log| log.entries.get(&applied)).map(|entry| entry.0).max();
+    let has_it = |log: &&Log| log.entries.get(&applied).is_some_and(|entry| Some(entry.0) == term);
     let full = logs.iter().filter(has_it).max_by_key(|log| log.entries.len());
     let mut appended = 0;
     for ((source, dir), old) in sources.iter().zip(&dirs).zip(&logs) {

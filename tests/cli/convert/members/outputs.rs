@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
+use etcdlift::internals::fuzzing::log::Dialect;
+
 use super::source::Source;
 use super::{convert, segments};
 use crate::common::run::etcdlift;
@@ -85,4 +87,42 @@ fn a_member_that_lags_gets_the_entries_of_the_others() {
     assert!(new.starts_with(&old) && new.len() > old.len());
     assert!(read(&out.join("m1")) == read(&sources[0]));
     etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+}
+
+/// Only 3.5 writes the term of the last entry into the database. It would prove that the log is replayed by the rules of 3.5.
+#[test]
+fn the_database_of_a_member_does_not_say_that_a_later_etcd_ran_on_it() {
+    let temp = scratch::temp();
+    let source = Source { version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&[(0xa1, "m1")]) };
+    let source = source.write(temp.path(), 0xa1);
+    for (target, has_term) in [("3.4", false), ("3.5", true)] {
+        let out = temp.path().join(target);
+        convert(&[&source], &out, &["--target-version", target]).success();
+        etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+        let inspected = etcdlift(["inspect".as_ref(), out.as_os_str(), "--json".as_ref()]).success();
+        assert_eq!(inspected.text().contains("`meta/term` or `confState`"), has_term, "{}", inspected.story());
+    }
+}
+
+/// Before 3.5, the bucket `members` need not have every member. The v2 store has them all.
+#[test]
+fn the_members_come_from_the_v2_store_also_with_v3_data() {
+    let temp = scratch::temp();
+    let source = Source { version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&[(0xa1, "m1")]) };
+    let source = source.write(temp.path(), 0xa1);
+    let installed = source.join("member/snap/db");
+    let made = temp.path().join("db");
+    let args = ["convert", "--to", "backend", "--as-of", "2026-01-01T00:00:00Z", "-o"].map(AsRef::as_ref);
+    let args = args.into_iter().chain([made.as_os_str(), source.as_os_str(), "--strip-leading-slash".as_ref()]);
+    etcdlift(args).success();
+    fs::copy(made, &installed).unwrap();
+    let members = |path: &Path| etcdlift(["inspect".as_ref(), path.as_os_str(), "--json".as_ref()]).success().json();
+    assert!(members(&installed)["members"].as_array().is_none_or(Vec::is_empty));
+    for existing in ["merge", "keep-v3"] {
+        let out = temp.path().join(existing);
+        convert(&[&source], &out, &["--existing", existing]).success();
+        let found = members(&out.join("member/snap/db"));
+        assert_eq!((&found["members"][0]["id"], &found["members"][0]["name"]), (&"a1".into(), &"m1".into()), "{found}");
+        assert_eq!(found["cluster_version"], "3.4.0", "{found}");
+    }
 }

@@ -75,6 +75,48 @@ fn cluster_versions_that_the_target_cannot_continue() {
     }
 }
 
+/// etcd 3.5 finds the old version when it starts, if no snapshot of the member is after the change.
+#[test]
+fn a_cluster_version_of_2_that_a_member_starts_with() {
+    let source =
+        Source { version: Some("3.4.0"), old_version: Some("2.3.0"), dialect: Dialect::Padded, ..Source::new(&THREE) };
+    let v3_5 = ["--target-version", "3.5"];
+    let refused = |sources: &[PathBuf], words: &str| {
+        let words = ["etcd 3.5 would not serve v3", "\"2.3.0\"", words, "--target-version 3.4", "--to data-dir"];
+        cannot_continue(sources, &v3_5, &words);
+        let out = scratch::temp();
+        convert(sources, &out.path().join("out"), &[]).success();
+    };
+    let temp = scratch::temp();
+    let all = source.write_all(temp.path());
+    refused(&all, "in its log at raft index 7");
+    // The change is entry 10. The new snapshot of two members does not help the third one.
+    source.add_snapshot(&all[0], 0xa1, 12, Some("3.4.0"));
+    source.add_snapshot(&all[1], 0xa2, 12, Some("3.4.0"));
+    refused(&all, "a3.etcd: etcd 3.5 would not serve v3");
+    source.add_snapshot(&all[2], 0xa3, 9, Some("2.3.0"));
+    refused(&all, "in its snapshot at raft index 9");
+    source.add_snapshot(&all[2], 0xa3, 10, Some("3.4.0"));
+    let out = temp.path().join("out");
+    convert(&all, &out, &v3_5).success();
+    etcdlift(["verify".as_ref(), out.as_os_str()]).success();
+}
+
+/// A database for the directory of the member has the same limit.
+#[test]
+fn a_cluster_version_of_2_and_the_step_that_installs_a_database() {
+    for (old_version, target, installs) in
+        [(None, "3.5", true), (Some("2.3.0"), "3.5", false), (Some("2.3.0"), "3.4", true)]
+    {
+        let temp = scratch::temp();
+        let source = Source { version: Some("3.4.0"), old_version, ..Source::new(&[(0xa1, "m1")]) };
+        let (path, out) = (source.write(temp.path(), 0xa1), temp.path().join("db"));
+        let args = ["convert", "--to", "backend", "--target-version", target, "--as-of", "2026-01-01T00:00:00Z", "-o"];
+        let output = etcdlift(args.iter().map(AsRef::as_ref).chain([out.as_os_str(), path.as_os_str()])).success();
+        assert_eq!(output.stderr.contains("install -m 600"), installs, "{}", output.story());
+    }
+}
+
 #[test]
 fn parts_of_a_member() {
     let temp = scratch::temp();

@@ -5,7 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etcdlift::internals::fuzzing::log::{CONF_CHANGE, Dialect, Log, NORMAL, conf_change, segment_file};
+use etcdlift::internals::fuzzing::log::{
+    CONF_CHANGE, Dialect, Log, NORMAL, conf_change, segment_file, snap, snap_file,
+};
+use serde_json::{Map, Value, json};
 
 use crate::common::v2files::put_request;
 
@@ -18,6 +21,8 @@ pub(super) struct Source {
     /// The IDs and names of the members; one without a name has never published it.
     pub(super) members: Vec<(u64, &'static str)>,
     pub(super) version: Option<&'static str>,
+    /// A cluster version before that; two keys come between them.
+    pub(super) old_version: Option<&'static str>,
     pub(super) dialect: Dialect,
     /// The ID of a learner.
     pub(super) learner: Option<u64>,
@@ -25,7 +30,13 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(members: &[(u64, &'static str)]) -> Self {
-        Self { members: members.to_vec(), version: Some("2.3.0"), dialect: Dialect::Unpadded, learner: None }
+        Self {
+            members: members.to_vec(),
+            version: Some("2.3.0"),
+            old_version: None,
+            dialect: Dialect::Unpadded,
+            learner: None,
+        }
     }
 
     pub(super) fn entries(&self) -> Vec<(u64, Vec<u8>)> {
@@ -40,9 +51,12 @@ impl Source {
             let json = format!(r#"{{"name":"{name}","clientURLs":["http://127.0.0.1:1{id}"]}}"#);
             entries.push((NORMAL, put_request(*id, &format!("/0/members/{id:x}/attributes"), json.as_bytes())));
         }
-        if let Some(version) = self.version {
-            entries.push((NORMAL, put_request(1, "/0/version", version.as_bytes())));
+        let put = |path: String, value: &str| (NORMAL, put_request(1, &path, value.as_bytes()));
+        if let Some(version) = self.old_version {
+            entries.push(put("/0/version".into(), version));
+            entries.extend((0..2).map(|number| put(format!("/1/old{number}"), "value")));
         }
+        entries.extend(self.version.map(|version| put("/0/version".into(), version)));
         for number in 0..5 {
             entries.push((NORMAL, put_request(1, &format!("/1/k{number}"), format!("value {number}").as_bytes())));
         }
@@ -56,24 +70,65 @@ impl Source {
 
     /// Writes the directory of a member that has so many entries, all of them committed.
     pub(super) fn write_some(&self, dir: &Path, id: u64, count: usize) -> PathBuf {
-        let mut log = Log::new(self.dialect, id, 0xc1);
-        let (mut index, mut commit) = (0, 0);
-        for (kind, data) in self.entries().into_iter().take(count) {
-            index += 1;
-            log.entry(kind, TERM, index, Some(&data));
-            commit = index;
-        }
-        log.state(TERM, self.members[0].0, commit);
         let path = dir.join(format!("{id:x}.etcd"));
         let wal = path.join("member/wal");
         fs::create_dir_all(&wal).unwrap();
         fs::create_dir_all(path.join("member/snap")).unwrap();
-        let file = wal.join(segment_file(0, 0));
-        fs::write(&file, &log.segments()[0].bytes).unwrap();
+        self.write_log(&self.log(id, count), &wal.join(segment_file(0, 0)));
+        path
+    }
+
+    fn log(&self, id: u64, count: usize) -> Log {
+        let mut log = Log::new(self.dialect, id, 0xc1);
+        let mut commit = 0;
+        for (index, (kind, data)) in (1..).zip(self.entries().into_iter().take(count)) {
+            log.entry(kind, TERM, index, Some(&data));
+            commit = index;
+        }
+        log.state(TERM, self.members[0].0, commit);
+        log
+    }
+
+    fn write_log(&self, log: &Log, file: &Path) {
+        fs::write(file, &log.segments()[0].bytes).unwrap();
         if self.dialect == Dialect::Padded {
             fs::File::options().write(true).open(file).unwrap().set_len(64_000_000).unwrap();
         }
-        path
+    }
+
+    /// Adds a snapshot to the directory of a member that has all entries. `version` is the cluster version in it.
+    pub(super) fn add_snapshot(&self, data_dir: &Path, id: u64, index: u64, version: Option<&str>) {
+        let node = |path: &str, value: &str, children: Value| {
+            json!({
+                "Path": path, "CreatedIndex": 1, "ModifiedIndex": 1, "ExpireTime": "0001-01-01T00:00:00Z", "Value": value,
+                "Children": children,
+            })
+        };
+        let member = |(id, name): &(u64, &str)| {
+            let path = format!("/0/members/{id:x}");
+            let file = |name: &str, value: Value| node(&format!("{path}/{name}"), &value.to_string(), Value::Null);
+            let attributes = json!({
+                "raftAttributes": file("raftAttributes", json!({ "peerURLs": [format!("http://127.0.0.1:{id}")] })),
+                "attributes": file("attributes", json!({ "name": name })),
+            });
+            (format!("{id:x}"), node(&path, "", attributes))
+        };
+        let members: Map<String, Value> = self.members.iter().map(member).collect();
+        let mut zero = json!({ "members": node("/0/members", "", Value::Object(members)) });
+        if let Some(version) = version {
+            zero["version"] = node("/0/version", version, Value::Null);
+        }
+        let root = node("/", "", json!({ "0": node("/0", "", zero), "1": node("/1", "", json!({})) }));
+        let store = json!({ "Root": root, "CurrentIndex": index, "CurrentVersion": 2 }).to_string();
+        let voters: Vec<u64> = self.members.iter().map(|(id, _)| *id).collect();
+        fs::write(
+            data_dir.join("member/snap").join(snap_file(TERM, index)),
+            snap(store.as_bytes(), index, TERM, &voters),
+        )
+        .unwrap();
+        let mut log = self.log(id, usize::MAX);
+        log.snapshot(index, TERM);
+        self.write_log(&log, &data_dir.join("member/wal").join(segment_file(0, 0)));
     }
 
     /// Writes the directories of all members.
