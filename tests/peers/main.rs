@@ -7,6 +7,7 @@
 mod auth;
 mod boot;
 mod case;
+mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod connection;
