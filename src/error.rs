@@ -133,7 +133,7 @@ reasons! {
     V3Present = "v3-present", Kind::Refused;
     /// The v3 backend of the source cannot be read.
     V3Unreadable = "v3-unreadable", Kind::Refused;
-    /// `--existing keep-v3`, but the source has no v3 data.
+    /// `check` or `--existing keep-v3`, but the source has no v3 data.
     V3Missing = "v3-missing", Kind::Refused;
     /// v2 and v3 both have a key, user or role.
     Conflict = "conflict", Kind::Refused;

@@ -9,12 +9,14 @@ use crate::error::{Error, Reason, Result};
 use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
-use crate::options::{CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions};
+use crate::options::{
+    CheckOptions, CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions,
+};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Outcome, Reporter};
 use crate::report::inspection::EntryLine;
 use crate::report::lookup::Answer;
-use crate::report::{Comparison, Exported, Inspection, Report, Verification};
+use crate::report::{Comparison, Exported, Inspection, Report, UpgradeCheck, Verification};
 
 /// A conversion that has made its output.
 #[derive(Debug, Clone)]
@@ -93,6 +95,29 @@ pub fn inspect(options: &InspectOptions) -> Result<Inspection> {
 /// ```
 pub fn compare(options: &CompareOptions) -> Result<Comparison> {
     Run::new().compare(options)
+}
+
+/// Checks whether an etcd version would start on the data directories of members, and lists all v2 content that prevents it.
+///
+/// # Errors
+/// No source is the data directory of a member with its log and a v3 backend, or none can be read. A blocker is not an error: see
+/// [`UpgradeCheck::verdict`]. The same holds for an error in some of the sources.
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::{CheckOptions, UpgradeTarget};
+/// use etcdlift::report::upgrade_check::Verdict;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// let options = CheckOptions::new(["fixtures/upgrade-check/input/default.etcd"]).target(UpgradeTarget::V3_6);
+/// let found = etcdlift::check(&options)?;
+/// assert_eq!(found.verdict, Verdict::SnapshotAndWal);
+/// assert_eq!(found.sources[0].blockers.nodes[0].path, "/1/config/db/host");
+/// # Ok(())
+/// # }
+/// ```
+pub fn check(options: &CheckOptions) -> Result<UpgradeCheck> {
+    Run::new().check(options)
 }
 
 /// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the
@@ -337,6 +362,14 @@ impl<'a> Run<'a> {
     /// Those of [`compare`](crate::compare()); the interruption.
     pub fn compare(self, options: &CompareOptions) -> Result<Comparison> {
         pipeline::compare(options, self.interrupted)
+    }
+
+    /// Checks like [`check`](crate::check()).
+    ///
+    /// # Errors
+    /// Those of [`check`](crate::check()); the interruption.
+    pub fn check(self, options: &CheckOptions) -> Result<UpgradeCheck> {
+        pipeline::check(options, self.interrupted)
     }
 
     /// Verifies like [`verify`](crate::verify()).

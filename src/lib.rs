@@ -2,9 +2,8 @@
 //! verified etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never
 //! written.
 //!
-//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`verify()`], [`export()`] and [`lookup()`].
-//! [`Run`] has the same functions with progress and interruption. ARCHITECTURE.md describes the modules, which are
-//! private.
+//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`check()`], [`verify()`], [`export()`] and [`lookup()`].
+//! [`Run`] has the same functions with progress and interruption. ARCHITECTURE.md describes the modules, which are private.
 //!
 //! ```no_run
 //! use etcdlift::options::ConvertOptions;
@@ -55,7 +54,7 @@ mod verify;
 mod wire;
 mod words;
 
-pub use facade::{Conversion, Query, Run, compare, convert, export, inspect, lookup, verify};
+pub use facade::{Conversion, Query, Run, check, compare, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;
 pub use notice::Code;
 pub use pipeline::{Activity, Observer, Outcome};

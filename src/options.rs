@@ -244,6 +244,40 @@ impl CompareOptions {
     }
 }
 
+/// Options of a check before an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// Data directories of members, each with its log.
+    pub sources: Vec<PathBuf>,
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
+    pub wal_dirs: Vec<WalDir>,
+    /// The etcd minor version that will start on the sources.
+    pub target: UpgradeTarget,
+    /// Read directories that an etcd is running on.
+    pub allow_live: bool,
+}
+
+impl CheckOptions {
+    /// Checks data directories, with the defaults of the command line.
+    pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>) -> CheckOptions {
+        let sources = sources.into_iter().map(Into::into).collect();
+        CheckOptions { sources, wal_dirs: Vec::new(), target: UpgradeTarget::default(), allow_live: false }
+    }
+
+    /// Sets the etcd minor version that will start on the sources.
+    #[must_use]
+    pub fn target(self, target: UpgradeTarget) -> CheckOptions {
+        CheckOptions { target, ..self }
+    }
+
+    /// Sets the directories of the write-ahead logs, one for each source, in the same order.
+    #[must_use]
+    pub fn wal_dirs(self, wal_dirs: impl IntoIterator<Item = WalDir>) -> CheckOptions {
+        CheckOptions { wal_dirs: wal_dirs.into_iter().collect(), ..self }
+    }
+}
+
 /// Options of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -427,6 +461,21 @@ words! {
         V3_6 = "3.6",
         /// etcd 3.7
         #[default]
+        #[cfg_attr(feature = "cli", value(name = "3.7"))]
+        V3_7 = "3.7",
+    }
+}
+
+words! {
+    /// The etcd minor version that will start on a data directory with v2 content.
+    #[derive(PartialOrd, Ord, Default)]
+    #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+    pub enum UpgradeTarget {
+        /// etcd 3.6
+        #[default]
+        #[cfg_attr(feature = "cli", value(name = "3.6"))]
+        V3_6 = "3.6",
+        /// etcd 3.7
         #[cfg_attr(feature = "cli", value(name = "3.7"))]
         V3_7 = "3.7",
     }

@@ -20,7 +20,8 @@ pub(super) struct CompletionsArgs {
 }
 
 /// The commands that have a manual page of their own.
-const COMMANDS: [&str; 8] = ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"];
 
 /// Options of `man`.
 #[derive(Debug, clap::Args)]

@@ -32,6 +32,7 @@ impl Epilog {
             "convert" => CONVERT,
             "inspect" => INSPECT,
             "compare" => COMPARE,
+            "check" => CHECK,
             "verify" => VERIFY,
             "export" => EXPORT,
             "lookup" => LOOKUP,
@@ -63,7 +64,7 @@ pub(super) const ETCDLIFT: Epilog = Epilog {
         ("4", "nothing to convert, or `lookup` found nothing"),
         ("5", "refused: a file is missing, a precondition fails, or a policy says fail"),
         ("6", "the output or a sidecar file cannot be written; no file remains"),
-        ("7", "verification failed, or `verify` or `compare` found a difference"),
+        ("7", "verification failed, `verify` or `compare` found a difference, or `check` a blocker"),
         ("8", "done and verified, but possibly incomplete; each loss is named"),
         INTERRUPTED,
     ],
@@ -134,6 +135,29 @@ pub(super) const COMPARE: Epilog = Epilog {
         ("5", "refused: not one cluster, a file is missing, or a running etcd uses it"),
         ("6", "standard output cannot be written"),
         ("7", "the members differ, or damage prevents the proof that they are equal"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `check`.
+pub(super) const CHECK: Epilog = Epilog {
+    examples: &[
+        ("Check whether etcd 3.6 would start on a data directory", "etcdlift check default.etcd"),
+        (
+            "Check three members for etcd 3.7, and print the result as JSON",
+            "etcdlift check m0.etcd m1.etcd m2.etcd --target-version 3.7 --json",
+        ),
+        ("Check a member that has its log elsewhere", "etcdlift check m0.etcd --wal-dir /wal/m0"),
+    ],
+    statuses: &[
+        ("0", "etcd starts on every source, and no v2 data is lost"),
+        INTERNAL,
+        USAGE,
+        ("3", "no source is blocked, but one is damaged or changed while it was read"),
+        ("5", "no source is blocked, but one has no v3 data, is missing, or is in use"),
+        ("6", "standard output cannot be written"),
+        ("7", "etcd does not start on a source; each blocker is listed"),
+        ("8", "etcd starts without v2 data, or a source is possibly incomplete"),
         INTERRUPTED,
     ],
 };

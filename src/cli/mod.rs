@@ -3,6 +3,7 @@
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process. Must not
 //! know formats: it calls the library and prints what it returns.
 
+mod check;
 mod cluster_args;
 mod compare;
 mod completions;
@@ -40,8 +41,8 @@ struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert`, `compare`, `export` and `verify` print one line with the result. Other commands print what they print
-    /// without this option. The exit status does not change.
+    /// `convert`, `compare`, `check`, `export` and `verify` print one line with the result. The output of other commands
+    /// does not change. Neither does the exit status.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
     quiet: bool,
@@ -74,6 +75,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Check whether the members of a cluster have converged, and which one to convert
     Compare(compare::Args),
+    /// Check whether etcd 3.6 or 3.7 would start on a data directory, or which v2 content prevents it
+    Check(check::Args),
     /// Check a v3 database or snapshot, alone or against its report and its source
     Verify(verify::Args),
     /// Write the keys of a v2 source or a v3 database to a file for other programs
@@ -108,6 +111,7 @@ impl Cli {
             Command::Convert(args) => convert::run(&args, self.quiet),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Compare(args) => compare::run(&args, self.quiet),
+            Command::Check(args) => check::run(&args, self.quiet),
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
@@ -129,7 +133,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
+        for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

@@ -84,6 +84,18 @@ pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness
     completeness
 }
 
+/// Finds what shows that the end of a member's log is missing in the copy. For servers of 3.0 and later.
+pub(super) fn end_missing(member: &Member, wal: &Wal) -> Vec<Notice> {
+    if member.access() == Access::Live {
+        return Vec::new();
+    }
+    let by_size = wal.last_segment().and_then(|segment| last_segment(member, wal, segment, true));
+    let findings = [by_size, unread_segments(member, wal), snapshot_beyond(member, wal)].into_iter().flatten();
+    let is_missing = |finding: &Finding| matches!(finding.severity, Severity::EndMissing);
+    let notice = |Finding { code, message, hint, .. }: Finding| Notice { code, message, hint };
+    findings.filter(is_missing).map(notice).collect()
+}
+
 impl Completeness {
     fn take(&mut self, finding: Finding, opened: &Opened, (whole, voters): (usize, usize)) {
         let proven = self.proven;
@@ -150,7 +162,7 @@ impl View<'_> {
         if member.access() != Access::Live {
             findings.extend(wal.last_segment().and_then(|segment| last_segment(member, wal, segment, closes_segments)));
             findings.extend(unread_segments(member, wal));
-            findings.extend(self.snapshot_beyond(member, wal));
+            findings.extend(snapshot_beyond(member, wal));
         }
         findings
     }
@@ -196,23 +208,23 @@ impl View<'_> {
         };
         Finding::new(code, message, Severity::Damaged(Reason::Damaged))
     }
+}
 
-    /// Finds a snapshot at the end of the log or beyond it that has no record in the log.
-    fn snapshot_beyond(&self, member: &Member, wal: &Wal) -> Option<Finding> {
-        let last = wal.last().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
-        let name = member.snapshots.last().filter(|_| !wal.snapshots().is_empty())?;
-        let recorded = wal.snapshots().iter().any(|record| record.index == name.index);
-        if name.index < last || (name.index == last && recorded) {
-            return None;
-        }
-        let message = format!(
-            "{}: the snapshot is at raft index {}, and the log ends at {last} without a record of it: part of the log may be \
-             missing",
-            name.path.display(),
-            name.index
-        );
-        Some(Finding::new(Code::CutCopy, message, Severity::EndMissing))
+/// Finds a snapshot at the end of the log or beyond it that has no record in the log.
+fn snapshot_beyond(member: &Member, wal: &Wal) -> Option<Finding> {
+    let last = wal.last().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
+    let name = member.snapshots.last().filter(|_| !wal.snapshots().is_empty())?;
+    let recorded = wal.snapshots().iter().any(|record| record.index == name.index);
+    if name.index < last || (name.index == last && recorded) {
+        return None;
     }
+    let message = format!(
+        "{}: the snapshot is at raft index {}, and the log ends at {last} without a record of it: part of the log may be \
+         missing",
+        name.path.display(),
+        name.index
+    );
+    Some(Finding::new(Code::CutCopy, message, Severity::EndMissing))
 }
 
 fn log_gone(member: &Member) -> Finding {

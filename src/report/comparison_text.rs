@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::comparison::{ComparedMember, ComparedTail, Comparison, Differs, EntryCounts, Rest, Status, Verdict};
 use super::next_steps;
-use super::table::Table;
+use super::table::{Table, aligned};
 use super::text::notices;
 use crate::count::counted;
 use crate::display::{printable, short};
@@ -117,20 +117,6 @@ fn labels(found: &Comparison) -> Vec<String> {
     let labels = (1..=most).map(of).find(differ);
     let labels = labels.unwrap_or_else(|| found.members.iter().map(|line| line.path.clone()).collect());
     labels.iter().map(|label| short(label)).collect()
-}
-
-/// Rows of cells in columns.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let of_column = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(|cell| cell.chars().count());
-    let widths: Vec<usize> = (0..columns).map(|at| of_column(at).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn facts(found: &Comparison) -> Table {

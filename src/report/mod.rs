@@ -16,6 +16,8 @@ pub mod model;
 pub(crate) mod next_steps;
 pub(crate) mod table;
 pub(crate) mod text;
+pub mod upgrade_check;
+pub(crate) mod upgrade_check_text;
 pub mod verification;
 
 pub use comparison::Comparison;
@@ -26,4 +28,5 @@ pub(crate) use model::Notices;
 pub use model::{
     Balance, LeaseLine, NextStep, Notice, OutputFacts, OutputMember, Purpose, Report, Stage, StageName, Transformed,
 };
+pub use upgrade_check::UpgradeCheck;
 pub use verification::Verification;

@@ -83,6 +83,20 @@ fn start(name: &str, width: usize) -> String {
     format!("{name:width$}  ")
 }
 
+/// Rows of cells in columns.
+pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let of_column = |at: usize| rows.iter().filter_map(move |row| row.get(at)).map(|cell| cell.chars().count());
+    let widths: Vec<usize> = (0..columns).map(|at| of_column(at).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -332,6 +332,17 @@ pub fn parse_proposal(data: &[u8], base: ByteOffset) -> Result<Proposal<'_>> {
     })
 }
 
+/// Returns whether the data of a normal entry is an internal request, which can contain a v2 request, and not a bare v2 request.
+pub fn is_internal_request(data: &[u8]) -> bool {
+    let mut reader = Reader::new(data, ByteOffset(0));
+    while let Ok(Some(field)) = reader.field() {
+        if field.number == 2 {
+            return field.bytes().is_ok_and(|word| Method::of(word) == Method::Unknown);
+        }
+    }
+    true
+}
+
 fn parse_request(data: &[u8], base: ByteOffset) -> Result<Request<'_>> {
     let mut request = Request::default();
     let mut reader = Reader::new(data, base);

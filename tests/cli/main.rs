@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod bounds;
+mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;

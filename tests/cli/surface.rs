@@ -29,7 +29,7 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(help.contains("Exit status:"));
@@ -76,7 +76,7 @@ fn has_word(script: &str, word: &str) -> bool {
 #[test]
 fn completions_and_manual_pages_name_every_command_and_option() {
     let commands = reference();
-    assert!(commands.len() == 8 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
+    assert!(commands.len() == 9 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
     let plain = |args: &[&str]| stdout(args).replace("\\-", "-").replace("\\f", " ");
     let root = plain(&["man"]);
     for (command, options) in &commands {
@@ -249,7 +249,7 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "compare", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }
@@ -284,6 +284,8 @@ fn errors_are_as_written_down() {
         &["convert", &text, "-o", &out],
         &["convert", &no_log, "-o", &out],
         &["export", DEMO, "-o", "-", "--format", "redb"],
+        &["check", DEMO, "--wal-dir", "a", "--wal-dir", "b"],
+        &["check", "fixtures/members/m0.etcd"],
         &["compare", DEMO],
         &["compare", DEMO, DEMO],
         &["compare", DEMO, "fixtures/members/m0.etcd"],

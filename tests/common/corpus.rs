@@ -91,8 +91,31 @@ pub fn public(test: &str) -> Option<PathBuf> {
     Some(public)
 }
 
-/// A scenario of corpus-mixed: a folder with `truth.json` and directories that hold v2 and v3 data. `None` after a note
-/// that `test` skips.
+/// Every scenario of corpus-mixed.
+pub const MIXED: [&str; 19] = [
+    "v3.4.23-m12",
+    "v3.5.16-m1",
+    "v3.5.16-m10",
+    "v3.5.16-m11",
+    "v3.5.16-m13",
+    "v3.5.16-m14",
+    "v3.5.16-m15",
+    "v3.5.16-m1b",
+    "v3.5.16-m2",
+    "v3.5.16-m3",
+    "v3.5.16-m3b",
+    "v3.5.16-m4",
+    "v3.5.16-m5",
+    "v3.5.16-m6",
+    "v3.5.16-m6b",
+    "v3.5.16-m7",
+    "v3.5.16-m7b",
+    "v3.5.16-m8",
+    "v3.5.16-m9",
+];
+
+/// A scenario of corpus-mixed: a folder with `truth.json` and directories that hold v2 and v3 data. `None` after a note that
+/// `test` skips.
 pub fn mixed(test: &str, name: &str) -> Option<PathBuf> {
     let archive = require(test).with_file_name("corpus-mixed").join(format!("{name}.tar.zst"));
     if !archive.exists() {

@@ -26,6 +26,7 @@ pub mod server;
 pub mod skip;
 pub mod text;
 pub mod truth;
+pub mod upgrade;
 pub mod v2files;
 pub mod v2keys;
 pub mod v2store;

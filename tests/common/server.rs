@@ -99,6 +99,25 @@ impl Server {
         Self::start_all(std::slice::from_ref(boot), &slot).remove(0)
     }
 
+    /// Starts a server that may end by itself.
+    ///
+    /// # Errors
+    /// Its log, if it ended.
+    pub fn try_start(boot: &Boot) -> Result<Self, String> {
+        let slot = Arc::new(Slot::take(1));
+        loop {
+            let mut server = Self::spawn(boot, &slot);
+            let Err(failure) = wait_until_healthy(&mut server.child, server.client, &server.log) else {
+                return Ok(server);
+            };
+            let text = server.log();
+            assert!(failure.starts_with("it ended"), "{boot:?}: {failure}\n{}", tail(&text));
+            if !text.contains("address already in use") {
+                return Err(text);
+            }
+        }
+    }
+
     /// Starts servers that need each other, in the slots that the caller holds, and waits until each is healthy.
     ///
     /// # Panics

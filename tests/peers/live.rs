@@ -69,6 +69,9 @@ fn under_load(test: &str, value: usize, args: &[&str], enough: impl Fn(&[String]
                 if number % 5 == 1 {
                     check_export(&data_dir, &temp.path().join("out.ndjson"), least);
                 }
+                if number % 5 == 2 {
+                    check_upgrade(&data_dir);
+                }
                 fs::remove_file(&out).unwrap();
                 fs::remove_file(&report).unwrap();
                 let after = names(&data_dir.join("member"));
@@ -111,6 +114,16 @@ fn write(address: SocketAddr, value: usize, acknowledged: &AtomicU64, stop: &Ato
 fn convert(data_dir: &Path, out: &Path, report: &Path) -> Output {
     let words = ["convert".as_ref(), data_dir.as_os_str(), "--allow-live".as_ref(), "-o".as_ref(), out.as_os_str()];
     etcdlift(words.into_iter().chain(["--report".as_ref(), report.as_os_str()]))
+}
+
+/// The keys of the snapshot, or the requests after it, stop etcd 3.6 at every moment.
+fn check_upgrade(data_dir: &Path) {
+    let words = ["check".as_ref(), data_dir.as_os_str(), "--allow-live".as_ref(), "--json".as_ref()];
+    let checked = etcdlift(words);
+    assert_eq!(checked.status, 7, "{}", checked.story());
+    let source = &checked.json()["sources"][0];
+    assert_eq!(source["warnings"][0]["code"], "live", "{}", checked.story());
+    assert_eq!(source["losses"], serde_json::json!([]), "{}", checked.story());
 }
 
 /// 1 to k, each with a value that was written for it, and nothing else.

@@ -8,6 +8,7 @@
 mod auth;
 mod boot;
 mod case;
+mod check;
 mod cluster_versions;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,0 +1,213 @@
+//! `check`: would an etcd version start on a data directory, and what would it leave behind (docs/formats.md 11.2)?
+//!
+//! Each source is judged by itself, as the server of that member does when it starts. `snapshots` reads the `.snap` files,
+//! `requests` the log. Nothing is replayed. Must not know the other members.
+
+mod requests;
+mod snapshots;
+
+use std::path::Path;
+
+use requests::Rules;
+
+use super::backend::Backend;
+use super::completeness::end_missing;
+use super::inspect::open_options;
+use super::{Interrupted, backend};
+use crate::error::{Error, Kind, Reason, Result};
+use crate::ids::RaftIndex;
+use crate::interrupt::Interrupt;
+use crate::notice::Code;
+use crate::options::{CheckOptions, UpgradeTarget, WalDir};
+use crate::report::upgrade_check::{CheckedSource, UpgradeCheck};
+use crate::report::{Notice, next_steps};
+use crate::source::live_copy::Access;
+use crate::source::member::Member;
+use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::source::wal::Wal;
+
+const CONVERT: &str = "`etcdlift convert` makes a v3 database of v2 data";
+
+/// Checks data directories before an upgrade.
+///
+/// # Errors
+/// No source can be judged: the error of the first; an interruption; a file changed while it was read.
+pub fn check(options: &CheckOptions, interrupted: Interrupted<'_>) -> Result<UpgradeCheck> {
+    let wal_dirs = options.wal_dirs.len();
+    if options.sources.is_empty() || (wal_dirs > 0 && wal_dirs != options.sources.len()) {
+        let message = "expected at least 1 source, and as many log directories as sources or none";
+        return Err(Error::new(Reason::Usage, message));
+    }
+    let open_options = open_options(options.allow_live, Interrupt::new(interrupted));
+    open_options.watch.settle(check_sources(options, &open_options))
+}
+
+fn check_sources(options: &CheckOptions, open_options: &OpenOptions<'_>) -> Result<UpgradeCheck> {
+    let mut result = UpgradeCheck { target_version: options.target, ..UpgradeCheck::default() };
+    let mut first_error = None;
+    for (at, path) in options.sources.iter().enumerate() {
+        let source = Source { path, wal_dir: options.wal_dirs.get(at), target: options.target };
+        let mut checked = match source.check(open_options) {
+            Ok(checked) => checked,
+            Err(error) if is_of_source(&error) => {
+                let (exit_status, text) = (error.kind().exit_code(), Some(error.to_string()));
+                first_error.get_or_insert(error);
+                CheckedSource { exit_status, error: text, ..CheckedSource::default() }
+            }
+            Err(error) => return Err(error),
+        };
+        checked.path = path.display().to_string();
+        result.sources.push(checked);
+    }
+    match first_error {
+        Some(error) if result.sources.iter().all(|source| source.error.is_some()) => Err(error),
+        _ => {
+            result.judge();
+            Ok(result)
+        }
+    }
+}
+
+/// Returns whether an error concerns one source, so that the others can still be judged.
+fn is_of_source(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Damaged | Kind::Refused) && error.reason() != Reason::ChangedWhileReading
+}
+
+/// A source as the operator named it.
+struct Source<'o> {
+    path: &'o Path,
+    wal_dir: Option<&'o WalDir>,
+    target: UpgradeTarget,
+}
+
+impl Source<'_> {
+    fn check(&self, options: &OpenOptions<'_>) -> Result<CheckedSource> {
+        let opened = match open(self.path, self.wal_dir, options)? {
+            Found::V2(opened) if opened.start_member().is_some_and(|member| member.layout.is_some()) => opened,
+            _ => return Err(self.not_a_member()),
+        };
+        let (Some(member), Some(wal)) = (opened.start_member(), opened.wal()) else { return Err(self.not_a_member()) };
+        let backend = backend::newest(&opened, options.interrupt)?;
+        let Some(map) = backend.map.filter(|map| !map.bytes().is_empty()) else {
+            let message = "found no v3 backend (member/snap/db): the data directory has v2 data only";
+            return Err(Error::new(Reason::V3Missing, message).hint(CONVERT).in_file(self.path));
+        };
+        let members = requests::members(map, options.interrupt)?;
+        let mut checked = self.describe(&opened, member, wal, &backend);
+        let snapshots = snapshots::read(member, wal, options.interrupt)?;
+        let snapshot = snapshots.counting.as_ref().map_or(RaftIndex(0), |counting| RaftIndex(counting.raft_index));
+        let applied = backend.consistent_index.unwrap_or_default();
+        let replay_after = match self.target {
+            UpgradeTarget::V3_6 => snapshot,
+            UpgradeTarget::V3_7 => last_record(wal),
+        };
+        self.check_log(wal, replay_after)?;
+        let committed = RaftIndex(checked.commit).max(applied);
+        let rules = Rules { target: self.target, snapshot, replay_after, committed, applied, members };
+        let requests = requests::read(wal, rules, options.interrupt)?;
+        checked.replay_after = replay_after.0;
+        checked.snapshot = snapshots.counting;
+        let nodes = snapshots.nodes;
+        match self.target {
+            UpgradeTarget::V3_6 => {
+                checked.blockers.nodes = nodes.blockers;
+                checked.leftovers.nodes = nodes.unseen;
+                checked.refused_before_3_6_3 = nodes.empty_auth;
+            }
+            // 3.7 never reads a `.snap` file.
+            UpgradeTarget::V3_7 => checked.leftovers.nodes = [nodes.blockers, nodes.unseen].concat(),
+        }
+        checked.blockers.entries = requests.blockers;
+        checked.membership_requests = requests.membership;
+        checked.leftovers.requests = requests.others;
+        checked.leftovers.snapshots = snapshots.unread;
+        checked.losses = losses(member, wal, snapshot, &backend);
+        checked.judge();
+        checked.next_steps = self.next_steps(&checked, member);
+        opened.check_bytes(options.interrupt)?;
+        Ok(checked)
+    }
+
+    fn describe(&self, opened: &Opened, member: &Member, wal: &Wal, backend: &Backend<'_>) -> CheckedSource {
+        let mut checked = CheckedSource {
+            member_id: member.id().map(|id| id.to_string()),
+            cluster_id: wal.metadata().map(|metadata| metadata.cluster_id.to_string()),
+            last_entry: wal.last().map(|(_, index)| index.0),
+            commit: wal.hard_state().unwrap_or_default().commit.0,
+            consistent_index: backend.consistent_index.map(|index| index.0),
+            has_v3_data: backend.describe().is_some(),
+            ..CheckedSource::default()
+        };
+        let broken = member.unread_segments.iter().filter(|segment| member.is_renamed(segment));
+        checked.leftovers.broken_segments = broken.map(|segment| segment.path.display().to_string()).collect();
+        if opened.is_live() {
+            let message = "an etcd is running on the source: what it writes from now on is not checked";
+            checked.warnings.push(Notice::new(Code::Live, message));
+        }
+        checked
+    }
+
+    /// Refuses what no etcd starts on.
+    fn not_a_member(&self) -> Error {
+        let message = "expected the data directory of a member with its log, found something else";
+        Error::new(Reason::UnsupportedFormat, message).in_file(self.path)
+    }
+
+    /// Checks that the log is undamaged, as etcd does, and that it has every entry that the version replays.
+    fn check_log(&self, wal: &Wal, replay_after: RaftIndex) -> Result<()> {
+        if let Some(hole) = wal.holes().first() {
+            let error = Error::new(Reason::Damaged, hole.error.message());
+            let error = hole.error.file().into_iter().fold(error, Error::in_file);
+            return Err(hole.error.offset().into_iter().fold(error, Error::at));
+        }
+        if wal.continues(replay_after) {
+            return Ok(());
+        }
+        let message = format!("expected raft entry {} and all after it in the log", replay_after.0.saturating_add(1));
+        Err(Error::new(Reason::Gap, message).in_file(self.path))
+    }
+
+    fn next_steps(&self, checked: &CheckedSource, member: &Member) -> Vec<String> {
+        if !checked.verdict.is_blocked() && !checked.loses_data() {
+            return Vec::new();
+        }
+        let mut command = format!("etcdlift convert {} -o snapshot.db", next_steps::quoted(self.path));
+        if let Some(WalDir::Dir(path)) = self.wal_dir {
+            command.push_str(&format!(" --wal-dir {}", next_steps::quoted(path)));
+        }
+        if member.access() == Access::Live {
+            command.push_str(" --allow-live");
+        }
+        match checked.has_v3_data {
+            true => vec![format!("{command} --existing merge"), format!("{command} --existing keep-v3")],
+            false => vec![command],
+        }
+    }
+}
+
+/// Returns the raft index of the last snapshot record at or below the commit index.
+fn last_record(wal: &Wal) -> RaftIndex {
+    let commit = wal.hard_state().unwrap_or_default().commit;
+    wal.snapshots().iter().rfind(|record| record.index <= commit).map_or(RaftIndex(0), |record| record.index)
+}
+
+/// Returns why the source is possibly incomplete, so that the answer is uncertain.
+fn losses(member: &Member, wal: &Wal, snapshot: RaftIndex, backend: &Backend<'_>) -> Vec<Notice> {
+    let mut losses = end_missing(member, wal);
+    let last = wal.last().map_or(RaftIndex(0), |(_, index)| index);
+    let mut lose = |message: String| losses.push(Notice::new(Code::CutCopy, message));
+    match backend.consistent_index {
+        Some(index) if index > last => {
+            lose(format!(
+                "the v3 backend is at raft index {index}, and the log ends at {last}: part of it may be missing"
+            ));
+        }
+        Some(index) if index < snapshot => {
+            lose(format!(
+                "the v3 backend is at raft index {index}, before the snapshot at {snapshot}: etcd refuses it"
+            ));
+        }
+        _ => {}
+    }
+    losses
+}
