@@ -1,6 +1,7 @@
-//! etcdlift converts etcd v2 data (a `.snap` file, a copied data directory with its write-ahead log, a backup) into a
-//! verified etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens. No etcd runs, and the source is never
-//! written.
+//! etcdlift converts etcd v2 data into a verified etcd v3 database (bbolt and mvcc) that etcd 3.4 to 3.7 opens.
+//!
+//! The source is a `.snap` file, a copied data directory with its write-ahead log, or a backup. No etcd runs, and the source is
+//! never written.
 //!
 //! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`check()`], [`verify()`], [`export()`] and [`lookup()`].
 //! [`Run`] has the same functions with progress and interruption. ARCHITECTURE.md describes the modules, which are private.

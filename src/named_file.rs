@@ -22,9 +22,8 @@ const ASK_EVERY: u16 = 100;
 /// Reads a regular file or a pipe to its end.
 ///
 /// # Errors
-/// `reason`, or a more specific one by [`Error::io`], if the file cannot be opened or read, is longer than
-/// [`limits::MAX_NAMED_FILE`], or is neither a file nor a pipe; an
-/// interruption.
+/// `reason` if the file is neither a file nor a pipe, or is longer than [`limits::MAX_NAMED_FILE`]; `reason` or a more
+/// specific one by [`Error::io`] if it cannot be opened or read; an interruption.
 pub fn read(path: &Path, reason: Reason, action: &str, interrupt: Interrupt<'_>) -> Result<Vec<u8>> {
     let failed = |e| Error::io(reason, path, action, e);
     // Without this flag, opening a pipe waits for a writer.

@@ -1,8 +1,8 @@
 //! The full structural check of a bbolt file: everything that `bbolt check` tests, and more.
 //!
 //! docs/formats.md section 8.9, with 8.3 for the freelist. In addition to `bbolt check`: element keys equal the first
-//! key of their child, positions and sizes are in the page, data are contiguous, keys are not empty, and inline
-//! buckets, page headers and file length are valid. Continues after damage and lists it. [`Strictness::Own`] also
+//! key of their child; positions and sizes are in the page; data are contiguous; keys are not empty. Inline buckets,
+//! page headers and the file length must be valid too. Continues after damage and lists it. [`Strictness::Own`] also
 //! requires what only the writer of this crate guarantees: no unused page, and no nonzero byte that is not data. Must
 //! not know etcd.
 

@@ -1,7 +1,7 @@
-//! The files of a data directory that etcd boots, as bytes: the first segment of a new cluster's log, its `.snap` file with the v2
-//! store of the members, the rows of the bucket `members`, and records that continue an existing log (docs/formats.md 10.5, 11).
+//! The files of a data directory that etcd boots, as bytes (docs/formats.md 10.5, 11).
 //!
-//! The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or directories.
+//! `segment` has the first segment of a log, and records that continue an existing log. `snap` has the `.snap` file with the v2 store of
+//! the members, and `cluster` the rows of the bucket `members`. The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or directories.
 
 mod cluster;
 mod segment;

@@ -70,7 +70,7 @@ impl Sidecar {
     /// # Errors
     /// The operating system fails.
     pub fn sync(&self) -> Result<()> {
-        // Code that writes by path may have replaced the file behind the open handle.
+        // Code that writes by path may have replaced the file while this handle was open.
         let synced = File::open(self.temp.path()).and_then(|file| file.sync_all());
         synced.map_err(|e| failed(&self.path, "sync", e))
     }

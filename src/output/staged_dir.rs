@@ -17,7 +17,7 @@ use crate::error::{Error, Reason, Result};
 /// A check that a directory may be replaced: etcdlift made it, and nothing has used it since.
 pub type Replaceable = fn(&Path) -> Result<()>;
 
-/// What stands at a path before a run makes a directory there.
+/// The state of a path before a run makes a directory there.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Before {
     /// Nothing, or an empty directory.

@@ -147,7 +147,7 @@ impl Targets {
         }
     }
 
-    /// Refuses two paths to one file, a file inside an output directory, and a path that is a source, a file of one, or inside one.
+    /// Refuses two paths to one file, and a file inside an output directory. Also refuses a path that is a source, or a file inside one.
     ///
     /// # Errors
     /// [`Reason::SameFile`], [`Reason::IntoSource`]; those of [`Targets::check_spelling`].

@@ -13,7 +13,7 @@ use crate::report::Report;
 /// A function that writes to standard output.
 type Print<'a> = &'a dyn Fn(&[u8]) -> Result<()>;
 
-/// The destination of the report, and whether the report is there.
+/// The destination of the report, and whether it was written.
 pub struct Reporter<'a> {
     to: To<'a>,
     sent: Sent,
@@ -36,7 +36,7 @@ enum Sent {
 /// What became of the report of a failed run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It says how the run failed; or the run has no report, or its error says why there is none.
+    /// It says how the run failed; or the run has no report, or its error says why the report is missing.
     Yes,
     /// It was printed before the run failed, and describes an output that does not exist.
     TooEarly,

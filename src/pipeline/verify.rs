@@ -126,7 +126,7 @@ fn verify_map(map: &Map, options: &VerifyOptions, interrupt: Interrupt<'_>) -> R
     };
     match found.facts.sha256 {
         Sha256Check::None => {}
-        Sha256Check::Good | Sha256Check::Bad => found.checked.push(Check::Sha256),
+        Sha256Check::Good | Sha256Check::Mismatch => found.checked.push(Check::Sha256),
     }
     let report = options.report.as_deref().map(|path| read_report(path, interrupt)).transpose()?;
     if let Some(output) = report.as_ref().and_then(|report| report.output.as_ref()) {

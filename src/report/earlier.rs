@@ -1,7 +1,7 @@
 //! `--skip-existing`: whether an existing output is what this run would make.
 //!
-//! It is if the report of an earlier run has the same hashes of source files, the same options, and the hash that the
-//! output has now. Reads that report and the output. Must not know how either is made.
+//! The report of the earlier run must have the same hashes of source files, the same options, and the present hash of
+//! the output. Reads that report and the output. Must not know how either is made.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

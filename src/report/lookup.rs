@@ -145,8 +145,8 @@ fn note(query: &Asked, map: &MapFacts) -> String {
             format!("v2 index {asked} is after the converted state, which ends at v2 index {v2_index}; {state}")
         }
         Asked { v2_index: Some(asked), .. } => format!(
-            "no key of the output has the modified index {asked}: the key was changed again, deleted, expired or left out, or \
-             no key changed at that index; {state}"
+            "no key of the output has the modified index {asked}: no key changed there, or it has changed since, or it is left out; \
+             {state}"
         ),
         Asked { revision: Some(asked), .. } if i64::try_from(*asked).map_or(true, |asked| asked > revision) => {
             format!("revision {asked} is after the output; {state}")

@@ -378,7 +378,7 @@ fn v3_lines(table: &mut Table, db: &V3Facts) {
         "sha256",
         match db.sha256 {
             Sha256Check::Good => "good",
-            Sha256Check::Bad => "DAMAGED: the trailer does not match the database",
+            Sha256Check::Mismatch => "DAMAGED: the trailer does not match the database",
             Sha256Check::None => "no trailer",
         },
     );

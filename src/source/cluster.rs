@@ -278,7 +278,7 @@ pub struct Contradiction {
 }
 
 /// Compares the entries that the logs of two members have in common. They contradict each other if entries of one index
-/// and term have other content, or if entries that both logs know to be committed have other terms.
+/// and term have other content. They also do if entries that both know to be committed have other terms.
 ///
 /// # Errors
 /// An interruption.

@@ -1,4 +1,4 @@
-//! Reading of v2 data from disk: files, frames and checksums, and the choice of what counts.
+//! Reading of v2 data from disk: files, frames and checksums, and the selection of the start snapshot.
 //!
 //! Knows bytes, raft and the file layouts of etcd (docs/formats.md 1, 2, 4 and 5). Must not know the v2 tree or the
 //! content of v3 requests beyond what `internal_request` names.

@@ -142,7 +142,8 @@ fn open_cluster_once(sources: &[(&Path, Option<&WalDir>)], options: &OpenOptions
     for (path, wal_dir) in sources {
         let Some(dir) = detect_member(path, *wal_dir)? else {
             let message = "expected several data directories with a WAL, one for each member, found something else";
-            return Err(Error::new(Reason::NotOneCluster, message).in_file(path));
+            let error = Error::new(Reason::NotOneCluster, message).in_file(path);
+            return Err(error.hint("name the data directory of each member, or one source alone"));
         };
         let member = member(dir, *wal_dir, options)?;
         // Without a log, the cluster of the other files is unknown.

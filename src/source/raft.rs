@@ -77,7 +77,7 @@ pub struct SnapRecord {
     pub configured: bool,
 }
 
-/// Returns whether these bytes are the entry of index 0 and term 0 with which etcd 2.0 and 2.1 begin a log when they
+/// Returns whether these bytes are the entry of index 0 and term 0. etcd 2.0 and 2.1 begin a log with it when they
 /// migrate from 0.4. It has no data and no effect.
 pub fn is_migration_entry(data: &[u8]) -> bool {
     matches!(data, [8, 0, 16, 0, 24, 0] | [8, 0, 16, 0, 24, 0, 0x22, 0])

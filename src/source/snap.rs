@@ -131,7 +131,8 @@ fn container(bytes: &[u8]) -> Result<Body> {
 
 fn truncated(e: WireError, len: usize) -> Error {
     if e.expected != LENGTH_WITHIN {
-        return e.into();
+        let message = format!("expected a .snap file of etcd, with {} here, found other bytes", e.expected);
+        return damaged(e.offset, message);
     }
     damaged(
         e.offset,

@@ -1,4 +1,4 @@
-//! The way from the v2 tree to the content of v3: which nodes become keys, with which revisions, and all counts.
+//! Turns the v2 tree into the content of v3: selects the nodes, assigns revisions and leases, counts keys and bytes.
 //!
 //! Knows policies and numbers. Must not know how a pair is encoded, or pages.
 

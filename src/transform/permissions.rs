@@ -101,7 +101,7 @@ impl<'r> KeySets<'r> {
     /// Returns the v3 keys of the v2 keys that a pattern matches.
     ///
     /// # Errors
-    /// The reason why there are none, or why ranges cannot express them.
+    /// The reason why no key matches, or why ranges cannot express the keys.
     pub fn image(&mut self, pattern: &[u8]) -> Result<Image, NoImage> {
         let whole = matched(pattern).ok_or(NoImage::MatchesNothing)?;
         if self.rules.choose.is_empty() && !self.rules.rename_keys() {

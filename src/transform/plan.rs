@@ -307,7 +307,7 @@ impl Plan {
             counted(count, "key", "keys"),
             short(&shown(path::user_key(&path)))
         );
-        Err(Error::new(Reason::TtlPresent, message))
+        Err(Error::new(Reason::TtlPresent, message).hint("give --ttl lease, permanent or drop"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rules of a replay, and whether the choice makes a difference.
 //!
-//! If the source allows several rule sets and its log has entries on which they differ, it is replayed with each of
-//! them, and the trees are compared. A log without such entries is replayed once. Uses `dialect` and `evidence`. Must
+//! The source may allow several rule sets, and its log may have entries on which they differ. Then it is replayed with
+//! each of them, and the trees are compared. A log without such entries is replayed once. Uses `dialect` and `evidence`. Must
 //! not know what a difference means for a run.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The way from an open source to its tree: the selection of the rules, and the replay.
+//! Selects the rules of an open source, and replays it into its tree.
 //!
 //! Must not know which entries are committed, which `replay` decides, or how rules are selected, which `choose_rules`
 //! decides.

@@ -33,7 +33,7 @@ pub fn summarize_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summ
     summary.findings.splice(0..0, found.findings);
     summary.more_findings += found.more_findings;
     summary.sha256 = Some(digest(&db));
-    if summary.sha256 == Some(Sha256Check::Bad) {
+    if summary.sha256 == Some(Sha256Check::Mismatch) {
         summary.findings.push(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong"));
     }
     Ok(summary)
@@ -70,7 +70,7 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
         return Err(failed(Damage::new(ByteOffset(0), "meta: consistent_index is missing")));
     }
     let state = digest(&db);
-    if state == Sha256Check::Bad {
+    if state == Sha256Check::Mismatch {
         return Err(failed(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong")));
     }
     summary.sha256 = Some(state);
@@ -118,11 +118,11 @@ pub fn digest(db: &Db<'_>) -> Sha256Check {
     let mut sha256 = Sha256::new();
     for chunk in db.body().chunks(interrupt::CHUNK) {
         if db.interrupt().ask().is_err() {
-            return Sha256Check::Bad;
+            return Sha256Check::Mismatch;
         }
         sha256.update(chunk);
     }
-    if sha256.finalize().as_slice() == trailer { Sha256Check::Good } else { Sha256Check::Bad }
+    if sha256.finalize().as_slice() == trailer { Sha256Check::Good } else { Sha256Check::Mismatch }
 }
 
 fn failed(damage: Damage) -> crate::error::Error {

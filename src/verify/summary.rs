@@ -80,7 +80,7 @@ words! {
         /// It matches the bytes before it.
         Good = "good",
         /// It does not match.
-        Bad = "bad",
+        Mismatch = "bad",
         /// The file has none: it is a database file, not a snapshot.
         #[default]
         None = "none",

@@ -378,7 +378,7 @@ fn a_damaged_copy_does_not_hide_the_others() {
     assert_eq!((&lines[0]["status"], &lines[1]["status"]), (&"unreadable".into(), &"equal".into()));
     assert!(lines[0]["error"].as_str().unwrap().contains("byte "), "{lines:#}");
     assert_eq!(json["convert"], one.to_str().unwrap());
-    // Two logs show a difference, whatever the third is.
+    // Two logs show a difference, with any third one.
     let behind = dirs.at("behind");
     v2files::write_log(&behind, &log(1, &puts(1), 1));
     let (text, json) = both(&[&damaged, &one, &behind], 7);
@@ -419,7 +419,7 @@ fn the_logs_of_a_majority_decide_the_tail() {
     assert_eq!(json["tail"]["rest"], "never-committed");
 }
 
-/// A lock on a segment stands for a running etcd.
+/// A lock on a segment, as a running etcd has it.
 #[test]
 fn the_logs_of_a_running_etcd_decide_nothing() {
     let dirs = Dirs::new();

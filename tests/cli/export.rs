@@ -1,4 +1,4 @@
-//! `etcdlift export`: what is written is what the server had, whatever the format; it appears whole or not at all.
+//! `etcdlift export`: in each format, the export equals the content of the server; it appears whole or not at all.
 //!
 //! Each format is read here with code of its own. The sled tests run where the feature is on:
 //! `cargo test --release --features sled --test cli export::`.

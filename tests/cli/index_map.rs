@@ -342,7 +342,7 @@ fn it_appears_with_the_output_or_not_at_all() {
     assert_eq!(revisions(&found.map, &["--key", "/last"]), [(51, 0)]);
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&found.map).unwrap().permissions().mode() & 0o777, 0o600);
-    // A dry run makes none: it would belong to a file that is not there.
+    // A dry run makes none: it would belong to a file that does not exist.
     let dry = convert(&temp.path().join("b"), Path::new(DEMO), &[&options[..], &["--dry-run"]].concat());
     assert_eq!((dry.output.status, dry.map.exists()), (0, false), "{}", dry.output.story());
     let none = convert(&temp.path().join("c"), Path::new(DEMO), &[&options[..], &["--include", "/none"]].concat());

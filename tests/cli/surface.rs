@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::common::golden::golden;
 use crate::common::run::etcdlift_path;
+use crate::common::scratch;
 
 fn etcdlift(args: &[&str]) -> Output {
     Command::new(etcdlift_path()).args(args).stdin(Stdio::null()).output().unwrap()
@@ -33,6 +34,51 @@ fn help_lists_the_commands_that_exist() {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(help.contains("Exit status:"));
+}
+
+/// The examples of the help, in its order. Files that no earlier example makes are prepared.
+#[test]
+fn the_examples_run() {
+    let temp = scratch::temp();
+    let dir = temp.path();
+    let fixture = |from: &str, to: &str| scratch::copy_tree(&Path::new("fixtures").join(from), &dir.join(to));
+    fixture("demo/input/default.etcd", "default.etcd");
+    ["m0.etcd", "m1.etcd", "m2.etcd"].iter().for_each(|name| fixture(&format!("members/{name}"), name));
+    let run = |command: &str| {
+        let path = format!("{}:/usr/bin:/bin", Path::new(etcdlift_path()).parent().unwrap().display());
+        let mut shell = Command::new("bash");
+        shell.args(["-c", command]).current_dir(dir).env("PATH", path).stdin(Stdio::null());
+        shell.output().unwrap()
+    };
+    let made = run("etcdlift convert default.etcd -o snapshot.db --index-map map.redb");
+    assert!(made.status.success(), "{made:?}");
+    let mut tried = 0;
+    for name in ["", "convert", "inspect", "compare", "check", "verify", "export", "lookup"] {
+        let help = stdout(&[name, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
+        let (_, examples) = help.split_once("Examples:\n").unwrap();
+        let (examples, _) = examples.split_once("Exit status:").unwrap();
+        for example in examples.split("\n\n").filter_map(|example| example.split_once(":\n")) {
+            let command = example.1.trim();
+            if name == "convert" {
+                let _ = fs::remove_file(dir.join("out.db"));
+                let _ = fs::remove_file(dir.join("report.json"));
+            }
+            let output = run(command);
+            let (status, story) = (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr));
+            let expected: &[i32] = match name {
+                // The prepared directories have no v3 data, and no log elsewhere.
+                "check" => &[0, 5, 7, 8],
+                // The members have not converged.
+                "compare" => &[7],
+                // The demo has no key below /services, and no index 42.
+                "export" | "lookup" => &[0, 4],
+                _ => &[0],
+            };
+            assert!(expected.contains(&status), "{command}: status {status}: {story}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 20, "{tried} examples found");
 }
 
 #[test]

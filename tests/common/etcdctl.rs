@@ -114,7 +114,7 @@ impl Etcdctl {
         (number("granted-ttl"), number("ttl"), keys.collect())
     }
 
-    /// Compacts, and waits until what is gone is gone from the file.
+    /// Compacts, and waits until the file has no compacted pair.
     pub fn compaction(&self, revision: u64) {
         let revision = revision.to_string();
         self.run(&["compaction", "--physical", &revision], SECONDS).success();

@@ -70,7 +70,7 @@ fn parse(bytes: &[u8]) -> Option<Response> {
     Some(Response { status, headers: headers.collect(), body: bytes[end + 4..].to_vec() })
 }
 
-/// A key as it stands in a URL: every byte that could mean something else is
+/// A key in the form of a URL: every byte that could mean something else is
 /// escaped, slashes are not.
 pub fn escape_path(path: &[u8]) -> String {
     let mut escaped = String::with_capacity(path.len());

@@ -39,7 +39,7 @@ impl Row {
         Self::of_file(node.key.as_bytes(), value.as_bytes(), created, modified)
     }
 
-    /// All of it on one line, the value cut short.
+    /// All fields on one line, with a truncated value.
     pub fn show(&self) -> String {
         let head = &self.value[..self.value.len().min(40)];
         format!(
@@ -59,7 +59,7 @@ impl Row {
 /// have expired then are gone, and the others have a lease for each distinct number of seconds left.
 ///
 /// The API, and so the truth, shows U+FFFD for bytes that are not UTF-8. So
-/// does a `.snap`; only what stands in the log alone still has its bytes.
+/// does a `.snap`; only data that is in the log alone still has its bytes.
 pub fn expected(scenario: &Scenario, data_dir: &str) -> Vec<Row> {
     expected_at(scenario, data_dir, &scenario.truth.captured_at)
 }

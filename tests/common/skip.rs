@@ -17,7 +17,7 @@ pub enum Need {
     Corpus,
     /// python3, for the programs that tests run; a machine with peers has it.
     Python,
-    /// Something that this machine does not let a test do, whatever is installed.
+    /// Something that this machine does not allow, even with all peers installed.
     Machine,
 }
 
@@ -44,7 +44,7 @@ pub fn skip(test: &str, need: Need, what: &str) {
     }
 }
 
-/// The name of the test function that this stands in.
+/// The name of the test function that contains this macro.
 #[macro_export]
 macro_rules! test_name {
     () => {{

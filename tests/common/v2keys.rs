@@ -66,7 +66,7 @@ struct Answer {
     node: Tree,
 }
 
-/// As the API shows it: whatever is empty or false is left out, and the root
+/// As the API shows it: without empty and false fields, and the root
 /// has no key and no index.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,7 +88,7 @@ fn walk(server: &Server, path: &str, found: &mut BTreeMap<String, Node>) -> Opti
     let target = format!("/v2/keys{}?recursive=true", http::escape_path(path.as_bytes()));
     let response = http::get(server.client_address(), &target).unwrap();
     let text = String::from_utf8_lossy(&response.body);
-    // Gone, or below what is a file by now.
+    // It does not exist any more, or is now below a file.
     if response.status == 404 || text.starts_with("{\"errorCode\":104,") {
         return None;
     }

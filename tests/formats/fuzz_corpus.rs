@@ -50,7 +50,7 @@ fn every_cut_of_a_seed_and_every_byte_of_it_changed() {
     }
 }
 
-/// The seeds that are not taken from real servers are what is made here; `BLESS=1` makes them again.
+/// Makes the seeds that do not come from real servers; `BLESS=1` makes them again.
 #[test]
 fn made_seeds_are_as_they_are_made() {
     let write =

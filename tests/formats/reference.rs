@@ -18,7 +18,7 @@ use crate::common::golden::golden;
 use crate::common::run::etcdlift_path;
 
 fn schema_of<T: schemars::JsonSchema>() -> Schema {
-    // What is written, not what is read.
+    // The schema of writing, not of reading.
     let settings = SchemaSettings::draft2020_12().for_serialize();
     settings.into_generator().into_root_schema_for::<T>()
 }

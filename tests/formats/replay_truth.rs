@@ -59,7 +59,7 @@ fn differences(scenario: &Arc<Scenario>, name: &str) -> Vec<String> {
     let index = recovered.v2_index().0;
     let expected = truth.etcd_index.unwrap_or(scenario.truth.etcd_index);
     let own = truth.nodes.is_some() && truth.etcd_index.is_none();
-    // A removed member was asked just before its removal, which stands in its log and takes two indexes
+    // A removed member was asked just before its removal, which is in its log and takes two indexes
     // (docs/formats.md 6.9).
     let expected = expected + if truth.is_removed() { 2 } else { 0 };
     if !own && index != expected {

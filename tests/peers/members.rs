@@ -366,7 +366,7 @@ fn salvage_ends_before_the_damage_and_is_never_whole() {
     assert_eq!(case.rows(&out), salvaged);
 }
 
-/// 2.0 writes what is committed before the entries themselves, so what is there always ends below it.
+/// 2.0 writes the commit index before the entries themselves, so the log always ends below it.
 #[test]
 fn salvage_of_a_2_0_log_takes_what_is_there() {
     let Some(case) = Case::require(test_name!(), "v2.0.13-a") else { return };

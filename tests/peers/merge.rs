@@ -63,7 +63,7 @@ fn live(dump: &Dump) -> BTreeMap<Vec<u8>, Row> {
     live
 }
 
-/// Every pair of the source's database stands in the output as it was, and the v2 keys follow, one revision each.
+/// The output has every pair of the source's database unchanged, and then the v2 keys, one revision each.
 #[test]
 fn v3_data_is_preserved_to_the_byte_and_v2_follows() {
     let Some((peers, scenarios)) = scenarios(test_name!()) else { return };
@@ -203,7 +203,7 @@ fn a_backend_before_a_hole_is_refused() {
     fs::copy(other.data_dir("m0.etcd").join("member/snap/db"), copy.join("member/snap/db")).unwrap();
     let converted = merge(&scenario, &temp.path().join("a"), &copy, &["--wal-dir", "none"]);
     refused(&converted, "gap", &["the v3 backend is at raft index", "is missing"]);
-    // With the log, what stands between them is there, and named.
+    // The log has the entries between them, and they are named.
     let converted = merge(&scenario, &temp.path().join("b"), &copy, &[]);
     refused(&converted, "v3-late", &["v3 write"]);
 }
@@ -593,7 +593,7 @@ fn keys_that_an_earlier_migrate_left_are_named() {
     assert!(!converted.output.stderr.contains("only in v3"), "{}", converted.output.story());
 }
 
-/// A v2 tree that a server kept inside v3.
+/// A v2 tree that a server stored inside v3.
 #[test]
 fn a_tree_of_enable_v2v3_is_named() {
     let Some(peers) = peers::require(test_name!()) else { return };

@@ -119,7 +119,7 @@ fn printed_commands_work_on_3_7() {
     restored_and_checked(test_name!(), Version::V3_7, "v3.4.23-d", true);
 }
 
-/// v3 data that is kept has a history: it is compacted below the current revision, and each release says the same of
+/// Preserved v3 data has a history: it is compacted below the current revision, and each release says the same of
 /// it.
 #[test]
 fn the_hash_of_preserved_v3_data_is_that_of_every_release() {

@@ -156,7 +156,7 @@ pub(super) fn tail(of: &Cluster<'_>, interrupt: Interrupt<'_>) -> Result<(Compar
 }
 
 /// Decides about the entries after the last one that is proven to be committed. A log that has an entry also has the entry
-/// before it, so the holders of the next entry are a superset of all later holders.
+/// before it. So the holders of the next entry include all holders of later ones.
 fn rest(
     tail: &mut ComparedTail,
     of: &Cluster<'_>,

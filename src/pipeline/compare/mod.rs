@@ -2,7 +2,7 @@
 //!
 //! `reading` replays each member by itself, up to what that member knows to be committed. `logs` compares the entries, `states`
 //! the trees and the v3 backends. `judge` puts the findings into words and decides. A damaged member does not hide the others.
-//! Equality is claimed only where it is proven.
+//! Equality is claimed only where it is proven. Must not know how a report prints.
 
 mod found;
 mod judge;

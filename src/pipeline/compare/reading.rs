@@ -112,7 +112,8 @@ fn open_member(source: Source<'_>, options: &OpenOptions<'_>) -> Result<Box<Open
         Found::V2(opened) if opened.wal().is_some() => Ok(opened),
         _ => {
             let message = "expected the data directory of a member with its log, found something else";
-            Err(Error::new(Reason::NotOneCluster, message).in_file(source.path))
+            let hint = "name the directory that etcd has as --data-dir, and give --wal-dir if its log is elsewhere";
+            Err(Error::new(Reason::NotOneCluster, message).in_file(source.path).hint(hint))
         }
     }
 }

@@ -297,7 +297,7 @@ fn write_line(write: &replay::TailWrite) -> TailWrite {
     }
 }
 
-/// Reports a backup. A backup by 3.3 or later lacks entries that raised the index, so writes after its snapshot replay
+/// Reports a backup. A backup by 3.3 or later lacks entries that raised the index. So writes after its snapshot replay
 /// differently from what the cluster served (docs/formats.md 1.4).
 fn backup(found: &mut SourceFindings, opened: &Opened, recovered: &Recovered<'_>) {
     let Some(wal) = opened.wal().filter(|_| recovered.backup) else { return };

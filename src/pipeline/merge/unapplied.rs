@@ -1,8 +1,8 @@
 //! v3 entries in the log after the consistent index of the v3 backend.
 //!
 //! etcdlift does not apply them, so a merge must refuse to lose them. But a backend may contain more than its
-//! consistent index says: etcd up to 3.4 stores the index only with changes of keys, users and roles, not with a lease,
-//! a compaction or a request that changed nothing. An entry whose effect the backend shows is no loss. Must not know
+//! consistent index says: etcd up to 3.4 stores the index only with changes of keys, users and roles. A lease, a
+//! compaction, or a request that changed nothing does not store it. An entry whose effect the backend shows is no loss. Must not know
 //! the v2 tree or the plan.
 
 use std::collections::{BTreeMap, HashMap};

@@ -98,7 +98,7 @@ fn seconds(proc: &Path) -> Option<f64> {
     Some((ticks.next()?? + ticks.next()??) / 100.0)
 }
 
-/// A data directory, and room for what is made of it.
+/// A data directory, and room for outputs.
 pub(crate) struct Source {
     place: TempDir,
 }

@@ -1,4 +1,4 @@
-//! Every command asks often enough whether it was interrupted, whatever it is doing.
+//! Every command asks often enough whether it was interrupted, in each of its stages.
 //!
 //! The sources are made here: snapshots, and logs with many entries. The tests count how often the library asks.
 

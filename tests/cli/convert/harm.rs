@@ -373,7 +373,7 @@ fn skip_existing_does_not_take_the_report_at_its_word() {
     convert(&demo(), &made, &["--skip-existing", "--dry-run"]);
     assert!(!made[3].1.exists());
     fs::write(&made[3].1, last).unwrap();
-    // A file of another kind stands there.
+    // A file of another kind has that name.
     fs::write(&made[2].1, "notes\n").unwrap();
     let output = skip(&made);
     assert_eq!(output.status, 5, "{}", output.story());

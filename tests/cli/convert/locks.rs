@@ -76,7 +76,7 @@ fn a_running_etcd_is_refused() {
     case.run(&data_dir, &[]).converted(0);
 }
 
-/// Wherever the writing of the last record stands, what was written before it counts, and nothing else.
+/// The last record is partly written, up to any byte: the records before it count, and nothing else.
 #[test]
 fn a_prefix_is_read_wherever_the_writing_stands() {
     let case = Case::new();

@@ -1,4 +1,4 @@
-//! A damaged write-ahead log: whatever is wrong before its end, the message names the file and the byte.
+//! A damaged write-ahead log: for damage before its end, the message names the file and the byte.
 //!
 //! Uses copies of the demo directory, each with one kind of damage.
 

@@ -33,7 +33,7 @@ fn to_backend_is_the_database_without_its_trailer() {
     let (with, without) = (fs::read(snapshot.out()).unwrap(), fs::read(backend.out()).unwrap());
     assert_eq!((with.len(), without.len() % 4096), (without.len() + 32, 0));
     assert_eq!((meta(&snapshot.out(), "consistent_index"), meta(&snapshot.out(), "term")), (1, 1));
-    // It goes on where this member's log stands.
+    // It continues at the end of this member's log.
     assert_eq!((meta(&backend.out(), "consistent_index"), meta(&backend.out(), "term")), (55, 2));
 }
 

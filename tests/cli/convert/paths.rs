@@ -1,4 +1,4 @@
-//! Paths that are one file, by whatever name, and paths into the source: refused before any work.
+//! Several paths to one file, and paths into the source: refused before any work.
 //!
 //! Converts the demo directory with links, other spellings and the same file for two options.
 

@@ -78,7 +78,7 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// What a refusal names is what the same run takes, whatever else it makes.
+/// The memory that a refusal names is enough for the same run, with each kind of output.
 #[test]
 fn the_memory_that_is_named_is_enough() {
     let case = Case::new();

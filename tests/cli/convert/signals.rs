@@ -89,7 +89,7 @@ fn a_file_that_may_not_grow_has_no_room() {
     assert!(names(&case.path("out")).is_empty());
 }
 
-/// Nobody reads what is printed, and nobody writes what is to be read.
+/// Pipes that nobody reads from, and that nobody writes to.
 #[test]
 fn a_run_that_waits_can_be_interrupted() {
     let case = Case::new();
@@ -179,7 +179,7 @@ pub(crate) fn big(case: &Case) -> std::path::PathBuf {
     case.file("big.snap", snap(store(300_002, &big_leaves()).as_bytes(), 9))
 }
 
-/// Whether the process catches SIGTERM by now: before, a signal would just end it.
+/// Whether the process already catches SIGTERM: before that, a signal ends it.
 fn listens(child: &Child) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");

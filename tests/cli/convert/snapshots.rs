@@ -19,7 +19,7 @@ fn a_sound_one_made_by_hand_converts() {
     assert_eq!((row.create, row.modified, row.version, row.lease), (8, 8, 1, 0));
     assert_eq!(run.report()["output"]["revision"], 9);
     assert_eq!(run.notices("warnings"), ["snapshot-only"]);
-    // By its content, whatever it is called.
+    // By its content, under any name.
     let renamed = case.path("backup-2016");
     fs::rename(case.path("a.snap"), &renamed).unwrap();
     fs::remove_file(case.out()).unwrap();

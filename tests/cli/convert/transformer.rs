@@ -240,7 +240,7 @@ fn verify_runs_the_program_that_it_is_given_and_none_that_a_report_names() {
     assert_ne!(output.status, 0, "{}", output.story());
 }
 
-// Beside etcdctl.
+// Compared with etcdctl.
 
 /// A run of `etcdctl migrate` over a copy; the database that it has made.
 fn migrate(peers: &Peers, case: &Case, source: &Path, program: &Path) -> PathBuf {

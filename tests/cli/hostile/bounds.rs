@@ -55,7 +55,7 @@ fn size(path: &Path) -> u64 {
 }
 
 /// Runs etcdlift with these arguments. A program that asks for more memory than the bounds gets none, and is aborted;
-/// the kernel ends it some time after what is allowed.
+/// the kernel ends it some time after the limit.
 pub(super) fn run(args: &[String], bounds: &Bounds) -> Ended {
     // With an output of the largest size that is allowed.
     let seconds = (2.0 * bounds.seconds).ceil() as u64 + 30;

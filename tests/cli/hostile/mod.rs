@@ -2,7 +2,7 @@
 //! part, given to every command. Whatever they are, a run ends by itself with a status that an operator knows, within
 //! bounds that grow with the size of the source, leaves nothing behind, and never touches the source.
 //!
-//! `ETCDLIFT_HOSTILE_CASES` says how many cases, or which (`1000..2000`). A case that went wrong is kept, and named.
+//! `ETCDLIFT_HOSTILE_CASES` says how many cases, or which (`1000..2000`). The files of a failed case remain, and the failure names them.
 
 mod bounds;
 mod shapes;

@@ -45,7 +45,7 @@ fn every_single_bit() {
     let mut file = original.clone();
     assert_eq!(check(&Db::open(&file).unwrap(), Strictness::Own).findings, []);
     let mut silent = 0;
-    // Every bit of what is structure, one bit of each byte of what is data or unused.
+    // Every bit of the structure, and one bit of each byte of data or unused space.
     for bit in (0..file.len() * 8).filter(|bit| bit / 8 % 4096 < 512 || bit % 8 == bit / 8 % 8) {
         file[bit / 8] ^= 1 << (bit % 8);
         let read = content(&file);

@@ -118,7 +118,7 @@ fn a_wrong_sha256_is_found() {
     *file.last_mut().unwrap() ^= 1;
     assert_eq!(verify(&file).unwrap_err().reason(), Reason::VerifyFailed);
     let summary = summarize(&file).unwrap();
-    assert_eq!((summary.sha256, summary.findings.len()), (Some(Sha256Check::Bad), 1));
+    assert_eq!((summary.sha256, summary.findings.len()), (Some(Sha256Check::Mismatch), 1));
 }
 
 #[test]
@@ -325,7 +325,7 @@ proptest! {
                 expected.update(&bucket_key, &value);
             }
             prop_assert!(bucket_key.starts_with(&revision.to_bytes()));
-            // With KEEP empty, HashKV sees what is left of compacted changes: then nothing is taken here.
+            // Without KEEP, HashKV includes the rest of compacted changes, so this case takes nothing away.
             if below && taken[at] && needed[key] != *main && !keep.is_empty() {
                 store.0.get_mut(schema::KEY).unwrap().pop();
             }

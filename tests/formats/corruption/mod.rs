@@ -123,7 +123,7 @@ fn every_lost_sector() {
     });
 }
 
-/// What a cut may lead to: the tree of the whole records, and where one was cut short, its offset in a warning; or an
+/// What a cut may lead to: the tree of the whole records, and the offset of a truncated one in a warning; or an
 /// error.
 fn judge_cut(
     place: &str,

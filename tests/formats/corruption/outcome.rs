@@ -24,7 +24,7 @@ pub(crate) struct Tree {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) tree: Tree,
-    /// Where the log was cut short.
+    /// The offset at which the log was truncated.
     pub(crate) torn: Option<u64>,
     /// Anything that a report would warn of.
     pub(crate) notes: Vec<String>,

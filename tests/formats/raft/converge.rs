@@ -71,7 +71,7 @@ fn member(cluster: &Cluster, line: &ComparedMember, given: &Given) -> Result<(),
     }
 }
 
-/// What is never committed was never acknowledged, and what is committed survives every election.
+/// An entry that is never committed was never acknowledged. A committed one survives every election.
 fn tail(cluster: &Cluster, comparison: &Comparison, given: &[Given]) -> Result<(), String> {
     let reference = comparison.members.iter().find(|line| line.path == comparison.reference).unwrap();
     let decided = comparison.tail.committed_to.or(reference.raft_index).unwrap();

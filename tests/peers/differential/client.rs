@@ -201,7 +201,7 @@ impl Client {
         }
     }
 
-    /// A new TTL for what is there, with or without conditions.
+    /// A new TTL for an existing node, with or without conditions.
     fn refresh(&mut self) -> Call {
         let path = self.used_path();
         let ttl = self.ttl();
@@ -319,7 +319,7 @@ impl Client {
             2..45 if !self.touched.is_empty() => self.random.pick(&self.touched),
             45..65 if !self.touched.is_empty() => {
                 let mut path = self.random.pick(&self.touched);
-                // Beside it, most of the time: it may be a file.
+                // Mostly next to it: it may be a file.
                 if self.random.chance(75) {
                     path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap());
                 }

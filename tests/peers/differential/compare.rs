@@ -103,7 +103,7 @@ impl Converted {
         wrong
     }
 
-    /// The nodes that should be left. Checks that the index counts what is gone.
+    /// The nodes that should remain. Checks that the index counts the expired ones.
     fn without_expired(
         &self,
         listing: &Listing,
@@ -113,7 +113,7 @@ impl Converted {
     ) -> Vec<Node> {
         let files: BTreeSet<i64> =
             self.rows.iter().filter(|row| !row.key.ends_with(b"/")).map(|row| row.modified).collect();
-        // A directory is there as a marker, or as what is in it.
+        // A directory appears as a marker, or by its children.
         let has_rows = |dir: &str| there.range(format!("{dir}/").as_str()..).next().is_some_and(|key| below(key, dir));
         let is_there = |node: &Node| {
             if node.dir { has_rows(&node.key) } else { files.contains(&i64::try_from(node.modified).unwrap()) }

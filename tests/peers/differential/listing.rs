@@ -64,7 +64,7 @@ impl Listing {
         let text = String::from_utf8_lossy(&response.body);
         let index = response.header("X-Etcd-Index").and_then(|index| index.parse().ok());
         let index = index.ok_or_else(|| format!("{call:?}: {} without an index: {text}", response.status))?;
-        // Not there, or below what is a file.
+        // It does not exist, or is below a file.
         if text.starts_with("{\"errorCode\":100,") || text.starts_with("{\"errorCode\":104,") {
             return Ok(index);
         }

@@ -4,7 +4,7 @@
 //! All operations that v2 has, odd names and bytes, hidden keys, TTLs that run out on the way, snapshots forced by a
 //! small `--snapshot-count`, restarts, and a stop that is a crash half of the time; in a test of its own, an upgrade
 //! under the log. `ETCDLIFT_DIFFERENTIAL_SEEDS` says how many seeds (`500`) or which (`100..600`). A seed determines
-//! the requests, not when nodes expire; what is needed to look into a difference is kept in a folder that the failure
+//! the requests, not when nodes expire; the files for the analysis of a difference are in a folder that the failure
 //! names. Needs the peers, not the corpus.
 
 mod client;

@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
     /// Runs it.
     ///
     /// # Errors
-    /// The differences, in words, and where the files are kept.
+    /// The differences, in words, and the folder of the files.
     pub(super) fn run(mut self) -> Result<Tally, String> {
         let result = catch_unwind(AssertUnwindSafe(|| self.drive_and_compare()));
         let result = result.unwrap_or_else(|panic| Err(text(&*panic)));
