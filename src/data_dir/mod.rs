@@ -1,14 +1,17 @@
 //! The files of a data directory that etcd boots, as bytes: the first segment of a new cluster's log, its `.snap` file with the v2
-//! store of the members, the rows of the bucket `members`, and records that continue an existing log (docs/formats.md 10.5, 11).
+//! store of the members, the rows of the bucket `members`, records that continue an existing log, and the files of a member that
+//! starts again after a snapshot without v2 content (docs/formats.md 10.5, 11).
 //!
 //! The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or how a file gets its name.
 
 mod cluster;
+mod restart;
 mod segment;
 mod snap;
 
 pub use cluster::{Cluster, Member, member_rows};
 use protobuf::Message;
+pub use restart::Restart;
 pub use segment::{PREALLOCATED, SEGMENT_NAME, continuation, first_segment};
 pub use snap::{snap_file, snap_name};
 

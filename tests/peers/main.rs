@@ -20,4 +20,5 @@ mod members;
 mod merge;
 mod next_steps;
 mod releases;
+mod restart;
 mod runs;
