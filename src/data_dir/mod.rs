@@ -1,14 +1,17 @@
 //! The files of a data directory that etcd boots, as bytes (docs/formats.md 10.5, 11).
 //!
 //! `segment` has the first segment of a log, and records that continue an existing log. `snap` has the `.snap` file with the v2 store of
-//! the members, and `cluster` the rows of the bucket `members`. The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or directories.
+//! the members, and `cluster` the rows of the bucket `members`. `restart` has the files of a member that starts again after a snapshot
+//! without v2 content. The form is that of `etcdutl snapshot restore`. Must not know keys, pages of the database, or directories.
 
 mod cluster;
+mod restart;
 mod segment;
 mod snap;
 
 pub use cluster::{Cluster, Member, member_rows};
 use protobuf::Message;
+pub use restart::Restart;
 pub use segment::{PREALLOCATED, SEGMENT_NAME, continuation, first_segment};
 pub use snap::{snap_file, snap_name};
 

@@ -4,9 +4,9 @@
 
 use protobuf::{Message, MessageField};
 
-use super::{Cluster, FIRST_TERM, Member, encode};
+use super::{Cluster, FIRST_TERM, Member, Restart, encode};
 use crate::error::Result;
-use crate::ids::{MemberId, RaftIndex, Term};
+use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
 use crate::proto::etcd;
 use crate::source::frame::RecordType;
 use crate::source::raft::{ConfChangeKind, Entry, EntryKind, HardState};
@@ -23,10 +23,7 @@ pub const PREALLOCATED: u64 = 64_000_000;
 /// [`Reason::Internal`](crate::error::Reason::Internal).
 pub fn first_segment(cluster: &Cluster, member: &Member) -> Result<Vec<u8>> {
     let mut segment = Segment::default();
-    segment.record(RecordType::Crc, None)?;
-    let metadata = etcd::Metadata { node_id: Some(member.id.0), cluster_id: Some(cluster.id.0), ..Default::default() };
-    segment.message(RecordType::Metadata, &metadata)?;
-    segment.message(RecordType::Snapshot, &mark(0, Term(0), None))?;
+    segment.begin(member.id, cluster.id)?;
     for (member, index) in cluster.members().iter().zip(1..) {
         segment.message(RecordType::Entry, &adding(member, index)?)?;
     }
@@ -43,16 +40,22 @@ pub fn first_segment(cluster: &Cluster, member: &Member) -> Result<Vec<u8>> {
 /// [`Reason::Internal`](crate::error::Reason::Internal).
 pub fn continuation(crc: u32, entries: &[Entry<'_>], state: HardState) -> Result<Vec<u8>> {
     let mut segment = Segment { bytes: Vec::new(), crc };
-    for entry in entries {
-        let message = etcd::Entry {
-            type_: Some(entry.kind.number()),
-            term: Some(entry.term.0),
-            index: Some(entry.index.0),
-            data: Some(entry.data.to_vec()).filter(|data| !data.is_empty()),
-            ..Default::default()
-        };
-        segment.message(RecordType::Entry, &message)?;
-    }
+    segment.entries(entries)?;
+    segment.state(state)?;
+    Ok(segment.bytes)
+}
+
+/// Returns the records of a segment that starts after a snapshot, with the identity of an existing member. Zeros up to
+/// [`PREALLOCATED`] follow them in the file.
+///
+/// # Errors
+/// [`Reason::Internal`](crate::error::Reason::Internal).
+pub(super) fn restarted(restart: &Restart<'_>, entries: &[Entry<'_>], state: HardState) -> Result<Vec<u8>> {
+    let mut segment = Segment::default();
+    segment.begin(restart.member, restart.cluster)?;
+    let mark = mark(restart.index.0, restart.term, Some(restart.conf_state()));
+    segment.message(RecordType::Snapshot, &mark)?;
+    segment.entries(entries)?;
     segment.state(state)?;
     Ok(segment.bytes)
 }
@@ -102,6 +105,28 @@ struct Segment {
 }
 
 impl Segment {
+    /// Adds the records at the start of every log.
+    fn begin(&mut self, member: MemberId, cluster: ClusterId) -> Result<()> {
+        self.record(RecordType::Crc, None)?;
+        let metadata = etcd::Metadata { node_id: Some(member.0), cluster_id: Some(cluster.0), ..Default::default() };
+        self.message(RecordType::Metadata, &metadata)?;
+        self.message(RecordType::Snapshot, &mark(0, Term(0), None))
+    }
+
+    fn entries(&mut self, entries: &[Entry<'_>]) -> Result<()> {
+        for entry in entries {
+            let message = etcd::Entry {
+                type_: Some(entry.kind.number()),
+                term: Some(entry.term.0),
+                index: Some(entry.index.0),
+                data: Some(entry.data.to_vec()).filter(|data| !data.is_empty()),
+                ..Default::default()
+            };
+            self.message(RecordType::Entry, &message)?;
+        }
+        Ok(())
+    }
+
     fn state(&mut self, state: HardState) -> Result<()> {
         let HardState { term, vote, commit } = state;
         let message =

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::segment::conf_state;
 use super::{Cluster, FIRST_TERM, encode, json as to_json};
 use crate::error::Result;
+use crate::ids::{RaftIndex, Term};
 use crate::proto::etcd;
 
 /// The expiry of a node without a TTL.
@@ -24,17 +25,19 @@ pub fn snap_name(cluster: &Cluster) -> String {
 /// # Errors
 /// [`Reason::Internal`](crate::error::Reason::Internal).
 pub fn snap_file(cluster: &Cluster) -> Result<Vec<u8>> {
+    file(store(cluster)?, conf_state(cluster), cluster.last_index(), FIRST_TERM)
+}
+
+/// Returns the file around a v2 store as JSON.
+pub(super) fn file(store: Vec<u8>, conf_state: etcd::ConfState, index: RaftIndex, term: Term) -> Result<Vec<u8>> {
     let metadata = etcd::SnapshotMetadata {
-        conf_state: MessageField::some(conf_state(cluster)),
-        index: Some(cluster.last_index().0),
-        term: Some(FIRST_TERM.0),
+        conf_state: MessageField::some(conf_state),
+        index: Some(index.0),
+        term: Some(term.0),
         ..Default::default()
     };
-    let snapshot = etcd::RaftSnapshot {
-        data: Some(store(cluster)?),
-        metadata: MessageField::some(metadata),
-        ..Default::default()
-    };
+    let snapshot =
+        etcd::RaftSnapshot { data: Some(store), metadata: MessageField::some(metadata), ..Default::default() };
     let data = encode(&snapshot)?;
     let container = etcd::SnapContainer { crc: Some(crc32c::crc32c(&data)), data: Some(data), ..Default::default() };
     encode(&container)
@@ -57,7 +60,7 @@ fn store(cluster: &Cluster) -> Result<Vec<u8>> {
     to_json(&json!({ "Root": root, "CurrentIndex": cluster.last_index().0, "CurrentVersion": 2 }))
 }
 
-fn node(path: &str, index: u64, value: &str, children: Value) -> Value {
+pub(super) fn node(path: &str, index: u64, value: &str, children: Value) -> Value {
     json!({
         "Path": path, "CreatedIndex": index, "ModifiedIndex": index, "ExpireTime": NEVER, "Value": value, "Children": children,
     })

@@ -2,9 +2,10 @@
 //! with one kind of v2 content in one place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use crate::common::golden::golden;
@@ -297,6 +298,22 @@ fn what_no_etcd_starts_on_is_refused() {
         assert_eq!(output.status, status, "{}", output.story());
         says(&output, &[words]);
     }
+    let segment = File::open(source.join("member/wal/0000000000000000-0000000000000000.wal")).unwrap();
+    let held = Flock::lock(segment, FlockArg::LockExclusiveNonblock).unwrap();
+    let output = check(&[&source], &[]);
+    assert_eq!(output.status, 5, "{}", output.story());
+    says(&output, &["an etcd is running on it", "hint: stop that etcd, check a copy, or use --allow-live"]);
+    let live = check(&[&source], &["--allow-live"]);
+    assert_eq!(live.status, 7, "{}", live.story());
+    says(&live, &["what it writes from now on is not checked [live]"]);
+    held.unlock().unwrap();
+    fs::rename(source.join("member/wal"), temp.path().join("wal")).unwrap();
+    let output = check(&[&source], &[]);
+    assert_eq!(output.status, 5, "{}", output.story());
+    says(&output, &["found .snap files but no WAL", "hint: give --wal-dir DIR"]);
+    let wal = temp.path().join("wal");
+    assert_eq!(check(&[&source], &["--wal-dir", wal.to_str().unwrap()]).status, 7);
+    fs::rename(wal, source.join("member/wal")).unwrap();
     // A backend of 0 bytes is none.
     fs::write(&db, "").unwrap();
     assert_eq!(check(&[&source], &[]).status, 5);
@@ -329,6 +346,6 @@ fn a_copy_that_may_lack_its_end_is_uncertain() {
         });
         let output = check(&[&source], &[]);
         assert_eq!(output.status, 3, "{}", output.story());
-        says(&output, &["wal: byte "]);
+        says(&output, &["wal: byte ", "hint: take another copy while etcd is stopped"]);
     }
 }

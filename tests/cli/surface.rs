@@ -58,10 +58,15 @@ fn the_examples_run() {
         let (_, examples) = help.split_once("Examples:\n").unwrap();
         let (examples, _) = examples.split_once("Exit status:").unwrap();
         for example in examples.split("\n\n").filter_map(|example| example.split_once(":\n")) {
-            let command = example.1.trim();
+            // The log of the members ends before that index.
+            let command = &example.1.trim().replace("--up-to-index 5000", "--up-to-index 10");
             if name == "convert" {
                 let _ = fs::remove_file(dir.join("out.db"));
                 let _ = fs::remove_file(dir.join("report.json"));
+            }
+            if !["", "convert"].contains(&name) && !dir.join("out.db").exists() {
+                let made = run("etcdlift convert default.etcd -o out.db --report report.json --overwrite");
+                assert!(made.status.success(), "{made:?}");
             }
             let output = run(command);
             let (status, story) = (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr));

@@ -23,4 +23,5 @@ mod members;
 mod merge;
 mod next_steps;
 mod releases;
+mod restart;
 mod runs;

@@ -47,7 +47,7 @@ fn check_sources(options: &CheckOptions, open_options: &OpenOptions<'_>) -> Resu
     let mut first_error = None;
     for (at, path) in options.sources.iter().enumerate() {
         let source = Source { path, wal_dir: options.wal_dirs.get(at), target: options.target };
-        let mut checked = match source.check(open_options) {
+        let mut checked = match source.check(open_options).map_err(advised) {
             Ok(checked) => checked,
             Err(error) if is_of_source(&error) => {
                 let (exit_status, text) = (error.kind().exit_code(), Some(error.to_string()));
@@ -71,6 +71,19 @@ fn check_sources(options: &CheckOptions, open_options: &OpenOptions<'_>) -> Resu
 /// Returns whether an error concerns one source, so that the others can still be judged.
 fn is_of_source(error: &Error) -> bool {
     matches!(error.kind(), Kind::Damaged | Kind::Refused) && error.reason() != Reason::ChangedWhileReading
+}
+
+/// Replaces a hint that names what only a conversion can do.
+fn advised(error: Error) -> Error {
+    let hint = match error.reason() {
+        Reason::Locked => "stop that etcd, check a copy, or use --allow-live",
+        Reason::WalMissing => "give --wal-dir DIR",
+        Reason::Damaged | Reason::Gap => "take another copy while etcd is stopped",
+        _ => return error,
+    };
+    let advised = Error::new(error.reason(), error.message()).hint(hint);
+    let advised = error.file().into_iter().fold(advised, Error::in_file);
+    error.offset().into_iter().fold(advised, Error::at)
 }
 
 /// A source as the operator named it.
