@@ -139,6 +139,8 @@ reasons! {
     Conflict = "conflict", Kind::Refused;
     /// The log has committed v3 entries that are not applied to the v3 backend.
     V3Unapplied = "v3-late", Kind::Refused;
+    /// The v3 backends of the members have different data.
+    V3Differs = "v3-differs", Kind::Refused;
     /// A v2 index cannot be a v3 revision.
     IndexRange = "index-range", Kind::Refused;
     /// The log of the source removes this member from the cluster.

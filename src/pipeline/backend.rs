@@ -37,8 +37,8 @@ pub(super) struct Backend<'m> {
     member: usize,
 }
 
-/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others have an
-/// earlier state of the same data.
+/// Reads the v3 backends of the members, and returns the one with the highest consistent index. The others should have an
+/// earlier state of the same data; a merge checks that.
 ///
 /// # Errors
 /// An interruption.
@@ -53,6 +53,22 @@ pub(super) fn newest<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result
     // An interrupted read looks like damage.
     interrupt.ask()?;
     Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// Reads the v3 backends of the members other than that of `chosen`.
+///
+/// # Errors
+/// An interruption.
+pub(super) fn others<'m>(
+    opened: &'m Opened,
+    chosen: &Backend<'_>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<Backend<'m>>> {
+    let members = opened.members.iter().enumerate().filter(|(at, _)| *at != chosen.member);
+    let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.start.index(), interrupt) };
+    let found = members.map(of).collect();
+    interrupt.ask()?;
+    Ok(found)
 }
 
 /// Reads a member's backend: the one received with the start snapshot if that is newer than `db` (docs/formats.md 2.4).

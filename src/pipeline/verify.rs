@@ -76,14 +76,11 @@ fn verify_directories(
     // The directory of one member is often checked alone, on its own machine.
     if root != Path::new(&found.path) && !found.members_not_given.is_empty() {
         let message = format!(
-            "{}: the directories of {} of {} members: {} not there; a member that starts with other v3 data stays different",
+            "{}: {} of {} members missing ({}); a member that starts with other v3 data stays different",
             found.path,
-            found.members.len(),
+            found.members_not_given.len(),
             facts.members.len(),
-            match found.members_not_given.as_slice() {
-                [one] => format!("{} is", short(one)),
-                several => format!("{} are", first_of(several)),
-            }
+            first_of(&found.members_not_given)
         );
         found.warnings.push(Notice::new(Code::OtherMembers, message));
     }

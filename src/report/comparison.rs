@@ -66,8 +66,9 @@ words! {
         /// There are none.
         #[default]
         None = "none",
-        /// Too few voters hold them: they were never committed.
-        NeverCommitted = "never-committed",
+        /// Too few voters hold them: they are not committed, so no client was told of success. The next leader commits them if it
+        /// holds them.
+        NotCommitted = "not-committed",
         /// The given members do not decide.
         Undecided = "undecided",
     }

@@ -189,7 +189,12 @@ fn tail_lines(table: &mut Table, tail: &ComparedTail, voters: usize) {
     let held = format!("at most {} of {voters} voters hold them", tail.held_by);
     match tail.rest {
         Rest::None => {}
-        Rest::NeverCommitted => table.line(name, format!("{rest}: never committed, because {held}")),
+        Rest::NotCommitted => {
+            table.line(
+                name,
+                format!("{rest}: not committed, because {held}; the next leader commits them if it holds them"),
+            );
+        }
         Rest::Undecided if tail.more_members_decide => {
             table.line(name, format!("{rest}: not decided; the data of more voters would decide"));
         }

@@ -237,7 +237,7 @@ mod tests {
         let found = Found { facts: facts(), entries: Vec::new() };
         let note = |query: Query| Answer::new(Path::new("m"), &query, &found).note.unwrap();
         assert!(note(Query::V2Index(52)).contains("ends at v2 index 51"));
-        assert!(note(Query::V2Index(51)).contains("changed again, deleted"));
+        assert!(note(Query::V2Index(51)).contains("it has changed since"));
         assert!(note(Query::Revision(10)).contains("after the output"));
         assert!(note(Query::Revision(u64::MAX)).contains("after the output"));
         assert!(note(Query::Revision(9)).contains("no pair"));

@@ -59,7 +59,8 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
     }
     for step in of(Purpose::Check) {
         let hash = step.expect.as_deref().unwrap_or_default();
-        say(&format!("then, before the first write: every member must print the hash {hash}"), &step.command);
+        let who = if has_learner(output) { "every voter" } else { "every member" };
+        say(&format!("then, before the first write: {who} must print the hash {hash}"), &step.command);
         if step.command.contains("https://") {
             say("client URLs are https: add --cacert; add --cert and --key if the servers ask", "");
         }
@@ -271,12 +272,20 @@ fn check(report: &Report, output: &OutputFacts, members: &[NewMember<'_>]) -> St
     let endpoints: Vec<&str> = members.iter().filter_map(|member| Some(member.client_urls.first()?.as_str())).collect();
     let known = !endpoints.is_empty() && endpoints.len() == members.len() && endpoints.iter().all(|url| is_url(url));
     // Without `--cluster` if possible: etcdctl 3.4 does not log in to query the members.
-    let (endpoints, cluster) =
-        if known { (word(&endpoints.join(",")), "") } else { ("CLIENT_URL".to_string(), " --cluster") };
+    let (endpoints, cluster) = match known {
+        true => (word(&endpoints.join(",")), ""),
+        false if has_learner(output) => ("CLIENT_URL,...".to_string(), ""),
+        false => ("CLIENT_URL".to_string(), " --cluster"),
+    };
     let user = if output.auth_enabled { " --user root" } else { "" };
     let refused = report.options.target <= Target::V3_5 && output.revision <= output.compact_revision;
     let revision = if refused { String::new() } else { format!(" --rev {}", output.revision) };
     format!("{tool} --endpoints {endpoints}{user} endpoint hashkv{cluster}{revision}")
+}
+
+/// Returns whether a member of the output does not vote. It answers no request for its hash.
+fn has_learner(output: &OutputFacts) -> bool {
+    output.members.iter().any(|member| member.is_learner)
 }
 
 /// Quotes a path for a shell, so that it is never an option.

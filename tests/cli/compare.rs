@@ -415,8 +415,8 @@ fn the_logs_of_a_majority_decide_the_tail() {
     let second = dirs.at("second");
     v2files::write_log(&second, &log(1, &entries[..3], 3));
     let (text, json) = both(&[&members[0], &second, &third], 0);
-    says(&text, &["CONVERGED", "entry 10 (1 v2 write): never committed, because at most 1 of 3 voters hold them"]);
-    assert_eq!(json["tail"]["rest"], "never-committed");
+    says(&text, &["CONVERGED", "entry 10 (1 v2 write): not committed, because at most 1 of 3 voters hold them"]);
+    assert_eq!(json["tail"]["rest"], "not-committed");
 }
 
 /// A lock on a segment, as a running etcd has it.
@@ -558,7 +558,7 @@ fn the_corpus_is_judged_as_it_was_made() {
                 "m2.etcd: 452 entries behind",
                 "common index: 282, the same content in all members",
                 "m0.etcd -o snapshot.db",
-                "never committed",
+                "not committed",
             ],
         ),
         ("v3.4.23-f", &["m0.etcd", "m1.etcd"], 0, &["CONVERGED, exit status 0", "(2 SYNC): not decided"]),
@@ -566,7 +566,7 @@ fn the_corpus_is_judged_as_it_was_made() {
             "v3.4.23-g2",
             &["m0.etcd", "m1.etcd", "m2.etcd"],
             0,
-            &["CONVERGED except for empty entries", "1 SYNC", "7 v2 writes, 2 SYNC): never committed"],
+            &["CONVERGED except for empty entries", "1 SYNC", "7 v2 writes, 2 SYNC): not committed"],
         ),
         ("v3.4.23-g2", &["m0.etcd", "m1.etcd"], 7, &["NOT PROVEN", "the data of more voters would decide"]),
         (

@@ -578,7 +578,11 @@ fn keys_that_an_earlier_migrate_left_are_named() {
     assert_eq!(converted.output.status, 0, "{}", converted.output.story());
     let said = "only in v3: 3 keys, 2 of them in the form of an earlier `etcdctl migrate`";
     let stderr = &converted.output.stderr;
-    assert!(stderr.contains(said) && stderr.contains("/b, /d/c; --existing drop-v3"), "{}", converted.output.story());
+    assert!(
+        stderr.contains(said) && stderr.contains("/b, /d/c [only-in-v3]\nhint: --existing drop-v3"),
+        "{}",
+        converted.output.story()
+    );
     let existing = &converted.report()["existing"];
     assert_eq!((&existing["only_in_v3"], &existing["left_by_migrate"]), (&3.into(), &json!(["/b", "/d/c"])));
 

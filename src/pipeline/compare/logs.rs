@@ -1,7 +1,7 @@
 //! The logs of all members: the kinds of the entries that a member lacks, and what becomes of those after the committed states.
 //!
 //! Uses the rules of a restart (docs/formats.md 4.9). An entry is committed if a majority of the voters holds it, so an entry
-//! that fewer can hold was never committed. Must not know the v2 tree.
+//! that fewer can hold is not committed. Must not know the v2 tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -180,6 +180,6 @@ fn rest(
     let missing = of.voters.len().saturating_sub(given);
     tail.held_by = held as u64;
     let never = !of.voters.is_empty() && held + missing < of.voters.len() / 2 + 1;
-    tail.rest = if never { Rest::NeverCommitted } else { Rest::Undecided };
+    tail.rest = if never { Rest::NotCommitted } else { Rest::Undecided };
     tail.more_members_decide = !never && missing > 0 && !of.is_live;
 }

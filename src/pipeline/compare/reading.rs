@@ -146,7 +146,9 @@ fn describe(
     refusal.map_or(Ok(()), Err)?;
     let is_any = |notice: &Notice, codes: &[Code]| codes.contains(&notice.code);
     let incomplete = found.notices.losses.iter().find(|loss| is_any(loss, &INCOMPLETE));
-    let incomplete = incomplete.map(|loss| loss.message.clone());
+    // etcd does not start on a damaged log, also if the damage hides nothing.
+    let damaged = found.notices.warnings.iter().find(|warning| is_any(warning, &[Code::DamageNotNeeded]));
+    let incomplete = incomplete.or(damaged).map(|notice| notice.message.clone());
     let mut warnings = [found.notices.losses, found.notices.warnings].concat();
     warnings.retain(|notice| !is_any(notice, &OF_ONE_MEMBER));
     warnings.extend(backend.unusable_notice());

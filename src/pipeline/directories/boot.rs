@@ -2,6 +2,7 @@
 //!
 //! Used by `verify` and `inspect`. Must not know which run made a directory, or the v2 keys.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -221,29 +222,59 @@ pub(in crate::pipeline) fn not_given(members: &[MemberState], listed: &[report::
 
 /// Compares the members of one cluster with each other: the same cluster, and the same content at the same raft index.
 pub(in crate::pipeline) fn compare(members: &[MemberState], differences: &mut Vec<String>) {
-    let Some((first, others)) = members.split_first() else { return };
-    for other in others {
-        let mut wrong = |what: &str, expected: &str, found: &str| {
-            let (one, two) = (&first.directory, &other.directory);
+    let Some(first) = members.first() else { return };
+    let text = |value: &Option<String>| value.clone().unwrap_or("unknown".into());
+    let mut by_id: BTreeMap<&Option<String>, &MemberState> = BTreeMap::new();
+    let mut by_index: BTreeMap<Option<u64>, &MemberState> = BTreeMap::new();
+    for other in members {
+        let mut wrong = |what: &str, one: &MemberState, expected: &str, found: &str| {
+            let (one, two) = (&one.directory, &other.directory);
             differences.push(format!("{two}: has the {what} {found}, and {one} has {expected}"));
         };
-        let text = |value: &Option<String>| value.clone().unwrap_or("unknown".into());
         if first.cluster_id != other.cluster_id {
-            wrong("cluster ID", &text(&first.cluster_id), &text(&other.cluster_id));
+            wrong("cluster ID", first, &text(&first.cluster_id), &text(&other.cluster_id));
         }
-        if first.member_id == other.member_id {
-            wrong("member ID", "the same", &text(&other.member_id));
+        if let Some(twin) = by_id.insert(&other.member_id, other) {
+            wrong("member ID", twin, "the same", &text(&other.member_id));
         }
-        if first.consistent_index == other.consistent_index {
+        // Members that a server has run on can be at other indexes than the first.
+        let same_index = *by_index.entry(other.consistent_index).or_insert(other);
+        if same_index.directory != other.directory {
+            let one = same_index;
             for (what, expected, found) in [
-                ("revision", first.revision, other.revision),
-                ("HashKV", first.hash_kv.into(), other.hash_kv.into()),
-                ("hash of users, roles, leases and alarms", first.replicated_hash.into(), other.replicated_hash.into()),
+                ("revision", one.revision, other.revision),
+                ("HashKV", one.hash_kv.into(), other.hash_kv.into()),
+                ("hash of users, roles, leases and alarms", one.replicated_hash.into(), other.replicated_hash.into()),
             ] {
                 if expected != found {
-                    wrong(what, &expected.to_string(), &found.to_string());
+                    wrong(what, one, &expected.to_string(), &found.to_string());
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(directory: &str, id: &str, index: u64, hash_kv: u32) -> MemberState {
+        let (directory, member_id) = (directory.to_string(), Some(id.to_string()));
+        MemberState { directory, member_id, consistent_index: Some(index), hash_kv, ..MemberState::default() }
+    }
+
+    #[test]
+    fn any_two_members_are_compared() {
+        let differences = |members: &[MemberState]| {
+            let mut found = Vec::new();
+            compare(members, &mut found);
+            found
+        };
+        let first = state("a", "1", 12, 7);
+        assert!(differences(&[first.clone(), state("b", "2", 3, 5), state("c", "3", 3, 5)]).is_empty());
+        let found = differences(&[first.clone(), state("b", "2", 3, 5), state("c", "3", 3, 6)]);
+        assert_eq!(found, ["c: has the HashKV 6, and b has 5"]);
+        let found = differences(&[first, state("b", "2", 3, 5), state("c", "2", 4, 5)]);
+        assert_eq!(found, ["c: has the member ID 2, and b has the same"]);
     }
 }

@@ -20,7 +20,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::old_version;
 use crate::pipeline::replay::Replayed;
-use crate::report::{Notice, SourceFile};
+use crate::report::{Notice, Notices, SourceFile};
 use crate::source::dir::Layout;
 use crate::source::member::Member;
 use crate::source::raft::HardState;
@@ -147,6 +147,21 @@ pub(super) fn members(
     Ok((cluster_id, out))
 }
 
+/// Reports v2 writes in the log that the database does not have, and that the cluster can still commit.
+pub(super) fn report_tail(replayed: &Replayed<'_>, found: &mut Notices) {
+    let recovered = &replayed.recovered;
+    if recovered.tail.writes.is_empty() {
+        return;
+    }
+    let message = format!(
+        "the log of the members has v2 writes after raft index {}: the next leader may commit them, and then v2 has them and v3 does not",
+        recovered.replay.applied
+    );
+    found
+        .losses
+        .push(Notice::new(Code::TailLeftOut, message).hint("--tail all commits them on all members, in v2 and in v3"));
+}
+
 /// Refuses a cluster version of 2.x that etcd 3.5 finds when it starts: it would not serve v3.
 fn refuse_old_version(context: &Context<'_>, replayed: &Replayed<'_>, applied: RaftIndex) -> Result<()> {
     let Replayed { opened, table, .. } = replayed;
@@ -178,9 +193,13 @@ fn refuse_version(target: Target, version: Option<&str>) -> Result<()> {
             let hint = "give --target-version 3.4, and upgrade to 3.5 later; or make a new cluster with --to data-dir";
             Err(Error::new(Reason::CannotContinue, message).hint(hint))
         }
-        (Target::V3_4, Some(minor)) if minor > 4 => {
+        (Target::V3_4, Some(5)) => {
             let message = format!("the cluster version is {found}, and etcd 3.4 refuses to start on a later version");
             Err(Error::new(Reason::CannotContinue, message).hint("give --target-version 3.5"))
+        }
+        (_, Some(minor)) if minor > 5 => {
+            let message = format!("the cluster version is {found}, and etcd 3.5 refuses to start on a later version");
+            Err(Error::new(Reason::CannotContinue, message).hint(NEW_CLUSTER))
         }
         _ => Ok(()),
     }

@@ -79,6 +79,7 @@ pub(super) fn members(
         }
         To::Member => {
             let (id, members) = continued::members(context, replayed, position)?;
+            continued::report_tail(replayed, found);
             Ok(Some(Members::Continued(id, members)))
         }
     }

@@ -15,6 +15,7 @@ use crate::options::{ConvertOptions, Existing};
 use crate::pipeline::backend::Backend;
 use crate::pipeline::context::Context;
 use crate::pipeline::diagnostics::{MergeFindings, PlanFindings};
+use crate::pipeline::merge::agreement;
 use crate::pipeline::merge::preserved::Preserved;
 use crate::pipeline::merge::unapplied::{self, UnappliedEntry};
 use crate::pipeline::replay::Replayed;
@@ -31,7 +32,7 @@ use crate::verify::{self, V3Summary};
 /// the conversion continues as for any other source.
 ///
 /// # Errors
-/// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::IndexNotReached`],
+/// By the policy: [`Reason::V3Present`], [`Reason::V3Missing`], [`Reason::V3Unapplied`], [`Reason::V3Differs`], [`Reason::IndexNotReached`],
 /// [`Reason::Gap`]; [`Reason::Damaged`] for a damaged backend; an interruption.
 pub(in crate::pipeline) fn decide<'m>(
     context: &Context<'_>,
@@ -212,6 +213,7 @@ fn merge<'m>(
         summary = carried.map_err(failed)?;
         refuse_unsound(&summary).map_err(|e| e.in_file(map.path()))?;
         preserved = Preserved::read(&db, summary.revision, interrupt).map_err(|e| e.in_file(map.path()))?;
+        found.notices.warnings.extend(agreement::check(opened, (backend, &db, &summary), interrupt)?);
     }
     let unapplied: Vec<UnappliedEntry<'_>> = unapplied::not_shown(unapplied, &preserved);
     if !unapplied.is_empty() {

@@ -3,6 +3,7 @@
 //!
 //! Must not know pages or files of the output.
 
+mod agreement;
 pub(super) mod decide;
 pub(super) mod preserved;
 pub(super) mod unapplied;

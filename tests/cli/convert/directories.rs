@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::kit::{AS_OF, Case, Run, demo, meta, rows, totals_add_up};
 use crate::common::run::{Output, bounded, etcdlift, etcdlift_path, run};
+use crate::common::scratch;
 use crate::common::scratch::{edit, names};
 
 const THREE: &str = "a=http://127.0.0.1:1,b=http://127.0.0.1:2,c=http://127.0.0.1:3";
@@ -496,11 +497,42 @@ fn verify_names_the_members_that_are_not_there() {
     fs::remove_dir_all(case.out().join("c")).unwrap();
     let (status, members, warnings) = not_given(&case.out(), &[]);
     assert_eq!((status, members.as_str()), (0, r#"["c"]"#));
-    assert!(warnings.contains("other-members") && warnings.contains("2 of 3 members: c is not there"), "{warnings}");
+    assert!(warnings.contains("other-members") && warnings.contains("1 of 3 members missing (c)"), "{warnings}");
     let text = etcdlift(["verify".as_ref(), case.out().as_os_str()]).success();
     assert!(text.text().contains("members not given:"), "{}", text.story());
     // The report describes all three.
     let report = case.report();
     let (status, ..) = not_given(&case.out(), &["--report", report.to_str().unwrap()]);
     assert_eq!(status, 7);
+}
+
+#[test]
+fn verify_compares_the_members_with_each_other() {
+    let (case, other) = (Case::new(), Case::new());
+    succeeded(&make_three(&case, &[]));
+    succeeded(&make_three(&other, &["--exclude", "/config"]));
+    let wrong = |words: &str| {
+        let output = verify(&case.out(), &[]);
+        assert_eq!(output.status, 7, "{}", output.story());
+        assert!(output.stderr.contains(words), "{words}: {}", output.story());
+    };
+    fs::remove_dir_all(case.out().join("c")).unwrap();
+    scratch::copy_tree(&other.out().join("c"), &case.out().join("c"));
+    wrong("has the HashKV");
+    fs::remove_dir_all(case.out().join("c")).unwrap();
+    scratch::copy_tree(&case.out().join("b"), &case.out().join("z"));
+    wrong("has the member ID");
+}
+
+/// A learner answers no request for its hash.
+#[test]
+fn the_check_asks_voters_only() {
+    let case = Case::new();
+    let run = make_three(&case, &["--learner", "b"]);
+    succeeded(&run);
+    let steps = run.report()["next_steps"].clone();
+    let check = steps.as_array().unwrap().iter().find(|step| step["purpose"] == "check").unwrap();
+    let command = check["command"].as_str().unwrap();
+    assert!(command.contains("--endpoints CLIENT_URL,... ") && !command.contains("--cluster"), "{command}");
+    assert!(run.output.stderr.contains("every voter must print the hash"), "{}", run.output.story());
 }

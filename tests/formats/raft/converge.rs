@@ -76,7 +76,7 @@ fn tail(cluster: &Cluster, comparison: &Comparison, given: &[Given]) -> Result<(
     let reference = comparison.members.iter().find(|line| line.path == comparison.reference).unwrap();
     let decided = comparison.tail.committed_to.or(reference.raft_index).unwrap();
     let committed = cluster.committed.len() as u64;
-    if comparison.tail.rest == Rest::NeverCommitted && committed > decided {
+    if comparison.tail.rest == Rest::NotCommitted && committed > decided {
         return Err(format!("entries after {decided} were committed, up to {committed}"));
     }
     if decided <= committed {

@@ -60,6 +60,9 @@ fn cluster_versions_that_the_target_cannot_continue() {
         (Some("2.3.0"), "3.5", &["etcd 3.5 cannot continue", "\"2.3.0\"", "--target-version 3.4"][..]),
         (None, "3.5", &["etcd 3.5 cannot continue", "unknown", "--target-version 3.4"]),
         (Some("3.5.0"), "3.4", &["\"3.5.0\"", "3.4 refuses to start", "--target-version 3.5"]),
+        (Some("3.6.0"), "3.4", &["\"3.6.0\"", "3.5 refuses to start", "--to data-dir"]),
+        (Some("3.6.0"), "3.5", &["\"3.6.0\"", "3.5 refuses to start", "--to data-dir"]),
+        (Some("3.10.0"), "3.5", &["\"3.10.0\"", "3.5 refuses to start", "--to data-dir"]),
     ] {
         let temp = scratch::temp();
         let source = Source { version, ..Source::new(&[(0xa1, "m1")]) };
@@ -198,4 +201,37 @@ fn a_backup() {
     for name in ["offline.etcd", "live.etcd"] {
         cannot_continue(&[scenario.data_dir(name)], &[], &["backup"]);
     }
+}
+
+/// The database of one member becomes that of all, so different v3 data is refused; an earlier state of the same data is not.
+#[test]
+fn members_with_different_v3_data() {
+    let temp = scratch::temp();
+    let source = Source { version: Some("3.4.0"), dialect: Dialect::Padded, ..Source::new(&THREE) };
+    let sources = source.write_all(temp.path());
+    let first = temp.path().join("first");
+    convert(&sources, &first, &["--strip-leading-slash"]).success();
+    let other = temp.path().join("other");
+    convert(&sources, &other, &["--strip-leading-slash", "--revisions", "dense"]).success();
+    let db = |dir: &Path, member: &str| dir.join(member).join("member/snap/db");
+    for (source, (_, name)) in sources.iter().zip(THREE) {
+        fs::copy(db(&first, name), source.join("member/snap/db")).unwrap();
+    }
+    for existing in ["merge", "keep-v3"] {
+        convert(&sources, &temp.path().join(existing), &["--existing", existing]).success();
+    }
+    fs::copy(db(&other, "m3"), sources[2].join("member/snap/db")).unwrap();
+    for existing in ["merge", "keep-v3"] {
+        let words = ["the members have different v3 data", "hint: `etcdlift compare`"];
+        refused(&sources, &["--existing", existing], 5, "v3-differs", &words);
+        let mut reversed = sources.clone();
+        reversed.reverse();
+        refused(&reversed, &["--existing", existing], 5, "v3-differs", &words);
+    }
+    // Without v3 data, nothing differs.
+    convert(&sources, &temp.path().join("drop"), &["--existing", "drop-v3"]).success();
+    // One that cannot be read proves nothing, and is named.
+    fs::write(sources[2].join("member/snap/db"), vec![7; 65536]).unwrap();
+    let output = convert(&sources, &temp.path().join("unreadable"), &["--existing", "merge"]).success();
+    assert!(output.stderr.contains("[v3-unreadable]"), "{}", output.story());
 }
