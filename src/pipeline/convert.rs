@@ -202,7 +202,9 @@ fn make(
 
     context.observer.stage(Activity::ReplayingAndPlanning, None);
     let numbered = stages::run(context, source, report)?;
-    directories::refuse_losses(options, &report.losses).map_err(within)?;
+    let refused = directories::refuse_losses(options, &report.losses);
+    // With several sources, the loss names the one that it is about.
+    refused.map_err(|e| if opened.members.len() > 1 { e } else { within(e) })?;
     let (mut content, mut expected) = (numbered.content()?, numbered.pair_count());
     if let Some(fault) = fault {
         content.lose(fault.lost_row);

@@ -54,6 +54,9 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
         let place = step.member.as_ref().map_or("every member".into(), |member| printable(member));
         say(&format!("next, on {place}:"), &step.command);
     }
+    if report.options.to == To::Member {
+        say("add --enable-v2 to serve the v2 keys too", "");
+    }
     for step in of(Purpose::Install) {
         say("or instead, in the directory of that member, with etcd stopped:", &step.command);
     }
@@ -66,7 +69,8 @@ pub(super) fn text(report: &Report, output: &OutputFacts, columns: usize) -> Str
         }
     }
     if output.leases > 0 {
-        say("leases start counting when the new cluster elects its leader", "");
+        let cluster = if report.options.to == To::Member { "cluster" } else { "new cluster" };
+        say(&format!("leases start counting when the {cluster} elects its leader"), "");
     }
     if output.db_bytes > DEFAULT_QUOTA {
         say("the database exceeds the default quota of etcd (2 GiB): start etcd with", "");

@@ -314,9 +314,15 @@ fn what_no_etcd_starts_on_is_refused() {
     let wal = temp.path().join("wal");
     assert_eq!(check(&[&source], &["--wal-dir", wal.to_str().unwrap()]).status, 7);
     fs::rename(wal, source.join("member/wal")).unwrap();
-    // A backend of 0 bytes is none.
+    // A backend of 0 bytes is none. The log can show that there was one.
     fs::write(&db, "").unwrap();
     assert_eq!(check(&[&source], &[]).status, 5);
+    let mixed = temp.path().join("mixed");
+    scratch::copy_tree(Path::new("fixtures/upgrade-check/input/default.etcd"), &mixed);
+    fs::write(mixed.join("member/snap/db"), "").unwrap();
+    let output = check(&[&mixed], &[]);
+    assert_eq!(output.status, 5, "{}", output.story());
+    says(&output, &["but v3 requests in the log", "hint: copy the whole data directory"]);
     fs::write(&db, "no database").unwrap();
     let output = check(&[&source], &[]);
     assert_eq!(output.status, 5, "{}", output.story());

@@ -95,15 +95,21 @@ struct Source<'o> {
 
 impl Source<'_> {
     fn check(&self, options: &OpenOptions<'_>) -> Result<CheckedSource> {
-        let opened = match open(self.path, self.wal_dir, options)? {
+        let opened = match open(self.path, self.wal_dir, options).map_err(with_log)? {
             Found::V2(opened) if opened.start_member().is_some_and(|member| member.layout.is_some()) => opened,
             _ => return Err(self.not_a_member()),
         };
         let (Some(member), Some(wal)) = (opened.start_member(), opened.wal()) else { return Err(self.not_a_member()) };
         let backend = backend::newest(&opened, options.interrupt)?;
         let Some(map) = backend.map.filter(|map| !map.bytes().is_empty()) else {
-            let message = "found no v3 backend (member/snap/db): the data directory has v2 data only";
-            return Err(Error::new(Reason::V3Missing, message).hint(CONVERT).in_file(self.path));
+            let (message, hint) = match requests::has_v3(wal, options.interrupt)? {
+                true => (
+                    "found no v3 backend (member/snap/db), but v3 requests in the log",
+                    "copy the whole data directory",
+                ),
+                false => ("found no v3 backend (member/snap/db): the data directory has v2 data only", CONVERT),
+            };
+            return Err(Error::new(Reason::V3Missing, message).hint(hint).in_file(self.path));
         };
         let members = requests::members(map, options.interrupt)?;
         let mut checked = self.describe(&opened, member, wal, &backend);
@@ -196,6 +202,15 @@ impl Source<'_> {
             false => vec![command],
         }
     }
+}
+
+/// Gives the error of a missing log the only hint that helps here.
+fn with_log(error: Error) -> Error {
+    if error.reason() != Reason::WalMissing {
+        return error;
+    }
+    let missing = Error::new(Reason::WalMissing, error.message()).hint("give --wal-dir DIR");
+    error.file().into_iter().fold(missing, Error::in_file)
 }
 
 /// Returns the raft index of the last snapshot record at or below the commit index.

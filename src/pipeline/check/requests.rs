@@ -99,6 +99,23 @@ pub(super) fn read(wal: &Wal, mut rules: Rules, interrupt: Interrupt<'_>) -> Res
     Ok(found)
 }
 
+/// Returns whether a log has v3 requests of clients. An entry that cannot be parsed is none.
+///
+/// # Errors
+/// An interruption.
+pub(super) fn has_v3(wal: &Wal, interrupt: Interrupt<'_>) -> Result<bool> {
+    for (number, reference) in wal.entries().iter().enumerate() {
+        interrupt.ask_at(number)?;
+        let entry = wal.entry(reference)?;
+        if entry.kind == EntryKind::Normal
+            && matches!(parse_proposal(entry.data, entry.data_offset), Ok(Proposal::V3(_)))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns whether a request writes the part of the store that the cluster itself uses.
 fn is_of_cluster(request: &Request<'_>) -> bool {
     request.method == Method::Put && request.path.starts_with(b"/0/")

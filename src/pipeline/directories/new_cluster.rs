@@ -136,6 +136,5 @@ fn unusable(message: String) -> Error {
 }
 
 fn usage(message: String) -> Error {
-    Error::new(Reason::Usage, message)
-        .hint("choose members with --name or --all-members; `convert --help` shows the options")
+    Error::new(Reason::Usage, message).hint("`etcdlift convert --help` describes the options of a new cluster")
 }

@@ -1,4 +1,4 @@
-//! `--to data-dir` killed at every step: the output does not exist, or it is whole.
+//! `--to data-dir` and `--to member` killed at every step: the output does not exist, or it is whole.
 //!
 //! A tracer counts the system calls that change files, and kills etcdlift directly before one of them: before the first
 //! in the first run, before the second in the second, until a run ends by itself.
@@ -26,17 +26,30 @@ use crate::test_name;
 /// The files of a directory, by path, with their length and a hash.
 type Tree = BTreeMap<PathBuf, (u64, u32)>;
 
+/// The directories of two members of a new cluster.
+const NEW_CLUSTER: [&str; 5] =
+    ["--to", "data-dir", "--all-members", "--initial-cluster", "a=http://10.0.0.1:2380,b=http://10.0.0.2:2380"];
+
 #[test]
 fn a_new_directory_is_absent_or_whole() {
+    is_absent_or_whole(test_name!(), &NEW_CLUSTER);
+}
+
+#[test]
+fn the_directory_of_a_member_is_absent_or_whole() {
+    is_absent_or_whole(test_name!(), &["--to", "member"]);
+}
+
+fn is_absent_or_whole(test: &str, options: &[&str]) {
     let case = Case::new();
     let out = case.path("out/new");
-    let whole = made(&case.path("out/reference"), &[]);
-    let steps = kill_at_every_step(test_name!(), &out, &[], |step| {
+    let whole = made(&case.path("out/reference"), options);
+    let steps = kill_at_every_step(test, &out, options, |step| {
         assert!(!out.exists() || tree(&out) == whole, "step {step}: a part of the output has its name");
         let existed = fs::remove_dir_all(&out).is_ok();
         // What a killed run left is in nobody's way.
         if step % 16 == 0 {
-            assert_eq!(made(&out, &[]), whole);
+            assert_eq!(made(&out, options), whole);
             fs::remove_dir_all(&out).unwrap();
         }
         existed
@@ -51,9 +64,9 @@ fn a_new_directory_is_absent_or_whole() {
 fn a_directory_that_is_replaced_is_the_old_or_the_new_one() {
     let case = Case::new();
     let out = case.path("out/new");
-    let old = ["--initial-cluster-token", "old"];
-    let (before, whole) = (made(&out, &old), made(&case.path("out/reference"), &[]));
-    let steps = kill_at_every_step(test_name!(), &out, &["--overwrite"], |step| {
+    let old = [&NEW_CLUSTER[..], &["--initial-cluster-token", "old"]].concat();
+    let (before, whole) = (made(&out, &old), made(&case.path("out/reference"), &NEW_CLUSTER));
+    let steps = kill_at_every_step(test_name!(), &out, &[&NEW_CLUSTER[..], &["--overwrite"]].concat(), |step| {
         let found = tree(&out);
         assert!(found == before || found == whole, "step {step}: {:?}", found.keys());
         if found == whole {
@@ -67,7 +80,7 @@ fn a_directory_that_is_replaced_is_the_old_or_the_new_one() {
     assert!(replaced.contains(&true) && replaced.is_sorted(), "{replaced:?}");
 }
 
-/// Converts the demo into the directories of two members, again and again, and kills each run one step later. Returns
+/// Converts the demo into directories, again and again, and kills each run one step later. Returns
 /// what `check` said after each kill; `None` after a note that the test skips.
 fn kill_at_every_step(
     test: &str,
@@ -114,8 +127,7 @@ fn remove_leftovers(out: &Path) {
 
 fn command(out: &Path, options: &[&str]) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["convert".into(), demo().into(), "-o".into(), out.into()];
-    words.extend(["--to", "data-dir", "--as-of", AS_OF, "--all-members", "--jobs", "1"].map(Into::into));
-    words.extend(["--initial-cluster", "a=http://10.0.0.1:2380,b=http://10.0.0.2:2380"].map(Into::into));
+    words.extend(["--as-of", AS_OF, "--jobs", "1"].map(Into::into));
     words.extend(options.iter().map(Into::into));
     words
 }
