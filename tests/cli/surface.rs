@@ -30,7 +30,8 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
+    {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(help.contains("Exit status:"));
@@ -53,7 +54,7 @@ fn the_examples_run() {
     let made = run("etcdlift convert default.etcd -o snapshot.db --index-map map.redb");
     assert!(made.status.success(), "{made:?}");
     let mut tried = 0;
-    for name in ["", "convert", "inspect", "compare", "check", "verify", "export", "lookup"] {
+    for name in ["", "convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup"] {
         let help = stdout(&[name, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         let (_, examples) = help.split_once("Examples:\n").unwrap();
         let (examples, _) = examples.split_once("Exit status:").unwrap();
@@ -300,7 +301,8 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
+    {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }

@@ -1,0 +1,154 @@
+//! Who a member is at the consistent index of its v3 backend: the cluster, the raft configuration, the version.
+//!
+//! Since 3.5, the backend has all of it. Before, only the v2 store has it, so the log is replayed up to that index
+//! (docs/formats.md 9.6, 9.7). Must not know what is written.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::bolt::{Damage, Db};
+use crate::data_dir::Member;
+use crate::error::{Error, Reason, Result};
+use crate::ids::{MemberId, RaftIndex, Term};
+use crate::mvcc::schema;
+use crate::options::WalDir;
+use crate::pipeline::backend::Backend;
+use crate::pipeline::check::open_member;
+use crate::source::map::Map;
+use crate::source::open::OpenOptions;
+use crate::source::snap::ConfState;
+use crate::v2store::membership::{self, parse_id};
+use crate::v2store::recover::recover;
+use crate::v2store::replay::{ReplayOptions, read_table_watched};
+
+/// The membership at the consistent index.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    pub(super) members: Vec<Member>,
+    pub(super) removed: Vec<MemberId>,
+    pub(super) conf_state: ConfState,
+    pub(super) version: Option<String>,
+    /// The term of the last applied entry, if the backend has it.
+    pub(super) term: Option<Term>,
+    /// Whether the bucket `members` has other members than the raft configuration.
+    pub(super) differs: bool,
+}
+
+/// The raft configuration in a backend. etcd writes it as JSON.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Configuration {
+    voters: Option<Vec<u64>>,
+    learners: Option<Vec<u64>>,
+    voters_outgoing: Option<Vec<u64>>,
+    learners_next: Option<Vec<u64>>,
+}
+
+/// Reads the membership of a source: from its backend, or by a replay of its log up to `index`.
+///
+/// # Errors
+/// The backend or the log is damaged; the configuration cannot be expressed; an interruption.
+pub(super) fn read(
+    (path, wal_dir): (&Path, Option<&WalDir>),
+    (backend, map): (&Backend<'_>, &Map),
+    index: RaftIndex,
+    options: &OpenOptions<'_>,
+) -> Result<Identity> {
+    let mut found = of_backend(map, options).map_err(|e| e.in_file(map.path()))?;
+    // Servers before 3.5 write neither of them, and read the membership from the v2 store.
+    if !backend.content.conf_state && backend.content.term.is_none() {
+        let bucket: BTreeSet<MemberId> = found.members.iter().map(|member| member.id).collect();
+        found = replayed(path, wal_dir, backend, &OpenOptions { up_to: Some(index), ..options.clone() })?;
+        found.differs = found.members.iter().map(|member| member.id).collect::<BTreeSet<_>>() != bucket;
+    }
+    if found.conf_state.voters.is_empty() {
+        let message = "the raft configuration has no voter at the consistent index of the v3 backend";
+        return Err(Error::new(Reason::CannotContinue, message).in_file(map.path()));
+    }
+    Ok(found)
+}
+
+fn of_backend(map: &Map, options: &OpenOptions<'_>) -> Result<Identity> {
+    let damaged = |e: Damage| e.into_error(Reason::V3Unreadable);
+    let db = Db::open(map.bytes()).map_err(damaged)?.watched(options.interrupt);
+    let bucket = |name: &[u8]| db.bucket(name).map_err(damaged);
+    let mut found = Identity::default();
+    for pair in bucket(schema::MEMBERS)?.iter().flat_map(|bucket| bucket.iter()) {
+        let pair = pair.map_err(damaged)?;
+        found.members.push(Member::parse(pair.value).ok_or_else(|| {
+            let message = "expected a member as JSON in the bucket `members`, found something else";
+            Error::new(Reason::V3Unreadable, message).at(pair.value_offset())
+        })?);
+    }
+    for pair in bucket(schema::MEMBERS_REMOVED)?.iter().flat_map(|bucket| bucket.iter()) {
+        found.removed.extend(parse_id(pair.map_err(damaged)?.key));
+    }
+    let get = |name: &[u8], key: &[u8]| match bucket(name)? {
+        Some(bucket) => bucket.get(key).map_err(damaged),
+        None => Ok(None),
+    };
+    let version = get(schema::CLUSTER, schema::CLUSTER_VERSION)?;
+    found.version = version.map(|pair| String::from_utf8_lossy(pair.value).into_owned());
+    let term = get(schema::META, schema::TERM)?.and_then(|pair| pair.value.try_into().ok().map(u64::from_be_bytes));
+    found.term = term.filter(|term| *term > 0).map(Term);
+    let ids = |learners| {
+        let members = found.members.iter().filter(move |member| member.is_learner == learners);
+        members.map(|member| member.id).collect::<Vec<_>>()
+    };
+    let (voters, learners) = (ids(false), ids(true));
+    found.conf_state = match get(schema::META, schema::CONF_STATE)? {
+        Some(pair) => configuration(pair.value).map_err(|e| e.at(pair.value_offset()))?,
+        None => ConfState { voters: voters.clone(), learners: learners.clone() },
+    };
+    let set = |ids: &[MemberId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let ConfState { voters: configured, learners: configured_learners } = &found.conf_state;
+    found.differs = set(configured) != set(&voters) || set(configured_learners) != set(&learners);
+    Ok(found)
+}
+
+fn configuration(value: &[u8]) -> Result<ConfState> {
+    let refuse = |message: &str| Error::new(Reason::V3Unreadable, message);
+    let found: Configuration = serde_json::from_slice(value)
+        .map_err(|_| refuse("expected the raft configuration as JSON in the key `confState`, found something else"))?;
+    // etcd changes one member at a time, so it never has a joint configuration.
+    if [&found.voters_outgoing, &found.learners_next].iter().any(|ids| ids.as_ref().is_some_and(|ids| !ids.is_empty()))
+    {
+        return Err(refuse("the raft configuration is a joint one, which etcd never writes"));
+    }
+    let ids = |ids: Option<Vec<u64>>| ids.unwrap_or_default().into_iter().map(MemberId).collect();
+    Ok(ConfState { voters: ids(found.voters), learners: ids(found.learners) })
+}
+
+/// Replays the log up to an index.
+fn replayed(
+    path: &Path,
+    wal_dir: Option<&WalDir>,
+    backend: &Backend<'_>,
+    options: &OpenOptions<'_>,
+) -> Result<Identity> {
+    let opened = open_member(path, wal_dir, options)?;
+    let table = read_table_watched(&opened, options.interrupt)?;
+    let replay = ReplayOptions { up_to: options.up_to, interrupt: options.interrupt, ..ReplayOptions::default() };
+    let recovered = recover(&opened, &table, backend.applied(), &replay);
+    let mut recovered = recovered.map_err(|e| e.in_file(opened.path()))?;
+    let voters = recovered.replay.voters.clone();
+    let tree = &mut recovered.replay.tree;
+    let member = |facts: membership::MemberFacts| Member {
+        id: facts.id,
+        is_learner: voters.learners.contains(&facts.id),
+        peer_urls: facts.peer_urls,
+        name: facts.name,
+        client_urls: facts.client_urls,
+    };
+    let members = membership::list(tree).into_iter().map(member).collect();
+    let conf_state = ConfState {
+        voters: voters.voters.iter().copied().collect(),
+        learners: voters.learners.iter().copied().collect(),
+    };
+    let (removed, version) = (membership::removed(tree), membership::cluster_version(tree));
+    opened.check_bytes(options.interrupt)?;
+    Ok(Identity { members, removed, conf_state, version, term: None, differs: false })
+}
