@@ -105,7 +105,10 @@ pub(crate) fn text(found: &Cleaning) -> String {
 
 fn facts(member: &CleanedMember) -> Table {
     let mut table = Table::new();
-    table.line("member", format!("{} ({})", short(&member.name), member.member_id));
+    match member.name.as_str() {
+        "" => table.line("member", &member.member_id),
+        name => table.line("member", format!("{} ({})", short(name), member.member_id)),
+    }
     table.line("source", &member.source);
     table.line("directory", &member.directory);
     table.line("snapshot", format!("raft index {}, term {}", member.raft_index, member.term));

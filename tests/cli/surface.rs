@@ -74,6 +74,7 @@ fn the_examples_run() {
             let expected: &[i32] = match name {
                 // The prepared directories have no v3 data, and no log elsewhere.
                 "check" => &[0, 5, 7, 8],
+                "clean" => &[5],
                 // The members have not converged.
                 "compare" => &[7],
                 // The demo has no key below /services, and no index 42.
@@ -339,6 +340,7 @@ fn errors_are_as_written_down() {
         &["export", DEMO, "-o", "-", "--format", "redb"],
         &["check", DEMO, "--wal-dir", "a", "--wal-dir", "b"],
         &["check", "fixtures/members/m0.etcd"],
+        &["clean", DEMO, "-o", &out],
         &["compare", DEMO],
         &["compare", DEMO, DEMO],
         &["compare", DEMO, "fixtures/members/m0.etcd"],

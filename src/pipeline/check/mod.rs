@@ -245,16 +245,23 @@ impl Source<'_> {
         if !checked.verdict.is_blocked() && !checked.loses_data() {
             return Vec::new();
         }
-        let mut command = format!("etcdlift convert {} -o snapshot.db", next_steps::quoted(self.path));
-        if let Some(WalDir::Dir(path)) = self.wal_dir {
-            command.push_str(&format!(" --wal-dir {}", next_steps::quoted(path)));
-        }
-        if member.access() == Access::Live {
-            command.push_str(" --allow-live");
-        }
+        let source = next_steps::quoted(self.path);
+        let wal_dir = match self.wal_dir {
+            Some(WalDir::Dir(path)) => format!(" --wal-dir {}", next_steps::quoted(path)),
+            _ => String::new(),
+        };
+        let live = if member.access() == Access::Live { " --allow-live" } else { "" };
+        let convert = format!("etcdlift convert {source} -o snapshot.db{wal_dir}{live}");
+        let target = match self.target {
+            UpgradeTarget::V3_6 => String::new(),
+            later => format!(" --target-version {later}"),
+        };
         match checked.has_v3_data {
-            true => vec![format!("{command} --existing merge"), format!("{command} --existing keep-v3")],
-            false => vec![command],
+            true => vec![
+                format!("{convert} --existing merge"),
+                format!("etcdlift clean {source} -o clean.etcd{wal_dir}{target}"),
+            ],
+            false => vec![convert],
         }
     }
 }

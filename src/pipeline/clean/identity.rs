@@ -1,7 +1,7 @@
-//! Who a member is at the consistent index of its v3 backend: the cluster, the raft configuration, the version.
+//! Who a member is at the consistent index of its v3 backend: the members, the raft configuration, the version.
 //!
-//! Since 3.5, the backend has all of it. Before, only the v2 store has it, so the log is replayed up to that index
-//! (docs/formats.md 9.6, 9.7). Must not know what is written.
+//! The v2 store has the members, so the log is replayed up to that index. Servers before 3.6 write names and client URLs only there.
+//! The backend has the configuration since 3.5, and all attributes since 3.6 (docs/formats.md 9.6, 9.7). Must not know what is written.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::pipeline::check::open_member;
 use crate::source::map::Map;
 use crate::source::open::OpenOptions;
 use crate::source::snap::ConfState;
-use crate::v2store::membership::{self, parse_id};
+use crate::v2store::membership;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
@@ -47,7 +47,7 @@ struct Configuration {
     learners_next: Option<Vec<u64>>,
 }
 
-/// Reads the membership of a source: from its backend, or by a replay of its log up to `index`.
+/// Reads the membership of a source at `index`.
 ///
 /// # Errors
 /// The backend or the log is damaged; the configuration cannot be expressed; an interruption.
@@ -57,17 +57,32 @@ pub(super) fn read(
     index: RaftIndex,
     options: &OpenOptions<'_>,
 ) -> Result<Identity> {
-    let mut found = of_backend(map, options).map_err(|e| e.in_file(map.path()))?;
-    // Servers before 3.5 write neither of them, and read the membership from the v2 store.
-    if !backend.content.conf_state && backend.content.term.is_none() {
-        let bucket: BTreeSet<MemberId> = found.members.iter().map(|member| member.id).collect();
-        found = replayed(path, wal_dir, backend, &OpenOptions { up_to: Some(index), ..options.clone() })?;
-        found.differs = found.members.iter().map(|member| member.id).collect::<BTreeSet<_>>() != bucket;
+    let stored = of_backend(map, options).map_err(|e| e.in_file(map.path()))?;
+    let mut found = replayed(path, wal_dir, backend, &OpenOptions { up_to: Some(index), ..options.clone() })?;
+    for member in &mut found.members {
+        let Some(stored) = stored.members.iter().find(|stored| stored.id == member.id) else { continue };
+        if member.name.is_empty() {
+            member.name.clone_from(&stored.name);
+        }
+        if member.client_urls.is_empty() {
+            member.client_urls.clone_from(&stored.client_urls);
+        }
     }
+    if !stored.conf_state.voters.is_empty() {
+        found.conf_state = stored.conf_state;
+    }
+    found.version = stored.version.or(found.version);
+    found.term = stored.term;
     if found.conf_state.voters.is_empty() {
         let message = "the raft configuration has no voter at the consistent index of the v3 backend";
         return Err(Error::new(Reason::CannotContinue, message).in_file(map.path()));
     }
+    let ids = |members: &[Member], learners| -> BTreeSet<MemberId> {
+        members.iter().filter(|member| member.is_learner == learners).map(|member| member.id).collect()
+    };
+    let set = |ids: &[MemberId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let ConfState { voters, learners } = &found.conf_state;
+    found.differs = ids(&stored.members, false) != set(voters) || ids(&stored.members, true) != set(learners);
     Ok(found)
 }
 
@@ -83,9 +98,6 @@ fn of_backend(map: &Map, options: &OpenOptions<'_>) -> Result<Identity> {
             Error::new(Reason::V3Unreadable, message).at(pair.value_offset())
         })?);
     }
-    for pair in bucket(schema::MEMBERS_REMOVED)?.iter().flat_map(|bucket| bucket.iter()) {
-        found.removed.extend(parse_id(pair.map_err(damaged)?.key));
-    }
     let get = |name: &[u8], key: &[u8]| match bucket(name)? {
         Some(bucket) => bucket.get(key).map_err(damaged),
         None => Ok(None),
@@ -94,18 +106,9 @@ fn of_backend(map: &Map, options: &OpenOptions<'_>) -> Result<Identity> {
     found.version = version.map(|pair| String::from_utf8_lossy(pair.value).into_owned());
     let term = get(schema::META, schema::TERM)?.and_then(|pair| pair.value.try_into().ok().map(u64::from_be_bytes));
     found.term = term.filter(|term| *term > 0).map(Term);
-    let ids = |learners| {
-        let members = found.members.iter().filter(move |member| member.is_learner == learners);
-        members.map(|member| member.id).collect::<Vec<_>>()
-    };
-    let (voters, learners) = (ids(false), ids(true));
-    found.conf_state = match get(schema::META, schema::CONF_STATE)? {
-        Some(pair) => configuration(pair.value).map_err(|e| e.at(pair.value_offset()))?,
-        None => ConfState { voters: voters.clone(), learners: learners.clone() },
-    };
-    let set = |ids: &[MemberId]| ids.iter().copied().collect::<BTreeSet<_>>();
-    let ConfState { voters: configured, learners: configured_learners } = &found.conf_state;
-    found.differs = set(configured) != set(&voters) || set(configured_learners) != set(&learners);
+    if let Some(pair) = get(schema::META, schema::CONF_STATE)? {
+        found.conf_state = configuration(pair.value).map_err(|e| e.at(pair.value_offset()))?;
+    }
     Ok(found)
 }
 
@@ -122,7 +125,7 @@ fn configuration(value: &[u8]) -> Result<ConfState> {
     Ok(ConfState { voters: ids(found.voters), learners: ids(found.learners) })
 }
 
-/// Replays the log up to an index.
+/// Replays the log up to an index, for what the v2 store says of the members.
 fn replayed(
     path: &Path,
     wal_dir: Option<&WalDir>,

@@ -200,10 +200,16 @@ impl Plan {
         self.identity.members.iter().find(|member| member.id == self.id).map_or("", |member| &member.name)
     }
 
+    /// Returns whether the member is not in its cluster any more.
+    pub(super) fn is_removed(&self) -> bool {
+        !self.identity.members.iter().any(|member| member.id == self.id)
+    }
+
     fn warn(&mut self, wal: &Wal) {
         let path = self.path.display();
-        let mut warn = |code, message: String, hint: &str| self.warnings.push(Notice::new(code, message).hint(hint));
-        if !self.identity.members.iter().any(|member| member.id == self.id) {
+        let mut notices = Vec::new();
+        let mut warn = |code, message: String, hint: &str| notices.push(Notice::new(code, message).hint(hint));
+        if self.is_removed() {
             let message = format!("{path}: member {} was removed from its cluster, so no etcd starts on it", self.id);
             warn(Code::RemovedMember, message, "leave its directory out");
         } else if self.identity.differs {
@@ -212,7 +218,8 @@ impl Plan {
         }
         if let End::Torn { .. } = wal.end() {
             let message = format!("{path}: the last record of the log is torn, and left out as etcd does");
-            self.warnings.push(Notice::new(Code::TornTail, message));
+            notices.push(Notice::new(Code::TornTail, message));
         }
+        self.warnings = notices;
     }
 }

@@ -118,7 +118,7 @@ fn stage(
         cleaning.files.extend(described_files(writer, folder.temp_path(), dir)?);
     }
     cleaning.warnings.extend(other_members(&plans));
-    cleaning.next_steps = steps(options, &cleaning);
+    cleaning.next_steps = steps(options, &cleaning, &plans);
     let report = options.report.iter().map(|path| {
         let mut file = Sidecar::create(path, Default::default())?;
         let json = to_json(&cleaning)?;
@@ -197,11 +197,12 @@ fn other_members(plans: &[&Plan]) -> Option<Notice> {
     Some(Notice::new(Code::OtherMembers, message).hint("clean their directories too, now or later"))
 }
 
-fn steps(options: &CleanOptions, cleaning: &Cleaning) -> Vec<String> {
+fn steps(options: &CleanOptions, cleaning: &Cleaning, plans: &[&Plan]) -> Vec<String> {
     let directories = cleaning.members.iter().map(|member| next_steps::quoted(Path::new(&member.directory)));
     let directories: Vec<String> = directories.collect();
     let check = format!("etcdlift check {} --target-version {}", directories.join(" "), options.target);
-    let start = cleaning.members.iter().map(|member| {
+    let starting = cleaning.members.iter().zip(plans).filter(|(_, plan)| !plan.is_removed());
+    let start = starting.map(|(member, _)| {
         let name = if member.name.is_empty() { &member.member_id } else { &member.name };
         let name = next_steps::quoted(Path::new(name));
         format!("etcd --name {name} --data-dir {}", next_steps::quoted(Path::new(&member.directory)))
