@@ -9,6 +9,7 @@ mod auth;
 mod boot;
 mod case;
 mod check;
+mod clean;
 mod cluster_versions;
 #[path = "../common/mod.rs"]
 mod common;
