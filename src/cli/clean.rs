@@ -51,6 +51,28 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
 
+    /// Write the v2 keys to FILE as lines of JSON, as `export` does
+    ///
+    /// FILE must not exist. It contains values, so only its owner may read it. Without v2 keys it is not written.
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    save_v2: Option<PathBuf>,
+
+    /// Write one line of JSON to FILE for each removed node and each replaced request
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    ledger: Option<PathBuf>,
+
+    /// Refuse to run if a v2 key is missing in v3 or has another value there
+    ///
+    /// The error names the first of these keys. The v3 key has the same path as the v2 key.
+    #[arg(long, help_heading = RUN)]
+    require_migrated: bool,
+
+    /// Print the commands that put the output in the place of the sources
+    ///
+    /// They stop etcd, move the source aside, move the output in, and start etcd. etcdlift runs none of them.
+    #[arg(long, help_heading = OUTPUT)]
+    in_place_plan: bool,
+
     /// Give the output the owner and group of the sources
     #[arg(long, help_heading = OUTPUT)]
     preserve_owner: bool,
@@ -68,6 +90,10 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     options.wal_dirs = wal_dirs(&args.wal_dir, args.sources.len())?;
     options.target = args.target_version;
     options.report.clone_from(&args.report);
+    options.save_v2.clone_from(&args.save_v2);
+    options.ledger.clone_from(&args.ledger);
+    options.require_migrated = args.require_migrated;
+    options.in_place_plan = args.in_place_plan;
     options.preserve_owner = args.preserve_owner;
     let signals = Signals::install()?;
     let made = pipeline::clean(&options, &|| signals.check())?;

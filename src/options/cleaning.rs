@@ -20,6 +20,14 @@ pub struct CleanOptions {
     pub target: UpgradeTarget,
     /// The file for the report.
     pub report: Option<PathBuf>,
+    /// The NDJSON file for the v2 keys.
+    pub save_v2: Option<PathBuf>,
+    /// The file for the list of removed nodes and replaced requests.
+    pub ledger: Option<PathBuf>,
+    /// Refuse v2 keys that v3 does not have with the same value.
+    pub require_migrated: bool,
+    /// Return the commands that put the output in the place of the sources.
+    pub in_place_plan: bool,
     /// Give the output the owner and group of the sources.
     pub preserve_owner: bool,
 }
@@ -33,6 +41,10 @@ impl CleanOptions {
             output: output.into(),
             target: UpgradeTarget::default(),
             report: None,
+            save_v2: None,
+            ledger: None,
+            require_migrated: false,
+            in_place_plan: false,
             preserve_owner: false,
         }
     }

@@ -137,7 +137,7 @@ pub(super) fn check_clean(options: &CleanOptions, opened: Vec<(u64, u64)>) -> Re
     let is_first = opened.is_empty();
     let mut targets = of_sources(&options.sources, &options.wal_dirs);
     targets.write_directory("output", &options.output);
-    let files = [("report", &options.report)];
+    let files = [("report", &options.report), ("list of v2 keys", &options.save_v2), ("ledger", &options.ledger)];
     for (what, path) in files {
         if let Some(path) = path {
             targets.write(what, path);

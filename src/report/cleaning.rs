@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::facts::SourceFile;
 use super::model::Notice;
 use super::table::Table;
-use super::text::notices;
+use super::text::{notices, outcome};
 use super::upgrade_check::{NodeKind, V2Node, V2Request};
 use crate::count::counted;
 use crate::display::{printable, short};
@@ -35,10 +35,36 @@ pub struct Cleaning {
     pub members: Vec<CleanedMember>,
     /// The files of the output, by path in it.
     pub files: Vec<SourceFile>,
+    /// The number of v2 keys in the file of `--save-v2`, without directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved_keys: Option<u64>,
     /// The warnings.
     pub warnings: Vec<Notice>,
+    /// What the file of `--save-v2` may lack (exit status 8).
+    pub losses: Vec<Notice>,
     /// Commands to run next.
     pub next_steps: Vec<String>,
+    /// The commands that put each copy in the place of its source.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub in_place_plan: Vec<Swap>,
+}
+
+/// The commands that put a copy in the place of its source.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Swap {
+    /// The ID of the member in lower-case hex.
+    pub member_id: String,
+    /// Its name; empty if it is unknown.
+    pub name: String,
+    /// The commands, in order.
+    pub commands: Vec<String>,
+}
+
+impl Cleaning {
+    /// Decides about the exit status.
+    pub(crate) fn judge(&mut self) {
+        self.exit_status = if self.losses.is_empty() { 0 } else { 8 };
+    }
 }
 
 /// The copy of one member.
@@ -82,7 +108,7 @@ impl CleanedMember {
 
 /// The result in one line.
 pub(crate) fn result(found: &Cleaning) -> String {
-    format!("COMPLETE, exit status {}: {}\n", found.exit_status, printable(&found.output))
+    format!("{}: {}\n", outcome(&found.losses), printable(&found.output))
 }
 
 /// The summary: the result, each member, warnings, next steps.
@@ -92,13 +118,21 @@ pub(crate) fn text(found: &Cleaning) -> String {
         text.push('\n');
         text.push_str(&facts(member).wrapped(COLUMNS));
     }
-    let notices = notices(&found.warnings, &[]);
+    if let Some(keys) = found.saved_keys {
+        text.push_str(&format!("\nsaved: {}\n", counted(keys, "v2 key", "v2 keys")));
+    }
+    let notices = notices(&found.warnings, &found.losses);
     if !notices.is_empty() {
         text.push_str(&format!("\n{notices}"));
     }
     if !found.next_steps.is_empty() {
         text.push_str("\nnext:\n");
         found.next_steps.iter().for_each(|step| text.push_str(&format!("  {step}\n")));
+    }
+    for swap in &found.in_place_plan {
+        let name = if swap.name.is_empty() { &swap.member_id } else { &swap.name };
+        text.push_str(&format!("\nto put it in place of the source, on {}:\n", short(name)));
+        swap.commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
     }
     text
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::skip::{Need, skip};
-use crate::common::{corpus, scratch, v2files};
+use crate::common::{corpus, scratch, upgrade, v2files};
 use crate::convert::killed::{End, killed_before, tree};
 use crate::test_name;
 
@@ -244,4 +244,93 @@ fn a_killed_run_leaves_nothing_or_all() {
         }
     }
     panic!("no run ends by itself");
+}
+
+#[test]
+fn every_kind_of_content_and_request_is_removed() {
+    let mut wrong = Vec::new();
+    for case in upgrade::cases().iter().filter(|case| !case.is_history() || case.name.starts_with("a user")) {
+        let temp = scratch::temp();
+        let source = temp.path().join("source");
+        upgrade::write(&source, case);
+        let before = scratch::fingerprint(&source);
+        for version in ["3.6", "3.7"] {
+            let copy = temp.path().join(version);
+            let made = clean(&[&source], &copy, &["--target-version", version, "--json"]);
+            if made.status != 0 {
+                wrong.push(format!("{} for {version}: {}", case.name, made.story()));
+                continue;
+            }
+            compare(&source, None, &copy, &made.json()["members"][0], &mut wrong);
+            let checked = etcdlift(["check", copy.to_str().unwrap(), "--target-version", version]);
+            if checked.status != 0 {
+                wrong.push(format!("{} for {version}: {}", case.name, checked.story()));
+            }
+        }
+        assert_eq!(scratch::fingerprint(&source), before);
+    }
+    all_well(&wrong);
+}
+
+#[test]
+fn what_is_removed_can_be_saved_and_listed() {
+    let temp = scratch::temp();
+    let at = |name: &str| temp.path().join(name).display().to_string();
+    let (source, out) = (Path::new(FIXTURE), temp.path().join("out"));
+    let (saved, ledger) = (at("saved.ndjson"), at("ledger.ndjson"));
+    let options = ["--save-v2", &saved, "--ledger", &ledger, "--in-place-plan"];
+    let made = clean(&[source], &out, &options).success();
+    let exported = at("exported.ndjson");
+    etcdlift(["export", FIXTURE, "-o", &exported]).success();
+    assert_eq!(fs::read(&saved).unwrap(), fs::read(&exported).unwrap());
+    let lines = fs::read_to_string(&ledger).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let paths: Vec<&str> = lines.iter().filter_map(|line| line["node"]["path"].as_str()).collect();
+    assert!(paths.contains(&"/1/_internal/lock") && paths.contains(&"/2/users/ann"), "{paths:?}");
+    for file in [&saved, &ledger] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let full = fs::canonicalize(".").unwrap().join(FIXTURE).display().to_string();
+    says(
+        &made,
+        &[
+            "systemctl stop etcd",
+            &format!("mv -T {full} {full}.with-v2"),
+            &format!("mv -T {} {full}", out.display()),
+            "systemctl start etcd",
+        ],
+    );
+    assert!(Path::new(FIXTURE).exists(), "the plan was carried out");
+    // An output that exists is never replaced, and then no other file is written.
+    let again = clean(&[source], &temp.path().join("again"), &["--save-v2", &saved, "--ledger", &at("other")]);
+    assert_eq!(again.status, 5, "{}", again.story());
+    says(&again, &["the list of v2 keys exists", "hint: give another name"]);
+    assert_eq!(scratch::names(temp.path()), ["exported.ndjson", "ledger.ndjson", "out", "saved.ndjson"]);
+}
+
+#[test]
+fn keys_that_are_not_in_v3_can_be_refused() {
+    let temp = scratch::temp();
+    let out = temp.path().join("out");
+    let refused = clean(&[Path::new(FIXTURE)], &out, &["--require-migrated"]);
+    assert_eq!(refused.status, 5, "{}", refused.story());
+    says(&refused, &["missing in v3 (/", "hint: `etcdlift convert --existing merge` adds them to v3"]);
+    assert!(scratch::names(temp.path()).is_empty());
+    let Some(dir) = corpus::mixed(test_name!(), "v3.5.16-m1") else { return };
+    let saved = temp.path().join("saved.ndjson");
+    let options = ["--require-migrated", "--save-v2", saved.to_str().unwrap()];
+    let made = clean(&[&dir.join("m0.etcd")], &out, &options).success();
+    says(&made, &["saved: 0 v2 keys"]);
+    assert!(!saved.exists());
+    // Without v2 keys, nothing is missing. With equal ones, neither: `convert --existing merge` writes them.
+    let merged = temp.path().join("merged");
+    let db = temp.path().join("db");
+    let source = temp.path().join("source");
+    scratch::copy_tree(Path::new(FIXTURE), &source);
+    let args = ["--to", "backend", "--existing", "merge", "--target-version", "3.5", "--auth", "ignore"];
+    let command = [&["convert", FIXTURE, "-o", db.to_str().unwrap()], &args[..]].concat();
+    etcdlift(command).success();
+    fs::copy(&db, source.join("member/snap/db")).unwrap();
+    clean(&[&source], &merged, &["--require-migrated"]).success();
+    fs::remove_dir_all(dir).unwrap();
 }

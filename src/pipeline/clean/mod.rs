@@ -6,7 +6,10 @@
 mod copy;
 mod identity;
 mod member;
+mod migrated;
 mod names;
+mod removed;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +28,8 @@ use crate::output::naming;
 use crate::output::report_file::to_json;
 use crate::output::sidecar::Sidecar;
 use crate::output::staged_dir::Folder;
+use crate::report::Notice;
 use crate::report::cleaning::{CleanedMember, Cleaning};
-use crate::report::{Notice, next_steps};
 use crate::source::open::{OpenOptions, Opened};
 use crate::source::watch::Watch;
 
@@ -86,6 +89,10 @@ fn stage(
     }
     let plans: Vec<&Plan> = members.iter().map(|(_, plan)| plan).collect();
     require_one_cluster(&plans)?;
+    let newest = members.iter().max_by_key(|(_, plan)| (!plan.is_removed(), plan.state.commit));
+    if let Some((opened, _)) = newest.filter(|_| options.require_migrated) {
+        migrated::require(opened, open_options)?;
+    }
     let dirs: Vec<PathBuf> = match plans.as_slice() {
         [_] => vec![PathBuf::new()],
         several => names::directories(several).into_iter().map(PathBuf::from).collect(),
@@ -118,17 +125,33 @@ fn stage(
         cleaning.files.extend(described_files(writer, folder.temp_path(), dir)?);
     }
     cleaning.warnings.extend(other_members(&plans));
-    cleaning.next_steps = steps(options, &cleaning, &plans);
-    let report = options.report.iter().map(|path| {
-        let mut file = Sidecar::create(path, Default::default())?;
-        let json = to_json(&cleaning)?;
-        file.write(|out| {
-            out.write_all(&json).map_err(|e| Error::io(Reason::OutputFailed, path, "write the report", e))
-        })?;
-        file.sync().map(|()| file)
-    });
-    let files = report.collect::<Result<_>>()?;
+    cleaning.next_steps = steps::next(options, &cleaning, &plans);
+    if options.in_place_plan {
+        cleaning.in_place_plan = steps::in_place(options, &cleaning, &plans);
+    }
+    let mut files = Vec::new();
+    if let Some(path) = &options.save_v2 {
+        let saved = removed::save(path, options, &plans, open_options)?;
+        let (exported, file) = saved.map_or((None, None), |(exported, file)| (Some(exported), Some(file)));
+        cleaning.saved_keys = Some(exported.as_ref().map_or(0, |exported| exported.keys));
+        cleaning.losses = exported.map_or(Vec::new(), |exported| exported.losses);
+        files.extend(file);
+    }
+    if let Some(path) = &options.ledger {
+        files.push(removed::ledger(path, &plans, open_options)?);
+    }
+    cleaning.judge();
+    if let Some(path) = &options.report {
+        files.push(report(path, &cleaning)?);
+    }
     Ok(Staged { folder, files, cleaning })
+}
+
+fn report(path: &Path, cleaning: &Cleaning) -> Result<Sidecar> {
+    let mut file = Sidecar::create(path, Default::default())?;
+    let json = to_json(cleaning)?;
+    file.write(|out| out.write_all(&json).map_err(|e| Error::io(Reason::OutputFailed, path, "write the report", e)))?;
+    file.sync().map(|()| file)
 }
 
 /// Returns each source with its log directory.
@@ -195,17 +218,4 @@ fn other_members(plans: &[&Plan]) -> Option<Notice> {
     }
     let message = format!("the cluster also has the members {}", crate::display::first_of(&names));
     Some(Notice::new(Code::OtherMembers, message).hint("clean their directories too, now or later"))
-}
-
-fn steps(options: &CleanOptions, cleaning: &Cleaning, plans: &[&Plan]) -> Vec<String> {
-    let directories = cleaning.members.iter().map(|member| next_steps::quoted(Path::new(&member.directory)));
-    let directories: Vec<String> = directories.collect();
-    let check = format!("etcdlift check {} --target-version {}", directories.join(" "), options.target);
-    let starting = cleaning.members.iter().zip(plans).filter(|(_, plan)| !plan.is_removed());
-    let start = starting.map(|(member, _)| {
-        let name = if member.name.is_empty() { &member.member_id } else { &member.name };
-        let name = next_steps::quoted(Path::new(name));
-        format!("etcd --name {name} --data-dir {}", next_steps::quoted(Path::new(&member.directory)))
-    });
-    std::iter::once(check).chain(start).collect()
 }
