@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::bolt::{Damage, Db};
 use crate::data_dir::Member;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::{MemberId, RaftIndex, Term};
 use crate::mvcc::schema;
 use crate::options::WalDir;
@@ -19,12 +19,12 @@ use crate::pipeline::check::open_member;
 use crate::source::map::Map;
 use crate::source::open::OpenOptions;
 use crate::source::snap::ConfState;
-use crate::v2store::membership;
+use crate::v2store::membership::{self, parse_id};
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
 /// The membership at the consistent index.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Identity {
     pub(super) members: Vec<Member>,
     pub(super) removed: Vec<MemberId>,
@@ -58,7 +58,12 @@ pub(super) fn read(
     options: &OpenOptions<'_>,
 ) -> Result<Identity> {
     let stored = of_backend(map, options).map_err(|e| e.in_file(map.path()))?;
-    let mut found = replayed(path, wal_dir, backend, &OpenOptions { up_to: Some(index), ..options.clone() })?;
+    let up_to = OpenOptions { up_to: Some(index), ..options.clone() };
+    let mut found = match replayed(path, wal_dir, backend, &up_to) {
+        // A request that no server applies. Since 3.5, the backend has the members too, if not all of their attributes.
+        Err(e) if e.kind() == Kind::Damaged && stored.term.is_some() && !stored.members.is_empty() => stored.clone(),
+        found => found?,
+    };
     for member in &mut found.members {
         let Some(stored) = stored.members.iter().find(|stored| stored.id == member.id) else { continue };
         if member.name.is_empty() {
@@ -73,16 +78,20 @@ pub(super) fn read(
     }
     found.version = stored.version.or(found.version);
     found.term = stored.term;
+    let ids = |members: &[Member], learners| -> Vec<MemberId> {
+        members.iter().filter(|member| member.is_learner == learners).map(|member| member.id).collect()
+    };
+    if found.conf_state.voters.is_empty() {
+        found.conf_state = ConfState { voters: ids(&found.members, false), learners: ids(&found.members, true) };
+    }
     if found.conf_state.voters.is_empty() {
         let message = "the raft configuration has no voter at the consistent index of the v3 backend";
         return Err(Error::new(Reason::CannotContinue, message).in_file(map.path()));
     }
-    let ids = |members: &[Member], learners| -> BTreeSet<MemberId> {
-        members.iter().filter(|member| member.is_learner == learners).map(|member| member.id).collect()
-    };
     let set = |ids: &[MemberId]| ids.iter().copied().collect::<BTreeSet<_>>();
     let ConfState { voters, learners } = &found.conf_state;
-    found.differs = ids(&stored.members, false) != set(voters) || ids(&stored.members, true) != set(learners);
+    let (stored_voters, stored_learners) = (ids(&stored.members, false), ids(&stored.members, true));
+    found.differs = (set(&stored_voters), set(&stored_learners)) != (set(voters), set(learners));
     Ok(found)
 }
 
@@ -97,6 +106,9 @@ fn of_backend(map: &Map, options: &OpenOptions<'_>) -> Result<Identity> {
             let message = "expected a member as JSON in the bucket `members`, found something else";
             Error::new(Reason::V3Unreadable, message).at(pair.value_offset())
         })?);
+    }
+    for pair in bucket(schema::MEMBERS_REMOVED)?.iter().flat_map(|bucket| bucket.iter()) {
+        found.removed.extend(parse_id(pair.map_err(damaged)?.key));
     }
     let get = |name: &[u8], key: &[u8]| match bucket(name)? {
         Some(bucket) => bucket.get(key).map_err(damaged),
