@@ -129,7 +129,7 @@ fn has_word(script: &str, word: &str) -> bool {
 #[test]
 fn completions_and_manual_pages_name_every_command_and_option() {
     let commands = reference();
-    assert!(commands.len() == 9 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
+    assert!(commands.len() == 10 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
     let plain = |args: &[&str]| stdout(args).replace("\\-", "-").replace("\\f", " ");
     let root = plain(&["man"]);
     for (command, options) in &commands {
