@@ -17,7 +17,7 @@ pub(super) fn directories(plans: &[&Plan]) -> Vec<String> {
     let is_usable = |id: MemberId, name: &str| {
         let is_taken =
             |(other, theirs): &(MemberId, &str)| (*other != id && *theirs == name) || other.to_string() == name;
-        check_name(name).is_ok() && !known.iter().any(|other| is_taken(other))
+        check_name(name).is_ok() && !known.iter().any(is_taken)
     };
     let name = |plan: &&Plan| match is_usable(plan.id, plan.name()) {
         true => plan.name().to_string(),
