@@ -137,6 +137,8 @@ reasons! {
     V3Missing = "v3-missing", Kind::Refused;
     /// v2 and v3 both have a key, user or role.
     Conflict = "conflict", Kind::Refused;
+    /// `clean --require-migrated`: a v2 key is missing in v3, or has another value there.
+    NotMigrated = "not-migrated", Kind::Refused;
     /// The log has committed v3 entries that are not applied to the v3 backend.
     V3Unapplied = "v3-late", Kind::Refused;
     /// The v3 backends of the members have different data.

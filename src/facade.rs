@@ -10,13 +10,14 @@ use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
 use crate::options::{
-    CheckOptions, CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions, WalOptions,
+    CheckOptions, CleanOptions, CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions,
+    WalOptions,
 };
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Outcome, Reporter};
 use crate::report::inspection::EntryLine;
 use crate::report::lookup::Answer;
-use crate::report::{Comparison, Exported, Inspection, Report, UpgradeCheck, Verification};
+use crate::report::{Cleaning, Comparison, Exported, Inspection, Report, UpgradeCheck, Verification};
 
 /// A conversion that has made its output.
 #[derive(Debug, Clone)]
@@ -118,6 +119,31 @@ pub fn compare(options: &CompareOptions) -> Result<Comparison> {
 /// ```
 pub fn check(options: &CheckOptions) -> Result<UpgradeCheck> {
     Run::new().check(options)
+}
+
+/// Copies the data directories of members without their v2 content: the same v3 data and the same identity, a fresh log.
+///
+/// The output appears whole and checked, or not at all. The report goes to [`CleanOptions::report`], if that is set.
+///
+/// # Errors
+/// A source is damaged, is in use, or has no v3 data; the sources are not members of one cluster; the output exists or cannot be
+/// written. Then no file of the run remains.
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::CleanOptions;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let output = dir.path().join("clean.etcd");
+/// let options = CleanOptions::new(["fixtures/upgrade-check/input/default.etcd"], &output);
+/// let cleaning = etcdlift::clean(&options)?;
+/// assert!(!cleaning.members[0].removed_nodes.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn clean(options: &CleanOptions) -> Result<Cleaning> {
+    Run::new().clean(options)
 }
 
 /// Checks a v3 database or snapshot file. Also compares it with the report and the source of its conversion, if the
@@ -370,6 +396,14 @@ impl<'a> Run<'a> {
     /// Those of [`check`](crate::check()); the interruption.
     pub fn check(self, options: &CheckOptions) -> Result<UpgradeCheck> {
         pipeline::check(options, self.interrupted)
+    }
+
+    /// Copies like [`clean`](crate::clean()).
+    ///
+    /// # Errors
+    /// Those of [`clean`](crate::clean()); the interruption.
+    pub fn clean(self, options: &CleanOptions) -> Result<Cleaning> {
+        pipeline::clean(options, self.interrupted)
     }
 
     /// Verifies like [`verify`](crate::verify()).

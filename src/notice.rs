@@ -109,6 +109,8 @@ codes! {
     LogGone = "log-gone", Either;
     /// The source is a log without a data directory.
     LogOnly = "log-only";
+    /// `clean`: the bucket `members` of the v3 backend does not have the members of the raft configuration.
+    MembersDiffer = "members-differ";
     /// A snapshot was not used, and its state is after that of the output.
     OlderSnapshot = "older-snapshot", Loss;
     /// The sources are at most half of the voters, so they may lack later writes of the cluster.
@@ -125,6 +127,8 @@ codes! {
     PermissionsCut = "permissions-cut";
     /// A permission is left out, because no v2 key can match it.
     PermissionsWithoutKeys = "permissions-without-keys";
+    /// `clean`: the member was removed from its cluster.
+    RemovedMember = "removed-member";
     /// etcd repaired a torn log: the original segment is in a `.wal.broken` file.
     Repaired = "repaired";
     /// Users may do more in v3 than in v2, because etcd 2.1 honours only the first existing role of a user.

@@ -4,6 +4,7 @@
 //! beyond the words of its values, nor how a stage applies it.
 
 mod carry;
+mod cleaning;
 mod cluster;
 pub mod rules;
 pub(crate) mod size;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use carry::{AuthPolicy, Existing, Expired, Guest, OnConflict, Protocol, Transformer, TtlPolicy, TtlRule};
+pub use cleaning::CleanOptions;
 pub use cluster::{ClusterOptions, InitialCluster, PeerUrls, check_name};
 use jiff::Timestamp;
 pub use rules::Rules;

@@ -33,6 +33,7 @@ impl Epilog {
             "inspect" => INSPECT,
             "compare" => COMPARE,
             "check" => CHECK,
+            "clean" => CLEAN,
             "verify" => VERIFY,
             "export" => EXPORT,
             "lookup" => LOOKUP,
@@ -158,6 +159,29 @@ pub(super) const CHECK: Epilog = Epilog {
         ("6", "standard output cannot be written"),
         ("7", "etcd does not start on a source; each blocker is listed"),
         ("8", "etcd starts without v2 data, or a source is possibly incomplete"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `clean`.
+pub(super) const CLEAN: Epilog = Epilog {
+    examples: &[
+        ("Copy a data directory so that etcd 3.6 starts on it", "etcdlift clean default.etcd -o clean.etcd"),
+        (
+            "Copy three members into clean/NAME, and save their v2 keys",
+            "etcdlift clean m0.etcd m1.etcd m2.etcd -o clean --save-v2 keys.ndjson",
+        ),
+        ("Copy a member that has its log elsewhere", "etcdlift clean m0.etcd --wal-dir /wal/m0 -o clean.etcd"),
+    ],
+    statuses: &[
+        ("0", "done and checked"),
+        INTERNAL,
+        USAGE,
+        ("3", "a source is damaged, or its log does not continue from its v3 backend"),
+        ("5", "refused: no v3 data, not one cluster, in use, not migrated, or an output exists"),
+        ("6", "the output or the report cannot be written; no file remains"),
+        ("7", "the copy did not pass its check; no file remains"),
+        ("8", "done and checked, but the file of --save-v2 is possibly incomplete"),
         INTERRUPTED,
     ],
 };

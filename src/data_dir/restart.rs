@@ -41,7 +41,25 @@ impl Restart<'_> {
     /// # Errors
     /// [`Reason::Internal`](crate::error::Reason::Internal).
     pub fn segment(&self, entries: &[Entry<'_>], state: HardState) -> Result<Vec<u8>> {
-        restarted(self, entries, state)
+        let mut bytes = Vec::new();
+        self.write_segment(entries.iter().map(|entry| Ok(*entry)), state, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Passes the records of the log on like [`Restart::segment`], piece by piece.
+    ///
+    /// # Errors
+    /// [`Reason::Internal`](crate::error::Reason::Internal); those of the entries and of `out`.
+    pub fn write_segment<'e>(
+        &self,
+        entries: impl Iterator<Item = Result<Entry<'e>>>,
+        state: HardState,
+        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        restarted(self, entries, state, out)
     }
 
     /// Returns the name of the `.snap` file.

@@ -17,6 +17,9 @@ pub const SEGMENT_NAME: &str = "0000000000000000-0000000000000000.wal";
 /// The size that etcd gives a new segment, in bytes; the rest is zeros.
 pub const PREALLOCATED: u64 = 64_000_000;
 
+/// The bytes of records to pass on at a time.
+const PIECE: usize = 1 << 20;
+
 /// Returns the records of a member's first segment. Zeros up to [`PREALLOCATED`] follow them in the file.
 ///
 /// # Errors
@@ -45,19 +48,29 @@ pub fn continuation(crc: u32, entries: &[Entry<'_>], state: HardState) -> Result
     Ok(segment.bytes)
 }
 
-/// Returns the records of a segment that starts after a snapshot, with the identity of an existing member. Zeros up to
-/// [`PREALLOCATED`] follow them in the file.
+/// Passes the records of a segment on, piece by piece. The segment starts after a snapshot, with the identity of an existing member.
 ///
 /// # Errors
-/// [`Reason::Internal`](crate::error::Reason::Internal).
-pub(super) fn restarted(restart: &Restart<'_>, entries: &[Entry<'_>], state: HardState) -> Result<Vec<u8>> {
+/// [`Reason::Internal`](crate::error::Reason::Internal); those of the entries and of `out`.
+pub(super) fn restarted<'e>(
+    restart: &Restart<'_>,
+    entries: impl Iterator<Item = Result<Entry<'e>>>,
+    state: HardState,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let mut segment = Segment::default();
     segment.begin(restart.member, restart.cluster)?;
     let mark = mark(restart.index.0, restart.term, Some(restart.conf_state()));
     segment.message(RecordType::Snapshot, &mark)?;
-    segment.entries(entries)?;
+    for entry in entries {
+        segment.entries(&[entry?])?;
+        if segment.bytes.len() >= PIECE {
+            out(&segment.bytes)?;
+            segment.bytes.clear();
+        }
+    }
     segment.state(state)?;
-    Ok(segment.bytes)
+    out(&segment.bytes)
 }
 
 /// Returns the raft configuration of a cluster.

@@ -61,6 +61,24 @@ pub fn export(
     Ok(exported)
 }
 
+/// Writes the v2 keys of a source into a file that has no name yet; `None` if there is no key.
+///
+/// # Errors
+/// Those of [`export`].
+pub(super) fn stage_file(
+    options: &ExportOptions,
+    watch: &Arc<Watch>,
+    interrupt: Interrupt<'_>,
+) -> Result<Option<(Exported, Sidecar)>> {
+    let no_print = &mut |_: &[u8]| Ok(());
+    match stage(options, Before::Nothing, watch, no_print, interrupt) {
+        Ok((exported, Some(Delivered::File(file)))) => file.sync().map(|()| Some((exported, file))),
+        Ok(_) => Err(Error::new(Reason::Internal, "an export into a file made none")),
+        Err(error) if error.reason() == Reason::NothingToConvert => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Exports like [`export`], but leaves the output without its name.
 fn stage(
     options: &ExportOptions,

@@ -3,12 +3,13 @@
 //! `read` hashes and parses a source, `backend` reads its v3 data. `stages` decides what is written: `replay`, then
 //! `plan` with `merge` for existing v3 data, then `number`. Each of them returns its result with its findings
 //! (`diagnostics`). `write` makes the file, `sidecars` the files that go with it. `convert`, `verify` and
-//! `skip_existing` call all stages, `export` calls the first; `inspect`, `compare` and `check` read without them. `context` has
+//! `skip_existing` call all stages, `export` calls the first; `inspect`, `compare`, `check` and `clean` do not. `context` has
 //! what every stage gets. Must not know the command line or the terminal.
 
 mod as_of;
 mod backend;
 mod check;
+mod clean;
 mod compare;
 mod completeness;
 mod context;
@@ -44,6 +45,7 @@ mod versions;
 mod write;
 
 pub use check::check;
+pub use clean::clean;
 pub use compare::compare;
 pub use context::{Activity, Observer};
 pub use convert::{Fault, Outcome, Staged, convert, convert_observed, convert_with, stage};

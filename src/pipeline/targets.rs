@@ -9,7 +9,7 @@ use std::path::Path;
 use super::directories;
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::is_index_map;
-use crate::options::{ConvertOptions, ExportFormat, ExportOptions, WalDir};
+use crate::options::{CleanOptions, ConvertOptions, ExportFormat, ExportOptions, WalDir};
 use crate::output::naming::{ANOTHER_NAME, Before, NOT_REGULAR};
 use crate::output::sink::refuse_existing;
 use crate::output::targets::Targets;
@@ -121,6 +121,39 @@ pub(super) fn check_export(options: &ExportOptions, opened: Vec<(u64, u64)>) -> 
         ExportFormat::Sled => staged_dir::refuse_existing(output, None, REMOVE).map(|_| Before::Nothing),
         ExportFormat::Ndjson | ExportFormat::Redb => sink::refuse_existing(output, options.overwrite),
     }
+}
+
+/// The places of a copy without v2 content.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CleanPlaces {
+    pub(super) directory: staged_dir::Before,
+}
+
+/// Refuses a copy that would replace a file or write into a source. `opened` are the opened source files, by device and inode.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_clean(options: &CleanOptions, opened: Vec<(u64, u64)>) -> Result<CleanPlaces> {
+    let is_first = opened.is_empty();
+    let mut targets = of_sources(&options.sources, &options.wal_dirs);
+    targets.write_directory("output", &options.output);
+    let files = [("report", &options.report), ("list of v2 keys", &options.save_v2), ("ledger", &options.ledger)];
+    for (what, path) in files {
+        if let Some(path) = path {
+            targets.write(what, path);
+        }
+    }
+    targets.source_files(opened);
+    targets.check()?;
+    for (what, path) in files.iter().filter(|_| is_first) {
+        let Some(path) = path else { continue };
+        if fs::symlink_metadata(path).is_ok() {
+            let error = Error::new(Reason::OutputExists, format!("the {what} exists"));
+            return Err(error.in_file(path).hint(ANOTHER_NAME));
+        }
+        sink::require_directory(path)?;
+    }
+    Ok(CleanPlaces { directory: staged_dir::refuse_existing(&options.output, None, REMOVE)? })
 }
 
 /// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another

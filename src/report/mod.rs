@@ -4,6 +4,7 @@
 //! names of keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read
 //! existing ones.
 
+pub mod cleaning;
 pub mod comparison;
 pub(crate) mod comparison_text;
 pub(crate) mod earlier;
@@ -20,6 +21,7 @@ pub mod upgrade_check;
 pub(crate) mod upgrade_check_text;
 pub mod verification;
 
+pub use cleaning::Cleaning;
 pub use comparison::Comparison;
 pub use export::Exported;
 pub use facts::{Contents, Count, Member, SourceFacts, SourceFile, SourceKind, Tail};

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod check;
+mod clean;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;

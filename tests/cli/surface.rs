@@ -30,7 +30,8 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
+    {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(help.contains("Exit status:"));
@@ -53,7 +54,7 @@ fn the_examples_run() {
     let made = run("etcdlift convert default.etcd -o snapshot.db --index-map map.redb");
     assert!(made.status.success(), "{made:?}");
     let mut tried = 0;
-    for name in ["", "convert", "inspect", "compare", "check", "verify", "export", "lookup"] {
+    for name in ["", "convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup"] {
         let help = stdout(&[name, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         let (_, examples) = help.split_once("Examples:\n").unwrap();
         let (examples, _) = examples.split_once("Exit status:").unwrap();
@@ -73,6 +74,7 @@ fn the_examples_run() {
             let expected: &[i32] = match name {
                 // The prepared directories have no v3 data, and no log elsewhere.
                 "check" => &[0, 5, 7, 8],
+                "clean" => &[5],
                 // The members have not converged.
                 "compare" => &[7],
                 // The demo has no key below /services, and no index 42.
@@ -127,7 +129,7 @@ fn has_word(script: &str, word: &str) -> bool {
 #[test]
 fn completions_and_manual_pages_name_every_command_and_option() {
     let commands = reference();
-    assert!(commands.len() == 9 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
+    assert!(commands.len() == 10 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
     let plain = |args: &[&str]| stdout(args).replace("\\-", "-").replace("\\f", " ");
     let root = plain(&["man"]);
     for (command, options) in &commands {
@@ -300,7 +302,8 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "compare", "check", "verify", "export", "lookup", "completions", "man"] {
+    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
+    {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }
@@ -337,6 +340,7 @@ fn errors_are_as_written_down() {
         &["export", DEMO, "-o", "-", "--format", "redb"],
         &["check", DEMO, "--wal-dir", "a", "--wal-dir", "b"],
         &["check", "fixtures/members/m0.etcd"],
+        &["clean", DEMO, "-o", &out],
         &["compare", DEMO],
         &["compare", DEMO, DEMO],
         &["compare", DEMO, "fixtures/members/m0.etcd"],

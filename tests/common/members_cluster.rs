@@ -57,6 +57,13 @@ impl Cluster {
         self.begin(at);
     }
 
+    /// Starts one more member.
+    pub fn add(&mut self, boot: Boot) {
+        self.boots.push(boot);
+        self.servers.push(None);
+        self.begin(self.boots.len() - 1);
+    }
+
     fn begin(&mut self, at: usize) {
         self.servers[at] = Server::start_all(&self.boots[at..=at], &self.slot).pop();
     }

@@ -9,6 +9,8 @@ mod auth;
 mod boot;
 mod case;
 mod check;
+mod clean;
+mod clean_live;
 mod cluster_versions;
 #[path = "../common/mod.rs"]
 mod common;

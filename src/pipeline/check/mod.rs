@@ -19,9 +19,10 @@ use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{CheckOptions, UpgradeTarget, WalDir};
-use crate::report::upgrade_check::{CheckedSource, UpgradeCheck};
+use crate::report::upgrade_check::{CheckedSource, UpgradeCheck, V2Request};
 use crate::report::{Notice, next_steps};
 use crate::source::live_copy::Access;
+use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::wal::Wal;
@@ -86,6 +87,80 @@ fn advised(error: Error) -> Error {
     error.offset().into_iter().fold(advised, Error::at)
 }
 
+/// Opens the data directory of a member with its log.
+///
+/// # Errors
+/// It is something else, or cannot be read.
+pub(super) fn open_member(path: &Path, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Box<Opened>> {
+    match open(path, wal_dir, options).map_err(with_log)? {
+        Found::V2(opened) if opened.start_member().is_some_and(|member| member.layout.is_some()) => Ok(opened),
+        _ => Err(not_a_member(path)),
+    }
+}
+
+/// Returns the v3 backend of a member, and its file.
+///
+/// # Errors
+/// [`Reason::V3Missing`]; an interruption.
+pub(super) fn v3_backend<'m>(
+    path: &Path,
+    opened: &'m Opened,
+    interrupt: Interrupt<'_>,
+) -> Result<(Backend<'m>, &'m Map)> {
+    let backend = backend::newest(opened, interrupt)?;
+    match backend.map.filter(|map| !map.bytes().is_empty()) {
+        Some(map) => Ok((backend, map)),
+        None => {
+            let has_v3 = opened.wal().map_or(Ok(false), |wal| requests::has_v3(wal, interrupt))?;
+            let (message, hint) = match has_v3 {
+                true => (
+                    "found no v3 backend (member/snap/db), but v3 requests in the log",
+                    "copy the whole data directory",
+                ),
+                false => ("found no v3 backend (member/snap/db): the data directory has v2 data only", CONVERT),
+            };
+            Err(Error::new(Reason::V3Missing, message).hint(hint).in_file(path))
+        }
+    }
+}
+
+/// Judges an opened source, as [`check`] does.
+///
+/// # Errors
+/// Those of [`check`] for one source.
+pub(super) fn judge(
+    path: &Path,
+    wal_dir: Option<&WalDir>,
+    opened: &Opened,
+    target: UpgradeTarget,
+    options: &OpenOptions<'_>,
+) -> Result<CheckedSource> {
+    Source { path, wal_dir, target }.judge(opened, options)
+}
+
+/// Returns the v2 requests after a raft index that a version does not accept. `map` is the v3 backend at that index.
+///
+/// # Errors
+/// An entry or the backend is damaged; an interruption.
+pub(super) fn blockers_after(
+    wal: &Wal,
+    map: &Map,
+    index: RaftIndex,
+    target: UpgradeTarget,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<V2Request>> {
+    let committed = wal.hard_state().unwrap_or_default().commit.max(index);
+    let members = requests::members(map, interrupt)?;
+    let rules = Rules { target, snapshot: index, replay_after: index, committed, applied: index, members };
+    Ok(requests::read(wal, rules, interrupt)?.blockers)
+}
+
+/// Refuses what no etcd starts on.
+fn not_a_member(path: &Path) -> Error {
+    let message = "expected the data directory of a member with its log, found something else";
+    Error::new(Reason::UnsupportedFormat, message).in_file(path)
+}
+
 /// A source as the operator named it.
 struct Source<'o> {
     path: &'o Path,
@@ -95,24 +170,17 @@ struct Source<'o> {
 
 impl Source<'_> {
     fn check(&self, options: &OpenOptions<'_>) -> Result<CheckedSource> {
-        let opened = match open(self.path, self.wal_dir, options).map_err(with_log)? {
-            Found::V2(opened) if opened.start_member().is_some_and(|member| member.layout.is_some()) => opened,
-            _ => return Err(self.not_a_member()),
+        let opened = open_member(self.path, self.wal_dir, options)?;
+        self.judge(&opened, options)
+    }
+
+    fn judge(&self, opened: &Opened, options: &OpenOptions<'_>) -> Result<CheckedSource> {
+        let (Some(member), Some(wal)) = (opened.start_member(), opened.wal()) else {
+            return Err(not_a_member(self.path));
         };
-        let (Some(member), Some(wal)) = (opened.start_member(), opened.wal()) else { return Err(self.not_a_member()) };
-        let backend = backend::newest(&opened, options.interrupt)?;
-        let Some(map) = backend.map.filter(|map| !map.bytes().is_empty()) else {
-            let (message, hint) = match requests::has_v3(wal, options.interrupt)? {
-                true => (
-                    "found no v3 backend (member/snap/db), but v3 requests in the log",
-                    "copy the whole data directory",
-                ),
-                false => ("found no v3 backend (member/snap/db): the data directory has v2 data only", CONVERT),
-            };
-            return Err(Error::new(Reason::V3Missing, message).hint(hint).in_file(self.path));
-        };
+        let (backend, map) = v3_backend(self.path, opened, options.interrupt)?;
         let members = requests::members(map, options.interrupt)?;
-        let mut checked = self.describe(&opened, member, wal, &backend);
+        let mut checked = self.describe(opened, member, wal, &backend);
         let snapshots = snapshots::read(member, wal, options.interrupt)?;
         let snapshot = snapshots.counting.as_ref().map_or(RaftIndex(0), |counting| RaftIndex(counting.raft_index));
         let applied = backend.consistent_index.unwrap_or_default();
@@ -166,12 +234,6 @@ impl Source<'_> {
         checked
     }
 
-    /// Refuses what no etcd starts on.
-    fn not_a_member(&self) -> Error {
-        let message = "expected the data directory of a member with its log, found something else";
-        Error::new(Reason::UnsupportedFormat, message).in_file(self.path)
-    }
-
     /// Checks that the log is undamaged, as etcd does, and that it has every entry that the version replays.
     fn check_log(&self, wal: &Wal, replay_after: RaftIndex) -> Result<()> {
         if let Some(hole) = wal.holes().first() {
@@ -190,16 +252,23 @@ impl Source<'_> {
         if !checked.verdict.is_blocked() && !checked.loses_data() {
             return Vec::new();
         }
-        let mut command = format!("etcdlift convert {} -o snapshot.db", next_steps::quoted(self.path));
-        if let Some(WalDir::Dir(path)) = self.wal_dir {
-            command.push_str(&format!(" --wal-dir {}", next_steps::quoted(path)));
-        }
-        if member.access() == Access::Live {
-            command.push_str(" --allow-live");
-        }
+        let source = next_steps::quoted(self.path);
+        let wal_dir = match self.wal_dir {
+            Some(WalDir::Dir(path)) => format!(" --wal-dir {}", next_steps::quoted(path)),
+            _ => String::new(),
+        };
+        let live = if member.access() == Access::Live { " --allow-live" } else { "" };
+        let convert = format!("etcdlift convert {source} -o snapshot.db{wal_dir}{live}");
+        let target = match self.target {
+            UpgradeTarget::V3_6 => String::new(),
+            later => format!(" --target-version {later}"),
+        };
         match checked.has_v3_data {
-            true => vec![format!("{command} --existing merge"), format!("{command} --existing keep-v3")],
-            false => vec![command],
+            true => vec![
+                format!("{convert} --existing merge"),
+                format!("etcdlift clean {source} -o clean.etcd{wal_dir}{target}"),
+            ],
+            false => vec![convert],
         }
     }
 }

@@ -6,8 +6,8 @@
 
 pub(super) mod boot;
 mod continued;
-mod files;
-mod layout;
+pub(super) mod files;
+pub(super) mod layout;
 mod new_cluster;
 mod replaceable;
 
@@ -177,7 +177,7 @@ impl<'n> Destination<'n> {
             return Ok(Destination::Directories(Directories { members, folder: None, dirs, db }));
         }
         let folder = Folder::create(output, before)?;
-        let writer = Writer { options, interrupt: context.interrupt };
+        let writer = Writer { output, interrupt: context.interrupt };
         for (_, dir) in &dirs {
             [SNAP, WAL].iter().try_for_each(|part| writer.create_dir(&folder.temp_path().join(dir).join(part)))?;
         }
@@ -221,7 +221,7 @@ impl<'n> Destination<'n> {
 impl Directories<'_> {
     fn finish(self, context: &Context<'_>, written: Written, source_files: &[SourceFile]) -> Result<(Output, Made)> {
         let options = context.options;
-        let writer = Writer { options, interrupt: context.interrupt };
+        let writer = Writer { output: &options.output, interrupt: context.interrupt };
         let id = match self.members {
             Members::New(cluster, _) => cluster.id,
             Members::Continued(id, _) => *id,
@@ -266,12 +266,15 @@ impl Directories<'_> {
 }
 
 /// Describes the files of one directory, in the order of their paths.
-fn described(writer: Writer<'_>, folder: &Path, dir: &Path) -> Result<Vec<SourceFile>> {
+///
+/// # Errors
+/// The operating system fails; an interruption.
+pub(super) fn described(writer: Writer<'_>, folder: &Path, dir: &Path) -> Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     for part in [SNAP, WAL] {
         let path = dir.join(part);
         let mut found = files::list(&folder.join(&path))
-            .map_err(|e| Error::io(Reason::OutputFailed, &writer.options.output, "list the files of a member", e))?;
+            .map_err(|e| Error::io(Reason::OutputFailed, writer.output, "list the files of a member", e))?;
         found.sort();
         for file in found {
             let path = path.join(file.file_name().unwrap_or_default()).display().to_string();

@@ -24,7 +24,7 @@ use crate::common::skip::{Need, skip};
 use crate::test_name;
 
 /// The files of a directory, by path, with their length and a hash.
-type Tree = BTreeMap<PathBuf, (u64, u32)>;
+pub(crate) type Tree = BTreeMap<PathBuf, (u64, u32)>;
 
 /// The directories of two members of a new cluster.
 const NEW_CLUSTER: [&str; 5] =
@@ -137,7 +137,7 @@ fn made(out: &Path, options: &[&str]) -> Tree {
     tree(out)
 }
 
-fn tree(dir: &Path) -> Tree {
+pub(crate) fn tree(dir: &Path) -> Tree {
     let mut found = Tree::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
@@ -160,13 +160,13 @@ fn tree(dir: &Path) -> Tree {
 }
 
 /// How a run ended.
-enum End {
+pub(crate) enum End {
     Killed,
     Itself(i32),
 }
 
 /// Runs etcdlift, and kills it directly before the system call with this number among those that change files.
-fn killed_before(step: usize, args: &[OsString]) -> Result<End, Errno> {
+pub(crate) fn killed_before(step: usize, args: &[OsString]) -> Result<End, Errno> {
     // The shell waits until it is traced.
     let mut child = Command::new("sh")
         .args(["-c", "read go && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_etcdlift")])

@@ -9,7 +9,7 @@ mod harm;
 mod hidden;
 mod holes;
 mod inputs;
-mod killed;
+pub(crate) mod killed;
 mod kit;
 mod locks;
 mod logs;

@@ -1,0 +1,75 @@
+//! What a run removes, as files: the v2 keys (`--save-v2`), and the list of nodes and requests (`--ledger`).
+//!
+//! Must not know what a copy contains.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::member::Plan;
+use crate::error::{Error, Reason, Result};
+use crate::options::{CleanOptions, ExportOptions};
+use crate::output::sidecar::Sidecar;
+use crate::pipeline::export;
+use crate::report::Exported;
+use crate::report::upgrade_check::{V2Node, V2Request};
+use crate::source::open::OpenOptions;
+
+/// Writes the v2 keys of the members as `export` does; `None` if there is no v2 key.
+///
+/// # Errors
+/// Those of an export.
+pub(super) fn save(
+    path: &Path,
+    options: &CleanOptions,
+    plans: &[&Plan],
+    open_options: &OpenOptions<'_>,
+) -> Result<Option<(Exported, Sidecar)>> {
+    // A removed member has an earlier state, which matters only if no other is given.
+    let all_removed = plans.iter().all(|plan| plan.is_removed());
+    let mut export = ExportOptions::new("", path);
+    export.sources.clear();
+    export.allow_removed = true;
+    for (at, plan) in plans.iter().enumerate().filter(|(_, plan)| all_removed || !plan.is_removed()) {
+        export.sources.push(plan.path.clone());
+        export.wal_dirs.extend(options.wal_dirs.get(at).cloned());
+    }
+    export::stage_file(&export, &open_options.watch, open_options.interrupt)
+}
+
+/// A line of the ledger.
+#[derive(Serialize)]
+struct Line<'l> {
+    member_id: &'l str,
+    /// A node of the snapshot that counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'l V2Node>,
+    /// A request in the log, which became an empty entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'l V2Request>,
+}
+
+/// Writes a line for each removed node and each replaced request.
+///
+/// # Errors
+/// The file cannot be written; an interruption.
+pub(super) fn ledger(path: &Path, plans: &[&Plan], options: &OpenOptions<'_>) -> Result<Sidecar> {
+    let mut file = Sidecar::create(path, Default::default())?;
+    file.write(|out| {
+        for plan in plans {
+            let member_id = &plan.id.to_string();
+            let nodes = plan.nodes.iter().map(|node| Line { member_id, node: Some(node), request: None });
+            let requests = plan.replaced.iter().map(|entry| Line { member_id, node: None, request: Some(entry) });
+            for (number, line) in nodes.chain(requests).enumerate() {
+                options.interrupt.ask_at(number)?;
+                let mut json = serde_json::to_vec(&line)
+                    .map_err(|e| Error::new(Reason::Internal, format!("cannot write a line as JSON: {e}")))?;
+                json.push(b'\n');
+                let failed = |e| Error::io(Reason::OutputFailed, path, "write the ledger", e);
+                out.write_all(&json).map_err(failed)?;
+            }
+        }
+        Ok(())
+    })?;
+    file.sync().map(|()| file)
+}
