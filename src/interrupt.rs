@@ -15,7 +15,7 @@ pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 /// Bytes that are hashed, searched or copied between two tests.
 pub const CHUNK: usize = 16 << 20;
 
-/// Elements that are sorted between two tests: well under a second if names are compared.
+/// Number of elements that are sorted between two tests. Sorting them takes well under a second.
 const SORTED_AT_ONCE: usize = 1 << 21;
 
 /// The test as a value for options. The default is never interrupted.

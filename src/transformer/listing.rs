@@ -1,7 +1,7 @@
 //! The nodes that a transformer receives, in the order of a recursive, sorted listing of etcd's v2 API.
 //!
 //! docs/formats.md 12.1: the root, every directory before its content, siblings by name, and also hidden nodes (12.2,
-//! flaw 2). A directory that is left out is sent if something below it is. Must not know how a node is written.
+//! flaw 2). An excluded directory is sent if a node below it is sent. Must not know how a node is written.
 
 use std::borrow::Cow;
 
