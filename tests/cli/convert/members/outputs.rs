@@ -126,3 +126,24 @@ fn the_members_come_from_the_v2_store_also_with_v3_data() {
         assert_eq!(found["cluster_version"], "3.4.0", "{found}");
     }
 }
+
+/// Only one of three has the last entry, so nothing proves a commit. It stays in the log of that member, and can still be committed.
+#[test]
+fn writes_that_the_next_leader_may_commit_are_a_loss() {
+    let source = Source::new(&[(0xa1, "m1"), (0xa2, "m2"), (0xa3, "m3")]);
+    let temp = scratch::temp();
+    let before = source.entries().len() - 1;
+    let sources = [
+        source.write_with_tail(temp.path(), 0xa1),
+        source.write_some(temp.path(), 0xa2, before),
+        source.write_some(temp.path(), 0xa3, before),
+    ];
+    let output = convert(&sources, &temp.path().join("out"), &[]);
+    assert_eq!(output.status, 8, "{}", output.story());
+    for words in ["the next leader may commit them", "hint: --tail all commits them on all members"] {
+        assert!(output.stderr.contains(words), "{words}: {}", output.story());
+    }
+    let all = convert(&sources, &temp.path().join("all"), &["--tail", "all"]).success();
+    assert!(!all.stderr.contains("may commit them"), "{}", all.story());
+    etcdlift(["verify".as_ref(), temp.path().join("all").as_os_str()]).success();
+}

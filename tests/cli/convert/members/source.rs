@@ -78,15 +78,31 @@ impl Source {
         path
     }
 
+    /// Writes the directory of a member that has all entries, and does not know that the last one is committed.
+    pub(super) fn write_with_tail(&self, dir: &Path, id: u64) -> PathBuf {
+        let path = self.write(dir, id);
+        let mut log = Log::new(self.dialect, id, 0xc1);
+        let last = self.add_entries(&mut log, usize::MAX);
+        log.state(TERM, self.members[0].0, last - 1);
+        self.write_log(&log, &path.join("member/wal").join(segment_file(0, 0)));
+        path
+    }
+
     fn log(&self, id: u64, count: usize) -> Log {
         let mut log = Log::new(self.dialect, id, 0xc1);
-        let mut commit = 0;
+        let last = self.add_entries(&mut log, count);
+        log.state(TERM, self.members[0].0, last);
+        log
+    }
+
+    /// Returns the index of the last entry.
+    fn add_entries(&self, log: &mut Log, count: usize) -> u64 {
+        let mut last = 0;
         for (index, (kind, data)) in (1..).zip(self.entries().into_iter().take(count)) {
             log.entry(kind, TERM, index, Some(&data));
-            commit = index;
+            last = index;
         }
-        log.state(TERM, self.members[0].0, commit);
-        log
+        last
     }
 
     fn write_log(&self, log: &Log, file: &Path) {
