@@ -221,7 +221,7 @@ fn a_missing_item_is_status_4_and_no_guess() {
     let temp = scratch::temp();
     let map = demo(temp.path(), &["--revisions", "dense"]).map;
     for (query, words) in [
-        (["--v2-index", "50"], "changed again, deleted"),
+        (["--v2-index", "50"], "it has changed since"),
         (["--v2-index", "52"], "ends at v2 index 51"),
         (["--revision", "1"], "no pair of the output"),
         (["--revision", "21"], "after the output"),

@@ -34,7 +34,7 @@ fn a_path_without_etcd_data_is_refused() {
     refused("nothing.snap", "source-empty", &["an empty file"]);
     refused("file", "not-etcd-data", &["a .snap file or a data directory", "neither"]);
     case.file("folder/readme", "hello");
-    refused("folder", "not-etcd-data", &["found something else"]);
+    refused("folder", "not-etcd-data", &["found readme"]);
     case.file("hollow/member/wal/0.tmp", "");
     refused("hollow", "source-empty", &["hollow: ", "found neither"]);
     symlink("nirvana", case.path("dangling")).unwrap();
