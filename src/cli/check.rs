@@ -49,7 +49,7 @@ pub(super) struct Args {
     form: Form,
 }
 
-/// Checks the sources, prints the result, and tells the status to exit with.
+/// Checks the sources, prints the result, and returns the exit status.
 ///
 /// # Errors
 /// Those of the library, and of writing to standard output.

@@ -1,4 +1,4 @@
-//! The result of `check`: what stops an etcd version from starting on a data directory, and what it leaves behind, as data.
+//! The result of `check`: what stops an etcd version from starting on a data directory, and which v2 data it does not read.
 //!
 //! In JSON these fields are at the top level. `upgrade_check_text` prints them. Must not know how a source was read.
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use etcdlift::internals::source::open::{Found, OpenOptions, Opened, open};
 use etcdlift::internals::source::wal::Wal;
@@ -333,4 +334,32 @@ fn keys_that_are_not_in_v3_can_be_refused() {
     fs::copy(&db, source.join("member/snap/db")).unwrap();
     clean(&[&source], &merged, &["--require-migrated"]).success();
     fs::remove_dir_all(dir).unwrap();
+}
+
+/// The printed commands, without those for systemd, put the copy in the place of the source.
+#[test]
+fn the_plan_can_be_pasted() {
+    for (folder, moves_log) in [("", false), ("member", false), ("", true), ("member", true)] {
+        let temp = scratch::temp();
+        let (root, log) = (temp.path().join("source"), temp.path().join("log"));
+        scratch::copy_tree(Path::new(FIXTURE), &root);
+        let (source, out) = (root.join(folder), temp.path().join("out"));
+        let mut options = vec!["--in-place-plan", "--json"];
+        if moves_log {
+            fs::rename(root.join("member/wal"), &log).unwrap();
+            options.extend(["--wal-dir", log.to_str().unwrap()]);
+        }
+        let made = clean(&[&source], &out, &options).success().json();
+        let commands = made["in_place_plan"][0]["commands"].as_array().unwrap();
+        for command in
+            commands.iter().map(|command| command.as_str().unwrap()).filter(|command| command.starts_with("mv "))
+        {
+            assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+        }
+        let mut check = vec!["check", root.to_str().unwrap()];
+        if moves_log {
+            check.extend(["--wal-dir", log.to_str().unwrap()]);
+        }
+        etcdlift(check).success();
+    }
 }

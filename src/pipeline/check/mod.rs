@@ -1,4 +1,4 @@
-//! `check`: would an etcd version start on a data directory, and what would it leave behind (docs/formats.md 11.2)?
+//! `check`: would an etcd version start on a data directory, and which v2 data would it lose (docs/formats.md 11.2)?
 //!
 //! Each source is judged by itself, as the server of that member does when it starts. `snapshots` reads the `.snap` files,
 //! `requests` the log. Nothing is replayed. Must not know the other members.
@@ -27,7 +27,8 @@ use crate::source::member::Member;
 use crate::source::open::{Found, OpenOptions, Opened, open};
 use crate::source::wal::Wal;
 
-const CONVERT: &str = "`etcdlift convert` makes a v3 database of v2 data";
+/// The hint for a source without v3 data.
+pub(super) const CONVERT: &str = "`etcdlift convert` makes a v3 database of v2 data";
 
 /// Checks data directories before an upgrade.
 ///

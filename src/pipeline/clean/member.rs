@@ -21,7 +21,6 @@ use crate::source::open::{OpenOptions, Opened};
 use crate::source::raft::{Entry, EntryKind, HardState};
 use crate::source::wal::Wal;
 
-const CONVERT: &str = "`etcdlift convert` makes a v3 database of v2 data";
 const ANOTHER_COPY: &str = "take another copy while etcd is stopped, or copy another member";
 
 /// What a member continues with.
@@ -43,7 +42,7 @@ pub(super) struct Plan {
     pub(super) warnings: Vec<Notice>,
 }
 
-/// Returns the options to open a source: an etcd that runs on it is an error.
+/// Replaces the hint of an error by the one that helps here.
 pub(super) fn advised(error: Error) -> Error {
     let hint = match error.reason() {
         Reason::Locked => "stop that etcd, or copy its directory while it is stopped",
@@ -73,7 +72,7 @@ pub(super) fn plan(
     }
     if backend.content.is_empty() && backend.content.changes == 0 {
         let message = "the v3 backend is empty: the data directory has v2 data only";
-        return Err(Error::new(Reason::V3Missing, message).hint(CONVERT).in_file(path));
+        return Err(Error::new(Reason::V3Missing, message).hint(check::CONVERT).in_file(path));
     }
     let judged = check::judge(path, wal_dir, opened, UpgradeTarget::V3_6, options)?;
     refuse_losses(&judged).map_err(|e| e.in_file(path))?;

@@ -27,13 +27,16 @@ pub(super) fn in_place(options: &CleanOptions, cleaning: &Cleaning, plans: &[&Pl
     let members = cleaning.members.iter().zip(plans).enumerate();
     let starting = members.filter(|(_, (_, plan))| !plan.is_removed());
     let swap = |(at, (member, plan)): (usize, (&crate::report::cleaning::CleanedMember, &&Plan))| {
-        let source = full(&plan.path);
+        let (source, copy) = (full(&plan.path), full(Path::new(&member.directory)));
+        // The source can be the `member` folder of a data directory.
+        let is_whole = source.join("member").is_dir();
+        let (copy, own_log) = if is_whole { (copy, "member/wal") } else { (copy.join("member"), "wal") };
         let mut commands = vec!["systemctl stop etcd".to_string(), moved(&source, &aside(&source))];
-        commands.push(moved(&full(Path::new(&member.directory)), &source));
+        commands.push(moved(&copy, &source));
         if let Some(WalDir::Dir(log)) = options.wal_dirs.get(at) {
             let log = full(log);
             commands.push(moved(&log, &aside(&log)));
-            commands.push(moved(&source.join("member/wal"), &log));
+            commands.push(moved(&source.join(own_log), &log));
         }
         commands.push("systemctl start etcd".to_string());
         Swap { member_id: member.member_id.clone(), name: member.name.clone(), commands }
