@@ -4,17 +4,17 @@
 //! several members runs, no other server of this process does. Dropping a cluster ends its servers.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{process, thread};
 
 use tempfile::TempDir;
 
 use super::etcdctl::Etcdctl;
 use super::peers::{Peers, Version};
+use super::ports::free_address;
 use super::run::bounded;
 use super::scratch;
 use super::server::{SLOTS, Slot, crash, end, is_own, tail, wait_until_healthy};
@@ -50,20 +50,6 @@ pub fn seats(names: &[&str]) -> Vec<Seat> {
 pub fn initial_cluster(seats: &[Seat]) -> String {
     let pairs: Vec<String> = seats.iter().map(|seat| format!("{}={}", seat.name, seat.peer_url())).collect();
     pairs.join(",")
-}
-
-/// An address that no other test takes. The kernel gives clients ports from 32768 on, so these stay free while no server runs.
-fn free_address() -> SocketAddr {
-    const FIRST: u32 = 10_000;
-    const PORTS: u32 = 22_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = process::id().wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + number % PORTS).unwrap();
-        if let Ok(bound) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return bound.local_addr().unwrap();
-        }
-    }
 }
 
 /// A member of a cluster, running or not.

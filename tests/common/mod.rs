@@ -17,6 +17,7 @@ pub mod golden;
 pub mod http;
 pub mod members_cluster;
 pub mod peers;
+pub mod ports;
 pub mod protobuf;
 pub mod random;
 pub mod rows;

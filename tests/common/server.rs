@@ -7,7 +7,7 @@
 //! the test process is killed.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::peers::{Peers, Version};
+use super::ports::free_address;
 use super::run::bounded;
 use super::{http, scratch};
 
 const LIFE_SECONDS: u32 = 150;
 const START_SECONDS: u64 = 60;
+const PORT_SECONDS: u64 = 100;
 const STOP_SECONDS: u64 = 20;
 
 /// How to start one.
@@ -112,7 +114,7 @@ impl Server {
             };
             let text = server.log();
             assert!(failure.starts_with("it ended"), "{boot:?}: {failure}\n{}", tail(&text));
-            if !text.contains("address already in use") {
+            if !lacked_a_port(&text) {
                 return Err(text);
             }
         }
@@ -120,12 +122,23 @@ impl Server {
 
     /// Starts servers that need each other, in the slots that the caller holds, and waits until each is healthy.
     ///
+    /// A connection may hold the port that a server needs: one of another process, or one between two of these servers. So all
+    /// are ended and started again. A closed connection keeps its port for a minute.
+    ///
     /// # Panics
     /// With the end of a log, if one never is.
     pub fn start_all(boots: &[Boot], slot: &Arc<Slot>) -> Vec<Self> {
-        let spawned: Vec<Self> = boots.iter().map(|boot| Self::spawn(boot, slot)).collect();
-        let settle = |(boot, server)| Self::settle(boot, server, slot);
-        boots.iter().zip(spawned).map(settle).collect()
+        let deadline = Instant::now() + Duration::from_secs(PORT_SECONDS);
+        loop {
+            let mut servers: Vec<Self> = boots.iter().map(|boot| Self::spawn(boot, slot)).collect();
+            let Err((at, failure)) = wait_for_all(&mut servers) else { return servers };
+            let text = servers[at].log();
+            if Instant::now() > deadline || !lacked_a_port(&text) {
+                panic!("{:?}: {failure}\n{}", boots[at], tail(&text));
+            }
+            drop(servers);
+            thread::sleep(Duration::from_millis(300));
+        }
     }
 
     fn spawn(boot: &Boot, slot: &Arc<Slot>) -> Self {
@@ -133,22 +146,6 @@ impl Server {
         let log = temp.path().join("log");
         let (child, client) = spawn(boot, &log);
         Self { child, client, log, _temp: temp, _slot: Arc::clone(slot) }
-    }
-
-    fn settle(boot: &Boot, mut server: Self, slot: &Arc<Slot>) -> Self {
-        // Another process may take a port before the server does, and a connection may use it for a while.
-        let attempts = if boot.peer_url.is_some() { 100 } else { 3 };
-        for attempt in 1.. {
-            let Err(failure) = wait_until_healthy(&mut server.child, server.client, &server.log) else { return server };
-            let text = fs::read_to_string(&server.log).unwrap_or_default();
-            drop(server);
-            if attempt == attempts || !text.contains("address already in use") {
-                panic!("{boot:?}: {failure}\n{}", tail(&text));
-            }
-            thread::sleep(Duration::from_millis(300));
-            server = Self::spawn(boot, slot);
-        }
-        unreachable!("the last attempt ends the loop");
     }
 
     pub fn client_address(&self) -> SocketAddr {
@@ -191,37 +188,58 @@ pub(super) fn crash(child: &mut Child) -> bool {
 }
 
 fn spawn(boot: &Boot, log: &Path) -> (Child, SocketAddr) {
-    let (client, peer) = free_addresses();
+    let (client, peer) = (free_address(), free_address());
     let log = File::create(log).unwrap();
     let child =
         boot.command(client, peer).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     (child, client)
 }
 
-/// Two, bound at the same time so that they differ.
-fn free_addresses() -> (SocketAddr, SocketAddr) {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (one, two) = (bind(), bind());
-    (one.local_addr().unwrap(), two.local_addr().unwrap())
+/// Waits until each is healthy. The error has the place of the one that is not.
+fn wait_for_all(servers: &mut [Server]) -> Result<(), (usize, String)> {
+    let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
+    let mut waiting: Vec<usize> = (0..servers.len()).collect();
+    while let Some(&first) = waiting.first() {
+        for at in waiting.clone() {
+            let server = &mut servers[at];
+            if is_healthy(&mut server.child, server.client, &server.log).map_err(|failure| (at, failure))? {
+                waiting.retain(|other| *other != at);
+            }
+        }
+        if Instant::now() > deadline {
+            return Err((first, format!("not healthy after {START_SECONDS} s")));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 pub(super) fn wait_until_healthy(child: &mut Child, client: SocketAddr, log: &Path) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
     while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Err(format!("it ended with {status}"));
-        }
-        let healthy = http::get(client, "/health").is_ok_and(|response| {
-            let body = String::from_utf8_lossy(&response.body).replace(' ', "");
-            response.status == 200 && body.contains("\"health\":\"true\"")
-        });
-        // Where another process took the port, it is that one which answers.
-        if healthy && is_own(log) {
+        if is_healthy(child, client, log)? {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(50));
     }
     Err(format!("not healthy after {START_SECONDS} s"))
+}
+
+/// Whether a server says so. An error if it ended.
+fn is_healthy(child: &mut Child, client: SocketAddr, log: &Path) -> Result<bool, String> {
+    if let Some(status) = child.try_wait().unwrap() {
+        return Err(format!("it ended with {status}"));
+    }
+    let healthy = http::get(client, "/health").is_ok_and(|response| {
+        let body = String::from_utf8_lossy(&response.body).replace(' ', "");
+        response.status == 200 && body.contains("\"health\":\"true\"")
+    });
+    // Where another process took the port, it is that one which answers.
+    Ok(healthy && is_own(log))
+}
+
+fn lacked_a_port(log: &str) -> bool {
+    log.contains("address already in use")
 }
 
 /// Every release says so once it has its ports; 3.4 in other words if it logs JSON.

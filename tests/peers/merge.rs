@@ -15,6 +15,7 @@ use crate::common::dump::Dump;
 use crate::common::etcdctl::Etcdctl;
 use crate::common::http;
 use crate::common::peers::{self, Peers, Version};
+use crate::common::ports::free_address;
 use crate::common::rows::{self, Row, differences};
 use crate::common::run::{all_well, etcdlift};
 use crate::common::scratch::{self, copy_tree};
@@ -619,7 +620,7 @@ fn a_tree_of_enable_v2v3_is_named() {
 
 /// A 3.4 that keeps its v2 keys inside v3 answers no question for its health: it is up when it takes a key.
 fn write_v2v3(peers: &Peers, data_dir: &Path, prefix: &str, keys: &[&str]) {
-    let [client, peer] = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let [client, peer] = [0, 1].map(|_| free_address());
     let mut command = crate::common::run::bounded(&peers.etcd(Version::V3_4), 60);
     command.args(["--enable-v2", "--experimental-enable-v2v3", prefix, "--name", "default"]);
     command.arg("--data-dir").arg(data_dir);

@@ -5,7 +5,7 @@
 //! replays its whole log by its own (docs/formats.md 6.11).
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -17,6 +17,7 @@ use super::client::Client;
 use super::compare::Converted;
 use super::listing::Listing;
 use crate::common::peers::{self, Peers, Version};
+use crate::common::ports::free_address;
 use crate::common::random::Random;
 use crate::common::run::{all_well, bounded};
 use crate::common::{http, scratch};
@@ -107,18 +108,15 @@ struct Member {
 
 impl Cluster {
     fn new(peers: &Peers, folder: &Path) -> Self {
-        // Bound at the same time, so that they differ.
-        let bound: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let addresses: Vec<SocketAddr> = bound.iter().map(|bound| bound.local_addr().unwrap()).collect();
-        let member = |(number, addresses): (usize, &[SocketAddr])| Member {
+        let member = |number: usize| Member {
             name: format!("m{number}"),
-            client: addresses[0],
-            peer: addresses[1],
+            client: free_address(),
+            peer: free_address(),
             data_dir: folder.join(format!("m{number}.etcd")),
             log: folder.join(format!("m{number}.log")),
             running: None,
         };
-        Self { peers: peers.clone(), members: addresses.chunks(2).enumerate().map(member).collect() }
+        Self { peers: peers.clone(), members: (0..3).map(member).collect() }
     }
 
     fn start_all(&mut self, version: Version) {
