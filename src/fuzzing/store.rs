@@ -11,7 +11,7 @@ use super::convert::database;
 use super::log::container;
 use crate::error::Reason;
 use crate::source::snap::parse;
-use crate::v2store::json::{blank_unused, read};
+use crate::v2store::json::{blank_unused, read, read_generally};
 use crate::v2store::tree::Tree;
 
 /// Reads any bytes as a `.snap` file: once unchanged, and once as the content of a container with a correct checksum.
@@ -52,7 +52,15 @@ type Row = (Vec<u8>, Vec<u8>, u64, u64, bool);
 
 /// Reads any bytes as the JSON of a store.
 pub fn store(data: &[u8]) {
-    let Ok(table) = read(data) else { return };
+    let general = read_generally(data);
+    let table = match (read(data), &general) {
+        (Ok(table), Ok(general)) => {
+            assert!(table == *general, "both readers give the same table");
+            table
+        }
+        (Err(error), Err(general)) => return assert_eq!(error.to_string(), general.to_string()),
+        (fast, general) => panic!("the readers differ: {fast:?}, {general:?}"),
+    };
     assert!(table.len() <= data.len(), "more nodes than fit into the bytes");
     let mut found: Vec<Row> = Vec::new();
     for node in &table.nodes {

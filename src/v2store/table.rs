@@ -15,7 +15,7 @@ use crate::v2store::text::{self, Text};
 pub struct NodeId(pub u32);
 
 /// A packed node.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Node {
     pub(crate) path: Text,
     pub(crate) value: Text,
@@ -48,7 +48,7 @@ impl Node {
 }
 
 /// The v2 store in a snapshot (docs/formats.md 3.1).
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Table<'m> {
     pub(crate) document: &'m [u8],
     pub(crate) nodes: Vec<Node>,
@@ -64,7 +64,7 @@ pub struct Table<'m> {
 }
 
 /// A node that a later sibling replaced, directly or through a directory above it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shadowed {
     /// The node; its position in the tree is lost.
     pub node: Node,

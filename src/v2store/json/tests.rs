@@ -235,3 +235,138 @@ proptest::proptest! {
         proptest::prop_assert_eq!(found, expected);
     }
 }
+
+/// A node as etcd writes it: a name, and a value or children. Names and values are JSON text.
+#[derive(Debug, Clone)]
+enum Written {
+    Key(String, String, Option<&'static str>),
+    Directory(String, Vec<Written>),
+}
+
+impl Written {
+    fn name(&self) -> &str {
+        match self {
+            Written::Key(name, ..) | Written::Directory(name, _) => name,
+        }
+    }
+}
+
+fn written_children() -> impl proptest::strategy::Strategy<Value = Vec<Written>> {
+    use proptest::prelude::*;
+    const TEXT: &str = "([a-c]|[0-9]|\u{e4}|\u{1f600}|\\\\u003c|\\\\ufffd|\\\\\"|\\\\n|_){0,4}";
+    let expiry = prop::sample::select(vec![None, Some("2030-01-02T03:04:05.678Z"), Some("0001-01-01T00:00:00.0Z")]);
+    let name = || TEXT.prop_map(|text| format!("n{text}"));
+    let leaf = (name(), TEXT, expiry).prop_map(|(name, value, expiry)| Written::Key(name, value, expiry));
+    let any = leaf.prop_recursive(4, 40, 6, move |inner| {
+        (name(), proptest::collection::vec(inner, 0..6)).prop_map(|(name, inner)| Written::Directory(name, inner))
+    });
+    proptest::collection::vec(any, 0..6)
+}
+
+/// Returns a node as etcd writes it.
+fn canonical_node(path: &str, number: usize, expiry: &str, value: &str, children: &str) -> String {
+    let (created, modified) = (number * 7919, number * 7919 + 5);
+    format!(
+        r#"{{"Path":"{path}","CreatedIndex":{created},"ModifiedIndex":{modified},"ExpireTime":"{expiry}","Value":"{value}","Children":{children}}}"#
+    )
+}
+
+/// Returns a store as etcd writes it; `sorted`: with the siblings in order.
+fn canonical_store(children: &[Written], sorted: bool) -> String {
+    fn list(children: &[Written], path: &str, sorted: bool, number: &mut usize) -> String {
+        let mut children: Vec<&Written> = children.iter().collect();
+        if sorted {
+            children.sort_by(|a, b| a.name().cmp(b.name()));
+        }
+        let mut out = Vec::new();
+        for child in children {
+            *number += 1;
+            let path = format!("{path}/{}", child.name());
+            let node = match child {
+                Written::Key(_, value, expiry) => {
+                    canonical_node(&path, *number, expiry.unwrap_or("0001-01-01T00:00:00Z"), value, "null")
+                }
+                Written::Directory(_, inner) => {
+                    let (mine, inner) = (*number, list(inner, &path, sorted, number));
+                    canonical_node(&path, mine, "0001-01-01T00:00:00Z", "", &format!("{{{inner}}}"))
+                }
+            };
+            out.push(format!(r#""{}":{node}"#, child.name()));
+        }
+        out.join(",")
+    }
+    let root =
+        canonical_node("/", 0, "0001-01-01T00:00:00Z", "", &format!("{{{}}}", list(children, "", sorted, &mut 0)));
+    format!(
+        r#"{{"Root":{root},"WatcherHub":{{"EventHistory":{{}}}},"CurrentIndex":9,"Stats":{{}},"CurrentVersion":2}}"#
+    )
+}
+
+fn agree(document: &[u8]) {
+    match (read(document), read_generally(document)) {
+        (Ok(fast), Ok(general)) => assert!(fast == general, "{}", document.escape_ascii()),
+        (Err(fast), Err(general)) => assert_eq!(fast.to_string(), general.to_string()),
+        (fast, general) => panic!("{}: {fast:?}, {general:?}", document.escape_ascii()),
+    }
+}
+
+#[test]
+fn the_fast_reader_takes_what_etcd_writes() {
+    let key = |name: &str| Written::Key(name.into(), "v\\n".into(), Some("2030-01-02T03:04:05.678Z"));
+    let children = [Written::Directory("1".into(), vec![key("a"), Written::Directory("b".into(), vec![]), key("c")])];
+    let text = canonical_store(&children, true);
+    let found = canonical::read(text.as_bytes(), br#"{"Root":"#.len(), Interrupt::default()).unwrap().unwrap();
+    assert_eq!((found.nodes.len(), found.expiries.len(), found.ascending), (5, 2, true));
+    assert!(text.as_bytes()[found.end..].starts_with(br#","WatcherHub""#));
+    agree(text.as_bytes());
+}
+
+#[test]
+fn the_fast_reader_leaves_every_cut_to_the_general_one() {
+    let key = |name: &str| Written::Key(name.into(), "x".into(), None);
+    let text = canonical_store(&[Written::Directory("1".into(), vec![key("a"), key("b")])], true);
+    for end in 0..=text.len() {
+        agree(&text.as_bytes()[..end]);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn both_readers_agree_on_what_etcd_writes(children in written_children(), sorted: bool) {
+        agree(canonical_store(&children, sorted).as_bytes());
+    }
+
+    #[test]
+    fn both_readers_agree_on_changed_documents(
+        children in written_children(),
+        changes in proptest::collection::vec((proptest::prelude::any::<u16>(), 0..4u8, proptest::prelude::any::<u8>()), 1..4),
+    ) {
+        let mut document = canonical_store(&children, true).into_bytes();
+        for (place, kind, byte) in changes {
+            let at = place as usize % document.len();
+            let byte = match byte % 4 {
+                0 => byte,
+                _ => b"\"\\{}:,/0 n"[byte as usize % 10],
+            };
+            match kind {
+                0 => document[at] = byte,
+                1 => document.insert(at, byte),
+                2 => drop(document.remove(at)),
+                _ => {
+                    // A field or a child twice, in another place, or away.
+                    let from = (at..document.len()).find(|at| document[*at] == b',').unwrap_or(at);
+                    let to = (from + 1..document.len()).find(|at| document[*at] == b',').unwrap_or(from);
+                    let part = document[from..to].to_vec();
+                    match byte % 2 {
+                        0 => drop(document.splice(from..from, part)),
+                        _ => drop(document.splice(from..to, [])),
+                    }
+                }
+            }
+            if document.is_empty() {
+                break;
+            }
+        }
+        agree(&document);
+    }
+}
