@@ -9,6 +9,7 @@ mod emit;
 pub mod format;
 mod layout;
 mod page;
+mod parts;
 mod read;
 mod rows;
 
@@ -16,5 +17,6 @@ pub use check::{Check, Strictness, check};
 pub use damage::Damage;
 pub use emit::{Extent, META_PAGES_LEN, emit, image, meta_pages};
 pub use layout::{Layout, layout};
+pub use parts::Part;
 pub use read::{Cursor, Db, Pair, Tree};
 pub use rows::{Bucket, OwnedRows, Rows};

@@ -5,6 +5,9 @@
 //! a page must be contiguous, so no walk yields more bytes than the file has. `check` tests all other properties (order
 //! of keys, branch keys, unreachable pages). Must not know etcd.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::damage::Damage;
 use super::format::{
     BUCKET_LEN, BranchElement, BucketHeader, ELEMENT_BUCKET, ELEMENT_LEN, FLAG_BRANCH, FLAG_LEAF, HEADER_LEN,
@@ -254,7 +257,7 @@ impl<'a> Tree<'a> {
 
     /// Returns its pairs in file order, which is key order in a file that passes the check.
     pub fn iter(&self) -> Cursor<'a> {
-        Cursor { db: self.db, start: Some(self.root), stack: Vec::new(), budget: self.db.meta.hwm.0 }
+        Cursor { db: self.db, start: Some(self.root), stack: Vec::new(), budget: Budget::new(&self.db) }
     }
 
     /// Returns the pair with this key.
@@ -285,6 +288,10 @@ impl<'a> Tree<'a> {
             Root::Inline(page) if page.kind == Kind::Leaf => Ok(page),
             Root::Inline(page) => Err(Damage::new(page.offset, "expected a leaf page in an inline bucket")),
         }
+    }
+
+    pub(super) fn db(&self) -> &Db<'a> {
+        &self.db
     }
 
     pub(super) fn root_place(&self) -> &Root<'a> {
@@ -323,14 +330,38 @@ impl Pair<'_> {
     }
 }
 
+/// The number of pages that walks may still visit. A tree has at most as many as the file, but a cycle would have more.
+#[derive(Debug)]
+pub(super) struct Budget(Arc<AtomicU64>);
+
+impl Budget {
+    /// Creates a budget of all pages of the file.
+    pub(super) fn new(db: &Db<'_>) -> Budget {
+        Budget(Arc::new(AtomicU64::new(db.meta.hwm.0)))
+    }
+
+    /// Spends the pages of one page with its overflow pages.
+    ///
+    /// # Errors
+    /// The walks have visited more pages than the file has.
+    pub(super) fn spend(&mut self, page: &Page<'_>) -> Result<(), Damage> {
+        if page.header.id == PageId(0) {
+            return Ok(());
+        }
+        let pages = u64::from(page.header.overflow) + 1;
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(pages));
+        left.map(drop)
+            .map_err(|_| Damage::new(page.offset, "the tree has more pages than the file: a page is used twice"))
+    }
+}
+
 /// An iterator over the pairs of a bucket, in order. Ends after the first damage.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Cursor<'a> {
     db: Db<'a>,
     start: Option<Root<'a>>,
     stack: Vec<Frame<'a>>,
-    /// Number of pages that may still be visited: a tree has at most as many as the file, but a cycle would have more.
-    budget: u64,
+    budget: Budget,
 }
 
 #[derive(Debug, Clone)]
@@ -354,6 +385,11 @@ impl Frame<'_> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Returns an iterator over the pairs below one page, which shares its budget with others.
+    pub(super) fn below(db: &Db<'a>, page: PageId, budget: &Budget) -> Cursor<'a> {
+        Cursor { db: *db, start: Some(Root::Page(page)), stack: Vec::new(), budget: Budget(Arc::clone(&budget.0)) }
+    }
+
     fn advance(&mut self) -> Result<Option<Pair<'a>>, Damage> {
         if let Some(root) = self.start.take() {
             let page = Tree { db: self.db, root, sequence: 0 }.root_page()?;
@@ -384,15 +420,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn descend(&mut self, page: Page<'a>) -> Result<(), Damage> {
-        let pages = u64::from(page.header.overflow) + 1;
         if self.stack.len() >= MAX_BOLT_DEPTH {
             return Err(Damage::new(page.offset, format!("the tree has more than {MAX_BOLT_DEPTH} levels")));
         }
-        if page.header.id.0 != 0 {
-            self.budget = self.budget.checked_sub(pages).ok_or_else(|| {
-                Damage::new(page.offset, "the tree has more pages than the file: a page is used twice")
-            })?;
-        }
+        self.budget.spend(&page)?;
         self.stack.push(Frame { page, next: 0, data: page.offset + page.elements_end() });
         Ok(())
     }

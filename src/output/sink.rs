@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
+use rayon::prelude::*;
 use tempfile::NamedTempFile;
 
 use super::naming::{ANOTHER_NAME, Before, NOT_REGULAR, Named, directory_of, temporary};
@@ -132,21 +133,15 @@ impl Sink {
         let file = temp.as_file();
         // This is advice. If the file system ignores it, the cache is compared, which still checks our writes.
         let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let mut buffer = vec![0; READ_BACK_CHUNK];
-        for extent in &self.extents {
+        let buffer = || vec![0; READ_BACK_CHUNK];
+        let extents = self.extents.par_iter();
+        let read = extents.map_init(buffer, |buffer, extent| {
             interrupt.ask()?;
-            let found = self.crc_on_disk(file, *extent, &mut buffer)?;
-            if found != extent.crc32 {
-                let message = format!(
-                    "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
-                    extent.crc32, extent.len
-                );
-                return Err(Error::new(Reason::VerifyFailed, message)
-                    .in_file(&self.shown)
-                    .at(ByteOffset(extent.offset)));
-            }
-        }
-        Ok(())
+            self.compare_on_disk(file, *extent, buffer)
+        });
+        // The first error in file order, whichever thread was first.
+        let read: Vec<Result<()>> = read.collect();
+        read.into_iter().collect()
     }
 
     /// Returns the temporary file, for a check of its structure; `None` in a dry run.
@@ -200,6 +195,18 @@ impl Sink {
             return Err(Error::new(Reason::Internal, message).in_file(&self.shown).at(ByteOffset(end)));
         }
         Ok(())
+    }
+
+    fn compare_on_disk(&self, file: &File, extent: Extent, buffer: &mut [u8]) -> Result<()> {
+        let found = self.crc_on_disk(file, extent, buffer)?;
+        if found == extent.crc32 {
+            return Ok(());
+        }
+        let message = format!(
+            "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
+            extent.crc32, extent.len
+        );
+        Err(Error::new(Reason::VerifyFailed, message).in_file(&self.shown).at(ByteOffset(extent.offset)))
     }
 
     fn crc_on_disk(&self, file: &File, extent: Extent, buffer: &mut [u8]) -> Result<u32> {
@@ -353,6 +360,11 @@ mod tests {
         sink.commit()
     }
 
+    /// Injected failures count the calls of one thread.
+    fn on_one_thread(work: impl FnOnce() + Send) {
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work);
+    }
+
     fn names(dir: &Path) -> Vec<String> {
         fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
@@ -369,39 +381,43 @@ mod tests {
 
     #[test]
     fn a_failure_at_any_call_leaves_nothing() {
-        for calls in 0.. {
-            let dir = tempfile::tempdir().unwrap();
-            let out = dir.path().join("out.db");
-            CALLS_LEFT.set(Some(calls));
-            let made = make(&out, options(Before::Nothing));
-            CALLS_LEFT.set(None);
-            match made {
-                Ok(()) => {
-                    assert!(calls > 8, "only {calls} calls were failed");
-                    return;
+        on_one_thread(|| {
+            for calls in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let out = dir.path().join("out.db");
+                CALLS_LEFT.set(Some(calls));
+                let made = make(&out, options(Before::Nothing));
+                CALLS_LEFT.set(None);
+                match made {
+                    Ok(()) => {
+                        assert!(calls > 8, "only {calls} calls were failed");
+                        return;
+                    }
+                    Err(e) => assert_eq!((e.reason(), e.file()), (Reason::OutputFailed, Some(out.as_path()))),
                 }
-                Err(e) => assert_eq!((e.reason(), e.file()), (Reason::OutputFailed, Some(out.as_path()))),
+                assert_eq!(names(dir.path()), Vec::<String>::new(), "after {calls} calls");
             }
-            assert_eq!(names(dir.path()), Vec::<String>::new(), "after {calls} calls");
-        }
+        });
     }
 
     #[test]
     fn a_failure_at_any_call_keeps_what_is_overwritten() {
-        for calls in 0.. {
-            let dir = tempfile::tempdir().unwrap();
-            let out = dir.path().join("out.db");
-            fs::write(&out, "old").unwrap();
-            CALLS_LEFT.set(Some(calls));
-            let made = make(&out, options(Before::at(&out, true).unwrap()));
-            CALLS_LEFT.set(None);
-            assert_eq!(names(dir.path()), ["out.db"]);
-            if made.is_ok() {
-                assert!(fs::read(&out).unwrap() == [META, BODY].concat());
-                return;
+        on_one_thread(|| {
+            for calls in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let out = dir.path().join("out.db");
+                fs::write(&out, "old").unwrap();
+                CALLS_LEFT.set(Some(calls));
+                let made = make(&out, options(Before::at(&out, true).unwrap()));
+                CALLS_LEFT.set(None);
+                assert_eq!(names(dir.path()), ["out.db"]);
+                if made.is_ok() {
+                    assert!(fs::read(&out).unwrap() == [META, BODY].concat());
+                    return;
+                }
+                assert_eq!(fs::read(&out).unwrap(), b"old", "after {calls} calls");
             }
-            assert_eq!(fs::read(&out).unwrap(), b"old", "after {calls} calls");
-        }
+        });
     }
 
     #[test]

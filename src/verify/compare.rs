@@ -3,7 +3,9 @@
 //! Builds keys and values in another way than the writer (complete and decoded, not copied into pages), and takes
 //! revisions from the nodes. Knows both stores. Must not know the layout of the file.
 
-use crate::bolt::{Damage, Db, Pair};
+use rayon::prelude::*;
+
+use crate::bolt::{Damage, Db, Pair, Part};
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
@@ -48,40 +50,68 @@ pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec
     }
 }
 
+/// Parts of the `key` bucket, compared on all threads: enough that the last one keeps no thread waiting.
+const PARTS: usize = 256;
+
 fn compare_keys(db: &Db<'_>, stored: &[Stored<'_>], expected: Pairs<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
-    let mut pairs = bucket.iter();
-    for (i, stored) in stored.iter().enumerate() {
-        if i.is_multiple_of(1 << 16) {
-            interrupt.ask()?;
+    let parts = bucket.parts(PARTS).map_err(damaged)?;
+    let found = parts.last().map_or(0, |part| part.first + part.len);
+    let expectation = Expectation { stored, pairs: expected };
+    let compared = parts.into_par_iter().map(|part| {
+        interrupt.ask()?;
+        expectation.compare(part)
+    });
+    // The first difference in file order, whichever thread was first.
+    let compared: Vec<Result<()>> = compared.collect();
+    compared.into_iter().collect::<Result<()>>()?;
+    expectation.ends_at(found)
+}
+
+/// The expected changes, in the order of their revisions.
+#[derive(Clone, Copy)]
+struct Expectation<'e, 't, 'm> {
+    stored: &'e [Stored<'e>],
+    pairs: Pairs<'t, 'm>,
+}
+
+impl Expectation<'_, '_, '_> {
+    fn compare(&self, part: Part<'_>) -> Result<()> {
+        for (number, pair) in (part.first..).zip(part.pairs) {
+            let pair = pair.map_err(damaged)?;
+            self.compare_pair(number, &pair).map_err(|e| e.at(pair.offset))?;
         }
-        let pair = pairs.next().transpose().map_err(damaged)?;
-        if pair.is_none_or(|pair| (pair.key, pair.value) != (stored.key, stored.value)) {
-            let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
-            let message =
-                format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
-            let error = Error::new(Reason::VerifyFailed, message);
-            return Err(pair.iter().fold(error, |error, pair| error.at(pair.offset)));
+        Ok(())
+    }
+
+    fn compare_pair(&self, number: u64, pair: &Pair<'_>) -> Result<()> {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(stored) = self.stored.get(number) {
+            return if (pair.key, pair.value) == (stored.key, stored.value) { Ok(()) } else { Err(changed(stored)) };
+        }
+        match self.pairs.ordered.rows.get(number - self.stored.len()) {
+            Some(row) => compare_pair(self.pairs, row, pair),
+            None => Err(Error::new(Reason::VerifyFailed, "expected the end of the bucket `key`, found one more pair")),
         }
     }
-    for (i, row) in expected.ordered.rows.iter().enumerate() {
-        if i.is_multiple_of(1 << 16) {
-            interrupt.ask()?;
+
+    /// Fails if there are fewer pairs than expected.
+    fn ends_at(&self, found: u64) -> Result<()> {
+        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        if let Some(stored) = self.stored.get(found) {
+            return Err(changed(stored));
         }
-        let pair = pairs.next().transpose().map_err(damaged)?;
-        let pair =
-            pair.ok_or_else(|| failed(expected, row, "expected its pair in the output, found the end of the bucket"))?;
-        compare_pair(expected, row, &pair).map_err(|e| e.at(pair.offset))?;
+        let row = found.checked_sub(self.stored.len()).and_then(|row| self.pairs.ordered.rows.get(row));
+        let missing = "expected its pair in the output, found the end of the bucket";
+        row.map_or(Ok(()), |row| Err(failed(self.pairs, row, missing)))
     }
-    match pairs.next() {
-        None => Ok(()),
-        Some(Ok(pair)) => {
-            Err(Error::new(Reason::VerifyFailed, "expected the end of the bucket `key`, found one more pair")
-                .at(pair.offset))
-        }
-        Some(Err(e)) => Err(damaged(e)),
-    }
+}
+
+fn changed(stored: &Stored<'_>) -> Error {
+    let revision = RevisionKey::decode(stored.key).map_or(Revision(0), |key| key.main);
+    let message = format!("v3 revision {revision}: expected it as the source's v3 backend has it, found another");
+    Error::new(Reason::VerifyFailed, message)
 }
 
 fn compare_pair(pairs: Pairs<'_, '_>, row: &Row, pair: &Pair<'_>) -> Result<()> {

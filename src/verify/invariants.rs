@@ -9,6 +9,7 @@ use crate::bolt::{Damage, Db, Tree};
 use crate::ids::{ByteOffset, LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
 use crate::verify::key_bucket::{self, Findings};
+use crate::verify::plain_keys;
 use crate::verify::presence::meta_number;
 use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
@@ -102,6 +103,14 @@ fn key_bucket(
     summary: &mut V3Summary,
     findings: &mut Findings,
 ) -> Result<HashKv, Damage> {
+    if let Some(keys) = plain_keys::read(db, bucket, leases) {
+        summary.pairs = keys.pairs;
+        summary.all_pairs += keys.pairs;
+        summary.keys = keys.pairs;
+        summary.last_key_revision = keys.last;
+        summary.hash_kv = keys.hash.finish();
+        return Ok(keys.hash);
+    }
     let keys = key_bucket::read(db, bucket, findings)?;
     keys.dangling(|lease| leases.contains(&lease), findings);
     summary.pairs = keys.pairs;

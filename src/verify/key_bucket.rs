@@ -165,6 +165,17 @@ fn decode<'a>(pair: &Pair<'a>, findings: &mut Findings) -> Option<(RevisionKey, 
     }
 }
 
+/// Returns the change of a pair that is a put above revision 0, has content, and has no fault by itself.
+pub(super) fn plain_change<'a>(pair: &Pair<'a>) -> Option<(RevisionKey, KeyValue<'a>)> {
+    let mut findings = Findings::default();
+    let (key, kv) = decode(pair, &mut findings)?;
+    if key.tombstone || key.main == Revision(0) || is_bump_mark(pair, key) {
+        return None;
+    }
+    check_change(key, &kv, pair.offset, &mut findings);
+    findings.list.is_empty().then_some((key, kv))
+}
+
 /// Returns whether the pair is what `snapshot restore --bump-revision` leaves: a put without any content
 /// (docs/formats.md 10.5).
 fn is_bump_mark(pair: &Pair<'_>, key: RevisionKey) -> bool {

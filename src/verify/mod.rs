@@ -11,6 +11,7 @@ mod hash_at;
 mod index;
 mod invariants;
 mod key_bucket;
+mod plain_keys;
 mod presence;
 mod replicated;
 mod summary;

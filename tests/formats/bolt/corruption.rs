@@ -29,9 +29,15 @@ fn content(file: &[u8]) -> Result<Content<'_>, Damage> {
     for bucket in &db.root() {
         let bucket = bucket?;
         let mut pairs = Vec::new();
-        for pair in &db.open_bucket(&bucket)? {
+        let tree = db.open_bucket(&bucket)?;
+        for pair in &tree {
             let pair = pair?;
             pairs.push((pair.key, pair.value));
+        }
+        // What can be read in one walk can be read in parts.
+        for wanted in [1, 3, 100] {
+            let parts = tree.parts(wanted).unwrap().into_iter().flat_map(|part| part.pairs);
+            assert!(parts.map(|pair| pair.map(|pair| (pair.key, pair.value)).unwrap()).eq(pairs.iter().copied()));
         }
         content.push((bucket.key, pairs));
     }
@@ -168,6 +174,10 @@ fn a_page_reached_many_times_ends() {
     }
     let db = Db::open(&file).unwrap();
     assert!(db.root().iter().any(|pair| pair.is_err()));
+    // The count of the pairs, and the cut, have a budget too.
+    for wanted in [1, 1000, usize::MAX] {
+        assert!(db.root().parts(wanted).unwrap_err().message.contains("used twice"));
+    }
     assert!(!check(&db, Strictness::Any).is_sound());
 }
 

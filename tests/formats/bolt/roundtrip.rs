@@ -3,7 +3,7 @@
 //! The pairs are made here: sizes around a page, many buckets, large values, random pairs.
 
 use etcdlift::error::{Reason, Result};
-use etcdlift::internals::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, check, image, layout};
+use etcdlift::internals::bolt::{Bucket, Check, Db, OwnedRows, Rows, Strictness, Tree, check, image, layout};
 use proptest::prelude::*;
 
 use super::made::{Made, file};
@@ -49,6 +49,9 @@ fn round_trip(buckets: &[(&[u8], &dyn Rows)], target: u64) -> Check {
             assert!(cursor.map(|e| (e.key, e.value)).eq(expected.iter().cloned()), "bolt-lite differs");
         }
         let tree = db.bucket(bucket.name).unwrap().unwrap();
+        for wanted in [0, 1, 3, 100, 100_000] {
+            in_parts(&tree, wanted, &expected);
+        }
         for (key, value) in expected.iter().step_by(expected.len() / 200 + 1) {
             assert_eq!(tree.get(key).unwrap().unwrap().value, value);
             let missing = [key.as_slice(), b"\0"].concat();
@@ -57,6 +60,23 @@ fn round_trip(buckets: &[(&[u8], &dyn Rows)], target: u64) -> Check {
     }
     assert!(db.bucket(b"no such bucket").unwrap().is_none());
     check
+}
+
+/// The parts of a bucket have all its pairs, in order, and there are as many as wanted if there are enough leaf pages.
+fn in_parts(tree: &Tree<'_>, wanted: usize, expected: &[(Vec<u8>, Vec<u8>)]) {
+    let parts = tree.parts(wanted).unwrap();
+    // A leaf page of these rows has at most 120 pairs, or all.
+    assert!(parts.len() >= wanted.min(expected.len() / 120), "{} parts of {} pairs", parts.len(), expected.len());
+    let mut at = 0;
+    for part in parts {
+        assert_eq!(part.first, at as u64);
+        let found: Vec<_> = part.pairs.map(Result::unwrap).collect();
+        assert_eq!(found.len() as u64, part.len);
+        let pairs = found.iter().map(|pair| (pair.key, pair.value));
+        assert!(pairs.eq(expected[at..at + found.len()].iter().map(|(key, value)| (&key[..], &value[..]))));
+        at += found.len();
+    }
+    assert_eq!(at, expected.len());
 }
 
 /// Sizes that matter: tiny ones, those of real rows, and those around one, two and three pages.

@@ -1,0 +1,166 @@
+//! The `key` bucket of a database without a past: one put for each key. Read in parts, on all threads.
+//!
+//! A conversion makes such a bucket, unless it preserves v3 data. Gives the same result as [`key_bucket::read`], and
+//! leaves every other bucket to it: one with a deletion, with two changes of a key, or with any fault. Must not know what
+//! the fault is.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
+use hashbrown::DefaultHashBuilder;
+use rayon::prelude::*;
+
+use super::key_bucket;
+use crate::bolt::{Cursor, Db, Tree};
+use crate::ids::{LeaseId, Revision};
+use crate::mvcc::HashKv;
+
+/// Parts of a bucket: enough that the last one keeps no thread waiting, and that one fits into the cache.
+const PARTS: usize = 256;
+
+/// The content of a `key` bucket in which each key has one change.
+pub(super) struct PlainKeys {
+    /// Number of pairs, and of live keys.
+    pub(super) pairs: u64,
+    /// Main revision of the last pair; 0 without pairs.
+    pub(super) last: Revision,
+    /// HashKV over all pairs.
+    pub(super) hash: HashKv,
+}
+
+/// Reads a bucket whose changes may have these leases. `None` if it is not in this form, or after an interruption.
+pub(super) fn read(db: &Db<'_>, bucket: &Tree<'_>, leases: &HashSet<LeaseId>) -> Option<PlainKeys> {
+    let hasher = DefaultHashBuilder::default();
+    let parts = bucket.parts(PARTS).ok()?;
+    let read = parts.into_par_iter().map(|part| PartKeys::read(part.pairs, part.len, leases, &hasher));
+    let read: Vec<PartKeys> = read.collect::<Option<_>>()?;
+    let mut keys = PlainKeys { pairs: 0, last: Revision(0), hash: HashKv::new() };
+    let mut last = None;
+    for part in &read {
+        let Some((first, end)) = part.revisions else { continue };
+        if last.is_some_and(|last| last >= first) {
+            return None;
+        }
+        last = Some(end);
+        keys.last = end.0;
+        keys.pairs += part.keys.len() as u64;
+        keys.hash.join(&part.hash);
+    }
+    let mut names: Vec<u64> = read.into_iter().flat_map(|part| part.keys).collect();
+    db.interrupt().sort_by(&mut names, Ord::cmp).ok()?;
+    // Two equal hashes are one key twice, or a coincidence that is not worth a second way.
+    names.par_windows(2).all(|pair| pair.first() != pair.last()).then_some(keys)
+}
+
+/// Consecutive pairs.
+struct PartKeys {
+    /// Main and sub revision of the first and the last pair.
+    revisions: Option<((Revision, i64), (Revision, i64))>,
+    hash: HashKv,
+    /// The hashes of the keys.
+    keys: Vec<u64>,
+}
+
+impl PartKeys {
+    fn read(pairs: Cursor<'_>, len: u64, leases: &HashSet<LeaseId>, hasher: &DefaultHashBuilder) -> Option<PartKeys> {
+        let keys = Vec::with_capacity(usize::try_from(len).ok()?);
+        let mut part = PartKeys { revisions: None, hash: HashKv::part(), keys };
+        for pair in pairs {
+            let pair = pair.ok()?;
+            part.hash.record(pair.record);
+            let (key, kv) = key_bucket::plain_change(&pair)?;
+            if kv.lease != LeaseId(0) && !leases.contains(&kv.lease) {
+                return None;
+            }
+            let revision = (key.main, key.sub);
+            let first = match part.revisions {
+                Some((_, last)) if last >= revision => return None,
+                Some((first, _)) => first,
+                None => revision,
+            };
+            part.revisions = Some((first, revision));
+            part.keys.push(hasher.hash_one(kv.key));
+        }
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bolt::{Bucket, OwnedRows, image};
+    use crate::mvcc::{KeyValue, RevisionKey, schema};
+    use crate::verify::key_bucket::Findings;
+
+    const LEASE: LeaseId = LeaseId(7);
+
+    /// A change: its key, and whether it is a deletion, refers to a lease that does not exist, or has a wrong version.
+    #[derive(Debug, Clone, Copy)]
+    struct Made {
+        key: u16,
+        fault: u8,
+    }
+
+    impl Made {
+        fn pair(self, main: i64) -> (Vec<u8>, Vec<u8>) {
+            let name = format!("key {}", self.key);
+            let kv = KeyValue {
+                key: name.as_bytes(),
+                create_revision: Revision(main),
+                mod_revision: Revision(main),
+                version: if self.fault == 2 { 0 } else { 1 },
+                value: b"value",
+                lease: match self.fault {
+                    3 => LeaseId(8),
+                    4 => LEASE,
+                    _ => LeaseId(0),
+                },
+            };
+            let kv = if self.fault == 1 { KeyValue { key: kv.key, ..KeyValue::default() } } else { kv };
+            let mut value = vec![0; kv.encoded_len()];
+            kv.encode(&mut value).unwrap();
+            let key = RevisionKey { main: Revision(main), sub: 0, tombstone: self.fault == 1 };
+            (key.to_bytes().to_vec(), value)
+        }
+    }
+
+    /// Returns the numbers of both ways: pairs, live keys, last revision, HashKV.
+    fn both(made: &[Made]) -> (Option<[u64; 4]>, Option<[u64; 4]>) {
+        let rows = OwnedRows::new((2..).zip(made).map(|(main, made)| made.pair(main)).collect());
+        let file = image(&[Bucket { name: schema::KEY, rows: &rows }]).unwrap();
+        let db = Db::open(&file).unwrap();
+        let bucket = db.bucket(schema::KEY).unwrap().unwrap();
+        let plain = read(&db, &bucket, &HashSet::from([LEASE]));
+        let plain = plain.map(|k| [k.pairs, k.pairs, k.last.0.cast_unsigned(), k.hash.finish().into()]);
+        let mut findings = Findings::default();
+        let keys = key_bucket::read(&db, &bucket, &mut findings).unwrap();
+        keys.dangling(|lease| lease == LEASE, &mut findings);
+        let is_plain = findings.list.is_empty() && keys.tombstones == 0 && keys.pairs == keys.live();
+        let numbers = [keys.pairs, keys.live(), keys.last.0.cast_unsigned(), keys.hash.finish().into()];
+        (plain, is_plain.then_some(numbers))
+    }
+
+    #[test]
+    fn many_leaf_pages_are_read_in_parts() {
+        let mut made: Vec<Made> = (0..40_000).map(|key| Made { key, fault: 4 * u8::from(key % 5 == 0) }).collect();
+        let (plain, general) = both(&made);
+        assert!(plain.is_some());
+        assert_eq!(plain, general);
+        // One key twice, at both ends of the bucket.
+        made.push(made[0]);
+        assert_eq!(both(&made), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn the_result_is_that_of_the_other_way(
+            keys in prop::collection::vec((0u16..400, prop_oneof![30 => Just(0u8), 1 => 1u8..5]), 0..60),
+        ) {
+            let made: Vec<Made> = keys.into_iter().map(|(key, fault)| Made { key, fault }).collect();
+            let (plain, general) = both(&made);
+            prop_assert_eq!(plain, general);
+        }
+    }
+}
