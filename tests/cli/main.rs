@@ -8,6 +8,7 @@
 mod bounds;
 mod check;
 mod clean;
+mod clean_ends;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
