@@ -23,3 +23,4 @@ mod quadratic;
 mod surface;
 mod verify;
 mod versions;
+mod wrong_log;
