@@ -63,9 +63,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     ledger: Option<PathBuf>,
 
-    /// Refuse to run if a v2 key is missing in v3 or has another value there
+    /// Refuse to run if a v2 key, user or role is missing in v3, or a key has another value there
     ///
-    /// The error names the first of these keys. The v3 key has the same path as the v2 key.
+    /// The error names the first of these. The v3 key has the same path as the v2 key. Of users and roles, only the
+    /// names are compared.
     #[arg(long, help_heading = RUN)]
     require_migrated: bool,
 
