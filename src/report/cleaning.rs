@@ -21,6 +21,7 @@ const COLUMNS: usize = 80;
 
 /// The result of a copy without v2 content.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Cleaning {
     /// The version of etcdlift.
     pub etcdlift: String,
@@ -59,8 +60,23 @@ pub struct Cleaning {
     pub in_place_plan: Vec<Swap>,
 }
 
+/// A line of the ledger: what was removed from a member.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
+pub struct RemovedLine<'l> {
+    /// The ID of the member in lower-case hex.
+    pub member_id: &'l str,
+    /// A node of the snapshot that counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'l V2Node>,
+    /// A request in the log, which became an empty entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<&'l V2Request>,
+}
+
 /// The commands that put a copy in the place of its source.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Swap {
     /// The ID of the member in lower-case hex.
     pub member_id: String,
@@ -101,6 +117,7 @@ impl Cleaning {
 
 /// The copy of one member.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct CleanedMember {
     /// The source as the operator named it.
     pub source: String,
