@@ -1,6 +1,7 @@
 //! `--require-migrated`: whether v3 has every v2 key with the same value, and every v2 user and role.
 //!
-//! Of users and roles, only the names count: a migrated key can have another name, and a user another password. Compares the v2 state at the end of the log with the v3 backend. Must not know what is written.
+//! Of users and roles, only the names count: permissions are about keys, which can have other names in v3, and a password can be new.
+//! Compares the v2 state at the end of the log with the v3 backend. Must not know what is written.
 
 use hashbrown::{HashMap, HashSet};
 
