@@ -137,7 +137,7 @@ reasons! {
     V3Missing = "v3-missing", Kind::Refused;
     /// v2 and v3 both have a key, user or role.
     Conflict = "conflict", Kind::Refused;
-    /// `clean --require-migrated`: a v2 key is missing in v3, or has another value there.
+    /// `clean --require-migrated`: a v2 key, user or role is missing in v3, or a key has another value there.
     NotMigrated = "not-migrated", Kind::Refused;
     /// The log has committed v3 entries that are not applied to the v3 backend.
     V3Unapplied = "v3-late", Kind::Refused;
@@ -149,6 +149,8 @@ reasons! {
     MemberRemoved = "member-removed", Kind::Refused;
     /// The sources are not different members of one cluster.
     NotOneCluster = "not-one-cluster", Kind::Refused;
+    /// The log is not that of the member whose other files are in the data directory.
+    NotOneMember = "not-one-member", Kind::Refused;
     /// The logs of two members have different entries at one raft index.
     TwoHistories = "two-histories", Kind::Refused;
     /// A member has no log, and the others do not prove that nothing is missing.

@@ -403,7 +403,8 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Those of [`clean`](crate::clean()); the interruption.
     pub fn clean(self, options: &CleanOptions) -> Result<Cleaning> {
-        pipeline::clean(options, self.interrupted)
+        // An error while the report is written must not hide the first error.
+        pipeline::clean(options, self.interrupted, &mut |_| {})
     }
 
     /// Verifies like [`verify`](crate::verify()).

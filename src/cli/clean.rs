@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use super::epilog;
 use super::output_format::Form;
 use super::signals::Signals;
 use super::source_args::wal_dirs;
 use super::stdout::{print, print_text};
 use super::terminal::RUN;
-use crate::error::Result;
+use super::{epilog, exit};
+use crate::error::{Error, Result};
 use crate::options::{CleanOptions, UpgradeTarget};
 use crate::output::report_file;
 use crate::pipeline;
@@ -48,6 +48,8 @@ pub(super) struct Args {
     wal_dir: Vec<PathBuf>,
 
     /// Write the result as JSON to FILE
+    ///
+    /// FILE must not exist. A run that fails writes its error there.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     report: Option<PathBuf>,
 
@@ -61,9 +63,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     ledger: Option<PathBuf>,
 
-    /// Refuse to run if a v2 key is missing in v3 or has another value there
+    /// Refuse to run if a v2 key, user or role is missing in v3, or a key has another value there
     ///
-    /// The error names the first of these keys. The v3 key has the same path as the v2 key.
+    /// The error names the first of these. The v3 key has the same path as the v2 key. Of users and roles, only the
+    /// names are compared.
     #[arg(long, help_heading = RUN)]
     require_migrated: bool,
 
@@ -96,7 +99,8 @@ pub(super) fn run(args: &Args, quiet: bool) -> Result<u8> {
     options.in_place_plan = args.in_place_plan;
     options.preserve_owner = args.preserve_owner;
     let signals = Signals::install()?;
-    let made = pipeline::clean(&options, &|| signals.check())?;
+    let unwritten = &mut |error: &Error| exit::say_line(&format!("{error}: this run's report is not written"));
+    let made = pipeline::clean(&options, &|| signals.check(), unwritten)?;
     if args.form.is_json() {
         print(&report_file::to_json(&made)?)?;
     } else if quiet {

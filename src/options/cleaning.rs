@@ -24,7 +24,7 @@ pub struct CleanOptions {
     pub save_v2: Option<PathBuf>,
     /// The file for the list of removed nodes and replaced requests.
     pub ledger: Option<PathBuf>,
-    /// Refuse v2 keys that v3 does not have with the same value.
+    /// Refuse v2 keys that v3 does not have with the same value, and v2 users and roles that v3 does not have.
     pub require_migrated: bool,
     /// Return the commands that put the output in the place of the sources.
     pub in_place_plan: bool,

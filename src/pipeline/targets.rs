@@ -17,6 +17,9 @@ use crate::output::{sink, staged_dir};
 use crate::report::ledger::is_ledger;
 use crate::source::watch::Watch;
 
+/// The name of the report in messages.
+const REPORT: &str = "report";
+
 /// What to do about an existing directory that a conversion could replace.
 const OVERWRITE: &str = "give --overwrite to replace what etcdlift made, or give another name";
 
@@ -135,25 +138,47 @@ pub(super) struct CleanPlaces {
 /// As [`check`].
 pub(super) fn check_clean(options: &CleanOptions, opened: Vec<(u64, u64)>) -> Result<CleanPlaces> {
     let is_first = opened.is_empty();
-    let mut targets = of_sources(&options.sources, &options.wal_dirs);
-    targets.write_directory("output", &options.output);
-    let files = [("report", &options.report), ("list of v2 keys", &options.save_v2), ("ledger", &options.ledger)];
-    for (what, path) in files {
-        if let Some(path) = path {
-            targets.write(what, path);
-        }
-    }
+    let mut targets = of_clean(options);
     targets.source_files(opened);
     targets.check()?;
-    for (what, path) in files.iter().filter(|_| is_first) {
-        let Some(path) = path else { continue };
-        if fs::symlink_metadata(path).is_ok() {
-            let error = Error::new(Reason::OutputExists, format!("the {what} exists"));
-            return Err(error.in_file(path).hint(ANOTHER_NAME));
-        }
-        sink::require_directory(path)?;
+    for (what, path) in clean_files(options).into_iter().filter(|_| is_first) {
+        refuse_existing_file(what, path)?;
     }
     Ok(CleanPlaces { directory: staged_dir::refuse_existing(&options.output, None, REMOVE)? })
+}
+
+/// Refuses a report of a copy that cannot be written: then a run that fails has none.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_clean_report(options: &CleanOptions) -> Result<()> {
+    let Some(path) = &options.report else { return Ok(()) };
+    let targets = of_clean(options);
+    targets.check_spelling()?;
+    targets.check_named(REPORT)?;
+    refuse_existing_file(REPORT, path)
+}
+
+fn of_clean(options: &CleanOptions) -> Targets {
+    let mut targets = of_sources(&options.sources, &options.wal_dirs);
+    targets.write_directory("output", &options.output);
+    clean_files(options).into_iter().for_each(|(what, path)| targets.write(what, path));
+    targets
+}
+
+/// Returns the files that a copy also writes.
+fn clean_files(options: &CleanOptions) -> Vec<(&'static str, &Path)> {
+    let files = [(REPORT, &options.report), ("list of v2 keys", &options.save_v2), ("ledger", &options.ledger)];
+    files.into_iter().filter_map(|(what, path)| Some((what, path.as_deref()?))).collect()
+}
+
+/// Refuses a file that exists, or whose directory does not.
+fn refuse_existing_file(what: &str, path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        let error = Error::new(Reason::OutputExists, format!("the {what} exists"));
+        return Err(error.in_file(path).hint(ANOTHER_NAME));
+    }
+    sink::require_directory(path)
 }
 
 /// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another

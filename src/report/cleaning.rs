@@ -13,23 +13,34 @@ use super::text::{notices, outcome};
 use super::upgrade_check::{NodeKind, V2Node, V2Request};
 use crate::count::counted;
 use crate::display::{printable, short};
-use crate::options::UpgradeTarget;
+use crate::error::Error;
+use crate::options::{CleanOptions, UpgradeTarget};
 
 /// The columns of the text.
 const COLUMNS: usize = 80;
 
 /// The result of a copy without v2 content.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Cleaning {
     /// The version of etcdlift.
     pub etcdlift: String,
     /// The exit status of the command.
     pub exit_status: u8,
+    /// The reason why the exit status is not 0, as a stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The error message, if the run failed. Then it has no output, and `members` and `files` are empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What the operator can do about the error, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// The etcd minor version that starts on the output.
     pub target_version: UpgradeTarget,
     /// The path of the output.
     pub output: String,
-    /// The ID of the cluster, in lower-case hex.
+    /// The ID of the cluster, in lower-case hex; empty if the run failed.
     pub cluster_id: String,
     /// The members, in the order of the command line.
     pub members: Vec<CleanedMember>,
@@ -49,8 +60,23 @@ pub struct Cleaning {
     pub in_place_plan: Vec<Swap>,
 }
 
+/// A line of the ledger: what was removed from a member.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
+pub struct RemovedLine<'l> {
+    /// The ID of the member in lower-case hex.
+    pub member_id: &'l str,
+    /// A node of the snapshot that counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'l V2Node>,
+    /// A request in the log, which became an empty entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<&'l V2Request>,
+}
+
 /// The commands that put a copy in the place of its source.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Swap {
     /// The ID of the member in lower-case hex.
     pub member_id: String,
@@ -61,14 +87,37 @@ pub struct Swap {
 }
 
 impl Cleaning {
-    /// Decides about the exit status.
+    /// Creates the result of a run that has made nothing yet.
+    pub(crate) fn new(options: &CleanOptions) -> Cleaning {
+        Cleaning {
+            etcdlift: env!("CARGO_PKG_VERSION").into(),
+            target_version: options.target,
+            output: options.output.display().to_string(),
+            ..Cleaning::default()
+        }
+    }
+
+    /// Creates the result of a run that failed.
+    pub(crate) fn failed(options: &CleanOptions, error: &Error) -> Cleaning {
+        Cleaning {
+            exit_status: error.kind().exit_code(),
+            reason: Some(error.reason().word().into()),
+            error: Some(error.to_string()),
+            hint: error.hint_text().map(str::to_string),
+            ..Cleaning::new(options)
+        }
+    }
+
+    /// Decides about the exit status. The reason of a partial run (status 8) is the code of its first loss.
     pub(crate) fn judge(&mut self) {
         self.exit_status = if self.losses.is_empty() { 0 } else { 8 };
+        self.reason = self.losses.first().map(|loss| loss.code.word().to_string());
     }
 }
 
 /// The copy of one member.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct CleanedMember {
     /// The source as the operator named it.
     pub source: String,

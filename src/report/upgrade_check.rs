@@ -114,6 +114,7 @@ words! {
 
 /// The check of one or several data directories.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct UpgradeCheck {
     /// What stops the version from starting on any of the sources.
     pub verdict: Verdict,
@@ -127,6 +128,7 @@ pub struct UpgradeCheck {
 
 /// The check of one data directory.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct CheckedSource {
     /// The path as the operator named it.
     pub path: String,
@@ -177,6 +179,7 @@ pub struct CheckedSource {
 
 /// The snapshot that counts.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct CountingSnapshot {
     /// The path of the file.
     pub path: String,
@@ -190,6 +193,7 @@ pub struct CountingSnapshot {
 
 /// What stops a version from starting.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Blockers {
     /// v2 nodes in the snapshot that counts.
     pub nodes: Vec<V2Node>,
@@ -199,6 +203,7 @@ pub struct Blockers {
 
 /// v2 data that the version does not see.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Leftovers {
     /// Nodes of the snapshot that counts. They would be lost.
     pub nodes: Vec<V2Node>,
@@ -213,6 +218,7 @@ pub struct Leftovers {
 
 /// A v2 node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct V2Node {
     /// Its kind.
     pub kind: NodeKind,
@@ -231,6 +237,7 @@ pub struct V2Node {
 
 /// A v2 request in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct V2Request {
     /// The raft index of the entry.
     pub raft_index: u64,
@@ -248,6 +255,7 @@ pub struct V2Request {
 
 /// A `.snap` file that the version does not read.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct UnreadSnapshot {
     /// The path of the file.
     pub path: String,
@@ -264,6 +272,7 @@ pub struct UnreadSnapshot {
 
 /// Counts of v2 requests.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct RequestCounts {
     /// All of them.
     pub count: u64,

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::skip::{Need, skip};
+use crate::common::v2store::{Node, joined, store_of};
 use crate::common::{corpus, scratch, upgrade, v2files};
 use crate::convert::killed::{End, killed_before, tree};
 use crate::test_name;
@@ -330,10 +331,50 @@ fn keys_that_are_not_in_v3_can_be_refused() {
     scratch::copy_tree(Path::new(FIXTURE), &source);
     let args = ["--to", "backend", "--existing", "merge", "--target-version", "3.5", "--auth", "ignore"];
     let command = [&["convert", FIXTURE, "-o", db.to_str().unwrap()], &args[..]].concat();
-    etcdlift(command).success();
+    etcdlift(&command).success();
+    fs::copy(&db, source.join("member/snap/db")).unwrap();
+    let refused = clean(&[&source], &merged, &["--require-migrated"]);
+    assert_eq!(refused.status, 5, "{}", refused.story());
+    let message = "of 1 v2 user, 1 missing in v3 (ann); of 1 v2 role, 1 missing in v3 (readers)";
+    says(&refused, &[&format!("{}: {message}", source.display())]);
+    // With users and roles, nothing is missing.
+    fs::remove_file(&db).unwrap();
+    etcdlift(&command[..command.len() - 2]).success();
     fs::copy(&db, source.join("member/snap/db")).unwrap();
     clean(&[&source], &merged, &["--require-migrated"]).success();
     fs::remove_dir_all(dir).unwrap();
+}
+
+/// The role of anonymous clients has no counterpart in v3.
+#[test]
+fn users_and_roles_that_are_not_in_v3_are_named() {
+    let temp = scratch::temp();
+    let source = temp.path().join("source");
+    upgrade::write(&source, &upgrade::cases()[0]);
+    for (files, expected) in [
+        (&["/2/roles/guest"][..], None),
+        (&["/2/roles/guest", "/2/roles/ops"], Some("of 1 v2 role, 1 missing in v3 (ops)")),
+        (&["/2/users/ann", "/2/users/ben"], Some("of 2 v2 users, 2 missing in v3 (ann, ben)")),
+    ] {
+        let dir = &files[0][.."/2/roles".len()];
+        let children = files.iter().map(|path| Node::file(path, 7, "{}").child());
+        let auth = Node::dir("/2", 7, &Node::dir(dir, 7, &joined(children)).child()).child();
+        let store = store_of(9, &joined([Node::dir("/1", 7, "").child(), auth]), "null");
+        v2files::write_snapshot(&source, store.into_bytes(), 40, 2, upgrade::MEMBER, 9);
+        let out = temp.path().join("out");
+        let output = clean(&[&source], &out, &["--require-migrated"]);
+        match expected {
+            None => {
+                output.success();
+                fs::remove_dir_all(&out).unwrap();
+            }
+            Some(words) => {
+                assert_eq!(output.status, 5, "{}", output.story());
+                says(&output, &[words]);
+                assert!(!output.stderr.contains("guest"), "{}", output.story());
+            }
+        }
+    }
 }
 
 /// The printed commands, without those for systemd, put the copy in the place of the source.

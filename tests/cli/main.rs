@@ -8,6 +8,7 @@
 mod bounds;
 mod check;
 mod clean;
+mod clean_ends;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
@@ -22,3 +23,4 @@ mod quadratic;
 mod surface;
 mod verify;
 mod versions;
+mod wrong_log;

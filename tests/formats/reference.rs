@@ -1,21 +1,24 @@
-//! Reference pages that are made from the code: the JSON Schema of report and ledger, and the page of codes.
+//! Reference pages that are made from the code: the JSON Schemas of `convert`, `check` and `clean`, and the page of codes.
 //!
-//! Compares `docs/report.schema.json` and `docs/codes.md` with the code; `BLESS=1` writes them. Also checks a real
-//! report against the schema.
+//! Compares `docs/*.schema.json` and `docs/codes.md` with the code; `BLESS=1` writes them. Also checks real reports and real
+//! output against the schemas.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use etcdlift::error::Reason;
 use etcdlift::internals::notice::{Code, Severity};
-use etcdlift::report::{Report, ledger};
+use etcdlift::report::cleaning::RemovedLine;
+use etcdlift::report::{Cleaning, Report, UpgradeCheck, ledger};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::common::golden::golden;
 use crate::common::run::etcdlift_path;
+use crate::common::upgrade;
 
 fn schema_of<T: schemars::JsonSchema>() -> Schema {
     // The schema of writing, not of reading.
@@ -23,25 +26,55 @@ fn schema_of<T: schemars::JsonSchema>() -> Schema {
     settings.into_generator().into_root_schema_for::<T>()
 }
 
-#[test]
-fn the_schema_of_report_and_ledger() {
-    let mut report = schema_of::<Report>().to_value();
-    let mut line = schema_of::<ledger::Line>().to_value();
-    let mut definitions = report["$defs"].take().as_object().cloned().unwrap_or_default();
-    definitions.extend(line["$defs"].take().as_object().cloned().unwrap_or_default());
-    for (name, schema) in [("Report", &mut report), ("LedgerLine", &mut line)] {
+/// Compares a file with the schema of these types, of which the first is that of the document.
+fn schema_file(path: &str, title: &str, description: &str, types: Vec<(&str, Schema)>) {
+    let mut definitions = serde_json::Map::new();
+    let document = types[0].0.to_string();
+    for (name, schema) in types {
+        let mut schema = schema.to_value();
+        definitions.extend(schema["$defs"].take().as_object().cloned().unwrap_or_default());
         let object = schema.as_object_mut().unwrap();
         object.retain(|key, _| key != "$defs" && key != "$schema");
-        definitions.insert(name.to_string(), Value::Object(object.clone()));
+        definitions.insert(name.to_string(), schema);
     }
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "etcdlift report and ledger",
-        "description": "`convert --report` writes a Report; each line of `convert --ledger` is a LedgerLine.",
-        "$ref": "#/$defs/Report",
+        "title": title,
+        "description": description,
+        "$ref": format!("#/$defs/{document}"),
         "$defs": definitions,
     });
-    golden("docs/report.schema.json", format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    golden(path, format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+}
+
+#[test]
+fn the_schema_of_report_and_ledger() {
+    schema_file(
+        "docs/report.schema.json",
+        "etcdlift report and ledger",
+        "`convert --report` writes a Report; each line of `convert --ledger` is a LedgerLine.",
+        vec![("Report", schema_of::<Report>()), ("LedgerLine", schema_of::<ledger::Line>())],
+    );
+}
+
+#[test]
+fn the_schema_of_check() {
+    schema_file(
+        "docs/check.schema.json",
+        "etcdlift check",
+        "`check --json` prints an UpgradeCheck.",
+        vec![("UpgradeCheck", schema_of::<UpgradeCheck>())],
+    );
+}
+
+#[test]
+fn the_schema_of_clean() {
+    schema_file(
+        "docs/clean.schema.json",
+        "etcdlift clean",
+        "`clean --json` prints a Cleaning, and `clean --report` writes one; each line of `clean --ledger` is a RemovedLine.",
+        vec![("Cleaning", schema_of::<Cleaning>()), ("RemovedLine", schema_of::<RemovedLine>())],
+    );
 }
 
 #[test]
@@ -154,6 +187,79 @@ fn a_real_report_and_ledger_fit_the_schema() {
         wrong.extend(line.as_object().unwrap().keys().filter(|key| !known.contains(&format!("\"{key}\""))).cloned());
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The lines of a file of JSON.
+fn lines(path: &str) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs etcdlift, which ends with this status, and returns what it prints.
+fn printed(args: &[&str], status: i32) -> Vec<u8> {
+    let output = std::process::Command::new(etcdlift_path()).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+const FIXTURE: &str = "fixtures/upgrade-check/input/default.etcd";
+
+/// Of a source with blockers and leftovers, of one that cannot be read, and of one that is clean.
+#[test]
+fn real_checks_fit_the_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy").to_str().unwrap().to_string();
+    printed(&["clean", FIXTURE, "-o", &copy], 0);
+    let schema: Value = serde_json::from_slice(&fs::read("docs/check.schema.json").unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    let mut fields = BTreeSet::new();
+    for (sources, version, status) in
+        [(&[FIXTURE, "fixtures/members/m0.etcd"][..], "3.6", 7), (&[FIXTURE], "3.7", 7), (&[&copy], "3.6", 0)]
+    {
+        let args = [&["check", "--json", "--target-version", version], sources].concat();
+        let json: Value = serde_json::from_slice(&printed(&args, status)).unwrap();
+        check(&schema, &schema["$defs"]["UpgradeCheck"], &json, "check", &mut wrong);
+        for source in json["sources"].as_array().unwrap() {
+            fields.extend(source.as_object().unwrap().keys().cloned());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // Nothing of the schema is left unseen.
+    let known = schema["$defs"]["CheckedSource"]["properties"].as_object().unwrap();
+    let unseen: Vec<&String> = known.keys().filter(|name| !fields.contains(*name)).collect();
+    assert!(unseen.is_empty(), "{unseen:?}");
+}
+
+/// Of a run that succeeds, with all its files, and of one that fails.
+#[test]
+fn real_copies_fit_the_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (report, failed, ledger) = (at("report.json"), at("failed.json"), at("ledger.ndjson"));
+    let (out, saved, other) = (at("out"), at("saved.ndjson"), at("other"));
+    let files = ["--report", &report, "--ledger", &ledger, "--save-v2", &saved, "--in-place-plan", "--json"];
+    let shown = printed(&[&["clean", FIXTURE, "-o", &out], &files[..]].concat(), 0);
+    assert_eq!(fs::read(&report).unwrap(), shown, "--json prints the report");
+    printed(&["clean", FIXTURE, "-o", &other, "--report", &failed, "--require-migrated"], 5);
+    let schema: Value = serde_json::from_slice(&fs::read("docs/clean.schema.json").unwrap()).unwrap();
+    let (mut wrong, mut fields) = (Vec::new(), BTreeSet::new());
+    for path in [report, failed] {
+        let json: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        check(&schema, &schema["$defs"]["Cleaning"], &json, "clean", &mut wrong);
+        fields.extend(json.as_object().unwrap().keys().cloned());
+    }
+    // The fixture has no request after its backend.
+    let (source, requests) = (at("source"), at("requests.ndjson"));
+    let is_replaced = |case: &upgrade::Case| case.name.ends_with("not applied") && case.expect[0].verdict == "wal";
+    upgrade::write(Path::new(&source), &upgrade::cases().into_iter().find(is_replaced).unwrap());
+    printed(&["clean", &source, "-o", &other, "--ledger", &requests], 0);
+    let (mut removed, requests) = (lines(&ledger), lines(&requests));
+    assert!(removed.iter().all(|line| line["node"].is_object()) && !removed.is_empty());
+    assert!(requests.iter().all(|line| line["request"].is_object()) && !requests.is_empty());
+    removed.extend(requests);
+    removed.iter().for_each(|line| check(&schema, &schema["$defs"]["RemovedLine"], line, "ledger", &mut wrong));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let known = schema["$defs"]["Cleaning"]["properties"].as_object().unwrap();
+    assert!(known.keys().all(|name| fields.contains(name)), "{fields:?}");
 }
 
 /// Objects against `properties` and `required`, at every depth.

@@ -3,10 +3,11 @@
 //! Selects like etcd 3.6: the newest file that loads and whose index and term the log has a committed record of. Must not know
 //! requests in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
+use crate::ids::MemberId;
 use crate::interrupt::Interrupt;
 use crate::report::upgrade_check::{CountingSnapshot, NodeKind, NotRead, UnreadSnapshot, V2Node};
 use crate::source::dir::SnapName;
@@ -25,6 +26,10 @@ pub(super) struct Snapshots {
     pub(super) nodes: Nodes,
     /// The others that have v2 nodes, and those that cannot be read.
     pub(super) unread: Vec<UnreadSnapshot>,
+    /// Whether the log has no committed record of one that can be read.
+    pub(super) has_unrecorded: bool,
+    /// The voters and learners in all that can be read.
+    pub(super) members: BTreeSet<MemberId>,
 }
 
 /// The v2 nodes in a snapshot.
@@ -47,6 +52,7 @@ pub(super) fn read(member: &Member, wal: &Wal, interrupt: Interrupt<'_>) -> Resu
     // etcd sorts by name, which is by term first.
     for name in member.snapshots.iter().rev() {
         let Some(loaded) = load(member, name, interrupt)? else { continue };
+        found.members.extend(members(&loaded));
         let not_read = match &loaded {
             Err(_) => NotRead::Damaged,
             Ok(_) if found.counting.is_some() => NotRead::Older,
@@ -56,12 +62,16 @@ pub(super) fn read(member: &Member, wal: &Wal, interrupt: Interrupt<'_>) -> Resu
                 snapshot.map().check_bytes(interrupt)?;
                 continue;
             }
-            Ok(_) => NotRead::NoRecord,
+            Ok(_) => {
+                found.has_unrecorded = true;
+                NotRead::NoRecord
+            }
         };
         found.unread.extend(unread(name, not_read, loaded, interrupt)?);
     }
     for name in member.broken_snapshots.iter().rev() {
         let Some(loaded) = load(member, name, interrupt)? else { continue };
+        found.members.extend(members(&loaded));
         found.unread.extend(unread(name, NotRead::Broken, loaded, interrupt)?);
     }
     Ok(found)
@@ -75,6 +85,12 @@ fn load(member: &Member, name: &SnapName, interrupt: Interrupt<'_>) -> Result<Op
         Err(error) if error.reason() == Reason::SourceMissing => Ok(None),
         loaded => Ok(Some(loaded)),
     }
+}
+
+/// Returns the members in the raft configuration of a snapshot.
+fn members(loaded: &Result<Snapshot>) -> impl Iterator<Item = MemberId> {
+    let state = loaded.as_ref().ok().map(|snapshot| &snapshot.conf_state);
+    state.into_iter().flat_map(|state| state.voters.iter().chain(&state.learners)).copied()
 }
 
 /// Returns whether the log has a record of the snapshot at or below its commit index.

@@ -1,8 +1,9 @@
-//! `--require-migrated`: whether v3 has every v2 key, with the same value.
+//! `--require-migrated`: whether v3 has every v2 key with the same value, and every v2 user and role.
 //!
+//! Of users and roles, only the names count: permissions are about keys, which can have other names in v3, and a password can be new.
 //! Compares the v2 state at the end of the log with the v3 backend. Must not know what is written.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::bolt::{Damage, Db};
 use crate::count::counted;
@@ -13,6 +14,7 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::pipeline::check;
 use crate::source::map::Map;
 use crate::source::open::{OpenOptions, Opened};
+use crate::transform::auth;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::path::user_key;
 use crate::v2store::recover::recover;
@@ -20,10 +22,13 @@ use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
 const HINT: &str = "`etcdlift convert --existing merge` adds them to v3; without --require-migrated they are removed";
 
-/// Refuses a member that has a v2 key which is missing in v3, or has another value there.
+/// The v2 role of anonymous clients.
+const GUEST: &str = "guest";
+
+/// Refuses a member that has a v2 key, user or role which is missing in v3, or a key with another value there.
 ///
 /// # Errors
-/// [`Reason::NotMigrated`], with the first of these keys; the source is damaged; an interruption.
+/// [`Reason::NotMigrated`], with the first of these names; the source is damaged; an interruption.
 pub(super) fn require(opened: &Opened, options: &OpenOptions<'_>) -> Result<()> {
     let interrupt = options.interrupt;
     let (backend, map) = check::v3_backend(opened.path(), opened, interrupt)?;
@@ -51,18 +56,42 @@ pub(super) fn require(opened: &Opened, options: &OpenOptions<'_>) -> Result<()> 
         }
         Ok(())
     })?;
-    if missing.is_empty() && different.is_empty() {
+    let of_keys = [(&missing, "missing in v3"), (&different, "with another value in v3")];
+    let mut parts: Vec<String> = objection(&counted(keys, "v2 key", "v2 keys"), &of_keys).into_iter().collect();
+    let mut auth = auth::names(tree);
+    // The rights of anonymous clients, which v3 does not have.
+    auth.roles.retain(|role| role != GUEST);
+    let buckets = [
+        (auth.users, schema::AUTH_USERS, ["v2 user", "v2 users"]),
+        (auth.roles, schema::AUTH_ROLES, ["v2 role", "v2 roles"]),
+    ];
+    for (names, bucket, [one, many]) in buckets {
+        let in_v3 = names_in(map, bucket).map_err(|e| e.in_file(map.path()))?;
+        let of_all = counted(names.len() as u64, one, many);
+        let missing = names.into_iter().filter(|name| !in_v3.contains(name)).collect();
+        parts.extend(objection(&of_all, &[(&missing, "missing in v3")]));
+    }
+    if parts.is_empty() {
         return Ok(());
     }
-    let of_all = counted(keys, "v2 key", "v2 keys");
-    let mut parts = Vec::new();
-    for (names, what) in [(&missing, "missing in v3"), (&different, "with another value in v3")] {
-        if !names.is_empty() {
-            parts.push(format!("{} {what} ({})", names.len(), first_of(names)));
-        }
-    }
-    let message = format!("of {of_all}, {}", parts.join(", "));
-    Err(Error::new(Reason::NotMigrated, message).in_file(opened.path()).hint(HINT))
+    Err(Error::new(Reason::NotMigrated, parts.join("; ")).in_file(opened.path()).hint(HINT))
+}
+
+/// Describes what is wrong with some names; `None` if nothing is.
+fn objection(of_all: &str, lists: &[(&Vec<String>, &str)]) -> Option<String> {
+    let lists = lists.iter().filter(|(names, _)| !names.is_empty());
+    let parts: Vec<String> =
+        lists.map(|(names, what)| format!("{} {what} ({})", names.len(), first_of(names))).collect();
+    (!parts.is_empty()).then(|| format!("of {of_all}, {}", parts.join(", ")))
+}
+
+/// Returns the names in a bucket of users or roles.
+fn names_in(map: &Map, bucket: &[u8]) -> Result<HashSet<String>> {
+    let damaged = |e: Damage| e.into_error(Reason::V3Unreadable);
+    let db = Db::open(map.bytes()).map_err(damaged)?;
+    let bucket = db.bucket(bucket).map_err(damaged)?;
+    let pairs = bucket.iter().flat_map(|bucket| bucket.iter());
+    pairs.map(|pair| Ok(lossy(pair.map_err(damaged)?.key))).collect()
 }
 
 /// Returns the live keys of a v3 backend with their values.

@@ -33,17 +33,39 @@ use crate::report::cleaning::{CleanedMember, Cleaning};
 use crate::source::open::{OpenOptions, Opened};
 use crate::source::watch::Watch;
 
-/// Copies members without v2 content.
+/// Copies members without v2 content. `unwritten` gets the error of a report that says how the run failed.
 ///
 /// # Errors
 /// A source is damaged, in use, or has no v3 data; the sources are not one cluster; the output exists or cannot be written; the copy
-/// does not pass its check. Then no file of the run remains.
-pub fn clean(options: &CleanOptions, interrupted: Interrupted<'_>) -> Result<Cleaning> {
+/// does not pass its check. Then no file of the run remains, except the report.
+pub fn clean(
+    options: &CleanOptions,
+    interrupted: Interrupted<'_>,
+    unwritten: &mut dyn FnMut(&Error),
+) -> Result<Cleaning> {
     let wal_dirs = options.wal_dirs.len();
     if options.sources.is_empty() || (wal_dirs > 0 && wal_dirs != options.sources.len()) {
         let message = "expected at least 1 source, and as many log directories as sources or none";
         return Err(Error::new(Reason::Usage, message));
     }
+    targets::check_clean_report(options)?;
+    let result = run(options, interrupted);
+    if let (Err(error), Some(path)) = (&result, &options.report)
+        && let Err(failure) = report_failure(options, path, error)
+    {
+        unwritten(&failure);
+    }
+    result
+}
+
+/// Writes the report of a run that has failed.
+fn report_failure(options: &CleanOptions, path: &Path, error: &Error) -> Result<()> {
+    // Links may have changed since the run began.
+    targets::check_clean_report(options)?;
+    report(path, &Cleaning::failed(options, error))?.name().map(drop)
+}
+
+fn run(options: &CleanOptions, interrupted: Interrupted<'_>) -> Result<Cleaning> {
     let before = targets::check_clean(options, Vec::new())?;
     let watch: Arc<Watch> = Arc::default();
     let open_options =
@@ -99,12 +121,7 @@ fn stage(
     };
     let folder = Folder::create(&options.output, before.directory)?;
     let writer = Writer { output: &options.output, interrupt: open_options.interrupt };
-    let mut cleaning = Cleaning {
-        etcdlift: env!("CARGO_PKG_VERSION").into(),
-        target_version: options.target,
-        output: options.output.display().to_string(),
-        ..Cleaning::default()
-    };
+    let mut cleaning = Cleaning::new(options);
     for ((opened, plan), dir) in members.iter().zip(&dirs) {
         let root = folder.temp_path().join(dir);
         let entries = copy::write(writer, opened, plan, &root)?;

@@ -4,15 +4,13 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::member::Plan;
 use crate::error::{Error, Reason, Result};
 use crate::options::{CleanOptions, ExportOptions};
 use crate::output::sidecar::Sidecar;
 use crate::pipeline::export;
 use crate::report::Exported;
-use crate::report::upgrade_check::{V2Node, V2Request};
+use crate::report::cleaning::RemovedLine;
 use crate::source::open::OpenOptions;
 
 /// Writes the v2 keys of the members as `export` does; `None` if there is no v2 key.
@@ -37,18 +35,6 @@ pub(super) fn save(
     export::stage_file(&export, &open_options.watch, open_options.interrupt)
 }
 
-/// A line of the ledger.
-#[derive(Serialize)]
-struct Line<'l> {
-    member_id: &'l str,
-    /// A node of the snapshot that counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<&'l V2Node>,
-    /// A request in the log, which became an empty entry.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<&'l V2Request>,
-}
-
 /// Writes a line for each removed node and each replaced request.
 ///
 /// # Errors
@@ -58,8 +44,9 @@ pub(super) fn ledger(path: &Path, plans: &[&Plan], options: &OpenOptions<'_>) ->
     file.write(|out| {
         for plan in plans {
             let member_id = &plan.id.to_string();
-            let nodes = plan.nodes.iter().map(|node| Line { member_id, node: Some(node), request: None });
-            let requests = plan.replaced.iter().map(|entry| Line { member_id, node: None, request: Some(entry) });
+            let nodes = plan.nodes.iter().map(|node| RemovedLine { member_id, node: Some(node), request: None });
+            let requests =
+                plan.replaced.iter().map(|entry| RemovedLine { member_id, node: None, request: Some(entry) });
             for (number, line) in nodes.chain(requests).enumerate() {
                 options.interrupt.ask_at(number)?;
                 let mut json = serde_json::to_vec(&line)

@@ -22,7 +22,7 @@ mod replacing;
 mod reports;
 mod resources;
 mod scenarios;
-mod signals;
+pub(crate) mod signals;
 mod snapshots;
 mod sources;
 mod transformer;

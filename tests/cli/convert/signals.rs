@@ -180,7 +180,7 @@ pub(crate) fn big(case: &Case) -> std::path::PathBuf {
 }
 
 /// Whether the process already catches SIGTERM: before that, a signal ends it.
-fn listens(child: &Child) -> bool {
+pub(crate) fn listens(child: &Child) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
     u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
