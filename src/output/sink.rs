@@ -53,7 +53,8 @@ pub struct Sink {
 
 /// A range of written bytes, with the checksum of its encoder.
 #[derive(Debug, Clone, Copy)]
-struct Extent {
+#[must_use = "what is not added counts as not written"]
+pub struct Extent {
     offset: u64,
     len: u64,
     crc32: u32,
@@ -92,6 +93,16 @@ impl Sink {
     /// # Errors
     /// The operating system fails, or the extent exceeds the announced size.
     pub fn write_extent(&mut self, offset: u64, bytes: &[u8], crc32: u32) -> Result<()> {
+        let extent = self.write_at(offset, bytes, crc32)?;
+        self.add(extent);
+        Ok(())
+    }
+
+    /// Writes like [`Sink::write_extent`], from any thread. The caller must [`add`](Sink::add) the extent.
+    ///
+    /// # Errors
+    /// As [`Sink::write_extent`].
+    pub fn write_at(&self, offset: u64, bytes: &[u8], crc32: u32) -> Result<Extent> {
         let len = bytes.len() as u64;
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             let message =
@@ -101,8 +112,23 @@ impl Sink {
         if let Some(temp) = &self.temp {
             self.os("write", || temp.as_file().write_all_at(bytes, offset))?;
         }
-        self.extents.push(Extent { offset, len, crc32 });
-        Ok(())
+        Ok(Extent { offset, len, crc32 })
+    }
+
+    /// Adds a written extent to those that must cover the file.
+    pub fn add(&mut self, extent: Extent) {
+        self.extents.push(extent);
+    }
+
+    /// Lets the disk begin with what was written so far, while more is written.
+    ///
+    /// # Errors
+    /// The operating system fails. It does not report the same failure again.
+    pub fn flush(&self) -> Result<()> {
+        match &self.temp {
+            Some(temp) => self.os("sync", || temp.as_file().sync_data()),
+            None => Ok(()),
+        }
     }
 
     /// Ends the body: all of it is on disk before the meta pages make it a database.

@@ -1,10 +1,12 @@
-//! From a content to a file: computes the layout, encodes pages in waves on all threads, writes and hashes them in file
+//! From a content to a file: computes the layout, encodes and writes pages in waves on all threads, hashes them in file
 //! order, reads the file back and checks it. Then names the output and its sidecar files.
 //!
-//! One wave is written while the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
+//! One wave is hashed while the next is encoded; buffers are reused. The bytes do not depend on the number of threads.
 //! Must not know the source.
 
 use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -19,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, To};
 use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
-use crate::output::sink::{Sink, SinkOptions};
+use crate::output::sink::{self, Sink, SinkOptions};
 use crate::output::snapshot::{Digest, Digested, TRAILER_LEN};
 use crate::output::staged_dir::Folder;
 use crate::report::StageName;
@@ -171,15 +173,37 @@ struct Pages<'a> {
     buckets: &'a [Bucket<'a>],
 }
 
-/// An encoded extent, in a reusable buffer.
+/// Extents that are encoded at the same time, in reusable buffers.
+#[derive(Default)]
+struct Wave {
+    extents: Vec<Encoded>,
+    /// Number of extents in use.
+    len: usize,
+}
+
+/// An encoded extent that was written.
 #[derive(Default)]
 struct Encoded {
-    offset: u64,
     bytes: Vec<u8>,
-    crc32: u32,
+    written: Option<sink::Extent>,
+}
+
+impl Wave {
+    fn of(width: usize) -> Wave {
+        Wave { extents: (0..width).map(|_| Encoded::default()).collect(), len: 0 }
+    }
+
+    fn encoded(&self) -> &[Encoded] {
+        self.extents.get(..self.len).unwrap_or_default()
+    }
+
+    fn byte_len(&self) -> u64 {
+        self.encoded().iter().map(|extent| extent.bytes.len() as u64).sum()
+    }
 }
 
 impl Pages<'_> {
+    /// Encodes and writes all extents on all threads. One wave is hashed in file order while the next is encoded.
     fn write_waves(
         &self,
         sink: &mut Sink,
@@ -189,43 +213,99 @@ impl Pages<'_> {
     ) -> Result<()> {
         let extents = self.layout.extents(extent_bytes);
         let width = rayon::current_num_threads().max(1);
-        let fresh = || (0..width).map(|_| Encoded::default()).collect::<Vec<_>>();
-        let (mut ready, mut spare) = (fresh(), fresh());
-        let mut ready_len = 0;
-        for wave in extents.chunks(width) {
-            let ahead = spare.get_mut(..wave.len()).unwrap_or_default();
-            let finished = ready.get(..ready_len).unwrap_or_default();
-            let (encoded, written) =
-                rayon::join(|| self.encode(wave, ahead, context.interrupt), || write_in_order(finished, sink, digest));
-            encoded?;
-            written?;
-            context.observer.advance(finished.iter().map(|extent| extent.bytes.len() as u64).sum());
-            std::mem::swap(&mut ready, &mut spare);
-            ready_len = wave.len();
-        }
-        write_in_order(ready.get(..ready_len).unwrap_or_default(), sink, digest)
+        let mut written = Vec::with_capacity(extents.len());
+        let flusher = Flusher::default();
+        thread::scope(|scope| {
+            let flushing = scope.spawn(|| flusher.run(sink));
+            let until = FlushUntil(&flusher);
+            let (mut done, mut ahead) = (Wave::of(width), Wave::of(width));
+            let waves = extents.chunks(width).try_for_each(|extents| {
+                let (encoded, ()) = rayon::join(
+                    || self.encode(extents, &mut ahead, sink, context.interrupt),
+                    || done.encoded().iter().for_each(|extent| digest.update(&extent.bytes)),
+                );
+                encoded?;
+                written.extend(ahead.encoded().iter().filter_map(|extent| extent.written));
+                context.observer.advance(ahead.byte_len());
+                flusher.advance(ahead.byte_len());
+                std::mem::swap(&mut done, &mut ahead);
+                Ok(())
+            });
+            done.encoded().iter().for_each(|extent| digest.update(&extent.bytes));
+            drop(until);
+            let flushed = flushing.join().unwrap_or_else(|_| Err(Error::new(Reason::Internal, "a thread panicked")));
+            waves.and(flushed)
+        })?;
+        written.into_iter().for_each(|extent| sink.add(extent));
+        Ok(())
     }
 
-    fn encode(&self, wave: &[Extent], out: &mut [Encoded], interrupt: Interrupt<'_>) -> Result<()> {
-        wave.par_iter().zip(out).try_for_each(|(extent, out)| {
+    fn encode(&self, extents: &[Extent], wave: &mut Wave, sink: &Sink, interrupt: Interrupt<'_>) -> Result<()> {
+        wave.len = extents.len();
+        extents.par_iter().zip(&mut wave.extents).try_for_each(|(extent, out)| {
             interrupt.ask()?;
             let len = usize::try_from(extent.byte_len())
                 .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
-            out.offset = extent.offset();
             out.bytes.resize(len, 0);
             bolt::emit(self.layout, self.buckets, extent, &mut out.bytes)?;
-            out.crc32 = crc32fast::hash(&out.bytes);
+            // Written at once, while the bytes are in the cache of the processor.
+            out.written = Some(sink.write_at(extent.offset(), &out.bytes, crc32fast::hash(&out.bytes))?);
             Ok(())
         })
     }
 }
 
-fn write_in_order(wave: &[Encoded], sink: &mut Sink, digest: &mut Digest) -> Result<()> {
-    for extent in wave {
-        sink.write_extent(extent.offset, &extent.bytes, extent.crc32)?;
-        digest.update(&extent.bytes);
+/// Ends a flusher when it is dropped, by a panic too: its thread must not wait for ever.
+struct FlushUntil<'f>(&'f Flusher);
+
+impl Drop for FlushUntil<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_one();
     }
-    Ok(())
+}
+
+/// Bytes that are written between two flushes.
+const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Syncs what was written so far while more is written, so that the last sync has little left.
+#[derive(Default)]
+struct Flusher {
+    state: Mutex<Flushing>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Flushing {
+    /// Bytes that were written since the last flush began.
+    bytes: u64,
+    ended: bool,
+}
+
+impl Flusher {
+    fn advance(&self, bytes: u64) {
+        self.lock().bytes += bytes;
+        self.changed.notify_one();
+    }
+
+    /// Flushes until the end.
+    fn run(&self, sink: &Sink) -> Result<()> {
+        loop {
+            let waiting = |state: &mut Flushing| !state.ended && state.bytes < FLUSH_BYTES;
+            let state = self.changed.wait_while(self.lock(), waiting);
+            let mut state = state.unwrap_or_else(PoisonError::into_inner);
+            if state.ended {
+                return Ok(());
+            }
+            state.bytes = 0;
+            drop(state);
+            sink.flush()?;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flushing> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Maps the output under its temporary name. An error is one of the output, not of the source.
