@@ -1,7 +1,7 @@
 //! The writer of one output file, which gets its name only when it is complete, checked and on disk.
 //!
 //! A temporary file in the directory of the output receives the body and is synced, then receives the meta pages and is
-//! synced again. Then it is read back and compared with the CRC-32 that each extent had when it was encoded. Then it is
+//! synced again. Then it is read back, and each extent is compared with its CRC-32 from when it was encoded. Then it is
 //! renamed, and the directory is synced last. A failure before the rename removes the temporary file and leaves an
 //! existing output unchanged. A dry run makes the same checks and writes nothing. Must not know what the bytes mean.
 
@@ -59,9 +59,6 @@ pub struct Extent {
     len: u64,
     crc32: u32,
 }
-
-/// Bytes to read back at a time.
-const READ_BACK_CHUNK: usize = 1 << 20;
 
 impl Sink {
     /// Reserves a file of `options.len` bytes with the future name `path`, which errors name.
@@ -150,24 +147,42 @@ impl Sink {
         self.sync()
     }
 
-    /// Reads the file back from disk and compares the CRC-32 of every extent.
+    /// Drops the file from the page cache, so that its next reader reads what is on disk. This is advice. If the file
+    /// system ignores it, that reader still checks what was written.
+    pub fn forget_cached(&self) {
+        let Some(temp) = &self.temp else { return };
+        let _ = posix_fadvise(temp.as_file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        // The disk can read ahead of the comparison.
+        let _ = posix_fadvise(temp.as_file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    }
+
+    /// Compares the CRC-32 of every extent with `file`: the bytes of the file, mapped after [`Sink::forget_cached`].
     ///
     /// # Errors
-    /// [`Reason::VerifyFailed`] with the byte offset, if an extent differs or cannot be read.
-    pub fn read_back(&self, interrupt: Interrupt<'_>) -> Result<()> {
-        let Some(temp) = &self.temp else { return Ok(()) };
-        let file = temp.as_file();
-        // This is advice. If the file system ignores it, the cache is compared, which still checks our writes.
-        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let buffer = || vec![0; READ_BACK_CHUNK];
-        let extents = self.extents.par_iter();
-        let read = extents.map_init(buffer, |buffer, extent| {
+    /// [`Reason::VerifyFailed`] with the byte offset, if an extent differs or is missing; the interruption.
+    pub fn compare(&self, file: &[u8], interrupt: Interrupt<'_>) -> Result<()> {
+        let compared = self.extents.par_iter().map(|extent| {
             interrupt.ask()?;
-            self.compare_on_disk(file, *extent, buffer)
+            self.compare_extent(file, *extent)
         });
         // The first error in file order, whichever thread was first.
-        let read: Vec<Result<()>> = read.collect();
-        read.into_iter().collect()
+        let compared: Vec<Result<()>> = compared.collect();
+        compared.into_iter().collect()
+    }
+
+    fn compare_extent(&self, file: &[u8], extent: Extent) -> Result<()> {
+        let start = usize::try_from(extent.offset).unwrap_or(usize::MAX);
+        let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+        let found = file.get(start..).and_then(|rest| rest.get(..len)).map(crc32fast::hash);
+        if found == Some(extent.crc32) {
+            return Ok(());
+        }
+        let found = found.map_or("the end of the file".into(), |crc| format!("{crc:08x}"));
+        let message = format!(
+            "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found}",
+            extent.crc32, extent.len
+        );
+        Err(Error::new(Reason::VerifyFailed, message).in_file(&self.shown).at(ByteOffset(extent.offset)))
     }
 
     /// Returns the temporary file, for a check of its structure; `None` in a dry run.
@@ -221,32 +236,6 @@ impl Sink {
             return Err(Error::new(Reason::Internal, message).in_file(&self.shown).at(ByteOffset(end)));
         }
         Ok(())
-    }
-
-    fn compare_on_disk(&self, file: &File, extent: Extent, buffer: &mut [u8]) -> Result<()> {
-        let found = self.crc_on_disk(file, extent, buffer)?;
-        if found == extent.crc32 {
-            return Ok(());
-        }
-        let message = format!(
-            "expected CRC-32 {:08x} over {} bytes as they were encoded, read back {found:08x}",
-            extent.crc32, extent.len
-        );
-        Err(Error::new(Reason::VerifyFailed, message).in_file(&self.shown).at(ByteOffset(extent.offset)))
-    }
-
-    fn crc_on_disk(&self, file: &File, extent: Extent, buffer: &mut [u8]) -> Result<u32> {
-        let mut hasher = crc32fast::Hasher::new();
-        let (mut offset, mut rest) = (extent.offset, extent.len);
-        while rest > 0 {
-            let len = usize::try_from(rest).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-            let chunk = buffer.get_mut(..len).unwrap_or_default();
-            self.os("read back", || file.read_exact_at(chunk, offset))?;
-            hasher.update(chunk);
-            offset += len as u64;
-            rest -= len as u64;
-        }
-        Ok(hasher.finalize())
     }
 
     /// Wraps every call to the operating system: it names the output in errors, and tests inject failures here.
@@ -382,13 +371,16 @@ mod tests {
 
     fn make(path: &Path, options: SinkOptions<'_>) -> Result<()> {
         let sink = fill(path, options)?;
-        sink.read_back(Interrupt::default())?;
+        sink.forget_cached();
+        // A dry run has no file to compare.
+        if sink.temp_path().is_some() {
+            sink.compare(&written(&sink), Interrupt::default())?;
+        }
         sink.commit()
     }
 
-    /// Injected failures count the calls of one thread.
-    fn on_one_thread(work: impl FnOnce() + Send) {
-        rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work);
+    fn written(sink: &Sink) -> Vec<u8> {
+        sink.temp_path().map(|path| fs::read(path).unwrap()).unwrap_or_default()
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -407,43 +399,39 @@ mod tests {
 
     #[test]
     fn a_failure_at_any_call_leaves_nothing() {
-        on_one_thread(|| {
-            for calls in 0.. {
-                let dir = tempfile::tempdir().unwrap();
-                let out = dir.path().join("out.db");
-                CALLS_LEFT.set(Some(calls));
-                let made = make(&out, options(Before::Nothing));
-                CALLS_LEFT.set(None);
-                match made {
-                    Ok(()) => {
-                        assert!(calls > 8, "only {calls} calls were failed");
-                        return;
-                    }
-                    Err(e) => assert_eq!((e.reason(), e.file()), (Reason::OutputFailed, Some(out.as_path()))),
+        for calls in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out.db");
+            CALLS_LEFT.set(Some(calls));
+            let made = make(&out, options(Before::Nothing));
+            CALLS_LEFT.set(None);
+            match made {
+                Ok(()) => {
+                    assert!(calls >= 8, "only {calls} calls were failed");
+                    return;
                 }
-                assert_eq!(names(dir.path()), Vec::<String>::new(), "after {calls} calls");
+                Err(e) => assert_eq!((e.reason(), e.file()), (Reason::OutputFailed, Some(out.as_path()))),
             }
-        });
+            assert_eq!(names(dir.path()), Vec::<String>::new(), "after {calls} calls");
+        }
     }
 
     #[test]
     fn a_failure_at_any_call_keeps_what_is_overwritten() {
-        on_one_thread(|| {
-            for calls in 0.. {
-                let dir = tempfile::tempdir().unwrap();
-                let out = dir.path().join("out.db");
-                fs::write(&out, "old").unwrap();
-                CALLS_LEFT.set(Some(calls));
-                let made = make(&out, options(Before::at(&out, true).unwrap()));
-                CALLS_LEFT.set(None);
-                assert_eq!(names(dir.path()), ["out.db"]);
-                if made.is_ok() {
-                    assert!(fs::read(&out).unwrap() == [META, BODY].concat());
-                    return;
-                }
-                assert_eq!(fs::read(&out).unwrap(), b"old", "after {calls} calls");
+        for calls in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out.db");
+            fs::write(&out, "old").unwrap();
+            CALLS_LEFT.set(Some(calls));
+            let made = make(&out, options(Before::at(&out, true).unwrap()));
+            CALLS_LEFT.set(None);
+            assert_eq!(names(dir.path()), ["out.db"]);
+            if made.is_ok() {
+                assert!(fs::read(&out).unwrap() == [META, BODY].concat());
+                return;
             }
-        });
+            assert_eq!(fs::read(&out).unwrap(), b"old", "after {calls} calls");
+        }
     }
 
     #[test]
@@ -484,16 +472,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
         sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
-        let error = sink.read_back(Interrupt::default()).unwrap_err();
+        let error = sink.compare(&written(&sink), Interrupt::default()).unwrap_err();
         assert_eq!(error.reason(), Reason::VerifyFailed);
         assert_eq!(error.offset(), Some(ByteOffset(8192 + (1 << 20))));
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_found_at_the_first_extent_that_is_not_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
+        let file = written(&sink);
+        sink.compare(&file, Interrupt::default()).unwrap();
+        for (len, offset) in [(0, 0), (8191, 0), (8192, 8192), (file.len() - 1, 8192 + (1 << 20))] {
+            let error = sink.compare(&file[..len], Interrupt::default()).unwrap_err();
+            assert_eq!((error.reason(), error.offset()), (Reason::VerifyFailed, Some(ByteOffset(offset))));
+        }
     }
 
     #[test]
     fn a_read_back_stops_when_interrupted() {
         let dir = tempfile::tempdir().unwrap();
         let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
-        let error = sink.read_back(Interrupt::new(&|| Err(Error::new(Reason::Interrupted(2), "stop")))).unwrap_err();
+        let stop = || Err(Error::new(Reason::Interrupted(2), "stop"));
+        let error = sink.compare(&written(&sink), Interrupt::new(&stop)).unwrap_err();
         assert_eq!(error.kind().exit_code(), 130);
     }
 

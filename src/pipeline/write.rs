@@ -323,12 +323,13 @@ fn check(
     options: &ConvertOptions,
     interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
-    sink.read_back(interrupt)?;
+    sink.forget_cached();
     let Some(path) = sink.temp_path() else {
         return Err(Error::new(Reason::Internal, "the file to check is missing"));
     };
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
+    sink.compare(map.bytes(), interrupt)?;
     let (summary, compared) = rayon::join(
         || verify::verify_watched(map.bytes(), interrupt),
         || verify::compare(map.bytes(), content, interrupt),
