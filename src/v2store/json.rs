@@ -12,15 +12,11 @@ use jiff::Timestamp;
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, V2Index};
 use crate::interrupt::{self, Interrupt};
+use crate::limits;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
-use crate::{limits, time};
 
 mod canonical;
-
-/// Go's zero time, which means "no TTL".
-const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
-const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// Reads a v2 store.
 ///
@@ -83,9 +79,6 @@ pub fn blank_unused(document: &[u8]) -> Result<Vec<u8>> {
     }
     Ok(out)
 }
-
-/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
-const ASK_BYTES: usize = 1 << 20;
 
 /// Returns whether the document is UTF-8; tests parts of about `part` bytes.
 fn is_utf8(document: &[u8], part: usize, interrupt: Interrupt<'_>) -> Result<bool> {
@@ -254,7 +247,8 @@ impl<'m, 'i> Scanner<'m, 'i> {
             Open::PATH => {
                 let path = self.lexer.string()?;
                 node.path = path.text;
-                node.flags |= flag(path.escaped, Node::PATH_ESCAPED) | flag(path.replaced, Node::PATH_REPLACED);
+                node.flags |=
+                    Node::flag(path.escaped, Node::PATH_ESCAPED) | Node::flag(path.replaced, Node::PATH_REPLACED);
             }
             Open::CREATED => node.created = self.lexer.number()?,
             Open::MODIFIED => node.modified = self.lexer.number()?,
@@ -267,7 +261,8 @@ impl<'m, 'i> Scanner<'m, 'i> {
             Open::VALUE => {
                 let value = self.lexer.string()?;
                 node.value = value.text;
-                node.flags |= flag(value.escaped, Node::VALUE_ESCAPED) | flag(value.replaced, Node::VALUE_REPLACED);
+                node.flags |=
+                    Node::flag(value.escaped, Node::VALUE_ESCAPED) | Node::flag(value.replaced, Node::VALUE_REPLACED);
             }
             _ => {
                 if !self.lexer.null()? {
@@ -330,10 +325,6 @@ fn unknown(key: &Key, raw: &[u8], known: &[&str]) -> Result<()> {
         return Err(damaged(key.text.offset, "expected the name of a field as etcd writes it, found another spelling"));
     }
     Ok(())
-}
-
-fn flag(set: bool, flag: u8) -> u8 {
-    if set { flag } else { 0 }
 }
 
 /// Checks that every path is the path of its parent and one more name. So display and lookup use the same path.
@@ -507,7 +498,7 @@ struct Lexer<'m, 'i> {
 impl<'m> Lexer<'m, '_> {
     /// Tests for an interruption from time to time.
     fn ask(&mut self) -> Result<()> {
-        if self.at - self.asked_at < ASK_BYTES {
+        if self.at - self.asked_at < canonical::ASK_BYTES {
             return Ok(());
         }
         self.asked_at = self.at;
@@ -605,14 +596,7 @@ impl<'m> Lexer<'m, '_> {
     /// Reads an expiry time; `None` for Go's zero time.
     fn time(&mut self) -> Result<Option<Timestamp>> {
         let string = self.string()?;
-        let raw = self.raw(&string.text);
-        if raw == NO_EXPIRY {
-            return Ok(None);
-        }
-        let parsed = std::str::from_utf8(raw).ok().and_then(time::instant);
-        // The zero time is an instant: another time zone or a fraction of zeros does not change it.
-        parsed
-            .map(|at| (at != GO_ZERO_TIME).then_some(at))
+        text::expiry(self.raw(&string.text))
             .ok_or_else(|| damaged(string.text.offset, "expected a time as RFC 3339 has it"))
     }
 

@@ -14,6 +14,12 @@ use crate::v2store::text::{self, Text};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
 
+/// Bytes that a processor reads from memory at once.
+const LINE_BYTES: usize = 64;
+
+/// Bytes of one text that are read ahead: the rest of a longer one follows in order, which the processor expects.
+const AHEAD_BYTES: usize = 1024;
+
 /// A packed node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Node {
@@ -36,6 +42,11 @@ impl Node {
     pub(crate) const VALUE_ESCAPED: u8 = 4;
     pub(crate) const PATH_REPLACED: u8 = 8;
     pub(crate) const VALUE_REPLACED: u8 = 16;
+
+    /// Returns the flag if it is set.
+    pub(super) fn flag(set: bool, flag: u8) -> u8 {
+        if set { flag } else { 0 }
+    }
 
     /// Returns whether it is a directory.
     pub fn is_dir(&self) -> bool {
@@ -110,6 +121,24 @@ impl<'m> Table<'m> {
     #[inline]
     pub fn node(&self, id: NodeId) -> Node {
         self.nodes.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Brings nodes with their paths and values near, all at once. Changes nothing.
+    ///
+    /// Rows are in the order of their revisions, so each lies somewhere else in the table and in the document. The
+    /// processor waits for many such reads at the same time only if none depends on another, as in these loops.
+    pub fn read_ahead(&self, ids: impl Iterator<Item = NodeId> + Clone) {
+        let node = |id: NodeId| self.nodes.get(id.0 as usize);
+        let nodes = ids.clone().filter_map(node).fold(0, |all, node| all ^ node.flags);
+        let lines = |text: &Text| {
+            let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
+            let end = start.saturating_add((text.raw_len as usize).min(AHEAD_BYTES));
+            // The last byte too: a text begins anywhere in a line.
+            let bytes = (start..end).step_by(LINE_BYTES).chain(end.checked_sub(1));
+            bytes.filter_map(|at| self.document.get(at)).fold(0, |all, byte| all ^ byte)
+        };
+        let texts = ids.filter_map(node).fold(0, |all, node| all ^ lines(&node.path) ^ lines(&node.value));
+        std::hint::black_box(nodes ^ texts);
     }
 
     /// Returns its absolute path with the namespace.

@@ -6,8 +6,14 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
+
 use crate::ids::ByteOffset;
-use crate::limits;
+use crate::{limits, time};
+
+/// Go's zero time, which means "no TTL".
+pub(super) const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
+const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// A reference to a string in a JSON document, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +89,16 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, TextError> {
         return Err(TextError { at: 0, expected: "a string below 4 GiB" });
     }
     Ok(out)
+}
+
+/// Reads the time at which a node expires, as RFC 3339. `Some(None)` is no TTL, and `None` is no time.
+pub(super) fn expiry(raw: &[u8]) -> Option<Option<Timestamp>> {
+    if raw == NO_EXPIRY {
+        return Some(None);
+    }
+    let at = std::str::from_utf8(raw).ok().and_then(time::instant)?;
+    // The zero time is an instant: another time zone or a fraction of zeros does not change it.
+    Some((at != GO_ZERO_TIME).then_some(at))
 }
 
 /// Decodes what [`scan`] accepted into a buffer of exactly the decoded length. Returns whether it fitted.

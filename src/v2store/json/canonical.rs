@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use crate::error::Result;
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
+use crate::limits;
 use crate::v2store::table::Node;
 use crate::v2store::text::{self, Text};
-use crate::{limits, time};
 
-use super::{ASK_BYTES, GO_ZERO_TIME, NO_EXPIRY, flag};
+/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
+pub(super) const ASK_BYTES: usize = 1 << 20;
 
 /// The nodes of a tree in canonical form.
 pub(super) struct Canonical {
@@ -115,7 +116,8 @@ impl<'m> Reader<'m> {
             raw_len: u32::try_from(self.cursor.at - start).ok()?,
             len: top.len.checked_add(1)?.checked_add(name.len)?,
         };
-        let flags = top.flags | flag(name.escaped, Node::PATH_ESCAPED) | flag(name.replaced, Node::PATH_REPLACED);
+        let flags =
+            top.flags | Node::flag(name.escaped, Node::PATH_ESCAPED) | Node::flag(name.replaced, Node::PATH_REPLACED);
         let raw = self.cursor.document.get(start..self.cursor.at)?;
         self.node(Node { path, flags, name_len: name.len, ..Node::default() }, raw, path.len)
     }
@@ -140,7 +142,7 @@ impl<'m> Reader<'m> {
         let offset = ByteOffset::from(self.cursor.at);
         let value = self.cursor.string()?;
         node.value = Text { offset, raw_len: u32::try_from(value.raw.len()).ok()?, len: value.len };
-        node.flags |= flag(value.escaped, Node::VALUE_ESCAPED) | flag(value.replaced, Node::VALUE_REPLACED);
+        node.flags |= Node::flag(value.escaped, Node::VALUE_ESCAPED) | Node::flag(value.replaced, Node::VALUE_REPLACED);
         self.cursor.literal(br#","Children":"#)?;
         if self.cursor.byte()? == b'{' {
             self.cursor.at += 1;
@@ -216,12 +218,11 @@ impl<'m> Cursor<'m> {
     /// Reads an expiry time after its opening quote: no time for that of Go, which means "no TTL".
     #[inline]
     fn time(&mut self) -> Option<Option<Timestamp>> {
-        if self.rest().starts_with(NO_EXPIRY) && self.document.get(self.at + NO_EXPIRY.len()) == Some(&b'"') {
-            self.at += NO_EXPIRY.len() + 1;
+        if self.rest().starts_with(text::NO_EXPIRY) && self.document.get(self.at + text::NO_EXPIRY.len()) == Some(&b'"')
+        {
+            self.at += text::NO_EXPIRY.len() + 1;
             return Some(None);
         }
-        let found = self.string()?;
-        let at = std::str::from_utf8(found.raw).ok().and_then(time::instant)?;
-        Some((at != GO_ZERO_TIME).then_some(at))
+        text::expiry(self.string()?.raw)
     }
 }
