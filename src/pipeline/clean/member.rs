@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::changes::first_ignored;
 use super::identity::{self, Identity};
 use crate::data_dir::Restart;
 use crate::error::{Error, Reason, Result};
@@ -22,6 +23,9 @@ use crate::source::raft::{Entry, EntryKind, HardState};
 use crate::source::wal::Wal;
 
 const ANOTHER_COPY: &str = "take another copy while etcd is stopped, or copy another member";
+
+/// The hint for a source whose log has what the v3 backend lacks.
+const START_3_5: &str = "start etcd 3.5 on the source once, stop it cleanly, and clean again";
 
 /// What a member continues with.
 pub(super) struct Plan {
@@ -85,6 +89,13 @@ pub(super) fn plan(
     };
     let state = reach(wal, index).map_err(|e| e.in_file(path))?;
     let identity = identity::read((path, wal_dir), (&backend, map), index, options)?;
+    if let Some(change) = first_ignored(wal, (index, state.commit), identity.memberships(), interrupt)? {
+        let message = format!(
+            "etcd 3.6 would ignore the configuration change of raft entry {change}: the v3 backend has its members, and is at raft \
+             index {index}"
+        );
+        return Err(Error::new(Reason::CannotContinue, message).hint(START_3_5).in_file(path));
+    }
     let Some(term) = term(wal, index, identity.term) else {
         let message = format!("the log does not contain raft entry {index}, the last one in the v3 backend");
         return Err(Error::new(Reason::Gap, message).in_file(path));
