@@ -10,6 +10,7 @@ mod boot;
 mod case;
 mod check;
 mod clean;
+mod clean_changes;
 mod clean_live;
 mod cluster_versions;
 #[path = "../common/mod.rs"]

@@ -102,7 +102,8 @@ impl Membership {
             Error::new(Reason::Damaged, "expected a member as JSON in a configuration change, found something else")
         })?;
         let urls = proposed.peer_urls.unwrap_or_default();
-        let is_taken = self.members.iter().any(|(of, (_, theirs))| *of != id && urls.iter().any(|url| theirs.contains(url)));
+        let is_taken =
+            self.members.iter().any(|(of, (_, theirs))| *of != id && urls.iter().any(|url| theirs.contains(url)));
         let is_learner = proposed.is_learner || change.kind == ConfChangeKind::AddLearnerNode;
         match (change.kind, known) {
             (ConfChangeKind::UpdateNode, Some((is_learner, _))) if !is_taken => {
@@ -126,5 +127,81 @@ impl Membership {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzzing::log::{self, CONF_CHANGE, Dialect, Log, NORMAL};
+
+    const ADD: u64 = 0;
+    const REMOVE: u64 = 1;
+    const UPDATE: u64 = 2;
+    const ADD_LEARNER: u64 = 3;
+    const PROMOTE: u64 = 9;
+
+    fn member(id: u64, is_learner: bool) -> Member {
+        let peer_urls = vec![format!("http://m{id}")];
+        Member { id: MemberId(id), peer_urls, is_learner, name: String::new(), client_urls: Vec::new() }
+    }
+
+    fn members(voters: &[u64], learners: &[u64]) -> Vec<Member> {
+        let voters = voters.iter().map(|id| member(*id, false));
+        voters.chain(learners.iter().map(|id| member(*id, true))).collect()
+    }
+
+    /// A log with these changes from entry 11 on, whose effect the first of the backends has.
+    fn ignored(commit: u64, changes: &[(u64, u64)], backend: &[Member], removed: &[u64]) -> Option<u64> {
+        let mut log = Log::new(Dialect::Padded, 1, 0xc);
+        (1..=10).for_each(|index| log.entry(NORMAL, 1, index, None));
+        for (index, (kind, id)) in (11..).zip(changes) {
+            let (kind, promote) = if *kind == PROMOTE { (ADD, r#","isPromote":true"#) } else { (*kind, "") };
+            let context = format!(r#"{{"id":{id},"peerURLs":["http://m{id}"]{promote}}}"#);
+            log.entry(CONF_CHANGE, 1, index, Some(&log::conf_change(kind, *id, &context)));
+        }
+        log.state(1, 1, commit);
+        let wal = Wal::of_bytes(log.named()).unwrap();
+        let raft = ConfState { voters: vec![MemberId(1), MemberId(2)], learners: vec![MemberId(3)] };
+        let removed: Vec<MemberId> = removed.iter().copied().map(MemberId).collect();
+        let cluster = Membership::new(&members(&[1, 2], &[3]), &[], &raft);
+        let both = [cluster, Membership::new(backend, &removed, &raft)];
+        let found = first_ignored(&wal, (RaftIndex(10), RaftIndex(commit)), both, Interrupt::default());
+        found.unwrap().map(|index| index.0)
+    }
+
+    #[test]
+    fn a_backend_at_its_index_ignores_nothing() {
+        let backend = members(&[1, 2], &[3]);
+        for changes in
+            [&[(ADD, 4)][..], &[(REMOVE, 2)], &[(PROMOTE, 3)], &[(REMOVE, 3), (ADD_LEARNER, 4)], &[(UPDATE, 2)]]
+        {
+            assert_eq!(ignored(20, changes, &backend, &[]), None, "{changes:?}");
+        }
+        // The cluster rejects these too.
+        for changes in [&[(ADD, 2)][..], &[(REMOVE, 9)], &[(PROMOTE, 2)], &[(ADD_LEARNER, 4)], &[(UPDATE, 9)]] {
+            assert_eq!(ignored(20, changes, &backend, &[]), None, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn a_backend_with_the_effect_of_a_change_ignores_it() {
+        assert_eq!(ignored(20, &[(ADD, 4)], &members(&[1, 2, 4], &[3]), &[]), Some(11));
+        assert_eq!(ignored(20, &[(UPDATE, 2), (ADD, 4)], &members(&[1, 2, 4], &[3]), &[]), Some(12));
+        assert_eq!(ignored(20, &[(REMOVE, 2)], &members(&[1], &[3]), &[2]), Some(11));
+        assert_eq!(ignored(20, &[(PROMOTE, 3)], &members(&[1, 2, 3], &[]), &[]), Some(11));
+        assert_eq!(ignored(20, &[(REMOVE, 3), (ADD_LEARNER, 4)], &members(&[1, 2], &[4]), &[3]), Some(11));
+        // The second change is not in the backend yet.
+        assert_eq!(ignored(20, &[(ADD, 4), (ADD, 5)], &members(&[1, 2, 4], &[3]), &[]), Some(11));
+    }
+
+    #[test]
+    fn changes_that_undo_each_other_do_no_harm() {
+        let backend = members(&[1, 2], &[3]);
+        assert_eq!(ignored(20, &[(ADD, 4), (REMOVE, 4)], &backend, &[4]), None);
+        // The removal may be dropped.
+        assert_eq!(ignored(11, &[(ADD, 4), (REMOVE, 4)], &members(&[1, 2, 4], &[3]), &[]), Some(11));
+        // A change that the backend lacks, and that nobody has committed.
+        assert_eq!(ignored(10, &[(ADD, 4)], &backend, &[]), None);
     }
 }
