@@ -13,6 +13,7 @@ use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{UpgradeTarget, WalDir};
+use crate::pipeline::backend::Backend;
 use crate::pipeline::check;
 use crate::report::Notice;
 use crate::report::upgrade_check::{CheckedSource, V2Node, V2Request};
@@ -74,10 +75,7 @@ pub(super) fn plan(
     if let Some(error) = backend.unusable {
         return Err(error);
     }
-    if backend.content.is_empty() && backend.content.changes == 0 {
-        let message = "the v3 backend is empty: the data directory has v2 data only";
-        return Err(Error::new(Reason::V3Missing, message).hint(check::CONVERT).in_file(path));
-    }
+    refuse_without_v3(opened, &backend, interrupt).map_err(|e| e.in_file(path))?;
     let judged = check::judge(path, wal_dir, opened, UpgradeTarget::V3_6, options)?;
     refuse_losses(&judged).map_err(|e| e.in_file(path))?;
     let (Some(wal), Some(metadata)) = (opened.wal(), opened.wal().and_then(Wal::metadata)) else {
@@ -114,8 +112,26 @@ pub(super) fn plan(
         warnings: Vec::new(),
     };
     plan.warn(wal);
+    plan.warnings.extend(judged.warnings.into_iter().filter(|warning| warning.code == Code::SnapshotPassedOver));
     opened.check_bytes(interrupt)?;
     Ok(plan)
+}
+
+/// Refuses a source without v3 data, and one whose v3 data is all in the log while nothing says where the backend is.
+fn refuse_without_v3(opened: &Opened, backend: &Backend<'_>, interrupt: Interrupt<'_>) -> Result<()> {
+    if !backend.content.is_empty() || backend.content.changes > 0 {
+        return Ok(());
+    }
+    match opened.wal().map_or(Ok(0), |wal| check::unapplied_v3(wal, backend, interrupt))? {
+        0 => {
+            let message = "the v3 backend is empty: the data directory has v2 data only";
+            Err(Error::new(Reason::V3Missing, message).hint(check::CONVERT))
+        }
+        writes if backend.consistent_index.is_none() => {
+            Err(Error::new(Reason::V3Unapplied, check::unapplied_words(writes, backend)).hint(START_3_5))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a copy that may lack entries: the member would come back without what it has confirmed to the others.
