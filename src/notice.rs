@@ -170,6 +170,8 @@ codes! {
     V3Present = "v3-present";
     /// v3 writes after the commit index are left out.
     V3TailLeftOut = "v3-tail-left-out", Loss;
+    /// `check`: the v3 backend has no v3 data, and v3 writes in the log are not applied to it.
+    V3Unapplied = "v3-unapplied";
     /// The v3 backend of the source cannot be read.
     V3Unreadable = "v3-unreadable";
 }

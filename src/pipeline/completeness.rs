@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Reason};
 use crate::ids::{ByteOffset, RaftIndex};
 use crate::notice::Code;
 use crate::report::Notice;
+use crate::source::dir::SnapName;
 use crate::source::entries::{End, Hole};
 use crate::source::live_copy::Access;
 use crate::source::member::{Member, WHAT_TO_DO};
@@ -84,13 +85,15 @@ pub(super) fn assess(opened: &Opened, recovered: &Recovered<'_>) -> Completeness
     completeness
 }
 
-/// Finds what shows that the end of a member's log is missing in the copy. For servers of 3.0 and later.
+/// Finds what shows that the end of a member's log is missing in the copy. For servers of 3.4 and later, which ignore a snapshot
+/// without a record.
 pub(super) fn end_missing(member: &Member, wal: &Wal) -> Vec<Notice> {
     if member.access() == Access::Live {
         return Vec::new();
     }
     let by_size = wal.last_segment().and_then(|segment| last_segment(member, wal, segment, true));
-    let findings = [by_size, unread_segments(member, wal), snapshot_beyond(member, wal)].into_iter().flatten();
+    let beyond = snapshot_beyond(member, wal, |name| !is_interrupted(member, wal, name));
+    let findings = [by_size, unread_segments(member, wal), beyond].into_iter().flatten();
     let is_missing = |finding: &Finding| matches!(finding.severity, Severity::EndMissing);
     let notice = |Finding { code, message, hint, .. }: Finding| Notice { code, message, hint };
     findings.filter(is_missing).map(notice).collect()
@@ -162,7 +165,7 @@ impl View<'_> {
         if member.access() != Access::Live {
             findings.extend(wal.last_segment().and_then(|segment| last_segment(member, wal, segment, closes_segments)));
             findings.extend(unread_segments(member, wal));
-            findings.extend(snapshot_beyond(member, wal));
+            findings.extend(snapshot_beyond(member, wal, |_| true));
         }
         findings
     }
@@ -210,10 +213,17 @@ impl View<'_> {
     }
 }
 
-/// Finds a snapshot at the end of the log or beyond it that has no record in the log.
-fn snapshot_beyond(member: &Member, wal: &Wal) -> Option<Finding> {
+/// Returns whether a crash can have left a snapshot before its record was in the log: the log reaches its raft index, or the backend
+/// that a leader sent with it has not replaced `db` yet.
+fn is_interrupted(member: &Member, wal: &Wal, name: &SnapName) -> bool {
+    let is_reached = wal.last().is_some_and(|(_, last)| name.index <= last);
+    is_reached || member.received_dbs.iter().any(|(index, _)| *index == name.index)
+}
+
+/// Finds a snapshot at the end of the log or beyond it that has no record in the log, among those that count.
+fn snapshot_beyond(member: &Member, wal: &Wal, counts: impl Fn(&SnapName) -> bool) -> Option<Finding> {
     let last = wal.last().map_or(RaftIndex(0), |(_, last)| last).max(wal.commit());
-    let name = member.snapshots.last().filter(|_| !wal.snapshots().is_empty())?;
+    let name = member.snapshots.iter().rfind(|name| counts(name)).filter(|_| !wal.snapshots().is_empty())?;
     let recorded = wal.snapshots().iter().any(|record| record.index == name.index);
     if name.index < last || (name.index == last && recorded) {
         return None;

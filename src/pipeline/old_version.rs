@@ -85,7 +85,7 @@ fn found_by(
 ) -> Result<Option<(String, Place)>> {
     let own = match opened.members.as_slice() {
         [_] => None,
-        _ => Some(start::choose(std::slice::from_ref(member), None, interrupt)?),
+        _ => Some(start::choose(std::slice::from_ref(member), None, false, interrupt)?),
     };
     let snapshot = own.as_ref().unwrap_or(&opened.start).snapshot.as_ref();
     if let Some(snapshot) = snapshot {

@@ -91,6 +91,8 @@ pub struct OpenOptions<'a> {
     pub watch: Arc<Watch>,
     /// Start from a snapshot at or below this raft index.
     pub up_to: Option<RaftIndex>,
+    /// Start from a snapshot that the log has a committed record of, as etcd 3.4 and later do. A newer one is ignored.
+    pub recorded_snapshots: bool,
     /// Skip damage, and use the last sound record before it otherwise.
     pub salvage: bool,
     /// Read a directory while an etcd is running on it.
@@ -243,7 +245,7 @@ fn opened(members: Vec<Member>, options: &OpenOptions<'_>) -> Result<Opened> {
         let start = starts.remove(0).start;
         return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, start) });
     }
-    match choose(&members, options.up_to, options.interrupt) {
+    match choose(&members, options.up_to, options.recorded_snapshots, options.interrupt) {
         Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
             let start = Start { snapshot: None, member: 0, passed_over: Vec::new() };
             Ok(Opened { log_only: true, ..Opened::at(members, start) })

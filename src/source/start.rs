@@ -92,12 +92,13 @@ fn candidates<'m>(
 /// index of all members.
 ///
 /// Falls back to an older snapshot, or to the first entry of the log, only if the logs begin there. A snapshot beyond
-/// the end of every log is newer than all logs. With `up_to`, nothing above that index is examined.
+/// the end of every log is newer than all logs. With `up_to`, nothing above that index is examined. With `recorded`, only a snapshot
+/// record confirms a snapshot.
 ///
 /// # Errors
 /// [`Reason::Gap`], [`Reason::Damaged`] or [`Reason::NotReached`] if no start leads there; [`Reason::SourceEmpty`] if
 /// there is no start.
-pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Start> {
+pub fn choose(members: &[Member], up_to: Option<RaftIndex>, recorded: bool, interrupt: Interrupt<'_>) -> Result<Start> {
     let mut search = Search::new(members, up_to, interrupt)?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
@@ -107,7 +108,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, interrupt: Interrupt
         }
         if let Some(why) = contradiction(members, &snapshot) {
             search.contradicted(&candidate, why);
-        } else if !search.is_confirmed(&snapshot) {
+        } else if !search.is_confirmed(&snapshot, recorded) {
             search.pass_over(&candidate, "the log has no snapshot record for it");
             orphans.push((snapshot, candidate.member));
         } else {
@@ -248,16 +249,16 @@ impl<'m> Search<'m> {
         self.first_damage.get_or_insert_with(|| Error::new(Reason::Damaged, why).in_file(&candidate.name.path));
     }
 
-    /// Returns whether a snapshot record at or below the commit index names it, or it is beyond the end of every log.
-    fn is_confirmed(&self, snapshot: &Snapshot) -> bool {
+    /// Returns whether a snapshot record at or below the commit index names it, or, unless `recorded`, it is beyond the end of every log.
+    fn is_confirmed(&self, snapshot: &Snapshot, recorded: bool) -> bool {
         let named = |wal: &Wal| {
             wal.snapshots().iter().any(|record| (record.index, record.term) == (snapshot.index, snapshot.term))
         };
         let above = |wal: &Wal| wal.last().is_none_or(|(_, last)| snapshot.index >= last);
         let mut wals = self.members.iter().filter_map(|member| member.wal.as_ref());
         match snapshot.index <= self.commit {
-            true => wals.clone().any(named) || wals.all(above),
-            false => true,
+            true => wals.clone().any(named) || (!recorded && wals.all(above)),
+            false => !recorded,
         }
     }
 

@@ -404,3 +404,45 @@ fn the_plan_can_be_pasted() {
         etcdlift(check).success();
     }
 }
+
+/// A crash between a snapshot and its record in the log.
+#[test]
+fn a_snapshot_without_a_record_is_ignored_as_etcd_does() {
+    let temp = scratch::temp();
+    let case = upgrade::cases().into_iter().find(|case| case.name == "nothing in the snapshot").unwrap();
+    for (name, index, is_received, is_ignored) in [
+        // The log reaches it.
+        ("last", 46, false, true),
+        // A leader sent it with a backend.
+        ("received", 101, true, true),
+        // The log may lack its end.
+        ("beyond", 101, false, false),
+    ] {
+        let source = temp.path().join(name);
+        upgrade::write(&source, &case);
+        let store = store_of(9, &Node::dir("/1", 7, &Node::file("/1/a", 7, "v").child()).child(), "null");
+        let snapshot = v2files::write_snapshot(&source, store.into_bytes(), index, 2, upgrade::MEMBER, 9).path;
+        if is_received {
+            let received = source.join(format!("member/snap/{index:016x}.snap.db"));
+            fs::copy(source.join("member/snap/db"), received).unwrap();
+        }
+        let out = temp.path().join(format!("{name}.out"));
+        let checked = etcdlift(["check", "--json", source.to_str().unwrap()]);
+        let cleaned = etcdlift(["clean", "--json", source.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+        let expected = if is_ignored { (0, 0) } else { (8, 5) };
+        assert_eq!((checked.status, cleaned.status), expected, "{}\n{}", checked.story(), cleaned.story());
+        let mut results = vec![checked.json()["sources"][0].clone()];
+        if is_ignored {
+            assert_eq!(results[0]["losses"], serde_json::json!([]));
+            results.push(cleaned.json());
+        } else {
+            assert!(cleaned.stderr.contains("the copy of a member is incomplete"), "{}", cleaned.story());
+        }
+        for found in results {
+            let warnings = found["warnings"].as_array().unwrap();
+            let warning = warnings.iter().find(|warning| warning["code"] == "snapshot-passed-over");
+            let message = warning.unwrap_or_else(|| panic!("{found:#}"))["message"].as_str().unwrap();
+            assert!(message.starts_with(snapshot.to_str().unwrap()), "{message}");
+        }
+    }
+}

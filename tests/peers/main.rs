@@ -10,6 +10,8 @@ mod boot;
 mod case;
 mod check;
 mod clean;
+mod clean_changes;
+mod clean_crash;
 mod clean_live;
 mod cluster_versions;
 #[path = "../common/mod.rs"]

@@ -15,6 +15,7 @@ use super::backend::Backend;
 use super::completeness::end_missing;
 use super::inspect::open_options;
 use super::{Interrupted, backend};
+use crate::count::counted;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
@@ -94,7 +95,8 @@ fn advised(error: Error) -> Error {
 /// # Errors
 /// It is something else, or cannot be read.
 pub(super) fn open_member(path: &Path, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Box<Opened>> {
-    match open(path, wal_dir, options).map_err(with_log)? {
+    let options = OpenOptions { recorded_snapshots: true, ..options.clone() };
+    match open(path, wal_dir, &options).map_err(with_log)? {
         Found::V2(opened) if opened.start_member().is_some_and(|member| member.layout.is_some()) => Ok(opened),
         _ => Err(not_a_member(path)),
     }
@@ -124,6 +126,31 @@ pub(super) fn v3_backend<'m>(
             Err(Error::new(Reason::V3Missing, message).hint(hint).in_file(path))
         }
     }
+}
+
+/// Returns the number of v3 writes in the log after the raft index of a backend without v3 data; 0 for other backends.
+///
+/// # Errors
+/// An interruption.
+pub(super) fn unapplied_v3(wal: &Wal, backend: &Backend<'_>, interrupt: Interrupt<'_>) -> Result<u64> {
+    if !backend.content.is_empty() || backend.content.changes > 0 {
+        return Ok(0);
+    }
+    requests::v3_writes_after(wal, backend.consistent_index.unwrap_or_default(), interrupt)
+}
+
+/// Says that a backend lacks v3 writes of the log.
+pub(super) fn unapplied_words(writes: u64, backend: &Backend<'_>) -> String {
+    let applied = backend.consistent_index.unwrap_or_default();
+    let writes = counted(writes, "v3 write in the log is", "v3 writes in the log are");
+    format!("{writes} not applied to the v3 backend (which is at raft index {applied})")
+}
+
+/// Names a snapshot that etcd does not read, and the backend that a leader sent with it.
+fn ignored(snapshot: &Path) -> Notice {
+    let message =
+        format!("{}: the log has no committed record of this snapshot, so etcd ignores it", snapshot.display());
+    Notice::new(Code::SnapshotPassedOver, message)
 }
 
 /// Judges an opened source, as [`check`] does.
@@ -189,7 +216,7 @@ impl Source<'_> {
         let files = owner::Files {
             members: members.union(&snapshots.members).copied().collect(),
             applied,
-            has_only_unrecorded_snapshots: snapshots.has_unrecorded && snapshots.counting.is_none(),
+            has_only_unrecorded_snapshots: !snapshots.unrecorded.is_empty() && snapshots.counting.is_none(),
         };
         owner::require(wal, &files, options.interrupt).map_err(|e| self.with_another_log(e))?;
         let replay_after = match self.target {
@@ -197,6 +224,13 @@ impl Source<'_> {
             UpgradeTarget::V3_7 => last_record(wal),
         };
         self.check_log(wal, replay_after)?;
+        checked.warnings.extend(snapshots.unrecorded.iter().map(|path| ignored(path)));
+        let unapplied = unapplied_v3(wal, &backend, options.interrupt)?;
+        checked.warnings.extend((unapplied > 0).then(|| {
+            let message = unapplied_words(unapplied, &backend);
+            Notice::new(Code::V3Unapplied, message)
+                .hint("start etcd 3.5 on the source once and stop it cleanly before `convert`")
+        }));
         let committed = RaftIndex(checked.commit).max(applied);
         let rules = Rules { target: self.target, snapshot, replay_after, committed, applied, members };
         let requests = requests::read(wal, rules, options.interrupt)?;
@@ -218,7 +252,7 @@ impl Source<'_> {
         checked.leftovers.snapshots = snapshots.unread;
         checked.losses = losses(member, wal, snapshot, &backend);
         checked.judge();
-        checked.next_steps = self.next_steps(&checked, member);
+        checked.next_steps = self.next_steps(&checked, member, unapplied > 0);
         opened.check_bytes(options.interrupt)?;
         Ok(checked)
     }
@@ -265,7 +299,7 @@ impl Source<'_> {
         if error.reason() == Reason::NotOneMember { error.hint(hint).in_file(self.path) } else { error }
     }
 
-    fn next_steps(&self, checked: &CheckedSource, member: &Member) -> Vec<String> {
+    fn next_steps(&self, checked: &CheckedSource, member: &Member, is_unapplied: bool) -> Vec<String> {
         if !checked.verdict.is_blocked() && !checked.loses_data() {
             return Vec::new();
         }
@@ -280,12 +314,13 @@ impl Source<'_> {
             UpgradeTarget::V3_6 => String::new(),
             later => format!(" --target-version {later}"),
         };
-        match checked.has_v3_data {
-            true => vec![
-                format!("{convert} --existing merge"),
-                format!("etcdlift clean {source} -o clean.etcd{wal_dir}{target}"),
-            ],
-            false => vec![convert],
+        let clean = format!("etcdlift clean {source} -o clean.etcd{wal_dir}{target}");
+        match (checked.has_v3_data, checked.consistent_index) {
+            (true, _) => vec![format!("{convert} --existing merge"), clean],
+            // A merge needs a backend with all v3 writes, and `clean` one that is at a raft index.
+            (false, Some(_)) if is_unapplied => vec![clean],
+            (false, None) if is_unapplied => Vec::new(),
+            (false, _) => vec![convert],
         }
     }
 }

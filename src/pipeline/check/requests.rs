@@ -116,6 +116,22 @@ pub(super) fn has_v3(wal: &Wal, interrupt: Interrupt<'_>) -> Result<bool> {
     Ok(false)
 }
 
+/// Returns the number of v3 requests after a raft index that may add data. An entry that cannot be parsed is none.
+///
+/// # Errors
+/// An interruption.
+pub(super) fn v3_writes_after(wal: &Wal, index: RaftIndex, interrupt: Interrupt<'_>) -> Result<u64> {
+    let mut found = 0;
+    for (number, reference) in wal.history().into_iter().filter(|entry| entry.index > index).enumerate() {
+        interrupt.ask_at(number)?;
+        let entry = wal.entry(reference)?;
+        let is_normal = entry.kind == EntryKind::Normal;
+        let proposal = is_normal.then(|| parse_proposal(entry.data, entry.data_offset));
+        found += u64::from(matches!(proposal, Some(Ok(Proposal::V3(request))) if request.adds()));
+    }
+    Ok(found)
+}
+
 /// Returns whether a request writes the part of the store that the cluster itself uses.
 fn is_of_cluster(request: &Request<'_>) -> bool {
     request.method == Method::Put && request.path.starts_with(b"/0/")

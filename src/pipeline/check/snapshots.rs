@@ -4,6 +4,7 @@
 //! requests in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
@@ -26,8 +27,8 @@ pub(super) struct Snapshots {
     pub(super) nodes: Nodes,
     /// The others that have v2 nodes, and those that cannot be read.
     pub(super) unread: Vec<UnreadSnapshot>,
-    /// Whether the log has no committed record of one that can be read.
-    pub(super) has_unrecorded: bool,
+    /// Those before it, the newest first, that can be read and that the log has no committed record of.
+    pub(super) unrecorded: Vec<PathBuf>,
     /// The voters and learners in all that can be read.
     pub(super) members: BTreeSet<MemberId>,
 }
@@ -63,7 +64,7 @@ pub(super) fn read(member: &Member, wal: &Wal, interrupt: Interrupt<'_>) -> Resu
                 continue;
             }
             Ok(_) => {
-                found.has_unrecorded = true;
+                found.unrecorded.push(name.path.clone());
                 NotRead::NoRecord
             }
         };

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::changes::Membership;
 use crate::bolt::{Damage, Db};
 use crate::data_dir::Member;
 use crate::error::{Error, Kind, Reason, Result};
@@ -34,6 +35,17 @@ pub(super) struct Identity {
     pub(super) term: Option<Term>,
     /// Whether the bucket `members` has other members than the raft configuration.
     pub(super) differs: bool,
+    /// The members in the bucket `members`, and the removed ones.
+    pub(super) in_backend: (Vec<Member>, Vec<MemberId>),
+}
+
+impl Identity {
+    /// Returns the membership of the cluster, and the same raft configuration with the members of the backend.
+    pub(super) fn memberships(&self) -> [Membership; 2] {
+        let (members, removed) = &self.in_backend;
+        [(&self.members, &self.removed), (members, removed)]
+            .map(|(members, removed)| Membership::new(members, removed, &self.conf_state))
+    }
 }
 
 /// The raft configuration in a backend. etcd writes it as JSON.
@@ -92,6 +104,7 @@ pub(super) fn read(
     let ConfState { voters, learners } = &found.conf_state;
     let (stored_voters, stored_learners) = (ids(&stored.members, false), ids(&stored.members, true));
     found.differs = (set(&stored_voters), set(&stored_learners)) != (set(voters), set(learners));
+    found.in_backend = (stored.members, stored.removed);
     Ok(found)
 }
 
@@ -165,5 +178,5 @@ fn replayed(
     };
     let (removed, version) = (membership::removed(tree), membership::cluster_version(tree));
     opened.check_bytes(options.interrupt)?;
-    Ok(Identity { members, removed, conf_state, version, term: None, differs: false })
+    Ok(Identity { members, removed, conf_state, version, ..Identity::default() })
 }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::changes::first_ignored;
 use super::identity::{self, Identity};
 use crate::data_dir::Restart;
 use crate::error::{Error, Reason, Result};
@@ -12,6 +13,7 @@ use crate::ids::{ClusterId, MemberId, RaftIndex, Term};
 use crate::interrupt::Interrupt;
 use crate::notice::Code;
 use crate::options::{UpgradeTarget, WalDir};
+use crate::pipeline::backend::Backend;
 use crate::pipeline::check;
 use crate::report::Notice;
 use crate::report::upgrade_check::{CheckedSource, V2Node, V2Request};
@@ -22,6 +24,9 @@ use crate::source::raft::{Entry, EntryKind, HardState};
 use crate::source::wal::Wal;
 
 const ANOTHER_COPY: &str = "take another copy while etcd is stopped, or copy another member";
+
+/// The hint for a source whose log has what the v3 backend lacks.
+const START_3_5: &str = "start etcd 3.5 on the source once, stop it cleanly, and clean again";
 
 /// What a member continues with.
 pub(super) struct Plan {
@@ -70,10 +75,7 @@ pub(super) fn plan(
     if let Some(error) = backend.unusable {
         return Err(error);
     }
-    if backend.content.is_empty() && backend.content.changes == 0 {
-        let message = "the v3 backend is empty: the data directory has v2 data only";
-        return Err(Error::new(Reason::V3Missing, message).hint(check::CONVERT).in_file(path));
-    }
+    refuse_without_v3(opened, &backend, interrupt).map_err(|e| e.in_file(path))?;
     let judged = check::judge(path, wal_dir, opened, UpgradeTarget::V3_6, options)?;
     refuse_losses(&judged).map_err(|e| e.in_file(path))?;
     let (Some(wal), Some(metadata)) = (opened.wal(), opened.wal().and_then(Wal::metadata)) else {
@@ -85,6 +87,13 @@ pub(super) fn plan(
     };
     let state = reach(wal, index).map_err(|e| e.in_file(path))?;
     let identity = identity::read((path, wal_dir), (&backend, map), index, options)?;
+    if let Some(change) = first_ignored(wal, (index, state.commit), identity.memberships(), interrupt)? {
+        let message = format!(
+            "etcd 3.6 would ignore the configuration change of raft entry {change}: the v3 backend has its members, and is at raft \
+             index {index}"
+        );
+        return Err(Error::new(Reason::CannotContinue, message).hint(START_3_5).in_file(path));
+    }
     let Some(term) = term(wal, index, identity.term) else {
         let message = format!("the log does not contain raft entry {index}, the last one in the v3 backend");
         return Err(Error::new(Reason::Gap, message).in_file(path));
@@ -103,8 +112,26 @@ pub(super) fn plan(
         warnings: Vec::new(),
     };
     plan.warn(wal);
+    plan.warnings.extend(judged.warnings.into_iter().filter(|warning| warning.code == Code::SnapshotPassedOver));
     opened.check_bytes(interrupt)?;
     Ok(plan)
+}
+
+/// Refuses a source without v3 data, and one whose v3 data is all in the log while nothing says where the backend is.
+fn refuse_without_v3(opened: &Opened, backend: &Backend<'_>, interrupt: Interrupt<'_>) -> Result<()> {
+    if !backend.content.is_empty() || backend.content.changes > 0 {
+        return Ok(());
+    }
+    match opened.wal().map_or(Ok(0), |wal| check::unapplied_v3(wal, backend, interrupt))? {
+        0 => {
+            let message = "the v3 backend is empty: the data directory has v2 data only";
+            Err(Error::new(Reason::V3Missing, message).hint(check::CONVERT))
+        }
+        writes if backend.consistent_index.is_none() => {
+            Err(Error::new(Reason::V3Unapplied, check::unapplied_words(writes, backend)).hint(START_3_5))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a copy that may lack entries: the member would come back without what it has confirmed to the others.

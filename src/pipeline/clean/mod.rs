@@ -1,8 +1,10 @@
 //! `clean`: copies of members without v2 content, with the same identity and the same v3 data (docs/formats.md 11.2a).
 //!
-//! `member` decides what becomes of one source, `identity` reads who the member is, `copy` writes its directory and reads it back.
+//! `member` decides what becomes of one source, `identity` reads who the member is, `changes` compares its configuration changes with
+//! the backend, `copy` writes its directory and reads it back.
 //! The output appears whole, after `check` finds nothing in it, or not at all. Must not know the command line.
 
+mod changes;
 mod copy;
 mod identity;
 mod member;

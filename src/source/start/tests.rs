@@ -40,7 +40,11 @@ impl Fixture {
     }
 
     fn choose_with(&self, wal: Wal) -> Result<Start> {
-        choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None, Interrupt::default())
+        self.choose_recorded(wal, false)
+    }
+
+    fn choose_recorded(&self, wal: Wal, recorded: bool) -> Result<Start> {
+        choose(&[Member { snapshots: self.names.clone(), ..Member::of_log(wal) }], None, recorded, Interrupt::default())
     }
 }
 
@@ -160,6 +164,18 @@ fn a_snapshot_beyond_the_log_is_the_start() {
         (5, vec![30]),
         "a committed entry of a later term is below it"
     );
+}
+
+#[test]
+fn etcd_ignores_a_snapshot_without_a_record() {
+    for (snapshots, log, expected) in [
+        (Fixture::new(&[5, 30]), log(1, &[5]), (5, vec![30])),
+        (Fixture::new(&[5, 20]), log(1, &[5]), (5, vec![20])),
+        (Fixture::new(&[5, 20]), log(1, &[5, 20]), (20, vec![])),
+        (Fixture::new(&[30]), log(1, &[]), (0, vec![30])),
+    ] {
+        assert_eq!(chosen(snapshots.choose_recorded(Wal::of_bytes(log.named()).unwrap(), true)), expected);
+    }
 }
 
 /// etcd calls it a snapshot mismatch.
