@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::skip::{Need, skip};
-use crate::common::v2store::{Node, joined, store_of};
+use crate::common::v2store::{Node, escaped, joined, store_of};
 use crate::common::{corpus, scratch, upgrade, v2files};
 use crate::convert::killed::{End, killed_before, tree};
 use crate::test_name;
@@ -403,4 +403,24 @@ fn the_plan_can_be_pasted() {
         }
         etcdlift(check).success();
     }
+}
+
+/// `./-x` would be another name.
+#[test]
+fn the_name_of_a_member_is_not_a_path() {
+    let temp = scratch::temp();
+    let (source, out) = (temp.path().join("source"), temp.path().join("out"));
+    upgrade::write(&source, &upgrade::cases()[0]);
+    let id = format!("/0/members/{:x}", upgrade::MEMBER);
+    let of_member = [
+        (format!("{id}/attributes"), r#"{"name":"-x y"}"#),
+        (format!("{id}/raftAttributes"), r#"{"peerURLs":["http://127.0.0.1:2380"]}"#),
+    ];
+    let files = of_member.map(|(path, value)| Node::file(&path, 7, &escaped(value)).child());
+    let members = Node::dir("/0/members", 7, &Node::dir(&id, 7, &joined(files)).child()).child();
+    let store = store_of(9, &joined([Node::dir("/0", 7, &members).child(), Node::dir("/1", 7, "").child()]), "null");
+    v2files::write_snapshot(&source, store.into_bytes(), 40, 2, upgrade::MEMBER, 9);
+    let made = clean(&[&source], &out, &["--json"]).success().json();
+    assert_eq!(made["members"][0]["name"], "-x y");
+    assert_eq!(made["next_steps"][1], format!("etcd --name='-x y' --data-dir {}", out.display()));
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 use super::member::Plan;
 use crate::options::{CleanOptions, WalDir};
 use crate::report::cleaning::{Cleaning, Swap};
-use crate::report::next_steps::quoted;
+use crate::report::next_steps::{option, quoted};
 
 /// Returns the commands to run next.
 pub(super) fn next(options: &CleanOptions, cleaning: &Cleaning, plans: &[&Plan]) -> Vec<String> {
@@ -17,7 +17,7 @@ pub(super) fn next(options: &CleanOptions, cleaning: &Cleaning, plans: &[&Plan])
     let starting = cleaning.members.iter().zip(plans).filter(|(_, plan)| !plan.is_removed());
     let start = starting.map(|(member, _)| {
         let name = if member.name.is_empty() { &member.member_id } else { &member.name };
-        format!("etcd --name {} --data-dir {}", quoted(Path::new(name)), quoted(Path::new(&member.directory)))
+        format!("etcd {} --data-dir {}", option("--name", name), quoted(Path::new(&member.directory)))
     });
     std::iter::once(check).chain(start).collect()
 }
