@@ -2,7 +2,7 @@
 //! has the same entries, and `check` finds nothing. What is refused, and what a killed run leaves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -377,31 +377,118 @@ fn users_and_roles_that_are_not_in_v3_are_named() {
     }
 }
 
-/// The printed commands, without those for systemd, put the copy in the place of the source.
+/// A source, a log elsewhere and a copy, for commands that are pasted.
+struct Swapped {
+    temp: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Swapped {
+    fn new() -> Swapped {
+        let temp = scratch::temp();
+        let root = temp.path().join("source");
+        scratch::copy_tree(Path::new(FIXTURE), &root);
+        Swapped { temp, root }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// Cleans the source, and runs the printed commands without those for systemd. Then the swapped directory is checked, as etcd
+    /// finds it with the same options.
+    fn paste(&self, source: &Path, wal_dir: Option<&Path>) -> Vec<String> {
+        let mut options = vec!["--in-place-plan", "--json"];
+        options.extend(wal_dir.iter().flat_map(|log| ["--wal-dir", log.to_str().unwrap()]));
+        let made = clean(&[source], &self.at("out"), &options).success().json();
+        let commands = made["in_place_plan"][0]["commands"].as_array().unwrap();
+        let commands = commands.iter().map(|command| command.as_str().unwrap().to_string());
+        let commands: Vec<String> = commands.filter(|command| !command.starts_with("systemctl ")).collect();
+        for command in &commands {
+            assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{commands:?}");
+        }
+        let root = if source.ends_with("member") { source.parent().unwrap() } else { source };
+        let mut check = vec!["check", root.to_str().unwrap(), "--json"];
+        check.extend(wal_dir.iter().flat_map(|log| ["--wal-dir", log.to_str().unwrap()]));
+        let checked = etcdlift(check);
+        assert_eq!((checked.status, &checked.json()["verdict"]), (0, &"clean".into()), "{commands:?}");
+        let log = wal_dir.map_or(root.join("member/wal"), Path::to_path_buf);
+        assert_eq!(scratch::names(&log), [Path::new(SEGMENT).file_name().unwrap().to_str().unwrap()]);
+        commands
+    }
+}
+
 #[test]
 fn the_plan_can_be_pasted() {
     for (folder, moves_log) in [("", false), ("member", false), ("", true), ("member", true)] {
-        let temp = scratch::temp();
-        let (root, log) = (temp.path().join("source"), temp.path().join("log"));
-        scratch::copy_tree(Path::new(FIXTURE), &root);
-        let (source, out) = (root.join(folder), temp.path().join("out"));
-        let mut options = vec!["--in-place-plan", "--json"];
+        let place = Swapped::new();
+        let log = place.at("log");
         if moves_log {
-            fs::rename(root.join("member/wal"), &log).unwrap();
-            options.extend(["--wal-dir", log.to_str().unwrap()]);
+            fs::rename(place.root.join("member/wal"), &log).unwrap();
         }
-        let made = clean(&[&source], &out, &options).success().json();
-        let commands = made["in_place_plan"][0]["commands"].as_array().unwrap();
-        for command in
-            commands.iter().map(|command| command.as_str().unwrap()).filter(|command| command.starts_with("mv "))
-        {
-            assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+        let source = if folder.is_empty() { place.root.clone() } else { place.root.join(folder) };
+        let commands = place.paste(&source, moves_log.then_some(log.as_path()));
+        assert_eq!(commands.len(), if moves_log { 4 } else { 2 });
+    }
+}
+
+/// The log moves aside with the source, and etcd looks for the new one at the same path.
+#[test]
+fn the_plan_can_be_pasted_if_the_log_is_inside_the_source() {
+    for (folder, log, count) in [
+        ("", "member/wal", 2),
+        ("member", "member/wal", 2),
+        ("", "member/../member/wal", 2),
+        ("", "mywal", 3),
+        ("", "logs/etcd/wal", 4),
+        ("", "member/log", 4),
+        ("member", "member/log", 3),
+        ("member", "mywal", 4),
+        ("", "member/wal/deeper", 4),
+    ] {
+        let place = Swapped::new();
+        let log = place.root.join(log);
+        if !log.exists() {
+            let held = place.at("held");
+            fs::rename(place.root.join("member/wal"), &held).unwrap();
+            fs::create_dir_all(log.parent().unwrap()).unwrap();
+            fs::rename(&held, &log).unwrap();
         }
-        let mut check = vec!["check", root.to_str().unwrap()];
-        if moves_log {
-            check.extend(["--wal-dir", log.to_str().unwrap()]);
+        let source = if folder.is_empty() { place.root.clone() } else { place.root.join(folder) };
+        let commands = place.paste(&source, Some(&log));
+        assert_eq!(commands.len(), count, "{commands:?}");
+    }
+}
+
+/// A rename changes the link, not the directory behind it.
+#[test]
+fn the_plan_can_be_pasted_with_links() {
+    // The source is a link, and the log is named through it or by its real path.
+    for (log, count) in [("source/mywal", 3), ("real/mywal", 4), ("source/member/wal", 2), ("real/member/wal", 4)] {
+        let place = Swapped::new();
+        fs::rename(&place.root, place.at("real")).unwrap();
+        symlink(place.at("real"), &place.root).unwrap();
+        if log.ends_with("mywal") {
+            fs::rename(place.at("real/member/wal"), place.at("real/mywal")).unwrap();
         }
-        etcdlift(check).success();
+        let commands = place.paste(&place.root, Some(&place.at(log)));
+        assert_eq!(commands.len(), count, "{log}: {commands:?}");
+        assert!(place.at("real/member/snap").exists());
+    }
+    // A link elsewhere names the source, or the log inside it; the log of the source is a link.
+    for (link, target, log, moves, count) in [
+        ("link", "source", "link/mywal", "source/mywal", 3),
+        ("link", "source/mywal", "link", "source/mywal", 3),
+        ("link", "source", "link/member/wal", "source/member/wal", 2),
+        ("source/member/wal", "disk", "source/member/wal", "disk", 2),
+        ("link", "disk", "link", "disk", 4),
+    ] {
+        let place = Swapped::new();
+        fs::rename(place.root.join("member/wal"), place.at("held")).unwrap();
+        fs::rename(place.at("held"), place.at(moves)).unwrap();
+        symlink(place.at(target), place.at(link)).unwrap();
+        let commands = place.paste(&place.root, Some(&place.at(log)));
+        assert_eq!(commands.len(), count, "{log}: {commands:?}");
     }
 }
 
