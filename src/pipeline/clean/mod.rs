@@ -148,10 +148,10 @@ fn stage(
     }
     let mut files = Vec::new();
     if let Some(path) = &options.save_v2 {
-        let saved = removed::save(path, options, &plans, open_options)?;
-        let (exported, file) = saved.map_or((None, None), |(exported, file)| (Some(exported), Some(file)));
-        cleaning.saved_keys = Some(exported.as_ref().map_or(0, |exported| exported.keys));
-        cleaning.losses = exported.map_or(Vec::new(), |exported| exported.losses);
+        let (exported, file) = removed::save(path, options, &plans, open_options)?;
+        cleaning.saved_keys = Some(exported.keys);
+        cleaning.warnings.extend(exported.warnings);
+        cleaning.losses = exported.losses;
         files.extend(file);
     }
     if let Some(path) = &options.ledger {
