@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
+use crate::common::protobuf::{put_bytes, put_number};
 use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::skip::{Need, skip};
 use crate::common::v2store::{Node, escaped, joined, store_of};
@@ -375,6 +376,66 @@ fn users_and_roles_that_are_not_in_v3_are_named() {
             }
         }
     }
+}
+
+/// A v3 write in the log decides what v3 has, once the member starts.
+#[test]
+fn v3_writes_that_are_only_in_the_log_are_not_migrated() {
+    let key = |field: u64, name: &'static str| upgrade::internal(field, |out| put_bytes(out, 1, name.as_bytes()));
+    for (what, data, refused) in [
+        ("no request", Vec::new(), None),
+        ("a delete", key(5, "/registry/item0"), Some("delete /registry/item0 (raft index 45)")),
+        ("a delete of a missing key", key(5, "/none"), None),
+        ("a put", key(4, "/a"), Some("put /a (raft index 45)")),
+        ("a new user", key(1100, "ann"), Some("add user ann (raft index 45)")),
+        ("a compaction", upgrade::internal(7, |out| put_number(out, 1, 23)), None),
+        ("a lease", upgrade::internal(8, |out| put_number(out, 2, 7)), None),
+    ] {
+        let temp = scratch::temp();
+        let (source, out) = (temp.path().join("source"), temp.path().join("out"));
+        upgrade::write(&source, &upgrade::Case::with_entry(what, data));
+        let output = clean(&[&source], &out, &["--require-migrated"]);
+        let Some(named) = refused else {
+            assert_eq!(output.status, 0, "{what}: {}", output.story());
+            continue;
+        };
+        assert_eq!((output.status, out.exists()), (5, false), "{what}: {}", output.story());
+        let message = "1 v3 write is in the log but not applied to the v3 backend (which is at raft index 42): ";
+        says(&output, &[&format!("{message}{named}"), "stop it cleanly, then clean again"]);
+        clean(&[&source], &out, &[]).success();
+    }
+}
+
+/// `export` gives the same warning.
+#[test]
+fn saved_keys_of_a_minority_may_lack_later_writes() {
+    const WARNING: &str = "they may lack writes after raft index";
+    let temp = scratch::temp();
+    let at = |name: &str| temp.path().join(name);
+    let Some(dir) = corpus::mixed(test_name!(), "v3.5.16-m9") else { return };
+    for (number, (members, code)) in
+        [(&["m1"][..], Some("one-of-several-voters")), (&["m0", "m1"], None)].into_iter().enumerate()
+    {
+        let sources: Vec<PathBuf> = members.iter().map(|name| dir.join(format!("{name}.etcd"))).collect();
+        let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+        let file = at(&format!("{number}.ndjson"));
+        let options = ["--save-v2", file.to_str().unwrap(), "--json"];
+        let made = clean(&sources, &at(&format!("out{number}")), &options).success().json();
+        let codes: Vec<&str> =
+            made["warnings"].as_array().unwrap().iter().map(|warning| warning["code"].as_str().unwrap()).collect();
+        assert_eq!(codes.iter().find(|found| **found == "one-of-several-voters").copied(), code, "{codes:?}");
+        let without = clean(&sources, &at(&format!("without{number}")), &["--json"]).success().json();
+        assert!(!without.to_string().contains("one-of-several-voters"));
+    }
+    fs::remove_dir_all(dir).unwrap();
+    // The member has no v2 key, and the others may have some.
+    let source = at("source");
+    upgrade::write(&source, &upgrade::cases()[0]);
+    let store = store_of(9, &Node::dir("/1", 7, "").child(), "null");
+    v2files::write_snapshot_of(&source, store.into_bytes(), 40, 2, &[upgrade::MEMBER, 2, 3], 9);
+    let made = clean(&[&source], &at("none"), &["--save-v2", at("none.ndjson").to_str().unwrap()]).success();
+    says(&made, &["saved: 0 v2 keys", &WARNING.replace("they", "one of 3 voters: it"), "[one-of-several-voters]"]);
+    assert!(!at("none.ndjson").exists());
 }
 
 /// A source, a log elsewhere and a copy, for commands that are pasted.
