@@ -189,10 +189,12 @@ pub struct Versioned {
     pub starts: [bool; 2],
 }
 
-pub const VERSIONED: [Versioned; 7] = [
+pub const VERSIONED: [Versioned; 8] = [
     Versioned { in_backend: Some("3.7.0"), in_log: None, starts: [false, true] },
     Versioned { in_backend: Some("3.8.0"), in_log: None, starts: [false, false] },
-    Versioned { in_backend: Some("3.6.9"), in_log: None, starts: [true, true] },
+    Versioned { in_backend: Some("3.6.0"), in_log: None, starts: [true, true] },
+    // No server writes a cluster version with a patch version.
+    Versioned { in_backend: Some("3.6.9"), in_log: None, starts: [false, true] },
     Versioned { in_backend: Some("3.6.0"), in_log: Some("3.7.0"), starts: [false, true] },
     Versioned { in_backend: Some("3.7.0"), in_log: Some("3.8.0"), starts: [false, false] },
     Versioned { in_backend: None, in_log: Some("3.6.0"), starts: [true, true] },

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use member::Plan;
 
-use super::check::open_member;
+use super::check::{open_member, require_version};
 use super::directories::described as described_files;
 use super::directories::files::Writer;
 use super::{Interrupted, targets};
@@ -106,6 +106,7 @@ fn stage(
     let mut members: Vec<(Box<Opened>, Plan)> = Vec::new();
     for (path, wal_dir) in sources(options) {
         let opened = open_member(path, wal_dir, open_options)?;
+        require_version(path, &opened, options.target, open_options)?;
         let plan = member::plan((path, wal_dir), &opened, options.target, open_options)?;
         members.push((opened, plan));
     }
