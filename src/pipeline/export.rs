@@ -53,7 +53,7 @@ pub fn export(
 ) -> Result<Exported> {
     let before = targets::check_export(options, Vec::new())?;
     let watch = Arc::default();
-    let exported = stage(options, before, &watch, print, Interrupt::new(interrupted));
+    let exported = stage(options, before, &watch, print, (Empty::Refused, Interrupt::new(interrupted)));
     let (mut exported, file) = watch.settle(exported)?;
     if let Some(file) = file {
         exported.bytes = file.name(&|| targets::check_export(options, watch.files()).and_then(|_| watch.check()))?;
@@ -61,7 +61,7 @@ pub fn export(
     Ok(exported)
 }
 
-/// Writes the v2 keys of a source into a file that has no name yet; `None` if there is no key.
+/// Writes the v2 keys of a source into a file that has no name yet. Without keys there is no file.
 ///
 /// # Errors
 /// Those of [`export`].
@@ -69,14 +69,22 @@ pub(super) fn stage_file(
     options: &ExportOptions,
     watch: &Arc<Watch>,
     interrupt: Interrupt<'_>,
-) -> Result<Option<(Exported, Sidecar)>> {
+) -> Result<(Exported, Option<Sidecar>)> {
     let no_print = &mut |_: &[u8]| Ok(());
-    match stage(options, Before::Nothing, watch, no_print, interrupt) {
-        Ok((exported, Some(Delivered::File(file)))) => file.sync().map(|()| Some((exported, file))),
-        Ok(_) => Err(Error::new(Reason::Internal, "an export into a file made none")),
-        Err(error) if error.reason() == Reason::NothingToConvert => Ok(None),
-        Err(error) => Err(error),
+    match stage(options, Before::Nothing, watch, no_print, (Empty::Reported, interrupt))? {
+        (exported, Some(Delivered::File(file))) => file.sync().map(|()| (exported, Some(file))),
+        (exported, None) if exported.keys + exported.directories == 0 => Ok((exported, None)),
+        _ => Err(Error::new(Reason::Internal, "an export into a file made none")),
     }
+}
+
+/// What becomes of an export without keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    /// It is an error.
+    Refused,
+    /// Its warnings and losses are the result.
+    Reported,
 }
 
 /// Exports like [`export`], but leaves the output without its name.
@@ -85,7 +93,7 @@ fn stage(
     before: Before,
     watch: &Arc<Watch>,
     print: Print<'_>,
-    interrupt: Interrupt<'_>,
+    (empty, interrupt): (Empty, Interrupt<'_>),
 ) -> Result<(Exported, Option<Delivered>)> {
     let convert = conversion(options);
     let context = &Context::new(&convert, &Report::new(&convert), &(), interrupt)?;
@@ -101,12 +109,12 @@ fn stage(
         match open(source, convert.wal_dirs.first(), &open_options)? {
             Found::V2(mut opened) => {
                 salvage::compare_starts(&mut opened, context)?;
-                export_v2(&opened, context, options, before, print)
+                export_v2(&opened, context, options, (before, empty), print)
             }
             Found::V3File(map) | Found::V3Only(map) => export_v3(&map, options, before, print, interrupt),
         }
     } else {
-        export_v2(&*open_v2(context, watch)?, context, options, before, print)
+        export_v2(&*open_v2(context, watch)?, context, options, (before, empty), print)
     }
 }
 
@@ -165,7 +173,7 @@ fn export_v2(
     opened: &Opened,
     context: &Context<'_>,
     options: &ExportOptions,
-    before: Before,
+    (before, empty): (Before, Empty),
     print: Print<'_>,
 ) -> Result<(Exported, Option<Delivered>)> {
     let interrupt = context.interrupt;
@@ -186,9 +194,14 @@ fn export_v2(
     let mut rules = key_rules(options)?;
     let nodes = Nodes::new(tree, root, v2_index, &mut rules, interrupt)?;
     let directories = nodes.nodes.iter().filter(|node| tree.is_dir(**node)).count() as u64;
-    refuse_nothing(&nodes, options, opened.path(), &possibly_incomplete)?;
     warnings.extend(unused(&rules));
-    let (bytes, delivered) = deliver(&nodes, options, before, print, interrupt)?;
+    let (bytes, delivered) = match empty {
+        Empty::Reported if nodes.is_empty() => (0, None),
+        _ => {
+            refuse_nothing(&nodes, options, opened.path(), &possibly_incomplete)?;
+            deliver(&nodes, options, before, print, interrupt)?
+        }
+    };
     opened.check_bytes(interrupt)?;
     let exported = Exported {
         kind: ExportKind::V2,

@@ -188,9 +188,9 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
     };
     let file = quoted(&report.options.output);
     let command = |name: &str, cluster: &str, urls: &str, dir: &str| {
+        let (name, cluster) = (option("--name", name), option("--initial-cluster", cluster));
         format!(
-            "{tool} snapshot restore {file}{skip} --name {name} --initial-cluster {cluster} --initial-advertise-peer-urls {urls} \
-             --data-dir {dir}"
+            "{tool} snapshot restore {file}{skip} {name} {cluster} --initial-advertise-peer-urls {urls} --data-dir {dir}"
         )
     };
     let step = |member, command| NextStep { member, purpose: Purpose::Restore, command, expect: None };
@@ -198,12 +198,12 @@ fn restore_steps(report: &Report, members: &[NewMember<'_>]) -> Vec<NextStep> {
         return vec![step(None, command("NAME", "NAME=PEER_URL,...", "PEER_URL", "NAME.v3.etcd"))];
     }
     let pairs = members.iter().flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));
-    let cluster = word(&pairs.collect::<Vec<_>>().join(","));
+    let cluster = pairs.collect::<Vec<_>>().join(",");
     let of = |member: &NewMember<'_>| {
         // Not etcd's default name, which the directory of the v2 data may have.
         let dir = quoted(Path::new(&format!("{}.v3.etcd", member.name.replace('/', "_"))));
-        let (name, urls) = (word(&member.name), word(&member.peer_urls.join(",")));
-        step(Some(member.name.clone()), command(&name, &cluster, &urls, &dir))
+        let urls = word(&member.peer_urls.join(","));
+        step(Some(member.name.clone()), command(&member.name, &cluster, &urls, &dir))
     };
     members.iter().map(of).collect()
 }
@@ -221,9 +221,9 @@ fn start_step(member: &OutputMember, of_source: &[NewMember<'_>]) -> NextStep {
         None => ("CLIENT_URL".into(), "CLIENT_URL".into()),
     };
     let command = format!(
-        "etcd --name {} --data-dir {} --listen-peer-urls {} --initial-advertise-peer-urls {} --listen-client-urls {listen} \
+        "etcd {} --data-dir {} --listen-peer-urls {} --initial-advertise-peer-urls {} --listen-client-urls {listen} \
          --advertise-client-urls {advertise}",
-        word(&member.name),
+        option("--name", &member.name),
         quoted(Path::new(&member.directory)),
         heard(&member.peer_urls),
         listed(&member.peer_urls),
@@ -299,6 +299,12 @@ pub(crate) fn quoted(path: &Path) -> String {
         return shell_word(&[b"./", bytes].concat());
     }
     shell_word(bytes)
+}
+
+/// Returns an option with its value as words of a shell. A value that begins like an option is joined to the name.
+pub(crate) fn option(name: &str, value: &str) -> String {
+    let joint = if value.starts_with('-') { '=' } else { ' ' };
+    format!("{name}{joint}{}", word(value))
 }
 
 /// Quotes text as one word of a shell.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::model::Notice;
+use crate::display::short;
 use crate::error::Kind;
 use crate::options::UpgradeTarget;
 use crate::words::words;
@@ -26,6 +27,8 @@ words! {
         Wal = "wal",
         /// Both.
         SnapshotAndWal = "snapshot+wal",
+        /// The source is of a later version. It may have v2 content too.
+        LaterVersion = "later-version",
         /// The source cannot be read.
         #[default]
         Unknown = "unknown",
@@ -45,7 +48,41 @@ impl Verdict {
 
     /// Returns whether the version does not start.
     pub fn is_blocked(self) -> bool {
-        matches!(self, Verdict::Snapshot | Verdict::Wal | Verdict::SnapshotAndWal)
+        matches!(self, Verdict::Snapshot | Verdict::Wal | Verdict::SnapshotAndWal | Verdict::LaterVersion)
+    }
+}
+
+words! {
+    /// Where a source contains a version.
+    pub enum VersionPlace {
+        /// The bucket `meta` of the v3 backend.
+        Storage = "storage-version",
+        /// The bucket `cluster` of the v3 backend.
+        Cluster = "cluster-version",
+        /// An entry of the log that the version replays.
+        Log = "log",
+    }
+}
+
+/// A version in the source that is too high for the version to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
+pub struct LaterVersion {
+    /// The version, as the source has it.
+    pub version: String,
+    /// Where it is.
+    pub place: VersionPlace,
+}
+
+impl LaterVersion {
+    /// Returns the version and its place in words.
+    pub(crate) fn phrase(&self) -> String {
+        let place = match self.place {
+            VersionPlace::Storage => "the storage version is",
+            VersionPlace::Cluster => "the cluster version is",
+            VersionPlace::Log => "the log sets the cluster version",
+        };
+        format!("{place} {}", short(&self.version))
     }
 }
 
@@ -195,6 +232,9 @@ pub struct CountingSnapshot {
 #[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Blockers {
+    /// A version in the source that is too high.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later_version: Option<LaterVersion>,
     /// v2 nodes in the snapshot that counts.
     pub nodes: Vec<V2Node>,
     /// v2 requests in the log after it.
@@ -295,7 +335,10 @@ impl CheckedSource {
 
     /// Decides about the verdict and the exit status.
     pub(crate) fn judge(&mut self) {
-        self.verdict = Verdict::of(!self.blockers.nodes.is_empty(), !self.blockers.entries.is_empty());
+        self.verdict = match self.blockers.later_version {
+            Some(_) => Verdict::LaterVersion,
+            None => Verdict::of(!self.blockers.nodes.is_empty(), !self.blockers.entries.is_empty()),
+        };
         self.exit_status = match self.verdict.is_blocked() {
             true => Kind::Verify.exit_code(),
             false if self.loses_data() || !self.losses.is_empty() => PARTIAL,
@@ -310,7 +353,11 @@ impl UpgradeCheck {
         let has = |verdict: Verdict| self.sources.iter().any(|source| source.verdict == verdict);
         let both = has(Verdict::SnapshotAndWal);
         let blocked = Verdict::of(both || has(Verdict::Snapshot), both || has(Verdict::Wal));
-        self.verdict = if blocked == Verdict::Clean && has(Verdict::Unknown) { Verdict::Unknown } else { blocked };
+        self.verdict = match blocked {
+            _ if has(Verdict::LaterVersion) => Verdict::LaterVersion,
+            Verdict::Clean if has(Verdict::Unknown) => Verdict::Unknown,
+            blocked => blocked,
+        };
         let rank = |source: &&CheckedSource| match source.exit_status {
             0 => 0,
             PARTIAL => 1,

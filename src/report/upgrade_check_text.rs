@@ -10,7 +10,7 @@ use super::table::{Table, aligned};
 use super::text::notices;
 use super::upgrade_check::{
     Blockers, CheckedSource, Leftovers, NodeKind, NotRead, RequestCounts, UnreadSnapshot, UpgradeCheck, V2Node,
-    V2Request,
+    V2Request, VersionPlace,
 };
 use crate::count::counted;
 use crate::display::{first_of, printable, short};
@@ -22,6 +22,7 @@ const COLUMNS: usize = 80;
 /// What etcd 3.6 prints, for those who search for it.
 const REFUSAL: &str = "detected disallowed custom content in v2store";
 const PANIC: &str = "detected disallowed v2 WAL for stage --v2-deprecation=write-only";
+const DOWNGRADE: &str = "invalid downgrade; server version is lower than determined cluster version";
 const UNPARSABLE: &str = "unmarshal should never fail";
 
 /// The whole check. Its first line is the result.
@@ -87,6 +88,9 @@ fn reason(source: &CheckedSource, found: &UpgradeCheck) -> Option<String> {
     if let Some(error) = &source.error {
         return Some(error.clone());
     }
+    if let Some(later) = &source.blockers.later_version {
+        return Some(format!("{path}: etcd {version} does not start: {}", later.phrase()));
+    }
     if source.verdict.is_blocked() {
         let nodes = counted(source.blockers.nodes.len() as u64, "v2 node", "v2 nodes");
         let entries = counted(source.blockers.entries.len() as u64, "v2 request", "v2 requests");
@@ -117,8 +121,15 @@ fn facts(source: &CheckedSource, found: &UpgradeCheck) -> Table {
         None => table.line("snapshot", "none that the log has a committed record of"),
     }
     table.line("log", log(source));
-    let Blockers { nodes, entries } = &source.blockers;
+    let Blockers { later_version, nodes, entries } = &source.blockers;
     let version = found.target_version;
+    if let Some(later) = later_version {
+        let says = match later.place {
+            VersionPlace::Storage => format!("version {:?} is not supported", short(&later.version)),
+            VersionPlace::Cluster | VersionPlace::Log => DOWNGRADE.to_string(),
+        };
+        table.line("later version", format!("{}: etcd {version} refuses, \"{says}\"", later.phrase()));
+    }
     if !nodes.is_empty() {
         table.line("snapshot has", format!("{}: etcd {version} refuses, \"{REFUSAL}\"", counts(&by_kind(nodes))));
     }

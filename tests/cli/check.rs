@@ -355,3 +355,51 @@ fn a_copy_that_may_lack_its_end_is_uncertain() {
         says(&output, &["wal: byte ", "hint: take another copy while etcd is stopped"]);
     }
 }
+
+#[test]
+fn a_later_version_is_a_blocker() {
+    let mut wrong = Vec::new();
+    for versioned in upgrade::VERSIONED {
+        for (version, starts) in ["3.6", "3.7"].into_iter().zip(versioned.starts) {
+            let temp = scratch::temp();
+            let source = temp.path().join("source");
+            upgrade::write_versioned(&source, &versioned);
+            let (status, found) = one(&source, &["--target-version", version]);
+            let expected = if starts { (0, "clean") } else { (7, "later-version") };
+            if (status, found["verdict"].as_str().unwrap()) != expected {
+                wrong.push(format!("{versioned:?} for {version}: {found:#}"));
+            }
+            assert!(list(&found, "/next_steps").is_empty());
+            let copy = temp.path().join("copy");
+            let args = ["clean", source.to_str().unwrap(), "-o", copy.to_str().unwrap(), "--target-version", version];
+            let cleaned = etcdlift(args);
+            if (cleaned.status, copy.exists()) != (if starts { 0 } else { 5 }, starts) {
+                wrong.push(format!("{versioned:?} for {version}: {}", cleaned.story()));
+            }
+        }
+    }
+    all_well(&wrong);
+    let temp = scratch::temp();
+    let source = temp.path().join("source");
+    upgrade::write_versioned(&source, &upgrade::VERSIONED[0]);
+    let output = check(&[&source, Path::new(FIXTURE)], &[]);
+    assert_eq!(output.status, 7, "{}", output.story());
+    says(
+        &output,
+        &[
+            "BLOCKED, exit status 7: etcd 3.6 does not start on",
+            "later version: the cluster version is 3.7.0: etcd 3.6 refuses, \"invalid downgrade; server version is lower",
+            "etcd 3.6 does not start: the cluster version is 3.7.0",
+        ],
+    );
+    assert_eq!(check(&[&source, Path::new(FIXTURE)], &["--json"]).json()["verdict"], "later-version");
+    let copy = temp.path().join("copy");
+    let output = etcdlift(["clean", source.to_str().unwrap(), "-o", copy.to_str().unwrap()]);
+    says(
+        &output,
+        &[
+            "the cluster version is 3.7.0, so etcd 3.6 does not start on a copy",
+            "hint: give --target-version 3.7, or downgrade the cluster first",
+        ],
+    );
+}

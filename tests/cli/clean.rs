@@ -2,7 +2,7 @@
 //! has the same entries, and `check` finds nothing. What is refused, and what a killed run leaves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,9 +12,10 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
+use crate::common::protobuf::{put_bytes, put_number};
 use crate::common::run::{Output, all_well, etcdlift, read_json};
 use crate::common::skip::{Need, skip};
-use crate::common::v2store::{Node, joined, store_of};
+use crate::common::v2store::{Node, escaped, joined, store_of};
 use crate::common::{corpus, scratch, upgrade, v2files};
 use crate::convert::killed::{End, killed_before, tree};
 use crate::test_name;
@@ -377,31 +378,118 @@ fn users_and_roles_that_are_not_in_v3_are_named() {
     }
 }
 
-/// The printed commands, without those for systemd, put the copy in the place of the source.
+/// A v3 write in the log decides what v3 has, once the member starts.
+#[test]
+fn v3_writes_that_are_only_in_the_log_are_not_migrated() {
+    let key = |field: u64, name: &'static str| upgrade::internal(field, |out| put_bytes(out, 1, name.as_bytes()));
+    for (what, data, refused) in [
+        ("no request", Vec::new(), None),
+        ("a delete", key(5, "/registry/item0"), Some("delete /registry/item0 (raft index 45)")),
+        ("a delete of a missing key", key(5, "/none"), None),
+        ("a put", key(4, "/a"), Some("put /a (raft index 45)")),
+        ("a new user", key(1100, "ann"), Some("add user ann (raft index 45)")),
+        ("a compaction", upgrade::internal(7, |out| put_number(out, 1, 23)), None),
+        ("a lease", upgrade::internal(8, |out| put_number(out, 2, 7)), None),
+    ] {
+        let temp = scratch::temp();
+        let (source, out) = (temp.path().join("source"), temp.path().join("out"));
+        upgrade::write(&source, &upgrade::Case::with_entry(what, data));
+        let output = clean(&[&source], &out, &["--require-migrated"]);
+        let Some(named) = refused else {
+            assert_eq!(output.status, 0, "{what}: {}", output.story());
+            continue;
+        };
+        assert_eq!((output.status, out.exists()), (5, false), "{what}: {}", output.story());
+        let message = "1 v3 write is in the log but not applied to the v3 backend (which is at raft index 42): ";
+        says(&output, &[&format!("{message}{named}"), "stop it cleanly, then clean again"]);
+        clean(&[&source], &out, &[]).success();
+    }
+}
+
+/// `export` gives the same warning.
+#[test]
+fn saved_keys_of_a_minority_may_lack_later_writes() {
+    const WARNING: &str = "they may lack writes after raft index";
+    let temp = scratch::temp();
+    let at = |name: &str| temp.path().join(name);
+    let Some(dir) = corpus::mixed(test_name!(), "v3.5.16-m9") else { return };
+    for (number, (members, code)) in
+        [(&["m1"][..], Some("one-of-several-voters")), (&["m0", "m1"], None)].into_iter().enumerate()
+    {
+        let sources: Vec<PathBuf> = members.iter().map(|name| dir.join(format!("{name}.etcd"))).collect();
+        let sources: Vec<&Path> = sources.iter().map(PathBuf::as_path).collect();
+        let file = at(&format!("{number}.ndjson"));
+        let options = ["--save-v2", file.to_str().unwrap(), "--json"];
+        let made = clean(&sources, &at(&format!("out{number}")), &options).success().json();
+        let codes: Vec<&str> =
+            made["warnings"].as_array().unwrap().iter().map(|warning| warning["code"].as_str().unwrap()).collect();
+        assert_eq!(codes.iter().find(|found| **found == "one-of-several-voters").copied(), code, "{codes:?}");
+        let without = clean(&sources, &at(&format!("without{number}")), &["--json"]).success().json();
+        assert!(!without.to_string().contains("one-of-several-voters"));
+    }
+    fs::remove_dir_all(dir).unwrap();
+    // The member has no v2 key, and the others may have some.
+    let source = at("source");
+    upgrade::write(&source, &upgrade::cases()[0]);
+    let store = store_of(9, &Node::dir("/1", 7, "").child(), "null");
+    v2files::write_snapshot_of(&source, store.into_bytes(), 40, 2, &[upgrade::MEMBER, 2, 3], 9);
+    let made = clean(&[&source], &at("none"), &["--save-v2", at("none.ndjson").to_str().unwrap()]).success();
+    says(&made, &["saved: 0 v2 keys", &WARNING.replace("they", "one of 3 voters: it"), "[one-of-several-voters]"]);
+    assert!(!at("none.ndjson").exists());
+}
+
+/// A source, a log elsewhere and a copy, for commands that are pasted.
+struct Swapped {
+    temp: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Swapped {
+    fn new() -> Swapped {
+        let temp = scratch::temp();
+        let root = temp.path().join("source");
+        scratch::copy_tree(Path::new(FIXTURE), &root);
+        Swapped { temp, root }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// Cleans the source, and runs the printed commands without those for systemd. Then the swapped directory is checked, as etcd
+    /// finds it with the same options.
+    fn paste(&self, source: &Path, wal_dir: Option<&Path>) -> Vec<String> {
+        let mut options = vec!["--in-place-plan", "--json"];
+        options.extend(wal_dir.iter().flat_map(|log| ["--wal-dir", log.to_str().unwrap()]));
+        let made = clean(&[source], &self.at("out"), &options).success().json();
+        let commands = made["in_place_plan"][0]["commands"].as_array().unwrap();
+        let commands = commands.iter().map(|command| command.as_str().unwrap().to_string());
+        let commands: Vec<String> = commands.filter(|command| !command.starts_with("systemctl ")).collect();
+        for command in &commands {
+            assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{commands:?}");
+        }
+        let root = if source.ends_with("member") { source.parent().unwrap() } else { source };
+        let mut check = vec!["check", root.to_str().unwrap(), "--json"];
+        check.extend(wal_dir.iter().flat_map(|log| ["--wal-dir", log.to_str().unwrap()]));
+        let checked = etcdlift(check);
+        assert_eq!((checked.status, &checked.json()["verdict"]), (0, &"clean".into()), "{commands:?}");
+        let log = wal_dir.map_or(root.join("member/wal"), Path::to_path_buf);
+        assert_eq!(scratch::names(&log), [Path::new(SEGMENT).file_name().unwrap().to_str().unwrap()]);
+        commands
+    }
+}
+
 #[test]
 fn the_plan_can_be_pasted() {
     for (folder, moves_log) in [("", false), ("member", false), ("", true), ("member", true)] {
-        let temp = scratch::temp();
-        let (root, log) = (temp.path().join("source"), temp.path().join("log"));
-        scratch::copy_tree(Path::new(FIXTURE), &root);
-        let (source, out) = (root.join(folder), temp.path().join("out"));
-        let mut options = vec!["--in-place-plan", "--json"];
+        let place = Swapped::new();
+        let log = place.at("log");
         if moves_log {
-            fs::rename(root.join("member/wal"), &log).unwrap();
-            options.extend(["--wal-dir", log.to_str().unwrap()]);
+            fs::rename(place.root.join("member/wal"), &log).unwrap();
         }
-        let made = clean(&[&source], &out, &options).success().json();
-        let commands = made["in_place_plan"][0]["commands"].as_array().unwrap();
-        for command in
-            commands.iter().map(|command| command.as_str().unwrap()).filter(|command| command.starts_with("mv "))
-        {
-            assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
-        }
-        let mut check = vec!["check", root.to_str().unwrap()];
-        if moves_log {
-            check.extend(["--wal-dir", log.to_str().unwrap()]);
-        }
-        etcdlift(check).success();
+        let source = if folder.is_empty() { place.root.clone() } else { place.root.join(folder) };
+        let commands = place.paste(&source, moves_log.then_some(log.as_path()));
+        assert_eq!(commands.len(), if moves_log { 4 } else { 2 });
     }
 }
 
@@ -445,4 +533,84 @@ fn a_snapshot_without_a_record_is_ignored_as_etcd_does() {
             assert!(message.starts_with(snapshot.to_str().unwrap()), "{message}");
         }
     }
+}
+
+/// The log moves aside with the source, and etcd looks for the new one at the same path.
+#[test]
+fn the_plan_can_be_pasted_if_the_log_is_inside_the_source() {
+    for (folder, log, count) in [
+        ("", "member/wal", 2),
+        ("member", "member/wal", 2),
+        ("", "member/../member/wal", 2),
+        ("", "mywal", 3),
+        ("", "logs/etcd/wal", 4),
+        ("", "member/log", 4),
+        ("member", "member/log", 3),
+        ("member", "mywal", 4),
+        ("", "member/wal/deeper", 4),
+    ] {
+        let place = Swapped::new();
+        let log = place.root.join(log);
+        if !log.exists() {
+            let held = place.at("held");
+            fs::rename(place.root.join("member/wal"), &held).unwrap();
+            fs::create_dir_all(log.parent().unwrap()).unwrap();
+            fs::rename(&held, &log).unwrap();
+        }
+        let source = if folder.is_empty() { place.root.clone() } else { place.root.join(folder) };
+        let commands = place.paste(&source, Some(&log));
+        assert_eq!(commands.len(), count, "{commands:?}");
+    }
+}
+
+/// A rename changes the link, not the directory behind it.
+#[test]
+fn the_plan_can_be_pasted_with_links() {
+    // The source is a link, and the log is named through it or by its real path.
+    for (log, count) in [("source/mywal", 3), ("real/mywal", 4), ("source/member/wal", 2), ("real/member/wal", 4)] {
+        let place = Swapped::new();
+        fs::rename(&place.root, place.at("real")).unwrap();
+        symlink(place.at("real"), &place.root).unwrap();
+        if log.ends_with("mywal") {
+            fs::rename(place.at("real/member/wal"), place.at("real/mywal")).unwrap();
+        }
+        let commands = place.paste(&place.root, Some(&place.at(log)));
+        assert_eq!(commands.len(), count, "{log}: {commands:?}");
+        assert!(place.at("real/member/snap").exists());
+    }
+    // A link elsewhere names the source, or the log inside it; the log of the source is a link.
+    for (link, target, log, moves, count) in [
+        ("link", "source", "link/mywal", "source/mywal", 3),
+        ("link", "source/mywal", "link", "source/mywal", 3),
+        ("link", "source", "link/member/wal", "source/member/wal", 2),
+        ("source/member/wal", "disk", "source/member/wal", "disk", 2),
+        ("link", "disk", "link", "disk", 4),
+    ] {
+        let place = Swapped::new();
+        fs::rename(place.root.join("member/wal"), place.at("held")).unwrap();
+        fs::rename(place.at("held"), place.at(moves)).unwrap();
+        symlink(place.at(target), place.at(link)).unwrap();
+        let commands = place.paste(&place.root, Some(&place.at(log)));
+        assert_eq!(commands.len(), count, "{log}: {commands:?}");
+    }
+}
+
+/// `./-x` would be another name.
+#[test]
+fn the_name_of_a_member_is_not_a_path() {
+    let temp = scratch::temp();
+    let (source, out) = (temp.path().join("source"), temp.path().join("out"));
+    upgrade::write(&source, &upgrade::cases()[0]);
+    let id = format!("/0/members/{:x}", upgrade::MEMBER);
+    let of_member = [
+        (format!("{id}/attributes"), r#"{"name":"-x y"}"#),
+        (format!("{id}/raftAttributes"), r#"{"peerURLs":["http://127.0.0.1:2380"]}"#),
+    ];
+    let files = of_member.map(|(path, value)| Node::file(&path, 7, &escaped(value)).child());
+    let members = Node::dir("/0/members", 7, &Node::dir(&id, 7, &joined(files)).child()).child();
+    let store = store_of(9, &joined([Node::dir("/0", 7, &members).child(), Node::dir("/1", 7, "").child()]), "null");
+    v2files::write_snapshot(&source, store.into_bytes(), 40, 2, upgrade::MEMBER, 9);
+    let made = clean(&[&source], &out, &["--json"]).success().json();
+    assert_eq!(made["members"][0]["name"], "-x y");
+    assert_eq!(made["next_steps"][1], format!("etcd --name='-x y' --data-dir {}", out.display()));
 }

@@ -113,6 +113,25 @@ fn every_refusal_has_a_report_if_its_path_can_be_used() {
     assert!(place.names().is_empty());
 }
 
+/// As in `docs/codes.md`: no room is a refusal, and another failure to write is not.
+#[test]
+fn a_full_disk_is_5_and_another_failure_is_6() {
+    let place = Place::new();
+    // `ulimit -f` in units of 512 bytes: enough for the report.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 16; exec \"$@\"", "sh"]).arg(etcdlift_path()).args(place.args(&[]));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), place.names()), (Some(5), vec!["report.json".to_string()]), "{said}");
+    assert_eq!(read_json(&place.made("report.json"))["reason"], "no-room");
+    let place = Place::new();
+    // No user can make a file there.
+    let run = etcdlift(place.args(&["--ledger", "/proc/self/ledger"]));
+    assert_eq!(run.status, 6, "{}", run.story());
+    assert_eq!(read_json(&place.made("report.json"))["reason"], "output-failed");
+    assert!(!place.made("out").exists());
+}
+
 #[test]
 fn sigint_is_130() {
     interrupted("INT", 130, &|child, _| listens(child));

@@ -62,6 +62,11 @@ fn dir(path: &str, children: &str) -> String {
 }
 
 impl Case {
+    /// No v2 content, and one entry after the raft index of the backend.
+    pub fn with_entry(name: &str, data: Vec<u8>) -> Case {
+        Case { name: name.into(), entries: vec![(LAST - 1, data)], ..cases().swap_remove(0) }
+    }
+
     /// Whether the content is in a file that no version reads.
     pub fn is_history(&self) -> bool {
         [&self.older, &self.newer, &self.broken].into_iter().any(|content| !content.is_empty())
@@ -164,6 +169,50 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case { expect, commit: LAST - 2, ..case(LAST - 1, "above the commit index") });
     }
     cases
+}
+
+/// An internal request with this field, which `fill` writes.
+pub fn internal(field: u64, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let (mut data, mut message) = (Vec::new(), Vec::new());
+    fill(&mut message);
+    put_number(&mut data, 1, 9);
+    put_bytes(&mut data, field, &message);
+    data
+}
+
+/// A version in a data directory, and the minor version that it needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Versioned {
+    pub in_backend: Option<&'static str>,
+    pub in_log: Option<&'static str>,
+    /// Whether 3.6 and 3.7 start.
+    pub starts: [bool; 2],
+}
+
+pub const VERSIONED: [Versioned; 8] = [
+    Versioned { in_backend: Some("3.7.0"), in_log: None, starts: [false, true] },
+    Versioned { in_backend: Some("3.8.0"), in_log: None, starts: [false, false] },
+    Versioned { in_backend: Some("3.6.0"), in_log: None, starts: [true, true] },
+    // No server writes a cluster version with a patch version.
+    Versioned { in_backend: Some("3.6.9"), in_log: None, starts: [false, true] },
+    Versioned { in_backend: Some("3.6.0"), in_log: Some("3.7.0"), starts: [false, true] },
+    Versioned { in_backend: Some("3.7.0"), in_log: Some("3.8.0"), starts: [false, false] },
+    Versioned { in_backend: None, in_log: Some("3.6.0"), starts: [true, true] },
+    Versioned { in_backend: Some("3.7.0"), in_log: Some("3.6.0"), starts: [false, true] },
+];
+
+/// Writes a data directory without v2 content that has these cluster versions.
+pub fn write_versioned(data_dir: &Path, versioned: &Versioned) {
+    let data = versioned.in_log.map(|version| internal(1300, |out| put_bytes(out, 1, version.as_bytes())));
+    write(data_dir, &Case::with_entry("a version", data.unwrap_or_default()));
+    let (name, old) = (b"clusterVersion", b"3.5.0");
+    let Some(version) = versioned.in_backend else { return };
+    super::scratch::edit(&data_dir.join("member/snap/db"), |bytes| {
+        let pair = [&name[..], old].concat();
+        let places: Vec<usize> = (0..bytes.len() - pair.len()).filter(|at| bytes[*at..].starts_with(&pair)).collect();
+        assert!(!places.is_empty(), "the backend has no cluster version");
+        places.iter().for_each(|at| bytes[at + name.len()..][..old.len()].copy_from_slice(version.as_bytes()));
+    });
 }
 
 /// Writes the data directory of a case.

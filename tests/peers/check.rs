@@ -2,7 +2,9 @@
 //! `clean`. And what `etcdutl check v2store` of 3.5 says of the same directories.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use crate::common::etcdctl::Etcdctl;
 use crate::common::peers::{self, Peers, Version};
 use crate::common::run::{all_well, bounded, etcdlift, read_json, run};
 use crate::common::server::{Boot, Server};
@@ -19,6 +21,10 @@ const REFUSALS: [&str; 3] = [
 /// What it prints about other requests that it cannot apply.
 const PANICS: [&str; 4] =
     ["failed to parse member id", "failed to unmarshal", "member unknown", "not implemented apply"];
+
+/// What it prints about a directory of a later version.
+const LATER: [&str; 2] =
+    ["is not supported", "invalid downgrade; server version is lower than determined cluster version"];
 
 const VERSIONS: [(Version, &str); 2] = [(Version::V3_6, "3.6"), (Version::V3_7, "3.7")];
 
@@ -54,7 +60,7 @@ impl Source<'_> {
                 Ok(())
             }
             Err(log) => {
-                let mut known = REFUSALS.iter().chain(&PANICS);
+                let mut known = REFUSALS.iter().chain(&PANICS).chain(&LATER);
                 assert!(known.any(|words| log.contains(words)), "{}: {log}", self.path.display());
                 Err(log)
             }
@@ -109,6 +115,64 @@ fn servers_start_on_generated_directories_that_are_clean() {
         Source { path: &path, wal_dir: None, force_new_cluster: false }.compare(&peers, &case.name, &mut wrong);
     }
     all_well(&wrong);
+}
+
+#[test]
+fn servers_start_on_versions_that_are_not_later() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let mut wrong = Vec::new();
+    for versioned in upgrade::VERSIONED {
+        let temp = scratch::temp();
+        let path = temp.path().join("m.etcd");
+        upgrade::write_versioned(&path, &versioned);
+        let source = Source { path: &path, wal_dir: None, force_new_cluster: false };
+        source.compare(&peers, &format!("{versioned:?}"), &mut wrong);
+    }
+    all_well(&wrong);
+}
+
+/// What 3.7 has written blocks 3.6, until the cluster has been downgraded.
+#[test]
+fn a_directory_of_3_7() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let temp = scratch::temp();
+    let path = temp.path().join("m.etcd");
+    let server = Server::start(&Boot::new(&peers, Version::V3_7, &path));
+    let client = Etcdctl::new(&peers, &server);
+    client.put("a", "b");
+    wait(|| stored(&path).contains("storage version: 3.7.0"));
+    let mut wrong = Vec::new();
+    let compare = |path: &Path, expected: &str, wrong: &mut Vec<String>| {
+        let source = Source { path, wal_dir: None, force_new_cluster: false };
+        assert_eq!(source.verdict("3.6"), expected);
+        assert_eq!(source.verdict("3.7"), "clean");
+        source.compare(&peers, expected, wrong);
+    };
+    let enabled = temp.path().join("enabled");
+    wait(|| client.attempt(&["downgrade", "enable", "3.6"]).status == 0);
+    server.kill();
+    scratch::copy_tree(&path, &enabled);
+    compare(&enabled, "later-version", &mut wrong);
+    let server = Server::start(&Boot::new(&peers, Version::V3_7, &path));
+    wait(|| stored(&path).contains("storage version: 3.6.0"));
+    server.stop();
+    compare(&path, "clean", &mut wrong);
+    all_well(&wrong);
+}
+
+/// What `inspect` says of the v3 backend of a running server.
+fn stored(data_dir: &Path) -> String {
+    let db = data_dir.join("member/snap/db").display().to_string();
+    let text = etcdlift(["inspect".to_string(), db, "--allow-live".into()]).text().to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn wait(mut is_done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_done() {
+        assert!(Instant::now() < deadline, "the server does not get there");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// The table of `docs/check.md`: each directory with the verdict of etcdlift, of the servers, and of `etcdutl check v2store`.

@@ -1,11 +1,12 @@
 //! `check`: would an etcd version start on a data directory, and which v2 data would it lose (docs/formats.md 11.2)?
 //!
 //! Each source is judged by itself, as the server of that member does when it starts. `snapshots` reads the `.snap` files,
-//! `requests` the log, `owner` compares both. Nothing is replayed. Must not know the other members.
+//! `requests` the log, `owner` compares both, and `versions` reads the versions. Nothing is replayed. Must not know the other members.
 
 mod owner;
 mod requests;
 mod snapshots;
+mod versions;
 
 use std::path::Path;
 
@@ -184,6 +185,23 @@ pub(super) fn blockers_after(
     Ok(requests::read(wal, rules, interrupt)?.blockers)
 }
 
+/// Refuses a member of a later version than the one that will start on a copy, which replays what follows the backend.
+///
+/// # Errors
+/// [`Reason::CannotContinue`]; the source is damaged; an interruption.
+pub(super) fn require_version(
+    path: &Path,
+    opened: &Opened,
+    target: UpgradeTarget,
+    options: &OpenOptions<'_>,
+) -> Result<()> {
+    let (backend, map) = v3_backend(path, opened, options.interrupt)?;
+    // A backend that cannot be used has another error.
+    let Some(wal) = opened.wal().filter(|_| backend.unusable.is_none()) else { return Ok(()) };
+    let applied = backend.consistent_index.unwrap_or_default();
+    versions::require((map, wal), applied, target, options.interrupt).map_err(|e| e.in_file(path))
+}
+
 /// Refuses what no etcd starts on.
 fn not_a_member(path: &Path) -> Error {
     let message = "expected the data directory of a member with its log, found something else";
@@ -246,6 +264,7 @@ impl Source<'_> {
             // 3.7 never reads a `.snap` file.
             UpgradeTarget::V3_7 => checked.leftovers.nodes = [nodes.blockers, nodes.unseen].concat(),
         }
+        checked.blockers.later_version = versions::later((map, wal), replay_after, self.target, options.interrupt)?;
         checked.blockers.entries = requests.blockers;
         checked.membership_requests = requests.membership;
         checked.leftovers.requests = requests.others;
@@ -300,7 +319,9 @@ impl Source<'_> {
     }
 
     fn next_steps(&self, checked: &CheckedSource, member: &Member, is_unapplied: bool) -> Vec<String> {
-        if !checked.verdict.is_blocked() && !checked.loses_data() {
+        // Neither a conversion nor a copy helps with a later version.
+        let is_later = checked.blockers.later_version.is_some();
+        if is_later || (!checked.verdict.is_blocked() && !checked.loses_data()) {
             return Vec::new();
         }
         let source = next_steps::quoted(self.path);

@@ -11,7 +11,7 @@ use crate::options::{CheckOptions, UpgradeTarget};
 use crate::pipeline::directories::files::Writer;
 use crate::pipeline::directories::layout::{DB, SNAP, WAL};
 use crate::pipeline::{Interrupted, check};
-use crate::report::upgrade_check::Verdict;
+use crate::report::upgrade_check::{Blockers, CheckedSource, UpgradeCheck, Verdict};
 use crate::source::open::{OpenOptions, Opened};
 use crate::source::wal::Wal;
 
@@ -67,14 +67,25 @@ pub(super) fn require_clean(
     if found.next().is_some() {
         return Err(failed("its log has more entries than the source".into()));
     }
-    let targets = [UpgradeTarget::V3_6, target];
-    for target in targets.iter().skip(usize::from(target == UpgradeTarget::V3_6)) {
-        let checked = check::check(&CheckOptions::new([root]).target(*target), interrupted)?;
-        if checked.verdict != Verdict::Clean || checked.exit_status != 0 {
-            return Err(failed(format!("`check` finds {} for etcd {target}", checked.verdict)));
+    for version in [UpgradeTarget::V3_6, UpgradeTarget::V3_7].into_iter().filter(|version| *version <= target) {
+        let checked = check::check(&CheckOptions::new([root]).target(version), interrupted)?;
+        let has_no_v2 = if version == target { is_clean(&checked) } else { checked.sources.iter().all(has_no_v2) };
+        if !has_no_v2 {
+            return Err(failed(format!("`check` finds {} for etcd {version}", checked.verdict)));
         }
     }
     Ok(())
+}
+
+fn is_clean(checked: &UpgradeCheck) -> bool {
+    checked.verdict == Verdict::Clean && checked.exit_status == 0
+}
+
+/// Returns whether a copy has no v2 content for an earlier version than its target. That version need not start on it.
+fn has_no_v2(checked: &CheckedSource) -> bool {
+    let Blockers { later_version: _, nodes, entries } = &checked.blockers;
+    let has_none = checked.error.is_none() && nodes.is_empty() && entries.is_empty();
+    has_none && !checked.loses_data() && checked.losses.is_empty()
 }
 
 fn log_of(opened: &Opened) -> Result<&Wal> {

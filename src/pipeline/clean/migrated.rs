@@ -1,7 +1,8 @@
 //! `--require-migrated`: whether v3 has every v2 key with the same value, and every v2 user and role.
 //!
 //! Of users and roles, only the names count: permissions are about keys, which can have other names in v3, and a password can be new.
-//! Compares the v2 state at the end of the log with the v3 backend. Must not know what is written.
+//! Compares the v2 state at the end of the log with the v3 backend, which must have the v3 writes of the log. Must not know what is
+//! written.
 
 use hashbrown::{HashMap, HashSet};
 
@@ -11,7 +12,11 @@ use crate::display::{first_of, lossy};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
+use crate::pipeline::backend::Backend;
 use crate::pipeline::check;
+use crate::pipeline::merge::preserved::Preserved;
+use crate::pipeline::merge::unapplied;
+use crate::source::internal_request::V3Action;
 use crate::source::map::Map;
 use crate::source::open::{OpenOptions, Opened};
 use crate::transform::auth;
@@ -19,6 +24,7 @@ use crate::transform::policy::NAMESPACE;
 use crate::v2store::path::user_key;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
+use crate::verify;
 
 const HINT: &str = "`etcdlift convert --existing merge` adds them to v3; without --require-migrated they are removed";
 
@@ -28,10 +34,11 @@ const GUEST: &str = "guest";
 /// Refuses a member that has a v2 key, user or role which is missing in v3, or a key with another value there.
 ///
 /// # Errors
-/// [`Reason::NotMigrated`], with the first of these names; the source is damaged; an interruption.
+/// [`Reason::NotMigrated`], with the first of these names; [`Reason::V3Unapplied`]; the source is damaged; an interruption.
 pub(super) fn require(opened: &Opened, options: &OpenOptions<'_>) -> Result<()> {
     let interrupt = options.interrupt;
     let (backend, map) = check::v3_backend(opened.path(), opened, interrupt)?;
+    require_applied(opened, (&backend, map), interrupt)?;
     let live = live_keys(map, interrupt).map_err(|e| e.in_file(map.path()))?;
     let table = read_table_watched(opened, interrupt)?;
     let replay = ReplayOptions { interrupt, ..ReplayOptions::default() };
@@ -75,6 +82,33 @@ pub(super) fn require(opened: &Opened, options: &OpenOptions<'_>) -> Result<()> 
         return Ok(());
     }
     Err(Error::new(Reason::NotMigrated, parts.join("; ")).in_file(opened.path()).hint(HINT))
+}
+
+/// Refuses a log with v3 writes of keys, users or roles that the backend does not show. A member applies them when it starts, also
+/// those whose commit nothing proves.
+fn require_applied(opened: &Opened, (backend, map): (&Backend<'_>, &Map), interrupt: Interrupt<'_>) -> Result<()> {
+    let applied = backend.consistent_index.unwrap_or_default();
+    let mut in_log = unapplied::left_out(opened, applied, interrupt)?;
+    in_log.retain(|(_, request)| changes_names(request.action()));
+    if in_log.is_empty() {
+        return Ok(());
+    }
+    let damaged = |e: Damage| e.into_error(Reason::V3Unreadable).in_file(map.path());
+    let db = Db::open(map.bytes()).map_err(damaged)?;
+    let summary = verify::carried(&db.watched(interrupt));
+    interrupt.ask()?;
+    let preserved = Preserved::read(&db, summary.map_err(damaged)?.revision, interrupt);
+    let in_log = unapplied::not_shown(&in_log, &preserved.map_err(|e| e.in_file(map.path()))?);
+    if in_log.is_empty() {
+        return Ok(());
+    }
+    Err(unapplied::refuse(opened, backend, &in_log, ("in the log", "clean")))
+}
+
+/// Returns whether a v3 request can change which keys, users and roles there are, or a value.
+fn changes_names(action: V3Action) -> bool {
+    use V3Action::{AddRole, AddUser, Delete, DeleteRole, DeleteUser, Put, RevokeLease, Txn};
+    matches!(action, Put | Delete | Txn | RevokeLease | AddUser | DeleteUser | AddRole | DeleteRole)
 }
 
 /// Describes what is wrong with some names; `None` if nothing is.

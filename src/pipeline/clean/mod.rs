@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use member::Plan;
 
-use super::check::open_member;
+use super::check::{open_member, require_version};
 use super::directories::described as described_files;
 use super::directories::files::Writer;
 use super::{Interrupted, targets};
@@ -108,6 +108,7 @@ fn stage(
     let mut members: Vec<(Box<Opened>, Plan)> = Vec::new();
     for (path, wal_dir) in sources(options) {
         let opened = open_member(path, wal_dir, open_options)?;
+        require_version(path, &opened, options.target, open_options)?;
         let plan = member::plan((path, wal_dir), &opened, options.target, open_options)?;
         members.push((opened, plan));
     }
@@ -150,10 +151,10 @@ fn stage(
     }
     let mut files = Vec::new();
     if let Some(path) = &options.save_v2 {
-        let saved = removed::save(path, options, &plans, open_options)?;
-        let (exported, file) = saved.map_or((None, None), |(exported, file)| (Some(exported), Some(file)));
-        cleaning.saved_keys = Some(exported.as_ref().map_or(0, |exported| exported.keys));
-        cleaning.losses = exported.map_or(Vec::new(), |exported| exported.losses);
+        let (exported, file) = removed::save(path, options, &plans, open_options)?;
+        cleaning.saved_keys = Some(exported.keys);
+        cleaning.warnings.extend(exported.warnings);
+        cleaning.losses = exported.losses;
         files.extend(file);
     }
     if let Some(path) = &options.ledger {

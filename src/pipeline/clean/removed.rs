@@ -6,14 +6,15 @@ use std::path::Path;
 
 use super::member::Plan;
 use crate::error::{Error, Reason, Result};
+use crate::notice::Code;
 use crate::options::{CleanOptions, ExportOptions};
 use crate::output::sidecar::Sidecar;
 use crate::pipeline::export;
-use crate::report::Exported;
 use crate::report::cleaning::RemovedLine;
+use crate::report::{Exported, Notice};
 use crate::source::open::OpenOptions;
 
-/// Writes the v2 keys of the members as `export` does; `None` if there is no v2 key.
+/// Writes the v2 keys of the members as `export` does. Without keys there is no file.
 ///
 /// # Errors
 /// Those of an export.
@@ -22,7 +23,7 @@ pub(super) fn save(
     options: &CleanOptions,
     plans: &[&Plan],
     open_options: &OpenOptions<'_>,
-) -> Result<Option<(Exported, Sidecar)>> {
+) -> Result<(Exported, Option<Sidecar>)> {
     // A removed member has an earlier state, which matters only if no other is given.
     let all_removed = plans.iter().all(|plan| plan.is_removed());
     let mut export = ExportOptions::new("", path);
@@ -32,7 +33,11 @@ pub(super) fn save(
         export.sources.push(plan.path.clone());
         export.wal_dirs.extend(options.wal_dirs.get(at).cloned());
     }
-    export::stage_file(&export, &open_options.watch, open_options.interrupt)
+    let (mut exported, file) = export::stage_file(&export, &open_options.watch, open_options.interrupt)?;
+    // The copy has the v3 data, and the notices of its member say what is wrong with the log.
+    let said = |notice: &Notice| plans.iter().any(|plan| plan.warnings.iter().any(|own| own.code == notice.code));
+    exported.warnings.retain(|notice| notice.code != Code::V3Present && !said(notice));
+    Ok((exported, file))
 }
 
 /// Writes a line for each removed node and each replaced request.

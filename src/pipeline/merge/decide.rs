@@ -219,7 +219,7 @@ fn merge<'m>(
     if !unapplied.is_empty() {
         let facts = found.existing.get_or_insert_default();
         (facts.path, facts.unapplied) = (path_of(backend), unapplied::lines(&unapplied));
-        return Err(unapplied::refuse(opened, backend, &unapplied));
+        return Err(unapplied::refuse(opened, backend, &unapplied, ("committed", "convert")));
     }
     if preserved.is_empty() {
         return Ok(None);

@@ -130,8 +130,13 @@ pub(in crate::pipeline) fn lines(unapplied: &[UnappliedEntry<'_>]) -> Vec<Unappl
 /// The maximum number of writes that a message names. The report has all.
 const NAMED: usize = 20;
 
-/// Returns the refusal of a merge that would lose these writes.
-pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, unapplied: &[UnappliedEntry<'_>]) -> Error {
+/// Returns the refusal of a run that would lose or not see these writes. `state` is what they are, and `run` names the run.
+pub(in crate::pipeline) fn refuse(
+    opened: &Opened,
+    backend: &Backend<'_>,
+    unapplied: &[UnappliedEntry<'_>],
+    (state, run): (&str, &str),
+) -> Error {
     let lines = lines(unapplied);
     let name = |write: &UnappliedWrite| {
         let of = write.name.as_ref().map(|name| format!(" {}", short(name))).unwrap_or_default();
@@ -150,11 +155,11 @@ pub(in crate::pipeline) fn refuse(opened: &Opened, backend: &Backend<'_>, unappl
     let puts = lines.iter().any(|write| write.action == V3Action::Put);
     let action = if puts { "stop it cleanly" } else { "put and delete a v3 key, stop it cleanly" };
     let message = format!(
-        "{} committed but not applied to the v3 backend (which is at raft index {applied}): {}{more}",
+        "{} {state} but not applied to the v3 backend (which is at raft index {applied}): {}{more}",
         counted(unapplied.len() as u64, "v3 write is", "v3 writes are"),
         named.join(", ")
     );
-    let hint = format!("start that etcd once and {action}, then convert again");
+    let hint = format!("start that etcd once and {action}, then {run} again");
     Error::new(Reason::V3Unapplied, message).in_file(opened.path()).hint(hint)
 }
 

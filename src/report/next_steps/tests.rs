@@ -159,6 +159,23 @@ fn a_shell_reads_each_path_as_it_is() {
     }
 }
 
+/// Not `./-x`, which is another name.
+#[test]
+fn a_name_that_begins_with_a_dash_stays_a_name() {
+    assert_eq!(option("--name", "m0"), "--name m0");
+    assert_eq!(option("--name", "-x"), "--name=-x");
+    assert_eq!(option("--name", "--a b"), "--name='--a b'");
+    let mut report = report(vec![member("a1", "-x", &["http://10.0.0.1:2380"], &[])]);
+    let restore = commands(&report, Purpose::Restore).remove(0);
+    assert!(restore.contains(" --name=-x --initial-cluster=-x=http://10.0.0.1:2380 "), "{restore}");
+    assert!(restore.ends_with(" --data-dir ./-x.v3.etcd"), "{restore}");
+    report.options.to = To::DataDir;
+    let written = OutputMember { name: "-x".into(), directory: "-out/-x".into(), ..OutputMember::default() };
+    report.output.as_mut().unwrap().members = vec![written];
+    let start = commands(&report, Purpose::Start).remove(0);
+    assert!(start.starts_with("etcd --name=-x --data-dir ./-out/-x "), "{start}");
+}
+
 /// Each command would name the whole cluster.
 #[test]
 fn a_cluster_that_no_command_can_name_leaves_placeholders() {
