@@ -139,7 +139,7 @@ reasons! {
     Conflict = "conflict", Kind::Refused;
     /// `clean --require-migrated`: a v2 key, user or role is missing in v3, or a key has another value there.
     NotMigrated = "not-migrated", Kind::Refused;
-    /// The log has committed v3 entries that are not applied to the v3 backend.
+    /// The log has v3 entries that are not applied to the v3 backend.
     V3Unapplied = "v3-late", Kind::Refused;
     /// The v3 backends of the members have different data.
     V3Differs = "v3-differs", Kind::Refused;
