@@ -17,6 +17,6 @@ pub use check::{Check, Strictness, check};
 pub use damage::Damage;
 pub use emit::{Extent, META_PAGES_LEN, emit, image, meta_pages};
 pub use layout::{Layout, layout};
-pub use parts::Part;
+pub use parts::{PARTS, Part};
 pub use read::{Cursor, Db, Pair, Tree};
 pub use rows::{Bucket, OwnedRows, Rows};

@@ -8,6 +8,9 @@ use super::damage::Damage;
 use super::read::{Budget, Cursor, Db, Kind, Page, Tree};
 use crate::limits::MAX_BOLT_DEPTH;
 
+/// A number of parts for all threads: enough that the last part keeps no thread waiting.
+pub const PARTS: usize = 256;
+
 /// Consecutive pairs of a bucket.
 #[derive(Debug)]
 pub struct Part<'a> {

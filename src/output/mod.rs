@@ -3,6 +3,7 @@
 //! Knows bytes, offsets and checksums. Must not know pages or keys. Of etcd, it knows the SHA-256 trailer,
 //! and `targets` the file names of a data directory.
 
+pub mod flusher;
 pub mod naming;
 pub mod report_file;
 pub mod sidecar;

@@ -185,11 +185,6 @@ impl Sink {
         Err(Error::new(Reason::VerifyFailed, message).in_file(&self.shown).at(ByteOffset(extent.offset)))
     }
 
-    /// Returns the temporary file, for a check of its structure; `None` in a dry run.
-    pub fn file(&self) -> Option<&File> {
-        self.temp.as_ref().map(NamedTempFile::as_file)
-    }
-
     /// Returns the path of the temporary file; `None` in a dry run.
     pub fn temp_path(&self) -> Option<&Path> {
         self.temp.as_ref().map(NamedTempFile::path)
@@ -471,7 +466,8 @@ mod tests {
     fn a_flipped_byte_is_found_at_its_extent() {
         let dir = tempfile::tempdir().unwrap();
         let sink = fill(&dir.path().join("out.db"), options(Before::Nothing)).unwrap();
-        sink.file().unwrap().write_all_at(&[8], (2 << 20) + 5).unwrap();
+        let file = File::options().write(true).open(sink.temp_path().unwrap()).unwrap();
+        file.write_all_at(&[8], (2 << 20) + 5).unwrap();
         let error = sink.compare(&written(&sink), Interrupt::default()).unwrap_err();
         assert_eq!(error.reason(), Reason::VerifyFailed);
         assert_eq!(error.offset(), Some(ByteOffset(8192 + (1 << 20))));

@@ -5,7 +5,6 @@
 //! Must not know the source.
 
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::error::{Error, Reason, Result};
 use crate::image::Content;
 use crate::interrupt::Interrupt;
 use crate::options::{ConvertOptions, To};
+use crate::output::flusher::Flusher;
 use crate::output::naming::{Before, Named};
 use crate::output::sidecar;
 use crate::output::sink::{self, Sink, SinkOptions};
@@ -216,8 +216,7 @@ impl Pages<'_> {
         let mut written = Vec::with_capacity(extents.len());
         let flusher = Flusher::default();
         thread::scope(|scope| {
-            let flushing = scope.spawn(|| flusher.run(sink));
-            let until = FlushUntil(&flusher);
+            let flushing = flusher.start(scope, sink);
             let (mut done, mut ahead) = (Wave::of(width), Wave::of(width));
             let waves = extents.chunks(width).try_for_each(|extents| {
                 let (encoded, ()) = rayon::join(
@@ -232,9 +231,7 @@ impl Pages<'_> {
                 Ok(())
             });
             done.encoded().iter().for_each(|extent| digest.update(&extent.bytes));
-            drop(until);
-            let flushed = flushing.join().unwrap_or_else(|_| Err(Error::new(Reason::Internal, "a thread panicked")));
-            waves.and(flushed)
+            waves.and(flushing.end())
         })?;
         written.into_iter().for_each(|extent| sink.add(extent));
         Ok(())
@@ -252,59 +249,6 @@ impl Pages<'_> {
             out.written = Some(sink.write_at(extent.offset(), &out.bytes, crc32fast::hash(&out.bytes))?);
             Ok(())
         })
-    }
-}
-
-/// Ends a flusher when it is dropped, by a panic too: its thread must not wait for ever.
-struct FlushUntil<'f>(&'f Flusher);
-
-impl Drop for FlushUntil<'_> {
-    fn drop(&mut self) {
-        self.0.lock().ended = true;
-        self.0.changed.notify_one();
-    }
-}
-
-/// Bytes that are written between two flushes.
-const FLUSH_BYTES: u64 = 64 << 20;
-
-/// Syncs what was written so far while more is written, so that the last sync has little left.
-#[derive(Default)]
-struct Flusher {
-    state: Mutex<Flushing>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Flushing {
-    /// Bytes that were written since the last flush began.
-    bytes: u64,
-    ended: bool,
-}
-
-impl Flusher {
-    fn advance(&self, bytes: u64) {
-        self.lock().bytes += bytes;
-        self.changed.notify_one();
-    }
-
-    /// Flushes until the end.
-    fn run(&self, sink: &Sink) -> Result<()> {
-        loop {
-            let waiting = |state: &mut Flushing| !state.ended && state.bytes < FLUSH_BYTES;
-            let state = self.changed.wait_while(self.lock(), waiting);
-            let mut state = state.unwrap_or_else(PoisonError::into_inner);
-            if state.ended {
-                return Ok(());
-            }
-            state.bytes = 0;
-            drop(state);
-            sink.flush()?;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Flushing> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

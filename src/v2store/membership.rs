@@ -35,15 +35,30 @@ impl From<&ConfState> for Voters {
 
 /// A member as a configuration change encodes it (docs/formats.md 5.2).
 #[derive(Debug, Deserialize)]
-struct Member {
+pub(crate) struct ProposedMember {
     #[serde(default)]
     id: u64,
     #[serde(default, rename = "peerURLs")]
-    peer_urls: Option<Vec<String>>,
+    pub(crate) peer_urls: Option<Vec<String>>,
     #[serde(default, rename = "isLearner")]
-    is_learner: bool,
+    pub(crate) is_learner: bool,
     #[serde(default, rename = "isPromote")]
-    is_promote: bool,
+    pub(crate) is_promote: bool,
+}
+
+impl ProposedMember {
+    /// Parses the member of a change other than a removal.
+    pub(crate) fn parse(change: &ConfChange<'_>) -> Result<ProposedMember> {
+        serde_json::from_slice(change.context).map_err(|e| {
+            let found = display::json_fault(&e);
+            Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change, {found}"))
+        })
+    }
+
+    /// Returns the ID of the member; that of the change if it has none.
+    pub(crate) fn id(&self, change: &ConfChange<'_>) -> MemberId {
+        if self.id == 0 { change.node_id } else { MemberId(self.id) }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,11 +109,8 @@ pub fn apply_conf_change(
         voters.learners.remove(&id);
         return Ok(true);
     }
-    let member: Member = serde_json::from_slice(change.context).map_err(|e| {
-        let found = display::json_fault(&e);
-        Error::new(Reason::Damaged, format!("expected a member as JSON in a configuration change, {found}"))
-    })?;
-    let id = if member.id == 0 { id } else { MemberId(member.id) };
+    let member = ProposedMember::parse(change)?;
+    let id = member.id(change);
     let taken = members.have_url_of(tree, id, member.peer_urls.iter().flatten());
     let learner = member.is_learner || change.kind == ConfChangeKind::AddLearnerNode;
     let attributes = |is_learner| RaftAttributes { peer_urls: member.peer_urls.clone(), is_learner };

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::bolt::{Damage, Db, Pair, Part};
+use crate::bolt::{Damage, Db, PARTS, Pair, Part};
 use crate::display::short;
 use crate::error::{Error, Reason, Result};
 use crate::ids::Revision;
@@ -49,9 +49,6 @@ pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec
         Some((key, _)) => Err(failed(format!("expected the pair {}, found the end", key.escape_ascii()))),
     }
 }
-
-/// Parts of the `key` bucket, compared on all threads: enough that the last one keeps no thread waiting.
-const PARTS: usize = 256;
 
 fn compare_keys(db: &Db<'_>, stored: &[Stored<'_>], expected: Pairs<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;

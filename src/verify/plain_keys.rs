@@ -11,12 +11,9 @@ use hashbrown::DefaultHashBuilder;
 use rayon::prelude::*;
 
 use super::key_bucket;
-use crate::bolt::{Cursor, Db, Tree};
+use crate::bolt::{Cursor, Db, PARTS, Tree};
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::HashKv;
-
-/// Parts of a bucket: enough that the last one keeps no thread waiting, and that one fits into the cache.
-const PARTS: usize = 256;
 
 /// The content of a `key` bucket in which each key has one change.
 pub(super) struct PlainKeys {

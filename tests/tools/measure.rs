@@ -159,7 +159,7 @@ impl Case<'_> {
     }
 }
 
-/// The regular files below a directory that hold data: a preallocated segment counts as what is written in it.
+/// The regular files below a directory. A segment has its preallocated size, most of which is a hole.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -217,7 +217,8 @@ fn run(command: &mut Command) -> Cost {
 /// Runs `etcdctl migrate` of 3.4 on the first set.
 fn migrate(source: &Path) {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cache = env::var_os("ETCDLIFT_PEERS").map_or_else(|| home.join(".cache/etcdlift-peers"), PathBuf::from);
+    let parent = env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let cache = env::var_os("ETCDLIFT_PEERS").map_or_else(|| parent.join("etcdlift-peers"), PathBuf::from);
     let etcdctl = cache.join("3.4/etcdctl");
     if !etcdctl.exists() {
         println!("\n`etcdctl migrate` was not measured: run tests/peers/build");

@@ -5,16 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-
 use crate::data_dir::Member;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::interrupt::Interrupt;
 use crate::source::raft::{ConfChange, ConfChangeKind, EntryKind, parse_conf_change};
 use crate::source::snap::ConfState;
 use crate::source::wal::Wal;
-use crate::v2store::membership::Voters;
+use crate::v2store::membership::{ProposedMember, Voters};
 
 /// The members that a server knows, and its raft configuration.
 #[derive(Clone)]
@@ -23,17 +21,6 @@ pub(super) struct Membership {
     members: BTreeMap<MemberId, (bool, Vec<String>)>,
     removed: BTreeSet<MemberId>,
     raft: Voters,
-}
-
-/// A member in a configuration change.
-#[derive(Deserialize)]
-struct Proposed {
-    #[serde(default, rename = "peerURLs")]
-    peer_urls: Option<Vec<String>>,
-    #[serde(default, rename = "isLearner")]
-    is_learner: bool,
-    #[serde(default, rename = "isPromote")]
-    is_promote: bool,
 }
 
 /// Returns the first change that etcd 3.6 ignores and the cluster does not, if the raft configurations then differ.
@@ -88,19 +75,18 @@ impl Membership {
         if self.removed.contains(&id) {
             return Ok(false);
         }
-        let known = self.members.get(&id).cloned();
         if change.kind == ConfChangeKind::RemoveNode {
+            let known = self.members.remove(&id);
             if known.is_some() {
-                self.members.remove(&id);
                 self.removed.insert(id);
                 self.raft.voters.remove(&id);
                 self.raft.learners.remove(&id);
             }
             return Ok(known.is_some());
         }
-        let proposed: Proposed = serde_json::from_slice(change.context).map_err(|_| {
-            Error::new(Reason::Damaged, "expected a member as JSON in a configuration change, found something else")
-        })?;
+        let proposed = ProposedMember::parse(change)?;
+        let id = proposed.id(change);
+        let known = self.members.get(&id).cloned();
         let urls = proposed.peer_urls.unwrap_or_default();
         let is_taken =
             self.members.iter().any(|(of, (_, theirs))| *of != id && urls.iter().any(|url| theirs.contains(url)));
