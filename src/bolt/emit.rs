@@ -14,6 +14,9 @@ use super::rows::{Bucket, Rows, wrong_rows};
 use crate::error::Result;
 use crate::ids::PageId;
 
+/// Number of leaf pages whose rows are read ahead at once.
+const AHEAD_LEAVES: usize = 8;
+
 /// Length of both meta pages in bytes.
 pub const META_PAGES_LEN: usize = 2 * PAGE_SIZE as usize;
 
@@ -152,6 +155,9 @@ impl Run<'_> {
                 if number == first {
                     last_key = self.key_before(number)?;
                 }
+                if (number - first).is_multiple_of(AHEAD_LEAVES) {
+                    self.read_ahead(number, end);
+                }
                 last_key = self.leaf(number, node, page, last_key.bytes())?;
             } else {
                 self.branch(number, node, page)?;
@@ -160,6 +166,15 @@ impl Run<'_> {
             out = rest;
         }
         Ok((next, out))
+    }
+
+    /// Reads the rows of the next leaves ahead, up to the end of the extent.
+    fn read_ahead(&self, number: usize, end: u64) {
+        let leaves = self.tree.level(0).iter().skip(number).take(AHEAD_LEAVES);
+        let count = leaves.take_while(|leaf| leaf.page.0 < end).count();
+        if let Some(last) = (number + count).checked_sub(1) {
+            self.rows.read_ahead(self.tree.holds(0, number).start..self.tree.holds(0, last).end);
+        }
     }
 
     /// Returns the last key of the leaf before leaf `number`, which is in another extent.

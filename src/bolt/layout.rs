@@ -8,11 +8,16 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::format::{BUCKET_LEN, BucketHeader, ELEMENT_BUCKET, ELEMENT_LEN, HEADER_LEN, INLINE_SHARE, PAGE_SIZE};
 use super::rows::{Bucket, Rows, wrong_rows};
 use crate::error::{Error, Reason, Result};
 use crate::ids::PageId;
 use crate::limits::{MAX_BOLT_KEY, MAX_BOLT_VALUE};
+
+/// Rows whose sizes are asked for at once, on all threads.
+const SIZED_AT_ONCE: u64 = 1 << 16;
 
 /// Page numbers 0 and 1 are the meta pages.
 const FIRST_PAGE: u64 = 2;
@@ -193,18 +198,25 @@ impl Tree {
 fn leaf_level(rows: &dyn Rows, next: &mut u64) -> Result<(Vec<Node>, u64)> {
     let mut leaves = Vec::new();
     let (mut first, mut used, mut first_used) = (0, u64::from(HEADER_LEN), None);
-    for row in 0..rows.len() {
-        let (key_len, value_len) = (rows.key_len(row), rows.value_len(row));
-        if key_len == 0 || key_len > MAX_BOLT_KEY || value_len > MAX_BOLT_VALUE {
-            return Err(wrong_size(row, key_len, value_len));
+    let (mut sizes, mut sized) = (Vec::new(), 0);
+    while sized < rows.len() {
+        let part = sized..rows.len().min(sized + SIZED_AT_ONCE);
+        let size = |at: usize| (rows.key_len(part.start + at as u64), rows.value_len(part.start + at as u64));
+        let count = usize::try_from(part.end - part.start).unwrap_or(0);
+        (0..count).into_par_iter().map(size).collect_into_vec(&mut sizes);
+        for (row, &(key_len, value_len)) in part.clone().zip(&sizes) {
+            if key_len == 0 || key_len > MAX_BOLT_KEY || value_len > MAX_BOLT_VALUE {
+                return Err(wrong_size(row, key_len, value_len));
+            }
+            let size = u64::from(ELEMENT_LEN) + u64::from(key_len) + u64::from(value_len);
+            if used + size > u64::from(PAGE_SIZE) && row > first {
+                leaves.push(Node::place(first, used, next)?);
+                first_used.get_or_insert(used);
+                (first, used) = (row, u64::from(HEADER_LEN));
+            }
+            used += size;
         }
-        let size = u64::from(ELEMENT_LEN) + u64::from(key_len) + u64::from(value_len);
-        if used + size > u64::from(PAGE_SIZE) && row > first {
-            leaves.push(Node::place(first, used, next)?);
-            first_used.get_or_insert(used);
-            (first, used) = (row, u64::from(HEADER_LEN));
-        }
-        used += size;
+        sized = part.end;
     }
     leaves.push(Node::place(first, used, next)?);
     Ok((leaves, first_used.unwrap_or(used)))

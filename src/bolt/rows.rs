@@ -23,6 +23,9 @@ pub trait Rows: Sync {
     /// Returns the length of a row's value in bytes.
     fn value_len(&self, row: u64) -> u32;
 
+    /// Brings consecutive rows near, which are encoded next. It only saves time.
+    fn read_ahead(&self, _rows: std::ops::Range<u64>) {}
+
     /// Encodes a row into buffers of exactly its lengths. The previous content of the buffers is arbitrary.
     ///
     /// # Errors

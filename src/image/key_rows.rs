@@ -110,6 +110,11 @@ impl Rows for KeyRows<'_, '_> {
         u32::try_from(len).unwrap_or(u32::MAX)
     }
 
+    fn read_ahead(&self, rows: std::ops::Range<u64>) {
+        let place = |row: u64| usize::try_from(row.saturating_sub(self.stored.len() as u64)).unwrap_or(usize::MAX);
+        self.pairs.read_ahead(place(rows.start)..place(rows.end));
+    }
+
     fn encode(&self, row: u64, key: &mut [u8], value: &mut [u8]) -> Result<()> {
         self.encode_key(row, key)?;
         match self.at(row).ok_or_else(changed)? {

@@ -20,8 +20,10 @@ pub struct Flusher {
 
 #[derive(Debug, Default)]
 struct Flushing {
-    /// Bytes that were written since the last flush began.
-    bytes: u64,
+    /// Bytes that were written, from the start of the file on.
+    written: u64,
+    /// Bytes that were written when the last flush began.
+    flushed: u64,
     ended: bool,
 }
 
@@ -44,24 +46,25 @@ impl Flusher {
         Running { until: Until(self), thread }
     }
 
-    /// Counts bytes that were written.
+    /// Counts bytes that were written after all others.
     pub fn advance(&self, bytes: u64) {
-        self.lock().bytes += bytes;
+        self.lock().written += bytes;
         self.changed.notify_one();
     }
 
     /// Flushes until the end.
     fn run(&self, sink: &Sink) -> Result<()> {
         loop {
-            let waiting = |state: &mut Flushing| !state.ended && state.bytes < FLUSH_BYTES;
+            let waiting = |state: &mut Flushing| !state.ended && state.written - state.flushed < FLUSH_BYTES;
             let state = self.changed.wait_while(self.lock(), waiting);
             let mut state = state.unwrap_or_else(PoisonError::into_inner);
             if state.ended {
                 return Ok(());
             }
-            state.bytes = 0;
+            state.flushed = state.written;
+            let written = state.written;
             drop(state);
-            sink.flush()?;
+            sink.flush(written)?;
         }
     }
 

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -22,6 +23,9 @@ use crate::count::{self, counted};
 use crate::error::{Error, Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
+
+/// Bytes at the start of the file that are written last, whole pages of the page cache.
+const META_LEN: u64 = 1 << 14;
 
 /// Options of an output file.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,8 @@ pub struct Sink {
     /// Absent in a dry run.
     temp: Option<NamedTempFile>,
     extents: Vec<Extent>,
+    /// Bytes at the start of the file that were on disk when they were dropped from the page cache.
+    dropped: AtomicU64,
 }
 
 /// A range of written bytes, with the checksum of its encoder.
@@ -72,7 +78,8 @@ impl Sink {
         check_room(shown, directory, options.len.saturating_mul(options.copies))?;
         let (out, shown) = (path.to_path_buf(), shown.to_path_buf());
         let SinkOptions { before, len, .. } = options;
-        let mut sink = Sink { out, shown, before, len, temp: None, extents: Vec::new() };
+        let (extents, dropped) = (Vec::new(), AtomicU64::new(0));
+        let mut sink = Sink { out, shown, before, len, temp: None, extents, dropped };
         if options.dry_run {
             sink.os("write to the directory", || {
                 access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
@@ -117,15 +124,16 @@ impl Sink {
         self.extents.push(extent);
     }
 
-    /// Lets the disk begin with what was written so far, while more is written.
+    /// Syncs the file, of which the first `written` bytes are complete except for the meta pages, while more is written.
+    /// Then lets the disk begin to read these bytes back.
     ///
     /// # Errors
     /// The operating system fails. It does not report the same failure again.
-    pub fn flush(&self) -> Result<()> {
-        match &self.temp {
-            Some(temp) => self.os("sync", || temp.as_file().sync_data()),
-            None => Ok(()),
-        }
+    pub fn flush(&self, written: u64) -> Result<()> {
+        let Some(temp) = &self.temp else { return Ok(()) };
+        self.os("sync", || temp.as_file().sync_data())?;
+        self.drop_cached(written);
+        Ok(())
     }
 
     /// Ends the body: all of it is on disk before the meta pages make it a database.
@@ -147,13 +155,26 @@ impl Sink {
         self.sync()
     }
 
-    /// Drops the file from the page cache, so that its next reader reads what is on disk. This is advice. If the file
-    /// system ignores it, that reader still checks what was written.
+    /// Drops from the page cache what [`Sink::flush`] has not, so that the next reader of the file reads what is on disk.
+    /// This is advice. If the file system ignores it, that reader still checks what was written.
     pub fn forget_cached(&self) {
-        let Some(temp) = &self.temp else { return };
-        let _ = posix_fadvise(temp.as_file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        // The disk can read ahead of the comparison.
-        let _ = posix_fadvise(temp.as_file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        self.drop_cached(self.len);
+        self.advise(0, META_LEN);
+    }
+
+    /// Drops the bytes up to `end` that were not dropped yet, and that are on disk.
+    fn drop_cached(&self, end: u64) {
+        let start = self.dropped.fetch_max(end, Ordering::Relaxed);
+        if start < end {
+            self.advise(start, end - start);
+        }
+    }
+
+    /// Drops a range from the page cache, and lets the disk read it ahead of the comparison.
+    fn advise(&self, start: u64, len: u64) {
+        let (Some(temp), Ok(start), Ok(len)) = (&self.temp, i64::try_from(start), i64::try_from(len)) else { return };
+        let _ = posix_fadvise(temp.as_file(), start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let _ = posix_fadvise(temp.as_file(), start, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
 
     /// Compares the CRC-32 of every extent with `file`: the bytes of the file, mapped after [`Sink::forget_cached`].

@@ -4,13 +4,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use super::backend::describe_v3;
 use super::context::{Activity, Context, Observer};
 use super::directories::Destination;
 use super::number::Numbered;
-use super::read::{Source, read_and_hash};
+use super::read::{self, Hashing, Source, SourceFiles};
 use super::write::{Files, How, Written, write};
 use super::{
     Interrupted, directories, memory, salvage, same_snapshot, sidecars, skip_existing, stages, targets, transformer,
@@ -183,12 +184,38 @@ fn make(
     memory::before_reading(context, &opened).map_err(within)?;
     context.took(StageName::Open, started);
 
+    let files = SourceFiles::of(&opened, context.interrupt);
+    thread::scope(|scope| {
+        let mut hashing = files.hash_beside(scope);
+        let made = make_of(context, report, fault, &opened, places, watch, &mut hashing);
+        if report.source_files.is_empty() {
+            // An interruption takes precedence over every other error.
+            report.source_files = hashing.files()?;
+        }
+        made
+    })
+}
+
+/// Makes the files of a conversion of an open source, while its files are hashed.
+fn make_of(
+    context: &Context<'_>,
+    report: &mut Report,
+    fault: Option<Fault>,
+    opened: &Opened,
+    places: targets::Places,
+    watch: &Arc<Watch>,
+    hashing: &mut Hashing<'_, '_>,
+) -> Result<(Outcome, Option<Files>)> {
+    let options = context.options;
+    let within = |e: Error| e.in_file(opened.path());
     let started = Instant::now();
-    let (table, files) = read_and_hash(&opened, context.observer, context.interrupt)?;
-    let changes_limit = memory::after_reading(context, &opened, &table).map_err(within)?;
-    let source = Source { opened: &opened, table: &table, changes_limit };
-    report.source_files = files;
+    let table = read::read(opened, context.observer, context.interrupt)?;
+    let changes_limit = memory::after_reading(context, opened, &table).map_err(within)?;
+    let source = Source { opened, table: &table, changes_limit };
     report.transformed = options.transformer.as_ref().map(transformer::identify);
+    if options.skip_existing {
+        report.source_files = hashing.files()?;
+    }
     context.took(StageName::Read, started);
     if options.skip_existing
         && let Some(earlier) = earlier::find(report, context.interrupt)?
@@ -211,7 +238,7 @@ fn make(
         expected -= u64::from(fault.unseen_by_totals);
     }
     targets::check_again(options, watch)?;
-    let extent_bytes = memory::before_writing(options, &opened, &table, &content).map_err(within)?;
+    let extent_bytes = memory::before_writing(options, opened, &table, &content).map_err(within)?;
     let destination = Destination::prepare(context, places.directory, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
@@ -222,6 +249,7 @@ fn make(
     context.interrupt.ask()?;
     let started = Instant::now();
     opened.check_bytes(context.interrupt)?;
+    report.source_files = hashing.files()?;
     context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));
     let (output, directories) = destination.finish(context, written, &report.source_files)?;

@@ -58,7 +58,7 @@ pub(super) fn open_options(allow_live: bool, interrupt: Interrupt<'_>) -> OpenOp
 }
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupt: Interrupt<'_>) -> Result<Inspection> {
-    let (table, source_files) = read_and_hash(opened, &(), interrupt)?;
+    let (table, source_files) = read_and_hash(opened, interrupt)?;
     let backend = backend::newest(opened, interrupt)?;
     let replay_options = ReplayOptions { interrupt, ..ReplayOptions::default() };
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;

@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::context::Context;
 use super::replay_options::replay_options;
-use super::write::EXTENT_BYTES;
+use super::write::{EXTENT_BYTES, EXTENTS_A_THREAD};
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
 use crate::image::Content;
@@ -62,7 +62,7 @@ const INDEXED: u64 = 176;
 const PRESERVED: u64 = 112;
 
 /// The smallest part to encode, in bytes.
-const SMALLEST_EXTENT: u64 = 256 << 10;
+const SMALLEST_EXTENT: u64 = 64 << 10;
 
 /// Refuses a source that would need more memory, before its snapshot is read: counts the marks at the start of nodes.
 ///
@@ -255,7 +255,8 @@ impl Need {
         let check = if self.verify { index_bytes(pairs) } else { 0 };
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
         // Twice as many as threads: one half is written while the other is encoded.
-        let extents = (2 * self.threads).saturating_mul(extent.max(self.largest.saturating_add(1 << 13)));
+        let of_thread = extent.saturating_mul(EXTENTS_A_THREAD as u64);
+        let extents = (2 * self.threads).saturating_mul(of_thread.max(self.largest.saturating_add(1 << 13)));
         let replays = self.replays() * CHANGE;
         let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };
         let log = size(self.entries, size_of::<EntryRef>() + size_of::<Located>() + replays as usize);

@@ -1,18 +1,22 @@
-//! Reads a source: hashes its files, and parses its snapshot. All commands share it.
+//! Reads a source: parses its snapshot, and hashes its files beside everything else. All commands share it.
 //!
 //! Must not know what becomes of the data.
 
-use rayon::prelude::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
+
 use sha2::{Digest, Sha256};
 
 use super::{Activity, Observer};
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
 use crate::output::snapshot::hex;
 use crate::report::SourceFile;
 use crate::source::map::Map;
 use crate::source::open::Opened;
+use crate::v2store::json::ASK_BYTES;
 use crate::v2store::replay::read_table_watched;
 use crate::v2store::table::Table;
 
@@ -27,26 +31,92 @@ pub(super) struct Source<'m> {
 }
 
 /// Reads the snapshot's store and hashes the source's files, in parallel.
+///
+/// # Errors
+/// The snapshot is damaged; an interruption, which takes precedence.
 pub(super) fn read_and_hash<'m>(
     opened: &'m Opened,
-    observer: &dyn Observer,
     interrupt: Interrupt<'_>,
 ) -> Result<(Table<'m>, Vec<SourceFile>)> {
-    let bytes = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();
-    observer.stage(Activity::Reading, Some(bytes));
-    let asked = || {
-        observer.advance(interrupt::CHUNK as u64);
-        interrupt.ask()
-    };
-    let (table, files) =
-        rayon::join(|| read_table_watched(opened, interrupt), || hash_files(opened, Interrupt::new(&asked)));
-    // An interruption takes precedence over every other error.
-    let files = files?;
-    Ok((table?, files))
+    let files = SourceFiles::of(opened, interrupt);
+    scope(|scope| {
+        let mut hashing = files.hash_beside(scope);
+        let table = read(opened, &(), interrupt);
+        let files = hashing.files()?;
+        Ok((table?, files))
+    })
 }
 
-fn hash_files(opened: &Opened, interrupt: Interrupt<'_>) -> Result<Vec<SourceFile>> {
-    opened.maps().into_par_iter().map(|map| source_file(map, interrupt)).collect()
+/// Reads the snapshot's store.
+///
+/// # Errors
+/// The snapshot is damaged; an interruption.
+pub(super) fn read<'m>(opened: &'m Opened, observer: &dyn Observer, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
+    let bytes = opened.start.snapshot.as_ref().map_or(0, |snapshot| snapshot.json().len() as u64);
+    observer.stage(Activity::Reading, Some(bytes));
+    let asked = || {
+        observer.advance(ASK_BYTES as u64);
+        interrupt.ask()
+    };
+    read_table_watched(opened, Interrupt::new(&asked))
+}
+
+/// The files of a source, and the hashes of those that were hashed.
+pub(super) struct SourceFiles<'m> {
+    maps: Vec<&'m Map>,
+    /// The next file to hash.
+    next: AtomicUsize,
+    hashed: Vec<OnceLock<SourceFile>>,
+    interrupt: Interrupt<'m>,
+}
+
+/// The hashing of files by threads of their own. Dropping it leaves them to the end of their scope.
+pub(super) struct Hashing<'s, 'm> {
+    files: &'s SourceFiles<'m>,
+    threads: Vec<ScopedJoinHandle<'s, Result<()>>>,
+}
+
+impl<'m> SourceFiles<'m> {
+    /// Lists the files of a source.
+    pub(super) fn of(opened: &'m Opened, interrupt: Interrupt<'m>) -> SourceFiles<'m> {
+        let maps = opened.maps();
+        let hashed = maps.iter().map(|_| OnceLock::new()).collect();
+        SourceFiles { maps, next: AtomicUsize::new(0), hashed, interrupt }
+    }
+
+    /// Starts to hash the files. Nothing waits for the hashes before the end of a run, so they use the processors that
+    /// other stages leave idle. With one thread for the whole run, they are left to [`Hashing::files`].
+    pub(super) fn hash_beside<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Hashing<'s, 'm> {
+        let threads = (rayon::current_num_threads() - 1).min(self.maps.len());
+        let threads = (0..threads).filter_map(|_| Builder::new().spawn_scoped(scope, || self.hash()).ok()).collect();
+        Hashing { files: self, threads }
+    }
+
+    /// Hashes files until none is left.
+    fn hash(&self) -> Result<()> {
+        loop {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((map, hashed)) = self.maps.get(next).zip(self.hashed.get(next)) else { return Ok(()) };
+            let file = source_file(map, self.interrupt)?;
+            hashed.get_or_init(|| file);
+        }
+    }
+}
+
+impl Hashing<'_, '_> {
+    /// Returns all files, in the order of the source. Helps with those that no thread has begun.
+    ///
+    /// # Errors
+    /// The interruption.
+    pub(super) fn files(&mut self) -> Result<Vec<SourceFile>> {
+        self.files.hash()?;
+        let panicked = |_| Err(Error::new(Reason::Internal, "a thread panicked"));
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap_or_else(panicked)?;
+        }
+        let missing = || Error::new(Reason::Internal, "expected the hash of each file, found none");
+        self.files.hashed.iter().map(|file| file.get().cloned().ok_or_else(missing)).collect()
+    }
 }
 
 /// Describes a file by its path, size and sha256. Does not read a long hole at its end.

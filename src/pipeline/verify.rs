@@ -230,7 +230,7 @@ fn compare_opened(
 ) -> Result<()> {
     let interrupt = context.interrupt;
     same_snapshot::check(opened, context)?;
-    let (table, files) = read_and_hash(opened, &(), interrupt)?;
+    let (table, files) = read_and_hash(opened, interrupt)?;
     let other = report.and_then(|report| other_source(report, &files));
     let named = |e: Error| other.iter().fold(e, |e, other| e.context(other));
     let source = Source { opened, table: &table, changes_limit: None };

@@ -30,7 +30,11 @@ use crate::source::map::Map;
 use crate::verify::{self};
 
 /// The size of a part to encode, in bytes: a multiple of the block size of disks.
-pub(super) const EXTENT_BYTES: u64 = 4 << 20;
+pub(super) const EXTENT_BYTES: u64 = 1 << 20;
+
+/// Number of parts that one thread encodes in each wave. With several, no thread waits long for the others. If values are
+/// longer than a part, there are fewer, down to one for each thread.
+pub(super) const EXTENTS_A_THREAD: usize = 4;
 
 /// A written output with its hashes, whole and on disk under a temporary name.
 #[derive(Debug)]
@@ -212,13 +216,14 @@ impl Pages<'_> {
         context: &Context<'_>,
     ) -> Result<()> {
         let extents = self.layout.extents(extent_bytes);
-        let width = rayon::current_num_threads().max(1);
+        let threads = rayon::current_num_threads().max(1);
+        let width = threads * EXTENTS_A_THREAD;
         let mut written = Vec::with_capacity(extents.len());
         let flusher = Flusher::default();
         thread::scope(|scope| {
             let flushing = flusher.start(scope, sink);
             let (mut done, mut ahead) = (Wave::of(width), Wave::of(width));
-            let waves = extents.chunks(width).try_for_each(|extents| {
+            let waves = waves(&extents, threads, extent_bytes).try_for_each(|extents| {
                 let (encoded, ()) = rayon::join(
                     || self.encode(extents, &mut ahead, sink, context.interrupt),
                     || done.encoded().iter().for_each(|extent| digest.update(&extent.bytes)),
@@ -239,10 +244,13 @@ impl Pages<'_> {
 
     fn encode(&self, extents: &[Extent], wave: &mut Wave, sink: &Sink, interrupt: Interrupt<'_>) -> Result<()> {
         wave.len = extents.len();
-        extents.par_iter().zip(&mut wave.extents).try_for_each(|(extent, out)| {
+        extents.par_iter().zip(&mut wave.extents).with_max_len(1).try_for_each(|(extent, out)| {
             interrupt.ask()?;
             let len = usize::try_from(extent.byte_len())
                 .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
+            // A buffer that a longer extent needed does not stay that long.
+            out.bytes.truncate(len);
+            out.bytes.shrink_to(len.max(EXTENT_BYTES as usize));
             out.bytes.resize(len, 0);
             bolt::emit(self.layout, self.buckets, extent, &mut out.bytes)?;
             // Written at once, while the bytes are in the cache of the processor.
@@ -250,6 +258,23 @@ impl Pages<'_> {
             Ok(())
         })
     }
+}
+
+/// Cuts extents into waves: as many as each thread encodes, as long as these are not longer than one for each thread.
+fn waves(extents: &[Extent], threads: usize, extent_bytes: u64) -> impl Iterator<Item = &[Extent]> {
+    let (width, bytes) = (threads * EXTENTS_A_THREAD, (threads * EXTENTS_A_THREAD) as u64 * extent_bytes);
+    let mut rest = extents;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |(at, extent): &(usize, &Extent)| {
+            sum += extent.byte_len();
+            *at < threads || (*at < width && sum <= bytes)
+        };
+        let count = rest.iter().enumerate().take_while(fits).count();
+        let (wave, after) = rest.split_at_checked(count).filter(|(wave, _)| !wave.is_empty())?;
+        rest = after;
+        Some(wave)
+    })
 }
 
 /// Maps the output under its temporary name. An error is one of the output, not of the source.
@@ -274,12 +299,8 @@ fn check(
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
     sink.compare(map.bytes(), interrupt)?;
-    let (summary, compared) = rayon::join(
-        || verify::verify_watched(map.bytes(), interrupt),
-        || verify::compare(map.bytes(), content, interrupt),
-    );
+    let summary = verify::verify_content(map.bytes(), content, interrupt);
     interrupt.ask()?;
-    compared.map_err(failed)?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))
 }

@@ -83,7 +83,7 @@ pub fn order(tree: &Tree<'_>, plan: &mut Plan, order: &Order<'_>) -> Result<Orde
     };
     out.sort(tree, &places, order.interrupt)?;
     let last = match order.numbering {
-        Numbering::Keep => out.keep(tree, order.v2_index)?,
+        Numbering::Keep => out.keep(order.v2_index)?,
         Numbering::Dense(before) => out.dense(before)?,
     };
     let current = last.checked_add(order.bump).filter(|current| *current <= limits::MAX_REVISION);
@@ -113,12 +113,30 @@ impl Ordered {
         own.map_or_else(|| tree.modified(row.node).0, |revision| revision.0.cast_unsigned())
     }
 
+    /// Returns the v2 index that the creation revision of a row comes from.
+    fn created(&self, tree: &Tree<'_>, row: &Row) -> u64 {
+        let own = self.overrides(row).and_then(|overrides| overrides.created);
+        own.map_or_else(|| tree.created(row.node).0, |created| created.0.cast_unsigned())
+    }
+
+    /// Sorts the rows by their revision, and by path where they share one.
+    ///
+    /// # Errors
+    /// [`Reason::IndexRange`] with the first key, in the order of the snapshot, whose index cannot be a revision; an interruption.
     fn sort(&mut self, tree: &Tree<'_>, places: &[LeaseSlot], interrupt: Interrupt<'_>) -> Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
+        // Here rows and nodes are both in the order of the snapshot, so no read of a node is waited for.
         for row in &mut rows {
             let modified = self.modified(tree, row);
             row.main = Revision(match self.numbering {
-                Numbering::Keep => i64::try_from(modified).map_err(|_| out_of_range(tree, row))?,
+                Numbering::Keep => {
+                    let created = self.created(tree, row);
+                    if created.min(modified) < 2 || created.max(modified) > limits::MAX_REVISION {
+                        return Err(out_of_range(tree, row));
+                    }
+                    self.created_after_modified += u64::from(created > modified);
+                    modified.cast_signed()
+                }
                 // For the order only, which is the same for any index.
                 Numbering::Dense(_) => i64::from_le_bytes((modified ^ (1 << 63)).to_le_bytes()),
             });
@@ -135,24 +153,15 @@ impl Ordered {
         Ok(())
     }
 
-    fn keep(&mut self, tree: &Tree<'_>, v2_index: V2Index) -> Result<u64> {
+    fn keep(&mut self, v2_index: V2Index) -> Result<u64> {
         let mut previous = Revision(0);
         let mut sub = 0;
-        let mut rows = std::mem::take(&mut self.rows);
-        for row in &mut rows {
-            let created = self.overrides(row).and_then(|overrides| overrides.created);
-            let created = created.map_or_else(|| tree.created(row.node).0, |created| created.0.cast_unsigned());
-            let modified = self.modified(tree, row);
-            if created.min(modified) < 2 || created.max(modified) > limits::MAX_REVISION {
-                return Err(out_of_range(tree, row));
-            }
-            self.created_after_modified += u64::from(created > modified);
+        for row in &mut self.rows {
             sub = if row.main == previous { sub + 1 } else { 0 };
             row.sub = sub;
             self.shared += u64::from(sub > 0);
             previous = row.main;
         }
-        self.rows = rows;
         let last = u64::try_from(previous.0).unwrap_or(0);
         if v2_index.0 > limits::MAX_REVISION {
             let message = format!("the v2 index {v2_index} is above 2^62 and cannot be a revision");
@@ -200,6 +209,12 @@ impl<'t> Pairs<'t, '_> {
     /// Returns the v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
         v3_key(self.tree, row, self.ordered.overrides(row))
+    }
+
+    /// Brings the nodes of these rows near, with their names and values. Changes nothing.
+    pub fn read_ahead(&self, rows: std::ops::Range<usize>) {
+        let rows = self.ordered.rows.get(rows).unwrap_or_default();
+        self.tree.read_ahead(rows.iter().map(|row| row.node));
     }
 
     /// Returns the value of a row.

@@ -18,6 +18,9 @@ use crate::v2store::text::{self, Text};
 
 mod canonical;
 
+/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
+pub const ASK_BYTES: usize = 1 << 20;
+
 /// Reads a v2 store.
 ///
 /// # Errors
@@ -498,7 +501,7 @@ struct Lexer<'m, 'i> {
 impl<'m> Lexer<'m, '_> {
     /// Tests for an interruption from time to time.
     fn ask(&mut self) -> Result<()> {
-        if self.at - self.asked_at < canonical::ASK_BYTES {
+        if self.at - self.asked_at < ASK_BYTES {
             return Ok(());
         }
         self.asked_at = self.at;

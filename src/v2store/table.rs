@@ -17,7 +17,7 @@ pub struct NodeId(pub u32);
 /// Bytes that a processor reads from memory at once.
 const LINE_BYTES: usize = 64;
 
-/// Bytes of one text that are read ahead: the rest of a longer one follows in order, which the processor expects.
+/// Maximum bytes of one node that are read ahead: the rest of a long value follows in order, which the processor expects.
 const AHEAD_BYTES: usize = 1024;
 
 /// A packed node.
@@ -126,19 +126,27 @@ impl<'m> Table<'m> {
     /// Brings nodes with their paths and values near, all at once. Changes nothing.
     ///
     /// Rows are in the order of their revisions, so each lies somewhere else in the table and in the document. The
-    /// processor waits for many such reads at the same time only if none depends on another, as in these loops.
+    /// processor waits for many such reads at the same time only if none depends on another, as in these short loops.
     pub fn read_ahead(&self, ids: impl Iterator<Item = NodeId> + Clone) {
         let node = |id: NodeId| self.nodes.get(id.0 as usize);
         let nodes = ids.clone().filter_map(node).fold(0, |all, node| all ^ node.flags);
-        let lines = |text: &Text| {
-            let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
-            let end = start.saturating_add((text.raw_len as usize).min(AHEAD_BYTES));
-            // The last byte too: a text begins anywhere in a line.
-            let bytes = (start..end).step_by(LINE_BYTES).chain(end.checked_sub(1));
-            bytes.filter_map(|at| self.document.get(at)).fold(0, |all, byte| all ^ byte)
-        };
-        let texts = ids.filter_map(node).fold(0, |all, node| all ^ lines(&node.path) ^ lines(&node.value));
+        let texts = ids.filter_map(node).fold(0, |all, node| all ^ touch(self.near(node)));
         std::hint::black_box(nodes ^ texts);
+    }
+
+    /// Brings the paths of consecutive nodes near, all at once, like [`Table::read_ahead`].
+    pub fn read_paths_ahead(&self, ids: std::ops::Range<u32>) {
+        let nodes = self.nodes.get(ids.start as usize..ids.end as usize).unwrap_or_default();
+        std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ touch(self.raw(&node.path))));
+    }
+
+    /// Returns the part of the document with a node's path and value, or the path alone if the value is far from it.
+    fn near(&self, node: &Node) -> &'m [u8] {
+        let start = usize::try_from(node.path.offset).unwrap_or(usize::MAX);
+        let value = usize::try_from(node.value.offset).unwrap_or(usize::MAX);
+        let end = value.saturating_add(node.value.raw_len as usize).min(start.saturating_add(AHEAD_BYTES));
+        let end = end.max(start.saturating_add(node.path.raw_len as usize));
+        self.document.get(start..end).unwrap_or_default()
     }
 
     /// Returns its absolute path with the namespace.
@@ -218,6 +226,13 @@ impl<'m> Table<'m> {
         let start = usize::try_from(text.offset).unwrap_or(usize::MAX);
         self.document.get(start..start.saturating_add(text.raw_len as usize)).unwrap_or_default()
     }
+}
+
+/// Reads one byte of each line of the cache.
+#[inline]
+fn touch(bytes: &[u8]) -> u8 {
+    let first = bytes.first().copied().unwrap_or(0);
+    bytes.chunks(LINE_BYTES).filter_map(<[u8]>::last).fold(first, |all, byte| all ^ byte)
 }
 
 pub(crate) fn copy(from: &[u8], to: &mut [u8]) -> bool {

@@ -200,6 +200,14 @@ impl<'m> Tree<'m> {
         true
     }
 
+    /// Brings unchanged nodes near, with their paths and values. Changes nothing.
+    pub fn read_ahead(&self, nodes: impl Iterator<Item = NodeRef> + Clone) {
+        self.table.read_ahead(nodes.filter_map(|node| match node {
+            NodeRef::Base(id) => Some(id),
+            NodeRef::Over(_) => None,
+        }));
+    }
+
     /// Returns whether the path, and whether the value, contains U+FFFD in place of bytes that an earlier snapshot
     /// could not represent.
     pub fn replaced(&self, node: NodeRef) -> (bool, bool) {

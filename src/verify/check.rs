@@ -10,7 +10,10 @@ use crate::count::counted;
 use crate::error::{Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::{self, Interrupt};
+use crate::image::Content;
+use crate::verify::compare::Comparison;
 use crate::verify::key_bucket::Findings;
+use crate::verify::plain_keys::Beside;
 use crate::verify::summary::{Sha256Check, V3Summary};
 
 /// Summarizes any v3 database or snapshot file. A fault that does not end the reading is a finding.
@@ -56,7 +59,27 @@ pub fn verify(file: &[u8]) -> Result<V3Summary> {
 pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary> {
     let db = Db::open(file).map_err(failed)?.watched(interrupt);
     structure(&db)?;
-    let mut summary = store(&db).map_err(failed)?;
+    sound(&db, store(&db).map_err(failed)?, digest(&db))
+}
+
+/// Verifies a file like [`verify_watched`], and compares it with the expected content like [`compare`](super::compare()).
+/// Both read each part of the pairs directly after each other.
+///
+/// # Errors
+/// As both.
+pub fn verify_content(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<V3Summary> {
+    let db = Db::open(file).map_err(failed)?.watched(interrupt);
+    let comparison = Comparison::of(content);
+    let ((structure, digest), summary) =
+        rayon::join(|| (structure(&db), digest(&db)), || store_beside(&db, Some(&comparison)));
+    // A difference names its key, a finding only its place.
+    comparison.end(&db, interrupt)?;
+    structure?;
+    sound(&db, summary.map_err(failed)?, digest)
+}
+
+/// Returns the summary of a file without findings.
+fn sound(db: &Db<'_>, mut summary: V3Summary, digest: Sha256Check) -> Result<V3Summary> {
     if let Some(first) = summary.findings.first() {
         let others = summary.findings.len() as u64 - 1 + summary.more_findings;
         let message = if others == 0 {
@@ -69,11 +92,10 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
     if summary.consistent_index.is_none() {
         return Err(failed(Damage::new(ByteOffset(0), "meta: consistent_index is missing")));
     }
-    let state = digest(&db);
-    if state == Sha256Check::Mismatch {
+    if digest == Sha256Check::Mismatch {
         return Err(failed(Damage::new(ByteOffset(db.body().len() as u64), "the SHA-256 of the snapshot is wrong")));
     }
-    summary.sha256 = Some(state);
+    summary.sha256 = Some(digest);
     Ok(summary)
 }
 
@@ -90,9 +112,13 @@ pub fn structure(db: &Db<'_>) -> Result<Check> {
 /// # Errors
 /// The file cannot be read to its end.
 pub fn store(db: &Db<'_>) -> Result<V3Summary, Damage> {
+    store_beside(db, None)
+}
+
+fn store_beside(db: &Db<'_>, beside: Option<&dyn Beside>) -> Result<V3Summary, Damage> {
     let mut findings = Findings::default();
     crate::verify::invariants::buckets(db, &mut findings)?;
-    read(db, findings)
+    read(db, findings, beside)
 }
 
 /// Summarizes a database that is to be preserved, like [`store`]. A missing bucket is one that its server did not know
@@ -101,12 +127,12 @@ pub fn store(db: &Db<'_>) -> Result<V3Summary, Damage> {
 /// # Errors
 /// The file cannot be read to its end.
 pub fn carried(db: &Db<'_>) -> Result<V3Summary, Damage> {
-    read(db, Findings::default())
+    read(db, Findings::default(), None)
 }
 
-fn read(db: &Db<'_>, mut findings: Findings) -> Result<V3Summary, Damage> {
+fn read(db: &Db<'_>, mut findings: Findings, beside: Option<&dyn Beside>) -> Result<V3Summary, Damage> {
     let mut summary = V3Summary::default();
-    crate::verify::invariants::read(db, &mut summary, &mut findings)?;
+    crate::verify::invariants::read(db, &mut summary, &mut findings, beside)?;
     summary.findings = findings.list;
     summary.more_findings = findings.more;
     Ok(summary)

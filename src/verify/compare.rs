@@ -3,6 +3,8 @@
 //! Builds keys and values in another way than the writer (complete and decoded, not copied into pages), and takes
 //! revisions from the nodes. Knows both stores. Must not know the layout of the file.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::prelude::*;
 
 use crate::bolt::{Damage, Db, PARTS, Pair, Part};
@@ -15,17 +17,78 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
+use crate::verify::plain_keys::Beside;
+
+/// Number of pairs whose rows are read ahead at once.
+const AHEAD: u64 = 64;
 
 /// Compares a file with the expected content.
 ///
 /// # Errors
 /// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is extra.
 pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
-    let db = Db::open(file).map_err(damaged)?;
-    for (name, pairs) in content.others() {
-        compare_bucket(&db, name, pairs)?;
+    Comparison::of(content).end(&Db::open(file).map_err(damaged)?, interrupt)
+}
+
+/// A comparison, of which another reader of the pairs may do a part.
+pub(super) struct Comparison<'c, 't, 'm> {
+    content: &'c Content<'t, 'm>,
+    done: Mutex<Done>,
+}
+
+/// The parts of the `key` bucket that were compared.
+#[derive(Default)]
+struct Done {
+    /// Number of their pairs.
+    pairs: u64,
+    /// Whether these are all parts of the bucket.
+    all: bool,
+    /// The first pair of the first part that differs, and the difference.
+    differs: Option<(u64, Error)>,
+}
+
+impl<'c, 't, 'm> Comparison<'c, 't, 'm> {
+    /// Creates a comparison that has compared nothing yet.
+    pub(super) fn of(content: &'c Content<'t, 'm>) -> Self {
+        Comparison { content, done: Mutex::default() }
     }
-    compare_keys(&db, content.stored(), content.pairs(), interrupt)
+
+    /// Compares the rest.
+    ///
+    /// # Errors
+    /// As [`compare`].
+    pub(super) fn end(self, db: &Db<'_>, interrupt: Interrupt<'_>) -> Result<()> {
+        interrupt.ask()?;
+        for (name, pairs) in self.content.others() {
+            compare_bucket(db, name, pairs)?;
+        }
+        let expectation = Expectation { stored: self.content.stored(), pairs: self.content.pairs() };
+        let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match done.differs {
+            _ if !done.all => compare_keys(db, expectation, interrupt),
+            Some((_, difference)) => Err(difference),
+            None => expectation.ends_at(done.pairs),
+        }
+    }
+}
+
+impl Beside for Comparison<'_, '_, '_> {
+    fn read(&self, part: Part<'_>) {
+        let expectation = Expectation { stored: self.content.stored(), pairs: self.content.pairs() };
+        let (first, len) = (part.first, part.len);
+        let compared = expectation.compare(part);
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.pairs += len;
+        match compared {
+            Ok(()) => {}
+            Err(e) if done.differs.as_ref().is_none_or(|(other, _)| first < *other) => done.differs = Some((first, e)),
+            Err(_) => {}
+        }
+    }
+
+    fn all_read(&self) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).all = true;
+    }
 }
 
 pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -50,12 +113,11 @@ pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec
     }
 }
 
-fn compare_keys(db: &Db<'_>, stored: &[Stored<'_>], expected: Pairs<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
+fn compare_keys(db: &Db<'_>, expectation: Expectation<'_, '_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
     let parts = bucket.parts(PARTS).map_err(damaged)?;
     let found = parts.last().map_or(0, |part| part.first + part.len);
-    let expectation = Expectation { stored, pairs: expected };
     let compared = parts.into_par_iter().map(|part| {
         interrupt.ask()?;
         expectation.compare(part)
@@ -77,6 +139,10 @@ impl Expectation<'_, '_, '_> {
     fn compare(&self, part: Part<'_>) -> Result<()> {
         for (number, pair) in (part.first..).zip(part.pairs) {
             let pair = pair.map_err(damaged)?;
+            if number.is_multiple_of(AHEAD) || number == part.first {
+                let start = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(self.stored.len());
+                self.pairs.read_ahead(start..(start + AHEAD as usize).min(self.pairs.ordered.rows.len()));
+            }
             self.compare_pair(number, &pair).map_err(|e| e.at(pair.offset))?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::bolt::{Damage, Db, Tree};
 use crate::ids::{ByteOffset, LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
 use crate::verify::key_bucket::{self, Findings};
-use crate::verify::plain_keys;
+use crate::verify::plain_keys::{self, Beside, PlainKeys};
 use crate::verify::presence::meta_number;
 use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
@@ -24,8 +24,13 @@ pub(super) fn buckets(db: &Db<'_>, findings: &mut Findings) -> Result<(), Damage
     Ok(())
 }
 
-/// Reads a store as etcd does at its start, and records every finding.
-pub(super) fn read(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings) -> Result<(), Damage> {
+/// Reads a store as etcd does at its start, and records every finding. The other reader is that of [`plain_keys::read`].
+pub(super) fn read(
+    db: &Db<'_>,
+    summary: &mut V3Summary,
+    findings: &mut Findings,
+    beside: Option<&dyn Beside>,
+) -> Result<(), Damage> {
     meta(db, summary, findings)?;
     let leases = leases(db, findings)?;
     summary.leases = leases.len() as u64;
@@ -35,7 +40,10 @@ pub(super) fn read(db: &Db<'_>, summary: &mut V3Summary, findings: &mut Findings
         let bucket = bucket?;
         let tree = db.open_bucket(&bucket)?;
         let hash = match bucket.key {
-            schema::KEY => key_bucket(db, &tree, &leases, summary, findings)?,
+            schema::KEY => match plain_keys::read(db, &tree, &leases, beside) {
+                Some(keys) => plain_bucket(keys, summary),
+                None => key_bucket(db, &tree, &leases, summary, findings)?,
+            },
             name => other_bucket(name, &tree, summary, findings)?,
         };
         status.join(&hash);
@@ -96,6 +104,15 @@ fn leases(db: &Db<'_>, findings: &mut Findings) -> Result<HashSet<LeaseId>, Dama
     Ok(leases)
 }
 
+fn plain_bucket(keys: PlainKeys, summary: &mut V3Summary) -> HashKv {
+    summary.pairs = keys.pairs;
+    summary.all_pairs += keys.pairs;
+    summary.keys = keys.pairs;
+    summary.last_key_revision = keys.last;
+    summary.hash_kv = keys.hash.finish();
+    keys.hash
+}
+
 fn key_bucket(
     db: &Db<'_>,
     bucket: &Tree<'_>,
@@ -103,14 +120,6 @@ fn key_bucket(
     summary: &mut V3Summary,
     findings: &mut Findings,
 ) -> Result<HashKv, Damage> {
-    if let Some(keys) = plain_keys::read(db, bucket, leases) {
-        summary.pairs = keys.pairs;
-        summary.all_pairs += keys.pairs;
-        summary.keys = keys.pairs;
-        summary.last_key_revision = keys.last;
-        summary.hash_kv = keys.hash.finish();
-        return Ok(keys.hash);
-    }
     let keys = key_bucket::read(db, bucket, findings)?;
     keys.dangling(|lease| leases.contains(&lease), findings);
     summary.pairs = keys.pairs;

@@ -17,7 +17,9 @@ mod replicated;
 mod summary;
 mod v2v3;
 
-pub use check::{carried, digest, store, structure, summarize, summarize_watched, verify, verify_watched};
+pub use check::{
+    carried, digest, store, structure, summarize, summarize_watched, verify, verify_content, verify_watched,
+};
 pub use compare::compare;
 pub use differences::{Listing, list};
 pub use hash_at::{HashAt, hash_kv_at};

@@ -11,7 +11,7 @@ use hashbrown::DefaultHashBuilder;
 use rayon::prelude::*;
 
 use super::key_bucket;
-use crate::bolt::{Cursor, Db, PARTS, Tree};
+use crate::bolt::{Cursor, Db, PARTS, Part, Tree};
 use crate::ids::{LeaseId, Revision};
 use crate::mvcc::HashKv;
 
@@ -25,11 +25,36 @@ pub(super) struct PlainKeys {
     pub(super) hash: HashKv,
 }
 
-/// Reads a bucket whose changes may have these leases. `None` if it is not in this form, or after an interruption.
-pub(super) fn read(db: &Db<'_>, bucket: &Tree<'_>, leases: &HashSet<LeaseId>) -> Option<PlainKeys> {
+/// Another reader of the same pairs. It gets each part directly after it was read, while it is in the processor's cache.
+pub(super) trait Beside: Sync {
+    /// Reads one part. Different threads pass parts in any order.
+    fn read(&self, part: Part<'_>);
+
+    /// Says that every part of the bucket was passed.
+    fn all_read(&self);
+}
+
+/// Reads a bucket whose changes may have these leases, and lets another reader read each part too, if there is one. `None`
+/// if the bucket is not in this form, or after an interruption: then the other reader may lack parts.
+pub(super) fn read(
+    db: &Db<'_>,
+    bucket: &Tree<'_>,
+    leases: &HashSet<LeaseId>,
+    beside: Option<&dyn Beside>,
+) -> Option<PlainKeys> {
     let hasher = DefaultHashBuilder::default();
     let parts = bucket.parts(PARTS).ok()?;
-    let read = parts.into_par_iter().map(|part| PartKeys::read(part.pairs, part.len, leases, &hasher));
+    // Each reader has a budget of pages.
+    let again = beside.map(|_| bucket.parts(PARTS)).transpose().ok()?.unwrap_or_default();
+    let again = again.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let parts: Vec<_> = parts.into_iter().zip(again).collect();
+    let read = parts.into_par_iter().map(|(part, again)| {
+        let keys = PartKeys::read(part.pairs, part.len, leases, &hasher);
+        if let Some((beside, part)) = beside.zip(again) {
+            beside.read(part);
+        }
+        keys
+    });
     let read: Vec<PartKeys> = read.collect::<Option<_>>()?;
     let mut keys = PlainKeys { pairs: 0, last: Revision(0), hash: HashKv::new() };
     let mut last = None;
@@ -46,7 +71,13 @@ pub(super) fn read(db: &Db<'_>, bucket: &Tree<'_>, leases: &HashSet<LeaseId>) ->
     let mut names: Vec<u64> = read.into_iter().flat_map(|part| part.keys).collect();
     db.interrupt().sort_by(&mut names, Ord::cmp).ok()?;
     // Two equal hashes are one key twice, or a coincidence that is not worth a second way.
-    names.par_windows(2).all(|pair| pair.first() != pair.last()).then_some(keys)
+    if names.par_windows(2).any(|pair| pair.first() == pair.last()) {
+        return None;
+    }
+    if let Some(beside) = beside {
+        beside.all_read();
+    }
+    Some(keys)
 }
 
 /// Consecutive pairs.
@@ -129,7 +160,7 @@ mod tests {
         let file = image(&[Bucket { name: schema::KEY, rows: &rows }]).unwrap();
         let db = Db::open(&file).unwrap();
         let bucket = db.bucket(schema::KEY).unwrap().unwrap();
-        let plain = read(&db, &bucket, &HashSet::from([LEASE]));
+        let plain = read(&db, &bucket, &HashSet::from([LEASE]), None);
         let plain = plain.map(|k| [k.pairs, k.pairs, k.last.0.cast_unsigned(), k.hash.finish().into()]);
         let mut findings = Findings::default();
         let keys = key_bucket::read(&db, &bucket, &mut findings).unwrap();

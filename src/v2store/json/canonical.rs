@@ -11,11 +11,9 @@ use crate::error::Result;
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 use crate::limits;
+use super::ASK_BYTES;
 use crate::v2store::table::Node;
 use crate::v2store::text::{self, Text};
-
-/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
-pub(super) const ASK_BYTES: usize = 1 << 20;
 
 /// The nodes of a tree in canonical form.
 pub(super) struct Canonical {

@@ -9,6 +9,9 @@ use super::Tree;
 use super::node::{Body, Name, NodeRef, OverId};
 use crate::v2store::table::NodeId;
 
+/// Nodes whose paths are read ahead at once.
+const AHEAD: u32 = 32;
+
 /// A node that a walk visits.
 #[derive(Debug, Clone, Copy)]
 pub struct Visit<'a> {
@@ -92,7 +95,10 @@ impl Tree<'_> {
     ) -> Result<(), E> {
         // Directories that contain the current node: their end, and the expiry that applies there.
         let mut inside: Vec<(u32, Option<Timestamp>)> = Vec::new();
-        for id in nodes {
+        for id in nodes.clone() {
+            if (id - nodes.start).is_multiple_of(AHEAD) {
+                self.table.read_paths_ahead(id..nodes.end.min(id.saturating_add(AHEAD)));
+            }
             while inside.last().is_some_and(|(end, _)| *end <= id) {
                 inside.pop();
             }
