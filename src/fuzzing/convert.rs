@@ -78,6 +78,7 @@ pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let file = bolt::image(&content.buckets()).unwrap();
     verify::verify(&file).unwrap();
     verify::compare(&file, &content, Interrupt::default()).unwrap();
+    verify::verify_content(&file, &content, Interrupt::default()).unwrap();
     Ok(file)
 }
 

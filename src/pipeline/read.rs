@@ -34,10 +34,7 @@ pub(super) struct Source<'m> {
 ///
 /// # Errors
 /// The snapshot is damaged; an interruption, which takes precedence.
-pub(super) fn read_and_hash<'m>(
-    opened: &'m Opened,
-    interrupt: Interrupt<'_>,
-) -> Result<(Table<'m>, Vec<SourceFile>)> {
+pub(super) fn read_and_hash<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<(Table<'m>, Vec<SourceFile>)> {
     let files = SourceFiles::of(opened, interrupt);
     scope(|scope| {
         let mut hashing = files.hash_beside(scope);

@@ -234,3 +234,95 @@ fn failed(pairs: Pairs<'_, '_>, row: &Row, what: &str) -> Error {
 pub(super) fn damaged(damage: Damage) -> Error {
     damage.into_error(Reason::VerifyFailed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bolt::image;
+    use crate::ids::{RaftIndex, Term, V2Index};
+    use crate::mvcc::Meta;
+    use crate::transform::plan::plan;
+    use crate::transform::policy::Policy;
+    use crate::transform::revisions::{Order, order};
+    use crate::v2store::json;
+    use crate::v2store::tree::Tree;
+    use crate::verify::{verify, verify_content};
+
+    /// A file with `keys`, and the content that it should have.
+    fn with_file(keys: usize, lost: Option<u64>, check: impl FnOnce(Vec<u8>, &Content<'_, '_>)) {
+        let node = |key: usize| {
+            let (created, modified) = (2 + key % 7, 10 + (key * 7919) % keys);
+            let value = "v".repeat(key % 300);
+            format!(
+                r#""k{key}":{{"Path":"/1/k{key}","CreatedIndex":{created},"ModifiedIndex":{modified},"Value":"{value}"}}"#
+            )
+        };
+        let nodes: Vec<String> = (0..keys).map(node).collect();
+        let one = format!(r#""1":{{"Path":"/1","Children":{{{}}}}}"#, nodes.join(","));
+        let text = format!(r#"{{"Root":{{"Path":"/","Children":{{{one}}}}},"CurrentIndex":{}}}"#, keys + 10);
+        let table = json::read(text.as_bytes()).unwrap();
+        let mut tree = Tree::new(&table);
+        let mut plan = plan(&mut tree, &mut Policy::everything(Timestamp::UNIX_EPOCH), Interrupt::default()).unwrap();
+        let how = Order {
+            numbering: Numbering::Keep,
+            v2_index: V2Index(keys as u64 + 10),
+            bump: 0,
+            leases_in_use: &HashSet::new(),
+            interrupt: Interrupt::default(),
+        };
+        let ordered = order(&tree, &mut plan, &how).unwrap();
+        let meta = Meta {
+            consistent_index: RaftIndex(1),
+            term: Term(1),
+            scheduled_compact: Some(ordered.current),
+            finished_compact: Some(ordered.current),
+        };
+        let mut content = Content::new(Pairs { tree: &tree, ordered: &ordered }, &meta).unwrap();
+        lost.into_iter().for_each(|row| content.lose(row));
+        let file = image(&content.buckets()).unwrap();
+        let content = Content::new(Pairs { tree: &tree, ordered: &ordered }, &meta).unwrap();
+        check(file, &content);
+    }
+
+    /// Both ways to the same answer: the comparison beside another reader, and each on its own.
+    fn both(file: &[u8], content: &Content<'_, '_>) -> (Option<String>, Option<String>) {
+        let alone = compare(file, content, Interrupt::default()).and_then(|()| verify(file).map(|_| ()));
+        let beside = verify_content(file, content, Interrupt::default());
+        (alone.err().map(|e| e.to_string()), beside.err().map(|e| e.to_string()))
+    }
+
+    #[test]
+    fn many_parts_are_compared_beside_another_reader() {
+        with_file(20_000, None, |file, content| assert_eq!(both(&file, content), (None, None)));
+        for lost in [0, 9_999, 19_999] {
+            with_file(20_000, Some(lost), |file, content| {
+                let (alone, beside) = both(&file, content);
+                assert!(alone.is_some());
+                assert_eq!(alone, beside);
+            });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_has_the_same_answer_in_both_ways(
+            keys in 1usize..60,
+            lost in prop::option::of(0u64..60),
+            change in prop::option::of((any::<prop::sample::Index>(), 1u8..)),
+        ) {
+            with_file(keys, lost, |mut file, content| {
+                if let Some((place, difference)) = change {
+                    *place.get_mut(&mut file) ^= difference;
+                }
+                let (alone, beside) = both(&file, content);
+                assert_eq!(alone, beside);
+                assert_eq!(alone.is_some(), change.is_some() || lost.is_some_and(|lost| lost < keys as u64));
+            });
+        }
+    }
+}

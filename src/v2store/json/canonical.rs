@@ -7,11 +7,11 @@
 
 use jiff::Timestamp;
 
+use super::ASK_BYTES;
 use crate::error::Result;
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 use crate::limits;
-use super::ASK_BYTES;
 use crate::v2store::table::Node;
 use crate::v2store::text::{self, Text};
 
