@@ -5,6 +5,7 @@
 
 mod check;
 mod compare;
+mod fill;
 mod identity;
 mod learners;
 mod logs;
