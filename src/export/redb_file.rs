@@ -19,7 +19,9 @@ use std::time::Duration;
 use std::{io, thread};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value};
+use redb::{
+    Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value, WriteTransaction,
+};
 
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
@@ -120,37 +122,19 @@ impl<B: StorageBackend> StorageBackend for Stoppable<B> {
     }
 }
 
-/// Rows in one commit. A commit writes at once, and a signal waits for it.
-const BATCH: usize = 1 << 16;
-
-/// Writes rows in the order of their keys into an empty table.
+/// Writes rows in the order of their keys into an empty table: those that `rows` passes to its argument.
 ///
 /// # Errors
-/// The file cannot be written; the rows are not in order ([`Reason::Internal`]); an interruption.
-pub(super) fn fill<'r, K: Key + 'static, V: Value + 'static>(
-    database: &Database,
+/// The file cannot be written; the rows are not in order ([`Reason::Internal`]); that of `rows`.
+pub(super) fn fill<K: Key + 'static, V: Value + 'static>(
+    transaction: &WriteTransaction,
     definition: TableDefinition<'_, K, V>,
-    rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
-    interrupt: Interrupt<'_>,
+    rows: impl FnOnce(&mut dyn FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<()>) -> Result<()>,
 ) -> Result<()> {
-    let mut rows = rows.into_iter().peekable();
-    loop {
-        interrupt.ask()?;
-        let transaction = database.begin_write().map_err(failed)?;
-        {
-            let mut table = transaction.open_table(definition).map_err(failed)?;
-            let mut cursor = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(failed)?;
-            for (number, (key, value)) in rows.by_ref().take(BATCH).enumerate() {
-                interrupt.ask_at(number)?;
-                cursor.insert_before(key, value).map_err(unordered)?;
-            }
-            cursor.close().map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        if rows.peek().is_none() {
-            return Ok(());
-        }
-    }
+    let mut table = transaction.open_table(definition).map_err(failed)?;
+    let mut cursor = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(failed)?;
+    rows(&mut |key, value| cursor.insert_before(key, value).map_err(unordered))?;
+    cursor.close().map_err(failed)
 }
 
 /// Converts an error while writing a database.
@@ -162,7 +146,7 @@ pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
 }
 
 /// Converts an error while writing a table in the order of its keys.
-pub(super) fn unordered(e: redb::CursorError) -> Error {
+fn unordered(e: redb::CursorError) -> Error {
     match e {
         redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "expected rows in the order of their keys"),
         redb::CursorError::Storage(e) => failed(e),
@@ -365,19 +349,24 @@ mod tests {
         });
         let file = tempfile::NamedTempFile::new().unwrap();
         let value = [7; 1000];
-        let rows = |from: u64| (from..from + 10_000).map(|number| (number, &value[..]));
+        let write = |database: &Database, from: u64| {
+            let transaction = database.begin_write().map_err(failed)?;
+            let mut rows = from..from + 10_000;
+            fill(&transaction, NUMBERS, |put| rows.try_for_each(|number| put(number, &value[..])))?;
+            transaction.commit().map_err(failed)
+        };
         let never = Interrupt::default();
         let created = create(file.path(), interrupt, |database| {
-            fill(database, NUMBERS, rows(0), interrupt)?;
+            write(database, 0)?;
             wait();
             // The writer does not test for the interruption, but its file does.
-            let error = fill(database, NUMBERS, rows(10_000), never).unwrap_err();
+            let error = write(database, 10_000).unwrap_err();
             assert_eq!(error.reason(), Reason::OutputFailed, "{error}");
             Ok(())
         });
         assert_eq!(created.unwrap_err().reason(), Reason::Interrupted(15));
         file.as_file().set_len(0).unwrap();
-        create(file.path(), never, |database| fill(database, NUMBERS, rows(0), never)).unwrap();
+        create(file.path(), never, |database| write(database, 0)).unwrap();
         let before = std::fs::read(file.path()).unwrap();
         let overlay = Overlay::open(file.path()).unwrap();
         let checked = Builder::new()

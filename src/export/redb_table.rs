@@ -7,13 +7,12 @@
 //!
 //! Must not know where the records come from.
 
-use std::ops::Bound;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::record::Records;
-use super::redb_file::{self, damaged, failed, unordered};
+use super::redb_file::{self, damaged, failed, fill};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 
@@ -33,21 +32,17 @@ pub fn write(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Re
 
 fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
     let transaction = database.begin_write().map_err(failed)?;
-    {
-        let mut table = transaction.open_table(META).map_err(failed)?;
-        for (name, text) in &records.facts() {
-            table.insert(*name, text.as_str()).map_err(failed)?;
-        }
-        let mut table = transaction.open_table(records_table(records)).map_err(failed)?;
-        let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded).map_err(failed)?;
+    let mut facts = records.facts();
+    facts.sort_unstable();
+    fill(&transaction, META, |put| facts.iter().try_for_each(|(name, text)| put(name, text)))?;
+    fill(&transaction, records_table(records), |put| {
         let mut value = Vec::new();
         records.each(&mut |record| {
             value.clear();
             record.encode(&mut value);
-            cursor.insert_before(&*record.key, &value[..]).map_err(unordered)
-        })?;
-        cursor.close().map_err(failed)?;
-    }
+            put(&record.key, &value)
+        })
+    })?;
     transaction.commit().map_err(failed)
 }
 
