@@ -12,7 +12,7 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::record::Records;
-use super::redb_file::{self, damaged, failed, fill};
+use super::redb_file::{self, CACHE, damaged, failed, fill};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 
@@ -27,7 +27,7 @@ fn records_table(records: &dyn Records) -> TableDefinition<'static, &'static [u8
 /// # Errors
 /// The file cannot be written; the records are not in the order of their keys ([`Reason::Internal`]); an interruption.
 pub fn write(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
-    redb_file::create(path, interrupt, |database| write_into(database, records))
+    redb_file::create(path, CACHE, interrupt, |database| write_into(database, records))
 }
 
 fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
@@ -53,7 +53,7 @@ fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
 pub fn compare(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
     let differs =
         |what: &str| Error::new(Reason::VerifyFailed, format!("{what} of the export differs from what was written"));
-    redb_file::read(path, interrupt, |database| {
+    redb_file::read(path, CACHE, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let table = transaction.open_table(META).map_err(damaged)?;
         let mut facts = records.facts().into_iter();

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadTransaction, ReadableDatabase};
 
 use super::block::Rows;
 use super::entry::Entry;
 use super::meta::{
-    Facts, HASH, Hash, KEY_HASHES, PAIRS, PlacesTable, REVISIONS, V2_INDEXES, not_index_map, read_facts,
+    CACHE, Facts, HASH, Hash, KEY_HASHES, PAIRS, PlacesTable, REVISIONS, V2_INDEXES, not_index_map, read_facts,
 };
 use super::places::Search;
 use crate::error::{Error, Reason, Result};
@@ -52,7 +52,7 @@ pub(super) fn lookup_hashed(path: &Path, query: &Query, hash: Hash) -> Result<Fo
     if !redb_file::is_redb(path)? {
         return Err(not_index_map("a file that is not a redb file").in_file(path));
     }
-    redb_file::read(path, Interrupt::default(), |database| {
+    redb_file::read(path, CACHE, Interrupt::default(), |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let facts = read_facts(&transaction)?;
         let blocks = match query {

@@ -30,6 +30,9 @@ pub(super) const V2_INDEXES: PlacesTable = TableDefinition::new("v2_indexes");
 /// Places of the hashes of v3 keys and v2 keys.
 pub(super) const KEY_HASHES: PlacesTable = TableDefinition::new("key_hashes");
 
+/// Maximum size of redb's cache in bytes.
+pub(super) const CACHE: usize = 16 << 20;
+
 /// The number of the layout that this version writes and reads.
 const SCHEMA: &str = "2";
 
@@ -97,7 +100,7 @@ pub fn is_index_map(path: &Path) -> bool {
 /// # Errors
 /// [`Reason::NotIndexMap`] if another version wrote it; [`Reason::Damaged`]; an I/O error; an interruption.
 pub fn is_of_output(path: &Path, sha256: &str, interrupt: Interrupt<'_>) -> Result<bool> {
-    redb_file::read(path, interrupt, |database| {
+    redb_file::read(path, CACHE, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         Ok(read_facts(&transaction)?.output_sha256 == sha256)
     })

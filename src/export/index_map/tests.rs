@@ -10,7 +10,9 @@ use redb::{ReadableDatabase, ReadableTable};
 use super::block::{BLOCK_BYTES, Rows, Writer};
 use super::entry::{Entry, Origin};
 use super::lookup::{Query, lookup, lookup_hashed};
-use super::meta::{Facts, HASH, Hash, KEY_HASHES, META, PAIRS, REVISIONS, V2_INDEXES, is_index_map, is_of_output};
+use super::meta::{
+    CACHE, Facts, HASH, Hash, KEY_HASHES, META, PAIRS, REVISIONS, V2_INDEXES, is_index_map, is_of_output,
+};
 use super::places::{self, Place, Places, Search, starts};
 use super::write::{compare, write_hashed};
 use crate::error::{Error, Reason, Result};
@@ -121,7 +123,7 @@ fn one_hash(_: &[u8]) -> u32 {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 40, ..Config::default() })]
+    #![proptest_config(Config { cases: 12, ..Config::default() })]
 
     #[test]
     fn answers_are_those_of_a_linear_search(
@@ -133,7 +135,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), &entries, part, hash);
         let last = entries.last().map_or(Revision(1), |entry| entry.revision);
-        for query in queries(&entries).iter().step_by(1 + entries.len() / 40) {
+        for query in queries(&entries).iter().step_by(1 + entries.len() / 10) {
             let found = lookup_hashed(&path, query, hash).unwrap();
             prop_assert_eq!(&found.facts, &Facts { revision: last, ..facts() });
             prop_assert_eq!(found.entries, expected(&entries, query), "{:?}", query);
@@ -383,7 +385,7 @@ fn a_map_of_another_schema_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("map");
     std::fs::write(&path, "").unwrap();
-    redb_file::create(&path, Interrupt::default(), |database| {
+    redb_file::create(&path, CACHE, Interrupt::default(), |database| {
         let transaction = database.begin_write().unwrap();
         let text = [("output_sha256", "a"), ("schema", "1")];
         redb_file::fill(&transaction, META, |put| text.iter().try_for_each(|(name, text)| put(name, text))).unwrap();

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::block::{Rows, Writer};
 use super::entry::Entry;
-use super::meta::{Facts, HASH, Hash, KEY_HASHES, META, PAIRS, PlacesTable, REVISIONS, V2_INDEXES};
+use super::meta::{CACHE, Facts, HASH, Hash, KEY_HASHES, META, PAIRS, PlacesTable, REVISIONS, V2_INDEXES};
 use super::places::{self, Place, Places};
 use crate::error::{Error, Reason, Result};
 use crate::export::redb_file::{self, damaged, failed, fill};
@@ -56,7 +56,7 @@ pub(super) fn write_hashed<'e, P>(
 where
     P: Iterator<Item = Result<Entry<'e>>> + Send,
 {
-    redb_file::create(path, interrupt, |database| {
+    redb_file::create(path, CACHE, interrupt, |database| {
         let transaction = database.begin_write().map_err(failed)?;
         let mut lists = Lists::default();
         let pairs = write_pairs(&transaction, parts, hash, &mut lists, interrupt)?;
@@ -70,6 +70,8 @@ where
         let keys = write_places(&transaction, KEY_HASHES, keys.into_iter().map(HashPlace::place))?;
         interrupt.ask()?;
         transaction.commit().map_err(failed)?;
+        // redb doubles a file that grows, and leaves pages free.
+        database.compact().map_err(failed)?;
         Ok(Written { hashes: [meta, pairs, revisions, indexes, keys] })
     })
 }
@@ -79,7 +81,7 @@ where
 /// # Errors
 /// [`Reason::VerifyFailed`] if the content differs; an interruption.
 pub fn compare(path: &Path, written: &Written, interrupt: Interrupt<'_>) -> Result<()> {
-    redb_file::read(path, interrupt, |database| {
+    redb_file::read(path, CACHE, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let found = [
             hash_of(&transaction, META, interrupt)?,

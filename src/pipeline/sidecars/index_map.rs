@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::hint;
 
 use crate::bolt::{Damage, Db, PARTS, Pair, Part};
 use crate::error::{Error, Reason, Result};
@@ -20,8 +21,10 @@ use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
 use crate::pipeline::totals::unbalanced;
 use crate::transform::plan::Row;
+use crate::transform::policy::NAMESPACE;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
+use crate::v2store::tree::NodeRef;
 
 /// The size in bytes of the leaf pages that one thread encodes at once. With [`PAGES_BYTES`], it bounds the memory for
 /// keys.
@@ -29,6 +32,9 @@ const GROUP_BYTES: u64 = 4 << 20;
 
 /// About the size in bytes of the leaf pages of the parts that make a group.
 const PAGES_BYTES: usize = 1 << 20;
+
+/// Number of rows whose nodes are read at the same time.
+const AHEAD: u64 = 64;
 
 /// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options
 /// disable that.
@@ -100,7 +106,24 @@ struct Plan<'a, 'm> {
 impl<'a> Plan<'a, '_> {
     /// Returns the pairs of a part with their nodes.
     fn entries<'f: 'a>(&self, part: Part<'f>) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a, 'f, '_> {
-        (part.first..).zip(part.pairs).map(|(number, pair)| self.entry(number, &pair.map_err(damaged)?))
+        (part.first..).zip(part.pairs).map(|(number, pair)| {
+            if number.is_multiple_of(AHEAD) {
+                self.touch(number);
+            }
+            self.entry(number, &pair.map_err(damaged)?)
+        })
+    }
+
+    /// Reads the nodes of the next rows and the start of their paths. Rows are in the order of revisions, so their nodes
+    /// are anywhere in memory. Cache misses that do not depend on each other overlap.
+    fn touch(&self, number: u64) {
+        let row = |number: u64| usize::try_from(number.saturating_sub(self.preserved)).unwrap_or(usize::MAX);
+        let rows = self.pairs.ordered.rows.get(row(number)..).unwrap_or_default();
+        let rows = rows.iter().take(AHEAD as usize);
+        let nodes = rows.map(|row| row.node).filter(|node| matches!(node, NodeRef::Base(_)));
+        hint::black_box(nodes.clone().map(|node| self.pairs.tree.path_len(node)).sum::<usize>());
+        let starts = nodes.filter_map(|node| self.pairs.tree.path(node).get(NAMESPACE.len()).copied());
+        hint::black_box(starts.fold(0, |all, start| all ^ start));
     }
 
     fn entry<'f: 'a>(&self, number: u64, pair: &Pair<'f>) -> Result<Entry<'a>> {
