@@ -96,7 +96,7 @@ impl Block {
                 } else {
                     let difference = self.varint();
                     let half = difference / 2;
-                    if difference % 2 == 0 { index + half } else { index - half - 1 }
+                    if difference.is_multiple_of(2) { index + half } else { index - half - 1 }
                 };
                 let v2_key = if flags & 8 != 0 {
                     key.clone()
