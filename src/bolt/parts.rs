@@ -18,6 +18,8 @@ pub struct Part<'a> {
     pub first: u64,
     /// The number of pairs.
     pub len: u64,
+    /// The size of their leaf pages in bytes.
+    pub bytes: u64,
     /// The pairs, in file order.
     pub pairs: Cursor<'a>,
 }
@@ -45,10 +47,10 @@ impl<'a> Tree<'a> {
         let mut parts = Vec::new();
         let (mut first, mut budget) = (0, Budget::new(db));
         for page in pages {
-            let len = pairs_below(db, page, &mut budget)?;
+            let (len, bytes) = pairs_below(db, page, &mut budget)?;
             // The page of an inline bucket has no number.
             let pairs = if is_root { self.iter() } else { Cursor::below(db, page.header.id, &parts_budget) };
-            parts.push(Part { first, len, pairs });
+            parts.push(Part { first, len, bytes, pairs });
             first += len;
         }
         Ok(parts)
@@ -70,15 +72,18 @@ fn children<'a>(
     Ok(())
 }
 
-/// Counts the pairs below a page by the headers of its leaf pages.
-fn pairs_below<'a>(db: &Db<'a>, top: Page<'a>, budget: &mut Budget) -> Result<u64, Damage> {
-    let mut pairs = 0;
+/// Counts the pairs below a page, and the bytes of their leaf pages, by the headers of these.
+fn pairs_below<'a>(db: &Db<'a>, top: Page<'a>, budget: &mut Budget) -> Result<(u64, u64), Damage> {
+    let (mut pairs, mut bytes) = (0, 0);
     let mut pages = vec![top];
     while let Some(page) = pages.pop() {
         match page.kind {
-            Kind::Leaf => pairs += u64::from(page.count()),
+            Kind::Leaf => {
+                pairs += u64::from(page.count());
+                bytes += page.bytes.len() as u64;
+            }
             Kind::Branch => children(db, &page, budget, |child| pages.push(child))?,
         }
     }
-    Ok(pairs)
+    Ok((pairs, bytes))
 }

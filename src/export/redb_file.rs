@@ -19,7 +19,9 @@ use std::time::Duration;
 use std::{io, thread};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value};
+use redb::{
+    Builder, Database, DatabaseError, Key, StorageBackend, StorageError, TableDefinition, Value, WriteTransaction,
+};
 
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
@@ -27,8 +29,11 @@ use crate::interrupt::Interrupt;
 /// The first bytes of a redb file.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
-/// Maximum size of redb's cache in bytes.
-const CACHE: usize = 64 << 20;
+/// Maximum size of redb's cache in bytes for an export.
+pub(super) const CACHE: usize = 64 << 20;
+
+/// Maximum size of redb's cache in bytes for [`peek`].
+const PEEK_CACHE: usize = 1 << 20;
 
 /// Size in bytes of the blocks that store redb's writes in memory.
 const BLOCK: u64 = 4096;
@@ -36,14 +41,16 @@ const BLOCK: u64 = 4096;
 /// Interval between tests for an interruption while the library runs.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Creates a database in an empty file, and writes into it.
+/// Creates a database in an empty file, and writes into it. The caller syncs the file. `cache` is the maximum size of
+/// redb's cache in bytes.
 ///
 /// # Errors
 /// The file cannot be written; that of `write`; an interruption.
 pub(super) fn create<T>(
     path: &Path,
+    cache: usize,
     interrupt: Interrupt<'_>,
-    write: impl FnOnce(&Database) -> Result<T>,
+    write: impl FnOnce(&mut Database) -> Result<T>,
 ) -> Result<T> {
     stoppable(interrupt, |stop| {
         let file = OpenOptions::new()
@@ -52,9 +59,11 @@ pub(super) fn create<T>(
             .open(path)
             .and_then(|file| FileBackend::new(file).map_err(io::Error::other));
         let file = file.map_err(|e| Error::of_output("write the redb file", &e))?;
-        let stoppable = Stoppable { backend: file, stop };
-        let database = Builder::new().set_cache_size(CACHE).create_with_backend(stoppable).map_err(failed)?;
-        write(&database)
+        let stoppable = Stoppable { backend: Unsynced(file), stop };
+        let mut database = Builder::new().set_cache_size(cache).create_with_backend(stoppable).map_err(failed)?;
+        let written = write(&mut database)?;
+        database.close().map_err(failed)?;
+        Ok(written)
     })
 }
 
@@ -83,6 +92,33 @@ fn stoppable<T>(interrupt: Interrupt<'_>, work: impl FnOnce(Stop) -> Result<T>) 
         worked
     });
     if stop.load(Ordering::Relaxed) { interrupt.ask().and(worked) } else { worked }
+}
+
+/// A file that redb does not sync. It has no name before the caller has synced it as a whole, so no crash leaves a part
+/// of it.
+#[derive(Debug)]
+struct Unsynced(FileBackend);
+
+impl StorageBackend for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
 }
 
 /// A file whose reads and writes fail after the stop.
@@ -120,37 +156,19 @@ impl<B: StorageBackend> StorageBackend for Stoppable<B> {
     }
 }
 
-/// Rows in one commit. A commit writes at once, and a signal waits for it.
-const BATCH: usize = 1 << 16;
-
-/// Writes rows in the order of their keys into an empty table.
+/// Writes rows in the order of their keys into an empty table: those that `rows` passes to its argument.
 ///
 /// # Errors
-/// The file cannot be written; the rows are not in order ([`Reason::Internal`]); an interruption.
-pub(super) fn fill<'r, K: Key + 'static, V: Value + 'static>(
-    database: &Database,
+/// The file cannot be written; the rows are not in order ([`Reason::Internal`]); that of `rows`.
+pub(super) fn fill<K: Key + 'static, V: Value + 'static>(
+    transaction: &WriteTransaction,
     definition: TableDefinition<'_, K, V>,
-    rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
-    interrupt: Interrupt<'_>,
+    rows: impl FnOnce(&mut dyn FnMut(K::SelfType<'_>, V::SelfType<'_>) -> Result<()>) -> Result<()>,
 ) -> Result<()> {
-    let mut rows = rows.into_iter().peekable();
-    loop {
-        interrupt.ask()?;
-        let transaction = database.begin_write().map_err(failed)?;
-        {
-            let mut table = transaction.open_table(definition).map_err(failed)?;
-            let mut cursor = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(failed)?;
-            for (number, (key, value)) in rows.by_ref().take(BATCH).enumerate() {
-                interrupt.ask_at(number)?;
-                cursor.insert_before(key, value).map_err(unordered)?;
-            }
-            cursor.close().map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        if rows.peek().is_none() {
-            return Ok(());
-        }
-    }
+    let mut table = transaction.open_table(definition).map_err(failed)?;
+    let mut cursor = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(failed)?;
+    rows(&mut |key, value| cursor.insert_before(key, value).map_err(unordered))?;
+    cursor.close().map_err(failed)
 }
 
 /// Converts an error while writing a database.
@@ -162,7 +180,7 @@ pub(super) fn failed(e: impl Into<redb::Error>) -> Error {
 }
 
 /// Converts an error while writing a table in the order of its keys.
-pub(super) fn unordered(e: redb::CursorError) -> Error {
+fn unordered(e: redb::CursorError) -> Error {
     match e {
         redb::CursorError::UnorderedKey => Error::new(Reason::Internal, "expected rows in the order of their keys"),
         redb::CursorError::Storage(e) => failed(e),
@@ -200,8 +218,13 @@ pub(super) fn is_redb(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// [`Reason::Damaged`]; the file cannot be read; that of `read`; an interruption.
-pub(super) fn read<T>(path: &Path, interrupt: Interrupt<'_>, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-    open(path, true, interrupt, read)
+pub(super) fn read<T>(
+    path: &Path,
+    cache: usize,
+    interrupt: Interrupt<'_>,
+    read: impl FnOnce(&Database) -> Result<T>,
+) -> Result<T> {
+    open(path, Some(cache), interrupt, read)
 }
 
 /// Reads from a redb file like [`read`], but without a check of every page, to detect what a file is.
@@ -209,14 +232,20 @@ pub(super) fn read<T>(path: &Path, interrupt: Interrupt<'_>, read: impl FnOnce(&
 /// # Errors
 /// As [`read`].
 pub(super) fn peek<T>(path: &Path, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
-    open(path, false, Interrupt::default(), read)
+    open(path, None, Interrupt::default(), read)
 }
 
-fn open<T>(path: &Path, check: bool, interrupt: Interrupt<'_>, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+/// Opens a redb file. With the size of a cache, checks all of it.
+fn open<T>(
+    path: &Path,
+    checked: Option<usize>,
+    interrupt: Interrupt<'_>,
+    read: impl FnOnce(&Database) -> Result<T>,
+) -> Result<T> {
     let work = |stop| {
         let overlay = Overlay::open(path).map_err(|e| Error::io(Reason::Unreadable, path, "read", e))?;
         let mut builder = Builder::new();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
+        builder.set_cache_size(checked.unwrap_or(PEEK_CACHE)).set_check_integrity_on_open(checked.is_some());
         let database = builder.create_with_backend(Stoppable { backend: overlay, stop }).map_err(|e| match e {
             DatabaseError::Storage(StorageError::Corrupted(what)) => {
                 Error::new(Reason::Damaged, format!("expected a sound redb file, found: {what}"))
@@ -365,19 +394,24 @@ mod tests {
         });
         let file = tempfile::NamedTempFile::new().unwrap();
         let value = [7; 1000];
-        let rows = |from: u64| (from..from + 10_000).map(|number| (number, &value[..]));
+        let write = |database: &Database, from: u64| {
+            let transaction = database.begin_write().map_err(failed)?;
+            let mut rows = from..from + 10_000;
+            fill(&transaction, NUMBERS, |put| rows.try_for_each(|number| put(number, &value[..])))?;
+            transaction.commit().map_err(failed)
+        };
         let never = Interrupt::default();
-        let created = create(file.path(), interrupt, |database| {
-            fill(database, NUMBERS, rows(0), interrupt)?;
+        let created = create(file.path(), CACHE, interrupt, |database| {
+            write(database, 0)?;
             wait();
             // The writer does not test for the interruption, but its file does.
-            let error = fill(database, NUMBERS, rows(10_000), never).unwrap_err();
+            let error = write(database, 10_000).unwrap_err();
             assert_eq!(error.reason(), Reason::OutputFailed, "{error}");
             Ok(())
         });
         assert_eq!(created.unwrap_err().reason(), Reason::Interrupted(15));
         file.as_file().set_len(0).unwrap();
-        create(file.path(), never, |database| fill(database, NUMBERS, rows(0), never)).unwrap();
+        create(file.path(), CACHE, never, |database| write(database, 0)).unwrap();
         let before = std::fs::read(file.path()).unwrap();
         let overlay = Overlay::open(file.path()).unwrap();
         let checked = Builder::new()
@@ -385,7 +419,7 @@ mod tests {
             .create_with_backend(Stoppable { backend: overlay, stop: Arc::new(AtomicBool::new(true)) });
         assert!(checked.is_err(), "a file that is to stop gives nothing");
         interrupted.store(false, Ordering::Relaxed);
-        let read = read(file.path(), interrupt, |_| {
+        let read = read(file.path(), CACHE, interrupt, |_| {
             wait();
             Ok(())
         });

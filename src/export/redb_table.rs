@@ -7,13 +7,12 @@
 //!
 //! Must not know where the records come from.
 
-use std::ops::Bound;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::record::Records;
-use super::redb_file::{self, damaged, failed, unordered};
+use super::redb_file::{self, CACHE, damaged, failed, fill};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 
@@ -28,26 +27,22 @@ fn records_table(records: &dyn Records) -> TableDefinition<'static, &'static [u8
 /// # Errors
 /// The file cannot be written; the records are not in the order of their keys ([`Reason::Internal`]); an interruption.
 pub fn write(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
-    redb_file::create(path, interrupt, |database| write_into(database, records))
+    redb_file::create(path, CACHE, interrupt, |database| write_into(database, records))
 }
 
 fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
     let transaction = database.begin_write().map_err(failed)?;
-    {
-        let mut table = transaction.open_table(META).map_err(failed)?;
-        for (name, text) in &records.facts() {
-            table.insert(*name, text.as_str()).map_err(failed)?;
-        }
-        let mut table = transaction.open_table(records_table(records)).map_err(failed)?;
-        let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded).map_err(failed)?;
+    let mut facts = records.facts();
+    facts.sort_unstable();
+    fill(&transaction, META, |put| facts.iter().try_for_each(|(name, text)| put(name, text)))?;
+    fill(&transaction, records_table(records), |put| {
         let mut value = Vec::new();
         records.each(&mut |record| {
             value.clear();
             record.encode(&mut value);
-            cursor.insert_before(&*record.key, &value[..]).map_err(unordered)
-        })?;
-        cursor.close().map_err(failed)?;
-    }
+            put(&record.key, &value)
+        })
+    })?;
     transaction.commit().map_err(failed)
 }
 
@@ -58,7 +53,7 @@ fn write_into(database: &Database, records: &dyn Records) -> Result<()> {
 pub fn compare(path: &Path, records: &dyn Records, interrupt: Interrupt<'_>) -> Result<()> {
     let differs =
         |what: &str| Error::new(Reason::VerifyFailed, format!("{what} of the export differs from what was written"));
-    redb_file::read(path, interrupt, |database| {
+    redb_file::read(path, CACHE, interrupt, |database| {
         let transaction = database.begin_read().map_err(damaged)?;
         let table = transaction.open_table(META).map_err(damaged)?;
         let mut facts = records.facts().into_iter();

@@ -159,13 +159,6 @@ pub enum Existing {
     KeepV3,
 }
 
-impl Existing {
-    /// Returns whether the v3 data of the source is in the output.
-    pub(crate) fn keeps_v3(self) -> bool {
-        matches!(self, Existing::Merge | Existing::KeepV3)
-    }
-}
-
 /// With `merge`, a policy for a key that v2 and v3 both have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]

@@ -53,10 +53,14 @@ const COMPARED: u64 = 40;
 const NAME: u64 = 40;
 
 /// Bytes of redb's cache while it writes an index map.
-const INDEX_MAP: u64 = 64 << 20;
+const INDEX_MAP: u64 = 16 << 20;
 
-/// Bytes of a pair in an index map: its entry, and its places in the sorted tables.
-const INDEXED: u64 = 176;
+/// Bytes of a pair in an index map: the places of its v2 index and of the hashes of its names, and the vectors' growth.
+const INDEXED: u64 = 48;
+
+/// Bytes of the keys that one thread encodes at once for an index map, in two parts that wait for each other. v2 and v3
+/// keys of a part take at most the size of its pages each.
+const INDEXED_KEYS: u64 = 2 * 2 * (5 << 20);
 
 /// Bytes of a change that a merge preserves, with the live key that it may be.
 const PRESERVED: u64 = 112;
@@ -244,9 +248,13 @@ impl Need {
         if self.compared { 2 } else { 1 }
     }
 
-    /// Returns the bytes to write an index map: its entries, and redb's cache.
+    /// Returns the bytes to write an index map: the places of its pairs, the keys that are encoded, and redb's cache.
     fn index_map(&self, pairs: u64) -> u64 {
-        if self.index_map { INDEX_MAP.saturating_add(pairs.saturating_mul(INDEXED)) } else { 0 }
+        if !self.index_map {
+            return 0;
+        }
+        let keys = self.threads.saturating_mul(INDEXED_KEYS.saturating_add(self.largest.saturating_mul(2)));
+        INDEX_MAP.saturating_add(keys).saturating_add(pairs.saturating_mul(INDEXED))
     }
 
     fn peak(&self, extent: u64) -> Peak {

@@ -53,8 +53,77 @@ fn demo(folder: &Path, options: &[&str]) -> Converted {
 /// A pair with the node that it comes from: revision, sub revision, v3 key, v2 index and v2 key.
 type Row = (u64, u64, Vec<u8>, Option<(u64, Vec<u8>)>);
 
-/// Flags, v2 index, v3 key, v2 key.
-type Stored<'a> = (u8, u64, &'a [u8], &'a [u8]);
+/// The numbers and bytes of a block, by docs/index-map.md.
+struct Block(std::vec::IntoIter<u8>);
+
+impl Block {
+    fn byte(&mut self) -> u8 {
+        self.0.next().unwrap()
+    }
+
+    fn take(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.byte()).collect()
+    }
+
+    fn count(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().unwrap())
+    }
+
+    fn varint(&mut self) -> u64 {
+        let byte = self.byte();
+        u64::from(byte & 0x7f) | if byte < 0x80 { 0 } else { self.varint() << 7 }
+    }
+
+    /// The first `shared` bytes of `before`, and the bytes that follow.
+    fn name(&mut self, before: &[u8]) -> Vec<u8> {
+        let shared = usize::from(self.byte());
+        let len = self.varint();
+        [&before[..shared], &self.take(len)].concat()
+    }
+
+    fn pairs(mut self) -> Vec<Row> {
+        let (mut revision, mut index, mut key) = (0, 0u64, Vec::new());
+        let mut rows = Vec::new();
+        for _ in 0..self.count() {
+            let flags = self.byte();
+            revision += self.varint();
+            let sub = if flags & 32 != 0 { self.varint() } else { 0 };
+            key = self.name(&key);
+            let mut node = None;
+            if flags & 1 != 0 {
+                index = if flags & 16 != 0 {
+                    revision
+                } else {
+                    let difference = self.varint();
+                    let half = difference / 2;
+                    if difference.is_multiple_of(2) { index + half } else { index - half - 1 }
+                };
+                let v2_key = if flags & 8 != 0 {
+                    key.clone()
+                } else {
+                    let shared = usize::from(self.byte());
+                    let len = self.varint();
+                    [&self.take(len), &key[key.len() - shared..]].concat()
+                };
+                node = Some((index, v2_key));
+            }
+            rows.push((revision, sub, key.clone(), node));
+        }
+        assert_eq!(self.0.len(), 0);
+        rows
+    }
+
+    fn places(mut self) -> Vec<(u64, u64)> {
+        let mut value = 0;
+        let mut places = Vec::new();
+        for _ in 0..self.count() {
+            value += self.varint();
+            places.push((value, self.varint()));
+        }
+        assert_eq!(self.0.len(), 0);
+        places
+    }
+}
 
 /// What a map says, by each of its tables.
 struct Tables {
@@ -66,39 +135,46 @@ impl Tables {
     /// # Panics
     /// If the tables contradict each other.
     fn read(path: &Path) -> Self {
-        type Keys = TableDefinition<'static, (&'static [u8], u64, u64), ()>;
         let meta: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-        let revisions: TableDefinition<'_, (u64, u64), Stored<'_>> = TableDefinition::new("revisions");
-        let indexes: TableDefinition<'_, (u64, u64, u64), &[u8]> = TableDefinition::new("v2_indexes");
+        let pairs: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("pairs");
         let database = redb::ReadOnlyDatabase::open(path).unwrap();
         let transaction = database.begin_read().unwrap();
         let table = transaction.open_table(meta).unwrap();
         let meta = table.iter().unwrap().map(|row| row.unwrap());
         let meta = meta.map(|(name, text)| (name.value().to_string(), text.value().to_string())).collect();
         let mut rows = BTreeSet::new();
-        for row in transaction.open_table(revisions).unwrap().iter().unwrap() {
-            let (place, record) = row.unwrap();
-            let ((revision, sub), (flags, index, key, v2_key)) = (place.value(), record.value());
-            let v2_key = if flags & 8 != 0 { key } else { v2_key };
-            rows.insert((revision, sub, key.to_vec(), (flags & 1 != 0).then(|| (index, v2_key.to_vec()))));
+        // What the three other tables must have: values and blocks.
+        let mut expected: [BTreeSet<(u64, u64)>; 3] = Default::default();
+        for (number, row) in transaction.open_table(pairs).unwrap().iter().unwrap().enumerate() {
+            let (key, block) = row.unwrap();
+            let block_number = key.value();
+            assert_eq!(block_number, number as u64);
+            for row in Block(block.value().to_vec().into_iter()).pairs() {
+                let (revision, _, key, node) = &row;
+                expected[0].insert((*revision, block_number));
+                expected[2].insert((crc32c::crc32c(key).into(), block_number));
+                if let Some((index, v2_key)) = node {
+                    expected[1].insert((*index, block_number));
+                    expected[2].insert((crc32c::crc32c(v2_key).into(), block_number));
+                }
+                assert!(rows.last().is_none_or(|last| *last < row), "{row:?}");
+                rows.insert(row);
+            }
         }
-        let by_index: BTreeSet<_> =
-            rows.iter().filter_map(|row| Some((row.3.as_ref()?.0, row.0, row.1, row.2.clone()))).collect();
-        let table = transaction.open_table(indexes).unwrap();
-        let found = table.iter().unwrap().map(|row| row.unwrap()).map(|(place, key)| {
-            let (index, revision, sub) = place.value();
-            (index, revision, sub, key.value().to_vec())
-        });
-        assert_eq!(found.collect::<BTreeSet<_>>(), by_index);
-        let keys = |name| -> BTreeSet<(Vec<u8>, u64, u64)> {
-            let table = transaction.open_table(Keys::new(name)).unwrap();
-            let rows = table.iter().unwrap().map(|row| row.unwrap().0);
-            rows.map(|key| (key.value().0.to_vec(), key.value().1, key.value().2)).collect()
-        };
-        assert_eq!(keys("v3_keys"), rows.iter().map(|row| (row.2.clone(), row.0, row.1)).collect());
-        let other_names = rows.iter().filter_map(|row| Some((row.3.as_ref()?.1.clone(), row)));
-        let other_names = other_names.filter(|(name, row)| *name != row.2);
-        assert_eq!(keys("v2_keys"), other_names.map(|(name, row)| (name, row.0, row.1)).collect());
+        for (name, expected) in ["revisions", "v2_indexes", "key_hashes"].into_iter().zip(expected) {
+            let definition: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new(name);
+            let mut found = Vec::new();
+            for row in transaction.open_table(definition).unwrap().iter().unwrap() {
+                let (first, block) = row.unwrap();
+                let places = Block(block.value().to_vec().into_iter()).places();
+                assert_eq!(places[0], first.value(), "{name}");
+                found.extend(places);
+            }
+            // Of neighbours with one block, only the first is there.
+            let mut expected: Vec<_> = expected.into_iter().collect();
+            expected.dedup_by_key(|(_, block)| *block);
+            assert_eq!(found, expected, "{name}");
+        }
         Self { meta, rows }
     }
 
@@ -156,7 +232,7 @@ fn whatever_was_written_is_found_by_index_revision_and_both_names() {
         all_well(&tables.belongs_to(&converted));
         let dense = options.contains(&"dense");
         assert_eq!(tables.meta["numbering"], if dense { "dense" } else { "keep" });
-        assert_eq!((tables.meta["v2_index"].as_str(), tables.meta["schema"].as_str()), ("51", "1"));
+        assert_eq!((tables.meta["v2_index"].as_str(), tables.meta["schema"].as_str()), ("51", "2"));
         let inspected = etcdlift(["inspect", converted.out.to_str().unwrap(), "--json"]).success().json();
         for name in ["revision", "compact_revision"] {
             assert_eq!(tables.meta[name], inspected[name].to_string(), "{options:?}");
@@ -248,7 +324,7 @@ fn foreign_databases_are_refused() {
     let database = redb::Database::create(&other).unwrap();
     let transaction = database.begin_write().unwrap();
     let table: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-    transaction.open_table(table).unwrap().insert("schema", "1").unwrap();
+    transaction.open_table(table).unwrap().insert("schema", "2").unwrap();
     transaction.commit().unwrap();
     drop(database);
     let exported = temp.path().join("export.redb");

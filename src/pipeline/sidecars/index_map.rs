@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::hint;
 
-use crate::bolt::{Damage, Db, Pair};
+use crate::bolt::{Damage, Db, PARTS, Pair, Part};
 use crate::error::{Error, Reason, Result};
 use crate::export::index_map::{Entry, Facts, Origin, compare, write as write_map};
 use crate::ids::Revision;
-use crate::interrupt::Interrupt;
 use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::options::Revisions;
 use crate::output::Digested;
@@ -21,8 +21,20 @@ use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
 use crate::pipeline::totals::unbalanced;
 use crate::transform::plan::Row;
+use crate::transform::policy::NAMESPACE;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
+use crate::v2store::tree::NodeRef;
+
+/// The size in bytes of the leaf pages that one thread encodes at once. With [`PAGES_BYTES`], it bounds the memory for
+/// keys.
+const GROUP_BYTES: u64 = 4 << 20;
+
+/// About the size in bytes of the leaf pages of the parts that make a group.
+const PAGES_BYTES: usize = 1 << 20;
+
+/// Number of rows whose nodes are read at the same time.
+const AHEAD: u64 = 64;
 
 /// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options
 /// disable that.
@@ -39,8 +51,9 @@ pub(in crate::pipeline) fn write(
 ) -> Result<()> {
     let (options, interrupt) = (context.options, context.interrupt);
     let db = Db::open(file).map_err(damaged)?;
-    let entries = entries(&db, numbered.pairs(), options.existing.keeps_v3(), interrupt)?;
-    let last = entries.last().map_or(Revision(1), |entry| entry.revision);
+    let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs() };
+    let groups = groups(&db, &plan)?;
+    let groups = groups.into_iter().map(|parts| parts.into_iter().flat_map(|part| plan.entries(part))).collect();
     let compact_revision = compact_revision(&db)?;
     let numbering = match numbered.ordered.numbering {
         Numbering::Keep => Revisions::Keep,
@@ -50,52 +63,87 @@ pub(in crate::pipeline) fn write(
         etcdlift: env!("CARGO_PKG_VERSION").into(),
         numbering,
         v2_index: numbered.v2_index(),
-        // The revision that etcd computes at its start.
-        revision: last.max(compact_revision).max(Revision(1)),
+        // The revision that etcd computes at its start, unless a pair has a higher one.
+        revision: compact_revision.max(Revision(1)),
         compact_revision,
         output_sha256: hex(&digested.sha256),
     };
     interrupt.ask()?;
-    write_map(out.temp_path(), &facts, &entries, interrupt).map_err(|e| e.in_file(out.path()))?;
+    let written = write_map(out.temp_path(), facts, groups, interrupt).map_err(|e| e.in_file(out.path()))?;
     interrupt.ask()?;
-    if options.verify { compare(out.temp_path(), &facts, &entries, interrupt) } else { Ok(()) }
+    if options.verify { compare(out.temp_path(), &written, interrupt) } else { Ok(()) }
 }
 
-/// Returns the pairs of the output with their nodes. Rows and file are both in the order of revisions.
-fn entries<'a>(db: &Db<'a>, pairs: Pairs<'a, '_>, others: bool, interrupt: Interrupt<'_>) -> Result<Vec<Entry<'a>>> {
-    let mut entries = Vec::with_capacity(pairs.ordered.rows.len());
-    let mut rows = pairs.ordered.rows.iter().peekable();
+/// Returns the pairs of the output in groups for the threads, which together have as many pairs as the plan says.
+fn groups<'a>(db: &Db<'a>, plan: &Plan<'_, '_>) -> Result<Vec<Vec<Part<'a>>>> {
+    let (mut groups, mut group, mut bytes, mut pairs) = (Vec::new(), Vec::new(), 0, 0);
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
-    for pair in bucket.iter().flat_map(|bucket| bucket.iter()) {
-        if entries.len().is_multiple_of(1 << 16) {
-            interrupt.ask()?;
+    let wanted = PARTS.max(db.body().len() / PAGES_BYTES);
+    for part in bucket.map_or(Ok(Vec::new()), |bucket| bucket.parts(wanted)).map_err(damaged)? {
+        pairs = part.first + part.len;
+        bytes += part.bytes;
+        group.push(part);
+        if bytes >= GROUP_BYTES {
+            groups.push(std::mem::take(&mut group));
+            bytes = 0;
         }
-        let pair = pair.map_err(damaged)?;
-        let (revision, kv) = decode(&pair)?;
-        let planned = rows.peek().map(|row| (row.main, i64::from(row.sub)).cmp(&(revision.main, revision.sub)));
-        let row = match planned {
-            Some(Ordering::Equal) => rows.next(),
-            Some(Ordering::Greater) | None if others => None,
-            Some(Ordering::Less) => return Err(unbalanced("a pair of the plan is missing in the output")),
-            Some(Ordering::Greater) | None => {
-                return Err(unbalanced("the output has a pair that is not in the plan"));
+    }
+    groups.push(group);
+    match pairs.cmp(&(plan.preserved + plan.pairs.ordered.rows.len() as u64)) {
+        Ordering::Less => Err(unbalanced("the output ends before the last pair of the plan")),
+        Ordering::Equal => Ok(groups),
+        Ordering::Greater => Err(unplanned()),
+    }
+}
+
+/// The expected pairs of an output: preserved v3 data, and then the rows of the plan, in the order of their revisions.
+#[derive(Clone, Copy)]
+struct Plan<'a, 'm> {
+    pairs: Pairs<'a, 'm>,
+    preserved: u64,
+}
+
+impl<'a> Plan<'a, '_> {
+    /// Returns the pairs of a part with their nodes.
+    fn entries<'f: 'a>(&self, part: Part<'f>) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a, 'f, '_> {
+        (part.first..).zip(part.pairs).map(|(number, pair)| {
+            if number.is_multiple_of(AHEAD) {
+                self.touch(number);
             }
-        };
-        if row.is_some_and(|row| *kv.key != *pairs.key(row)) {
+            self.entry(number, &pair.map_err(damaged)?)
+        })
+    }
+
+    /// Reads the nodes of the next rows and the start of their paths. Rows are in the order of revisions, so their nodes
+    /// are anywhere in memory. Cache misses that do not depend on each other overlap.
+    fn touch(&self, number: u64) {
+        let row = |number: u64| usize::try_from(number.saturating_sub(self.preserved)).unwrap_or(usize::MAX);
+        let rows = self.pairs.ordered.rows.get(row(number)..).unwrap_or_default();
+        let rows = rows.iter().take(AHEAD as usize);
+        let nodes = rows.map(|row| row.node).filter(|node| matches!(node, NodeRef::Base(_)));
+        hint::black_box(nodes.clone().map(|node| self.pairs.tree.path_len(node)).sum::<usize>());
+        let starts = nodes.filter_map(|node| self.pairs.tree.path(node).get(NAMESPACE.len()).copied());
+        hint::black_box(starts.fold(0, |all, start| all ^ start));
+    }
+
+    fn entry<'f: 'a>(&self, number: u64, pair: &Pair<'f>) -> Result<Entry<'a>> {
+        let (revision, kv) = decode(pair)?;
+        let row = number.checked_sub(self.preserved).and_then(|row| usize::try_from(row).ok());
+        let row = row.map(|row| self.pairs.ordered.rows.get(row).ok_or_else(unplanned)).transpose()?;
+        if row.is_some_and(|row| (row.main, i64::from(row.sub)) != (revision.main, revision.sub)) {
+            return Err(unbalanced("the output has another revision at the place of a planned pair"));
+        }
+        if row.is_some_and(|row| *kv.key != *self.pairs.key(row)) {
             return Err(unbalanced("the output has another key at the revision of a planned pair"));
         }
-        entries.push(Entry {
+        Ok(Entry {
             revision: revision.main,
             sub: revision.sub.cast_unsigned(),
             deleted: revision.tombstone,
             key: Cow::Borrowed(kv.key),
-            node: row.and_then(|row| origin(pairs, row)),
-        });
+            node: row.and_then(|row| origin(self.pairs, row)),
+        })
     }
-    if rows.next().is_some() {
-        return Err(unbalanced("the output ends before the last pair of the plan"));
-    }
-    Ok(entries)
 }
 
 /// Returns the node of a row; `None` for a pair that a transformer added.
@@ -108,6 +156,10 @@ fn origin<'a>(pairs: Pairs<'a, '_>, row: &Row) -> Option<Origin<'a>> {
         Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
     };
     Some(Origin { index: pairs.tree.modified(row.node), key, dir: row.marker })
+}
+
+fn unplanned() -> Error {
+    unbalanced("the output has a pair that is not in the plan")
 }
 
 fn decode<'a>(pair: &Pair<'a>) -> Result<(RevisionKey, KeyValue<'a>)> {
