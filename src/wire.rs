@@ -167,6 +167,69 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A reader of a message whose fields ascend, as all encoders write them. A caller that gets `None` reads the message with a
+/// [`Reader`], which also says what is wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Ascending<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Ascending<'a> {
+    /// Creates a reader of one whole message.
+    pub fn new(message: &'a [u8]) -> Self {
+        Ascending { rest: message }
+    }
+
+    /// Reads a varint field with this number, up to 15; 0 if another one is next.
+    #[inline]
+    pub fn varint(&mut self, number: u8) -> Option<u64> {
+        if self.takes(number << 3) { self.number() } else { Some(0) }
+    }
+
+    /// Reads a length-delimited field with this number, up to 15; nothing if another one is next.
+    #[inline]
+    pub fn bytes(&mut self, number: u8) -> Option<&'a [u8]> {
+        if !self.takes(number << 3 | 2) {
+            return Some(&[]);
+        }
+        let len = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
+    /// Returns whether the message has ended.
+    pub fn has_ended(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    #[inline]
+    fn takes(&mut self, tag: u8) -> bool {
+        match self.rest.split_first() {
+            Some((found, rest)) if *found == tag => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads a varint of up to nine bytes. Longer ones are rare.
+    #[inline]
+    fn number(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..63).step_by(7) {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
 /// Returns the length of `value` as a varint: 1 to 10 bytes.
 pub const fn varint_len(value: u64) -> usize {
     (63 - (value | 1).leading_zeros() as usize) / 7 + 1

@@ -19,6 +19,9 @@ use crate::limits::{MAX_BOLT_KEY, MAX_BOLT_VALUE};
 /// Rows whose sizes are asked for at once, on all threads.
 const SIZED_AT_ONCE: u64 = 1 << 16;
 
+/// Rows whose sizes one thread asks for at once.
+const SIZED_BY_ONE: usize = 1 << 10;
+
 /// Page numbers 0 and 1 are the meta pages.
 const FIRST_PAGE: u64 = 2;
 
@@ -198,13 +201,13 @@ impl Tree {
 fn leaf_level(rows: &dyn Rows, next: &mut u64) -> Result<(Vec<Node>, u64)> {
     let mut leaves = Vec::new();
     let (mut first, mut used, mut first_used) = (0, u64::from(HEADER_LEN), None);
-    let (mut sizes, mut sized) = (Vec::new(), 0);
+    let mut sized = 0;
     while sized < rows.len() {
         let part = sized..rows.len().min(sized + SIZED_AT_ONCE);
-        let size = |at: usize| (rows.key_len(part.start + at as u64), rows.value_len(part.start + at as u64));
-        let count = usize::try_from(part.end - part.start).unwrap_or(0);
-        (0..count).into_par_iter().map(size).collect_into_vec(&mut sizes);
-        for (row, &(key_len, value_len)) in part.clone().zip(&sizes) {
+        let starts: Vec<u64> = part.clone().step_by(SIZED_BY_ONE).collect();
+        let of = |start: u64| rows.sizes(start..part.end.min(start + SIZED_BY_ONE as u64));
+        let sizes: Vec<Vec<(u32, u32)>> = starts.into_par_iter().map(of).collect();
+        for (row, (key_len, value_len)) in part.clone().zip(sizes.into_iter().flatten()) {
             if key_len == 0 || key_len > MAX_BOLT_KEY || value_len > MAX_BOLT_VALUE {
                 return Err(wrong_size(row, key_len, value_len));
             }

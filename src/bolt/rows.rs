@@ -23,6 +23,11 @@ pub trait Rows: Sync {
     /// Returns the length of a row's value in bytes.
     fn value_len(&self, row: u64) -> u32;
 
+    /// Returns the lengths of key and value of consecutive rows, in bytes.
+    fn sizes(&self, rows: std::ops::Range<u64>) -> Vec<(u32, u32)> {
+        rows.map(|row| (self.key_len(row), self.value_len(row))).collect()
+    }
+
     /// Brings consecutive rows near, which are encoded next. It only saves time.
     fn read_ahead(&self, _rows: std::ops::Range<u64>) {}
 

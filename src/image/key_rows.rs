@@ -60,6 +60,12 @@ impl<'t, 'm> KeyRows<'t, 'm> {
         }
     }
 
+    /// Returns the planned rows among some rows.
+    fn planned(&self, rows: &std::ops::Range<u64>) -> std::ops::Range<usize> {
+        let place = |row: u64| usize::try_from(row.saturating_sub(self.stored.len() as u64)).unwrap_or(usize::MAX);
+        place(rows.start)..place(rows.end)
+    }
+
     fn encode_value(&self, row: &Row, out: &mut [u8]) -> Result<()> {
         let pairs = &self.pairs;
         let mut writer = Writer::new(out);
@@ -110,9 +116,13 @@ impl Rows for KeyRows<'_, '_> {
         u32::try_from(len).unwrap_or(u32::MAX)
     }
 
+    fn sizes(&self, rows: std::ops::Range<u64>) -> Vec<(u32, u32)> {
+        self.pairs.read_nodes_ahead(self.planned(&rows));
+        rows.map(|row| (self.key_len(row), self.value_len(row))).collect()
+    }
+
     fn read_ahead(&self, rows: std::ops::Range<u64>) {
-        let place = |row: u64| usize::try_from(row.saturating_sub(self.stored.len() as u64)).unwrap_or(usize::MAX);
-        self.pairs.read_ahead(place(rows.start)..place(rows.end));
+        self.pairs.read_ahead(self.planned(&rows));
     }
 
     fn encode(&self, row: u64, key: &mut [u8], value: &mut [u8]) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use crate::error::Result;
 use crate::ids::{ByteOffset, LeaseId, Revision};
-use crate::wire::{Reader, WireError, Writer, bytes_field_len, varint_field_len};
+use crate::wire::{Ascending, Reader, WireError, Writer, bytes_field_len, varint_field_len};
 
 /// One change of a user's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +58,25 @@ impl<'a> KeyValue<'a> {
     /// # Errors
     /// The bytes are not a `KeyValue` message.
     pub fn decode(message: &'a [u8], base: ByteOffset) -> Result<Self, WireError> {
+        Self::decode_ascending(message).map_or_else(|| Self::decode_any(message, base), Ok)
+    }
+
+    /// Decodes a message with its fields in ascending order and no other fields; `None` for any other message.
+    #[inline]
+    fn decode_ascending(message: &'a [u8]) -> Option<Self> {
+        let mut reader = Ascending::new(message);
+        let kv = KeyValue {
+            key: reader.bytes(1)?,
+            create_revision: Revision(reader.varint(2)?.cast_signed()),
+            mod_revision: Revision(reader.varint(3)?.cast_signed()),
+            version: reader.varint(4)?.cast_signed(),
+            value: reader.bytes(5)?,
+            lease: LeaseId(reader.varint(6)?.cast_signed()),
+        };
+        reader.has_ended().then_some(kv)
+    }
+
+    fn decode_any(message: &'a [u8], base: ByteOffset) -> Result<Self, WireError> {
         let mut kv = KeyValue::default();
         let mut reader = Reader::new(message, base);
         while let Some(field) = reader.field()? {
@@ -133,6 +152,41 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn both_decoders_agree_on_any_message(
+            fields in proptest::collection::vec((1u8..8, 0u8..3, 0u64.., 0usize..4), 0..9),
+            ascending: bool,
+            change in proptest::option::of((proptest::prelude::any::<proptest::sample::Index>(), 1u8..)),
+        ) {
+            let mut fields = fields;
+            if ascending {
+                fields.sort();
+                fields.dedup_by_key(|field| field.0);
+            }
+            let mut message = Vec::new();
+            for (number, kind, value, len) in fields {
+                let wire_type = match number { _ if kind == 0 => kind, 1 | 5 => 2, _ => 0 };
+                message.push(number << 3 | wire_type);
+                let mut rest = if wire_type == 2 { len as u64 } else { value >> (8 * len) };
+                while rest >= 0x80 {
+                    message.push(rest.to_le_bytes()[0] | 0x80);
+                    rest >>= 7;
+                }
+                message.push(rest.to_le_bytes()[0]);
+                if wire_type == 2 {
+                    message.extend(std::iter::repeat_n(b'x', len));
+                }
+            }
+            if let Some((place, difference)) = change.filter(|_| !message.is_empty()) {
+                *place.get_mut(&mut message) ^= difference;
+            }
+            let any = KeyValue::decode_any(&message, ByteOffset(3));
+            if let Some(kv) = KeyValue::decode_ascending(&message) {
+                proptest::prop_assert_eq!(&any, &Ok(kv));
+            }
+            proptest::prop_assert_eq!(KeyValue::decode(&message, ByteOffset(3)), any);
+        }
+
         #[test]
         fn agrees_with_generated_code(key: Vec<u8>, value: Vec<u8>, create: i64, modified: i64, version: i64, lease: i64) {
             let kv = KeyValue {

@@ -9,7 +9,7 @@ use super::sink::Sink;
 use crate::error::{Error, Reason, Result};
 
 /// Bytes that are written between two flushes.
-const FLUSH_BYTES: u64 = 64 << 20;
+const FLUSH_BYTES: u64 = 16 << 20;
 
 /// The bytes that were written, for the thread that syncs them.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use nix::libc;
+use rayon::prelude::*;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::ByteOffset;
@@ -119,12 +120,10 @@ impl Map {
     }
 
     fn crc(&self, part: &Range<usize>, interrupt: Interrupt<'_>) -> Result<u32> {
-        let mut crc = 0;
-        for chunk in self.bytes().get(part.clone()).unwrap_or_default().chunks(interrupt::CHUNK) {
-            interrupt.ask()?;
-            crc = crc32c::crc32c_append(crc, chunk);
-        }
-        Ok(crc)
+        let chunks = self.bytes().get(part.clone()).unwrap_or_default().par_chunks(interrupt::CHUNK);
+        let crc = |chunk: &[u8]| interrupt.ask().map(|()| (crc32c::crc32c(chunk), chunk.len()));
+        let crcs: Vec<(u32, usize)> = chunks.map(crc).collect::<Result<_>>()?;
+        Ok(crcs.into_iter().fold(0, |before, (crc, len)| crc32c::crc32c_combine(before, crc, len)))
     }
 
     /// Checks that the bytes equal those of the first read. Reads all of them again.

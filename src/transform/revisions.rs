@@ -213,8 +213,17 @@ impl<'t> Pairs<'t, '_> {
 
     /// Brings the nodes of these rows near, with their names and values. Changes nothing.
     pub fn read_ahead(&self, rows: std::ops::Range<usize>) {
-        let rows = self.ordered.rows.get(rows).unwrap_or_default();
-        self.tree.read_ahead(rows.iter().map(|row| row.node));
+        self.tree.read_ahead(self.nodes(rows));
+    }
+
+    /// Brings the nodes of these rows near, without names and values. Changes nothing.
+    pub fn read_nodes_ahead(&self, rows: std::ops::Range<usize>) {
+        self.tree.read_nodes_ahead(self.nodes(rows));
+    }
+
+    /// Returns the nodes of these rows; none if there are fewer rows.
+    fn nodes(&self, rows: std::ops::Range<usize>) -> impl Iterator<Item = NodeRef> + Clone {
+        self.ordered.rows.get(rows).unwrap_or_default().iter().map(|row| row.node)
     }
 
     /// Returns the value of a row.

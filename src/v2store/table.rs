@@ -17,8 +17,10 @@ pub struct NodeId(pub u32);
 /// Bytes that a processor reads from memory at once.
 const LINE_BYTES: usize = 64;
 
-/// Maximum bytes of one node that are read ahead: the rest of a long value follows in order, which the processor expects.
-const AHEAD_BYTES: usize = 1024;
+/// Bytes of a node that are read ahead: of one with a short value, and of any other. The rest of a long value follows in order,
+/// which the processor expects.
+const SHORT_BYTES: usize = 256;
+const LONG_BYTES: usize = 512;
 
 /// A packed node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -128,25 +130,45 @@ impl<'m> Table<'m> {
     /// Rows are in the order of their revisions, so each lies somewhere else in the table and in the document. The
     /// processor waits for many such reads at the same time only if none depends on another, as in these short loops.
     pub fn read_ahead(&self, ids: impl Iterator<Item = NodeId> + Clone) {
-        let node = |id: NodeId| self.nodes.get(id.0 as usize);
-        let nodes = ids.clone().filter_map(node).fold(0, |all, node| all ^ node.flags);
-        let texts = ids.filter_map(node).fold(0, |all, node| all ^ touch(self.near(node)));
-        std::hint::black_box(nodes ^ texts);
+        let nodes = || ids.clone().filter_map(|id| self.nodes.get(id.0 as usize));
+        let first = nodes().fold(0, |all, node| all ^ node.flags);
+        // The first line of each, which waits longest, and then the other lines.
+        let first = nodes().fold(first, |all, node| all ^ self.byte(&node.path));
+        let rest = nodes().fold(0, |all, node| all ^ self.lines(node));
+        std::hint::black_box(first ^ rest);
+    }
+
+    /// Brings nodes near, without their paths and values.
+    pub fn read_nodes_ahead(&self, ids: impl Iterator<Item = NodeId>) {
+        let nodes = ids.filter_map(|id| self.nodes.get(id.0 as usize));
+        std::hint::black_box(nodes.fold(0, |all, node| all ^ node.flags));
+    }
+
+    /// Returns the first byte of a text in the document; 0 for none.
+    #[inline]
+    fn byte(&self, text: &Text) -> u8 {
+        let at = usize::try_from(text.offset).unwrap_or(usize::MAX);
+        self.document.get(at).copied().unwrap_or(0)
+    }
+
+    /// Reads one byte of each line with a node's path and value, which is close behind it; of a long value only of the first
+    /// lines.
+    #[inline]
+    fn lines(&self, node: &Node) -> u8 {
+        let start = usize::try_from(node.path.offset).unwrap_or(usize::MAX);
+        let end = usize::try_from(node.value.offset).unwrap_or(0).saturating_add(node.value.raw_len as usize);
+        let near = self.document.get(start..).unwrap_or_default();
+        // No branch for each line: of such a loop, the processor begins less in advance.
+        match near.first_chunk::<SHORT_BYTES>() {
+            Some(near) if end <= start.saturating_add(SHORT_BYTES) => touch(near),
+            _ => near.first_chunk::<LONG_BYTES>().map_or(0, |near| touch(near)),
+        }
     }
 
     /// Brings the paths of consecutive nodes near, all at once, like [`Table::read_ahead`].
     pub fn read_paths_ahead(&self, ids: std::ops::Range<u32>) {
         let nodes = self.nodes.get(ids.start as usize..ids.end as usize).unwrap_or_default();
-        std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ touch(self.raw(&node.path))));
-    }
-
-    /// Returns the part of the document with a node's path and value, or the path alone if the value is far from it.
-    fn near(&self, node: &Node) -> &'m [u8] {
-        let start = usize::try_from(node.path.offset).unwrap_or(usize::MAX);
-        let value = usize::try_from(node.value.offset).unwrap_or(usize::MAX);
-        let end = value.saturating_add(node.value.raw_len as usize).min(start.saturating_add(AHEAD_BYTES));
-        let end = end.max(start.saturating_add(node.path.raw_len as usize));
-        self.document.get(start..end).unwrap_or_default()
+        std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ self.byte(&node.path)));
     }
 
     /// Returns its absolute path with the namespace.
@@ -228,11 +250,10 @@ impl<'m> Table<'m> {
     }
 }
 
-/// Reads one byte of each line of the cache.
+/// Reads one byte of each line.
 #[inline]
-fn touch(bytes: &[u8]) -> u8 {
-    let first = bytes.first().copied().unwrap_or(0);
-    bytes.chunks(LINE_BYTES).filter_map(<[u8]>::last).fold(first, |all, byte| all ^ byte)
+fn touch<const N: usize>(bytes: &[u8; N]) -> u8 {
+    bytes.iter().step_by(LINE_BYTES).fold(0, |all, byte| all ^ byte)
 }
 
 pub(crate) fn copy(from: &[u8], to: &mut [u8]) -> bool {

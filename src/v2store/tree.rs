@@ -202,10 +202,12 @@ impl<'m> Tree<'m> {
 
     /// Brings unchanged nodes near, with their paths and values. Changes nothing.
     pub fn read_ahead(&self, nodes: impl Iterator<Item = NodeRef> + Clone) {
-        self.table.read_ahead(nodes.filter_map(|node| match node {
-            NodeRef::Base(id) => Some(id),
-            NodeRef::Over(_) => None,
-        }));
+        self.table.read_ahead(nodes.filter_map(NodeRef::base));
+    }
+
+    /// Brings unchanged nodes near, without paths and values. Changes nothing.
+    pub fn read_nodes_ahead(&self, nodes: impl Iterator<Item = NodeRef>) {
+        self.table.read_nodes_ahead(nodes.filter_map(NodeRef::base));
     }
 
     /// Returns whether the path, and whether the value, contains U+FFFD in place of bytes that an earlier snapshot

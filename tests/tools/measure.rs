@@ -23,6 +23,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use etcdlift::internals::bolt::Db;
 use large_store::{Shape, Values};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -66,8 +67,10 @@ fn main() {
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
     let rules = temp.path().join("rules.toml");
     fs::write(&rules, RULES).unwrap();
-    println!("| set | source | output | limit, s | etcdlift, s | times the limit | CPU, s | RssAnon, MiB | MB/s |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| set | source | output | of pairs | limit, s | etcdlift, s | times the limit | check | CPU, s | RssAnon, MiB | MB/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let source = temp.path().join("source.etcd");
     let mut made = None;
     for Set { name, shape, options } in sets() {
@@ -116,6 +119,8 @@ struct Cost {
     cpu: f64,
     /// The most private memory that was seen, in bytes.
     memory: u64,
+    /// The share of the time in which the output was read back and checked; 0 for other programs.
+    check: f64,
 }
 
 impl Case<'_> {
@@ -134,11 +139,13 @@ impl Case<'_> {
         let spread = |values: &dyn Fn(&(f64, Cost)) -> f64| Spread::of(pairs.iter().map(values).collect());
         let wall = spread(&|(_, cost)| cost.wall);
         format!(
-            "| {name} | {} MB | {} MB | {} | {wall} | {} | {:.2} | {} | {:.0} |",
+            "| {name} | {} MB | {} MB | {:.3} | {} | {wall} | {} | {:.0} % | {:.2} | {} | {:.0} |",
             source / 1_000_000,
             output / 1_000_000,
+            output as f64 / pair_bytes(&self.output()) as f64,
             spread(&|(limit, _)| *limit),
             spread(&|(limit, cost)| cost.wall / limit),
+            spread(&|(_, cost)| cost.check).median * 100.0,
             spread(&|(_, cost)| cost.cpu).median,
             pairs.iter().map(|(_, cost)| cost.memory).max().unwrap_or(0) >> 20,
             source as f64 / 1e6 / wall.median,
@@ -154,9 +161,28 @@ impl Case<'_> {
             let _ = fs::remove_file(self.folder.join(name));
         }
         let mut command = Command::new(self.program);
+        let report = self.folder.join("report.json");
         command.arg("convert").arg(self.source).arg("-o").arg(self.output()).arg("--quiet").args(&self.options);
-        run(&mut command)
+        let cost = run(command.arg("--report").arg(&report).arg("--overwrite"));
+        Cost { check: share_of_check(&report), ..cost }
     }
+}
+
+/// The share of the verification in the time of all stages.
+fn share_of_check(report: &Path) -> f64 {
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    let stages = report["stages"].as_array().unwrap();
+    let millis = |stage: &serde_json::Value| stage["ms"].as_f64().unwrap();
+    let check = stages.iter().find(|stage| stage["name"] == "verify").map_or(0.0, millis);
+    check / stages.iter().map(millis).sum::<f64>()
+}
+
+/// The sum of all encoded pairs of a database: keys, values, and the 16 bytes of an element in a leaf page for each.
+fn pair_bytes(path: &Path) -> u64 {
+    let file = fs::read(path).unwrap();
+    let db = Db::open(&file).unwrap();
+    let buckets = db.root().iter().map(|bucket| db.open_bucket(&bucket.unwrap()).unwrap());
+    buckets.flat_map(|bucket| bucket.iter()).map(|pair| pair.unwrap().record.len() as u64 + 16).sum()
 }
 
 /// The regular files below a directory. A segment has its preallocated size, most of which is a hole.
@@ -211,7 +237,7 @@ fn run(command: &mut Command) -> Cost {
     let status = child.wait().unwrap();
     let wall = started.elapsed().as_secs_f64();
     assert!(matches!(status.code(), Some(0 | 8)), "{command:?}: {status}");
-    Cost { wall, cpu: cpu() - before, memory: watched.join().unwrap() }
+    Cost { wall, cpu: cpu() - before, memory: watched.join().unwrap(), check: 0.0 }
 }
 
 /// Runs `etcdctl migrate` of 3.4 on the first set.

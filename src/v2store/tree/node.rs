@@ -18,6 +18,16 @@ pub enum NodeRef {
     Over(OverId),
 }
 
+impl NodeRef {
+    /// Returns the number of a node of the snapshot; `None` for any other.
+    pub(super) fn base(self) -> Option<NodeId> {
+        match self {
+            NodeRef::Base(id) => Some(id),
+            NodeRef::Over(_) => None,
+        }
+    }
+}
+
 /// The number of an overlay node. When the node is freed, another may get the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverId(pub(super) u32);
