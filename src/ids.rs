@@ -58,12 +58,14 @@ impl From<usize> for ByteOffset {
 impl Add<u64> for ByteOffset {
     type Output = ByteOffset;
 
+    #[inline]
     fn add(self, bytes: u64) -> ByteOffset {
         ByteOffset(self.0.saturating_add(bytes))
     }
 }
 
 impl AddAssign<u64> for ByteOffset {
+    #[inline]
     fn add_assign(&mut self, bytes: u64) {
         *self = *self + bytes;
     }

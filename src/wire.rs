@@ -56,6 +56,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// The field has another wire type.
+    #[inline]
     pub fn varint(&self) -> Result<u64, WireError> {
         match self.value {
             Value::Varint(v) => Ok(v),
@@ -67,6 +68,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// The field has another wire type.
+    #[inline]
     pub fn bytes(&self) -> Result<&'a [u8], WireError> {
         match self.value {
             Value::Bytes(v) => Ok(v),
@@ -84,6 +86,7 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Creates a reader of one whole message whose first byte is at offset `base` of its file.
+    #[inline]
     pub fn new(message: &'a [u8], base: ByteOffset) -> Self {
         Reader { rest: message, offset: base }
     }
@@ -97,6 +100,8 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The bytes are not a field, or it extends beyond the message.
+    // Copied to each caller, which then needs no whole `Field` in memory: twice as fast for short fields.
+    #[inline(always)]
     pub fn field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -133,7 +138,18 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
     }
 
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, WireError> {
+        // Most tags and numbers take one byte.
+        if let Some((byte @ 0..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            self.offset += 1;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let error = WireError { offset: self.offset, expected: "a varint" };
         let mut value = 0u64;
         for (i, byte) in self.rest.iter().take(10).enumerate() {
@@ -158,6 +174,7 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) =
             self.rest.split_at_checked(len).ok_or(WireError { offset: self.offset, expected: "more bytes" })?;

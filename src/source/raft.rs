@@ -6,7 +6,7 @@
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, ClusterId, MemberId, RaftIndex, Term};
 use crate::source::internal_request::V3Request;
-use crate::wire::{Field, Reader, Value};
+use crate::wire::{Field, Reader, Value, WireError};
 use crate::words::words;
 
 /// The kind of a raft entry (docs/formats.md 5.1).
@@ -88,7 +88,7 @@ pub fn is_migration_entry(data: &[u8]) -> bool {
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly an entry as etcd writes it.
 pub fn parse_entry(data: &[u8], base: ByteOffset) -> Result<Entry<'_>> {
-    let mut fields = Fields::new(data, base, "an entry");
+    let mut fields = Fields::new(data, base, "an entry")?;
     // 3.7 leaves the type of a normal entry out.
     let kind = fields.optional_varint(1)?;
     let (term, index) = (fields.varint(2)?, fields.varint(3)?);
@@ -115,7 +115,7 @@ pub fn parse_entry(data: &[u8], base: ByteOffset) -> Result<Entry<'_>> {
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly a hard state as etcd writes it.
 pub fn parse_hard_state(data: &[u8], base: ByteOffset) -> Result<HardState> {
-    let mut fields = Fields::new(data, base, "a hard state");
+    let mut fields = Fields::new(data, base, "a hard state")?;
     let state = HardState {
         term: Term(fields.varint(1)?),
         // 3.7 leaves the vote out if there is none.
@@ -131,7 +131,7 @@ pub fn parse_hard_state(data: &[u8], base: ByteOffset) -> Result<HardState> {
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
 pub fn parse_metadata(data: &[u8], base: ByteOffset) -> Result<Metadata> {
-    let mut fields = Fields::new(data, base, "member metadata");
+    let mut fields = Fields::new(data, base, "member metadata")?;
     let metadata = Metadata { node_id: MemberId(fields.varint(1)?), cluster_id: ClusterId(fields.varint(2)?) };
     fields.end()?;
     Ok(metadata)
@@ -142,7 +142,7 @@ pub fn parse_metadata(data: &[u8], base: ByteOffset) -> Result<Metadata> {
 /// # Errors
 /// [`Reason::Damaged`] if the bytes are not exactly that message as etcd writes it.
 pub fn parse_snap_record(data: &[u8], base: ByteOffset) -> Result<SnapRecord> {
-    let mut fields = Fields::new(data, base, "a snapshot record");
+    let mut fields = Fields::new(data, base, "a snapshot record")?;
     let (index, term) = (RaftIndex(fields.varint(1)?), Term(fields.varint(2)?));
     let configured = fields.bytes(3)?.is_some();
     fields.end()?;
@@ -378,64 +378,54 @@ struct Fields<'a> {
     next: Option<Field<'a>>,
     base: ByteOffset,
     what: &'static str,
-    started: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn new(data: &'a [u8], base: ByteOffset, what: &'static str) -> Self {
-        Fields { reader: Reader::new(data, base), next: None, base, what, started: false }
+    #[inline]
+    fn new(data: &'a [u8], base: ByteOffset, what: &'static str) -> Result<Self> {
+        let mut reader = Reader::new(data, base);
+        let next = reader.field()?;
+        Ok(Fields { reader, next, base, what })
     }
 
-    fn peek(&mut self) -> Result<Option<Field<'a>>> {
-        if !self.started {
-            self.started = true;
-            self.next = self.reader.field()?;
-        }
-        Ok(self.next)
-    }
-
-    fn advance(&mut self) -> Result<()> {
+    /// Reads the next field if it has this number.
+    #[inline]
+    fn take<T>(&mut self, number: u32, read: impl FnOnce(&Field<'a>) -> Result<T, WireError>) -> Result<Option<T>> {
+        let Some(field) = self.next.filter(|field| field.number == number) else { return Ok(None) };
+        let value = read(&field)?;
         self.next = self.reader.field()?;
-        Ok(())
+        Ok(Some(value))
     }
 
+    #[inline]
     fn varint(&mut self, number: u32) -> Result<u64> {
-        match self.peek()? {
-            Some(field) if field.number == number => {
-                let value = field.varint()?;
-                self.advance()?;
-                Ok(value)
-            }
-            _ => Err(damaged(self.base, format!("expected {} with field {number}, found none", self.what))),
-        }
+        self.take(number, Field::varint)?.ok_or_else(|| self.missing(number))
     }
 
     /// Reads a field that may be left out for 0.
+    #[inline]
     fn optional_varint(&mut self, number: u32) -> Result<u64> {
-        match self.peek()? {
-            Some(field) if field.number == number => self.varint(number),
-            _ => Ok(0),
-        }
+        Ok(self.take(number, Field::varint)?.unwrap_or(0))
     }
 
+    #[inline]
     fn bytes(&mut self, number: u32) -> Result<Option<(&'a [u8], ByteOffset)>> {
-        match self.peek()? {
-            Some(field) if field.number == number => {
-                let value = field.bytes()?;
-                self.advance()?;
-                Ok(Some((value, field.value_offset)))
-            }
-            _ => Ok(None),
-        }
+        self.take(number, |field| Ok((field.bytes()?, field.value_offset)))
     }
 
-    fn end(&mut self) -> Result<()> {
-        match self.peek()? {
-            None => Ok(()),
-            Some(field) => {
-                Err(damaged(field.offset, format!("expected the end of {}, found field {}", self.what, field.number)))
-            }
-        }
+    #[inline]
+    fn end(&self) -> Result<()> {
+        self.next.map_or(Ok(()), |field| Err(self.unexpected(&field)))
+    }
+
+    #[cold]
+    fn missing(&self, number: u32) -> Error {
+        damaged(self.base, format!("expected {} with field {number}, found none", self.what))
+    }
+
+    #[cold]
+    fn unexpected(&self, field: &Field<'_>) -> Error {
+        damaged(field.offset, format!("expected the end of {}, found field {}", self.what, field.number))
     }
 }
 

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 use hashbrown::{DefaultHashBuilder, HashSet};
 use jiff::Timestamp;
+use memchr::memmem;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, RaftIndex, V2Index};
@@ -440,7 +442,8 @@ fn code(missing: Missing) -> u16 {
 /// (docs/formats.md 6.8).
 pub(crate) fn is_attributes_path(path: &[u8]) -> bool {
     const MEMBERS: &[u8] = b"/0/members/";
-    memchr::memmem::find_iter(path, MEMBERS).any(|at| {
+    static FINDER: LazyLock<memmem::Finder<'_>> = LazyLock::new(|| memmem::Finder::new(MEMBERS));
+    FINDER.find_iter(path).any(|at| {
         let rest = path.get(at + MEMBERS.len()..).unwrap_or_default();
         let digits = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         (1..=16).contains(&digits) && rest.get(digits..).is_some_and(|rest| rest.starts_with(b"/attributes"))

@@ -33,6 +33,11 @@ fn is_clean(path: &[u8]) -> bool {
         return true;
     }
     let Some(rest) = path.strip_prefix(b"/") else { return false };
+    // Most paths have no component that begins with a dot.
+    let starts = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.']);
+    if !path.ends_with(b"/") && !path.windows(2).fold(false, |found, pair| found | starts(pair)) {
+        return true;
+    }
     rest.split(|b| *b == b'/').all(|component| !matches!(component, b"" | b"." | b".."))
 }
 

@@ -11,6 +11,12 @@ use jiff::Timestamp;
 use crate::ids::ByteOffset;
 use crate::{limits, time};
 
+mod blocks;
+mod escape;
+
+pub use escape::TextError;
+use escape::unescape;
+
 /// Go's zero time, which means "no TTL".
 pub(super) const NO_EXPIRY: &[u8] = b"0001-01-01T00:00:00Z";
 const GO_ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
@@ -39,13 +45,21 @@ pub struct Scanned {
     pub replaced: u32,
 }
 
-/// The reason why a string cannot be read, with an offset from its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextError {
-    /// Offset in the string, in bytes.
-    pub at: usize,
-    /// What was expected there.
-    pub expected: &'static str,
+/// Scans a string of a document that is UTF-8, like [`scan`]. `None`: it cannot be read.
+#[inline]
+pub(super) fn scan_utf8(rest: &[u8]) -> Option<Scanned> {
+    let plain = memchr::memchr2(b'"', b'\\', rest)?;
+    if has_control(rest.get(..plain)?) {
+        return None;
+    }
+    let mut out = Scanned { raw_len: plain, len: plain, ..Scanned::default() };
+    if rest.get(plain) == Some(&b'\\') {
+        let after = blocks::scan(rest.get(plain..)?)?;
+        let raw_len = plain + after.raw_len;
+        out = Scanned { raw_len, len: raw_len - after.saved, escaped: true, replaced: after.replaced };
+    }
+    // No text is longer than its raw form.
+    (out.raw_len as u64 <= limits::MAX_STRING).then_some(out)
 }
 
 /// Scans a string after its opening quote, up to its closing quote.
@@ -63,8 +77,7 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, TextError> {
             return Err(TextError { at: rest.len(), expected: "the end of a string" });
         };
         let plain = ahead.get(..run).unwrap_or_default();
-        // Without an early end, the compiler tests many bytes at once.
-        if plain.iter().fold(false, |found, b| found | (*b < 0x20)) {
+        if has_control(plain) {
             return Err(TextError { at, expected: "a string without control characters" });
         }
         if valid_utf8 {
@@ -91,6 +104,13 @@ pub fn scan(rest: &[u8], valid_utf8: bool) -> Result<Scanned, TextError> {
     Ok(out)
 }
 
+/// Returns whether a text has a control character.
+#[inline]
+fn has_control(text: &[u8]) -> bool {
+    // Without an early end, the compiler tests many bytes at once.
+    text.iter().fold(false, |found, byte| found | (*byte < 0x20))
+}
+
 /// Reads the time at which a node expires, as RFC 3339. `Some(None)` is no TTL, and `None` is no time.
 pub(super) fn expiry(raw: &[u8]) -> Option<Option<Timestamp>> {
     if raw == NO_EXPIRY {
@@ -104,6 +124,11 @@ pub(super) fn expiry(raw: &[u8]) -> Option<Option<Timestamp>> {
 /// Decodes what [`scan`] accepted into a buffer of exactly the decoded length. Returns whether it fitted.
 #[must_use]
 pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
+    if simdutf8::basic::from_utf8(raw).is_ok() { blocks::decode_into(raw, out) } else { decode_any(raw, out) }
+}
+
+/// Decodes like [`decode_into`], also what is not UTF-8.
+fn decode_any(raw: &[u8], out: &mut [u8]) -> bool {
     let mut rest = out;
     let fits = decode_parts(raw, &mut |part| match std::mem::take(&mut rest).split_at_mut_checked(part.len()) {
         Some((head, after)) => {
@@ -118,6 +143,9 @@ pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
 
 /// Returns whether what [`scan`] accepted decodes to these bytes.
 pub fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
+    if simdutf8::basic::from_utf8(raw).is_ok() {
+        return blocks::decodes_to(raw, bytes);
+    }
     let mut rest = bytes;
     let agrees = decode_parts(raw, &mut |part| match rest.strip_prefix(part) {
         Some(after) => {
@@ -185,49 +213,6 @@ pub fn decode(raw: &[u8], len: usize, escaped: bool) -> Cow<'_, [u8]> {
 /// Returns the length after Go's decoding, which replaces each byte that is not part of a character.
 fn lossy_len(bytes: &[u8]) -> usize {
     bytes.utf8_chunks().map(|chunk| chunk.valid().len() + 3 * chunk.invalid().len()).sum()
-}
-
-struct Escape {
-    char: char,
-    raw_len: usize,
-    replacement: bool,
-}
-
-/// Reads one escape, from its backslash.
-fn unescape(bytes: &[u8]) -> Result<Escape, TextError> {
-    let simple = |char| Ok(Escape { char, raw_len: 2, replacement: false });
-    match bytes.get(1) {
-        Some(b'"') => simple('"'),
-        Some(b'\\') => simple('\\'),
-        Some(b'/') => simple('/'),
-        Some(b'b') => simple('\u{8}'),
-        Some(b'f') => simple('\u{c}'),
-        Some(b'n') => simple('\n'),
-        Some(b'r') => simple('\r'),
-        Some(b't') => simple('\t'),
-        Some(b'u') => unicode_escape(bytes),
-        _ => Err(TextError { at: 0, expected: "an escape that JSON knows" }),
-    }
-}
-
-fn unicode_escape(bytes: &[u8]) -> Result<Escape, TextError> {
-    let first = hex4(bytes.get(2..6)).ok_or(TextError { at: 0, expected: "four hex digits after \\u" })?;
-    if let Some(char) = char::from_u32(first) {
-        return Ok(Escape { char, raw_len: 6, replacement: first == 0xfffd });
-    }
-    // A surrogate: half of a pair, or a replacement character.
-    if (0xd800..0xdc00).contains(&first)
-        && bytes.get(6..8) == Some(b"\\u")
-        && let Some(second @ 0xdc00..0xe000) = hex4(bytes.get(8..12))
-        && let Some(char) = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
-    {
-        return Ok(Escape { char, raw_len: 12, replacement: false });
-    }
-    Ok(Escape { char: '\u{fffd}', raw_len: 6, replacement: true })
-}
-
-fn hex4(digits: Option<&[u8]>) -> Option<u32> {
-    digits?.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))
 }
 
 #[cfg(test)]

@@ -19,12 +19,14 @@ use crate::v2store::table::{Node, NodeId, Table, copy};
 mod expiry;
 mod node;
 mod read;
+mod recent;
 mod value;
 mod walk;
 
 use expiry::Expiries;
 use node::{Body, Change, Name, OverId, OverNode, Slot};
 pub use node::{NewNode, NodeRef};
+use recent::Recent;
 pub use value::Value;
 pub use walk::Visit;
 
@@ -45,6 +47,7 @@ pub struct Tree<'m> {
     /// Free nodes for reuse.
     free: Vec<OverId>,
     root: OverId,
+    recent: Recent,
     indexes: HashMap<NodeId, HashTable<NodeId>>,
     hasher: DefaultHashBuilder,
     expiries: Expiries,
@@ -79,6 +82,7 @@ impl<'m> Tree<'m> {
             nodes: Vec::new(),
             free: Vec::new(),
             root: OverId(0),
+            recent: Recent::default(),
             indexes: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
             expiries: Expiries::of(table),
@@ -110,18 +114,40 @@ impl<'m> Tree<'m> {
     /// # Errors
     /// The reason why it does not exist.
     pub fn lookup(&mut self, clean: &[u8]) -> Result<NodeRef, Missing> {
-        let mut node = NodeRef::Over(self.root);
+        let (dir, name) = path::split(clean);
+        if name.is_empty() {
+            return Ok(self.root());
+        }
+        let node = match self.recent.find(dir) {
+            Some(id) => NodeRef::Over(id),
+            None => self.directory_at(dir)?,
+        };
+        self.child(node, name)
+    }
+
+    /// Returns the directory at a clean path.
+    fn directory_at(&mut self, clean: &[u8]) -> Result<NodeRef, Missing> {
+        let mut node = self.root();
         for name in path::components(clean) {
-            if !self.is_dir(node) {
-                return Err(Missing::NotDir);
-            }
-            node = match node {
-                NodeRef::Base(id) => self.base_child(id, self.hasher.hash_one(name), name).map(NodeRef::Base),
-                NodeRef::Over(id) => self.slot(id, name).now,
-            }
-            .ok_or(Missing::NotFound)?;
+            node = self.child(node, name)?;
+        }
+        match node {
+            _ if !self.is_dir(node) => return Err(Missing::NotDir),
+            NodeRef::Over(id) => self.recent.set(clean, id),
+            NodeRef::Base(_) => {}
         }
         Ok(node)
+    }
+
+    fn child(&mut self, dir: NodeRef, name: &[u8]) -> Result<NodeRef, Missing> {
+        if !self.is_dir(dir) {
+            return Err(Missing::NotDir);
+        }
+        match dir {
+            NodeRef::Base(id) => self.base_child(id, self.hasher.hash_one(name), name).map(NodeRef::Base),
+            NodeRef::Over(id) => self.slot(id, name).now,
+        }
+        .ok_or(Missing::NotFound)
     }
 
     /// Returns whether the node is a directory.
@@ -338,7 +364,7 @@ impl<'m> Tree<'m> {
         let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
-            let mut index = HashTable::new();
+            let mut index = HashTable::with_capacity(table.children(dir).count());
             for child in table.children(dir) {
                 index.insert_unique(hash(&child), child, hash);
             }
@@ -358,24 +384,21 @@ impl<'m> Tree<'m> {
     /// [`Missing::NotDir`] if a component before the last one is a file; then nothing is changed.
     pub fn put(&mut self, clean: &[u8], node: NewNode<'m>) -> Result<(), Missing> {
         let (dir, name) = path::split(clean);
-        let mut parent = self.root;
-        for component in path::components(dir) {
-            let slot = self.slot(parent, component);
-            parent = match slot.now {
-                // A missing directory has no nodes below it, so nothing was created yet.
-                Some(found) if !self.is_dir(found) => return Err(Missing::NotDir),
-                Some(NodeRef::Over(id)) => id,
-                Some(NodeRef::Base(id)) => self.lift(parent, slot.hash, id),
-                None => self.insert(parent, component, NewNode { index: node.index, expiry: None, value: None }),
-            };
-        }
+        let parent = self.open(dir, Some(node.index))?;
         self.insert(parent, name, node);
         Ok(())
     }
 
     /// Changes value, modified index and expiry of the node at a clean path. For a directory, only the expiry changes.
     pub fn update(&mut self, clean: &[u8], value: Option<Value<'m>>, index: V2Index, expiry: Option<Timestamp>) {
-        let Some(id) = self.open(clean) else { return };
+        let (dir, name) = path::split(clean);
+        let Ok(parent) = self.open(dir, None) else { return };
+        let slot = self.slot(parent, name);
+        let id = match slot.now {
+            Some(NodeRef::Over(id)) => id,
+            Some(NodeRef::Base(id)) => self.lift(parent, slot.hash, id),
+            None => return,
+        };
         let Some(over) = self.nodes.get_mut(id.0 as usize) else { return };
         if let Body::File(file) = &mut over.body {
             over.modified = index;
@@ -395,7 +418,7 @@ impl<'m> Tree<'m> {
         if self.lookup(clean).is_err() {
             return false;
         }
-        let Some(parent) = self.open(dir) else { return false };
+        let Ok(parent) = self.open(dir, None) else { return false };
         let slot = self.slot(parent, name);
         self.unlink(parent, slot);
         true
@@ -491,6 +514,7 @@ impl<'m> Tree<'m> {
                 self.held.name_bytes -= name.len();
             }
             if let Body::Dir { changed, .. } = body {
+                self.recent.forget();
                 self.held.changes -= changed.len();
                 self.held.tables -= usize::from(changed.capacity() > 0);
                 pending.extend(changed.iter().filter_map(|change| change.now));
@@ -527,17 +551,26 @@ impl<'m> Tree<'m> {
         id
     }
 
-    /// Returns the node at a clean path as an overlay node.
-    fn open(&mut self, clean: &[u8]) -> Option<OverId> {
-        let mut node = self.root;
+    /// Returns the directory at a clean path as an overlay node. Creates it, and every missing directory above it, if an
+    /// index for them is given.
+    fn open(&mut self, clean: &[u8], new: Option<V2Index>) -> Result<OverId, Missing> {
+        if let Some(dir) = self.recent.find(clean) {
+            return Ok(dir);
+        }
+        let mut dir = self.root;
         for name in path::components(clean) {
-            let slot = self.slot(node, name);
-            node = match slot.now? {
-                NodeRef::Over(id) => id,
-                NodeRef::Base(id) => self.lift(node, slot.hash, id),
+            let slot = self.slot(dir, name);
+            dir = match (slot.now, new) {
+                // A missing directory has no nodes below it, so nothing was created yet.
+                (Some(found), _) if !self.is_dir(found) => return Err(Missing::NotDir),
+                (Some(NodeRef::Over(id)), _) => id,
+                (Some(NodeRef::Base(id)), _) => self.lift(dir, slot.hash, id),
+                (None, Some(index)) => self.insert(dir, name, NewNode { index, expiry: None, value: None }),
+                (None, None) => return Err(Missing::NotFound),
             };
         }
-        Some(node)
+        self.recent.set(clean, dir);
+        Ok(dir)
     }
 
     /// Copies a base node into the overlay, in place.

@@ -191,7 +191,7 @@ impl<'m> Cursor<'m> {
     #[inline]
     fn string(&mut self) -> Option<Found<'m>> {
         let rest = self.rest();
-        let scanned = text::scan(rest, true).ok()?;
+        let scanned = text::scan_utf8(rest)?;
         self.at += scanned.raw_len + 1;
         Some(Found {
             raw: rest.get(..scanned.raw_len)?,

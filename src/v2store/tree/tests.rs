@@ -111,6 +111,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(&listing(&tree), &model);
+            let (Op::Put(path) | Op::PutDir(path) | Op::Update(path) | Op::Remove(path)) = op;
+            prop_assert_eq!(tree.lookup(path.as_bytes()).is_ok(), model.contains_key(path.as_bytes()));
             let mut sorted = Vec::new();
             tree.walk_sorted::<()>(tree.root(), &mut |node, path| {
                 assert_eq!(*tree.path(node), *path);
