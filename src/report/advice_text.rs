@@ -69,8 +69,8 @@ fn basis(basis: &Basis) -> Table {
 fn finding(finding: &Finding) -> String {
     let mut table = Table::new();
     if !finding.examples.is_empty() {
-        let names: Vec<String> = finding.examples.iter().map(|name| short(name)).collect();
-        table.line("examples", format!("{}{}", names.join("  "), if finding.more { "  ..." } else { "" }));
+        let names: Vec<String> = finding.examples.iter().map(|name| format!("\"{}\"", short(name))).collect();
+        table.line("examples", format!("{}{}", names.join(", "), if finding.more { ", ..." } else { "" }));
     }
     let guide = finding.guide;
     for (name, text) in [("v2", guide.v2), ("v3", guide.v3), ("advice", guide.advice), ("call", guide.call)] {

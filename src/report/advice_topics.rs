@@ -215,12 +215,12 @@ topics! {
     }
     /// Keys with an empty value.
     EmptyValue = "empty-value", Values, Keys {
-        v2: "A directory shows no value, and `prevValue` without text compares nothing.",
+        v2: "`prevValue` with an empty text compares nothing, so no condition asks for an empty value.",
         v3: "An empty value is a value. A comparison with it fails if the key does not exist.",
         advice: "To ask whether a key exists, compare its creation revision, not its value.",
         call: "Txn: if CreateRevision(key) != 0 then Get(key)",
     }
-    /// Keys whose name and value exceed a v3 request of 1.5 MiB.
+    /// Keys whose name and value exceed a v3 request of 1.5 MiB, and requests that wrote such a key.
     LargeValue = "large-value", Values, Keys {
         v2: "A request has up to 10 MB.",
         v3: "A request has at most 1.5 MiB (`--max-request-bytes`). etcd serves the converted key, but clients cannot write it again.",

@@ -10,8 +10,10 @@ use hashbrown::HashMap;
 use super::nodes::{QUEUE, shown};
 use super::tallies::Tallies;
 use crate::error::Result;
+use crate::options::REQUEST_LIMIT;
 use crate::report::advice::{Basis, Topic};
 use crate::source::raft::{Entry, EntryKind, Method, Proposal, Request, parse_proposal};
+use crate::transform::plan::REQUEST_OVERHEAD;
 use crate::transform::policy::NAMESPACE;
 use crate::v2store::apply::Effect;
 use crate::v2store::path;
@@ -117,6 +119,7 @@ impl<'f> Requests<'f> {
         let others = [
             (self.clock.is_some_and(|clock| is_short(request, clock)), Topic::ShortTtl),
             (*request.path != *clean, Topic::UncleanPath),
+            (request.is_write() && is_large(key, request.val), Topic::LargeValue),
             (
                 matches!(effect, Some(Effect::Refused(code)) if FILE_OR_DIRECTORY.contains(&code)),
                 Topic::FileOrDirectory,
@@ -138,13 +141,18 @@ impl<'f> Requests<'f> {
 
 /// Returns whether the count of a topic is that of the tree.
 fn is_of_state(topic: Topic) -> bool {
-    matches!(topic, Topic::InOrderKey | Topic::TtlKey | Topic::TtlDirectory)
+    matches!(topic, Topic::InOrderKey | Topic::LargeValue | Topic::TtlKey | Topic::TtlDirectory)
 }
 
 /// Returns whether a write has a short TTL. The clock is at most as late as the request, so the TTL is at most the difference.
 fn is_short(request: &Request<'_>, clock: i64) -> bool {
     let left = request.expiration.saturating_sub(clock);
     request.is_write() && request.expiration != 0 && left > 0 && left <= SHORT_SECONDS * 1_000_000_000
+}
+
+/// Returns whether a v3 request with this key and value exceeds the default limit of a server.
+fn is_large(key: &[u8], value: &[u8]) -> bool {
+    REQUEST_OVERHEAD.saturating_add((key.len() + value.len()) as u64) > REQUEST_LIMIT
 }
 
 /// The conditions of a request.

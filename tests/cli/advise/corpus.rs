@@ -271,7 +271,7 @@ fn users_and_roles_are_those_of_the_server() {
 
 #[test]
 fn members_of_a_cluster_show_its_state() {
-    let Some(scenarios) = corpus::of_kinds(test_name!(), &["e", "f", "p"]) else { return };
+    let Some(scenarios) = corpus::of_kinds(test_name!(), &["e", "f"]) else { return };
     for scenario in &scenarios {
         let members: Vec<PathBuf> = scenario.live().into_iter().map(|name| scenario.data_dir(name)).collect();
         let members: Vec<&Path> = members.iter().map(PathBuf::as_path).collect();
