@@ -315,8 +315,19 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
-    {
+    for name in [
+        "convert",
+        "inspect",
+        "compare",
+        "check",
+        "advise",
+        "clean",
+        "verify",
+        "export",
+        "lookup",
+        "completions",
+        "man",
+    ] {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }
