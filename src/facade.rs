@@ -10,14 +10,14 @@ use crate::export::index_map;
 pub use crate::export::index_map::Query;
 use crate::interrupt::Interrupted;
 use crate::options::{
-    CheckOptions, CleanOptions, CompareOptions, ConvertOptions, ExportOptions, InspectOptions, VerifyOptions,
-    WalOptions,
+    AdviseOptions, CheckOptions, CleanOptions, CompareOptions, ConvertOptions, ExportOptions, InspectOptions,
+    VerifyOptions, WalOptions,
 };
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Outcome, Reporter};
 use crate::report::inspection::EntryLine;
 use crate::report::lookup::Answer;
-use crate::report::{Cleaning, Comparison, Exported, Inspection, Report, UpgradeCheck, Verification};
+use crate::report::{Advice, Cleaning, Comparison, Exported, Inspection, Report, UpgradeCheck, Verification};
 
 /// A conversion that has made its output.
 #[derive(Debug, Clone)]
@@ -119,6 +119,30 @@ pub fn compare(options: &CompareOptions) -> Result<Comparison> {
 /// ```
 pub fn check(options: &CheckOptions) -> Result<UpgradeCheck> {
     Run::new().check(options)
+}
+
+/// Advises on a v2 source: what in its data relies on v2 behaviour that v3 does not have, and what to do in v3 instead.
+///
+/// Several sources are the data directories of members of one cluster, and are read as one.
+///
+/// # Errors
+/// The source has no v2 data, is damaged, or cannot be read. A possibly incomplete source is not an error: see
+/// [`Advice::warnings`].
+///
+/// # Examples
+/// ```
+/// use etcdlift::options::AdviseOptions;
+/// use etcdlift::report::advice::Topic;
+///
+/// # fn main() -> etcdlift::error::Result<()> {
+/// let advice = etcdlift::advise(&AdviseOptions::new(["fixtures/demo/input/default.etcd"]))?;
+/// let hidden = advice.finding(Topic::HiddenKey);
+/// assert_eq!(hidden.map(|finding| finding.count), Some(2));
+/// # Ok(())
+/// # }
+/// ```
+pub fn advise(options: &AdviseOptions) -> Result<Advice> {
+    Run::new().advise(options)
 }
 
 /// Copies the data directories of members without their v2 content: the same v3 data and the same identity, a fresh log.
@@ -396,6 +420,14 @@ impl<'a> Run<'a> {
     /// Those of [`check`](crate::check()); the interruption.
     pub fn check(self, options: &CheckOptions) -> Result<UpgradeCheck> {
         pipeline::check(options, self.interrupted)
+    }
+
+    /// Advises like [`advise`](crate::advise()).
+    ///
+    /// # Errors
+    /// Those of [`advise`](crate::advise()); the interruption.
+    pub fn advise(self, options: &AdviseOptions) -> Result<Advice> {
+        pipeline::advise(options, self.interrupted)
     }
 
     /// Copies like [`clean`](crate::clean()).

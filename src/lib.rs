@@ -3,7 +3,7 @@
 //! The source is a `.snap` file, a copied data directory with its write-ahead log, or a backup. No etcd runs, and the source is
 //! never written.
 //!
-//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`check()`], [`clean()`], [`verify()`], [`export()`] and [`lookup()`].
+//! The entry points are [`convert()`], [`inspect()`], [`compare()`], [`check()`], [`advise()`], [`clean()`], [`verify()`], [`export()`] and [`lookup()`].
 //! [`Run`] has the same functions with progress and interruption. ARCHITECTURE.md describes the modules, which are private.
 //!
 //! ```no_run
@@ -55,7 +55,7 @@ mod verify;
 mod wire;
 mod words;
 
-pub use facade::{Conversion, Query, Run, check, clean, compare, convert, export, inspect, lookup, verify};
+pub use facade::{Conversion, Query, Run, advise, check, clean, compare, convert, export, inspect, lookup, verify};
 pub use interrupt::Interrupted;
 pub use notice::Code;
 pub use pipeline::{Activity, Observer, Outcome};

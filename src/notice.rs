@@ -71,6 +71,8 @@ codes! {
     AuthOff = "auth-off";
     /// Authentication is enabled in the output, and was disabled in one of the two stores.
     AuthTurnedOn = "auth-turned-on";
+    /// `advise`: users and roles of v2 cannot be read.
+    AuthUnreadable = "auth-unreadable";
     /// The source is an `etcdctl backup`.
     Backup = "backup";
     /// A backup by etcdctl 3.3 or later has v2 writes after its snapshot, whose indexes may differ from those of the

@@ -280,6 +280,39 @@ impl CheckOptions {
     }
 }
 
+/// Options of an advice for the change of applications from v2 to v3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdviseOptions {
+    /// One v2 source, or the data directories of members of one cluster.
+    pub sources: Vec<PathBuf>,
+    /// The directories of the write-ahead logs, if they are not in the sources; in the same order.
+    pub wal_dirs: Vec<WalDir>,
+    /// Read directories that an etcd is running on.
+    pub allow_live: bool,
+    /// The rules of the conversion that change names of keys: [`Rules::rename`] and [`Rules::strip_leading_slash`].
+    pub rules: Rules,
+    /// Maximum number of examples of one finding.
+    pub examples: usize,
+}
+
+impl AdviseOptions {
+    /// Advises on sources, with the defaults of the command line.
+    pub fn new(sources: impl IntoIterator<Item = impl Into<PathBuf>>) -> AdviseOptions {
+        let sources = sources.into_iter().map(Into::into).collect();
+        AdviseOptions {
+            sources,
+            wal_dirs: Vec::new(),
+            allow_live: false,
+            rules: Rules::default(),
+            examples: AdviseOptions::EXAMPLES,
+        }
+    }
+
+    /// The default of [`AdviseOptions::examples`].
+    pub const EXAMPLES: usize = 5;
+}
+
 /// Options of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -20,8 +20,8 @@ pub(super) struct CompletionsArgs {
 }
 
 /// The commands that have a manual page of their own.
-const COMMANDS: [&str; 10] =
-    ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["convert", "inspect", "compare", "check", "advise", "clean", "verify", "export", "lookup", "completions", "man"];
 
 /// Options of `man`.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ mod args;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-pub(super) use args::Args;
+pub(super) use args::{Args, parse_map};
 
 use super::exit::{self, usage};
 use super::progress::{Progress, When};

@@ -33,6 +33,7 @@ impl Epilog {
             "inspect" => INSPECT,
             "compare" => COMPARE,
             "check" => CHECK,
+            "advise" => ADVISE,
             "clean" => CLEAN,
             "verify" => VERIFY,
             "export" => EXPORT,
@@ -159,6 +160,24 @@ pub(super) const CHECK: Epilog = Epilog {
         ("6", "standard output cannot be written"),
         ("7", "etcd does not start on a source; each blocker is listed"),
         ("8", "etcd starts without v2 data, or a source is possibly incomplete"),
+        INTERRUPTED,
+    ],
+};
+
+/// The epilog of `advise`.
+pub(super) const ADVISE: Epilog = Epilog {
+    examples: &[
+        ("List what the data and the log rely on", "etcdlift advise default.etcd"),
+        ("Read three members as one, and print JSON", "etcdlift advise m0.etcd m1.etcd m2.etcd --json"),
+        ("Also judge the names that a conversion would give", "etcdlift advise default.etcd --strip-leading-slash"),
+    ],
+    statuses: &[
+        ("0", "done, with or without findings"),
+        INTERNAL,
+        USAGE,
+        DAMAGED,
+        ("5", "refused: no v2 data, a file is missing, not one cluster, or a running etcd uses it"),
+        ("6", "standard output cannot be written"),
         INTERRUPTED,
     ],
 };

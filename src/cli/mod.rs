@@ -3,6 +3,7 @@
 //! A subcommand turns its `Args` into `options` of the library. Only this folder prints or ends the process. Must not
 //! know formats: it calls the library and prints what it returns.
 
+mod advise;
 mod check;
 mod clean;
 mod cluster_args;
@@ -42,7 +43,7 @@ struct Cli {
 
     /// Print only errors and the result
     ///
-    /// `convert`, `compare`, `check`, `clean`, `export` and `verify` print one line with the result. The output of other commands
+    /// `convert`, `compare`, `check`, `advise`, `clean`, `export` and `verify` print one line with the result. The output of other commands
     /// does not change. Neither does the exit status.
     #[arg(short, long, global = true, env = "ETCDLIFT_QUIET", hide_env_values = true, help_heading = RUN)]
     #[arg(value_parser = FalseyValueParser::new())]
@@ -78,6 +79,8 @@ enum Command {
     Compare(compare::Args),
     /// Check whether etcd 3.6 or 3.7 would start on a data directory, or which v2 content prevents it
     Check(check::Args),
+    /// List what v2 data relies on that v3 does not have, and what to do instead
+    Advise(advise::Args),
     /// Copy data directories without the v2 content that stops etcd 3.6 or 3.7
     Clean(clean::Args),
     /// Check a v3 database or snapshot, alone or against its report and its source
@@ -115,6 +118,7 @@ impl Cli {
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Compare(args) => compare::run(&args, self.quiet),
             Command::Check(args) => check::run(&args, self.quiet),
+            Command::Advise(args) => advise::run(&args, self.quiet).map(|()| 0),
             Command::Clean(args) => clean::run(&args, self.quiet),
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
@@ -137,9 +141,19 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for name in
-            ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
-        {
+        for name in [
+            "convert",
+            "inspect",
+            "compare",
+            "check",
+            "advise",
+            "clean",
+            "verify",
+            "export",
+            "lookup",
+            "completions",
+            "man",
+        ] {
             let mut root = Cli::command().term_width(80);
             root.build();
             let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();

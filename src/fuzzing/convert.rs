@@ -287,6 +287,7 @@ fn write(input: &mut Input<'_>) -> Write {
         prev_exist: (flag(5) && flag(6)).then_some(flag(2)),
         expiration: instant,
         recursive: flag(4),
+        sorted: false,
         time: instant,
         refresh: flag(7).then_some(true),
     };

@@ -61,6 +61,7 @@ fn same_request(request: &Request<'_>, oracle: &etcd::Request) {
         prev_exist: oracle.prev_exist.and(request.prev_exist),
         expiration: oracle.expiration(),
         recursive: request.recursive,
+        sorted: request.sorted,
         time: oracle.time(),
         refresh: request.refresh,
     };

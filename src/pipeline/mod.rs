@@ -6,6 +6,7 @@
 //! `skip_existing` call all stages, `export` calls the first; `inspect`, `compare`, `check` and `clean` do not. `context` has
 //! what every stage gets. Must not know the command line or the terminal.
 
+mod advise;
 mod as_of;
 mod backend;
 mod check;
@@ -17,6 +18,7 @@ mod convert;
 mod diagnostics;
 mod directories;
 mod duplicates;
+mod event_history;
 mod export;
 mod hashes;
 mod inspect;
@@ -44,6 +46,7 @@ mod verify;
 mod versions;
 mod write;
 
+pub use advise::advise;
 pub use check::check;
 pub use clean::clean;
 pub use compare::compare;

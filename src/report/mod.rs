@@ -4,6 +4,9 @@
 //! names of keys, never values or password hashes. Must not know files, except that `earlier` and `ledger` read
 //! existing ones.
 
+pub mod advice;
+pub(crate) mod advice_text;
+pub(crate) mod advice_topics;
 pub mod cleaning;
 pub mod comparison;
 pub(crate) mod comparison_text;
@@ -21,6 +24,7 @@ pub mod upgrade_check;
 pub(crate) mod upgrade_check_text;
 pub mod verification;
 
+pub use advice::Advice;
 pub use cleaning::Cleaning;
 pub use comparison::Comparison;
 pub use export::Exported;

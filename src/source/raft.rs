@@ -269,8 +269,10 @@ pub struct Request<'a> {
     pub prev_exist: Option<bool>,
     /// Expiration in UNIX nanoseconds; 0: no TTL.
     pub expiration: i64,
-    /// Deletes whole subtrees.
+    /// Deletes whole subtrees, or reads them.
     pub recursive: bool,
+    /// Reads a directory in the order of its names.
+    pub sorted: bool,
     /// Time of a SYNC in UNIX nanoseconds.
     pub time: i64,
     /// Renews the TTL without a new value (2.3 and later); `None`: absent.
@@ -356,8 +358,9 @@ fn parse_request(data: &[u8], base: ByteOffset) -> Result<Request<'_>> {
             7 => request.prev_index = field.varint()?,
             8 => request.prev_exist = Some(field.varint()? != 0),
             9 => request.expiration = signed(field.varint()?),
-            11 | 1 | 10 | 13 | 14 | 16 => {}
+            11 | 1 | 10 | 14 | 16 => {}
             12 => request.recursive = field.varint()? != 0,
+            13 => request.sorted = field.varint().is_ok_and(|value| value != 0),
             15 => request.time = signed(field.varint()?),
             17 => request.refresh = Some(field.varint()? != 0),
             _ => {}

@@ -30,8 +30,19 @@ fn version_names_the_package() {
 #[test]
 fn help_lists_the_commands_that_exist() {
     let help = stdout(&["--help"]);
-    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
-    {
+    for name in [
+        "convert",
+        "inspect",
+        "compare",
+        "check",
+        "advise",
+        "clean",
+        "verify",
+        "export",
+        "lookup",
+        "completions",
+        "man",
+    ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(help.contains("Exit status:"));
@@ -54,7 +65,7 @@ fn the_examples_run() {
     let made = run("etcdlift convert default.etcd -o snapshot.db --index-map map.redb");
     assert!(made.status.success(), "{made:?}");
     let mut tried = 0;
-    for name in ["", "convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup"] {
+    for name in ["", "convert", "inspect", "compare", "check", "advise", "clean", "verify", "export", "lookup"] {
         let help = stdout(&[name, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         let (_, examples) = help.split_once("Examples:\n").unwrap();
         let (examples, _) = examples.split_once("Exit status:").unwrap();
@@ -129,7 +140,7 @@ fn has_word(script: &str, word: &str) -> bool {
 #[test]
 fn completions_and_manual_pages_name_every_command_and_option() {
     let commands = reference();
-    assert!(commands.len() == 10 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
+    assert!(commands.len() == 11 && commands.iter().all(|(_, options)| options.len() >= 3), "{commands:?}");
     let plain = |args: &[&str]| stdout(args).replace("\\-", "-").replace("\\f", " ");
     let root = plain(&["man"]);
     for (command, options) in &commands {
@@ -179,6 +190,8 @@ fn wrong_usage_is_status_2_and_makes_nothing() {
         &["export", source, "-o", "-", "--format", "redb"],
         &["inspect"],
         &["inspect", source, "-w", "yaml"],
+        &["advise"],
+        &["advise", source, "--map", "/a"],
         &["inspect", source, "--json", "-w", "table"],
         &["compare", source],
         &["completions", "tcsh"],
@@ -302,8 +315,19 @@ fn help_texts_are_as_written_down() {
         String::from_utf8(output.stdout).unwrap()
     };
     golden("tests/golden/help/etcdlift.txt", help(&["--help"]));
-    for name in ["convert", "inspect", "compare", "check", "clean", "verify", "export", "lookup", "completions", "man"]
-    {
+    for name in [
+        "convert",
+        "inspect",
+        "compare",
+        "check",
+        "advise",
+        "clean",
+        "verify",
+        "export",
+        "lookup",
+        "completions",
+        "man",
+    ] {
         golden(format!("tests/golden/help/{name}.txt"), help(&[name, "--help"]));
         golden(format!("tests/golden/help/{name}-short.txt"), help(&[name, "-h"]));
     }

@@ -198,6 +198,27 @@ impl Request {
         self.text(4, value)
     }
 
+    pub fn dir(self) -> Self {
+        self.number(5, 1)
+    }
+
+    pub fn prev_index(self, index: u64) -> Self {
+        self.number(7, index)
+    }
+
+    pub fn prev_exist(self, exist: bool) -> Self {
+        self.number(8, u64::from(exist))
+    }
+
+    pub fn sorted(self) -> Self {
+        self.number(13, 1)
+    }
+
+    /// The time of a SYNC, in UNIX seconds.
+    pub fn time(self, at: u64) -> Self {
+        self.number(15, at * 1_000_000_000)
+    }
+
     pub fn prev_value(self, value: &[u8]) -> Self {
         self.text(6, value)
     }

@@ -1,4 +1,4 @@
-//! Reference pages that are made from the code: the JSON Schemas of `convert`, `check` and `clean`, and the page of codes.
+//! Reference pages that are made from the code: the JSON Schemas of `convert`, `check`, `advise` and `clean`, and the page of codes.
 //!
 //! Compares `docs/*.schema.json` and `docs/codes.md` with the code; `BLESS=1` writes them. Also checks real reports and real
 //! output against the schemas.
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use etcdlift::error::Reason;
 use etcdlift::internals::notice::{Code, Severity};
+use etcdlift::report::advice::Topic;
 use etcdlift::report::cleaning::RemovedLine;
-use etcdlift::report::{Cleaning, Report, UpgradeCheck, ledger};
+use etcdlift::report::{Advice, Cleaning, Report, UpgradeCheck, ledger};
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
@@ -68,6 +69,16 @@ fn the_schema_of_check() {
 }
 
 #[test]
+fn the_schema_of_advise() {
+    schema_file(
+        "docs/advise.schema.json",
+        "etcdlift advise",
+        "`advise --json` prints an Advice.",
+        vec![("Advice", schema_of::<Advice>())],
+    );
+}
+
+#[test]
 fn the_schema_of_clean() {
     schema_file(
         "docs/clean.schema.json",
@@ -116,6 +127,14 @@ fn the_page_of_codes() {
     for reason in reasons {
         let (word, doc) = (reason["const"].as_str().unwrap(), reason["description"].as_str().unwrap());
         writeln!(page, "| `{word}` | {doc} |").unwrap();
+    }
+    page.push_str(
+        "\n## Topics of `advise`\n\n\
+         A finding of `advise` has a `topic` and its `area`. See [advise.md](advise.md).\n\n\
+         | topic | area | meaning |\n|---|---|---|\n",
+    );
+    for (topic, doc) in Topic::ALL {
+        writeln!(page, "| `{topic}` | {} |{doc} |", topic.area()).unwrap();
     }
     golden("docs/codes.md", page);
 }
@@ -227,6 +246,40 @@ fn real_checks_fit_the_schema() {
     let known = schema["$defs"]["CheckedSource"]["properties"].as_object().unwrap();
     let unseen: Vec<&String> = known.keys().filter(|name| !fields.contains(*name)).collect();
     assert!(unseen.is_empty(), "{unseen:?}");
+}
+
+/// Of a source with findings, of one with warnings, and of several members.
+#[test]
+fn real_advice_fits_the_schema() {
+    const DEMO: &str = "fixtures/demo/input/default.etcd";
+    let schema: Value = serde_json::from_slice(&fs::read("docs/advise.schema.json").unwrap()).unwrap();
+    let (mut wrong, mut fields) = (Vec::new(), BTreeSet::new());
+    let members = ["fixtures/members/m0.etcd", "fixtures/members/m1.etcd"];
+    for args in [&[DEMO][..], &[DEMO, "--wal-dir", "none"], &members] {
+        let json: Value = serde_json::from_slice(&printed(&[&["advise", "--json"], args].concat(), 0)).unwrap();
+        check(&schema, &schema["$defs"]["Advice"], &json, "advise", &mut wrong);
+        let objects = [&json["basis"], &json["findings"][0], &json["warnings"][0]];
+        objects.into_iter().filter_map(Value::as_object).for_each(|object| fields.extend(object.keys().cloned()));
+        for finding in json["findings"].as_array().unwrap() {
+            let topic = Topic::from_word(finding["topic"].as_str().unwrap()).unwrap();
+            assert_eq!(finding["area"], topic.area().word());
+            assert_eq!(finding["call"], topic.guide().call);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for object in ["Basis", "Finding"] {
+        let known = schema["$defs"][object]["properties"].as_object().unwrap();
+        assert!(known.keys().all(|name| fields.contains(name)), "{object}: {fields:?}");
+    }
+}
+
+/// `docs/advise.md` names every topic.
+#[test]
+fn every_topic_is_explained() {
+    let page = fs::read_to_string("docs/advise.md").unwrap();
+    for (topic, _) in Topic::ALL {
+        assert!(page.contains(&format!("| `{topic}` |")), "no row for {topic}");
+    }
 }
 
 /// Of a run that succeeds, with all its files, and of one that fails.

@@ -247,7 +247,11 @@ pub(in crate::cli) struct Args {
     pub(super) progress: When,
 }
 
-fn parse_map(text: &str) -> Result<Rename, String> {
+/// Reads OLD=NEW.
+///
+/// # Errors
+/// The text has another form.
+pub(in crate::cli) fn parse_map(text: &str) -> Result<Rename, String> {
     match text.split_once('=') {
         None | Some(("", _)) => Err("expected OLD=NEW".into()),
         Some((old, new)) => Ok(Rename { from: Pattern::Prefix(old.into()), to: new.into() }),

@@ -117,7 +117,7 @@ fn command(random: &mut Random, source: &Path, dir: &Path) -> Vec<String> {
     let text = |path: &Path| path.to_str().unwrap().to_string();
     let at = |name: &str| text(&dir.join("out").join(name));
     let source = text(source);
-    let mut args = match random.below(10) {
+    let mut args = match random.below(11) {
         0 => vec!["inspect".to_string(), source],
         1 => vec!["inspect".to_string(), source, "--keys".into(), "--json".into()],
         2 => vec!["inspect".to_string(), source, "--wal".into()],
@@ -129,6 +129,7 @@ fn command(random: &mut Random, source: &Path, dir: &Path) -> Vec<String> {
             let version = random.pick(&["3.6", "3.7"]);
             vec!["check".to_string(), source, "--json".into(), "--target-version".into(), version.to_string()]
         }
+        5 => vec!["advise".to_string(), source, "--strip-leading-slash".into()],
         _ => vec!["convert".to_string(), source, "-o".into(), at("out.db"), "--report".into(), at("r.json")],
     };
     if matches!(args[0].as_str(), "convert" | "export") && random.chance(10) {

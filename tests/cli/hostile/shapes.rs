@@ -383,6 +383,7 @@ fn any_requests(source: &mut Source, size: usize, random: &mut Random) {
             val: random.pick(&[&b"v"[..], b"", b"\xff", b"{}"]),
             dir: random.chance(20),
             recursive: random.chance(50),
+            sorted: false,
             refresh: random.pick(&[None, Some(false), Some(true)]),
             prev_exist: random.pick(&[None, None, Some(false), Some(true)]),
             prev_value: random.pick(&[&b""[..], b"v"]),
