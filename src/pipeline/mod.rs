@@ -27,6 +27,7 @@ mod merge;
 mod nothing_to_convert;
 mod number;
 mod old_version;
+mod owner;
 mod plan;
 mod read;
 mod replay;

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::diagnostics::{self, Diagnosed, SourceFindings};
 use super::read::Source;
 use super::replay_options::replay_options;
-use super::{listed, old_version};
+use super::{listed, old_version, owner};
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
 use crate::options::{ConvertOptions, Target, To};
@@ -47,6 +47,7 @@ pub(super) fn replay<'m>(context: &Context<'_>, source: Source<'m>) -> Diagnosed
 fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFindings) -> Result<Replayed<'m>> {
     let Source { opened, table, changes_limit } = source;
     let (options, started) = (context.options, Instant::now());
+    owner::require_content(opened, table, context.interrupt)?;
     let backend = backend::newest(opened, context.interrupt)?;
     backend.refuse_unusable(options.existing)?;
     found.notices.warnings.extend(backend.unusable_notice());
