@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::backend::describe_v3;
+use super::clock::Begun;
 use super::context::{Activity, Context, Observer};
 use super::directories::Destination;
 use super::number::Numbered;
@@ -174,7 +174,7 @@ fn make(
     let options = context.options;
     directories::check(options)?;
     let places = targets::check(options)?;
-    let started = Instant::now();
+    let started = Begun::now();
     context.observer.stage(Activity::Opening, None);
     let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
@@ -183,7 +183,7 @@ fn make(
     memory::before_reading(context, &opened).map_err(within)?;
     context.took(StageName::Open, started);
 
-    let started = Instant::now();
+    let started = Begun::now();
     let (table, files) = read_and_hash(&opened, context.observer, context.interrupt)?;
     let changes_limit = memory::after_reading(context, &opened, &table).map_err(within)?;
     let source = Source { opened: &opened, table: &table, changes_limit };
@@ -220,7 +220,7 @@ fn make(
     let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
     report.add(made.notices);
     context.interrupt.ask()?;
-    let started = Instant::now();
+    let started = Begun::now();
     opened.check_bytes(context.interrupt)?;
     context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));

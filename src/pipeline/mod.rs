@@ -10,6 +10,7 @@ mod as_of;
 mod backend;
 mod check;
 mod clean;
+mod clock;
 mod compare;
 mod completeness;
 mod context;
