@@ -1,4 +1,4 @@
-//! `--progress`: one line on a terminal with the current stage of a long run.
+//! `--progress`: one line on a terminal with the current stage of a long run: the bytes done, their rate, and the time left.
 //!
 //! The thread that next checks for an interruption draws it, 5 times a second at most. It is erased before other text
 //! appears. Without a terminal there is no line. Must not know what the stages do.
@@ -37,14 +37,16 @@ struct Line {
     /// Milliseconds after the start: when to draw next.
     due: AtomicU64,
     done: AtomicU64,
-    /// 0 if unknown.
-    total: AtomicU64,
     drawn: Mutex<Drawn>,
 }
 
 struct Drawn {
     out: Box<dyn Write + Send>,
     stage: &'static str,
+    /// The bytes of the stage; 0 if unknown.
+    total: u64,
+    /// When the stage began, since the start.
+    began: Duration,
     any: bool,
 }
 
@@ -68,7 +70,7 @@ impl Progress {
 impl Observer for Progress {
     fn stage(&self, activity: Activity, bytes: Option<u64>) {
         if let Some(line) = &self.line {
-            line.stage(activity.word(), bytes);
+            line.stage(activity.word(), bytes, line.started.elapsed());
         }
         self.tick();
     }
@@ -94,16 +96,14 @@ impl Line {
             started,
             due: AtomicU64::new(millis(PATIENCE)),
             done: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            drawn: Mutex::new(Drawn { out, stage: "starting", any: false }),
+            drawn: Mutex::new(Drawn { out, stage: "starting", total: 0, began: Duration::ZERO, any: false }),
         }
     }
 
-    fn stage(&self, name: &'static str, bytes: Option<u64>) {
+    fn stage(&self, name: &'static str, bytes: Option<u64>, elapsed: Duration) {
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        drawn.stage = name;
+        (drawn.stage, drawn.total, drawn.began) = (name, bytes.unwrap_or(0), elapsed);
         self.done.store(0, Ordering::Relaxed);
-        self.total.store(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
     fn tick(&self, elapsed: Duration) {
@@ -117,9 +117,7 @@ impl Line {
         if self.due.load(Ordering::Relaxed) == u64::MAX {
             return;
         }
-        let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
-        let part = done.min(total).saturating_mul(100).checked_div(total);
-        let part = part.map_or(String::new(), |percent| format!(" {percent} %"));
+        let part = part(self.done.load(Ordering::Relaxed), drawn.total, elapsed.saturating_sub(drawn.began));
         let line = format!("\retcdlift: {}{part} ({} s)\x1b[K", drawn.stage, elapsed.as_secs());
         // A closed terminal is no error.
         let _ = drawn.out.write_all(line.as_bytes()).and_then(|()| drawn.out.flush());
@@ -132,6 +130,45 @@ impl Line {
         if std::mem::take(&mut drawn.any) {
             let _ = drawn.out.write_all(b"\r\x1b[K").and_then(|()| drawn.out.flush());
         }
+    }
+}
+
+/// Describes how far a stage is after this time: percent, bytes, rate, and the time left at that rate. Empty without a total. The
+/// rate needs the patience of a whole line.
+fn part(done: u64, total: u64, elapsed: Duration) -> String {
+    let done = done.min(total);
+    let Some(percent) = done.saturating_mul(100).checked_div(total) else { return String::new() };
+    let scale = Scale::of(total);
+    let part = format!(" {percent} %, {:.1} of {:.1} {}", scale.of_bytes(done), scale.of_bytes(total), scale.unit);
+    if done == 0 || elapsed < PATIENCE {
+        return part;
+    }
+    let rate = done as f64 / elapsed.as_secs_f64();
+    let (left, scale) = ((total - done) as f64 / rate, Scale::of(rate as u64));
+    format!("{part}, {:.1} {}/s, {} left", rate / scale.bytes, scale.unit, seconds(left))
+}
+
+/// Formats a time that is an estimate: `12 s`, `3 min`.
+fn seconds(time: f64) -> String {
+    if time < 120.0 { format!("{} s", time.ceil() as u64) } else { format!("{} min", (time / 60.0).ceil() as u64) }
+}
+
+/// A unit for a size.
+struct Scale {
+    unit: &'static str,
+    bytes: f64,
+}
+
+impl Scale {
+    /// Returns the unit in which a size is 1 or more; at least KiB.
+    fn of(size: u64) -> Scale {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20)];
+        let (unit, shift) = units.into_iter().find(|(_, shift)| size >> shift > 0).unwrap_or(("KiB", 10));
+        Scale { unit, bytes: (1_u64 << shift) as f64 }
+    }
+
+    fn of_bytes(&self, size: u64) -> f64 {
+        size as f64 / self.bytes
     }
 }
 
@@ -172,7 +209,7 @@ mod tests {
     fn a_short_run_says_nothing() {
         let terminal = Terminal::default();
         let line = terminal.line();
-        line.stage("reading", Some(10));
+        line.stage("reading", Some(10), Duration::ZERO);
         line.tick(Duration::from_millis(999));
         line.end();
         assert_eq!(terminal.text(), "");
@@ -182,19 +219,39 @@ mod tests {
     fn a_long_run_says_what_it_is_at_and_takes_it_back() {
         let terminal = Terminal::default();
         let line = terminal.line();
-        line.stage("writing", Some(200));
-        line.done.fetch_add(50, Ordering::Relaxed);
-        line.tick(Duration::from_millis(1000));
-        assert_eq!(terminal.text(), "\retcdlift: writing 25 % (1 s)\x1b[K");
-        line.tick(Duration::from_millis(1199));
+        let ms = Duration::from_millis;
+        line.stage("writing", Some(200 << 20), ms(500));
+        line.done.fetch_add(50 << 20, Ordering::Relaxed);
+        line.tick(ms(1000));
+        assert_eq!(terminal.text(), "\retcdlift: writing 25 %, 50.0 of 200.0 MiB (1 s)\x1b[K");
+        line.tick(ms(1199));
         assert_eq!(terminal.text(), "", "it is drawn five times a second");
-        line.stage("checking", None);
-        line.tick(Duration::from_millis(2500));
-        assert_eq!(terminal.text(), "\retcdlift: checking (2 s)\x1b[K");
+        line.tick(ms(2500));
+        let expected = "\retcdlift: writing 25 %, 50.0 of 200.0 MiB, 25.0 MiB/s, 6 s left (2 s)\x1b[K";
+        assert_eq!(terminal.text(), expected);
+        line.stage("checking", None, ms(2600));
+        line.tick(ms(3500));
+        assert_eq!(terminal.text(), "\retcdlift: checking (3 s)\x1b[K");
         line.end();
         assert_eq!(terminal.text(), "\r\x1b[K");
         line.tick(Duration::from_secs(60));
         line.end();
         assert_eq!(terminal.text(), "", "it stays away");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_stage_and_the_line_fits_a_terminal() {
+        let s = Duration::from_secs;
+        assert_eq!(part(0, 0, s(9)), "");
+        assert_eq!(part(0, 4 << 10, s(9)), " 0 %, 0.0 of 4.0 KiB", "nothing is done, so the rate is unknown");
+        assert_eq!(part(1 << 20, 3 << 30, s(2)), " 0 %, 0.0 of 3.0 GiB, 512.0 KiB/s, 103 min left");
+        // More than all: the last chunk of a file is a short one.
+        assert_eq!(part(9 << 20, 8 << 20, s(4)), " 100 %, 8.0 of 8.0 MiB, 2.0 MiB/s, 0 s left");
+        // The stages with a known size.
+        for activity in [Activity::Reading, Activity::Writing] {
+            let part = part(1000 << 30, 1023 << 30, s(1000));
+            let line = format!("etcdlift: {}{part} (1000 s)", activity.word());
+            assert!(line.len() < 80, "{line}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Must not know what becomes of the data.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use crate::bolt::Db;
 use crate::count::counted;
@@ -17,6 +18,7 @@ use crate::report::Notice;
 use crate::source::map::Map;
 use crate::source::member::Member;
 use crate::source::open::Opened;
+use crate::source::owner::{self, Listed};
 use crate::source::recognise;
 use crate::v2store::membership;
 use crate::v2store::replay::BackendProof;
@@ -29,6 +31,8 @@ pub(super) struct Backend<'m> {
     pub(super) consistent_index: Option<RaftIndex>,
     /// The fingerprint of the members in it.
     members: Option<u64>,
+    /// The members that the cluster has or had.
+    pub(super) listed: Vec<MemberId>,
     /// The file.
     pub(super) map: Option<&'m Map>,
     /// The error if the backend cannot be read. The v2 keys do not need it.
@@ -41,7 +45,7 @@ pub(super) struct Backend<'m> {
 /// earlier state of the same data; a merge checks that.
 ///
 /// # Errors
-/// An interruption.
+/// [`Reason::NotOneMember`] if one cannot be that of the member that wrote the log; an interruption.
 pub(super) fn newest<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Backend<'m>> {
     let of = |(at, member)| Backend { member: at, ..backend_of(member, opened.start.index(), interrupt) };
     let mut found: Vec<Backend<'_>> = opened.members.iter().enumerate().map(of).collect();
@@ -52,7 +56,21 @@ pub(super) fn newest<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result
     });
     // An interrupted read looks like damage.
     interrupt.ask()?;
+    found.iter().try_for_each(|backend| require_owner(opened, backend, interrupt))?;
     Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// Refuses a backend of another member than the log.
+fn require_owner(opened: &Opened, backend: &Backend<'_>, interrupt: Interrupt<'_>) -> Result<()> {
+    let (Some(member), Some(map)) = (opened.members.get(backend.member), backend.map) else { return Ok(()) };
+    // The members of the start snapshot are not new to the cluster. A server that upgraded the data lists only some in the backend.
+    let state = opened.start.snapshot.as_ref().map(|snapshot| snapshot.conf_state.clone()).unwrap_or_default();
+    let mut members: BTreeSet<MemberId> = backend.listed.iter().copied().collect();
+    if !members.is_empty() {
+        members.extend(state.voters.into_iter().chain(state.learners));
+    }
+    let applied = backend.consistent_index.unwrap_or_default();
+    owner::require_backend(member, &Listed { file: map.path(), members, applied }, interrupt)
 }
 
 /// Reads the v3 backends of the members other than that of `chosen`.
@@ -95,10 +113,10 @@ fn content<'m>(map: &'m Map, interrupt: Interrupt<'_>) -> Backend<'m> {
         };
     }
     let db = Db::open(map.bytes()).map(|db| db.watched(interrupt));
-    match db.and_then(|db| Ok((v3_content(&db)?, members(&db)?))) {
-        Ok((content, members)) => {
+    match db.and_then(|db| Ok((v3_content(&db)?, members(&db)?, listed(&db)?))) {
+        Ok((content, members, listed)) => {
             let consistent_index = content.consistent_index.filter(|index| *index > RaftIndex(0));
-            Backend { content, consistent_index, members, map: Some(map), ..Backend::default() }
+            Backend { content, consistent_index, members, listed, map: Some(map), ..Backend::default() }
         }
         Err(damage) => {
             let error =
@@ -123,6 +141,21 @@ fn members(db: &Db<'_>) -> Result<Option<u64>, crate::bolt::Damage> {
         members.push((MemberId(member.id), member.is_learner));
     }
     Ok((!members.is_empty()).then(|| membership::fingerprint(members)))
+}
+
+/// Returns the members in a backend, removed ones too.
+///
+/// # Errors
+/// The damage in the file.
+pub(super) fn listed(db: &Db<'_>) -> Result<Vec<MemberId>, crate::bolt::Damage> {
+    let mut members = Vec::new();
+    for name in [schema::MEMBERS, schema::MEMBERS_REMOVED] {
+        let Some(bucket) = db.bucket(name)? else { continue };
+        for pair in bucket.iter() {
+            members.extend(membership::parse_id(pair?.key));
+        }
+    }
+    Ok(members)
 }
 
 /// Describes a v2 tree inside v3.

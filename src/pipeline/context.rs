@@ -3,10 +3,10 @@
 //! Must not know how progress is shown, or what a stage does.
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::clock::{Begun, Spent};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::options::ConvertOptions;
@@ -84,9 +84,13 @@ impl<'a> Context<'a> {
     }
 
     /// Records the time of a stage that began at `started`.
-    pub(super) fn took(&self, stage: StageName, started: Instant) {
-        let took = started.elapsed();
-        self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Stage::new(stage, took));
+    pub(super) fn took(&self, stage: StageName, started: Begun) {
+        self.spent(stage, started.elapsed());
+    }
+
+    /// Records the time of a stage.
+    pub(super) fn spent(&self, stage: StageName, Spent { wall, cpu }: Spent) {
+        self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Stage::new(stage, wall, cpu));
     }
 
     /// Returns the time of each stage, in the order in which they ended.

@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 
 use super::backend::describe_v3;
+use super::clock::Begun;
 use super::context::{Activity, Context, Observer};
 use super::directories::Destination;
 use super::number::Numbered;
@@ -175,7 +175,7 @@ fn make(
     let options = context.options;
     directories::check(options)?;
     let places = targets::check(options)?;
-    let started = Instant::now();
+    let started = Begun::now();
     context.observer.stage(Activity::Opening, None);
     let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
@@ -208,7 +208,7 @@ fn make_of(
 ) -> Result<(Outcome, Option<Files>)> {
     let options = context.options;
     let within = |e: Error| e.in_file(opened.path());
-    let started = Instant::now();
+    let started = Begun::now();
     let table = read::read(opened, context.observer, context.interrupt)?;
     let changes_limit = memory::after_reading(context, opened, &table).map_err(within)?;
     let source = Source { opened, table: &table, changes_limit };
@@ -247,7 +247,7 @@ fn make_of(
     let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
     report.add(made.notices);
     context.interrupt.ask()?;
-    let started = Instant::now();
+    let started = Begun::now();
     opened.check_bytes(context.interrupt)?;
     report.source_files = hashing.files()?;
     context.took(StageName::CheckSource, started);

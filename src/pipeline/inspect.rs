@@ -9,7 +9,7 @@ use super::backend::{self, v2v3_notices};
 use super::diagnostics::{self, PlanFindings};
 use super::directories::boot;
 use super::read::{read_and_hash, source_file};
-use super::{Interrupted, duplicates};
+use super::{Interrupted, duplicates, owner};
 use crate::bolt::Db;
 use crate::count::counted;
 use crate::display::lossy;
@@ -59,6 +59,7 @@ pub(super) fn open_options(allow_live: bool, interrupt: Interrupt<'_>) -> OpenOp
 
 fn inspect_v2(opened: &Opened, options: &InspectOptions, interrupt: Interrupt<'_>) -> Result<Inspection> {
     let (table, source_files) = read_and_hash(opened, interrupt)?;
+    owner::require_content(opened, &table, interrupt)?;
     let backend = backend::newest(opened, interrupt)?;
     let replay_options = ReplayOptions { interrupt, ..ReplayOptions::default() };
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options)?;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::inspect::open_options;
-use super::{Interrupted, backend};
+use super::{Interrupted, backend, owner};
 use crate::count::bytes;
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
@@ -101,6 +101,7 @@ impl Effects {
             return Ok(effects);
         }
         let table = read_table_watched(opened, interrupt)?;
+        owner::require_content(opened, &table, interrupt)?;
         let backend = backend::newest(opened, interrupt)?;
         let mut of = HashMap::new();
         let observe = &mut |applied: &crate::v2store::replay::Applied<'_>| {

@@ -3,8 +3,8 @@
 //! Must not know pages or files.
 
 use std::collections::HashSet;
-use std::time::Instant;
 
+use super::clock::Begun;
 use super::context::Context;
 use super::diagnostics::{self, Diagnosed};
 use super::directories::{self, Members};
@@ -57,7 +57,7 @@ pub(super) fn number<'m>(context: &Context<'_>, planned: Planned<'m>) -> Diagnos
 }
 
 fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) -> Result<Numbered<'m>> {
-    let started = Instant::now();
+    let started = Begun::now();
     let Planned { mut replayed, rules, mut plan, auth, preserved, numbering, took } = planned;
     let position = raft_position(context.options, &replayed);
     let members = directories::members(context, &mut replayed, position, found)?;
@@ -80,7 +80,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    context.took(StageName::Plan, started.checked_sub(took).unwrap_or(started));
+    context.spent(StageName::Plan, started.elapsed() + took);
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
     let (consistent_index, term) = members.as_ref().and_then(Members::raft_position).unwrap_or(position);

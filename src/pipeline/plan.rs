@@ -4,10 +4,10 @@
 //! Selects the numbering, but numbers nothing. Must not know pages or files.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::clock::{Begun, Spent};
 use super::context::Context;
 use super::diagnostics::{Diagnosed, MergeFindings, PlanFindings};
 use super::merge::decide;
@@ -41,7 +41,7 @@ pub(super) struct Planned<'m> {
     pub(super) preserved: Option<Preserved<'m>>,
     pub(super) numbering: Numbering,
     /// The time that the stage took without the transformer, which is a stage of its own.
-    pub(super) took: Duration,
+    pub(super) took: Spent,
 }
 
 /// Decides what is written.
@@ -58,7 +58,7 @@ pub(super) fn plan<'m>(context: &Context<'_>, replayed: Replayed<'m>) -> Diagnos
 fn fill<'m>(context: &Context<'_>, mut replayed: Replayed<'m>, found: &mut PlanFindings) -> Result<Planned<'m>> {
     let (options, interrupt, opened) = (context.options, context.interrupt, replayed.opened);
     let in_source = |e: Error| e.in_file(opened.path());
-    let mut started = Instant::now();
+    let mut started = Begun::now();
     let may_be_2_1 = replayed.recovered.versions.may_be(Version::new(2, 1, 0));
     let auth = auth_of(&mut replayed.recovered.replay.tree, may_be_2_1, options, found).map_err(in_source)?;
     let mut policy = policy(options)?;
@@ -79,14 +79,14 @@ fn fill<'m>(context: &Context<'_>, mut replayed: Replayed<'m>, found: &mut PlanF
         (None, Revisions::Dense) => Numbering::DENSE,
     };
     if let Some(transformer) = &options.transformer {
-        let begun = Instant::now();
+        let begun = Begun::now();
         let memory = memory::for_answers(options, opened, replayed.table, plan.rows.len() as u64);
         let none = HashSet::new();
         let leases_in_use = preserved.as_ref().map_or(&none, |preserved| &preserved.leases_in_use);
         let stage = transformer::Stage { transformer, numbering, leases_in_use, memory };
         let tree = &mut replayed.recovered.replay.tree;
         stage.run(context, tree, &mut plan, &policy, found).map_err(in_source)?;
-        started += begun.elapsed();
+        started = started.without(begun.elapsed());
         found.balance = totals::of(&plan);
         nothing_to_convert::refuse(context, &replayed, &plan, &policy, found)?;
     }

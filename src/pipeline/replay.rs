@@ -2,14 +2,13 @@
 //!
 //! Must not know policies or rules.
 
-use std::time::Instant;
-
 use super::backend::{self, Backend};
+use super::clock::Begun;
 use super::context::Context;
 use super::diagnostics::{self, Diagnosed, SourceFindings};
 use super::read::Source;
 use super::replay_options::replay_options;
-use super::{listed, old_version};
+use super::{listed, old_version, owner};
 use crate::error::{Error, Reason, Result};
 use crate::ids::MemberId;
 use crate::options::{ConvertOptions, Target, To};
@@ -46,7 +45,8 @@ pub(super) fn replay<'m>(context: &Context<'_>, source: Source<'m>) -> Diagnosed
 
 fn fill<'m>(context: &Context<'_>, source: Source<'m>, found: &mut SourceFindings) -> Result<Replayed<'m>> {
     let Source { opened, table, changes_limit } = source;
-    let (options, started) = (context.options, Instant::now());
+    let (options, started) = (context.options, Begun::now());
+    owner::require_content(opened, table, context.interrupt)?;
     let backend = backend::newest(opened, context.interrupt)?;
     backend.refuse_unusable(options.existing)?;
     found.notices.warnings.extend(backend.unusable_notice());

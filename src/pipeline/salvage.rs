@@ -5,7 +5,7 @@
 
 use super::context::Context;
 use super::replay_options::replay_options;
-use super::{backend, memory};
+use super::{backend, memory, owner};
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
@@ -84,6 +84,7 @@ fn replay(opened: &Opened, context: &Context<'_>) -> Result<(RaftIndex, u64)> {
     memory::before_reading(context, opened).map_err(within)?;
     let table = read_table_watched(opened, context.interrupt)?;
     let changes_limit = memory::after_reading(context, opened, &table).map_err(within)?;
+    owner::require_content(opened, &table, context.interrupt)?;
     let backend = backend::newest(opened, context.interrupt)?;
     let mut recovered = recover(opened, &table, backend.applied(), &replay_options(context, changes_limit))?;
     let applied = recovered.replay.applied;

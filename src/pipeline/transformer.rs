@@ -4,12 +4,12 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::time::Instant;
 
 use hashbrown::HashSet as NodeSet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::clock::Begun;
 use super::context::Context;
 use super::diagnostics::PlanFindings;
 use crate::display::lossy;
@@ -56,7 +56,7 @@ impl Stage<'_> {
         policy: &Policy,
         found: &mut PlanFindings,
     ) -> Result<()> {
-        let started = Instant::now();
+        let started = Begun::now();
         let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(()) };
         let tree = &*tree;
         let keys: NodeSet<NodeRef> = plan.rows.iter().filter(|row| !row.marker).map(|row| row.node).collect();

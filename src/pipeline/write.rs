@@ -6,10 +6,10 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::clock::Begun;
 use super::context::{Activity, Context};
 use super::hashes::hashes;
 use super::totals;
@@ -91,7 +91,7 @@ pub(super) struct How<'p> {
 /// Writes the output; a dry run does everything except writing.
 pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'_>) -> Result<Written> {
     let (options, observer, interrupt) = (context.options, context.observer, context.interrupt);
-    let started = Instant::now();
+    let started = Begun::now();
     let buckets = content.buckets();
     totals::check_writer(&buckets, how.expected)?;
     let layout = bolt::layout(&buckets)?;
@@ -102,7 +102,7 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     let mut sink = Sink::create(how.path, sink_options)?;
     context.took(StageName::Layout, started);
 
-    let started = Instant::now();
+    let started = Begun::now();
     observer.stage(Activity::Writing, Some(layout.file_len()));
     let pages = Pages { layout: &layout, buckets: &buckets };
     let meta_pages = bolt::meta_pages(&layout);
@@ -117,7 +117,7 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     context.took(StageName::Write, started);
 
     let (hash_kv, status_hash) = if options.verify && !options.dry_run {
-        let started = Instant::now();
+        let started = Begun::now();
         observer.stage(Activity::Verifying, None);
         let hashes = check(&sink, content, options, interrupt)?;
         context.took(StageName::Verify, started);

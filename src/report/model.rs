@@ -4,6 +4,7 @@
 //! it is printed (`text`) or written (`output::report_file`).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -341,7 +342,7 @@ words! {
 }
 
 /// The time of one stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "internals", derive(schemars::JsonSchema))]
 pub struct Stage {
     /// The name of the stage.
@@ -349,6 +350,12 @@ pub struct Stage {
     pub name: StageName,
     /// Elapsed time in milliseconds.
     pub ms: u64,
+    /// CPU time of the process in milliseconds, in user and in kernel mode.
+    #[serde(default)]
+    pub cpu_ms: u64,
+    /// CPU time divided by elapsed time: the average number of busy cores.
+    #[serde(default)]
+    pub busy_cores: f64,
 }
 
 /// A warning or a loss.
@@ -366,9 +373,11 @@ pub struct Notice {
 }
 
 impl Stage {
-    /// Creates the time of a stage.
-    pub(crate) fn new(name: StageName, took: std::time::Duration) -> Stage {
-        Stage { name, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+    /// Creates the time of a stage: elapsed time and CPU time.
+    pub(crate) fn new(name: StageName, wall: Duration, cpu: Duration) -> Stage {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let busy = if wall.is_zero() { 0.0 } else { cpu.as_secs_f64() / wall.as_secs_f64() };
+        Stage { name, ms: millis(wall), cpu_ms: millis(cpu), busy_cores: (busy * 100.0).round() / 100.0 }
     }
 }
 

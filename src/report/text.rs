@@ -5,7 +5,7 @@
 
 use super::facts::{Contents, Count, ExistingFacts, Member, SourceFacts};
 use super::inspection::{EntryLine, Facts, Inspection, Sha256Check, V3Facts};
-use super::model::{Notice, OutputFacts, OutputMember, Report, Transformed};
+use super::model::{Notice, OutputFacts, OutputMember, Report, Stage, Transformed};
 use super::next_steps;
 use super::verification::{MemberState, Verification};
 use crate::count::{bytes, counted, size};
@@ -76,12 +76,19 @@ pub(crate) fn summary(report: &Report) -> String {
     }
     source_lines(&mut table, &report.source);
     if !report.stages.is_empty() {
-        let stages: Vec<String> = report.stages.iter().map(|stage| format!("{} {} ms", stage.name, stage.ms)).collect();
+        let stages: Vec<String> = report.stages.iter().map(stage).collect();
         table.line("time", stages.join(", "));
     }
     let notices = notices(&report.warnings, &report.losses);
     let steps = report.output.as_ref().map_or(String::new(), |output| next_steps::text(report, output, COLUMNS));
     parts([result(report), table.wrapped(COLUMNS), notices, steps])
+}
+
+/// Describes the time of a stage. The clocks tell nothing of the cores in less than a few milliseconds.
+fn stage(stage: &Stage) -> String {
+    let Stage { name, ms, cpu_ms, busy_cores } = stage;
+    let cpu = if *ms < 5 { String::new() } else { format!(" (CPU {cpu_ms} ms, {busy_cores:.1} cores)") };
+    format!("{name} {ms} ms{cpu}")
 }
 
 /// Returns a line for each warning and each loss, with its code; a hint has a line of its own.
@@ -419,7 +426,7 @@ mod tests {
     use crate::options::ConvertOptions;
     use crate::report::facts::{Layout, SourceKind};
     use crate::report::inspection::{KeyLine, V2Facts, V3Kind};
-    use crate::report::model::{Stage, StageName};
+    use crate::report::model::StageName;
 
     /// A conversion with a bit of everything.
     fn converted() -> Report {
@@ -460,7 +467,9 @@ mod tests {
             verified: true,
             ..Default::default()
         });
-        report.stages.push(Stage::new(StageName::Read, std::time::Duration::from_millis(12)));
+        let ms = std::time::Duration::from_millis;
+        report.stages.push(Stage::new(StageName::Open, ms(4), ms(9)));
+        report.stages.push(Stage::new(StageName::Read, ms(12), ms(21)));
         report.warnings.push(Notice::new(Code::AuthLeftOut, "2 users are left out"));
         report.losses.push(Notice::new(Code::TailLeftOut, "1 write left out"));
         report.next_steps = next_steps::steps(&report);
@@ -490,7 +499,7 @@ snapshot:          0-1.snap, term 2, raft index 10
 log:               1 segment, entries 11 to 20
 effective commit:  19 (HardState)
 v2 index:          7
-time:              read 12 ms
+time:              open 4 ms, read 12 ms (CPU 21 ms, 1.8 cores)
 
 warning: 2 users are left out [auth-left-out]
 loss: 1 write left out [tail-left-out]

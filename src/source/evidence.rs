@@ -30,6 +30,11 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Returns whether a migration from 0.4 wrote the beginning of the log.
+    pub fn is_migrated(&self) -> bool {
+        self.migrated
+    }
+
     /// Records the entry with which a migration from 0.4 begins a log. Returns false if the entry cannot be one.
     pub fn migration(&mut self) -> bool {
         let first = self.at == RaftIndex(0) && !self.migrated;

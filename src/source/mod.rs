@@ -16,6 +16,7 @@ pub mod lock;
 pub mod map;
 pub mod member;
 pub mod open;
+pub mod owner;
 pub mod raft;
 pub mod recognise;
 mod scan;

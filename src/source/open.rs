@@ -246,7 +246,7 @@ fn opened(members: Vec<Member>, options: &OpenOptions<'_>) -> Result<Opened> {
         return Ok(Opened { salvage: true, other_starts: starts, ..Opened::at(members, start) });
     }
     match choose(&members, options.up_to, options.recorded_snapshots, options.interrupt) {
-        Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_)) => {
+        Err(error) if options.log_only && !matches!(error.reason(), Reason::Interrupted(_) | Reason::NotOneMember) => {
             let start = Start { snapshot: None, member: 0, passed_over: Vec::new() };
             Ok(Opened { log_only: true, ..Opened::at(members, start) })
         }

@@ -15,6 +15,8 @@ use crate::source::dir::SnapName;
 use crate::source::entries::End;
 use crate::source::live_copy::Files;
 use crate::source::member::{Member, WHAT_TO_DO};
+use crate::source::owner;
+use crate::source::raft::SnapRecord;
 use crate::source::snap::Snapshot;
 use crate::source::wal::Wal;
 
@@ -100,13 +102,14 @@ fn candidates<'m>(
 /// there is no start.
 pub fn choose(members: &[Member], up_to: Option<RaftIndex>, recorded: bool, interrupt: Interrupt<'_>) -> Result<Start> {
     let mut search = Search::new(members, up_to, interrupt)?;
+    search.require_later()?;
     let mut orphans = Vec::new();
     for candidate in candidates(members, up_to, |member| member.snapshots.iter().collect()) {
-        let Some(snapshot) = search.load(&candidate)? else { continue };
+        let Some(snapshot) = search.load_own(&candidate)? else { continue };
         if !search.has_log {
             return Ok(search.chosen(Some(snapshot), candidate.member));
         }
-        if let Some(why) = contradiction(members, &snapshot) {
+        if let Some(why) = contradiction(members, (snapshot.term, snapshot.index)) {
             search.contradicted(&candidate, why);
         } else if !search.is_confirmed(&snapshot, recorded) {
             search.pass_over(&candidate, "the log has no snapshot record for it");
@@ -125,6 +128,7 @@ pub fn choose(members: &[Member], up_to: Option<RaftIndex>, recorded: bool, inte
         let member = members.iter().position(|member| member.commit() == search.commit).unwrap_or(0);
         return Ok(search.chosen(None, member));
     }
+    search.require_records()?;
     // No confirmed start. A snapshot always contains committed state, so a snapshot that a log continues is safe.
     for (snapshot, member) in orphans {
         if members.iter().any(|member| member.wal.as_ref().is_some_and(|wal| continues(&snapshot, wal)))
@@ -159,12 +163,13 @@ pub fn salvage_starts(
     interrupt: Interrupt<'_>,
 ) -> Result<Vec<SalvageStart>> {
     let mut search = Search::new(members, up_to, interrupt)?;
+    search.require_later()?;
     let mut starts = Vec::new();
     for candidate in
         candidates(members, up_to, |member| member.snapshots.iter().chain(&member.broken_snapshots).collect())
     {
-        let Some(snapshot) = search.load(&candidate)? else { continue };
-        if let Some(why) = contradiction(members, &snapshot) {
+        let Some(snapshot) = search.load_own(&candidate)? else { continue };
+        if let Some(why) = contradiction(members, (snapshot.term, snapshot.index)) {
             search.contradicted(&candidate, why);
             continue;
         }
@@ -200,6 +205,8 @@ struct Search<'m> {
     commit: RaftIndex,
     coverage: Coverage,
     passed_over: Vec<PassedOver>,
+    /// The snapshots that load, with the index of their member.
+    loaded: Vec<(SnapRecord, usize)>,
     first_damage: Option<Error>,
     first_gap: Option<Error>,
 }
@@ -215,6 +222,7 @@ impl<'m> Search<'m> {
             commit,
             coverage: Coverage::of(members, commit, Trust::Committed, interrupt)?,
             passed_over: Vec::new(),
+            loaded: Vec::new(),
             first_damage: None,
             first_gap: None,
         })
@@ -241,6 +249,55 @@ impl<'m> Search<'m> {
                 Ok(None)
             }
         }
+    }
+
+    /// Reads a snapshot, whatever its name says.
+    fn read(&self, candidate: &Candidate<'_>) -> Result<Snapshot> {
+        let map = candidate.files.open_snapshot(&candidate.name.path, self.interrupt)?;
+        Snapshot::of(map, self.interrupt)
+    }
+
+    /// Opens a snapshot like [`Self::load`], and refuses one that is not of the member that wrote the log.
+    fn load_own(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
+        let snapshot = self.load(candidate)?;
+        let member = self.members.get(candidate.member);
+        // The name of a damaged file still has its term and index, unless the file was renamed.
+        let SnapName { term, index, path } = candidate.name;
+        let is_named = snapshot.is_some() || self.read(candidate).is_err();
+        let member_at_odds = member.filter(|_| is_named);
+        let how = member_at_odds.and_then(|member| contradiction(std::slice::from_ref(member), (*term, *index)));
+        let state = snapshot.as_ref().map(|snapshot| &snapshot.conf_state);
+        let refusal = member.zip(how).and_then(|(member, how)| owner::contradicted(member, path, state, &how));
+        refusal.map_or(Ok(()), Err)?;
+        let Some(snapshot) = snapshot else { return Ok(None) };
+        member.map_or(Ok(()), |member| owner::require_snapshot(member, &snapshot, self.interrupt))?;
+        let record = SnapRecord { index: snapshot.index, term: snapshot.term, configured: false };
+        self.loaded.push((record, candidate.member));
+        Ok(Some(snapshot))
+    }
+
+    /// Refuses logs that are not of the member of the newest snapshot, if that is above the requested index. No other
+    /// snapshot need be in the directory.
+    fn require_later(&self) -> Result<()> {
+        for member in self.members.iter().filter(|member| member.wal.is_some()) {
+            let later = member.snapshots.last().filter(|name| self.up_to.is_some_and(|up_to| name.index > up_to));
+            let snapshot = later.map(|name| load(name, &member.files, self.interrupt));
+            if let Some(Ok(snapshot)) = snapshot {
+                owner::require_snapshot(member, &snapshot, self.interrupt)?;
+            }
+            self.interrupt.ask()?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a log that is from its first segment on, but has no record of the snapshots in its directory.
+    fn require_records(&self) -> Result<()> {
+        for (at, member) in self.members.iter().enumerate() {
+            let of = self.loaded.iter().filter(|(_, place)| *place == at);
+            let snapshots: Vec<SnapRecord> = of.map(|(record, _)| *record).collect();
+            owner::require_record(member, &snapshots)?;
+        }
+        Ok(())
     }
 
     /// Records a snapshot that the log contradicts: that is damage, as it is for etcd ("snapshot mismatch").
@@ -342,29 +399,29 @@ fn load(name: &SnapName, files: &Files, interrupt: Interrupt<'_>) -> Result<Snap
 }
 
 /// Describes how the logs contradict a snapshot (docs/formats.md 2.3).
-fn contradiction(members: &[Member], snapshot: &Snapshot) -> Option<String> {
+fn contradiction(members: &[Member], (term, index): (Term, RaftIndex)) -> Option<String> {
     members.iter().filter_map(|member| member.wal.as_ref()).find_map(|wal| {
         let commit = wal.commit();
         let mut records = wal.snapshots().iter().filter(|record| record.index <= commit);
-        let record = records.find(|record| record.index == snapshot.index && record.term != snapshot.term);
+        let record = records.find(|record| record.index == index && record.term != term);
         if let Some(record) = record {
             let message = "snapshot mismatch: the log's snapshot record of this index has term";
-            return Some(format!("{message} {}, the file term {}", record.term, snapshot.term));
+            return Some(format!("{message} {}, the file term {}", record.term, term));
         }
-        if let Some(entry) = wal.at(snapshot.index)
-            && entry.term != snapshot.term
+        if let Some(entry) = wal.at(index)
+            && entry.term != term
             && entry.index <= commit
         {
             return Some(format!(
                 "the log's entry {} is of term {}, the file of term {}",
-                entry.index, entry.term, snapshot.term
+                entry.index, entry.term, term
             ));
         }
-        let committed = wal.history().into_iter().rev().find(|entry| entry.index <= commit.min(snapshot.index));
-        committed.filter(|entry| entry.term > snapshot.term).map(|entry| {
+        let committed = wal.history().into_iter().rev().find(|entry| entry.index <= commit.min(index));
+        committed.filter(|entry| entry.term > term).map(|entry| {
             format!(
                 "the log has the committed entry {} of term {}, the file is of term {}",
-                entry.index, entry.term, snapshot.term
+                entry.index, entry.term, term
             )
         })
     })

@@ -95,6 +95,11 @@ impl Wal {
         self.scan.first_index
     }
 
+    /// Returns whether the log has the segment that its member wrote first.
+    pub fn begins_with_first_segment(&self) -> bool {
+        self.segments.first().is_some_and(|segment| (segment.name.seq, segment.name.index) == (0, RaftIndex(0)))
+    }
+
     /// Returns the owner of the log; `None` if the log ends before that record.
     pub fn metadata(&self) -> Option<Metadata> {
         self.scan.metadata

@@ -20,6 +20,7 @@ mod index_map;
 mod inspect_wal;
 mod interrupted;
 mod ledger;
+mod owners;
 mod quadratic;
 mod surface;
 mod verify;

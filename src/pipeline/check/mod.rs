@@ -1,9 +1,8 @@
 //! `check`: would an etcd version start on a data directory, and which v2 data would it lose (docs/formats.md 11.2)?
 //!
 //! Each source is judged by itself, as the server of that member does when it starts. `snapshots` reads the `.snap` files,
-//! `requests` the log, `owner` compares both, and `versions` reads the versions. Nothing is replayed. Must not know the other members.
+//! `requests` the log, and `versions` reads the versions. Nothing is replayed. Must not know the other members.
 
-mod owner;
 mod requests;
 mod snapshots;
 mod versions;
@@ -231,12 +230,6 @@ impl Source<'_> {
         let snapshots = snapshots::read(member, wal, options.interrupt)?;
         let snapshot = snapshots.counting.as_ref().map_or(RaftIndex(0), |counting| RaftIndex(counting.raft_index));
         let applied = backend.consistent_index.unwrap_or_default();
-        let files = owner::Files {
-            members: members.union(&snapshots.members).copied().collect(),
-            applied,
-            has_only_unrecorded_snapshots: !snapshots.unrecorded.is_empty() && snapshots.counting.is_none(),
-        };
-        owner::require(wal, &files, options.interrupt).map_err(|e| self.with_another_log(e))?;
         let replay_after = match self.target {
             UpgradeTarget::V3_6 => snapshot,
             UpgradeTarget::V3_7 => last_record(wal),
@@ -307,15 +300,6 @@ impl Source<'_> {
         }
         let message = format!("expected raft entry {} and all after it in the log", replay_after.0.saturating_add(1));
         Err(Error::new(Reason::Gap, message).in_file(self.path))
-    }
-
-    /// Names what to do about a log of another member.
-    fn with_another_log(&self, error: Error) -> Error {
-        let hint = match self.wal_dir {
-            Some(_) => "give the log of this member with --wal-dir",
-            None => "copy the whole data directory of one member",
-        };
-        if error.reason() == Reason::NotOneMember { error.hint(hint).in_file(self.path) } else { error }
     }
 
     fn next_steps(&self, checked: &CheckedSource, member: &Member, is_unapplied: bool) -> Vec<String> {

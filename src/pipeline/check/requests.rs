@@ -11,8 +11,8 @@ use crate::display::lossy;
 use crate::error::{Reason, Result};
 use crate::ids::{MemberId, RaftIndex};
 use crate::interrupt::Interrupt;
-use crate::mvcc::schema;
 use crate::options::UpgradeTarget;
+use crate::pipeline::backend;
 use crate::report::upgrade_check::{RequestCounts, RequestReason, V2Request};
 use crate::source::map::Map;
 use crate::source::raft::{
@@ -196,16 +196,8 @@ struct Attributes {
 /// [`Reason::V3Unreadable`].
 pub(super) fn members(map: &Map, interrupt: Interrupt<'_>) -> Result<BTreeSet<MemberId>> {
     let db = Db::open(map.bytes()).map(|db| db.watched(interrupt));
-    let read = db.and_then(|db| {
-        let mut members = BTreeSet::new();
-        for name in [schema::MEMBERS, schema::MEMBERS_REMOVED] {
-            let Some(bucket) = db.bucket(name)? else { continue };
-            for pair in bucket.iter() {
-                members.extend(parse_id(pair?.key));
-            }
-        }
-        Ok(members)
-    });
+    let read = db.and_then(|db| backend::listed(&db));
     interrupt.ask()?;
-    read.map_err(|damage| damage.into_error(Reason::V3Unreadable).in_file(map.path()))
+    let members = read.map_err(|damage| damage.into_error(Reason::V3Unreadable).in_file(map.path()))?;
+    Ok(members.into_iter().collect())
 }

@@ -3,12 +3,11 @@
 //! Selects like etcd 3.6: the newest file that loads and whose index and term the log has a committed record of. Must not know
 //! requests in the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::display::lossy;
 use crate::error::{Error, Reason, Result};
-use crate::ids::MemberId;
 use crate::interrupt::Interrupt;
 use crate::report::upgrade_check::{CountingSnapshot, NodeKind, NotRead, UnreadSnapshot, V2Node};
 use crate::source::dir::SnapName;
@@ -29,8 +28,6 @@ pub(super) struct Snapshots {
     pub(super) unread: Vec<UnreadSnapshot>,
     /// Those before it, the newest first, that can be read and that the log has no committed record of.
     pub(super) unrecorded: Vec<PathBuf>,
-    /// The voters and learners in all that can be read.
-    pub(super) members: BTreeSet<MemberId>,
 }
 
 /// The v2 nodes in a snapshot.
@@ -53,7 +50,6 @@ pub(super) fn read(member: &Member, wal: &Wal, interrupt: Interrupt<'_>) -> Resu
     // etcd sorts by name, which is by term first.
     for name in member.snapshots.iter().rev() {
         let Some(loaded) = load(member, name, interrupt)? else { continue };
-        found.members.extend(members(&loaded));
         let not_read = match &loaded {
             Err(_) => NotRead::Damaged,
             Ok(_) if found.counting.is_some() => NotRead::Older,
@@ -72,7 +68,6 @@ pub(super) fn read(member: &Member, wal: &Wal, interrupt: Interrupt<'_>) -> Resu
     }
     for name in member.broken_snapshots.iter().rev() {
         let Some(loaded) = load(member, name, interrupt)? else { continue };
-        found.members.extend(members(&loaded));
         found.unread.extend(unread(name, NotRead::Broken, loaded, interrupt)?);
     }
     Ok(found)
@@ -86,12 +81,6 @@ fn load(member: &Member, name: &SnapName, interrupt: Interrupt<'_>) -> Result<Op
         Err(error) if error.reason() == Reason::SourceMissing => Ok(None),
         loaded => Ok(Some(loaded)),
     }
-}
-
-/// Returns the members in the raft configuration of a snapshot.
-fn members(loaded: &Result<Snapshot>) -> impl Iterator<Item = MemberId> {
-    let state = loaded.as_ref().ok().map(|snapshot| &snapshot.conf_state);
-    state.into_iter().flat_map(|state| state.voters.iter().chain(&state.learners)).copied()
 }
 
 /// Returns whether the log has a record of the snapshot at or below its commit index.

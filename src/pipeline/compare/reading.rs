@@ -14,6 +14,7 @@ use crate::pipeline::backend::{self, Backend};
 use crate::pipeline::diagnostics;
 use crate::pipeline::inspect::v3_facts;
 use crate::pipeline::merge::decide::has_v3_data;
+use crate::pipeline::owner;
 use crate::pipeline::replay::removes_itself;
 use crate::report::inspection::V3Facts;
 use crate::report::{Notice, SourceFacts};
@@ -127,6 +128,7 @@ fn replay<T>(
 ) -> Result<T> {
     let interrupt = options.interrupt;
     let table = read_table_watched(opened, interrupt)?;
+    owner::require_content(opened, &table, interrupt)?;
     let backend = backend::newest(opened, interrupt)?;
     // What the member itself knows to be committed; the logs of all members decide about the rest.
     let tail = TailPolicy::Committed;

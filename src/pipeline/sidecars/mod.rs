@@ -7,7 +7,6 @@ mod index_map;
 mod ledger;
 
 use std::path::Path;
-use std::time::Instant;
 
 use super::context::Context;
 use super::number::Numbered;
@@ -17,6 +16,7 @@ use crate::notice::Code;
 use crate::options::ConvertOptions;
 use crate::output::Digested;
 use crate::output::sidecar::Sidecar;
+use crate::pipeline::clock::Begun;
 use crate::report::{Notices, StageName};
 
 /// Sidecar files under temporary names, and what their making found.
@@ -37,14 +37,14 @@ pub(super) fn make(
     let mut made = Made::default();
     let options = context.options;
     if let Some(path) = ledger_path(options, &mut made.notices) {
-        let started = Instant::now();
+        let started = Begun::now();
         let mut ledger = Sidecar::create(path, places.ledger)?;
         ledger::write(&mut ledger, numbered, file, context.interrupt)?;
         context.took(StageName::Ledger, started);
         made.files.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
-        let started = Instant::now();
+        let started = Begun::now();
         let map = Sidecar::create(path, places.index_map)?;
         index_map::write(&map, numbered, file, digested, context)?;
         context.took(StageName::IndexMap, started);

@@ -36,13 +36,18 @@ fn refused(case: &Case, output: &Output, status: i32, reason: &str, words: &[&st
     fs::remove_file(case.report()).unwrap();
 }
 
+/// The member of a large directory.
+const MEMBER: u64 = 7;
+
 /// A directory with 2 MB in its snapshot, its log and its v3 backend each, and the options to convert it.
 fn large(case: &Case) -> PathBuf {
     let source = case.demo();
     let value = "v".repeat(20_000);
     let nodes: Vec<String> = (0..100).map(|n| leaf(&format!("k{n}"), 5 + n, &value)).collect();
-    let bytes = snap(store(200, &nodes.join(",")).as_bytes(), 0x29);
-    fs::write(source.join(DEMO_SNAP), bytes).unwrap();
+    let store = store(200, &nodes.join(",")).into_bytes();
+    let snapshot = v2files::write_snapshot(&source, store, 0x29, 2, MEMBER, 200);
+    let puts = (0..100).map(|n| v2files::put_request(n + 1, &format!("/1/k{n}"), value.as_bytes()));
+    v2files::write_wal(&source, &snapshot, MEMBER, 0xc1, puts);
     source
 }
 
@@ -80,7 +85,9 @@ fn a_file_that_is_truncated_is_no_crash() {
 fn a_lone_snapshot_and_a_lone_segment_too() {
     for name in [DEMO_SNAP, DEMO_WAL] {
         let case = Case::new();
-        let file = large(&case).join(name);
+        // A log alone begins with its first entry.
+        let source = if name == DEMO_WAL { case.demo() } else { large(&case) };
+        let file = source.join(name);
         let output =
             convert(&case, &[&file], &format!("truncate -s 100 '{}'", file.display()), &["--revisions", "dense"]);
         refused(&case, &output, 3, "changed-while-reading", &["found 100 bytes"]);
@@ -140,7 +147,7 @@ fn truncation_while_printing_is_an_error() {
             crate::common::v2files::write_wal(
                 &source,
                 &crate::common::v2files::read_snapshot(&source.join(DEMO_SNAP)),
-                1,
+                MEMBER,
                 2,
                 (0..20_000).map(|n| crate::common::v2files::put_request(n + 1, "/1/k", b"v")),
             );

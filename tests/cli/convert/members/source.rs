@@ -63,6 +63,20 @@ impl Source {
         entries
     }
 
+    /// The keys that the entries write: raft index, name, value.
+    fn keys(&self) -> Vec<(u64, String, String)> {
+        let named = self.members.iter().filter(|(_, name)| !name.is_empty());
+        let mut index = (self.members.len() + named.count()) as u64;
+        let mut keys = Vec::new();
+        if self.old_version.is_some() {
+            keys.extend((0..2).map(|number| (index + 2 + number, format!("old{number}"), "value".to_string())));
+            index += 3;
+        }
+        index += u64::from(self.version.is_some());
+        keys.extend((0..5).map(|number| (index + 1 + number, format!("k{number}"), format!("value {number}"))));
+        keys
+    }
+
     /// Writes the directory of a member that has all entries.
     pub(super) fn write(&self, dir: &Path, id: u64) -> PathBuf {
         self.write_some(dir, id, usize::MAX)
@@ -134,7 +148,15 @@ impl Source {
         if let Some(version) = version {
             zero["version"] = node("/0/version", version, Value::Null);
         }
-        let root = node("/", "", json!({ "0": node("/0", "", zero), "1": node("/1", "", json!({})) }));
+        let written = self.keys().into_iter().filter(|(at, ..)| *at <= index);
+        let key = |(at, name, value): (u64, String, String)| {
+            let mut file = node(&format!("/1/{name}"), &value, Value::Null);
+            // Each entry is one change of the store.
+            (file["CreatedIndex"], file["ModifiedIndex"]) = (at.into(), at.into());
+            (name, file)
+        };
+        let keys: Map<String, Value> = written.map(key).collect();
+        let root = node("/", "", json!({ "0": node("/0", "", zero), "1": node("/1", "", Value::Object(keys)) }));
         let store = json!({ "Root": root, "CurrentIndex": index, "CurrentVersion": 2 }).to_string();
         let voters: Vec<u64> = self.members.iter().map(|(id, _)| *id).collect();
         fs::write(
