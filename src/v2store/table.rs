@@ -161,7 +161,7 @@ impl<'m> Table<'m> {
         // No branch for each line: of such a loop, the processor begins less in advance.
         match near.first_chunk::<SHORT_BYTES>() {
             Some(near) if end <= start.saturating_add(SHORT_BYTES) => touch(near),
-            _ => near.first_chunk::<LONG_BYTES>().map_or(0, |near| touch(near)),
+            _ => near.first_chunk::<LONG_BYTES>().map_or(0, touch),
         }
     }
 
