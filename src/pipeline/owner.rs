@@ -155,7 +155,8 @@ impl<'t> Store<'t> {
 
 /// Refuses the log, unless it is a backup or damaged.
 fn refuse(member: &Member, snapshot: &Snapshot, entry: &EntryRef, path: &[u8]) -> Result<()> {
-    let path = short(&lossy(path::user_key(path)));
+    let key = path::user_key(path);
+    let path = short(&lossy(if key.is_empty() { path } else { key }));
     let how = format!(
         "it is at raft index {} and does not have the value of {path} that entry {} writes",
         snapshot.index, entry.index
