@@ -15,6 +15,9 @@ pub type Interrupted<'a> = &'a (dyn Fn() -> Result<()> + Sync);
 /// Bytes that are hashed, searched or copied between two tests.
 pub const CHUNK: usize = 16 << 20;
 
+/// Bytes of a JSON document that are read between two tests: the densest of them take a few milliseconds.
+pub const DOCUMENT_CHUNK: usize = 1 << 20;
+
 /// Number of elements that are sorted between two tests. Sorting them takes well under a second.
 const SORTED_AT_ONCE: usize = 1 << 21;
 

@@ -16,7 +16,6 @@ use crate::output::snapshot::hex;
 use crate::report::SourceFile;
 use crate::source::map::Map;
 use crate::source::open::Opened;
-use crate::v2store::json::ASK_BYTES;
 use crate::v2store::replay::read_table_watched;
 use crate::v2store::table::Table;
 
@@ -52,7 +51,7 @@ pub(super) fn read<'m>(opened: &'m Opened, observer: &dyn Observer, interrupt: I
     let bytes = opened.start.snapshot.as_ref().map_or(0, |snapshot| snapshot.json().len() as u64);
     observer.stage(Activity::Reading, Some(bytes));
     let asked = || {
-        observer.advance(ASK_BYTES as u64);
+        observer.advance(interrupt::DOCUMENT_CHUNK as u64);
         interrupt.ask()
     };
     read_table_watched(opened, Interrupt::new(&asked))

@@ -114,6 +114,16 @@ pub fn require_backend(member: &Member, listed: &Listed<'_>, interrupt: Interrup
     Ok(())
 }
 
+/// Returns whether the log of a member is not in its directory: then a person has put both together.
+pub fn is_given(member: &Member) -> bool {
+    // A log in memory has no directory.
+    segment_dir(member).is_some_and(|log| !log.as_os_str().is_empty() && !log.starts_with(&member.path))
+}
+
+fn segment_dir(member: &Member) -> Option<&Path> {
+    member.wal.as_ref().and_then(Wal::last_segment).and_then(|segment| segment.name.path.parent())
+}
+
 /// Returns the log of a member and its owner.
 fn owned(member: &Member) -> Option<(&Wal, Metadata)> {
     let wal = member.wal.as_ref()?;
@@ -151,8 +161,8 @@ fn of_other_members(member: &Member, file: &Path, members: &BTreeSet<MemberId>) 
 
 /// Names the owner of the log, what contradicts it, and what to do.
 fn refusal(member: &Member, why: &str) -> Error {
-    let log = member.wal.as_ref().and_then(Wal::last_segment).and_then(|segment| segment.name.path.parent());
-    let hint = match log.is_some_and(|log| !log.starts_with(&member.path)) {
+    let log = segment_dir(member);
+    let hint = match is_given(member) {
         true => "give the log of this member with --wal-dir",
         false => "copy the whole data directory of one member",
     };

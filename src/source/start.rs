@@ -258,13 +258,15 @@ impl<'m> Search<'m> {
     }
 
     /// Opens a snapshot like [`Self::load`], and refuses one that is not of the member that wrote the log.
+    ///
+    /// A snapshot that the log in its own directory contradicts is passed over later, as etcd does (docs/formats.md 2.3).
     fn load_own(&mut self, candidate: &Candidate<'_>) -> Result<Option<Snapshot>> {
         let snapshot = self.load(candidate)?;
         let member = self.members.get(candidate.member);
         // The name of a damaged file still has its term and index, unless the file was renamed.
         let SnapName { term, index, path } = candidate.name;
         let is_named = snapshot.is_some() || self.read(candidate).is_err();
-        let member_at_odds = member.filter(|_| is_named);
+        let member_at_odds = member.filter(|member| is_named && owner::is_given(member));
         let how = member_at_odds.and_then(|member| contradiction(std::slice::from_ref(member), (*term, *index)));
         let state = snapshot.as_ref().map(|snapshot| &snapshot.conf_state);
         let refusal = member.zip(how).and_then(|(member, how)| owner::contradicted(member, path, state, &how));

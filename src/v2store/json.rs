@@ -11,15 +11,12 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, V2Index};
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::{self, DOCUMENT_CHUNK, Interrupt};
 use crate::limits;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
 
 mod canonical;
-
-/// Bytes between two tests for an interruption: the densest of them take a few milliseconds.
-pub const ASK_BYTES: usize = 1 << 20;
 
 /// Reads a v2 store.
 ///
@@ -501,7 +498,7 @@ struct Lexer<'m, 'i> {
 impl<'m> Lexer<'m, '_> {
     /// Tests for an interruption from time to time.
     fn ask(&mut self) -> Result<()> {
-        if self.at - self.asked_at < ASK_BYTES {
+        if self.at - self.asked_at < DOCUMENT_CHUNK {
             return Ok(());
         }
         self.asked_at = self.at;

@@ -7,10 +7,9 @@
 
 use jiff::Timestamp;
 
-use super::ASK_BYTES;
 use crate::error::Result;
 use crate::ids::ByteOffset;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{DOCUMENT_CHUNK, Interrupt};
 use crate::limits;
 use crate::v2store::table::Node;
 use crate::v2store::text::{self, Text};
@@ -37,7 +36,7 @@ pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Resu
         return Ok(None);
     }
     while !reader.open.is_empty() {
-        if reader.cursor.at - asked_at >= ASK_BYTES {
+        if reader.cursor.at - asked_at >= DOCUMENT_CHUNK {
             asked_at = reader.cursor.at;
             interrupt.ask()?;
         }
