@@ -47,9 +47,10 @@ pub(super) fn read(
     // Each reader has a budget of pages.
     let again = beside.map(|_| bucket.parts(PARTS)).transpose().ok()?.unwrap_or_default();
     let again = again.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    let parts: Vec<_> = parts.into_iter().zip(again).collect();
-    let read = parts.into_par_iter().map(|(part, again)| {
-        let keys = PartKeys::read(part.pairs, part.len, leases, &hasher);
+    let mut names = Names::of(&parts)?;
+    let parts: Vec<_> = parts.into_iter().zip(names.parts()).zip(again).collect();
+    let read = parts.into_par_iter().map(|((part, names), again)| {
+        let keys = PartKeys::read(part.pairs, names, leases, &hasher);
         if let Some((beside, part)) = beside.zip(again) {
             beside.read(part);
         }
@@ -65,13 +66,12 @@ pub(super) fn read(
         }
         last = Some(end);
         keys.last = end.0;
-        keys.pairs += part.keys.len() as u64;
+        keys.pairs += part.pairs;
         keys.hash.join(&part.hash);
     }
-    let mut names: Vec<u64> = read.into_iter().flat_map(|part| part.keys).collect();
-    db.interrupt().sort_by(&mut names, Ord::cmp).ok()?;
+    db.interrupt().sort_by(&mut names.hashes, Ord::cmp).ok()?;
     // Two equal hashes are one key twice, or a coincidence that is not worth a second way.
-    if names.par_windows(2).any(|pair| pair.first() == pair.last()) {
+    if names.hashes.par_windows(2).any(|pair| pair.first() == pair.last()) {
         return None;
     }
     if let Some(beside) = beside {
@@ -80,19 +80,49 @@ pub(super) fn read(
     Some(keys)
 }
 
+/// The hashes of the keys of a bucket: one list, of which each part fills its own range.
+struct Names {
+    hashes: Vec<u64>,
+    /// Number of pairs of each part.
+    lens: Vec<usize>,
+}
+
+impl Names {
+    fn of(parts: &[Part<'_>]) -> Option<Names> {
+        let lens: Vec<usize> = parts.iter().map(|part| usize::try_from(part.len).ok()).collect::<Option<_>>()?;
+        Some(Names { hashes: vec![0; lens.iter().sum()], lens })
+    }
+
+    /// Returns the range of each part.
+    fn parts(&mut self) -> Vec<&mut [u64]> {
+        let mut rest = self.hashes.as_mut_slice();
+        let take = |len: &usize| {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut_checked(*len).unwrap_or_default();
+            rest = after;
+            part
+        };
+        self.lens.iter().map(take).collect()
+    }
+}
+
 /// Consecutive pairs.
 struct PartKeys {
     /// Main and sub revision of the first and the last pair.
     revisions: Option<((Revision, i64), (Revision, i64))>,
     hash: HashKv,
-    /// The hashes of the keys.
-    keys: Vec<u64>,
+    pairs: u64,
 }
 
 impl PartKeys {
-    fn read(pairs: Cursor<'_>, len: u64, leases: &HashSet<LeaseId>, hasher: &DefaultHashBuilder) -> Option<PartKeys> {
-        let keys = Vec::with_capacity(usize::try_from(len).ok()?);
-        let mut part = PartKeys { revisions: None, hash: HashKv::part(), keys };
+    /// Reads pairs into a range of the names. `None` if there are more or fewer.
+    fn read(
+        pairs: Cursor<'_>,
+        names: &mut [u64],
+        leases: &HashSet<LeaseId>,
+        hasher: &DefaultHashBuilder,
+    ) -> Option<PartKeys> {
+        let mut part = PartKeys { revisions: None, hash: HashKv::part(), pairs: names.len() as u64 };
+        let mut names = names.iter_mut();
         for pair in pairs {
             let pair = pair.ok()?;
             part.hash.record(pair.record);
@@ -107,9 +137,9 @@ impl PartKeys {
                 None => revision,
             };
             part.revisions = Some((first, revision));
-            part.keys.push(hasher.hash_one(kv.key));
+            *names.next()? = hasher.hash_one(kv.key);
         }
-        Some(part)
+        names.next().is_none().then_some(part)
     }
 }
 

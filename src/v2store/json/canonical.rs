@@ -22,6 +22,8 @@ pub(super) struct Canonical {
     pub(super) end: usize,
     /// Whether the names of each directory ascend, so that none is there twice.
     pub(super) ascending: bool,
+    /// Whether a name has an escape.
+    pub(super) escaped: bool,
 }
 
 /// Reads the tree at `at`, in a document that is UTF-8. `None`: it has another form, or is damaged.
@@ -30,7 +32,8 @@ pub(super) struct Canonical {
 /// The interruption.
 pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Result<Option<Canonical>> {
     let cursor = Cursor { document, at };
-    let mut reader = Reader { cursor, nodes: Vec::new(), expiries: Vec::new(), open: Vec::new(), ascending: true };
+    let mut reader =
+        Reader { cursor, nodes: Vec::new(), expiries: Vec::new(), open: Vec::new(), ascending: true, escaped: false };
     let mut asked_at = at;
     if reader.root().is_none() {
         return Ok(None);
@@ -44,8 +47,8 @@ pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Resu
             return Ok(None);
         }
     }
-    let Reader { cursor, nodes, expiries, ascending, .. } = reader;
-    Ok(Some(Canonical { nodes, expiries, end: cursor.at, ascending }))
+    let Reader { cursor, nodes, expiries, ascending, escaped, .. } = reader;
+    Ok(Some(Canonical { nodes, expiries, end: cursor.at, ascending, escaped }))
 }
 
 struct Reader<'m> {
@@ -55,6 +58,7 @@ struct Reader<'m> {
     /// The directories around the cursor, outermost first.
     open: Vec<Open<'m>>,
     ascending: bool,
+    escaped: bool,
 }
 
 /// A directory whose children are being read.
@@ -102,6 +106,7 @@ impl<'m> Reader<'m> {
             return None;
         }
         self.ascending &= top.is_first || (top.last < name.raw && !name.escaped);
+        self.escaped |= name.escaped;
         (top.last, top.is_first) = (name.raw, false);
         self.cursor.literal(br#":{"Path":""#)?;
         let start = self.cursor.at;
