@@ -11,6 +11,9 @@ use crate::limits::MAX_BOLT_DEPTH;
 /// A number of parts for all threads: enough that the last part keeps no thread waiting.
 pub const PARTS: usize = 256;
 
+/// A number of parts of which this fraction is enough.
+const FEW: usize = 16;
+
 /// Consecutive pairs of a bucket.
 #[derive(Debug)]
 pub struct Part<'a> {
@@ -25,7 +28,8 @@ pub struct Part<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Cuts the pairs into at least `wanted` parts in file order. There are fewer if the bucket has fewer leaf pages.
+    /// Cuts the pairs into about `wanted` parts in file order: there may be more, and a sixteenth is enough where the next cut
+    /// is at every leaf page. There are fewer if the bucket has fewer leaf pages.
     ///
     /// # Errors
     /// A page above the pairs is damaged, or the header of a leaf page.
@@ -41,6 +45,10 @@ impl<'a> Tree<'a> {
             let mut below = Vec::new();
             for page in &pages {
                 children(db, page, &mut budget, |child| below.push(child))?;
+            }
+            // A leaf page is a small part, and there may be a hundred times more of them.
+            if pages.len() >= wanted / FEW && below.iter().any(|page| page.kind == Kind::Leaf) {
+                break;
             }
             (pages, is_root) = (below, false);
         }
