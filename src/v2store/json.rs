@@ -182,7 +182,6 @@ impl<'m, 'i> Scanner<'m, 'i> {
         {
             (self.table.nodes, self.table.expiries) = (found.nodes, found.expiries);
             (self.paths_checked, self.ascending) = (true, found.ascending);
-            self.table.ascending = found.ascending && !found.escaped;
             self.lexer.at = found.end;
             return Ok(());
         }
@@ -373,12 +372,10 @@ fn directly_below(path: &[u8], parent: &[u8], name_len: u32) -> bool {
 /// sorts siblings, so names in ascending order cannot repeat. Only directories with another order need a second pass.
 fn drop_duplicates(table: &mut Table<'_>, interrupt: Interrupt<'_>) -> Result<()> {
     let mut dead: Vec<(u32, u32)> = Vec::new();
-    table.ascending = !table.nodes.iter().any(|node| node.has(Node::PATH_ESCAPED));
     for id in 0..table.nodes.len() {
         interrupt.ask_at(id)?;
         let id = NodeId(u32::try_from(id).map_err(|_| internal())?);
         if table.node(id).is_dir() && !ascending(table, id) {
-            table.ascending = false;
             find_duplicates(table, id, &mut dead, interrupt)?;
         }
     }

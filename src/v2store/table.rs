@@ -72,8 +72,6 @@ pub struct Table<'m> {
     pub duplicates: u64,
     /// The first nodes of their subtrees, which are not in `nodes`.
     pub shadowed: Vec<Shadowed>,
-    /// Whether the names in each directory ascend, as etcd writes them, and none has an escape.
-    pub(crate) ascending: bool,
     /// Byte range of the watchers' event history in the document; empty without one.
     pub(crate) history: std::ops::Range<usize>,
 }
@@ -97,7 +95,6 @@ impl<'m> Table<'m> {
             current_index: V2Index(0),
             duplicates: 0,
             shadowed: Vec::new(),
-            ascending: true,
             history: 0..0,
         }
     }
@@ -211,23 +208,6 @@ impl<'m> Table<'m> {
             return node.value.len as usize == value.len() && text::decodes_to(raw, value);
         }
         raw == value
-    }
-
-    /// Finds a child of a directory by its name, in a table whose names ascend.
-    pub(super) fn search_child(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
-        let parent = self.node(dir);
-        // The root is the one path that ends in a slash.
-        let above = (parent.path.len as usize).max(1) + usize::from(parent.path.len > 1);
-        let (mut low, mut high) = (dir.0.saturating_add(1), parent.end);
-        // Every node below the directory has the name of a child first in the rest of its path.
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let path = self.path(&self.node(NodeId(middle)));
-            let rest = path.get(above..).unwrap_or_default();
-            let first = rest.get(..memchr::memchr(b'/', rest).unwrap_or(rest.len())).unwrap_or_default();
-            if first < name { low = middle + 1 } else { high = middle }
-        }
-        Some(NodeId(low)).filter(|id| id.0 < parent.end && self.has_name(*id, name))
     }
 
     /// Returns its value; empty for a directory.

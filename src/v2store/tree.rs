@@ -49,8 +49,6 @@ pub struct Tree<'m> {
     root: OverId,
     recent: Recent,
     indexes: HashMap<NodeId, HashTable<NodeId>>,
-    /// Number of searches in a directory of the table that has no index.
-    searches: HashMap<NodeId, u32>,
     hasher: DefaultHashBuilder,
     expiries: Expiries,
     held: Held,
@@ -86,7 +84,6 @@ impl<'m> Tree<'m> {
             root: OverId(0),
             recent: Recent::default(),
             indexes: HashMap::new(),
-            searches: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
             expiries: Expiries::of(table),
             held: Held::default(),
@@ -291,8 +288,7 @@ impl<'m> Tree<'m> {
         let Held { names, name_bytes, changes, tables, indexed } = self.held;
         let nodes = self.nodes.len() * size_of::<OverNode<'_>>() + self.free.len() * size_of::<OverId>();
         let bytes = nodes + names * NAME + name_bytes + changes * CHANGE + tables * TABLE + indexed * INDEXED;
-        let searches = self.searches.capacity() * (size_of::<(NodeId, u32)>() + 1);
-        (bytes + searches) as u64 + self.expiries.held_bytes()
+        bytes as u64 + self.expiries.held_bytes()
     }
 
     /// Returns the table below the overlay.
@@ -363,16 +359,8 @@ impl<'m> Tree<'m> {
         Slot { hash, base, now: base.map(NodeRef::Base) }
     }
 
-    /// Returns the child of a directory in the table. Searches a directory with ascending names, until there were half as many
-    /// searches as nodes below it: so many cost more than an index of the children by name.
+    /// Returns the child of a directory in the table. The first lookup indexes the children by name.
     fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
-        if self.table.ascending {
-            let searches = self.searches.entry(dir).or_default();
-            if *searches < self.table.node(dir).end.saturating_sub(dir.0) / 2 {
-                *searches += 1;
-                return self.table.search_child(dir, name);
-            }
-        }
         let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));

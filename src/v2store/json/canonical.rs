@@ -22,8 +22,6 @@ pub(super) struct Canonical {
     pub(super) end: usize,
     /// Whether the names of each directory ascend, so that none is there twice.
     pub(super) ascending: bool,
-    /// Whether a name has an escape.
-    pub(super) escaped: bool,
 }
 
 /// Reads the tree at `at`, in a document that is UTF-8. `None`: it has another form, or is damaged.
@@ -32,8 +30,7 @@ pub(super) struct Canonical {
 /// The interruption.
 pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Result<Option<Canonical>> {
     let cursor = Cursor { document, at };
-    let mut reader =
-        Reader { cursor, nodes: Vec::new(), expiries: Vec::new(), open: Vec::new(), ascending: true, escaped: false };
+    let mut reader = Reader { cursor, nodes: Vec::new(), expiries: Vec::new(), open: Vec::new(), ascending: true };
     let mut asked_at = at;
     if reader.root().is_none() {
         return Ok(None);
@@ -47,8 +44,8 @@ pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Resu
             return Ok(None);
         }
     }
-    let Reader { cursor, nodes, expiries, ascending, escaped, .. } = reader;
-    Ok(Some(Canonical { nodes, expiries, end: cursor.at, ascending, escaped }))
+    let Reader { cursor, nodes, expiries, ascending, .. } = reader;
+    Ok(Some(Canonical { nodes, expiries, end: cursor.at, ascending }))
 }
 
 struct Reader<'m> {
@@ -58,7 +55,6 @@ struct Reader<'m> {
     /// The directories around the cursor, outermost first.
     open: Vec<Open<'m>>,
     ascending: bool,
-    escaped: bool,
 }
 
 /// A directory whose children are being read.
@@ -106,7 +102,6 @@ impl<'m> Reader<'m> {
             return None;
         }
         self.ascending &= top.is_first || (top.last < name.raw && !name.escaped);
-        self.escaped |= name.escaped;
         (top.last, top.is_first) = (name.raw, false);
         self.cursor.literal(br#":{"Path":""#)?;
         let start = self.cursor.at;

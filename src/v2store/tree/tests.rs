@@ -132,44 +132,6 @@ proptest! {
     }
 }
 
-proptest! {
-    #[test]
-    fn a_search_finds_the_children_that_are_there(paths in prop::collection::vec(path(), 0..40)) {
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        let text = document(&paths);
-        let table = json::read(text.as_bytes()).unwrap();
-        prop_assert!(table.ascending);
-        for dir in (0..u32::try_from(table.len()).unwrap()).map(NodeId) {
-            for name in [&b"a"[..], b"a!", b"b", b"c", b"f", b"", b"a\"", b"zz"] {
-                let there = table.children(dir).find(|child| table.has_name(*child, name));
-                prop_assert_eq!(table.search_child(dir, name), there, "{:?}", name);
-            }
-        }
-    }
-}
-
-#[test]
-fn names_that_do_not_ascend_or_have_escapes_are_not_searched() {
-    let child = |name: &str| format!(r#""{name}":{{"Path":"/{name}","CreatedIndex":1,"ModifiedIndex":2,"Value":"v"}}"#);
-    for (names, ascending) in [(["a", "b"], true), (["b", "a"], false), (["a", "\\u0062"], false)] {
-        let children = names.map(child).join(",");
-        let text = format!(
-            r#"{{"Root":{{"Path":"/","CreatedIndex":1,"ModifiedIndex":2,"Children":{{{children}}}}},"CurrentIndex":2}}"#
-        );
-        let table = json::read(text.as_bytes()).unwrap();
-        assert_eq!(table.ascending, ascending, "{names:?}");
-        let mut tree = Tree::new(&table);
-        for path in ["/a", "/b"] {
-            // More often than an index is worth.
-            for _ in 0..4 {
-                let node = tree.lookup(path.as_bytes()).unwrap();
-                assert_eq!(*tree.value(node), *b"v");
-            }
-        }
-        assert_eq!(tree.lookup(b"/c"), Err(Missing::NotFound));
-    }
-}
-
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
