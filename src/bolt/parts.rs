@@ -47,7 +47,7 @@ impl<'a> Tree<'a> {
                 children(db, page, &mut budget, |child| below.push(child))?;
             }
             // A leaf page is a small part, and there may be a hundred times more of them.
-            if pages.len() >= wanted / FEW && below.iter().any(|page| page.kind == Kind::Leaf) {
+            if pages.len() >= wanted.div_ceil(FEW) && below.iter().any(|page| page.kind == Kind::Leaf) {
                 break;
             }
             (pages, is_root) = (below, false);
