@@ -46,8 +46,9 @@ impl<'a> Tree<'a> {
             for page in &pages {
                 children(db, page, &mut budget, |child| below.push(child))?;
             }
-            // A leaf page is a small part, and there may be a hundred times more of them.
-            if pages.len() >= wanted.div_ceil(FEW) && below.iter().any(|page| page.kind == Kind::Leaf) {
+            // A leaf page without overflow pages is a small part, and there may be a hundred times more of them.
+            let is_small = |page: &Page<'_>| page.kind == Kind::Leaf && page.header.overflow == 0;
+            if pages.len() >= wanted.div_ceil(FEW) && below.iter().all(is_small) {
                 break;
             }
             (pages, is_root) = (below, false);

@@ -28,7 +28,7 @@ pub trait Rows: Sync {
         rows.map(|row| (self.key_len(row), self.value_len(row))).collect()
     }
 
-    /// Brings consecutive rows near, which are encoded next. It only saves time.
+    /// Prefetches consecutive rows, which are encoded next. It only saves time.
     fn read_ahead(&self, _rows: std::ops::Range<u64>) {}
 
     /// Encodes a row into buffers of exactly its lengths. The previous content of the buffers is arbitrary.

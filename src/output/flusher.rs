@@ -20,7 +20,7 @@ pub struct Flusher {
 
 #[derive(Debug, Default)]
 struct Flushing {
-    /// Bytes that were written, from the start of the file on.
+    /// Bytes of the body that were written, in file order.
     written: u64,
     /// Bytes that were written when the last flush began.
     flushed: u64,

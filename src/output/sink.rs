@@ -24,8 +24,9 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 
-/// Bytes at the start of the file that are written last, whole pages of the page cache.
-const META_LEN: u64 = 1 << 14;
+/// A multiple of the pages of every page cache, in bytes. The meta pages at the start of the file, which are written last, are
+/// shorter.
+const CACHE_BYTES: u64 = 1 << 16;
 
 /// Options of an output file.
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +125,7 @@ impl Sink {
         self.extents.push(extent);
     }
 
-    /// Syncs the file, of which the first `written` bytes are complete except for the meta pages, while more is written.
+    /// Syncs the file, of which at least the first `written` bytes are complete except for the meta pages, while more is written.
     /// Then lets the disk begin to read these bytes back.
     ///
     /// # Errors
@@ -132,7 +133,7 @@ impl Sink {
     pub fn flush(&self, written: u64) -> Result<()> {
         let Some(temp) = &self.temp else { return Ok(()) };
         self.os("sync", || temp.as_file().sync_data())?;
-        self.drop_cached(written);
+        self.drop_cached(written & !(CACHE_BYTES - 1));
         Ok(())
     }
 
@@ -159,7 +160,7 @@ impl Sink {
     /// This is advice. If the file system ignores it, that reader still checks what was written.
     pub fn forget_cached(&self) {
         self.drop_cached(self.len);
-        self.advise(0, META_LEN);
+        self.advise(0, CACHE_BYTES);
     }
 
     /// Drops the bytes up to `end` that were not dropped yet, and that are on disk.

@@ -186,7 +186,7 @@ fn make(
 
     let files = SourceFiles::of(&opened, context.interrupt);
     thread::scope(|scope| {
-        let mut hashing = files.hash_beside(scope);
+        let mut hashing = files.start_hashing(scope);
         let made = make_of(context, report, fault, &opened, places, watch, &mut hashing);
         if report.source_files.is_empty() {
             // An interruption takes precedence over every other error.
@@ -248,8 +248,8 @@ fn make_of(
     report.add(made.notices);
     context.interrupt.ask()?;
     let started = Begun::now();
-    opened.check_bytes(context.interrupt)?;
     report.source_files = hashing.files()?;
+    opened.check_bytes(context.interrupt)?;
     context.took(StageName::CheckSource, started);
     report.output = Some(output_facts(options, &numbered, &written));
     let (output, directories) = destination.finish(context, written, &report.source_files)?;

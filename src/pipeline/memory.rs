@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::context::Context;
 use super::replay_options::replay_options;
-use super::write::{EXTENT_BYTES, EXTENTS_A_THREAD};
+use super::write::{EXTENT_BYTES, EXTENTS_PER_THREAD};
 use crate::bolt::Rows;
 use crate::error::{Error, Reason, Result};
 use crate::image::Content;
@@ -262,8 +262,8 @@ impl Need {
         let pairs = self.rows.saturating_add(self.preserved);
         let check = if self.verify { index_bytes(pairs) } else { 0 };
         let names = if self.renames { size(self.rows, NAME as usize) } else { 0 };
-        // Twice as many as threads: one half is written while the other is encoded.
-        let of_thread = extent.saturating_mul(EXTENTS_A_THREAD as u64);
+        // Two waves: one is hashed while the other is encoded. A wave has several parts for each thread, or one long one.
+        let of_thread = extent.saturating_mul(EXTENTS_PER_THREAD as u64);
         let extents = (2 * self.threads).saturating_mul(of_thread.max(self.largest.saturating_add(1 << 13)));
         let replays = self.replays() * CHANGE;
         let hashes = if self.compared { size(self.nodes.saturating_add(self.entries), COMPARED as usize) } else { 0 };

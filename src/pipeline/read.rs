@@ -1,4 +1,4 @@
-//! Reads a source: parses its snapshot, and hashes its files beside everything else. All commands share it.
+//! Reads a source: parses its snapshot, and hashes its files in the background. All commands share it.
 //!
 //! Must not know what becomes of the data.
 
@@ -36,7 +36,7 @@ pub(super) struct Source<'m> {
 pub(super) fn read_and_hash<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<(Table<'m>, Vec<SourceFile>)> {
     let files = SourceFiles::of(opened, interrupt);
     scope(|scope| {
-        let mut hashing = files.hash_beside(scope);
+        let mut hashing = files.start_hashing(scope);
         let table = read(opened, &(), interrupt);
         let files = hashing.files()?;
         Ok((table?, files))
@@ -80,9 +80,9 @@ impl<'m> SourceFiles<'m> {
         SourceFiles { maps, next: AtomicUsize::new(0), hashed, interrupt }
     }
 
-    /// Starts to hash the files. Nothing waits for the hashes before the end of a run, so they use the processors that
-    /// other stages leave idle. With one thread for the whole run, they are left to [`Hashing::files`].
-    pub(super) fn hash_beside<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Hashing<'s, 'm> {
+    /// Starts to hash the files. A conversion waits for the hashes at its end only, or for `--skip-existing` after the snapshot. So
+    /// they use the processors that other stages leave idle. With one thread for the whole run, they are left to [`Hashing::files`].
+    pub(super) fn start_hashing<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Hashing<'s, 'm> {
         let threads = (rayon::current_num_threads() - 1).min(self.maps.len());
         let threads = (0..threads).filter_map(|_| Builder::new().spawn_scoped(scope, || self.hash()).ok()).collect();
         Hashing { files: self, threads }
@@ -110,6 +110,8 @@ impl Hashing<'_, '_> {
         for thread in self.threads.drain(..) {
             thread.join().unwrap_or_else(panicked)?;
         }
+        // After an interruption, an earlier call has taken the results of the threads.
+        self.files.interrupt.ask()?;
         let missing = || Error::new(Reason::Internal, "expected the hash of each file, found none");
         self.files.hashed.iter().map(|file| file.get().cloned().ok_or_else(missing)).collect()
     }
@@ -139,4 +141,59 @@ pub(super) fn source_file(map: &Map, interrupt: Interrupt<'_>) -> Result<SourceF
         sha256: hex(&sha256.finalize()),
         hashed_bytes: (!is_whole).then_some(read),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn an_interruption_while_files_are_hashed_stays_one() {
+        let map = Map::held(Path::new("memory"), vec![7; 100]);
+        for threads in [false, true] {
+            let stopped = AtomicBool::new(false);
+            let asked = || match stopped.load(Ordering::Relaxed) {
+                true => Err(Error::new(Reason::Interrupted(2), "stop")),
+                false => Ok(()),
+            };
+            let files = SourceFiles {
+                maps: vec![&map, &map],
+                next: AtomicUsize::new(0),
+                hashed: vec![OnceLock::new(), OnceLock::new()],
+                interrupt: Interrupt::new(&asked),
+            };
+            scope(|scope| {
+                let thread = |_| scope.spawn(|| files.hash());
+                let threads = (0..if threads { 2 } else { 0 }).map(thread).collect();
+                let mut hashing = Hashing { files: &files, threads };
+                stopped.store(true, Ordering::Relaxed);
+                for _ in 0..2 {
+                    assert_eq!(hashing.files().unwrap_err().reason(), Reason::Interrupted(2));
+                }
+                stopped.store(false, Ordering::Relaxed);
+            });
+        }
+    }
+
+    #[test]
+    fn files_keep_their_order_with_and_without_threads() {
+        let maps = [3, 1, 2].map(|len| Map::held(Path::new("memory"), vec![len; usize::from(len)]));
+        for threads in [0, 2] {
+            let files = SourceFiles {
+                maps: maps.iter().collect(),
+                next: AtomicUsize::new(0),
+                hashed: maps.iter().map(|_| OnceLock::new()).collect(),
+                interrupt: Interrupt::default(),
+            };
+            scope(|scope| {
+                let threads = (0..threads).map(|_| scope.spawn(|| files.hash())).collect();
+                let found = Hashing { files: &files, threads }.files().unwrap();
+                assert_eq!(found.iter().map(|file| file.bytes).collect::<Vec<_>>(), [3, 1, 2]);
+                assert!(found.iter().zip(&maps).all(|(file, map)| file.sha256 == hex(&Sha256::digest(map.bytes()))));
+            });
+        }
+    }
 }

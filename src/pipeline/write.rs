@@ -34,7 +34,7 @@ pub(super) const EXTENT_BYTES: u64 = 1 << 20;
 
 /// Number of parts that one thread encodes in each wave. With several, no thread waits long for the others. If values are
 /// longer than a part, there are fewer, down to one for each thread.
-pub(super) const EXTENTS_A_THREAD: usize = 4;
+pub(super) const EXTENTS_PER_THREAD: usize = 4;
 
 /// A written output with its hashes, whole and on disk under a temporary name.
 #[derive(Debug)]
@@ -217,7 +217,7 @@ impl Pages<'_> {
     ) -> Result<()> {
         let extents = self.layout.extents(extent_bytes);
         let threads = rayon::current_num_threads().max(1);
-        let width = threads * EXTENTS_A_THREAD;
+        let width = threads * EXTENTS_PER_THREAD;
         let mut written = Vec::with_capacity(extents.len());
         let flusher = Flusher::default();
         thread::scope(|scope| {
@@ -225,7 +225,7 @@ impl Pages<'_> {
             let (mut done, mut ahead) = (Wave::of(width), Wave::of(width));
             let waves = waves(&extents, threads, extent_bytes).try_for_each(|extents| {
                 let (encoded, ()) = rayon::join(
-                    || self.encode(extents, &mut ahead, sink, context.interrupt),
+                    || self.encode(extents, extent_bytes, &mut ahead, sink, context.interrupt),
                     || done.encoded().iter().for_each(|extent| digest.update(&extent.bytes)),
                 );
                 encoded?;
@@ -242,15 +242,24 @@ impl Pages<'_> {
         Ok(())
     }
 
-    fn encode(&self, extents: &[Extent], wave: &mut Wave, sink: &Sink, interrupt: Interrupt<'_>) -> Result<()> {
+    fn encode(
+        &self,
+        extents: &[Extent],
+        extent_bytes: u64,
+        wave: &mut Wave,
+        sink: &Sink,
+        interrupt: Interrupt<'_>,
+    ) -> Result<()> {
         wave.len = extents.len();
+        wave.extents.iter_mut().skip(extents.len()).for_each(|unused| unused.bytes = Vec::new());
         extents.par_iter().zip(&mut wave.extents).with_max_len(1).try_for_each(|(extent, out)| {
             interrupt.ask()?;
             let len = usize::try_from(extent.byte_len())
                 .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
             // A buffer that a longer extent needed does not stay that long.
-            out.bytes.truncate(len);
-            out.bytes.shrink_to(len.max(EXTENT_BYTES as usize));
+            if out.bytes.capacity() > len.max(usize::try_from(extent_bytes).unwrap_or(usize::MAX)) {
+                out.bytes = Vec::with_capacity(len);
+            }
             out.bytes.resize(len, 0);
             bolt::emit(self.layout, self.buckets, extent, &mut out.bytes)?;
             // Written at once, while the bytes are in the cache of the processor.
@@ -260,9 +269,10 @@ impl Pages<'_> {
     }
 }
 
-/// Cuts extents into waves: as many as each thread encodes, as long as these are not longer than one for each thread.
+/// Cuts extents into waves of up to [`EXTENTS_PER_THREAD`] for each thread. Beyond one for each thread, a wave ends before its
+/// bytes exceed those of as many parts of `extent_bytes`.
 fn waves(extents: &[Extent], threads: usize, extent_bytes: u64) -> impl Iterator<Item = &[Extent]> {
-    let (width, bytes) = (threads * EXTENTS_A_THREAD, (threads * EXTENTS_A_THREAD) as u64 * extent_bytes);
+    let (width, bytes) = (threads * EXTENTS_PER_THREAD, (threads * EXTENTS_PER_THREAD) as u64 * extent_bytes);
     let mut rest = extents;
     std::iter::from_fn(move || {
         let mut sum = 0;

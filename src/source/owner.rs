@@ -72,7 +72,7 @@ pub fn contradicted(member: &Member, snapshot: &Path, state: Option<&ConfState>,
     (!is_damaged && !is_backup).then(|| refusal(member, &why()))
 }
 
-/// Refuses a log that has no record of any of these snapshots, which are all in the directory that load. A log from its first entry
+/// Refuses a log that has no record of any of these snapshots, all snapshots in the directory that load. A log from its first entry
 /// on needs none.
 ///
 /// Without its first segment, a log may have lost their records.

@@ -265,9 +265,11 @@ impl<'m> Search<'m> {
         let member = self.members.get(candidate.member);
         // The name of a damaged file still has its term and index, unless the file was renamed.
         let SnapName { term, index, path } = candidate.name;
-        let is_named = snapshot.is_some() || self.read(candidate).is_err();
-        let member_at_odds = member.filter(|member| is_named && owner::is_given(member));
-        let how = member_at_odds.and_then(|member| contradiction(std::slice::from_ref(member), (*term, *index)));
+        let given = member.filter(|member| owner::is_given(member));
+        let is_named = given.is_some() && (snapshot.is_some() || self.read(candidate).is_err());
+        self.interrupt.ask()?;
+        let given = given.filter(|_| is_named);
+        let how = given.and_then(|member| contradiction(std::slice::from_ref(member), (*term, *index)));
         let state = snapshot.as_ref().map(|snapshot| &snapshot.conf_state);
         let refusal = member.zip(how).and_then(|(member, how)| owner::contradicted(member, path, state, &how));
         refusal.map_or(Ok(()), Err)?;

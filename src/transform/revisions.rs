@@ -211,12 +211,12 @@ impl<'t> Pairs<'t, '_> {
         v3_key(self.tree, row, self.ordered.overrides(row))
     }
 
-    /// Brings the nodes of these rows near, with their names and values. Changes nothing.
+    /// Prefetches the nodes of these rows, with their names and values. Changes nothing.
     pub fn read_ahead(&self, rows: std::ops::Range<usize>) {
         self.tree.read_ahead(self.nodes(rows));
     }
 
-    /// Brings the nodes of these rows near, without names and values. Changes nothing.
+    /// Prefetches the nodes of these rows, without names and values. Changes nothing.
     pub fn read_nodes_ahead(&self, rows: std::ops::Range<usize>) {
         self.tree.read_nodes_ahead(self.nodes(rows));
     }

@@ -125,7 +125,7 @@ impl<'m> Table<'m> {
         self.nodes.get(id.0 as usize).copied().unwrap_or_default()
     }
 
-    /// Brings nodes with their paths and values near, all at once. Changes nothing.
+    /// Prefetches nodes with their paths and values, all at once. Changes nothing.
     ///
     /// Rows are in the order of their revisions, so each lies somewhere else in the table and in the document. The
     /// processor waits for many such reads at the same time only if none depends on another, as in these short loops.
@@ -138,7 +138,7 @@ impl<'m> Table<'m> {
         std::hint::black_box(first ^ rest);
     }
 
-    /// Brings nodes near, without their paths and values.
+    /// Prefetches nodes, without their paths and values.
     pub fn read_nodes_ahead(&self, ids: impl Iterator<Item = NodeId>) {
         let nodes = ids.filter_map(|id| self.nodes.get(id.0 as usize));
         std::hint::black_box(nodes.fold(0, |all, node| all ^ node.flags));
@@ -151,21 +151,21 @@ impl<'m> Table<'m> {
         self.document.get(at).copied().unwrap_or(0)
     }
 
-    /// Reads one byte of each line with a node's path and value, which is close behind it; of a long value only of the first
+    /// Reads one byte of each line with a node's path and value, which follows closely; of a long value only of the first
     /// lines.
     #[inline]
     fn lines(&self, node: &Node) -> u8 {
         let start = usize::try_from(node.path.offset).unwrap_or(usize::MAX);
         let end = usize::try_from(node.value.offset).unwrap_or(0).saturating_add(node.value.raw_len as usize);
         let near = self.document.get(start..).unwrap_or_default();
-        // No branch for each line: of such a loop, the processor begins less in advance.
+        // With a branch for each line in the loop, the processor starts fewer reads in advance.
         match near.first_chunk::<SHORT_BYTES>() {
             Some(near) if end <= start.saturating_add(SHORT_BYTES) => touch(near),
             _ => near.first_chunk::<LONG_BYTES>().map_or(0, touch),
         }
     }
 
-    /// Brings the paths of consecutive nodes near, all at once, like [`Table::read_ahead`].
+    /// Prefetches the paths of consecutive nodes, all at once, like [`Table::read_ahead`].
     pub fn read_paths_ahead(&self, ids: std::ops::Range<u32>) {
         let nodes = self.nodes.get(ids.start as usize..ids.end as usize).unwrap_or_default();
         std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ self.byte(&node.path)));

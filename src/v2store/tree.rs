@@ -226,12 +226,12 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Brings unchanged nodes near, with their paths and values. Changes nothing.
+    /// Prefetches unchanged nodes, with their paths and values. Changes nothing.
     pub fn read_ahead(&self, nodes: impl Iterator<Item = NodeRef> + Clone) {
         self.table.read_ahead(nodes.filter_map(NodeRef::base));
     }
 
-    /// Brings unchanged nodes near, without paths and values. Changes nothing.
+    /// Prefetches unchanged nodes, without paths and values. Changes nothing.
     pub fn read_nodes_ahead(&self, nodes: impl Iterator<Item = NodeRef>) {
         self.table.read_nodes_ahead(nodes.filter_map(NodeRef::base));
     }

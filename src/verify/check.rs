@@ -1,4 +1,5 @@
-//! The summary of a v3 database, for any file (`summarize`) and as the final check of our own (`verify`).
+//! The summary of a v3 database, for any file (`summarize`) and as the final check of our own (`verify`, and
+//! `verify_content`, which also compares).
 //!
 //! docs/formats.md sections 8.9, 9.8, 10.1, 10.3 and 10.4. The parts, [`structure`], [`store`] and [`digest`], read the
 //! file independently and can run in parallel. Must not know where the file comes from.
@@ -13,7 +14,7 @@ use crate::image::Content;
 use crate::interrupt::{self, Interrupt};
 use crate::verify::compare::Comparison;
 use crate::verify::key_bucket::Findings;
-use crate::verify::plain_keys::Beside;
+use crate::verify::plain_keys::PartReader;
 use crate::verify::summary::{Sha256Check, V3Summary};
 
 /// Summarizes any v3 database or snapshot file. A fault that does not end the reading is a finding.
@@ -71,7 +72,7 @@ pub fn verify_content(file: &[u8], content: &Content<'_, '_>, interrupt: Interru
     let db = Db::open(file).map_err(failed)?.watched(interrupt);
     let comparison = Comparison::of(content);
     let ((structure, digest), summary) =
-        rayon::join(|| (structure(&db), digest(&db)), || store_beside(&db, Some(&comparison)));
+        rayon::join(|| (structure(&db), digest(&db)), || store_with(&db, Some(&comparison)));
     // A difference names its key, a finding only its place.
     comparison.end(&db, interrupt)?;
     structure?;
@@ -112,13 +113,13 @@ pub fn structure(db: &Db<'_>) -> Result<Check> {
 /// # Errors
 /// The file cannot be read to its end.
 pub fn store(db: &Db<'_>) -> Result<V3Summary, Damage> {
-    store_beside(db, None)
+    store_with(db, None)
 }
 
-fn store_beside(db: &Db<'_>, beside: Option<&dyn Beside>) -> Result<V3Summary, Damage> {
+fn store_with(db: &Db<'_>, other: Option<&dyn PartReader>) -> Result<V3Summary, Damage> {
     let mut findings = Findings::default();
     crate::verify::invariants::buckets(db, &mut findings)?;
-    read(db, findings, beside)
+    read(db, findings, other)
 }
 
 /// Summarizes a database that is to be preserved, like [`store`]. A missing bucket is one that its server did not know
@@ -130,9 +131,9 @@ pub fn carried(db: &Db<'_>) -> Result<V3Summary, Damage> {
     read(db, Findings::default(), None)
 }
 
-fn read(db: &Db<'_>, mut findings: Findings, beside: Option<&dyn Beside>) -> Result<V3Summary, Damage> {
+fn read(db: &Db<'_>, mut findings: Findings, other: Option<&dyn PartReader>) -> Result<V3Summary, Damage> {
     let mut summary = V3Summary::default();
-    crate::verify::invariants::read(db, &mut summary, &mut findings, beside)?;
+    crate::verify::invariants::read(db, &mut summary, &mut findings, other)?;
     summary.findings = findings.list;
     summary.more_findings = findings.more;
     Ok(summary)

@@ -17,7 +17,7 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
-use crate::verify::plain_keys::Beside;
+use crate::verify::plain_keys::PartReader;
 
 /// Number of pairs whose rows are read ahead at once.
 const AHEAD: u64 = 64;
@@ -72,7 +72,7 @@ impl<'c, 't, 'm> Comparison<'c, 't, 'm> {
     }
 }
 
-impl Beside for Comparison<'_, '_, '_> {
+impl PartReader for Comparison<'_, '_, '_> {
     fn read(&self, part: Part<'_>) {
         let expectation = Expectation { stored: self.content.stored(), pairs: self.content.pairs() };
         let (first, len) = (part.first, part.len);
@@ -289,21 +289,21 @@ mod tests {
         check(file, &content);
     }
 
-    /// Both ways to the same answer: the comparison beside another reader, and each on its own.
+    /// Both ways to the same answer: the comparison together with another reader, and each on its own.
     fn both(file: &[u8], content: &Content<'_, '_>) -> (Option<String>, Option<String>) {
         let alone = compare(file, content, Interrupt::default()).and_then(|()| verify(file).map(|_| ()));
-        let beside = verify_content(file, content, Interrupt::default());
-        (alone.err().map(|e| e.to_string()), beside.err().map(|e| e.to_string()))
+        let together = verify_content(file, content, Interrupt::default());
+        (alone.err().map(|e| e.to_string()), together.err().map(|e| e.to_string()))
     }
 
     #[test]
-    fn many_parts_are_compared_beside_another_reader() {
+    fn many_parts_are_compared_together_with_another_reader() {
         with_file(20_000, None, |file, content| assert_eq!(both(&file, content), (None, None)));
         for lost in [0, 9_999, 19_999] {
             with_file(20_000, Some(lost), |file, content| {
-                let (alone, beside) = both(&file, content);
+                let (alone, together) = both(&file, content);
                 assert!(alone.is_some());
-                assert_eq!(alone, beside);
+                assert_eq!(alone, together);
             });
         }
     }
@@ -319,8 +319,8 @@ mod tests {
                 if let Some((place, difference)) = change {
                     *place.get_mut(&mut file) ^= difference;
                 }
-                let (alone, beside) = both(&file, content);
-                assert_eq!(alone, beside);
+                let (alone, together) = both(&file, content);
+                assert_eq!(alone, together);
                 assert_eq!(alone.is_some(), change.is_some() || lost.is_some_and(|lost| lost < keys as u64));
             });
         }

@@ -9,7 +9,7 @@ use crate::bolt::{Damage, Db, Tree};
 use crate::ids::{ByteOffset, LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
 use crate::verify::key_bucket::{self, Findings};
-use crate::verify::plain_keys::{self, Beside, PlainKeys};
+use crate::verify::plain_keys::{self, PartReader, PlainKeys};
 use crate::verify::presence::meta_number;
 use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
@@ -29,7 +29,7 @@ pub(super) fn read(
     db: &Db<'_>,
     summary: &mut V3Summary,
     findings: &mut Findings,
-    beside: Option<&dyn Beside>,
+    other: Option<&dyn PartReader>,
 ) -> Result<(), Damage> {
     meta(db, summary, findings)?;
     let leases = leases(db, findings)?;
@@ -40,7 +40,7 @@ pub(super) fn read(
         let bucket = bucket?;
         let tree = db.open_bucket(&bucket)?;
         let hash = match bucket.key {
-            schema::KEY => match plain_keys::read(db, &tree, &leases, beside) {
+            schema::KEY => match plain_keys::read(db, &tree, &leases, other) {
                 Some(keys) => plain_bucket(keys, summary),
                 None => key_bucket(db, &tree, &leases, summary, findings)?,
             },

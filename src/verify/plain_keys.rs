@@ -26,7 +26,7 @@ pub(super) struct PlainKeys {
 }
 
 /// Another reader of the same pairs. It gets each part directly after it was read, while it is in the processor's cache.
-pub(super) trait Beside: Sync {
+pub(super) trait PartReader: Sync {
     /// Reads one part. Different threads pass parts in any order.
     fn read(&self, part: Part<'_>);
 
@@ -40,19 +40,19 @@ pub(super) fn read(
     db: &Db<'_>,
     bucket: &Tree<'_>,
     leases: &HashSet<LeaseId>,
-    beside: Option<&dyn Beside>,
+    other: Option<&dyn PartReader>,
 ) -> Option<PlainKeys> {
     let hasher = DefaultHashBuilder::default();
     let parts = bucket.parts(PARTS).ok()?;
     // Each reader has a budget of pages.
-    let again = beside.map(|_| bucket.parts(PARTS)).transpose().ok()?.unwrap_or_default();
+    let again = other.map(|_| bucket.parts(PARTS)).transpose().ok()?.unwrap_or_default();
     let again = again.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let mut names = Names::of(&parts)?;
     let parts: Vec<_> = parts.into_iter().zip(names.parts()).zip(again).collect();
     let read = parts.into_par_iter().map(|((part, names), again)| {
         let keys = PartKeys::read(part.pairs, names, leases, &hasher);
-        if let Some((beside, part)) = beside.zip(again) {
-            beside.read(part);
+        if let Some((other, part)) = other.zip(again) {
+            other.read(part);
         }
         keys
     });
@@ -74,8 +74,8 @@ pub(super) fn read(
     if names.hashes.par_windows(2).any(|pair| pair.first() == pair.last()) {
         return None;
     }
-    if let Some(beside) = beside {
-        beside.all_read();
+    if let Some(other) = other {
+        other.all_read();
     }
     Some(keys)
 }
