@@ -125,7 +125,7 @@ topics! {
     /// Directories without content. Some applications use them as markers.
     EmptyDirectory = "empty-directory", Directories, Directories {
         v2: "A directory exists without content, so it can be a marker.",
-        v3: "v3 has no directories: an empty one leaves nothing behind.",
+        v3: "v3 has no directories: an empty one has no counterpart.",
         advice: "If its existence means something, write a key. `convert --dirs marker` writes an empty key `DIRECTORY/`.",
         call: "Txn: if CreateRevision(DIRECTORY/) == 0 then Put(DIRECTORY/, \"\")",
     }

@@ -17,7 +17,7 @@ pub(super) struct Escape {
     pub(super) char: char,
     /// Length in the document, in bytes.
     pub(super) raw_len: usize,
-    /// Whether it stands for a byte or a surrogate that is no character.
+    /// Whether it replaces a byte or a surrogate that is no character.
     pub(super) replacement: bool,
 }
 
