@@ -256,9 +256,10 @@ impl Pages<'_> {
             interrupt.ask()?;
             let len = usize::try_from(extent.byte_len())
                 .map_err(|_| Error::new(Reason::Internal, "an extent does not fit in memory"))?;
-            // A buffer that a longer extent needed does not stay that long.
-            if out.bytes.capacity() > len.max(usize::try_from(extent_bytes).unwrap_or(usize::MAX)) {
-                out.bytes = Vec::with_capacity(len);
+            // A buffer has the length of a part, or of its longer extent: it neither grows beyond that nor stays longer.
+            let wanted = len.max(usize::try_from(extent_bytes).unwrap_or(len));
+            if out.bytes.capacity() < len || out.bytes.capacity() > wanted {
+                out.bytes = Vec::with_capacity(wanted);
             }
             out.bytes.resize(len, 0);
             bolt::emit(self.layout, self.buckets, extent, &mut out.bytes)?;

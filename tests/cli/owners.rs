@@ -133,6 +133,7 @@ fn clusters_with_equal_ids_are_told_apart_by_their_writes() {
         }
         assert_eq!(out.exists(), !is_refused, "{name}");
         if name == "another term" {
+            assert!(run.stderr.contains("was not used: "), "{}", run.story());
             // Nobody puts such a log and such a file together by `--wal-dir` unless by mistake.
             let log = temp.path().join("log");
             fs::rename(source.join("member/wal"), &log).unwrap();
