@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Features: `cli` (default) is the command line and its dependencies. `sled` adds exports to sled, whose crates are
-//! unmaintained. `internals` opens the modules to tests and fuzz targets, without any promise of stability.
+//! unmaintained. `online` adds the online migration; its build needs `protoc`. `internals` opens the modules to tests and fuzz targets, without any promise of stability.
 
 // Without `internals`, items that only tests and fuzz targets use are neither reachable nor used.
 #![cfg_attr(not(all(feature = "cli", feature = "internals")), allow(unreachable_pub, dead_code, unused_imports))]
@@ -41,6 +41,8 @@ mod limits;
 mod mvcc;
 mod named_file;
 mod notice;
+#[cfg(feature = "online")]
+mod online;
 pub mod options;
 mod output;
 mod pipeline;
@@ -102,6 +104,10 @@ pub mod internals {
     }
     pub mod notice {
         pub use crate::notice::*;
+    }
+    #[cfg(feature = "online")]
+    pub mod online {
+        pub use crate::online::*;
     }
     pub mod output {
         pub use crate::output::*;

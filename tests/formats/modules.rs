@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every module at the top, each to the right of all that it may use.
-const ORDER: [&str; 29] = [
+const ORDER: [&str; 30] = [
     "words",
     "limits",
     "ids",
@@ -33,6 +33,7 @@ const ORDER: [&str; 29] = [
     "export",
     "report",
     "pipeline",
+    "online",
     "facade",
     "cli",
     "fuzzing",

@@ -1,0 +1,93 @@
+//! The v2 side of a migration: the whole state at one index, and the changes after it.
+//!
+//! Sources are synchronous; the caller runs one in a thread. Must not know v3.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::error::Result;
+use crate::ids::{RaftIndex, V2Index};
+
+/// A v2 key with a value, as of one index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Path, beginning with `/`, without the `/1` of the store.
+    pub path: Vec<u8>,
+    /// Value.
+    pub value: Vec<u8>,
+    /// `createdIndex`.
+    pub created: V2Index,
+    /// `modifiedIndex`.
+    pub modified: V2Index,
+    /// When it expires, by its own TTL or by that of a directory above it.
+    pub expiry: Option<Timestamp>,
+}
+
+/// A change of v2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The v2 index of the change.
+    pub index: V2Index,
+    /// The word of the v2 API: `set`, `create`, `update`, `compareAndSwap`, `delete`, `compareAndDelete`, `expire`.
+    pub action: &'static str,
+    /// What is there now.
+    pub effect: Effect,
+}
+
+/// What a change leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A key has this value.
+    Set(Node),
+    /// This path has neither a value nor anything below it.
+    Gone(Vec<u8>),
+}
+
+/// How far a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The index of the store.
+    pub index: V2Index,
+    /// The raft index, if it is known.
+    pub raft: Option<RaftIndex>,
+    /// Number of entries in the log that are not known to be committed.
+    pub uncommitted: u64,
+}
+
+/// The answer to [`V2::next`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Changes in the order of their indexes, all after those returned before. The store is at `head` after them.
+    Changes {
+        /// The changes; not empty.
+        changes: Vec<Change>,
+        /// Where the store is after them.
+        head: Head,
+    },
+    /// No change within the time; the store is at this index.
+    Quiet(Head),
+    /// Changes are missing: the log was purged, or the event history was cleared. The state must be read again.
+    Lost(String),
+}
+
+/// A source of v2 data.
+pub trait V2: Send {
+    /// Returns the identity of the cluster, for the state of a migration.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    fn cluster(&mut self) -> Result<String>;
+
+    /// Reads the whole state: calls `each` for every key with a value. Later changes come from [`V2::next`].
+    ///
+    /// # Errors
+    /// The source cannot be read; that of `each`.
+    fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head>;
+
+    /// Returns the changes since the last call, or since the state; waits for at most this long.
+    ///
+    /// # Errors
+    /// The source cannot be read any more.
+    fn next(&mut self, wait: Duration) -> Result<Next>;
+}
