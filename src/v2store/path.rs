@@ -55,7 +55,8 @@ pub fn split(clean: &[u8]) -> (&[u8], &[u8]) {
 
 /// Returns whether a component starts with `_`. etcd hides such nodes from listings; a migration must convert them.
 pub fn is_hidden(path: &[u8]) -> bool {
-    memchr::memmem::find(path, b"/_").is_some()
+    // Most paths have no `_`: a search for the pair itself would prepare a searcher for each path.
+    memchr::memchr_iter(b'_', path).any(|at| at.checked_sub(1).and_then(|before| path.get(before)) == Some(&b'/'))
 }
 
 /// Returns the client key: the store path without its namespace `/1`.

@@ -165,6 +165,9 @@ impl<'m> Table<'m> {
         }
     }
 
+    /// The number of nodes whose paths are worth reading ahead at once.
+    pub const PATHS_AHEAD: u32 = 32;
+
     /// Prefetches the paths of consecutive nodes, all at once, like [`Table::read_ahead`].
     pub fn read_paths_ahead(&self, ids: std::ops::Range<u32>) {
         let nodes = self.nodes.get(ids.start as usize..ids.end as usize).unwrap_or_default();

@@ -365,7 +365,12 @@ impl<'m> Tree<'m> {
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
             let mut index = HashTable::with_capacity(table.children(dir).count());
+            let (mut ahead, end) = (dir.0, table.node(dir).end);
             for child in table.children(dir) {
+                if child.0 >= ahead {
+                    ahead = child.0.saturating_add(Table::PATHS_AHEAD);
+                    table.read_paths_ahead(child.0..end.min(ahead));
+                }
                 index.insert_unique(hash(&child), child, hash);
             }
             held.indexed += index.len();

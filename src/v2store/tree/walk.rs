@@ -7,10 +7,7 @@ use jiff::Timestamp;
 
 use super::Tree;
 use super::node::{Body, Name, NodeRef, OverId};
-use crate::v2store::table::NodeId;
-
-/// Nodes whose paths are read ahead at once.
-const AHEAD: u32 = 32;
+use crate::v2store::table::{NodeId, Table};
 
 /// A node that a walk visits.
 #[derive(Debug, Clone, Copy)]
@@ -96,8 +93,8 @@ impl Tree<'_> {
         // Directories that contain the current node: their end, and the expiry that applies there.
         let mut inside: Vec<(u32, Option<Timestamp>)> = Vec::new();
         for id in nodes.clone() {
-            if (id - nodes.start).is_multiple_of(AHEAD) {
-                self.table.read_paths_ahead(id..nodes.end.min(id.saturating_add(AHEAD)));
+            if (id - nodes.start).is_multiple_of(Table::PATHS_AHEAD) {
+                self.table.read_paths_ahead(id..nodes.end.min(id.saturating_add(Table::PATHS_AHEAD)));
             }
             while inside.last().is_some_and(|(end, _)| *end <= id) {
                 inside.pop();
