@@ -15,18 +15,17 @@
 
 #[path = "large_store.rs"]
 mod large_store;
+#[allow(dead_code, reason = "shared with `floors`, which uses more of it")]
+#[path = "process.rs"]
+mod process;
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::process::Command;
+use std::{env, fs};
 
 use etcdlift::internals::bolt::Db;
 use large_store::{Shape, Values};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use process::{Cost, Spread, build, files, limit, run};
 
 /// A source, and the options of its conversion. `None`: the shape of the set before.
 struct Set {
@@ -96,15 +95,6 @@ fn main() {
     }
 }
 
-/// Builds the program, and returns its path.
-fn build() -> PathBuf {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--release", "--bin", "etcdlift"]).status().unwrap();
-    assert!(status.success(), "the program could not be built");
-    // The examples are in a folder beside it.
-    env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("etcdlift")
-}
-
 struct Case<'c> {
     program: &'c Path,
     source: &'c Path,
@@ -112,14 +102,10 @@ struct Case<'c> {
     folder: &'c Path,
 }
 
-/// What a process took.
-#[derive(Clone, Copy)]
-struct Cost {
-    wall: f64,
-    cpu: f64,
-    /// The most private memory that was seen, in bytes.
-    memory: u64,
-    /// The share of the time in which the output was read back and checked; 0 for other programs.
+/// A run of the program.
+struct Run {
+    cost: Cost,
+    /// The share of the time in which the output was read back and checked.
     check: f64,
 }
 
@@ -130,24 +116,24 @@ impl Case<'_> {
         self.convert();
         let output = fs::metadata(self.output()).unwrap().len();
         let source: u64 = snapshot.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-        let pairs: Vec<(f64, Cost)> = (0..runs)
+        let pairs: Vec<(f64, Run)> = (0..runs)
             .map(|_| {
                 let limit = limit(&snapshot, &self.folder.join("limit"), output);
                 (limit, self.convert())
             })
             .collect();
-        let spread = |values: &dyn Fn(&(f64, Cost)) -> f64| Spread::of(pairs.iter().map(values).collect());
-        let wall = spread(&|(_, cost)| cost.wall);
+        let spread = |values: &dyn Fn(&(f64, Run)) -> f64| Spread::of(pairs.iter().map(values).collect());
+        let wall = spread(&|(_, run)| run.cost.wall);
         format!(
             "| {name} | {} MB | {} MB | {:.3} | {} | {wall} | {} | {:.0} % | {:.2} | {} | {:.0} |",
             source / 1_000_000,
             output / 1_000_000,
             output as f64 / pair_bytes(&self.output()) as f64,
             spread(&|(limit, _)| *limit),
-            spread(&|(limit, cost)| cost.wall / limit),
-            spread(&|(_, cost)| cost.check).median * 100.0,
-            spread(&|(_, cost)| cost.cpu).median,
-            pairs.iter().map(|(_, cost)| cost.memory).max().unwrap_or(0) >> 20,
+            spread(&|(limit, run)| run.cost.wall / limit),
+            spread(&|(_, run)| run.check).median * 100.0,
+            spread(&|(_, run)| run.cost.cpu).median,
+            pairs.iter().map(|(_, run)| run.cost.memory).max().unwrap_or(0) >> 20,
             source as f64 / 1e6 / wall.median,
         )
     }
@@ -156,7 +142,7 @@ impl Case<'_> {
         self.folder.join("out.db")
     }
 
-    fn convert(&self) -> Cost {
+    fn convert(&self) -> Run {
         for name in ["out.db", "index.redb"] {
             let _ = fs::remove_file(self.folder.join(name));
         }
@@ -164,7 +150,7 @@ impl Case<'_> {
         let report = self.folder.join("report.json");
         command.arg("convert").arg(self.source).arg("-o").arg(self.output()).arg("--quiet").args(&self.options);
         let cost = run(command.arg("--report").arg(&report).arg("--overwrite"));
-        Cost { check: share_of_check(&report), ..cost }
+        Run { cost, check: share_of_check(&report) }
     }
 }
 
@@ -185,61 +171,6 @@ fn pair_bytes(path: &Path) -> u64 {
     buckets.flat_map(|bucket| bucket.iter()).map(|pair| pair.unwrap().record.len() as u64 + 16).sum()
 }
 
-/// The regular files below a directory. A segment has its preallocated size, most of which is a hole.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
-}
-
-/// Reads these files once, then writes and syncs so many bytes. Returns the seconds.
-fn limit(read: &[PathBuf], write: &Path, mut bytes: u64) -> f64 {
-    let mut buffer = vec![1; 4 << 20];
-    let started = Instant::now();
-    for path in read {
-        let mut file = File::open(path).unwrap();
-        while file.read(&mut buffer).unwrap() > 0 {}
-    }
-    let mut file = File::create(write).unwrap();
-    while bytes > 0 {
-        let len = bytes.min(buffer.len() as u64);
-        file.write_all(&buffer[..len as usize]).unwrap();
-        bytes -= len;
-    }
-    file.sync_all().unwrap();
-    let seconds = started.elapsed().as_secs_f64();
-    fs::remove_file(write).unwrap();
-    seconds
-}
-
-/// Runs a process to its end. No other child of this process runs at that time.
-fn run(command: &mut Command) -> Cost {
-    let cpu = || {
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-        (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
-    };
-    let (started, before) = (Instant::now(), cpu());
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let status_file = format!("/proc/{}/status", child.id());
-    let watched = thread::spawn(move || {
-        let mut most = 0;
-        while let Ok(text) = fs::read_to_string(&status_file) {
-            let Some(line) = text.lines().find_map(|line| line.strip_prefix("RssAnon:")) else { break };
-            let kib: u64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
-            most = most.max(kib << 10);
-            thread::sleep(Duration::from_millis(5));
-        }
-        most
-    });
-    let status = child.wait().unwrap();
-    let wall = started.elapsed().as_secs_f64();
-    assert!(matches!(status.code(), Some(0 | 8)), "{command:?}: {status}");
-    Cost { wall, cpu: cpu() - before, memory: watched.join().unwrap(), check: 0.0 }
-}
-
 /// Runs `etcdctl migrate` of 3.4 on the first set.
 fn migrate(source: &Path) {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
@@ -253,24 +184,4 @@ fn migrate(source: &Path) {
     Shape::default().write(source);
     let cost = run(Command::new(etcdctl).env("ETCDCTL_API", "3").arg("migrate").arg("--data-dir").arg(source));
     println!("\n`etcdctl migrate`: {:.1} s, CPU {:.1} s, {} MiB", cost.wall, cost.cpu, cost.memory >> 20);
-}
-
-/// The smallest, the middle and the largest of some values.
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Spread {
-        values.sort_by(f64::total_cmp);
-        Spread { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} / {:.2} / {:.2}", self.min, self.median, self.max)
-    }
 }

@@ -1,0 +1,271 @@
+//! The floor of each stage of a conversion: the time of the simplest program that reads, computes and writes what the
+//! stage cannot avoid, on all cores. It parses nothing, plans nothing, and knows where everything is.
+//!
+//! `cargo run --release --example floors -- [RUNS]` prints the table of docs/measurements.md: 1,000,000 keys of 256 bytes.
+//! Runs of the program and of the floors alternate. The files are in the page cache.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a tool for tests"
+)]
+
+#[allow(dead_code, reason = "shared with `measure`, which uses more of it")]
+#[path = "large_store.rs"]
+mod large_store;
+#[allow(dead_code, reason = "shared with `measure`, which uses more of it")]
+#[path = "process.rs"]
+mod process;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::{env, thread};
+
+use etcdlift::internals::interrupt::Interrupt;
+use etcdlift::internals::source::open::{Found, OpenOptions, open};
+use etcdlift::internals::v2store::json;
+use etcdlift::internals::v2store::table::NodeId;
+use etcdlift::internals::v2store::tree::{NodeRef, Tree};
+use large_store::Shape;
+use process::{Cost, Spread, build, files, limit, measured, run};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// Bytes that a thread encodes, writes, reads back and checks at a time.
+const EXTENT_BYTES: usize = 1 << 20;
+
+/// Rows whose first bytes are read before the first of them is used.
+const AHEAD: usize = 64;
+
+/// The stages of a report, and the floors of each.
+const STAGES: [(&str, &[Floor]); 6] = [
+    ("open", &[("CRC-32C of the source", |facts| facts.crc32c())]),
+    ("read", &[("find each quote and backslash", |facts| facts.quotes())]),
+    ("plan", &[("sort the rows by revision", |facts| facts.sort())]),
+    ("write", &[("gather the rows, CRC-32, write, sync", |facts| facts.write())]),
+    ("verify", &[("read back, CRC-32, gather and compare", |facts| facts.compare())]),
+    ("check source", &[("CRC-32C of the source", |facts| facts.crc32c())]),
+];
+
+/// What a floor does, and the work.
+type Floor = (&'static str, fn(&Facts<'_>));
+
+fn main() {
+    let runs: usize = env::args().nth(1).map_or(5, |text| text.parse().expect("a number of runs"));
+    let program = build();
+    let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
+    let source = temp.path().join("source.etcd");
+    Shape::default().write(&source);
+    let Found::V2(opened) = open(&source, None, &OpenOptions::default()).unwrap() else { panic!("v2 data") };
+    let document = opened.start.snapshot.as_ref().unwrap().json();
+    let table = json::read_watched(document, Interrupt::default()).unwrap();
+    let tree = Tree::new(&table);
+    let is_key = |id: &NodeId| !table.node(*id).is_dir() && table.path(&table.node(*id)).starts_with(b"/1/");
+    let keys = (0..table.len() as u32).map(NodeId).filter(is_key);
+    let mut rows: Vec<Row> = keys
+        .map(|id| Row {
+            revision: tree.modified(NodeRef::Base(id)).0,
+            key: place(document, &table.path(&table.node(id))),
+            value: place(document, &table.value(&table.node(id))),
+        })
+        .collect();
+    let unordered = rows.clone();
+    rows.sort_unstable_by_key(|row| row.revision);
+    let facts =
+        Facts { document, source: &source, file: &temp.path().join("floor"), rows: &rows, unordered: &unordered };
+    facts.print(&program, runs, temp.path());
+}
+
+/// Where a row is in the document.
+#[derive(Clone)]
+struct Row {
+    revision: u64,
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+fn place(document: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr() as usize - document.as_ptr() as usize;
+    assert!(start + part.len() <= document.len(), "a name or a value with escapes");
+    start..start + part.len()
+}
+
+struct Facts<'f> {
+    document: &'f [u8],
+    source: &'f Path,
+    file: &'f Path,
+    /// In the order of revisions.
+    rows: &'f [Row],
+    /// In the order of the document.
+    unordered: &'f [Row],
+}
+
+impl Facts<'_> {
+    fn print(&self, program: &Path, runs: usize, folder: &Path) {
+        let (output, report) = (folder.join("out.db"), folder.join("report.json"));
+        let mut command = Command::new(program);
+        command.arg("convert").arg(self.source).arg("-o").arg(&output).args([
+            "--to",
+            "backend",
+            "--quiet",
+            "--overwrite",
+        ]);
+        command.arg("--report").arg(&report);
+        run(&mut command);
+        let source = files(&self.source.join("member"));
+        let mut stages: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut floors: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+        let (mut limits, mut whole) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            limits.push(limit(&source, self.file, fs::metadata(&output).unwrap().len()));
+            whole.push(run(&mut command));
+            let text = fs::read(&report).unwrap();
+            let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            for stage in report["stages"].as_array().unwrap() {
+                let seconds = |field: &str| stage[field].as_f64().unwrap() / 1000.0;
+                let times = (seconds("ms"), seconds("cpu_ms"));
+                stages.entry(stage["name"].as_str().unwrap().to_owned()).or_default().push(times);
+            }
+            for (name, parts) in STAGES {
+                let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
+                let sum = costs.reduce(|a, b| Cost { wall: a.wall + b.wall, cpu: a.cpu + b.cpu, memory: 0 }).unwrap();
+                floors.entry(name).or_default().push(sum);
+            }
+            floors.entry("hashes").or_default().push(measured(|| self.sha256(&output)));
+        }
+        let wall = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.wall).collect());
+        let cpu = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.cpu).collect());
+        println!(
+            "| stage | etcdlift, s | CPU, s | floor, s | CPU, s | what the floor does |\n|---|---|---|---|---|---|"
+        );
+        let mut floor_cpu = 0.0;
+        for (name, parts) in
+            STAGES.into_iter().chain([("hashes", &[("sha256 of source and output", nothing as _)][..])])
+        {
+            let empty = Vec::new();
+            let stage = stages.get(name).unwrap_or(&empty);
+            let of = |pick: fn(&(f64, f64)) -> f64| match stage.is_empty() {
+                true => "beside the others".to_owned(),
+                false => Spread::of(stage.iter().map(pick).collect()).to_string(),
+            };
+            let floor = &floors[name];
+            floor_cpu += cpu(floor).median;
+            let what: Vec<&str> = parts.iter().map(|(what, _)| *what).collect();
+            println!(
+                "| {name} | {} | {} | {} | {} | {} |",
+                of(|t| t.0),
+                of(|t| t.1),
+                wall(floor),
+                cpu(floor),
+                what.join("; ")
+            );
+        }
+        let cores = thread::available_parallelism().unwrap().get() as f64;
+        println!(
+            "| all | {} | {} | {:.2} | {floor_cpu:.2} | CPU time on {cores} cores, all busy |",
+            wall(&whole),
+            cpu(&whole),
+            floor_cpu / cores
+        );
+        println!("\nlimit: {} s", Spread::of(limits));
+    }
+
+    /// Parts of the document, one for each megabyte.
+    fn parts(&self) -> impl ParallelIterator<Item = &[u8]> {
+        self.document.par_chunks(EXTENT_BYTES)
+    }
+
+    fn crc32c(&self) {
+        black_box(self.parts().map(crc32c::crc32c).reduce(|| 0, |a, b| a ^ b));
+    }
+
+    fn quotes(&self) {
+        black_box(self.parts().map(|part| memchr::memchr2_iter(b'"', b'\\', part).count()).sum::<usize>());
+    }
+
+    fn sort(&self) {
+        let mut keys: Vec<(u64, u32)> =
+            self.unordered.par_iter().enumerate().map(|(at, row)| (row.revision, at as u32)).collect();
+        keys.par_sort_unstable();
+        black_box(keys);
+    }
+
+    /// Extents of rows, with the place of each in the file.
+    fn extents(&self) -> Vec<(&[Row], u64)> {
+        let bytes = |row: &Row| row.key.len() + row.value.len();
+        let rows = EXTENT_BYTES / self.rows.first().map_or(1, bytes);
+        let mut at = 0;
+        let sized = self.rows.chunks(rows).map(|rows| {
+            let start = at;
+            at += rows.iter().map(bytes).sum::<usize>() as u64;
+            (rows, start)
+        });
+        sized.collect()
+    }
+
+    /// Calls `each` for every row, after the first bytes of the next ones were read.
+    fn gather(&self, rows: &[Row], mut each: impl FnMut(&[u8], &[u8])) {
+        for some in rows.chunks(AHEAD) {
+            let lines = |row: &Row| row.value.clone().step_by(64).map(|at| u64::from(self.document[at])).sum::<u64>();
+            black_box(some.iter().map(lines).sum::<u64>());
+            some.iter().for_each(|row| each(&self.document[row.key.clone()], &self.document[row.value.clone()]));
+        }
+    }
+
+    fn write(&self) {
+        let _ = fs::remove_file(self.file);
+        let file = File::create(self.file).unwrap();
+        self.extents().par_iter().for_each_init(Vec::new, |buffer, (rows, start)| {
+            buffer.clear();
+            self.gather(rows, |key, value| {
+                buffer.extend_from_slice(key);
+                buffer.extend_from_slice(value);
+            });
+            black_box(crc32fast::hash(buffer));
+            file.write_all_at(buffer, *start).unwrap();
+        });
+        file.sync_all().unwrap();
+    }
+
+    fn compare(&self) {
+        let file = File::open(self.file).unwrap();
+        self.extents().par_iter().for_each_init(Vec::new, |buffer, (rows, start)| {
+            buffer.resize(rows.iter().map(|row| row.key.len() + row.value.len()).sum(), 0);
+            file.read_exact_at(buffer, *start).unwrap();
+            black_box(crc32fast::hash(buffer));
+            let mut at = 0;
+            self.gather(rows, |key, value| {
+                let end = at + key.len() + value.len();
+                assert!(buffer[at..at + key.len()] == *key && buffer[at + key.len()..end] == *value);
+                at = end;
+            });
+        });
+    }
+
+    fn sha256(&self, output: &Path) {
+        let mut names = files(&self.source.join("member"));
+        names.push(output.to_path_buf());
+        names.par_iter().for_each(|path| {
+            let (file, mut buffer, mut hash, mut at) =
+                (File::open(path).unwrap(), vec![0; EXTENT_BYTES], Sha256::new(), 0);
+            loop {
+                let len = file.read_at(&mut buffer, at).unwrap();
+                if len == 0 {
+                    break;
+                }
+                hash.update(&buffer[..len]);
+                at += len as u64;
+            }
+            black_box(hash.finalize());
+        });
+    }
+}
+
+fn nothing(_: &Facts<'_>) {}
