@@ -21,6 +21,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -33,6 +34,7 @@ use etcdlift::internals::source::open::{Found, OpenOptions, open};
 use etcdlift::internals::v2store::json;
 use etcdlift::internals::v2store::table::NodeId;
 use etcdlift::internals::v2store::tree::{NodeRef, Tree};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use large_store::Shape;
 use process::{Cost, Spread, build, files, limit, measured, run};
 use rayon::prelude::*;
@@ -44,13 +46,21 @@ const EXTENT_BYTES: usize = 1 << 20;
 /// Rows whose first bytes are read before the first of them is used.
 const AHEAD: usize = 64;
 
+/// Lookups of names, as for so many log entries.
+const LOOKUPS: usize = 100_000;
+
 /// The stages of a report, and the floors of each.
 const STAGES: [(&str, &[Floor]); 6] = [
     ("open", &[("CRC-32C of the source", |facts| facts.crc32c())]),
     ("read", &[("find each quote and backslash", |facts| facts.quotes())]),
     ("plan", &[("sort the rows by revision", |facts| facts.sort())]),
     ("write", &[("gather the rows, CRC-32, write, sync", |facts| facts.write())]),
-    ("verify", &[("read back, CRC-32, gather and compare", |facts| facts.compare())]),
+    (
+        "verify",
+        &[("read back, CRC-32 of pages, CRC-32C of pairs, gather and compare, sort the hashes of the keys", |facts| {
+            facts.compare()
+        })],
+    ),
     ("check source", &[("CRC-32C of the source", |facts| facts.crc32c())]),
 ];
 
@@ -122,7 +132,7 @@ impl Facts<'_> {
         let source = files(&self.source.join("member"));
         let mut stages: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         let mut floors: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
-        let (mut limits, mut whole) = (Vec::new(), Vec::new());
+        let (mut limits, mut whole, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..runs {
             limits.push(limit(&source, self.file, fs::metadata(&output).unwrap().len()));
             whole.push(run(&mut command));
@@ -139,6 +149,7 @@ impl Facts<'_> {
                 floors.entry(name).or_default().push(sum);
             }
             floors.entry("hashes").or_default().push(measured(|| self.sha256(&output)));
+            names.push(measured(|| self.names()).wall);
         }
         let wall = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.wall).collect());
         let cpu = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.cpu).collect());
@@ -175,6 +186,7 @@ impl Facts<'_> {
             floor_cpu / cores
         );
         println!("\nlimit: {} s", Spread::of(limits));
+        println!("index of all names, and {LOOKUPS} lookups: {} s on one core", Spread::of(names));
     }
 
     /// Parts of the document, one for each megabyte.
@@ -195,6 +207,23 @@ impl Facts<'_> {
             self.unordered.par_iter().enumerate().map(|(at, row)| (row.revision, at as u32)).collect();
         keys.par_sort_unstable();
         black_box(keys);
+    }
+
+    /// What a log needs at least: a table of all names by their hash, and a lookup of some in no order.
+    fn names(&self) {
+        let hasher = DefaultHashBuilder::default();
+        let hash = |at: &usize| hasher.hash_one(&self.document[self.unordered[*at].key.clone()]);
+        let mut table = HashTable::with_capacity(self.unordered.len());
+        for (at, rows) in self.unordered.chunks(AHEAD).enumerate() {
+            black_box(rows.iter().map(|row| u64::from(self.document[row.key.start])).sum::<u64>());
+            (at * AHEAD..at * AHEAD + rows.len()).for_each(|at| drop(table.insert_unique(hash(&at), at, hash)));
+        }
+        let step = self.unordered.len() / 3 * 2 + 1;
+        let found = (0..LOOKUPS).map(|at| at * step % self.unordered.len()).filter(|at| {
+            let key = &self.document[self.unordered[*at].key.clone()];
+            table.find(hash(at), |other| self.document[self.unordered[*other].key.clone()] == *key).is_some()
+        });
+        assert_eq!(found.count(), LOOKUPS);
     }
 
     /// Extents of rows, with the place of each in the file.
@@ -236,17 +265,24 @@ impl Facts<'_> {
 
     fn compare(&self) {
         let file = File::open(self.file).unwrap();
-        self.extents().par_iter().for_each_init(Vec::new, |buffer, (rows, start)| {
+        let hasher = DefaultHashBuilder::default();
+        let compared = self.extents().into_par_iter().map_init(Vec::new, |buffer, (rows, start)| {
             buffer.resize(rows.iter().map(|row| row.key.len() + row.value.len()).sum(), 0);
-            file.read_exact_at(buffer, *start).unwrap();
+            file.read_exact_at(buffer, start).unwrap();
             black_box(crc32fast::hash(buffer));
-            let mut at = 0;
+            black_box(crc32c::crc32c(buffer));
+            let (mut at, mut names) = (0, Vec::with_capacity(rows.len()));
             self.gather(rows, |key, value| {
                 let end = at + key.len() + value.len();
                 assert!(buffer[at..at + key.len()] == *key && buffer[at + key.len()..end] == *value);
+                names.push(hasher.hash_one(key));
                 at = end;
             });
+            names
         });
+        let mut names: Vec<u64> = compared.flatten_iter().collect();
+        names.par_sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
     fn sha256(&self, output: &Path) {
