@@ -2,6 +2,8 @@
 //!
 //! Sources are synchronous; the caller runs one in a thread. Must not know v3.
 
+pub mod dir;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,7 +53,7 @@ pub struct Head {
     pub index: V2Index,
     /// The raft index, if it is known.
     pub raft: Option<RaftIndex>,
-    /// Number of entries in the log that are not known to be committed.
+    /// Number of v2 writes in the log that are not known to be committed.
     pub uncommitted: u64,
 }
 
