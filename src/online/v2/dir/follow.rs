@@ -3,7 +3,7 @@
 //! Applies what is committed by the rules for a log at rest: up to the commit index in the log, or everything if this member is the
 //! only voter. Must not know who asks.
 
-use super::super::{Change, Effect, Head};
+use super::super::{Change, Head};
 use super::arena::End;
 use super::changes;
 use crate::error::Result;
@@ -151,10 +151,3 @@ impl<'m> Follower<'m> {
     }
 }
 
-/// Returns the bytes of memory that a change takes.
-pub(super) fn weight(change: &Change) -> usize {
-    match &change.effect {
-        Effect::Set(node) => node.path.len() + node.value.len(),
-        Effect::Gone(path) => path.len(),
-    }
-}
