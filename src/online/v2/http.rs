@@ -39,6 +39,8 @@ pub struct Http {
     lost: Option<String>,
 }
 
+/// The code of the API for a path below a file.
+const NOT_A_DIRECTORY: u64 = 104;
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Nodes with a TTL that are read again at once.
@@ -76,7 +78,12 @@ impl Http {
     }
 
     /// Reads a node with everything below it.
-    fn read(&mut self, path: &[u8], recursive: bool, each: &mut dyn FnMut(listing::Listed) -> Result<()>) -> Result<Option<V2Index>> {
+    fn read(
+        &mut self,
+        path: &[u8],
+        recursive: bool,
+        each: &mut dyn FnMut(listing::Listed) -> Result<()>,
+    ) -> Result<Option<V2Index>> {
         let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "" };
         let mut answer = self.client.get(&format!("/v2/keys{}{target}", escaped(path)), None)?;
         match answer.response.status().as_u16() {
@@ -84,6 +91,9 @@ impl Http {
             404 => return Ok(None),
             _ => {
                 let error = answer.error();
+                if error.error_code == NOT_A_DIRECTORY {
+                    return Ok(None);
+                }
                 return Err(client::unreachable(&answer.url, &error.text()));
             }
         }
@@ -225,7 +235,9 @@ impl Http {
 impl V2 for Http {
     fn cluster(&mut self) -> Result<String> {
         let (_, id) = self.nowhere()?;
-        id.ok_or_else(|| Error::new(Reason::NotEtcd, "expected the header X-Etcd-Cluster-Id from the v2 endpoint, found none"))
+        id.ok_or_else(|| {
+            Error::new(Reason::NotEtcd, "expected the header X-Etcd-Cluster-Id from the v2 endpoint, found none")
+        })
     }
 
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
