@@ -30,8 +30,8 @@ pub(super) struct Follower<'m> {
     tail: Option<(RaftIndex, RaftIndex, u64)>,
     /// Bytes of the entries.
     scratch: Vec<u8>,
-    /// The evidence about the servers at the first end of the log, and the version of the cluster.
-    evidence: Option<(Forms, Option<String>)>,
+    /// The evidence about the servers with which the rules were selected, and the version of the cluster then.
+    evidence: (Forms, Option<String>),
     /// When new segments were last looked for.
     held: Instant,
 }
@@ -65,10 +65,12 @@ impl<'m> Follower<'m> {
     pub(super) fn new(
         mut replay: Replay<'m>,
         log: GrowingLog,
+        forms: Forms,
         arena: End<'m>,
         interrupt: Interrupt<'static>,
     ) -> Follower<'m> {
         replay.tree.record();
+        let evidence = (forms, membership::cluster_version(&mut replay.tree));
         Follower {
             replay,
             log,
@@ -76,7 +78,7 @@ impl<'m> Follower<'m> {
             interrupt,
             tail: None,
             scratch: Vec::new(),
-            evidence: None,
+            evidence,
             held: Instant::now(),
         }
     }
@@ -114,9 +116,10 @@ impl<'m> Follower<'m> {
     }
 
     fn is_other_evidence(&mut self) -> bool {
-        let now = (self.log.forms(), membership::cluster_version(&mut self.replay.tree));
-        let before = self.evidence.get_or_insert_with(|| now.clone());
-        *before != now
+        let (forms, version) = &self.evidence;
+        let is_other = |(now, before): (&Option<bool>, &Option<bool>)| now.is_some() && now != before;
+        self.log.forms().iter().zip(forms).any(is_other)
+            || membership::cluster_version(&mut self.replay.tree) != *version
     }
 
     /// Returns where the store is, and how many writes wait for their commit.
