@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Change, Effect, Head, Next, Node, V2, V2Options};
+use super::options::V2Options;
+use super::{Change, Effect, Head, Next, Node, V2};
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;

@@ -71,16 +71,7 @@ impl<'m> Follower<'m> {
     ) -> Follower<'m> {
         replay.tree.record();
         let evidence = (forms, membership::cluster_version(&mut replay.tree));
-        Follower {
-            replay,
-            log,
-            arena,
-            interrupt,
-            tail: None,
-            scratch: Vec::new(),
-            evidence,
-            held: Instant::now(),
-        }
+        Follower { replay, log, arena, interrupt, tail: None, scratch: Vec::new(), evidence, held: Instant::now() }
     }
 
     /// Opens new segments, if that is due, so that a purge cannot take them. `Some` is the reason why the log does not continue.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::super::{Head, Next, Node};
 use super::arena::Arena;
+use super::ask::{Ask, Part};
 use super::changes::{self, KEYS};
 use super::follow::{Follower, HOLD, Step};
-use super::{Ask, Part};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, RaftIndex};
 use crate::interrupt::Interrupt;

@@ -12,7 +12,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use super::super::V2Options;
+use super::super::options::V2Options;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
