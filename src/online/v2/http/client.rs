@@ -3,7 +3,7 @@
 //! Must not know what an answer contains.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -220,7 +220,7 @@ fn tls(options: &V2Options) -> Result<TlsConfig> {
     Ok(config.build())
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<Certificate<'static>>> {
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let pem = read(path)?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
