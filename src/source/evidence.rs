@@ -29,7 +29,17 @@ pub struct Marks {
     entry_term: Term,
 }
 
+/// The kinds of evidence without their places: if they change, the servers may have other rules.
+pub type Forms = [Option<bool>; 5];
+
 impl Marks {
+    /// Returns the kinds of evidence.
+    pub fn forms(&self) -> Forms {
+        let form = |mark: Option<(bool, RaftIndex)>| mark.map(|(form, _)| form);
+        let (padded, after) = (self.padded.map(|_| true), self.state_after_entry.map(|_| true));
+        [form(self.frame), padded, form(self.empty_data), after, form(self.configured)]
+    }
+
     /// Returns whether a migration from 0.4 wrote the beginning of the log.
     pub fn is_migrated(&self) -> bool {
         self.migrated
