@@ -3,3 +3,4 @@
 //! Needs the feature `online`.
 
 pub mod v2;
+pub mod v3;
