@@ -158,6 +158,11 @@ impl Cluster {
         end(&mut child);
     }
 
+    /// Ends a member as a crash would.
+    pub fn kill(&mut self, at: usize) {
+        assert!(crash(&mut self.members[at].ends()), "member {at} had ended");
+    }
+
     /// Ends all members as a power failure would.
     pub fn crash(&mut self) {
         for member in &mut self.members {

@@ -1,0 +1,12 @@
+//! Tests of the online migration, with real etcd servers. `tests/peers/build` builds these programs.
+//!
+//! A test that lacks peers prints `SKIPPED`. At most two servers, or one cluster, run at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../peers/connection.rs"]
+mod connection;
+mod v2;
+mod v2_client;
