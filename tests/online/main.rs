@@ -8,5 +8,6 @@
 mod common;
 #[path = "../peers/connection.rs"]
 mod connection;
+mod copy;
 mod v2;
 mod v2_client;
