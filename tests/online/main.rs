@@ -9,5 +9,6 @@ mod common;
 #[allow(dead_code, reason = "this binary needs a part of it")]
 #[path = "../peers/connection.rs"]
 mod connection;
+mod copy;
 mod v2;
 mod v2_client;

@@ -193,7 +193,7 @@ impl Http {
         Ok(())
     }
 
-    fn head(&self) -> Head {
+    fn seen(&self) -> Head {
         Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0) }
     }
 
@@ -257,7 +257,7 @@ impl V2 for Http {
         let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
         self.at = index.ok_or_else(none)?;
         (self.watch, self.timed, self.known) = (Some(watch), timed, (self.at, None));
-        Ok(self.head())
+        Ok(self.seen())
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next> {
@@ -284,7 +284,7 @@ impl V2 for Http {
                 return Ok(Next::Lost(why));
             }
         }
-        let head = self.head();
+        let head = self.seen();
         Ok(if changes.is_empty() { Next::Quiet(head) } else { Next::Changes { changes, head } })
     }
 }
