@@ -1,0 +1,9 @@
+//! Tests of `etcdlift online` with real etcd servers. `tests/peers/build` builds these servers.
+//!
+//! A test that lacks peers prints `SKIPPED`. Needs the features `online` and `cli`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod history;
