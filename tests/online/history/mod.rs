@@ -1,5 +1,67 @@
 //! Histories of applications that move from v2 to v3 while they run, judged.
+//!
+//! `ETCDLIFT_ONLINE_SEEDS` selects the seeds: a count (`100`) or a range (`40..60`). A failure prints its seed and the history
+//! of each key in question.
 
+mod apps;
 mod checker;
+mod job;
+mod naive;
 mod ops;
 mod register;
+mod servers;
+mod workload;
+
+use std::time::Instant;
+
+use checker::{Found, Violation, check, rules};
+use ops::History;
+use workload::{Plan, Programs, run, run_naive};
+
+use crate::common::peers;
+use crate::common::random::seeds;
+use crate::test_name;
+
+const SEEDS: &str = "ETCDLIFT_ONLINE_SEEDS";
+const NAIVE_SEEDS: u64 = 2;
+
+#[test]
+fn applications_move_and_nothing_is_lost() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let programs = Programs::build(&peers);
+    for seed in seeds(SEEDS, 0..5) {
+        let (plan, started) = (Plan::new(seed), Instant::now());
+        let history = run(&peers, &programs, &plan);
+        let ran = started.elapsed();
+        let found = check(&history);
+        assert!(found.is_empty(), "{plan:?}\n{}", story(&history, &found));
+        let operations: usize = history.keys.values().map(Vec::len).sum();
+        let (listed, judged) = (history.listed.len(), started.elapsed() - ran);
+        eprintln!("{plan:?}: {operations} operations, {listed} conflicts listed; {ran:.1?}, judged in {judged:.1?}");
+    }
+}
+
+/// The recipe of the guide fails in the same run, before the same judge.
+#[test]
+fn the_recipe_of_the_guide_brings_deleted_keys_back() {
+    let Some(peers) = peers::require(test_name!()) else { return };
+    let seeds = seeds(SEEDS, 0..NAIVE_SEEDS);
+    for seed in seeds.start..seeds.end.min(seeds.start + 10) {
+        let plan = Plan::new(seed);
+        let history = run_naive(&peers, &plan);
+        let found = rules(&history);
+        let back = found.iter().find(|found| found.violation == Violation::Back);
+        let Some(back) = back else { panic!("{plan:?}: no deleted key comes back\n{}", story(&history, &found)) };
+        eprintln!("{plan:?}: {} violations, among them: {back}", found.len());
+    }
+}
+
+fn story(history: &History, found: &[Found]) -> String {
+    let mut keys: Vec<&str> = found.iter().map(|found| found.key.as_str()).collect();
+    keys.dedup();
+    let mut text: String = found.iter().map(|found| format!("{found}\n")).collect();
+    for key in keys {
+        text += &format!("history of {key}:\n{}\n", history.story(key));
+    }
+    text
+}
