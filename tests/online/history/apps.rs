@@ -19,12 +19,40 @@ use crate::common::random::Random;
 use crate::common::run::bounded;
 
 pub(super) const DIR: &str = "/app/";
-const KEYS: usize = 12;
+const KEYS: usize = 18;
+/// Keys that only v2-only clients write to, until the test releases them.
+const RESERVED: usize = 3;
+/// The clients that have moved begin to write to one more key each time.
+const RELEASE_EVERY: Micros = 350_000;
 const LIFE_SECONDS: u32 = 120;
 
 /// The keys of a run: few, so that the clients meet.
 pub(super) fn keys() -> Vec<String> {
     (0..KEYS).map(|at| format!("{DIR}k{at}")).collect()
+}
+
+/// How many keys the clients that have moved write to by now. A key moves at their first write, so each key has some time
+/// in which v2 leads it.
+pub(super) struct Released {
+    all: AtomicBool,
+    clock: Clock,
+}
+
+impl Released {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { all: AtomicBool::new(false), clock }
+    }
+
+    pub(super) fn release_all(&self) {
+        self.all.store(true, Ordering::Relaxed);
+    }
+
+    fn keys(&self) -> usize {
+        match self.all.load(Ordering::Relaxed) {
+            true => KEYS,
+            false => usize::try_from(self.clock.now() / RELEASE_EVERY).unwrap().min(KEYS - RESERVED),
+        }
+    }
 }
 
 /// The clock of a run.
@@ -87,11 +115,12 @@ impl Running {
 }
 
 /// Starts to drive an application.
-pub(super) fn drive(mut app: Box<dyn Application>, number: usize, seed: u64, clock: Clock) -> Running {
+pub(super) fn drive(mut app: Box<dyn Application>, number: usize, seed: u64, released: Arc<Released>) -> Running {
+    let clock = released.clock;
     Running::start(move |stop| {
         let (mut history, mut plan) = (History::default(), Plan::new(number, seed));
         while !stop.load(Ordering::Relaxed) {
-            let command = plan.next();
+            let command = plan.next(released.keys());
             let start = clock.now();
             let answer = app.ask(&command);
             let end = clock.now();
@@ -135,8 +164,13 @@ impl Plan {
         Self { random: Random::new(seed << 8 | number as u64), number, written: 0, seen: HashMap::new() }
     }
 
-    fn next(&mut self) -> Command {
-        let key = self.random.pick(&keys());
+    /// Writes to the first keys only, so many.
+    fn next(&mut self, writable: usize) -> Command {
+        let at = self.random.below(KEYS);
+        let key = keys().swap_remove(at);
+        if at >= writable {
+            return if self.random.chance(10) { Command::List } else { Command::Get(key) };
+        }
         match self.random.below(100) {
             0..36 => Command::Get(key),
             36..40 => Command::List,
@@ -226,7 +260,7 @@ pub(super) fn drive_v2(servers: Vec<SocketAddr>, number: usize, seed: u64, clock
         let (mut history, mut plan) = (History::default(), Plan::new(number, seed));
         let mut server = number;
         while !stop.load(Ordering::Relaxed) {
-            let (key, kind) = match plan.next() {
+            let (key, kind) = match plan.next(KEYS) {
                 Command::Write(key, kind) => (key, kind),
                 Command::Get(key) => (key.clone(), plan.swap_kind(&key)),
                 Command::List => continue,

@@ -37,12 +37,14 @@ pub(super) enum Violation {
 pub(super) struct Found {
     pub(super) violation: Violation,
     pub(super) key: String,
-    pub(super) what: String,
+    /// In the order of the violation. For [`Violation::NoOrder`]: one of these must come next, where the search came farthest.
+    pub(super) ops: Vec<Op>,
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} in the history of {}: {}", self.violation, self.key, self.what)
+        let ops: Vec<String> = self.ops.iter().map(|op| format!("\n{op}")).collect();
+        write!(f, "{:?} in the history of {}:{}", self.violation, self.key, ops.concat())
     }
 }
 
@@ -51,12 +53,12 @@ pub(super) fn check(history: &History) -> Vec<Found> {
     let mut found = rules(history);
     for (key, ops) in &history.keys {
         let listed = |op: &Op| is_listed(history, key, op);
-        let add = match register::order(ops, &listed) {
+        let (violation, ops) = match register::order(ops, &listed) {
             register::Verdict::Order => continue,
-            register::Verdict::None { stuck } => (Violation::NoOrder, format!("stuck at:{stuck}")),
-            register::Verdict::Undecided => (Violation::Undecided, "too many orders".into()),
+            register::Verdict::None { stuck } => (Violation::NoOrder, stuck),
+            register::Verdict::Undecided => (Violation::Undecided, vec![]),
         };
-        found.push(Found { violation: add.0, key: key.clone(), what: add.1 });
+        found.push(Found { violation, key: key.clone(), ops });
     }
     found
 }
@@ -65,7 +67,10 @@ pub(super) fn check(history: &History) -> Vec<Found> {
 pub(super) fn rules(history: &History) -> Vec<Found> {
     let mut found = Vec::new();
     for (key, ops) in &history.keys {
-        let mut add = |violation, what| found.push(Found { violation, key: key.clone(), what });
+        let mut add = |violation, ops: &[&Op]| {
+            let ops = ops.iter().map(|op| (*op).clone()).collect();
+            found.push(Found { violation, key: key.clone(), ops });
+        };
         let rules = Rules { history, key, ops };
         for op in ops {
             match &op.kind {
@@ -94,19 +99,19 @@ impl Rules<'_> {
         op.end.filter(|_| writes && !is_listed(self.history, self.key, op))
     }
 
-    fn read(&self, read: &Op, value: Option<&str>, add: &mut impl FnMut(Violation, String)) {
+    fn read(&self, read: &Op, value: Option<&str>, add: &mut impl FnMut(Violation, &[&Op])) {
         let end = read.end.unwrap_or(Micros::MAX);
         match value {
             None => self.absent(read, add),
             Some(value) => match self.ops.iter().find(|op| op.written() == Some(value)) {
                 Some(writer) if writer.start <= end => self.value(read, writer, add),
-                _ => add(Violation::NeverWritten, format!("{read}")),
+                _ => add(Violation::NeverWritten, &[read]),
             },
         }
     }
 
     /// A read of a value, and who wrote it.
-    fn value(&self, read: &Op, writer: &Op, add: &mut impl FnMut(Violation, String)) {
+    fn value(&self, read: &Op, writer: &Op, add: &mut impl FnMut(Violation, &[&Op])) {
         let Some(written) = writer.end else { return };
         let at_the_end = read.client == Client::Last;
         for op in self.ops.iter().filter(|op| op.start > written) {
@@ -116,18 +121,18 @@ impl Rules<'_> {
                     _ if at_the_end => Violation::Lost,
                     _ => Violation::Stale,
                 };
-                return add(violation, format!("{writer}, then {op}, then {read}"));
+                return add(violation, &[writer, op, read]);
             }
             let Kind::Read(seen) = &op.kind else { continue };
             if seen.as_deref() != writer.written() && op.end.is_some_and(|end| end < read.start) {
                 let violation = if seen.is_none() { Violation::Back } else { Violation::Older };
-                return add(violation, format!("{writer}, then {op}, then {read}"));
+                return add(violation, &[writer, op, read]);
             }
         }
     }
 
     /// A read of a missing key: what can have ended the last value?
-    fn absent(&self, read: &Op, add: &mut impl FnMut(Violation, String)) {
+    fn absent(&self, read: &Op, add: &mut impl FnMut(Violation, &[&Op])) {
         let before = self.ops.iter().filter(|op| self.definite(op).is_some_and(|end| end < read.start));
         for write in before.filter(|op| op.written().is_some() && !has_ttl(op)) {
             let explains = |op: &&Op| {
@@ -136,20 +141,20 @@ impl Rules<'_> {
             };
             if !self.ops.iter().any(|op| explains(&op)) {
                 let violation = if read.client == Client::Last { Violation::Lost } else { Violation::Stale };
-                return add(violation, format!("{write}, then {read}"));
+                return add(violation, &[write, read]);
             }
         }
     }
 
     /// A write of a v2-only client to a key that had moved before.
-    fn write(&self, write: &Op, add: &mut impl FnMut(Violation, String)) {
+    fn write(&self, write: &Op, add: &mut impl FnMut(Violation, &[&Op])) {
         if !write.writes_v2() || self.definite(write).is_none() {
             return;
         }
         let moved =
             |op: &&Op| matches!(op.client, Client::Moved(_)) && self.definite(op).is_some_and(|end| end < write.start);
         if let Some(moved) = self.ops.iter().find(moved) {
-            add(Violation::Unlisted, format!("{moved}, then {write}"));
+            add(Violation::Unlisted, &[moved, write]);
         }
     }
 }

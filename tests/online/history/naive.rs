@@ -137,11 +137,11 @@ fn get_v2(server: SocketAddr, key: &str) -> Option<Option<String>> {
 }
 
 /// Asks the v3 API by its gateway.
-fn v3(server: SocketAddr, target: &str, request: &Value) -> Option<Value> {
+pub(super) fn v3(server: SocketAddr, target: &str, request: &Value) -> Option<Value> {
     let answer = http::post(server, &format!("/v3/{target}"), None, &request.to_string()).ok()?;
     (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok())?
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     STANDARD.encode(text)
 }

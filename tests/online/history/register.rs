@@ -20,7 +20,7 @@ pub(super) enum Verdict {
     Order,
     None {
         /// The operations of which one must come next, where the search came farthest.
-        stuck: String,
+        stuck: Vec<Op>,
     },
     Undecided,
 }
@@ -35,15 +35,15 @@ pub(super) fn order(ops: &[Op], listed: &dyn Fn(&Op) -> bool) -> Verdict {
     match search.run() {
         true => Verdict::Order,
         false if search.seen.len() >= POSITIONS => Verdict::Undecided,
-        false => {
-            let lines = search.best.1.iter().map(|at| format!("\n    {}", ops[*at]));
-            Verdict::None { stuck: lines.collect() }
-        }
+        false => Verdict::None { stuck: search.best.1.iter().map(|at| ops[*at].clone()).collect() },
     }
 }
 
 /// What a key has. `None` is a missing key.
 type Has<'a> = Option<&'a str>;
+
+/// What a key has, above what it had before hidden writes; with the step that wrote it. Empty: nothing yet.
+type State<'a> = Vec<(Has<'a>, usize)>;
 
 #[derive(Clone, Debug)]
 struct Step<'a> {
@@ -124,9 +124,8 @@ fn drop_unseen(steps: &mut Vec<Step>) {
 struct Search<'a> {
     steps: Vec<Step<'a>>,
     done: Vec<bool>,
-    /// What the key has, above what it had before hidden writes; with the step that wrote it. Empty: nothing yet.
-    state: Vec<(Has<'a>, usize)>,
-    seen: HashSet<(Vec<u64>, Vec<(Has<'a>, usize)>)>,
+    state: State<'a>,
+    seen: HashSet<(Vec<u64>, State<'a>)>,
     /// How far the search came, and the operations that were possible next.
     best: (usize, Vec<usize>),
 }
@@ -191,7 +190,7 @@ impl<'a> Search<'a> {
     }
 
     /// The state after a step, if the step can come now.
-    fn after(&self, at: usize) -> Option<Vec<(Has<'a>, usize)>> {
+    fn after(&self, at: usize) -> Option<State<'a>> {
         let step = &self.steps[at];
         let (possible, value) = match step.effect {
             Effect::Read(value) => return (value == self.now()).then(|| self.state.clone()),

@@ -5,10 +5,11 @@
 
 use std::path::Path;
 use std::process::Command as Program;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::apps::{self, Application, Clock, Process, Running, V2Write, drive, drive_v2, keys, write_v2};
+use super::apps::{self, Application, Clock, Process, Released, Running, V2Write, drive, drive_v2, keys, write_v2};
 use super::job::{self, Job};
 use super::naive::{self, Naive, NaiveJob};
 use super::ops::{Client, History, Kind, Op};
@@ -39,7 +40,7 @@ impl Plan {
         Self {
             seed,
             destination: [None, Some(Version::V3_5), Some(Version::V3_6)][(seed % 3) as usize],
-            from_directory: seed / 3 % 2 == 0,
+            from_directory: (seed / 3).is_multiple_of(2),
             undo: seed % 2 == 1,
             snapshot_count: random.pick(&[100, 100_000]),
         }
@@ -71,6 +72,7 @@ impl Programs {
 struct Applications {
     seed: u64,
     clock: Clock,
+    released: Arc<Released>,
     history: History,
     moved: Vec<Running>,
     v2_only: Vec<Running>,
@@ -90,12 +92,13 @@ impl Applications {
             let (end, v2) = (Some(clock.now()), Some(answer));
             history.add(key, Op { client: Client::First, kind, start, end, v2 });
         }
-        Self { seed: plan.seed, clock, history, moved: vec![], v2_only: vec![], started: 0 }
+        let released = Arc::new(Released::new(clock));
+        Self { seed: plan.seed, clock, released, history, moved: vec![], v2_only: vec![], started: 0 }
     }
 
     fn start_moved(&mut self, app: Box<dyn Application>) {
         self.started += 1;
-        self.moved.push(drive(app, self.started, self.seed, self.clock));
+        self.moved.push(drive(app, self.started, self.seed, Arc::clone(&self.released)));
     }
 
     fn start_v2_only(&mut self, servers: &Servers) {
@@ -158,6 +161,8 @@ pub(super) fn run(peers: &Peers, programs: &Programs, plan: &Plan) -> History {
         thread::sleep(NORMAL);
         switch(&mut applications, &servers, &mut job);
     }
+    applications.released.release_all();
+    thread::sleep(NORMAL);
     job.stop();
     job.run("finish", &["--accept-conflicts"], false).success();
     thread::sleep(NORMAL);
@@ -204,6 +209,7 @@ pub(super) fn run_naive(peers: &Peers, plan: &Plan) -> History {
     thread::sleep(NORMAL);
     job.stop();
     naive::switch(servers.v3()[0]);
+    applications.released.release_all();
     thread::sleep(NORMAL);
     applications.end(&servers)
 }
