@@ -26,6 +26,23 @@ pub struct EntryRef {
     pub(super) offset: ByteOffset,
 }
 
+impl EntryRef {
+    /// Returns the offset of its first byte in its segment.
+    pub fn offset(&self) -> ByteOffset {
+        self.offset
+    }
+
+    /// Returns its length in bytes.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Returns false: no entry is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
 /// Consecutive entries of one log that belong to one history.
 ///
 /// A healthy log has one span. A snapshot received from a leader ends a span, because the entries before it may have

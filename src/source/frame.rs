@@ -168,6 +168,13 @@ pub fn frame_bytes(segment: &[u8], offset: ByteOffset) -> u64 {
     length.map_or(0, |length| length.record.saturating_add(FRAME_HEAD).min(rest.len() as u64))
 }
 
+/// Returns the number of bytes of the frame at `offset` with length field and padding; `None` if the length field is unreadable.
+pub fn frame_len(segment: &[u8], offset: ByteOffset) -> Option<u64> {
+    let head = from(segment, offset).first_chunk::<8>()?;
+    let length = Length::parse(u64::from_le_bytes(*head), offset).ok()??;
+    Some(FRAME_HEAD + length.record + length.padding)
+}
+
 /// Finds the first two records after `damaged` where the checksum of the first leads to that of the second.
 ///
 /// Reading continues with the first record if the bytes before it are one complete record with a damaged length.

@@ -129,6 +129,14 @@ pub fn map(path: &Path) -> Result<Map> {
     Map::of(path, &source.file, source.data_len()?, source.found.len())
 }
 
+/// Opens a file that may grow while it is read.
+///
+/// # Errors
+/// [`Reason::Unreadable`] if it is not a regular file or cannot be opened; [`Reason::SourceMissing`] if it does not exist.
+pub(super) fn open_file(path: &Path) -> Result<File> {
+    Source::open(path).map(|source| source.file)
+}
+
 /// Maximum number of attempts to read a source without a change.
 const ATTEMPTS: u32 = 10;
 

@@ -10,6 +10,7 @@ pub mod dir;
 pub mod entries;
 pub mod evidence;
 pub mod frame;
+pub mod growing;
 pub mod internal_request;
 pub mod live_copy;
 pub mod lock;

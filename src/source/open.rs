@@ -99,6 +99,8 @@ pub struct OpenOptions<'a> {
     pub allow_live: bool,
     /// Open a log even if no snapshot leads to it, to show its entries only.
     pub log_only: bool,
+    /// Do not open v3 backends.
+    pub no_backends: bool,
     /// Ends the reading of logs and snapshots.
     pub interrupt: Interrupt<'a>,
 }
@@ -169,7 +171,7 @@ fn lone_snapshot(path: PathBuf, files: Files, interrupt: Interrupt<'_>) -> Resul
     Ok(Opened::at(vec![member], start))
 }
 
-fn member(dir: DataDir, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Member> {
+fn member(mut dir: DataDir, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> Result<Member> {
     let access = match (check_locks(&dir), options.allow_live) {
         (Ok(()), false) => Access::AtRest,
         (Ok(()), true) => Access::Copied,
@@ -177,6 +179,9 @@ fn member(dir: DataDir, wal_dir: Option<&WalDir>, options: &OpenOptions<'_>) -> 
         (Err(e), _) => return Err(e),
     };
     let files = Files::new(access, &options.watch);
+    if options.no_backends {
+        (dir.db, dir.received_dbs) = (None, Vec::new());
+    }
     if access == Access::AtRest {
         options.watch.directory(dir.clone(), wal_dir.cloned());
     }

@@ -37,7 +37,7 @@ pub(super) struct Scan {
     /// The highest index that the log as a whole proves to be committed.
     pub(super) committed: RaftIndex,
     /// The span that receives entries.
-    open: Span,
+    pub(super) open: Span,
     /// The running checksum after the last record.
     pub(super) crc: u32,
     metadata_bytes: Vec<u8>,
@@ -216,7 +216,7 @@ impl Scan {
     }
 
     /// Checks the chain of checksums (docs/formats.md 4.3).
-    fn check_crc(&mut self, record: &Record<'_>) -> Result<()> {
+    pub(super) fn check_crc(&mut self, record: &Record<'_>) -> Result<()> {
         if record.kind == RecordType::Crc {
             if self.crc != 0 && self.crc != record.crc {
                 return Err(wrong_crc(record, self.crc));
@@ -241,7 +241,8 @@ impl Scan {
         [record.crc, of_data].into_iter().filter(|_| after.kind != RecordType::Crc).find(proves)
     }
 
-    fn record(&mut self, segment: usize, record: &Record<'_>) -> Result<()> {
+    /// Adds the meaning of a record, whose checksum is right.
+    pub(super) fn record(&mut self, segment: usize, record: &Record<'_>) -> Result<()> {
         let data = record.data.unwrap_or_default();
         let offset = record.data_offset;
         self.order.see(record.kind);
@@ -431,7 +432,7 @@ impl Scan {
     /// Returns the commit index that is valid for the entries in the log, whatever the next record was. Servers before
     /// 3.4.8 record the commit index of a received snapshot directly before the snapshot. A log with an entry of the
     /// current term fits the log of its leader.
-    fn certain_commit(&self) -> RaftIndex {
+    pub(super) fn certain_commit(&self) -> RaftIndex {
         let term = self.open.entries.last().map(|entry| entry.term);
         let fits = term == self.hard_state.map(|state| state.term);
         if self.state_was_last && !fits { self.commit_below(self.commit()) } else { self.commit() }

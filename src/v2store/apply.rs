@@ -243,6 +243,22 @@ impl<'m> Replay<'m> {
     }
 }
 
+/// Returns the word of the v2 API for what a successful request does; `None` if it changes nothing.
+pub fn action(request: &Request<'_>, rules: Rules) -> Option<&'static str> {
+    let compares = request.prev_index > 0 || !request.prev_value.is_empty();
+    let update = !compares || !rules.has(Rules::COMPARED_UPDATES);
+    Some(match (request.method, request.prev_exist) {
+        (Method::Post, _) | (Method::Put, Some(false)) => "create",
+        (Method::Put, Some(true)) if update => "update",
+        (Method::Put, _) if compares => "compareAndSwap",
+        (Method::Put, _) => "set",
+        (Method::Delete, _) if compares => "compareAndDelete",
+        (Method::Delete, _) => "delete",
+        (Method::Sync, _) => "expire",
+        _ => return None,
+    })
+}
+
 /// In-order names that the log created, and later requests that use them. A client learns such a name from the server
 /// that created it, so the name exists under the rules of that server.
 #[derive(Debug, Clone, Default)]

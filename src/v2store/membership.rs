@@ -27,6 +27,13 @@ pub struct Voters {
     pub learners: BTreeSet<MemberId>,
 }
 
+impl Voters {
+    /// Returns the only voter of the cluster, which commits all its entries.
+    pub fn only(&self) -> Option<MemberId> {
+        self.voters.first().copied().filter(|_| self.voters.len() == 1)
+    }
+}
+
 impl From<&ConfState> for Voters {
     fn from(state: &ConfState) -> Voters {
         Voters { voters: state.voters.iter().copied().collect(), learners: state.learners.iter().copied().collect() }

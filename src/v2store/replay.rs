@@ -429,8 +429,7 @@ impl<'m> Recovered<'m> {
 
     /// Returns the given member that is the only voter of the cluster.
     fn only_voter(&self, opened: &Opened) -> Option<usize> {
-        let voters = &self.replay.voters.voters;
-        let id = voters.first().copied().filter(|_| voters.len() == 1)?;
+        let id = self.replay.voters.only()?;
         opened.members.iter().position(|member| member.id() == Some(id))
     }
 

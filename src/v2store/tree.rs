@@ -20,6 +20,7 @@ mod expiry;
 mod node;
 mod read;
 mod recent;
+mod touched;
 mod value;
 mod walk;
 
@@ -27,6 +28,7 @@ use expiry::Expiries;
 use node::{Body, Change, Name, OverId, OverNode, Slot};
 pub use node::{NewNode, NodeRef};
 use recent::Recent;
+pub use touched::{Touched, What};
 pub use value::Value;
 pub use walk::Visit;
 
@@ -52,6 +54,8 @@ pub struct Tree<'m> {
     hasher: DefaultHashBuilder,
     expiries: Expiries,
     held: Held,
+    /// Changes below `/1`, if they are recorded.
+    touched: Option<Vec<Touched>>,
     /// The index of the store: the number of successful changes and expirations.
     pub current_index: V2Index,
 }
@@ -87,6 +91,7 @@ impl<'m> Tree<'m> {
             hasher: DefaultHashBuilder::default(),
             expiries: Expiries::of(table),
             held: Held::default(),
+            touched: None,
             current_index: table.current_index,
         };
         tree.nodes.push(OverNode {
@@ -385,6 +390,14 @@ impl<'m> Tree<'m> {
     pub fn put(&mut self, clean: &[u8], node: NewNode<'m>) -> Result<(), Missing> {
         let (dir, name) = path::split(clean);
         let parent = self.open(dir, Some(node.index))?;
+        if self.touched.is_some() {
+            let was_there = self.slot(parent, name).now.is_some();
+            match node.value {
+                Some(_) => self.touch(clean, What::Set),
+                None if was_there => self.touch(clean, What::Removed),
+                None => {}
+            }
+        }
         self.insert(parent, name, node);
         Ok(())
     }
@@ -400,6 +413,7 @@ impl<'m> Tree<'m> {
             None => return,
         };
         let Some(over) = self.nodes.get_mut(id.0 as usize) else { return };
+        let is_file = matches!(over.body, Body::File(_));
         if let Body::File(file) = &mut over.body {
             over.modified = index;
             if let Some(value) = value {
@@ -409,10 +423,23 @@ impl<'m> Tree<'m> {
         }
         let (depth, before) = (over.depth, std::mem::replace(&mut over.expiry, expiry));
         self.expiries.change(id, depth, before, expiry);
+        match is_file {
+            true => self.touch(clean, What::Set),
+            false if before != expiry => self.touch(clean, What::Expiry),
+            false => {}
+        }
     }
 
     /// Removes the node at a clean path other than the root, with its subtree. Returns whether it existed.
     pub fn remove(&mut self, clean: &[u8]) -> bool {
+        let was_there = self.remove_at(clean);
+        if was_there {
+            self.touch(clean, What::Removed);
+        }
+        was_there
+    }
+
+    fn remove_at(&mut self, clean: &[u8]) -> bool {
         let (dir, name) = path::split(clean);
         // A directory without that name remains in the table.
         if self.lookup(clean).is_err() {
@@ -439,13 +466,21 @@ impl<'m> Tree<'m> {
                 NodeRef::Over(_) => true,
             });
             for (depth, node) in due {
-                let was_there = match node {
-                    NodeRef::Base(id) => self.remove(&self.table.path(&self.table.node(id))),
-                    NodeRef::Over(id) => self.expiries.remove(id, depth, at) && self.remove_over(id),
+                let (was_there, path) = match node {
+                    NodeRef::Base(id) => {
+                        let path = self.table.path(&self.table.node(id));
+                        (self.remove_at(&path), Some(path))
+                    }
+                    NodeRef::Over(id) if self.expiries.remove(id, depth, at) => {
+                        let path = self.touched.is_some().then(|| Cow::Owned(self.path(node).into_owned()));
+                        (self.remove_over(id), path)
+                    }
+                    NodeRef::Over(_) => (false, None),
                 };
                 if was_there {
                     removed += 1;
                     self.current_index.0 += 1;
+                    self.touch(&path.unwrap_or_default(), What::Expired(self.current_index));
                 } else {
                     ambiguous = true;
                 }

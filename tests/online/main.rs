@@ -6,4 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "shared with the tests of peers, which use more of it")]
+#[path = "../peers/connection.rs"]
+mod connection;
 mod history;
+mod v2;
+mod v2_client;

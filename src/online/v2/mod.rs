@@ -2,6 +2,12 @@
 //!
 //! Sources are synchronous; the caller runs one in a thread. Must not know v3.
 
+pub mod dir;
+pub mod http;
+mod open;
+
+pub use open::{V2Options, open};
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,7 +57,7 @@ pub struct Head {
     pub index: V2Index,
     /// The raft index, if it is known.
     pub raft: Option<RaftIndex>,
-    /// Number of entries in the log that are not known to be committed.
+    /// Number of v2 writes that were made, but not delivered: the log does not show that they are committed, or they are on their way.
     pub uncommitted: u64,
 }
 
@@ -85,7 +91,8 @@ pub trait V2: Send {
     /// The source cannot be read; that of `each`.
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head>;
 
-    /// Returns the changes since the last call, or since the state; waits for at most this long.
+    /// Returns the changes since the last call, or since the state; waits for at most this long. After an error, the changes that it kept
+    /// from being returned come again.
     ///
     /// # Errors
     /// The source cannot be read any more.

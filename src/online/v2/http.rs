@@ -1,0 +1,296 @@
+//! The v2 API of a running cluster as a source of v2 data.
+//!
+//! The API does not list hidden keys, and a watch of everything does not show them; a source that needs them is the data directory.
+//! JSON replaces bytes that are not UTF-8. A watch does not show that a TTL was refreshed, so nodes with a TTL are read again. Must not
+//! know files.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Change, Effect, Head, Next, Node, V2, V2Options};
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::interrupt::Interrupt;
+
+mod client;
+mod event;
+mod listing;
+mod time;
+mod timed;
+mod watch;
+
+use client::Client;
+use event::Meaning;
+use timed::Timed;
+use watch::{Found, Watch};
+
+/// A cluster with the v2 API. Has no hidden keys.
+#[derive(Debug)]
+pub struct Http {
+    client: Client,
+    watch: Option<Watch>,
+    /// All changes up to this index were delivered, or are in the state.
+    at: V2Index,
+    timed: Timed,
+    /// The index of the cluster, and when it was read last.
+    known: (V2Index, Option<Instant>),
+    lost: Option<String>,
+}
+
+/// Events taken at once.
+const EVENTS: usize = 1024;
+/// Nodes with a TTL that are read again at once.
+const REREAD: usize = 64;
+/// How often the index of the cluster is read while nothing happens.
+const ASK: Duration = Duration::from_secs(1);
+/// A change of an expiry that rounding to seconds explains.
+const ROUNDING: jiff::SignedDuration = jiff::SignedDuration::from_millis(1500);
+
+impl Http {
+    /// Prepares the connection; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Reason::Usage`] or [`Reason::FileMissing`] for options that cannot be used.
+    pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Http> {
+        let client = Client::new(options, interrupt)?;
+        Ok(Http { client, watch: None, at: V2Index(0), timed: Timed::default(), known: (V2Index(0), None), lost: None })
+    }
+
+    /// Reads through the log of the cluster, which commits every entry before the read. Returns the index of the store then.
+    ///
+    /// # Errors
+    /// No endpoint answers; the login is refused.
+    pub fn quorum_read(&mut self) -> Result<V2Index> {
+        self.nowhere().map(|(index, _)| index)
+    }
+
+    /// Reads a key that need not exist. Returns the index of the store, and the cluster.
+    fn nowhere(&mut self) -> Result<(V2Index, Option<String>)> {
+        let mut answer = self.client.get("/v2/keys/_etcdlift?quorum=true", None)?;
+        let found = (answer.index()?, answer.header("X-Etcd-Cluster-Id").map(str::to_string));
+        // A read answer leaves its connection for the next request.
+        answer.error();
+        Ok(found)
+    }
+
+    /// Reads a node with everything below it.
+    fn read(&mut self, path: &[u8], recursive: bool, each: &mut dyn FnMut(listing::Listed) -> Result<()>) -> Result<Option<V2Index>> {
+        let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "" };
+        let mut answer = self.client.get(&format!("/v2/keys{}{target}", escaped(path)), None)?;
+        match answer.response.status().as_u16() {
+            200 => {}
+            404 => return Ok(None),
+            _ => {
+                let error = answer.error();
+                return Err(client::unreachable(&answer.url, &error.text()));
+            }
+        }
+        let index = answer.index()?;
+        let read = listing::read(answer.response.body_mut().as_reader(), Timestamp::now(), each);
+        read.map_err(|e| e.in_file(Path::new(&answer.url)))?;
+        Ok(Some(index))
+    }
+
+    /// Adds the changes that an event means.
+    fn event(&mut self, event: event::Event, at: Timestamp, changes: &mut Vec<Change>) -> Result<()> {
+        let index = event.index();
+        if index <= self.at {
+            return Ok(());
+        }
+        self.at = index;
+        let unknown = || Error::new(Reason::UnsupportedFormat, format!("expected a known action at v2 index {index}"));
+        let (action, meaning) = event.meaning(at).ok_or_else(unknown)?;
+        let change = |effect| Change { index, action, effect };
+        match meaning {
+            Meaning::Gone(path) => {
+                self.timed.remove(&path);
+                changes.push(change(Effect::Gone(path)));
+            }
+            Meaning::Set(node) => {
+                self.timed.set(&node.path, node.expiry, node.modified, false);
+                changes.push(change(Effect::Set(self.effective(node))));
+            }
+            Meaning::Dir { path, expiry, was_file, was_dir } => {
+                let known = self.timed.get(&path).filter(|known| known.dir).map(|known| known.expiry);
+                self.timed.set(&path, expiry, index, true);
+                if was_file {
+                    changes.push(change(Effect::Gone(path)));
+                } else if was_dir
+                    && !same(known, expiry)
+                    && let Err(e) = self.below(&path, index, action, changes)
+                {
+                    self.timed.set(&path, known, index, true);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn effective(&self, mut node: Node) -> Node {
+        node.expiry = node.expiry.into_iter().chain(self.timed.above(&node.path)).min();
+        node
+    }
+
+    /// Adds every key below a directory, because all expire at another time. A key that changed later has an event of its own.
+    fn below(&mut self, path: &[u8], index: V2Index, action: &'static str, changes: &mut Vec<Change>) -> Result<()> {
+        let mut found = Vec::new();
+        self.read(path, true, &mut |listed| {
+            if !listed.dir && listed.node.modified <= index {
+                found.push((listed.node, listed.own));
+            }
+            Ok(())
+        })?;
+        for (node, own) in found {
+            let node = self.effective(Node { expiry: own, ..node });
+            changes.push(Change { index, action, effect: Effect::Set(node) });
+        }
+        Ok(())
+    }
+
+    /// Reads nodes again whose TTL comes to its end, and adds those that were refreshed.
+    fn refreshed(&mut self, changes: &mut Vec<Change>) -> Result<()> {
+        for _ in 0..REREAD {
+            let Some((path, known)) = self.timed.take_due() else { break };
+            let mut found = None;
+            self.read(&path, false, &mut |listed| {
+                found.get_or_insert(listed);
+                Ok(())
+            })?;
+            let Some(found) = found.filter(|found| found.dir == known.dir) else {
+                // Its event is on the way.
+                self.timed.set(&path, None, known.modified, known.dir);
+                continue;
+            };
+            let is_later = found.node.modified > self.at && !found.dir;
+            if is_later || same(Some(known.expiry), found.own) {
+                self.timed.set(&path, Some(known.expiry), known.modified, known.dir);
+                continue;
+            }
+            self.timed.set(&path, found.own, found.node.modified, found.dir);
+            let index = self.at;
+            if found.dir {
+                self.below(&path, index, "update", changes)?;
+            } else {
+                let node = self.effective(Node { path, expiry: found.own, ..found.node });
+                changes.push(Change { index, action: "update", effect: Effect::Set(node) });
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self) -> Head {
+        Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0) }
+    }
+
+    /// Takes what the watch found. Returns why changes are lost.
+    fn take(&mut self, deadline: Instant, changes: &mut Vec<Change>) -> Result<Option<String>> {
+        let Some(watch) = &self.watch else { return Ok(Some("the state was not read".to_string())) };
+        let (found, position) = watch.take(EVENTS, deadline);
+        for found in found {
+            match found {
+                Found::Event(event, at) => self.event(*event, at, changes)?,
+                Found::Lost(why) => return Ok(Some(why)),
+                Found::Failed(e) => return Err(e),
+            }
+        }
+        self.at = self.at.max(position.unwrap_or(self.at));
+        Ok(None)
+    }
+
+    /// Returns the changes until the deadline, and why later ones are lost.
+    fn changes(&mut self, deadline: Instant) -> Result<(Vec<Change>, Option<String>)> {
+        let mut changes = Vec::new();
+        loop {
+            self.client.ask()?;
+            self.refreshed(&mut changes)?;
+            let soon = Instant::now() + Duration::from_millis(if changes.is_empty() { 100 } else { 0 });
+            let lost = self.take(deadline.min(soon), &mut changes)?;
+            if !changes.is_empty() || lost.is_some() {
+                return Ok((changes, lost));
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        if self.known.1.is_none_or(|asked| asked.elapsed() >= ASK) {
+            self.known = (self.quorum_read()?, Some(Instant::now()));
+        }
+        Ok((changes, None))
+    }
+}
+
+impl V2 for Http {
+    fn cluster(&mut self) -> Result<String> {
+        let (_, id) = self.nowhere()?;
+        id.ok_or_else(|| Error::new(Reason::NotEtcd, "expected the header X-Etcd-Cluster-Id from the v2 endpoint, found none"))
+    }
+
+    fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
+        (self.watch, self.lost, self.timed) = (None, None, Timed::default());
+        // The watch begins before the state is read, which can take longer than the server keeps events.
+        let before = self.quorum_read()?;
+        let watch = Watch::start(self.client.clone(), V2Index(before.0 + 1))?;
+        let mut timed = Timed::default();
+        let index = self.read(b"/", true, &mut |listing::Listed { node, dir, own }| {
+            if own.is_some() {
+                timed.set(&node.path, own, node.modified, dir);
+            }
+            if dir { Ok(()) } else { each(node) }
+        })?;
+        let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
+        self.at = index.ok_or_else(none)?;
+        (self.watch, self.timed, self.known) = (Some(watch), timed, (self.at, None));
+        Ok(self.head())
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Next> {
+        if let Some(why) = &self.lost {
+            return Ok(Next::Lost(why.clone()));
+        }
+        let before = self.at;
+        let (changes, lost) = match self.changes(Instant::now() + wait) {
+            Ok(found) => found,
+            Err(e) => {
+                // What was taken but not returned comes again.
+                self.at = before;
+                if self.watch.is_some() {
+                    self.watch = Some(Watch::start(self.client.clone(), V2Index(before.0 + 1))?);
+                }
+                return Err(e);
+            }
+        };
+        if let Some(why) = lost {
+            self.watch = None;
+            self.lost = Some(why.clone());
+            // What came before the loss is delivered first.
+            if changes.is_empty() {
+                return Ok(Next::Lost(why));
+            }
+        }
+        let head = self.head();
+        Ok(if changes.is_empty() { Next::Quiet(head) } else { Next::Changes { changes, head } })
+    }
+}
+
+/// Returns whether two expiries differ by no more than rounding.
+fn same(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.duration_since(b).abs() <= ROUNDING,
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+/// Returns a path as a part of a URL.
+fn escaped(path: &[u8]) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'_' | b'-' | b'~' => out.push(char::from(*byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

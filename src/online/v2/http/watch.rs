@@ -1,0 +1,204 @@
+//! A thread that watches a cluster and puts the events into a bounded queue.
+//!
+//! A stream of etcd that begins in the past sends one event and then nothing, so such a stream ends at its first event. A stream that
+//! begins after the index of the store sends every later event, or ends. Each stream begins after the last event, so none is lost or
+//! repeated. Must not know what an event means.
+
+use std::collections::VecDeque;
+use std::io::BufReader;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::client::Client;
+use super::event::Event;
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+
+/// Bytes and events that wait for the reader. The server keeps the next 1,000.
+const MAX_BYTES: usize = 64 << 20;
+const MAX_EVENTS: usize = 65_536;
+/// How long a stream may be silent before it is opened again, which shows the index of the store.
+const IDLE: Duration = Duration::from_secs(1);
+/// The code of the API for a watch that begins before the first event that the server keeps.
+const EVENT_INDEX_CLEARED: u64 = 401;
+
+/// What a watch found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// An event, and an instant after the server sent it.
+    Event(Box<Event>, Timestamp),
+    /// Events are lost, for this reason.
+    Lost(String),
+    /// The cluster cannot be watched any more.
+    Failed(Error),
+}
+
+/// A running watch. Dropping it ends the thread at its next event or silence.
+#[derive(Debug)]
+pub(super) struct Watch {
+    queue: Arc<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    found: VecDeque<Found>,
+    bytes: usize,
+    /// Every event up to this index was put into the queue.
+    position: u64,
+    closed: bool,
+}
+
+impl Watch {
+    /// Starts to watch every key, from this index on.
+    ///
+    /// # Errors
+    /// [`Reason::Internal`] if no thread can be started.
+    pub(super) fn start(client: Client, from: V2Index) -> Result<Watch> {
+        let queue = Arc::new(Queue::default());
+        queue.lock().position = from.0.saturating_sub(1);
+        let thread_queue = Arc::clone(&queue);
+        let run = move || run(client, from.0, &thread_queue);
+        let started = thread::Builder::new().name("v2-watch".to_string()).spawn(run);
+        started.map_err(|e| Error::new(Reason::Internal, format!("cannot start a thread: {e}")))?;
+        Ok(Watch { queue })
+    }
+
+    /// Takes at most `max` events, and waits for the first until the deadline. The index is that up to which all events were taken,
+    /// if the queue is empty then.
+    pub(super) fn take(&self, max: usize, deadline: Instant) -> (Vec<Found>, Option<V2Index>) {
+        let mut state = self.queue.lock();
+        while state.found.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let taken = max.min(state.found.len());
+        let found: Vec<Found> = state.found.drain(..taken).collect();
+        state.bytes = state.bytes.saturating_sub(found.iter().map(Found::weight).sum());
+        self.queue.changed.notify_all();
+        let position = state.found.is_empty().then_some(V2Index(state.position));
+        (found, position)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+impl Found {
+    fn weight(&self) -> usize {
+        match self {
+            Found::Event(event, _) => event.weight(),
+            Found::Lost(_) | Found::Failed(_) => 0,
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts something in as soon as there is room. Returns false if nobody reads any more.
+    fn put(&self, found: Found, position: u64) -> bool {
+        let full = |state: &mut State| !state.closed && (state.bytes > MAX_BYTES || state.found.len() >= MAX_EVENTS);
+        let mut state = self.changed.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        state.bytes += found.weight();
+        state.found.push_back(found);
+        state.position = position;
+        self.changed.notify_all();
+        !state.closed
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn reached(&self, position: u64) {
+        let mut state = self.lock();
+        state.position = state.position.max(position);
+        self.changed.notify_all();
+    }
+}
+
+fn run(mut client: Client, from: u64, queue: &Queue) {
+    let mut next = from;
+    // The index of the store at the beginning of the last stream, if that was silent.
+    let mut silent: Option<u64> = None;
+    while !queue.is_closed() {
+        let end = match stream(&mut client, next, queue) {
+            Ok(end) => end,
+            Err(e) => {
+                queue.put(Found::Failed(e), next.saturating_sub(1));
+                return;
+            }
+        };
+        match end {
+            End::Lost(why) => {
+                queue.put(Found::Lost(why), next.saturating_sub(1));
+                return;
+            }
+            End::Events(last) => (next, silent) = (last.saturating_add(1), None),
+            // Events of hidden keys are not sent. A second silent stream makes sure that the first one did not end before its event.
+            End::Silent(index) => match silent {
+                Some(before) if before >= next => {
+                    queue.reached(before);
+                    (next, silent) = (before.saturating_add(1), Some(index));
+                }
+                _ => silent = Some(index),
+            },
+        }
+    }
+}
+
+/// How a stream ended.
+enum End {
+    /// After the event with this index.
+    Events(u64),
+    /// Without an event; the store had this index at its beginning.
+    Silent(u64),
+    Lost(String),
+}
+
+/// Reads one stream of events.
+fn stream(client: &mut Client, next: u64, queue: &Queue) -> Result<End> {
+    let target = format!("/v2/keys/?wait=true&recursive=true&stream=true&waitIndex={next}");
+    let mut answer = client.get(&target, Some(IDLE))?;
+    if answer.response.status() != 200 {
+        let error = answer.error();
+        if error.error_code == EVENT_INDEX_CLEARED {
+            return Ok(End::Lost(format!("the server no longer has the events from index {next} on")));
+        }
+        return Err(super::client::unreachable(&answer.url, &error.text()));
+    }
+    let index = answer.index()?.0;
+    let mut last = None;
+    let reader = BufReader::new(answer.response.body_mut().as_reader());
+    for event in serde_json::Deserializer::from_reader(reader).into_iter::<Event>() {
+        // A stream that ends within an event: the next one begins with it.
+        let Ok(event) = event else { break };
+        let at = event.index().0;
+        if at < next {
+            continue;
+        }
+        last = Some(at);
+        if !queue.put(Found::Event(Box::new(event), Timestamp::now()), at) || at <= index {
+            break;
+        }
+    }
+    Ok(last.map_or(End::Silent(index), End::Events))
+}

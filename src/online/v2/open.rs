@@ -1,0 +1,113 @@
+//! A source by plain options.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::dir::Dir;
+use super::http::Http;
+use super::{Head, Next, Node, V2};
+use crate::error::{Error, Reason, Result};
+use crate::interrupt::Interrupt;
+use crate::source::dir::WalDir;
+
+/// Where v2 data is, and how to reach it.
+#[derive(Debug, Clone, Default)]
+pub struct V2Options {
+    /// The data directory of a member.
+    pub dir: Option<PathBuf>,
+    /// The directory of its log, if that is another one.
+    pub wal_dir: Option<PathBuf>,
+    /// URLs of the v2 API. Beside a directory, they are used only to commit entries.
+    pub endpoints: Vec<String>,
+    /// Certificates of authorities, in PEM form.
+    pub cacert: Option<PathBuf>,
+    /// The certificate of the client, in PEM form.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// User and password.
+    pub user: Option<(String, String)>,
+    /// For how long a failed request is tried again.
+    pub retry_for: Duration,
+}
+
+/// Opens a source. Reads of the data begin with [`V2::state`].
+///
+/// # Errors
+/// [`Reason::Usage`] without a directory and without endpoints, or for options that cannot be used.
+pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dyn V2>> {
+    let Some(dir) = &options.dir else {
+        if options.endpoints.is_empty() {
+            return Err(Error::new(Reason::Usage, "expected a data directory or endpoints of the v2 API, found neither"));
+        }
+        return Ok(Box::new(Http::open(options, interrupt)?));
+    };
+    let wal_dir = options.wal_dir.as_deref().map(WalDir::from);
+    let dir = Dir::open(dir, wal_dir.as_ref(), interrupt)?;
+    if options.endpoints.is_empty() {
+        return Ok(Box::new(dir));
+    }
+    // A directory is read even while no endpoint answers.
+    let options = V2Options { retry_for: Duration::ZERO, ..options.clone() };
+    Ok(Box::new(Committing { dir, http: Http::open(&options, interrupt)?, due: None }))
+}
+
+/// A directory, and an API that commits the entries in its log.
+#[derive(Debug)]
+struct Committing {
+    dir: Dir,
+    http: Http,
+    /// When a read through the log is sent, while writes wait for their commit.
+    due: Option<Instant>,
+}
+
+/// How long writes may wait for their commit before a read through the log is sent.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// The time until the next read after one that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+impl Committing {
+    /// Sends a read through the log if writes have waited for their commit. One that fails is sent again later.
+    fn commit(&mut self, head: Head) -> Result<()> {
+        if head.uncommitted == 0 {
+            self.due = None;
+            return Ok(());
+        }
+        let now = Instant::now();
+        if *self.due.get_or_insert(now + PATIENCE) > now {
+            return Ok(());
+        }
+        let read = self.http.quorum_read();
+        self.due = Some(Instant::now() + if read.is_ok() { PATIENCE } else { AFTER_FAILURE });
+        match read {
+            Err(e) if matches!(e.reason(), Reason::Interrupted(_)) => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl V2 for Committing {
+    fn cluster(&mut self) -> Result<String> {
+        self.dir.cluster()
+    }
+
+    fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
+        self.dir.state(each)
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Next> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.dir.next(left.min(PATIENCE))? {
+                Next::Quiet(head) => {
+                    self.commit(head)?;
+                    if Instant::now() >= deadline {
+                        return Ok(Next::Quiet(head));
+                    }
+                }
+                next => return Ok(next),
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Both sources of v2 data follow real servers: what they delivered is what the server lists at the end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcdlift::internals::interrupt::Interrupt;
+use etcdlift::internals::online::v2::{Change, Effect, Head, Next, Node, V2, V2Options, open};
+
+use crate::common::cluster::{Cluster, initial_cluster, seats};
+use crate::common::peers::{self, Peers, Version};
+use crate::common::random::seeds;
+use crate::common::scratch;
+use crate::connection::Call;
+use crate::v2_client::{Client, Listed, list};
+
+/// What a reader makes of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) keys: BTreeMap<Vec<u8>, Node>,
+    pub(crate) head: Head,
+    last: u64,
+    lost: u64,
+    changes: u64,
+}
+
+impl Model {
+    pub(crate) fn read(&mut self, source: &mut dyn V2) {
+        self.keys.clear();
+        let keys = &mut self.keys;
+        self.head = source
+            .state(&mut |node| {
+                assert!(keys.insert(node.path.clone(), node).is_none(), "each key once");
+                Ok(())
+            })
+            .unwrap();
+        self.last = self.head.index.0;
+    }
+
+    pub(crate) fn apply(&mut self, Change { index, effect, .. }: Change) {
+        assert!(index.0 >= self.last, "{index} after {}", self.last);
+        self.last = index.0;
+        self.changes += 1;
+        match effect {
+            Effect::Set(node) => drop(self.keys.insert(node.path.clone(), node)),
+            Effect::Gone(path) => {
+                let below = if path == b"/" { path.clone() } else { [path.as_slice(), b"/"].concat() };
+                self.keys.retain(|key, _| *key != path && !key.starts_with(&below));
+            }
+        }
+    }
+
+    pub(crate) fn next(&mut self, source: &mut dyn V2, wait: Duration) {
+        match source.next(wait).unwrap() {
+            Next::Changes { changes, head } => {
+                assert!(!changes.is_empty());
+                changes.into_iter().for_each(|change| self.apply(change));
+                assert!(head.index.0 >= self.last && head.index >= self.head.index, "{head:?} after {:?}", self.head);
+                self.head = head;
+            }
+            Next::Quiet(head) => {
+                assert!(head.index >= self.head.index, "{head:?} after {:?}", self.head);
+                self.head = head;
+            }
+            Next::Lost(_) => {
+                self.lost += 1;
+                self.read(source);
+            }
+        }
+    }
+
+    pub(crate) fn listed(&self) -> BTreeMap<String, Listed> {
+        let listed = |(path, node): (&Vec<u8>, &Node)| {
+            let listed = Listed {
+                value: String::from_utf8(node.value.clone()).unwrap(),
+                created: node.created.0,
+                modified: node.modified.0,
+                expires: node.expiry.is_some(),
+            };
+            (String::from_utf8(path.clone()).unwrap(), listed)
+        };
+        self.keys.iter().map(listed).collect()
+    }
+}
+
+/// Servers of 3.4 that take snapshots and purge often.
+struct Servers {
+    cluster: Cluster,
+    _temp: tempfile::TempDir,
+}
+
+const ARGS: [&str; 8] = [
+    "--enable-v2",
+    "--snapshot-count=40",
+    "--max-wals=1",
+    "--max-snapshots=1",
+    "--heartbeat-interval=50",
+    "--election-timeout=500",
+    "--initial-cluster-state=new",
+    "--experimental-initial-corrupt-check=false",
+];
+
+impl Servers {
+    fn start(peers: &Peers, count: usize) -> Self {
+        let temp = scratch::temp();
+        let mut cluster = Cluster::new(peers, Version::V3_4, count, None);
+        let names = &["a", "b", "c"][..count];
+        let seats = seats(names);
+        for seat in &seats {
+            cluster.add(seat, &temp.path().join(&seat.name));
+        }
+        let mut servers = Self { cluster, _temp: temp };
+        (0..count).for_each(|at| servers.spawn(at));
+        (0..count).for_each(|at| servers.cluster.wait(at));
+        servers
+    }
+
+    fn spawn(&mut self, at: usize) {
+        let seats: Vec<_> = self.cluster.members.iter().map(|member| member.seat.clone()).collect();
+        let all = format!("--initial-cluster={}", initial_cluster(&seats));
+        let args: Vec<&str> = ARGS.into_iter().chain([all.as_str()]).collect();
+        self.cluster.spawn(at, &args);
+    }
+
+    fn dir(&self, at: usize) -> PathBuf {
+        self.cluster.members[at].data_dir.clone()
+    }
+
+    fn clients(&self) -> Vec<std::net::SocketAddr> {
+        self.cluster.members.iter().map(|member| member.seat.client).collect()
+    }
+}
+
+/// Follows a source in a thread while `act` changes the servers. Then the result must be what a member lists.
+fn follow(source: &mut dyn V2, hidden: bool, wait: Duration, act: impl FnOnce() -> std::net::SocketAddr) -> Model {
+    let mut model = Model::default();
+    model.read(source);
+    let (done, reached) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let model = &mut model;
+        let (done, reached) = (&done, &reached);
+        let reader = scope.spawn(move || {
+            while !done.load(Ordering::SeqCst) {
+                model.next(source, wait);
+                reached.store(model.head.index.0, Ordering::SeqCst);
+            }
+            (model, source)
+        });
+        let server = act();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // Until nothing expires any more.
+        loop {
+            let (index, _) = list(server, false);
+            while reached.load(Ordering::SeqCst) < index && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(20));
+            }
+            thread::sleep(Duration::from_millis(900));
+            if list(server, false).0 == index {
+                break;
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        let (model, source) = reader.join().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (index, listed) = list(server, hidden);
+            model.next(source, Duration::from_millis(300));
+            if model.head.index.0 == index || Instant::now() > deadline {
+                assert_eq!(model.head.index.0, index, "{:?}", model.head);
+                compare(&model.listed(), &listed);
+                break;
+            }
+        }
+    });
+    model
+}
+
+fn compare(found: &BTreeMap<String, Listed>, expected: &BTreeMap<String, Listed>) {
+    let keys: std::collections::BTreeSet<_> = found.keys().chain(expected.keys()).collect();
+    let different: Vec<_> = keys.into_iter().filter(|key| found.get(*key) != expected.get(*key)).collect();
+    for key in &different {
+        eprintln!("{key}: found {:?}, expected {:?}", found.get(*key), expected.get(*key));
+    }
+    assert!(different.is_empty());
+}
+
+fn directory(dir: &Path) -> Box<dyn V2> {
+    open(&V2Options { dir: Some(dir.to_path_buf()), ..V2Options::default() }, Interrupt::default()).unwrap()
+}
+
+fn options(servers: &Servers) -> V2Options {
+    let endpoints = servers.clients().iter().map(|client| format!("http://{client}")).collect();
+    V2Options { endpoints, retry_for: Duration::from_secs(30), ..V2Options::default() }
+}
+
+fn api(servers: &Servers) -> Box<dyn V2> {
+    open(&options(servers), Interrupt::default()).unwrap()
+}
+
+/// Random requests while a lone server is killed and stopped.
+fn restarts(servers: &mut Servers, client: &mut Client) -> std::net::SocketAddr {
+    for round in 0..4 {
+        client.send(150);
+        match round % 2 {
+            0 => servers.cluster.crash(),
+            _ => servers.cluster.stop(0),
+        }
+        servers.spawn(0);
+        servers.cluster.wait(0);
+    }
+    client.send(100);
+    servers.clients()[0]
+}
+
+#[test]
+fn a_directory_is_followed_through_snapshots_purges_and_restarts() {
+    let Some(peers) = peers::require("online v2 directory") else { return };
+    for seed in seeds("ONLINE_SEEDS", 0..3) {
+        let mut servers = Servers::start(&peers, 1);
+        let mut client = Client::new(&servers.clients(), seed, true, true);
+        client.send(120);
+        let mut source = directory(&servers.dir(0));
+        let wait = Duration::from_millis(200);
+        let model = follow(&mut *source, true, wait, || restarts(&mut servers, &mut client));
+        assert!(model.changes > 100, "seed {seed}: {} changes", model.changes);
+        assert_eq!(model.lost, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_api_is_followed_through_snapshots_and_restarts() {
+    let Some(peers) = peers::require("online v2 API") else { return };
+    for seed in seeds("ONLINE_SEEDS", 0..3) {
+        let mut servers = Servers::start(&peers, 1);
+        let mut client = Client::new(&servers.clients(), seed + 100, true, true);
+        client.send(120);
+        let mut source = api(&servers);
+        assert!(!source.cluster().unwrap().is_empty());
+        let wait = Duration::from_millis(200);
+        let model = follow(&mut *source, false, wait, || restarts(&mut servers, &mut client));
+        assert!(model.changes > 100, "seed {seed}: {} changes", model.changes);
+        assert_eq!(model.lost, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn both_sources_follow_a_cluster_whose_members_are_killed() {
+    let Some(peers) = peers::require("online v2 cluster") else { return };
+    for seed in seeds("ONLINE_SEEDS", 0..2) {
+        for by_directory in [true, false] {
+            let mut servers = Servers::start(&peers, 3);
+            let mut client = Client::new(&servers.clients(), seed + 200, by_directory, true);
+            client.send(100);
+            let mut source = match by_directory {
+                true => {
+                    let options = V2Options { dir: Some(servers.dir(0)), ..options(&servers) };
+                    open(&options, Interrupt::default()).unwrap()
+                }
+                false => api(&servers),
+            };
+            let model = follow(&mut *source, by_directory, Duration::from_millis(200), || {
+                for member in [0, 1, 2] {
+                    client.send(60);
+                    servers.cluster.kill(member);
+                    client.send(60);
+                    servers.spawn(member);
+                    servers.cluster.wait(member);
+                }
+                client.send(60);
+                servers.clients()[1]
+            });
+            assert!(model.changes > 100, "seed {seed}: {} changes", model.changes);
+        }
+    }
+}
+
+#[test]
+fn a_reader_of_the_api_that_is_late_is_told_that_changes_are_lost() {
+    let Some(peers) = peers::require("online v2 late reader") else { return };
+    let servers = Servers::start(&peers, 1);
+    let mut client = Client::new(&servers.clients(), 1, false, false);
+    client.send(50);
+    let mut source = api(&servers);
+    let mut model = Model::default();
+    model.read(&mut *source);
+    // Hidden keys take the place of events in the history, and a watch does not show them.
+    let hidden = Call::new("PUT", b"/_h").with("value", "v");
+    let visible = Call::new("PUT", b"/v").with("value", "v");
+    let begun = Instant::now();
+    let mut lost = false;
+    while !lost && begun.elapsed() < Duration::from_secs(40) {
+        (0..3000).for_each(|_| client.ask(&hidden));
+        client.ask(&visible);
+        while let next = source.next(Duration::from_millis(0)).unwrap()
+            && !matches!(next, Next::Quiet(_))
+        {
+            lost |= matches!(next, Next::Lost(_));
+            if lost {
+                break;
+            }
+        }
+    }
+    assert!(lost);
+    assert!(matches!(source.next(Duration::ZERO).unwrap(), Next::Lost(_)), "it stays lost until the state is read");
+    model.read(&mut *source);
+    assert!(matches!(source.next(Duration::from_millis(100)).unwrap(), Next::Quiet(_)));
+}

@@ -1,0 +1,181 @@
+//! A client that sends random v2 requests of every kind, and what a server lists afterwards.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use crate::common::http;
+use crate::common::random::Random;
+use crate::connection::{Call, Connection};
+
+/// A client of several members. It goes on with the next one if a member fails.
+pub(crate) struct Client {
+    members: Vec<SocketAddr>,
+    connection: Option<Connection>,
+    random: Random,
+    hidden: bool,
+    ttl: bool,
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "ключ"];
+const VALUES: [&str; 6] = ["x", "y", "z", "", "long long long long value \u{1}\"<&>", "значение"];
+
+impl Client {
+    pub(crate) fn new(members: &[SocketAddr], seed: u64, hidden: bool, ttl: bool) -> Self {
+        Self { members: members.to_vec(), connection: None, random: Random::new(seed), hidden, ttl }
+    }
+
+    /// Sends so many requests; answers that refuse one count too.
+    pub(crate) fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            let call = self.call();
+            self.ask(&call);
+        }
+    }
+
+    /// Sends a request to any member, until one answers.
+    pub(crate) fn ask(&mut self, call: &Call) {
+        for attempt in 0..200 {
+            let member = self.members[attempt % self.members.len()];
+            if self.connection.is_none() {
+                self.connection = Connection::open(member).ok();
+            }
+            let answer = self.connection.as_mut().and_then(|connection| connection.ask(call).ok());
+            if answer.is_some_and(|answer| answer.status < 500) {
+                return;
+            }
+            self.connection = None;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("no member answers {call:?}");
+    }
+
+    fn path(&mut self) -> String {
+        let depth = self.random.between(1, 3);
+        let mut path = String::new();
+        for _ in 0..depth {
+            let hidden = if self.hidden && self.random.chance(8) { "_" } else { "" };
+            path += &format!("/{hidden}{}", self.random.pick(&NAMES));
+        }
+        path
+    }
+
+    fn call(&mut self) -> Call {
+        let path = self.path();
+        let value = self.random.pick(&VALUES);
+        let put = || Call::new("PUT", path.as_bytes());
+        let delete = || Call::new("DELETE", path.as_bytes());
+        let seconds = self.random.between(1, 4).to_string();
+        let timed = |call: Call, on: bool| if on { call.with("ttl", seconds.clone()) } else { call };
+        let ttl = self.ttl && self.random.chance(25);
+        match self.random.below(100) {
+            0..30 => timed(put().with("value", value), ttl),
+            30..38 => timed(put().with("value", value).with("prevExist", "false"), ttl),
+            38..46 => timed(put().with("value", value).with("prevExist", "true"), ttl),
+            46..54 => put().with("value", value).with("prevValue", self.random.pick(&VALUES)),
+            54..58 => put().with("value", value).with("prevIndex", self.random.between(1, 200).to_string()),
+            58..64 => Call::new("POST", path.as_bytes()).with("value", value),
+            64..69 => timed(put().with("dir", "true"), ttl),
+            69..73 => timed(put().with("dir", "true").with("prevExist", "true"), self.ttl),
+            73..79 => timed(put().with("refresh", "true").with("prevExist", "true"), self.ttl),
+            79..88 => delete(),
+            88..92 => delete().with("recursive", "true"),
+            92..95 => delete().with("dir", "true"),
+            _ => delete().with("prevValue", self.random.pick(&VALUES)),
+        }
+    }
+}
+
+/// A key that a server lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) value: String,
+    pub(crate) created: u64,
+    pub(crate) modified: u64,
+    /// Whether the key, or a directory above it, expires.
+    pub(crate) expires: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    node: Tree,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Tree {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    dir: bool,
+    #[serde(default)]
+    value: String,
+    #[serde(default)]
+    created_index: u64,
+    #[serde(default)]
+    modified_index: u64,
+    expiration: Option<String>,
+    #[serde(default)]
+    nodes: Vec<Tree>,
+}
+
+/// Lists every key of a server, with its index. A listing leaves hidden nodes out unless it starts from one, so each possible one is
+/// asked for.
+pub(crate) fn list(server: SocketAddr, hidden: bool) -> (u64, BTreeMap<String, Listed>) {
+    loop {
+        let mut found = BTreeMap::new();
+        let first = below(server, "", false, &mut found);
+        if hidden {
+            let mut dirs = vec![String::new()];
+            for _ in 0..3 {
+                let mut deeper = Vec::new();
+                for dir in &dirs {
+                    let expires = !dir.is_empty() && expires(server, dir);
+                    for name in NAMES {
+                        below(server, &format!("{dir}/_{name}"), expires, &mut found);
+                        deeper.extend([format!("{dir}/_{name}"), format!("{dir}/{name}")]);
+                    }
+                }
+                deeper.retain(|dir| is_dir(server, dir));
+                dirs = deeper;
+            }
+        }
+        let again = below(server, "", false, &mut BTreeMap::new());
+        if first == again {
+            return (first, found);
+        }
+    }
+}
+
+fn get(server: SocketAddr, path: &str, query: &str) -> (u64, Option<Tree>) {
+    let target = format!("/v2/keys{}{query}", http::escape_path(path.as_bytes()));
+    let response = http::get(server, &target).unwrap();
+    let index = response.header("X-Etcd-Index").map_or(0, |index| index.parse().unwrap());
+    let tree = (response.status == 200).then(|| serde_json::from_slice::<Answer>(&response.body).unwrap().node);
+    (index, tree)
+}
+
+fn is_dir(server: SocketAddr, path: &str) -> bool {
+    get(server, path, "").1.is_some_and(|tree| tree.dir)
+}
+
+/// Whether a directory, or one above it, expires.
+fn expires(server: SocketAddr, path: &str) -> bool {
+    let above = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]).filter(|path| !path.is_empty());
+    above.into_iter().any(|path| get(server, path, "").1.is_some_and(|tree| tree.expiration.is_some()))
+}
+
+fn below(server: SocketAddr, path: &str, expires: bool, found: &mut BTreeMap<String, Listed>) -> u64 {
+    let (index, tree) = get(server, if path.is_empty() { "/" } else { path }, "?recursive=true&quorum=true");
+    let mut rest: Vec<(Tree, bool)> = tree.into_iter().map(|tree| (tree, expires)).collect();
+    while let Some((tree, above)) = rest.pop() {
+        let expires = above || tree.expiration.is_some();
+        if !tree.dir {
+            let Tree { value, created_index: created, modified_index: modified, .. } = tree;
+            found.insert(tree.key, Listed { value, created, modified, expires });
+        }
+        rest.extend(tree.nodes.into_iter().map(|tree| (tree, expires)));
+    }
+    index
+}
