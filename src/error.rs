@@ -183,6 +183,36 @@ reasons! {
     NotUtf8 = "not-utf8", Kind::Refused;
     /// `--strict` refuses a loss, or a warning about data.
     Strict = "strict", Kind::Refused;
+    /// A server of etcd cannot be reached, or does not answer in time.
+    Unreachable = "unreachable", Kind::Refused;
+    /// The v3 cluster refuses the user or the password.
+    LoginFailed = "login-failed", Kind::Refused;
+    /// The v3 user lacks a right.
+    V3Denied = "v3-denied", Kind::Refused;
+    /// The v3 cluster has no space, and accepts no writes.
+    NoSpace = "no-space", Kind::Refused;
+    /// A request is larger than the v3 cluster accepts.
+    RequestTooLarge = "request-too-large", Kind::Refused;
+    /// A lease does not exist any more.
+    LeaseGone = "lease-gone", Kind::Refused;
+    /// The v3 cluster refuses a request for another reason.
+    V3Failed = "v3-failed", Kind::Refused;
+    /// Another `online` command with the same state is running.
+    JobRunning = "job-running", Kind::Refused;
+    /// The lock of this `online` command does not exist any more, or another command has it.
+    LockLost = "lock-lost", Kind::Refused;
+    /// The state in v3 is that of another migration.
+    StateDiffers = "state-differs", Kind::Refused;
+    /// v3 has no state of a migration.
+    StateMissing = "state-missing", Kind::Refused;
+    /// v3 has not received all changes of v2.
+    Lagging = "lagging", Kind::Refused;
+    /// v3 differs from v2, so the switch is refused.
+    NotClean = "not-clean", Kind::Refused;
+    /// The migration is not over.
+    NotSwitched = "not-switched", Kind::Refused;
+    /// The migration has conflicts that nobody has accepted.
+    ConflictsOpen = "conflicts-open", Kind::Refused;
     /// The output could not be written.
     OutputFailed = "output-failed", Kind::Output;
     /// The written file differs from the expected content.

@@ -16,6 +16,7 @@ use super::signals::Signals;
 use super::stdout::print;
 use crate::error::{Kind, Result};
 use crate::facade::Run;
+use crate::options::rules::{Choice, Rename};
 use crate::options::{ConvertOptions, Dirs, Existing, Rules, Target, Transformer, TtlRule, all_cores, rules};
 use crate::output::report_file::Place;
 use crate::pipeline::{self, Observer, Reporter, Told};
@@ -153,32 +154,64 @@ fn resolve(args: &Args, (rules, ttl): (Rules, Vec<TtlRule>)) -> Result<ConvertOp
     })
 }
 
-/// Returns the rules of the command line, and after them those of the file.
-fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
-    let mut rules = Rules {
-        choose: args.choices.0.clone(),
-        rename: args.map.clone(),
-        strip_leading_slash: args.strip_leading_slash,
-        values: Vec::new(),
-    };
-    let mut ttl = args.ttl.clone();
-    if let Some(path) = &args.rules {
-        let file = rules::read(path)?;
-        rules.choose.extend(file.rules.choose);
-        rules.rename.extend(file.rules.rename);
-        rules.strip_leading_slash |= file.rules.strip_leading_slash;
-        rules.values.extend(file.rules.values);
-        // What is typed wins over what the file says of the same keys.
-        let typed: HashSet<_> = args.ttl.iter().map(|rule| &rule.prefix).collect();
-        ttl.extend(file.ttl.into_iter().filter(|rule| !typed.contains(&rule.prefix)));
-    }
-    let mut seen = HashSet::new();
-    for rule in &ttl {
-        if !seen.insert(&rule.prefix) {
-            let which = rule.prefix.as_ref().map_or("all keys".into(), |prefix| format!("{prefix:?}"));
-            return Err(usage(format!("--ttl names two policies for {which}")));
+/// The rules of a command line.
+pub(super) struct Typed<'a> {
+    /// `--include` and `--exclude`.
+    pub(super) choose: &'a [Choice],
+    /// `--map`.
+    pub(super) rename: &'a [Rename],
+    /// `--strip-leading-slash`.
+    pub(super) strip_leading_slash: bool,
+    /// `--ttl`.
+    pub(super) ttl: &'a [TtlRule],
+    /// `--rules`.
+    pub(super) file: Option<&'a Path>,
+}
+
+impl Typed<'_> {
+    /// Returns the rules of the command line, and after them those of the file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is wrong; a prefix has two policies.
+    pub(super) fn rules(&self) -> Result<(Rules, Vec<TtlRule>)> {
+        let mut rules = Rules {
+            choose: self.choose.to_vec(),
+            rename: self.rename.to_vec(),
+            strip_leading_slash: self.strip_leading_slash,
+            values: Vec::new(),
+        };
+        let mut ttl = self.ttl.to_vec();
+        if let Some(path) = self.file {
+            let file = rules::read(path)?;
+            rules.choose.extend(file.rules.choose);
+            rules.rename.extend(file.rules.rename);
+            rules.strip_leading_slash |= file.rules.strip_leading_slash;
+            rules.values.extend(file.rules.values);
+            // What is typed wins over what the file says of the same keys.
+            let typed: HashSet<_> = self.ttl.iter().map(|rule| &rule.prefix).collect();
+            ttl.extend(file.ttl.into_iter().filter(|rule| !typed.contains(&rule.prefix)));
         }
+        let mut seen = HashSet::new();
+        for rule in &ttl {
+            if !seen.insert(&rule.prefix) {
+                let which = rule.prefix.as_ref().map_or("all keys".into(), |prefix| format!("{prefix:?}"));
+                return Err(usage(format!("--ttl names two policies for {which}")));
+            }
+        }
+        Ok((rules, ttl))
     }
+}
+
+/// Returns the rules, if they go together with the other options.
+fn rules_of(args: &Args) -> Result<(Rules, Vec<TtlRule>)> {
+    let typed = Typed {
+        choose: &args.choices.0,
+        rename: &args.map,
+        strip_leading_slash: args.strip_leading_slash,
+        ttl: &args.ttl,
+        file: args.rules.as_deref(),
+    };
+    let (rules, ttl) = typed.rules()?;
     if args.transformer.is_some() && (rules.rename_keys() || !rules.values.is_empty()) {
         let message = "--transformer excludes rules that rename keys or decode values: the program does both itself";
         return Err(usage(message));
@@ -211,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
-    use crate::options::rules::{Choice, Pattern, Rename};
+    use crate::options::rules::Pattern;
     use crate::options::{
         AuthPolicy, Expired, Guest, InOrderNames, Keep, OnConflict, Protocol, Revisions, TailPolicy, Target, To, WalDir,
     };

@@ -16,6 +16,8 @@ mod export;
 mod include_exclude;
 mod inspect;
 mod lookup;
+#[cfg(feature = "online")]
+mod online;
 mod output_format;
 mod progress;
 #[cfg(test)]
@@ -89,6 +91,9 @@ enum Command {
     Export(export::Args),
     /// Find the v3 revision of a v2 index in an index map, or the reverse
     Lookup(lookup::Args),
+    /// Migrate while etcd and its clients run
+    #[cfg(feature = "online")]
+    Online(Box<online::Args>),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
     /// Print the manual page of etcdlift, or of one of its commands
@@ -123,6 +128,8 @@ impl Cli {
             Command::Verify(args) => verify::run(&args, self.quiet),
             Command::Export(args) => export::run(&args, self.quiet),
             Command::Lookup(args) => lookup::run(&args),
+            #[cfg(feature = "online")]
+            Command::Online(args) => online::run(&args, self.quiet),
             Command::Completions(args) => completions::completions(&args, Cli::command()).map(|()| 0),
             Command::Man(args) => completions::man(&args, Cli::command()).map(|()| 0),
         });

@@ -181,7 +181,7 @@ impl Http {
         Ok(())
     }
 
-    fn head(&self) -> Head {
+    fn known(&self) -> Head {
         Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0) }
     }
 
@@ -243,7 +243,7 @@ impl V2 for Http {
         let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
         self.at = index.ok_or_else(none)?;
         (self.watch, self.timed, self.known) = (Some(watch), timed, (self.at, None));
-        Ok(self.head())
+        Ok(self.known())
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next> {
@@ -270,7 +270,7 @@ impl V2 for Http {
                 return Ok(Next::Lost(why));
             }
         }
-        let head = self.head();
+        let head = self.known();
         Ok(if changes.is_empty() { Next::Quiet(head) } else { Next::Changes { changes, head } })
     }
 }

@@ -50,6 +50,16 @@ pub enum Effect {
     Gone(Vec<u8>),
 }
 
+impl Effect {
+    /// Returns the path of the change.
+    pub fn path(&self) -> &[u8] {
+        match self {
+            Effect::Set(node) => &node.path,
+            Effect::Gone(path) => path,
+        }
+    }
+}
+
 /// How far a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Head {
@@ -90,6 +100,24 @@ pub trait V2: Send {
     /// # Errors
     /// The source cannot be read; that of `each`.
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head>;
+
+    /// Returns where the store is now. The default reads the whole state for it.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    fn head(&mut self) -> Result<Head> {
+        self.state(&mut |_| Ok(()))
+    }
+
+    /// Calls `each` for the changes after this index up to the last state, in order, if the log or the event history still
+    /// has them all. Returns whether it has. Called after [`V2::state`]; the default has none.
+    ///
+    /// # Errors
+    /// The source cannot be read; that of `each`.
+    fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
+        let _ = (index, each);
+        Ok(false)
+    }
 
     /// Returns the changes since the last call, or since the state; waits for at most this long. After an error, the changes that it kept
     /// from being returned come again.

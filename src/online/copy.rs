@@ -1,0 +1,170 @@
+//! `online copy`: takes the lock, copies the state of v2, and follows its changes. Must not know how v2 is read.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::interrupt::Interrupt;
+use crate::online::carry::{Carrier, Counters};
+use crate::online::follow::{End, Follower};
+use crate::online::lock::Lock;
+use crate::online::names::Names;
+use crate::online::reading::{self, Message, WAITING, Wishes};
+use crate::online::reconcile::{Pace, reconcile};
+use crate::online::session::{Limits, Session};
+use crate::online::state::{self, Job, Keys, Phase, Progress, put_json};
+use crate::online::v2::{Head, V2};
+use crate::online::v3::Kv;
+
+/// How to copy.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// The migration; its source is filled in.
+    pub job: Job,
+    /// The names of the state.
+    pub keys: Keys,
+    /// Ends as soon as everything is carried.
+    pub once: bool,
+    /// Threads and rate.
+    pub pace: Pace,
+    /// The limits of the server.
+    pub limits: Limits,
+    /// Seconds after which a lock without a holder goes.
+    pub lock_seconds: i64,
+}
+
+/// What a command works with.
+pub struct Context<'c> {
+    /// The v3 cluster.
+    pub kv: &'c dyn Kv,
+    /// Asks for an interruption.
+    pub interrupt: Interrupt<'c>,
+    /// Gets lines for the operator.
+    pub tell: &'c (dyn Fn(&str) + Sync),
+}
+
+/// Copies and follows until everything is carried (`once`), or an interruption.
+///
+/// # Errors
+/// [`Reason::StateDiffers`] if the state is that of another migration; [`Reason::JobRunning`], [`Reason::LockLost`]; those of
+/// the source and the store; the interruption, after the progress is written and the lock released.
+pub fn copy(context: &Context<'_>, v2: &mut dyn V2, options: &CopyOptions, counters: &Counters) -> Result<Head> {
+    let lock = Lock::take(context.kv, &options.keys, "copy", options.lock_seconds, context.interrupt, context.tell)?;
+    let result = thread::scope(|scope| {
+        lock.keep(scope);
+        let result = locked(context, v2, options, counters, &lock);
+        lock.stop();
+        result
+    });
+    lock.release();
+    result
+}
+
+fn locked(
+    context: &Context<'_>,
+    v2: &mut dyn V2,
+    options: &CopyOptions,
+    counters: &Counters,
+    lock: &Lock<'_>,
+) -> Result<Head> {
+    let state = state::read(context.kv, &options.keys)?;
+    let session = Session::begin(context.kv, &options.keys, options.limits, lock, state.switch)?;
+    let since = V2Index(begin(&session, v2, options, &state, context)?);
+    let wishes = Wishes::default();
+    wishes.known.store(since.0, Ordering::Relaxed);
+    let mut names = Names::new(&options.job, &options.keys)?;
+    let (send, receive) = sync_channel::<Message>(WAITING);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let send = send;
+            reading::read(v2, &send, &wishes);
+        });
+        // The reader ends when the receiver is gone.
+        let source = receive;
+        let carrier = Carrier::new(&session, counters);
+        run(&carrier, &mut names, &source, &wishes, options, context)
+    })
+}
+
+/// Begins the migration, or goes on with it. Returns the v2 index up to which everything is carried.
+fn begin(
+    session: &Session<'_>,
+    v2: &mut dyn V2,
+    options: &CopyOptions,
+    state: &state::Head,
+    context: &Context<'_>,
+) -> Result<u64> {
+    let job = Job { source: v2.cluster()?, ..options.job.clone() };
+    let since = match (&state.job, &state.progress) {
+        (Some(known), _) if known.difference(&job).is_some() => {
+            let difference = known.difference(&job).unwrap_or_default();
+            let prefix = String::from_utf8_lossy(&options.keys.prefix).into_owned();
+            let message = format!("{prefix}job: the state in v3 is that of a migration with {difference}");
+            let message = message.replace(" with v2 cluster", " of v2 cluster");
+            return Err(Error::new(Reason::StateDiffers, message)
+                .hint("use the options of the first run, another --state-prefix, or `etcdlift online undo`"));
+        }
+        (Some(_), Some((progress, _))) => progress.v2_index,
+        _ => {
+            let head = v2.head()?;
+            let progress = Progress::now(Phase::Copying, head.index, head.raft);
+            let keys = &options.keys;
+            session.put(vec![put_json(keys.named("job"), &job)?, put_json(keys.named("progress"), &progress)?])?;
+            return Ok(head.index.0);
+        }
+    };
+    if session.switch().on {
+        (context.tell)("the switch is on: changes of v2 are listed as conflicts, and not carried any more");
+    }
+    Ok(since)
+}
+
+fn run(
+    carrier: &Carrier<'_, '_>,
+    names: &mut Names,
+    source: &Receiver<Message>,
+    wishes: &Wishes,
+    options: &CopyOptions,
+    context: &Context<'_>,
+) -> Result<Head> {
+    let Counters { copying, head: newest, index, .. } = carrier.counters;
+    loop {
+        let since = V2Index(wishes.known.load(Ordering::Relaxed));
+        copying.store(1, Ordering::Relaxed);
+        let head = reconcile(carrier, names, source, since, options.pace, context.interrupt)?;
+        newest.store(head.index.0, Ordering::Relaxed);
+        let mut follower = Follower { carrier, names, once: options.once, head, written: (since, Instant::now()) };
+        follower.missed(source, since, context.interrupt)?;
+        copying.store(0, Ordering::Relaxed);
+        let result = follower.follow(source, context.interrupt);
+        let reached = follower.written.0;
+        wishes.known.store(reached.0, Ordering::Relaxed);
+        index.store(reached.0, Ordering::Relaxed);
+        match result? {
+            End::CaughtUp(head) => return Ok(head),
+            End::Lost(why) => (context.tell)(&format!("the state of v2 is read again: {why}")),
+            End::Unclear => {
+                (context.tell)(
+                    "the state of v2 is read again: a directory went, and a rule decides the names below it",
+                );
+                wishes.again.store(true, Ordering::Relaxed);
+                skip(source, context.interrupt)?;
+            }
+        }
+    }
+}
+
+/// Skips messages until the state is read again.
+fn skip(source: &Receiver<Message>, interrupt: Interrupt<'_>) -> Result<()> {
+    loop {
+        interrupt.ask()?;
+        match source.recv_timeout(Duration::from_millis(100)) {
+            Ok(Message::Lost(_)) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(Message::Failed(error)) => return Err(error),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}

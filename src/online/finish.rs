@@ -1,0 +1,83 @@
+//! `online finish`: removes the markers and the state. The switch stays. Must not touch keys of applications.
+
+use std::thread;
+
+use serde::Serialize;
+
+use crate::error::{Error, Reason, Result};
+use crate::online::copy::Context;
+use crate::online::lock::Lock;
+use crate::online::state::{self, Keys, count};
+use crate::online::v3::{Compare, Op, Scan, Txn, prefix_end};
+
+/// Keys that one transaction removes.
+const PAGE: i64 = 1000;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Finished {
+    /// Keys of the state.
+    pub removed: u64,
+    /// Conflicts among them.
+    pub conflicts: u64,
+}
+
+/// Finishes a migration. It can be run again after an interruption.
+///
+/// # Errors
+/// [`Reason::NotSwitched`], [`Reason::ConflictsOpen`], [`Reason::JobRunning`]; those of the store; an interruption.
+pub fn finish(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock_seconds: i64) -> Result<Finished> {
+    let lock = Lock::take(context.kv, keys, "finish", lock_seconds, context.interrupt, context.tell)?;
+    let result = thread::scope(|scope| {
+        lock.keep(scope);
+        let result = locked(context, keys, accept_conflicts, &lock);
+        lock.stop();
+        result
+    });
+    lock.release();
+    result
+}
+
+fn locked(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock: &Lock<'_>) -> Result<Finished> {
+    let kv = context.kv;
+    let state = state::read(kv, keys)?;
+    let over = state.switch.on || state.job.is_none() && count(kv, keys, "moved/")? == 0;
+    if !over {
+        let message = "the switch is not on: clients still need the markers";
+        return Err(Error::new(Reason::NotSwitched, message).hint("run `etcdlift online switch` first, or `undo`"));
+    }
+    let conflicts = count(kv, keys, "conflict/")?;
+    if conflicts > 0 && !accept_conflicts {
+        let message = format!("{conflicts} changes of v2 are not in v3");
+        let hint = "save and read them with --conflicts FILE, then give --accept-conflicts";
+        return Err(Error::new(Reason::ConflictsOpen, message).hint(hint));
+    }
+    let mut removed = 0;
+    // The job goes last: until then, a second run knows that there is something to finish.
+    for name in ["conflict/", "moved/", "own/", "folded/", "progress", "job"] {
+        removed += remove(context, keys.named(name), lock)?;
+    }
+    Ok(Finished { removed, conflicts })
+}
+
+/// Removes all keys with a prefix, page by page.
+fn remove(context: &Context<'_>, prefix: Vec<u8>, lock: &Lock<'_>) -> Result<u64> {
+    let end = prefix_end(&prefix);
+    let mut removed = 0;
+    loop {
+        context.interrupt.ask()?;
+        let page = Scan { limit: PAGE, ..Scan::prefix(&prefix) };
+        let reply = context.kv.txn(&Txn::read(vec![Op::Scan(page)]))?;
+        let got = reply.at(0);
+        let Some(last) = got.pairs.last() else { return Ok(removed) };
+        let to = if got.more { [&last.key[..], &[0]].concat() } else { end.clone() };
+        let then = vec![Op::DeleteRange(prefix.clone(), to)];
+        let compare: Compare = lock.compare();
+        let txn = Txn { when: vec![compare], then, otherwise: vec![Op::Look(lock.key().to_vec())] };
+        let reply = context.kv.txn(&txn)?;
+        if !reply.succeeded {
+            lock.check_pair(reply.at(0).one())?;
+        }
+        removed += got.pairs.len() as u64;
+    }
+}

@@ -1,0 +1,277 @@
+//! The state of a migration in v3: the names of its keys, and their JSON. Must not know how keys are copied.
+//!
+//! All keys are below one prefix, except the switch key, which outlives the state.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::{RaftIndex, V2Index};
+use crate::online::v3::{Kv, Op, Pair, Scan, Txn, scan};
+use crate::options::{Keep, Rules, TtlRule};
+use crate::words::words;
+
+/// The default of `--state-prefix`.
+pub const STATE_PREFIX: &str = "etcdlift/online/";
+
+/// The default of `--switch-key`.
+pub const SWITCH_KEY: &str = "etcdlift/switch";
+
+/// The layout of the state that this version writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// The names of the keys of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// What all begin with.
+    pub prefix: Vec<u8>,
+    /// The key that ends the migration.
+    pub switch: Vec<u8>,
+}
+
+impl Keys {
+    /// Creates the names.
+    pub fn new(prefix: &str, switch: &str) -> Keys {
+        Keys { prefix: prefix.into(), switch: switch.into() }
+    }
+
+    /// The marker of a key: v3 leads it.
+    pub fn moved(&self, key: &[u8]) -> Vec<u8> {
+        [&self.prefix[..], b"moved/", key].concat()
+    }
+
+    /// The record of a transaction of the job.
+    pub fn own(&self, number: u64) -> Vec<u8> {
+        self.named(&format!("own/{number:016x}"))
+    }
+
+    /// The list of records up to this one.
+    pub fn folded(&self, number: u64) -> Vec<u8> {
+        self.named(&format!("folded/{number:016x}"))
+    }
+
+    /// A conflict.
+    pub fn conflict(&self, index: V2Index, key: &[u8]) -> Vec<u8> {
+        [&self.named(&format!("conflict/{:016x}/", index.0)), key].concat()
+    }
+
+    /// A name that no key has, one for each path.
+    pub fn nothing(&self, path: &[u8]) -> Vec<u8> {
+        [&self.prefix[..], b"nothing/", path].concat()
+    }
+
+    /// A key with this name below the prefix.
+    pub fn named(&self, name: &str) -> Vec<u8> {
+        [&self.prefix[..], name.as_bytes()].concat()
+    }
+
+    /// Returns whether a v3 key belongs to etcdlift itself.
+    pub fn is_own_name(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix) || key == self.switch
+    }
+}
+
+/// What a migration is: `P job`. It decides the names in v3, so that every command uses the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// The layout of the state.
+    pub schema: u32,
+    /// The version of etcdlift that began it.
+    pub etcdlift: String,
+    /// The v2 cluster.
+    pub source: String,
+    /// The rules for keys.
+    pub rules: Rules,
+    /// The policies for keys with a TTL.
+    pub ttl: Vec<TtlRule>,
+    /// Keys with a hidden path element.
+    pub hidden: Keep,
+    /// The switch key.
+    pub switch_key: String,
+    /// When it began.
+    pub time: String,
+}
+
+impl Job {
+    /// Returns why the other is not the same migration.
+    pub fn difference(&self, other: &Job) -> Option<String> {
+        if self.schema != other.schema {
+            return Some(format!("schema {} instead of {}", other.schema, self.schema));
+        }
+        if self.source != other.source {
+            return Some(format!("v2 cluster {} instead of {}", other.source, self.source));
+        }
+        let parts = [
+            ("rules for keys", self.rules == other.rules),
+            ("policies for TTLs", self.ttl == other.ttl),
+            ("policy for hidden keys", self.hidden == other.hidden),
+            ("switch key", self.switch_key == other.switch_key),
+        ];
+        parts.iter().find(|(_, same)| !same).map(|(what, _)| format!("another {what}"))
+    }
+}
+
+words! {
+    /// What the job does.
+    pub enum Phase {
+        /// It copies the whole state.
+        Copying = "copying",
+        /// It carries changes.
+        Following = "following",
+    }
+}
+
+/// How far the job is: `P progress`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What it does.
+    pub phase: Phase,
+    /// All changes of v2 up to this index are in v3, or in the list of conflicts.
+    pub v2_index: u64,
+    /// The raft index there, if the source knows it.
+    pub raft_index: Option<u64>,
+    /// When it was written.
+    pub time: String,
+}
+
+impl Progress {
+    /// Creates progress as of now.
+    pub fn now(phase: Phase, index: V2Index, raft: Option<RaftIndex>) -> Progress {
+        Progress { phase, v2_index: index.0, raft_index: raft.map(|raft| raft.0), time: now() }
+    }
+}
+
+words! {
+    /// Why a change of v2 is not in v3.
+    pub enum Why {
+        /// v3 leads the key.
+        Moved = "moved",
+        /// A client that does not follow the protocol wrote the key, or it was there before.
+        Foreign = "foreign",
+        /// The switch was put before.
+        AfterSwitch = "after-switch",
+        /// The pair is larger than v3 accepts.
+        TooLarge = "too-large",
+        /// The name is empty or belongs to etcdlift.
+        UnusableName = "unusable-name",
+        /// A rule decodes the value, but it has another form.
+        UnusableValue = "unusable-value",
+        /// The job did not run, and deletions in that time are unknown.
+        Unknown = "unknown-deletions",
+    }
+}
+
+/// A change of v2 that is not in v3: `P conflict/INDEX/KEY`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Why.
+    pub why: Why,
+    /// The v2 index of the change.
+    pub index: u64,
+    /// The word of the v2 API.
+    pub action: String,
+    /// The v2 path.
+    pub key: String,
+    /// The v3 key.
+    pub v3_key: String,
+    /// The revision of the v3 key, if it exists.
+    pub v3_revision: Option<i64>,
+    /// When it was found.
+    pub time: String,
+}
+
+/// The switch key as last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Switch {
+    /// Its mod revision; 0: it does not exist.
+    pub modified: i64,
+    /// Whether its value is `true`.
+    pub on: bool,
+}
+
+impl Switch {
+    /// Reads the switch from its pair.
+    pub fn of(pair: Option<&Pair>) -> Switch {
+        pair.map_or(Switch::default(), |pair| Switch { modified: pair.modified, on: pair.value == b"true" })
+    }
+}
+
+/// What the state is, read at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    /// The migration.
+    pub job: Option<Job>,
+    /// How far it is, with the mod revision of its key.
+    pub progress: Option<(Progress, i64)>,
+    /// The switch.
+    pub switch: Switch,
+    /// The value of the switch key.
+    pub switch_value: Option<String>,
+    /// The value of the lock.
+    pub lock: Option<String>,
+}
+
+/// Reads the state of a migration.
+///
+/// # Errors
+/// [`Reason::StateDiffers`] if another version wrote it; those of the store.
+pub fn read(kv: &dyn Kv, keys: &Keys) -> Result<Head> {
+    let wanted = [keys.named("job"), keys.named("progress"), keys.switch.clone(), keys.named("lock")];
+    let reply = kv.txn(&Txn::read(wanted.into_iter().map(Op::Get).collect()))?;
+    let text = |pair: &Pair| String::from_utf8_lossy(&pair.value).into_owned();
+    Ok(Head {
+        job: reply.at(0).one().map(decode).transpose()?,
+        progress: reply.at(1).one().map(progress).transpose()?,
+        switch: Switch::of(reply.at(2).one()),
+        switch_value: reply.at(2).one().map(text),
+        lock: reply.at(3).one().map(text),
+    })
+}
+
+/// Reads the conflicts in the order of their indexes.
+///
+/// # Errors
+/// Those of the store, and of `each`.
+pub fn conflicts(kv: &dyn Kv, keys: &Keys, mut each: impl FnMut(Conflict) -> Result<()>) -> Result<()> {
+    let range = Scan { values: true, ..Scan::prefix(&keys.named("conflict/")) };
+    scan(kv, range, |pairs| pairs.iter().try_for_each(|pair| each(decode(pair)?)))
+}
+
+/// Counts the keys below a name of the state.
+///
+/// # Errors
+/// Those of the store.
+pub fn count(kv: &dyn Kv, keys: &Keys, name: &str) -> Result<u64> {
+    let mut found = 0;
+    scan(kv, Scan::prefix(&keys.named(name)), |pairs| {
+        found += pairs.len() as u64;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Returns an operation that writes JSON.
+///
+/// # Errors
+/// [`Reason::Internal`].
+pub fn put_json(key: Vec<u8>, value: &impl Serialize) -> Result<Op> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error::new(Reason::Internal, format!("JSON: {e}")))?;
+    Ok(Op::put(key, bytes))
+}
+
+/// Returns now, in RFC 3339.
+pub fn now() -> String {
+    Timestamp::now().to_string()
+}
+
+fn progress(pair: &Pair) -> Result<(Progress, i64)> {
+    Ok((decode(pair)?, pair.modified))
+}
+
+fn decode<T: for<'de> Deserialize<'de>>(pair: &Pair) -> Result<T> {
+    serde_json::from_slice(&pair.value).map_err(|e| {
+        let key = String::from_utf8_lossy(&pair.key);
+        Error::new(Reason::StateDiffers, format!("{key}: expected the state of this version of etcdlift: {e}"))
+            .hint("use the version that began the migration, or another --state-prefix")
+    })
+}

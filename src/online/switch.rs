@@ -1,0 +1,165 @@
+//! `online switch`: ends the migration for all clients, if v3 has everything. Must not copy.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::online::copy::Context;
+use crate::online::names::shown;
+use crate::online::state::{self, Conflict, Keys, Why, now, put_json};
+use crate::online::v2::{Head, Next, V2};
+use crate::online::v3::{Compare, Op, Txn};
+use crate::online::verify::{self, Verified};
+
+/// How long the job may need for the last changes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to switch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SwitchOptions {
+    /// Switches in any case.
+    pub force: bool,
+    /// Waits until v2 did not change for so long.
+    pub quiet_for: Duration,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Switched {
+    /// Whether the switch was on before.
+    pub before: bool,
+    /// The revision of the switch.
+    pub revision: i64,
+    /// The v2 index at the switch.
+    pub v2_index: u64,
+    /// Changes of v2 since, which nobody carries.
+    pub later: u64,
+    /// The comparison before.
+    pub verified: Option<Verified>,
+}
+
+/// Puts the switch.
+///
+/// # Errors
+/// [`Reason::StateMissing`], [`Reason::Lagging`], [`Reason::NotClean`]; those of the source and the store; an interruption.
+pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<Switched> {
+    let state = state::read(context.kv, keys)?;
+    if state.job.is_none() {
+        return Err(verify::missing());
+    }
+    if state.switch.on {
+        let index = state.progress.map_or(0, |(progress, _)| progress.v2_index);
+        return Ok(Switched {
+            before: true,
+            revision: state.switch.modified,
+            v2_index: index,
+            later: 0,
+            verified: None,
+        });
+    }
+    let mut verified = None;
+    if !options.force {
+        let found = verify::verify(context, v2, keys, &mut |_| Ok(()))?;
+        if found.differing > 0 {
+            let message = format!("{} keys of v3 differ from v2", found.differing);
+            return Err(Error::new(Reason::NotClean, message)
+                .hint("`etcdlift online verify` lists them; --force switches in any case"));
+        }
+        verified = Some(found);
+    }
+    let (revision, index) = put(context, v2, keys, options)?;
+    let later = later(context, v2, keys)?;
+    Ok(Switched { before: false, revision, v2_index: index.0, later, verified })
+}
+
+/// Puts the switch at a moment without a lag.
+fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<(i64, V2Index)> {
+    let began = Instant::now();
+    loop {
+        context.interrupt.ask()?;
+        let head = quiet(context, v2, options.quiet_for)?;
+        let index = head.index;
+        let state = state::read(context.kv, keys)?;
+        let (reached, modified) = state.progress.map_or((0, 0), |(progress, modified)| (progress.v2_index, modified));
+        if (reached < index.0 || head.uncommitted > 0) && !options.force {
+            if began.elapsed() > PATIENCE + options.quiet_for {
+                let more = match head.uncommitted {
+                    0 => String::new(),
+                    count => format!(", and {count} writes in its log are not known to be committed"),
+                };
+                let message = format!("v3 has v2 up to index {reached}, and v2 is at {index}{more}");
+                let hint = match state.lock {
+                    Some(_) => "v2 is still written, or the job is slow: stop the writers of v2, or give --quiet-for",
+                    None => "no job runs: start `etcdlift online copy`",
+                };
+                return Err(Error::new(Reason::Lagging, message).hint(hint));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        }
+        let mut when = vec![Compare::modified(&keys.switch, state.switch.modified)];
+        if !options.force {
+            when.push(Compare::modified(&keys.named("progress"), modified));
+        }
+        let then = vec![Op::put(keys.switch.clone(), "true")];
+        let otherwise = vec![Op::Get(keys.switch.clone())];
+        let reply = context.kv.txn(&Txn { when, then, otherwise })?;
+        if reply.succeeded {
+            return Ok((reply.revision, index));
+        }
+        // A lost answer, or another operator: either way it is on.
+        if let Some(pair) = reply.at(0).one().filter(|pair| pair.value == b"true") {
+            return Ok((pair.modified, index));
+        }
+    }
+}
+
+/// Waits until v2 did not change for so long. Returns where it is.
+fn quiet(context: &Context<'_>, v2: &mut dyn V2, quiet_for: Duration) -> Result<Head> {
+    let mut head = v2.head()?;
+    let mut since = Instant::now();
+    while since.elapsed() < quiet_for {
+        context.interrupt.ask()?;
+        let now = v2.head()?;
+        if now.index != head.index {
+            since = Instant::now();
+        }
+        head = now;
+        std::thread::sleep(Duration::from_millis(100).min(quiet_for));
+    }
+    Ok(head)
+}
+
+/// Lists changes of v2 that came after the switch, unless a job does that.
+fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys) -> Result<u64> {
+    let state = state::read(context.kv, keys)?;
+    let reached = V2Index(state.progress.map_or(0, |(progress, _)| progress.v2_index));
+    let mut found = Vec::new();
+    let head = v2.state(&mut |node| {
+        if node.modified > reached {
+            found.push((node.path, node.modified));
+        }
+        Ok(())
+    })?;
+    while let Next::Changes { changes, .. } = v2.next(Duration::from_millis(500))? {
+        found.extend(changes.into_iter().map(|change| (change.effect.path().to_vec(), change.index)));
+    }
+    if state.lock.is_some() {
+        return Ok(found.len() as u64);
+    }
+    for (path, index) in &found {
+        let conflict = Conflict {
+            why: Why::AfterSwitch,
+            index: index.0,
+            action: "unknown".into(),
+            key: shown(path).into_owned(),
+            v3_key: shown(path).into_owned(),
+            v3_revision: None,
+            time: now(),
+        };
+        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, path), &conflict)?]))?;
+    }
+    Ok(if head.index > reached { found.len() as u64 } else { 0 })
+}

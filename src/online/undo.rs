@@ -1,0 +1,165 @@
+//! `online undo`: back to v2 for the keys that only the job wrote. Keys that an application moved stay in v3, marked.
+//!
+//! If the switch was on, it first says `undo`: clients still read v3 alone, and put markers again. Once everything that v3
+//! leads has a marker, it says `false`: clients ask v2 for the rest, and the copies in v3 go. Must not copy.
+
+use std::thread;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::ids::V2Index;
+use crate::online::copy::Context;
+use crate::online::decide::Seen;
+use crate::online::lock::Lock;
+use crate::online::names::{Name, Names};
+use crate::online::session::{Limits, Session, State, Written};
+use crate::online::state::{self, Keys};
+use crate::online::v2::V2;
+use crate::online::v3::{Op, Scan, scan};
+use crate::online::verify;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Undone {
+    /// Keys of the job that were deleted.
+    pub deleted: u64,
+    /// Keys that got a marker: v3 leads them.
+    pub marked: u64,
+}
+
+/// Undoes a migration. It can be run again after an interruption.
+///
+/// # Errors
+/// [`Reason::StateMissing`](crate::error::Reason::StateMissing), [`Reason::JobRunning`](crate::error::Reason::JobRunning);
+/// those of the source and the store; an interruption.
+pub fn undo(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, lock_seconds: i64) -> Result<Undone> {
+    let lock = Lock::take(context.kv, keys, "undo", lock_seconds, context.interrupt, context.tell)?;
+    let result = thread::scope(|scope| {
+        lock.keep(scope);
+        let result = locked(context, v2, keys, limits, &lock);
+        lock.stop();
+        result
+    });
+    lock.release();
+    result
+}
+
+/// The value of the switch while a migration that had it on is undone.
+const UNDO: &str = "undo";
+
+fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, lock: &Lock<'_>) -> Result<Undone> {
+    let before = state::read(context.kv, keys)?;
+    let job = before.job.ok_or_else(verify::missing)?;
+    // A run before this one can have been interrupted.
+    let was_on = before.switch.on || before.switch_value.as_deref() == Some(UNDO);
+    let setup = Session::begin(context.kv, keys, limits, lock, before.switch)?;
+    if was_on {
+        setup.put(vec![Op::put(keys.switch.clone(), UNDO)])?;
+    }
+    let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
+    let mut undo = Undo { session: &session, was_on, done: Undone::default() };
+    let mut names = Names::new(&job, keys)?;
+    let mut batch = Vec::new();
+    v2.state(&mut |node| {
+        context.interrupt.ask()?;
+        session.check()?;
+        let Name::Key(key) = names.name(&node.path) else { return Ok(()) };
+        batch.push(key);
+        if batch.len() >= session.keys_at_once() { undo.each(&std::mem::take(&mut batch), mark) } else { Ok(()) }
+    })?;
+    undo.each(&batch, mark)?;
+    if was_on {
+        undo.scan(context, mark)?;
+    }
+    // From here on, clients read v2 where there is no marker. So what the job wrote can go.
+    session.put(vec![Op::put(keys.switch.clone(), "false")])?;
+    undo.scan(context, remove)?;
+    session.put(vec![
+        Op::DeleteRange(keys.named("own/"), keys.named("own0")),
+        Op::DeleteRange(keys.named("folded/"), keys.named("folded0")),
+        Op::Delete(keys.named("job")),
+        Op::Delete(keys.named("progress")),
+    ])?;
+    Ok(undo.done)
+}
+
+/// What is done with a key without a marker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Mark,
+    Delete,
+}
+
+/// Marks what v3 leads from now on. The switch had all keys, so one that is absent was deleted after it.
+fn mark(seen: Seen, was_on: bool) -> Option<Action> {
+    (seen == Seen::Foreign || seen == Seen::Absent && was_on).then_some(Action::Mark)
+}
+
+/// Deletes what only the job wrote.
+fn remove(seen: Seen, _: bool) -> Option<Action> {
+    matches!(seen, Seen::Own(_)).then_some(Action::Delete)
+}
+
+type Choose = fn(Seen, bool) -> Option<Action>;
+
+struct Undo<'u, 'k> {
+    session: &'u Session<'k>,
+    was_on: bool,
+    done: Undone,
+}
+
+impl Undo<'_, '_> {
+    /// Handles keys, at most as many as one transaction can have.
+    fn each(&mut self, keys: &[Vec<u8>], choose: Choose) -> Result<()> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+        let mut left: Vec<(&[u8], State)> = keys.iter().copied().zip(self.session.look(&keys)?).collect();
+        loop {
+            let (mut then, mut compared, mut done) = (Vec::new(), Vec::new(), Undone::default());
+            for (key, state) in &left {
+                match choose(state.seen, self.was_on).filter(|_| !state.is_moved()) {
+                    Some(Action::Mark) => {
+                        done.marked += 1;
+                        then.push(Op::put(self.session.keys.moved(key), ""));
+                    }
+                    Some(Action::Delete) => {
+                        done.deleted += 1;
+                        then.push(Op::Delete(key.to_vec()));
+                    }
+                    None => continue,
+                }
+                compared.push((*key, *state));
+            }
+            if then.is_empty() {
+                return Ok(());
+            }
+            match self.session.write(V2Index(0), &compared, then)? {
+                Written::Done(_) => {
+                    self.add(done);
+                    return Ok(());
+                }
+                Written::Differs(now) => {
+                    left = compared.into_iter().zip(now).map(|((key, _), now)| (key, now)).collect();
+                }
+                Written::SwitchedOn => {}
+            }
+        }
+    }
+
+    /// Handles all keys of v3.
+    fn scan(&mut self, context: &Context<'_>, choose: Choose) -> Result<()> {
+        let session = self.session;
+        scan(session.kv, Scan::prefix(b""), |pairs| {
+            context.interrupt.ask()?;
+            session.check()?;
+            let theirs = pairs.iter().filter(|pair| !session.keys.is_own_name(&pair.key));
+            let keys: Vec<Vec<u8>> = theirs.map(|pair| pair.key.clone()).collect();
+            keys.chunks(session.keys_at_once()).try_for_each(|chunk| self.each(chunk, choose))
+        })
+    }
+
+    fn add(&mut self, done: Undone) {
+        self.done.deleted += done.deleted;
+        self.done.marked += done.marked;
+    }
+}
