@@ -76,7 +76,12 @@ impl Http {
     }
 
     /// Reads a node with everything below it.
-    fn read(&mut self, path: &[u8], recursive: bool, each: &mut dyn FnMut(listing::Listed) -> Result<()>) -> Result<Option<V2Index>> {
+    fn read(
+        &mut self,
+        path: &[u8],
+        recursive: bool,
+        each: &mut dyn FnMut(listing::Listed) -> Result<()>,
+    ) -> Result<Option<V2Index>> {
         let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "" };
         let mut answer = self.client.get(&format!("/v2/keys{}{target}", escaped(path)), None)?;
         match answer.response.status().as_u16() {
@@ -225,7 +230,9 @@ impl Http {
 impl V2 for Http {
     fn cluster(&mut self) -> Result<String> {
         let (_, id) = self.nowhere()?;
-        id.ok_or_else(|| Error::new(Reason::NotEtcd, "expected the header X-Etcd-Cluster-Id from the v2 endpoint, found none"))
+        id.ok_or_else(|| {
+            Error::new(Reason::NotEtcd, "expected the header X-Etcd-Cluster-Id from the v2 endpoint, found none")
+        })
     }
 
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {

@@ -38,7 +38,10 @@ pub struct V2Options {
 pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dyn V2>> {
     let Some(dir) = &options.dir else {
         if options.endpoints.is_empty() {
-            return Err(Error::new(Reason::Usage, "expected a data directory or endpoints of the v2 API, found neither"));
+            return Err(Error::new(
+                Reason::Usage,
+                "expected a data directory or endpoints of the v2 API, found neither",
+            ));
         }
         return Ok(Box::new(Http::open(options, interrupt)?));
     };

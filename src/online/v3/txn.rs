@@ -192,7 +192,9 @@ impl Op {
 impl Scan {
     /// All keys with this prefix, without values and limit.
     pub fn prefix(prefix: &[u8]) -> Scan {
-        Scan { from: prefix.to_vec(), to: prefix_end(prefix), limit: 0, values: false }
+        // A server takes no empty key.
+        let from = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
+        Scan { from, to: prefix_end(prefix), limit: 0, values: false }
     }
 }
 

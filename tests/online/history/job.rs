@@ -22,6 +22,7 @@ use crate::common::server::crash;
 pub(super) const STATE: &str = "etcdlift/online/";
 pub(super) const SWITCH: &str = "etcdlift/switch";
 const LIFE_SECONDS: u32 = 120;
+const LOCK_SECONDS: u64 = 3;
 const CAUGHT_UP_SECONDS: u64 = 60;
 
 /// The job of a run.
@@ -36,9 +37,12 @@ pub(super) struct Job {
 impl Job {
     /// Reads v2 from the directory of a member, or over HTTP.
     pub(super) fn new(servers: &Servers, from_directory: bool) -> Self {
+        let api = format!("--v2-endpoints={}", urls(&servers.v2()));
         let source = match from_directory {
+            // In a cluster of its own, reads through the API commit the last writes.
+            true if servers.are_two() => vec![servers.v2_dir().to_str().unwrap().to_owned(), api],
             true => vec![servers.v2_dir().to_str().unwrap().to_owned()],
-            false => vec![format!("--v2-endpoints={}", urls(&servers.v2()))],
+            false => vec![api],
         };
         let endpoints = format!("--endpoints={}", urls(&servers.v3()));
         Self { source, endpoints, child: None, temp: scratch::temp(), lives: 0 }
@@ -49,20 +53,36 @@ impl Job {
         self.lives += 1;
         let log = File::create(self.log_path()).unwrap();
         let mut command = bounded(Path::new(etcdlift_path()), LIFE_SECONDS);
-        command.args(["online", "copy", &self.endpoints]).args(&self.source);
+        command.args(["online", "copy", &self.endpoints, &format!("--lock-ttl={LOCK_SECONDS}s")]).args(&self.source);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Kills it. The lock of a dead job would hold back the next one until its lease ends: it is deleted, as an operator may do.
-    pub(super) fn kill(&mut self, ctl: &Etcdctl) {
+    /// Kills it. Its lock goes when the lease ends, or at once if somebody deletes it.
+    pub(super) fn kill(&mut self, delete_lock: Option<&Etcdctl>) {
+        self.keep_alive();
         let mut child = self.child.take().unwrap();
         assert!(crash(&mut child), "the job had ended by itself:\n{}", self.log());
-        ctl.does(&["del", &format!("{STATE}lock")]);
+        if let Some(ctl) = delete_lock {
+            ctl.does(&["del", &format!("{STATE}lock")]);
+        }
+    }
+
+    /// Starts the job again if it lost its lock, or could not get it: a lease may last longer after an election.
+    ///
+    /// # Panics
+    /// If it ended for another reason.
+    fn keep_alive(&mut self) {
+        if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+            let log = self.log();
+            assert!(log.contains("lock") || log.contains("runs"), "the job ended with {status}:\n{log}");
+            self.start();
+        }
     }
 
     /// Asks it to end.
     pub(super) fn stop(&mut self) {
+        self.keep_alive();
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -77,10 +97,11 @@ impl Job {
         let deadline = Instant::now() + Duration::from_secs(CAUGHT_UP_SECONDS);
         loop {
             let status = self.run("status", &["--json"], true);
-            let lag = (status.status == 0).then(|| status.json()["lag"]["entries"].as_u64()).flatten();
+            let lag = (status.status == 0).then(|| status.json()["lag_entries"].as_u64()).flatten();
             if lag == Some(0) {
                 return;
             }
+            self.keep_alive();
             assert!(Instant::now() < deadline, "{}\nthe job:\n{}", status.story(), self.log());
             thread::sleep(Duration::from_millis(100));
         }

@@ -62,6 +62,11 @@ impl Servers {
         &self.dirs[0]
     }
 
+    /// Whether v3 is another cluster than v2.
+    pub(super) fn are_two(&self) -> bool {
+        self.clusters.len() == 2
+    }
+
     pub(super) fn ctl(&self) -> Etcdctl {
         self.clusters.last().unwrap().0.ctl(0)
     }

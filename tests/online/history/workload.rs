@@ -156,7 +156,7 @@ pub(super) fn run(peers: &Peers, programs: &Programs, plan: &Plan) -> History {
         applications.start_v2_only(&servers);
         job.start();
         thread::sleep(Duration::from_millis(random.between(100, 1500) as u64));
-        job.kill(&servers.ctl());
+        job.kill(random.chance(70).then(|| servers.ctl()).as_ref());
         job.start();
         thread::sleep(NORMAL);
         switch(&mut applications, &servers, &mut job);
@@ -176,7 +176,7 @@ fn disturb(servers: &mut Servers, job: &mut Job, random: &mut Random) {
     while Instant::now() < end || !members.is_empty() {
         thread::sleep(Duration::from_millis(random.between(50, 900) as u64));
         if random.chance(50) {
-            job.kill(&servers.ctl());
+            job.kill(random.chance(70).then(|| servers.ctl()).as_ref());
             thread::sleep(Duration::from_millis(random.between(0, 300) as u64));
             job.start();
         } else if let Some(member) = members.pop() {

@@ -150,4 +150,3 @@ impl<'m> Follower<'m> {
         changes::append(&mut self.replay, &entry, changes)
     }
 }
-

@@ -60,7 +60,8 @@ impl Client {
     /// # Errors
     /// [`Reason::Usage`] for endpoints, certificates or keys that cannot be used; [`Reason::FileMissing`].
     pub(super) fn new(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Client> {
-        let endpoints: Vec<String> = options.endpoints.iter().map(|url| url.trim_end_matches('/').to_string()).collect();
+        let endpoints: Vec<String> =
+            options.endpoints.iter().map(|url| url.trim_end_matches('/').to_string()).collect();
         if endpoints.is_empty() {
             return Err(Error::new(Reason::Usage, "expected at least one v2 endpoint, found none"));
         }
@@ -164,7 +165,8 @@ impl Answer {
     pub(super) fn index(&self) -> Result<V2Index> {
         let index = self.header("X-Etcd-Index").and_then(|index| index.parse().ok());
         let none = || {
-            let error = Error::new(Reason::NotEtcd, "expected the header X-Etcd-Index, found none").in_file(Path::new(&self.url));
+            let error = Error::new(Reason::NotEtcd, "expected the header X-Etcd-Index, found none")
+                .in_file(Path::new(&self.url));
             error.hint("name an etcd whose v2 API is on: 3.2 to 3.5 need --enable-v2")
         };
         index.map(V2Index).ok_or_else(none)
@@ -181,7 +183,8 @@ impl Answer {
 impl ApiError {
     /// Returns the message with its cause, as one line.
     pub(super) fn text(&self) -> String {
-        let text = if self.cause.is_empty() { self.message.clone() } else { format!("{}: {}", self.message, self.cause) };
+        let text =
+            if self.cause.is_empty() { self.message.clone() } else { format!("{}: {}", self.message, self.cause) };
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

@@ -78,7 +78,13 @@ impl Event {
                 let was_dir = prev_node.as_ref().is_some_and(|node| node.dir);
                 Meaning::Dir { path, expiry, was_file: prev_node.is_some() && !was_dir, was_dir }
             }
-            _ => Meaning::Set(Node { path, value: node.value.unwrap_or_default().into_bytes(), created, modified, expiry }),
+            _ => Meaning::Set(Node {
+                path,
+                value: node.value.unwrap_or_default().into_bytes(),
+                created,
+                modified,
+                expiry,
+            }),
         };
         Some((word, meaning))
     }
@@ -115,7 +121,9 @@ mod tests {
         assert_eq!(meaning(expire), (5, "expire", Meaning::Gone(b"/d".to_vec())));
 
         let dir = |prev: &str| {
-            let text = format!(r#"{{"action":"set","node":{{"key":"/d","dir":true,"modifiedIndex":6,"createdIndex":6}}{prev}}}"#);
+            let text = format!(
+                r#"{{"action":"set","node":{{"key":"/d","dir":true,"modifiedIndex":6,"createdIndex":6}}{prev}}}"#
+            );
             meaning(&text).2
         };
         let expected = |was_file, was_dir| Meaning::Dir { path: b"/d".to_vec(), expiry: None, was_file, was_dir };

@@ -294,7 +294,10 @@ mod tests {
             ("/e", true, None, None, 8),
             ("/f", false, None, None, 7),
         ];
-        assert_eq!(found, expected.map(|(path, dir, own, expiry, modified)| (path.to_string(), dir, own, expiry, modified)));
+        assert_eq!(
+            found,
+            expected.map(|(path, dir, own, expiry, modified)| (path.to_string(), dir, own, expiry, modified))
+        );
     }
 
     #[test]

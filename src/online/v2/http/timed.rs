@@ -96,7 +96,9 @@ mod tests {
     fn a_removed_directory_takes_what_is_below_it() {
         let mut timed = Timed::default();
         let at = |second| Some(Timestamp::from_second(second).unwrap());
-        for (path, second, dir) in [("/a", 9, true), ("/a/b", 5, true), ("/a/b/c", 7, false), ("/ab", 3, false), ("/a!", 1, false)] {
+        for (path, second, dir) in
+            [("/a", 9, true), ("/a/b", 5, true), ("/a/b/c", 7, false), ("/ab", 3, false), ("/a!", 1, false)]
+        {
             timed.set(path.as_bytes(), at(second), V2Index(1), dir);
         }
         assert_eq!(timed.above(b"/a/b/c"), at(5));
