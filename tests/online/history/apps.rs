@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,18 @@ pub(super) fn keys() -> Vec<String> {
 /// in which v2 leads it.
 pub(super) struct Released {
     all: AtomicBool,
+    /// When the first key is.
+    since: AtomicU64,
     clock: Clock,
 }
 
 impl Released {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { all: AtomicBool::new(false), clock }
+        Self { all: AtomicBool::new(false), since: AtomicU64::new(Micros::MAX), clock }
+    }
+
+    pub(super) fn begin(&self) {
+        self.since.store(self.clock.now(), Ordering::Relaxed);
     }
 
     pub(super) fn release_all(&self) {
@@ -50,7 +56,10 @@ impl Released {
     fn keys(&self) -> usize {
         match self.all.load(Ordering::Relaxed) {
             true => KEYS,
-            false => usize::try_from(self.clock.now() / RELEASE_EVERY).unwrap().min(KEYS - RESERVED),
+            false => {
+                let time = self.clock.now().saturating_sub(self.since.load(Ordering::Relaxed));
+                usize::try_from(time / RELEASE_EVERY).unwrap().min(KEYS - RESERVED)
+            }
         }
     }
 }

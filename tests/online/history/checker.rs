@@ -52,7 +52,7 @@ impl fmt::Display for Found {
 pub(super) fn check(history: &History) -> Vec<Found> {
     let mut found = rules(history);
     for (key, ops) in &history.keys {
-        let listed = |op: &Op| is_listed(history, key, op);
+        let listed = |op: &Op| history.is_listed(key, op);
         let (violation, ops) = match register::order(ops, &listed) {
             register::Verdict::Order => continue,
             register::Verdict::None { stuck } => (Violation::NoOrder, stuck),
@@ -82,10 +82,6 @@ pub(super) fn rules(history: &History) -> Vec<Found> {
     found
 }
 
-fn is_listed(history: &History, key: &str, op: &Op) -> bool {
-    op.v2.as_ref().is_some_and(|v2| history.listed.contains(&(key.to_owned(), v2.index)))
-}
-
 struct Rules<'a> {
     history: &'a History,
     key: &'a str,
@@ -96,7 +92,7 @@ impl Rules<'_> {
     /// A write that took effect for sure, and when that was known.
     fn definite(&self, op: &Op) -> Option<Micros> {
         let writes = !matches!(op.kind, Kind::Read(_));
-        op.end.filter(|_| writes && !is_listed(self.history, self.key, op))
+        op.end.filter(|_| writes && !self.history.is_listed(self.key, op))
     }
 
     fn read(&self, read: &Op, value: Option<&str>, add: &mut impl FnMut(Violation, &[&Op])) {

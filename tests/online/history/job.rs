@@ -1,6 +1,5 @@
 //! `etcdlift online` as a run uses it: the job as a process that is killed and started again, and the other commands.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::ops::History;
 use super::servers::Servers;
 use crate::common::etcdctl::Etcdctl;
 use crate::common::run::{Output, bounded, etcdlift_path, run};
@@ -56,6 +56,15 @@ impl Job {
         command.args(["online", "copy", &self.endpoints, &format!("--lock-ttl={LOCK_SECONDS}s")]).args(&self.source);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until the migration has begun.
+    pub(super) fn wait_until_it_runs(&self, ctl: &Etcdctl) {
+        let deadline = Instant::now() + Duration::from_secs(CAUGHT_UP_SECONDS);
+        while ctl.json(&["get", &format!("{STATE}job")])["count"] != 1 {
+            assert!(Instant::now() < deadline, "the job does not begin:\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Kills it. Its lock goes when the lease ends, or at once if somebody deletes it.
@@ -135,14 +144,21 @@ impl Drop for Job {
     }
 }
 
-/// The conflicts that are listed: v3 key and v2 index.
-pub(super) fn conflicts(ctl: &Etcdctl) -> BTreeSet<(String, u64)> {
+/// Adds the conflicts that are listed.
+pub(super) fn add_conflicts(ctl: &Etcdctl, history: &mut History) {
     let rows = ctl.all().0.into_iter().filter(|row| row.key.starts_with(format!("{STATE}conflict/").as_bytes()));
-    rows.map(|row| {
+    for row in rows {
         let conflict: Value = serde_json::from_slice(&row.value).unwrap();
-        (conflict["v3_key"].as_str().unwrap().to_owned(), conflict["index"].as_u64().unwrap())
-    })
-    .collect()
+        let index = conflict["index"].as_u64().unwrap();
+        match conflict["why"].as_str().unwrap() {
+            // The job says that it cannot know the changes after an index.
+            "unknown-deletions" => {
+                let after = conflict["action"].as_str().unwrap().strip_prefix("after ").unwrap();
+                history.unknown.insert((after.parse().unwrap(), index));
+            }
+            _ => drop(history.listed.insert((conflict["v3_key"].as_str().unwrap().to_owned(), index))),
+        }
+    }
 }
 
 fn urls(servers: &[SocketAddr]) -> String {

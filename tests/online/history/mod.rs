@@ -34,10 +34,11 @@ fn applications_move_and_nothing_is_lost() {
         let history = run(&peers, &programs, &plan);
         let ran = started.elapsed();
         let found = check(&history);
-        assert!(found.is_empty(), "{plan:?}\n{}", story(&history, &found));
+        assert!(found.is_empty(), "{plan:?}, unknown {:?}\n{}", history.unknown, story(&history, &found));
         let operations: usize = history.keys.values().map(Vec::len).sum();
-        let (listed, judged) = (history.listed.len(), started.elapsed() - ran);
-        eprintln!("{plan:?}: {operations} operations, {listed} conflicts listed; {ran:.1?}, judged in {judged:.1?}");
+        let (listed, unknown, judged) = (history.listed.len(), history.unknown.len(), started.elapsed() - ran);
+        let conflicts = format!("{listed} conflicts listed, {unknown} ranges unknown");
+        eprintln!("{plan:?}: {operations} operations, {conflicts}; {ran:.1?}, judged in {judged:.1?}");
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct History {
     pub(super) keys: BTreeMap<String, Vec<Op>>,
     /// What the job lists as conflicts: key and v2 index.
     pub(super) listed: BTreeSet<(String, u64)>,
+    /// Ranges of v2 indexes of which the job says that it may have missed conflicts: after, up to.
+    pub(super) unknown: BTreeSet<(u64, u64)>,
 }
 
 impl History {
@@ -88,17 +90,21 @@ impl History {
             self.keys.entry(key).or_default().extend(ops);
         }
         self.listed.extend(other.listed);
+        self.unknown.extend(other.unknown);
+    }
+
+    /// Whether the job says that a write to v2 may be lost.
+    pub(super) fn is_listed(&self, key: &str, op: &Op) -> bool {
+        let Some(index) = op.v2.as_ref().map(|v2| v2.index) else { return false };
+        let unknown = self.unknown.iter().any(|(after, to)| *after < index && index <= *to);
+        unknown || self.listed.contains(&(key.to_owned(), index))
     }
 
     /// All operations on a key, for a failure message.
     pub(super) fn story(&self, key: &str) -> String {
         let mut ops: Vec<&Op> = self.keys.get(key).into_iter().flatten().collect();
         ops.sort_by_key(|op| (op.start, op.end));
-        let line = |op: &&Op| {
-            let index = op.v2.as_ref().map(|v2| v2.index);
-            let listed = index.is_some_and(|index| self.listed.contains(&(key.to_owned(), index)));
-            format!("  {op}{}", if listed { " CONFLICT LISTED" } else { "" })
-        };
+        let line = |op: &&Op| format!("  {op}{}", if self.is_listed(key, op) { " CONFLICT LISTED" } else { "" });
         ops.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

@@ -135,18 +135,18 @@ impl Applications {
 pub(super) fn run(peers: &Peers, programs: &Programs, plan: &Plan) -> History {
     let mut servers = Servers::start(peers, plan.destination, plan.snapshot_count);
     let mut applications = Applications::begin(plan, &servers);
-    for at in 0..MOVED {
-        let program = if at % 2 == 0 { &programs.go } else { &programs.rust };
-        applications.start_moved(Box::new(Process::start(
-            program,
-            &turned(servers.v3(), at),
-            &turned(servers.v2(), at),
-        )));
-    }
-    applications.start_v2_only(&servers);
     let mut random = Random::new(plan.seed ^ 0xfa17);
     let mut job = Job::new(&servers, plan.from_directory);
+    applications.start_v2_only(&servers);
     job.start();
+    // As docs/online.md says: the job first, then the applications.
+    job.wait_until_it_runs(&servers.ctl());
+    applications.released.begin();
+    for at in 0..MOVED {
+        let program = if at % 2 == 0 { &programs.go } else { &programs.rust };
+        let app = Process::start(program, &turned(servers.v3(), at), &turned(servers.v2(), at));
+        applications.start_moved(Box::new(app));
+    }
     disturb(&mut servers, &mut job, &mut random);
     switch(&mut applications, &servers, &mut job);
     if plan.undo {
@@ -192,7 +192,7 @@ fn switch(applications: &mut Applications, servers: &Servers, job: &mut Job) {
     let switched = job.run("switch", &[], true);
     assert_eq!(switched.status, 0, "{}\nthe job:\n{}", switched.story(), job.log());
     thread::sleep(NORMAL);
-    applications.history.listed.extend(job::conflicts(&servers.ctl()));
+    job::add_conflicts(&servers.ctl(), &mut applications.history);
 }
 
 /// Runs a plan with the recipe of the guide. Nothing is killed.
@@ -200,6 +200,7 @@ pub(super) fn run_naive(peers: &Peers, plan: &Plan) -> History {
     let servers = Servers::start(peers, plan.destination, plan.snapshot_count);
     let mut applications = Applications::begin(plan, &servers);
     let job = NaiveJob::start(servers.v2()[0], servers.v3()[0]);
+    applications.released.begin();
     for at in 0..MOVED {
         applications.start_moved(Box::new(Naive { v3: servers.v3()[at % 3], v2: servers.v2()[at % 3] }));
     }
