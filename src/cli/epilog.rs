@@ -40,6 +40,8 @@ impl Epilog {
             "lookup" => LOOKUP,
             "completions" => COMPLETIONS,
             "man" => MAN,
+            #[cfg(feature = "online")]
+            "online" => super::online::ONLINE,
             _ => ETCDLIFT,
         }
     }

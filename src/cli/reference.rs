@@ -48,7 +48,8 @@ fn page() -> String {
     );
     text.push_str("| variable | option |\n|---|---|\n");
     let mut rows: Vec<String> = Vec::new();
-    for arg in root.get_arguments().chain(root.get_subcommands().flat_map(Command::get_arguments)) {
+    let commands = root.get_subcommands().filter(|command| command.get_name() != ONLINE);
+    for arg in root.get_arguments().chain(commands.flat_map(Command::get_arguments)) {
         if let (Some(variable), Some(name)) = (arg.get_env(), arg.get_long()) {
             rows.push(format!("| `{}` | `--{name}` |\n", variable.to_string_lossy()));
         }
@@ -58,17 +59,20 @@ fn page() -> String {
     rows.dedup();
     text.push_str(&rows.concat());
     text.push_str(&statuses("## Exit status", &ETCDLIFT));
-    for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-        text.push_str(&section(command));
+    for command in root.get_subcommands_mut().filter(|command| !["help", ONLINE].contains(&command.get_name())) {
+        text.push_str(&section(command, Epilog::of(&command.get_name().to_string())));
     }
     text
 }
 
-fn section(command: &mut Command) -> String {
+/// The command that only a feature has, and that has a page of its own.
+const ONLINE: &str = "online";
+
+fn section(command: &mut Command, epilog: Epilog) -> String {
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let name = command.get_name();
+    let name = command.get_bin_name().unwrap_or_default().trim_start_matches("etcdlift ");
     let mut text = format!("\n## etcdlift {name}\n\n{about}.\n\n```text\n{usage}\n```\n");
     let own = || command.get_arguments().filter(|arg| !arg.is_global_set() && !arg.is_hide_set());
     let mut headings: Vec<&str> = Vec::new();
@@ -83,7 +87,6 @@ fn section(command: &mut Command) -> String {
         let arguments = own().filter(|arg| arg.get_help_heading().unwrap_or("Arguments") == heading);
         arguments.for_each(|arg| text.push_str(&option(arg)));
     }
-    let epilog = Epilog::of(name);
     text.push_str("\n### Examples\n");
     for (what, command) in epilog.examples {
         text.push_str(&format!("\n{what}:\n\n```sh\n{command}\n```\n"));
@@ -146,7 +149,8 @@ fn texts() -> Vec<(String, String)> {
     let mut root = Cli::command();
     root.build();
     let mut found = Vec::new();
-    let commands: Vec<&Command> = std::iter::once(&root).chain(root.get_subcommands()).collect();
+    let mut commands: Vec<&Command> = std::iter::once(&root).chain(root.get_subcommands()).collect();
+    commands.extend(root.find_subcommand(ONLINE).into_iter().flat_map(Command::get_subcommands));
     for command in commands.into_iter().filter(|command| command.get_name() != "help") {
         let name = command.get_name();
         let about = command.get_long_about().or_else(|| command.get_about());
@@ -172,6 +176,35 @@ fn the_reference_is_up_to_date() {
     golden::golden("docs/cli.md", page());
 }
 
+#[cfg(feature = "online")]
+const ONLINE_INTRODUCTION: &str = "\
+# Command-line reference of `etcdlift online`
+
+<!-- Generated from the definitions in src/cli/online. To update it: BLESS=1 cargo test --features online --lib cli::reference -->
+
+This page describes the commands of `etcdlift online`, which a build with the feature `online` has. [cli.md](cli.md) describes all other
+commands, and the options that every command has.
+";
+
+#[cfg(feature = "online")]
+fn online_page() -> String {
+    let mut root = Cli::command();
+    root.build();
+    let mut text = ONLINE_INTRODUCTION.to_string();
+    let online = root.find_subcommand_mut(ONLINE).unwrap();
+    for command in online.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+        let epilog = Epilog::of_online(&command.get_name().to_string());
+        text.push_str(&section(command, epilog));
+    }
+    text
+}
+
+#[cfg(feature = "online")]
+#[test]
+fn the_reference_of_online_is_up_to_date() {
+    golden::golden("docs/cli-online.md", online_page());
+}
+
 #[test]
 fn sentences_are_short() {
     for (place, text) in texts() {
@@ -185,7 +218,8 @@ fn sentences_are_short() {
 fn every_option_has_a_group_and_a_short_help() {
     let mut root = Cli::command();
     root.build();
-    for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
+    let nested = root.find_subcommand(ONLINE).into_iter().flat_map(Command::get_subcommands);
+    for command in root.get_subcommands().chain(nested).filter(|command| command.get_name() != "help") {
         for arg in command.get_arguments() {
             let place = format!("{} {}", command.get_name(), arg.get_id());
             assert!(arg.is_positional() || arg.get_help_heading().is_some(), "{place} has no group");

@@ -53,14 +53,7 @@ pub struct Context<'c> {
 /// the source and the store; the interruption, after the progress is written and the lock released.
 pub fn copy(context: &Context<'_>, v2: &mut dyn V2, options: &CopyOptions, counters: &Counters) -> Result<Head> {
     let lock = Lock::take(context.kv, &options.keys, "copy", options.lock_seconds, context.interrupt, context.tell)?;
-    let result = thread::scope(|scope| {
-        lock.keep(scope);
-        let result = locked(context, v2, options, counters, &lock);
-        lock.stop();
-        result
-    });
-    lock.release();
-    result
+    lock.hold(|| locked(context, v2, options, counters, &lock))
 }
 
 fn locked(

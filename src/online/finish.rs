@@ -1,7 +1,5 @@
 //! `online finish`: removes the markers and the state. The switch stays. Must not touch keys of applications.
 
-use std::thread;
-
 use serde::Serialize;
 
 use crate::error::{Error, Reason, Result};
@@ -28,14 +26,7 @@ pub struct Finished {
 /// [`Reason::NotSwitched`], [`Reason::ConflictsOpen`], [`Reason::JobRunning`]; those of the store; an interruption.
 pub fn finish(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock_seconds: i64) -> Result<Finished> {
     let lock = Lock::take(context.kv, keys, "finish", lock_seconds, context.interrupt, context.tell)?;
-    let result = thread::scope(|scope| {
-        lock.keep(scope);
-        let result = locked(context, keys, accept_conflicts, &lock);
-        lock.stop();
-        result
-    });
-    lock.release();
-    result
+    lock.hold(|| locked(context, keys, accept_conflicts, &lock))
 }
 
 fn locked(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock: &Lock<'_>) -> Result<Finished> {

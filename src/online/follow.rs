@@ -16,6 +16,7 @@ use crate::online::decide::Seen;
 use crate::online::names::{Name, Names};
 use crate::online::reading::Message;
 use crate::online::reconcile::item_of;
+use crate::online::session::State;
 use crate::online::state::{Conflict, Phase, Progress, Why, count, now, put_json};
 use crate::online::v2::{Change, Effect, Head};
 use crate::online::v3::{Op, Scan, Txn, scan};
@@ -107,16 +108,8 @@ impl Follower<'_, '_, '_> {
             interrupt.ask()?;
             match source.recv_timeout(Duration::from_millis(100)) {
                 Ok(Message::Missed(changes)) => {
-                    let mut items = Vec::new();
                     for change in changes {
-                        items.extend(self.item(change)?);
-                    }
-                    for chunk in items.chunks(self.carrier.session.keys_at_once()) {
-                        let states = self.carrier.look(chunk)?;
-                        let moved = chunk.iter().zip(&states).filter(|(_, state)| state.is_moved());
-                        for (item, state) in moved {
-                            self.carrier.carry(std::slice::from_ref(item), vec![*state], item.at.0, None)?;
-                        }
+                        self.missed_one(change)?;
                     }
                 }
                 Ok(Message::MissedAll(true)) => return Ok(()),
@@ -125,6 +118,17 @@ impl Follower<'_, '_, '_> {
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+        }
+    }
+
+    /// Lists a missed change where v3 leads the key, or a key below it. The copy of the state has done the rest.
+    fn missed_one(&mut self, change: Change) -> Result<()> {
+        let carrier = self.carrier;
+        let Some(item) = self.item(change)? else { return Ok(()) };
+        list(carrier, std::slice::from_ref(&item))?;
+        match self.names.below(&item.path).filter(|_| item.value.is_none()) {
+            Some(prefix) => subtree(carrier, self.names, &item, &prefix, |items| list(carrier, items)),
+            None => Ok(()),
         }
     }
 
@@ -247,29 +251,13 @@ impl Follower<'_, '_, '_> {
             let reply = session.kv.txn(&Txn::read(scans.collect()))?;
             for (at, (item, prefix)) in chunk.iter().enumerate() {
                 if reply.at(at).one().is_some() {
-                    self.tree(item, prefix, as_of)?;
+                    let carrier = self.carrier;
+                    let carry = |items: &[Item]| carrier.carry(items, carrier.look(items)?, as_of, None);
+                    subtree(carrier, self.names, item, prefix, carry)?;
                 }
             }
         }
         Ok(true)
-    }
-
-    fn tree(&mut self, gone: &Item, prefix: &[u8], as_of: V2Index) -> Result<()> {
-        let session = self.carrier.session;
-        let names = &mut *self.names;
-        let path = gone.path.strip_suffix(b"/").unwrap_or(&gone.path);
-        scan(session.kv, Scan::prefix(prefix), |pairs| {
-            let items = pairs.iter().filter(|pair| !session.keys.is_own_name(&pair.key)).map(|pair| {
-                let rest = pair.key.get(prefix.len()..).unwrap_or_default();
-                Item { path: [path, b"/", rest].concat(), key: pair.key.clone(), ..gone.clone() }
-            });
-            // Keys that rules leave out are not the job's.
-            let items: Vec<Item> = items.filter(|item| names.name(&item.path) == Name::Key(item.key.clone())).collect();
-            for chunk in items.chunks(session.keys_at_once()) {
-                self.carrier.carry(chunk, self.carrier.look(chunk)?, as_of, None)?;
-            }
-            Ok(())
-        })
     }
 
     /// Writes the progress if it has changed, or if the source waits for any write of its own cluster.
@@ -295,6 +283,36 @@ impl Follower<'_, '_, '_> {
         self.written = (index, Instant::now());
         self.carrier.counters.index.store(index.0, Ordering::Relaxed);
     }
+}
+
+/// Lists items that v3 leads; all of them after the switch.
+fn list(carrier: &Carrier<'_, '_>, items: &[Item]) -> Result<()> {
+    let states = carrier.look(items)?;
+    let on = carrier.session.switch().on;
+    let listed = items.iter().cloned().zip(states).filter(|(_, state)| on || state.is_moved());
+    let (items, states): (Vec<Item>, Vec<State>) = listed.unzip();
+    carrier.carry(&items, states, V2Index(0), None)
+}
+
+/// Calls `each` with the keys that v3 has below a directory that went, as many at a time as one transaction can have.
+fn subtree(
+    carrier: &Carrier<'_, '_>,
+    names: &mut Names,
+    gone: &Item,
+    prefix: &[u8],
+    mut each: impl FnMut(&[Item]) -> Result<()>,
+) -> Result<()> {
+    let session = carrier.session;
+    let path = gone.path.strip_suffix(b"/").unwrap_or(&gone.path);
+    scan(session.kv, Scan::prefix(prefix), |pairs| {
+        let items = pairs.iter().filter(|pair| !session.keys.is_own_name(&pair.key)).map(|pair| {
+            let rest = pair.key.get(prefix.len()..).unwrap_or_default();
+            Item { path: [path, b"/", rest].concat(), key: pair.key.clone(), ..gone.clone() }
+        });
+        // Keys that rules leave out are not the job's.
+        let items: Vec<Item> = items.filter(|item| names.name(&item.path) == Name::Key(item.key.clone())).collect();
+        items.chunks(session.keys_at_once()).try_for_each(&mut each)
+    })
 }
 
 impl Batch {

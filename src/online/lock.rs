@@ -5,7 +5,7 @@
 
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -121,36 +121,45 @@ impl<'k> Lock<'k> {
         if self.lost.load(Ordering::Relaxed) { Err(lost()) } else { Ok(()) }
     }
 
-    /// Keeps the lease alive on a thread, until the lock is released.
-    pub fn keep<'s>(&'s self, scope: &'s Scope<'s, '_>) {
-        scope.spawn(move || {
-            let every = Duration::from_millis(self.seconds.unsigned_abs() * 1000 / 4);
-            let mut due = Instant::now() + every;
-            while !self.released.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(50));
-                if Instant::now() < due {
-                    continue;
-                }
-                due = Instant::now() + every;
-                match self.kv.keep_alive(self.lease) {
-                    Ok(Keep::Alive) => {}
-                    Ok(Keep::Gone) => return self.lost.store(true, Ordering::Relaxed),
-                    Err(_) => due = Instant::now() + Duration::from_millis(500),
-                }
-            }
+    /// Runs `work` while a thread keeps the lease alive, and releases the lock.
+    ///
+    /// # Errors
+    /// That of `work`.
+    pub fn hold<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = thread::scope(|scope| {
+            scope.spawn(|| self.keep());
+            let _ends = Ends(&self.released);
+            work()
         });
-    }
-
-    /// Releases the lock, and ends the thread.
-    pub fn release(&self) {
-        self.released.store(true, Ordering::Relaxed);
-        // It goes by itself otherwise.
+        // The lock goes by itself if this fails.
         let _ = self.kv.revoke(self.lease);
+        result
     }
 
-    /// Stops keeping the lease alive, without a word to the store.
-    pub fn stop(&self) {
-        self.released.store(true, Ordering::Relaxed);
+    fn keep(&self) {
+        let every = Duration::from_millis(self.seconds.unsigned_abs() * 1000 / 4);
+        let mut due = Instant::now() + every;
+        while !self.released.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(50));
+            if Instant::now() < due {
+                continue;
+            }
+            due = Instant::now() + every;
+            match self.kv.keep_alive(self.lease) {
+                Ok(Keep::Alive) => {}
+                Ok(Keep::Gone) => return self.lost.store(true, Ordering::Relaxed),
+                Err(_) => due = Instant::now() + Duration::from_millis(500),
+            }
+        }
+    }
+}
+
+/// Ends the thread of a lock, also after a panic.
+struct Ends<'l>(&'l AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -194,7 +203,7 @@ mod tests {
         assert_eq!(error.reason(), Reason::JobRunning);
         assert!(error.message().starts_with("`copy` on "), "{error}");
         assert!(first.check_pair(store.get("etcdlift/online/lock").as_ref()).is_ok());
-        first.release();
+        first.hold(|| Ok(())).unwrap();
         let second = take(9).unwrap();
         assert_eq!(
             first.check_pair(store.get("etcdlift/online/lock").as_ref()).unwrap_err().reason(),

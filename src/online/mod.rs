@@ -20,6 +20,8 @@ pub mod session;
 pub mod state;
 pub mod status;
 pub mod switch;
+#[cfg(test)]
+mod tests;
 pub mod undo;
 pub mod v2;
 pub mod v3;

@@ -133,8 +133,9 @@ fn seconds_left(expiry: Timestamp, now: Timestamp) -> i64 {
     end.saturating_sub(now.as_second()).max(MIN_SECONDS)
 }
 
+/// Tests, and a job for other tests.
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ids::V2Index;
     use crate::online::state::{SCHEMA, STATE_PREFIX, SWITCH_KEY};
@@ -142,7 +143,7 @@ pub mod tests {
     use crate::options::rules::{Pattern, Rename};
 
     /// A job with these rules.
-    pub fn job(rules: Rules) -> Job {
+    pub(in crate::online) fn job(rules: Rules) -> Job {
         Job {
             schema: SCHEMA,
             etcdlift: "test".into(),

@@ -3,8 +3,6 @@
 //! If the switch was on, it first says `undo`: clients still read v3 alone, and put markers again. Once everything that v3
 //! leads has a marker, it says `false`: clients ask v2 for the rest, and the copies in v3 go. Must not copy.
 
-use std::thread;
-
 use serde::Serialize;
 
 use crate::error::Result;
@@ -35,14 +33,7 @@ pub struct Undone {
 /// those of the source and the store; an interruption.
 pub fn undo(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, lock_seconds: i64) -> Result<Undone> {
     let lock = Lock::take(context.kv, keys, "undo", lock_seconds, context.interrupt, context.tell)?;
-    let result = thread::scope(|scope| {
-        lock.keep(scope);
-        let result = locked(context, v2, keys, limits, &lock);
-        lock.stop();
-        result
-    });
-    lock.release();
-    result
+    lock.hold(|| locked(context, v2, keys, limits, &lock))
 }
 
 /// The value of the switch while a migration that had it on is undone.

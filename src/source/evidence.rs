@@ -29,7 +29,22 @@ pub struct Marks {
     entry_term: Term,
 }
 
+/// The kinds of evidence without their places: if they change, the servers may have other rules.
+pub type Forms = (Option<bool>, bool, Option<bool>, bool, Option<bool>);
+
 impl Marks {
+    /// Returns the kinds of evidence.
+    pub fn forms(&self) -> Forms {
+        let form = |mark: Option<(bool, RaftIndex)>| mark.map(|(form, _)| form);
+        (
+            form(self.frame),
+            self.padded.is_some(),
+            form(self.empty_data),
+            self.state_after_entry.is_some(),
+            form(self.configured),
+        )
+    }
+
     /// Returns whether a migration from 0.4 wrote the beginning of the log.
     pub fn is_migrated(&self) -> bool {
         self.migrated

@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::source::dir::{SegmentName, WalDir, relist};
 use crate::source::entries::EntryRef;
+use crate::source::evidence::Forms;
 use crate::source::frame::{Frame, RecordType, Unreadable, frame_len, is_being_written, looks_torn, read_frame};
 use crate::source::live_copy;
 use crate::source::scan::Scan;
@@ -189,6 +190,11 @@ impl GrowingLog {
     /// Returns the cluster of that member.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.scan.metadata.map(|metadata| metadata.cluster_id)
+    }
+
+    /// Returns the kinds of evidence about the servers that wrote the log.
+    pub fn forms(&self) -> Forms {
+        self.scan.marks.forms()
     }
 
     /// Returns the commit index that is valid for the entries so far, by the rule for a log at rest.

@@ -77,7 +77,7 @@ impl Model {
                 value: String::from_utf8(node.value.clone()).unwrap(),
                 created: node.created.0,
                 modified: node.modified.0,
-                expires: node.expiry.is_some(),
+                expiry: node.expiry.map(|at| at.as_second()),
             };
             (String::from_utf8(path.clone()).unwrap(), listed)
         };
@@ -152,12 +152,14 @@ fn follow(source: &mut dyn V2, hidden: bool, wait: Duration, act: impl FnOnce() 
         let deadline = Instant::now() + Duration::from_secs(20);
         // Until nothing expires any more.
         loop {
-            let (index, _) = list(server, false);
+            let (index, keys) = list(server, hidden);
             while reached.load(Ordering::SeqCst) < index && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(20));
             }
             thread::sleep(Duration::from_millis(900));
-            if list(server, false).0 == index {
+            let now = jiff::Timestamp::now().as_second();
+            let soon = keys.values().any(|listed| listed.expiry.is_some_and(|at| at < now + 30));
+            if list(server, false).0 == index && !soon {
                 break;
             }
         }
@@ -179,11 +181,15 @@ fn follow(source: &mut dyn V2, hidden: bool, wait: Duration, act: impl FnOnce() 
 
 fn compare(found: &BTreeMap<String, Listed>, expected: &BTreeMap<String, Listed>) {
     let keys: std::collections::BTreeSet<_> = found.keys().chain(expected.keys()).collect();
-    let different: Vec<_> = keys.into_iter().filter(|key| found.get(*key) != expected.get(*key)).collect();
+    let different: Vec<_> = keys.into_iter().filter(|key| !is_like(found.get(*key), expected.get(*key))).collect();
     for key in &different {
         eprintln!("{key}: found {:?}, expected {:?}", found.get(*key), expected.get(*key));
     }
     assert!(different.is_empty());
+}
+
+fn is_like(a: Option<&Listed>, b: Option<&Listed>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| a.is_like(b))
 }
 
 fn directory(dir: &Path) -> Box<dyn V2> {
@@ -219,7 +225,7 @@ fn a_directory_is_followed_through_snapshots_purges_and_restarts() {
     let Some(peers) = peers::require("online v2 directory") else { return };
     for seed in seeds("ONLINE_SEEDS", 0..3) {
         let mut servers = Servers::start(&peers, 1);
-        let mut client = Client::new(&servers.clients(), seed, true, true);
+        let mut client = Client::new(&servers.clients(), seed, true);
         client.send(120);
         let mut source = directory(&servers.dir(0));
         let wait = Duration::from_millis(200);
@@ -234,7 +240,7 @@ fn the_api_is_followed_through_snapshots_and_restarts() {
     let Some(peers) = peers::require("online v2 API") else { return };
     for seed in seeds("ONLINE_SEEDS", 0..3) {
         let mut servers = Servers::start(&peers, 1);
-        let mut client = Client::new(&servers.clients(), seed + 100, true, true);
+        let mut client = Client::new(&servers.clients(), seed + 100, false);
         client.send(120);
         let mut source = api(&servers);
         assert!(!source.cluster().unwrap().is_empty());
@@ -251,7 +257,7 @@ fn both_sources_follow_a_cluster_whose_members_are_killed() {
     for seed in seeds("ONLINE_SEEDS", 0..2) {
         for by_directory in [true, false] {
             let mut servers = Servers::start(&peers, 3);
-            let mut client = Client::new(&servers.clients(), seed + 200, by_directory, true);
+            let mut client = Client::new(&servers.clients(), seed + 200, by_directory);
             client.send(100);
             let mut source = match by_directory {
                 true => {
@@ -280,7 +286,7 @@ fn both_sources_follow_a_cluster_whose_members_are_killed() {
 fn a_reader_of_the_api_that_is_late_is_told_that_changes_are_lost() {
     let Some(peers) = peers::require("online v2 late reader") else { return };
     let servers = Servers::start(&peers, 1);
-    let mut client = Client::new(&servers.clients(), 1, false, false);
+    let mut client = Client::new(&servers.clients(), 1, false);
     client.send(50);
     let mut source = api(&servers);
     let mut model = Model::default();
@@ -306,4 +312,110 @@ fn a_reader_of_the_api_that_is_late_is_told_that_changes_are_lost() {
     assert!(matches!(source.next(Duration::ZERO).unwrap(), Next::Lost(_)), "it stays lost until the state is read");
     model.read(&mut *source);
     assert!(matches!(source.next(Duration::from_millis(100)).unwrap(), Next::Quiet(_)));
+}
+
+#[test]
+fn a_refreshed_ttl_is_noticed_before_the_key_would_expire() {
+    let Some(peers) = peers::require("online v2 refresh") else { return };
+    let servers = Servers::start(&peers, 1);
+    let mut client = Client::new(&servers.clients(), 1, false);
+    for path in ["/k", "/d/a"] {
+        client.ask(
+            &Call::new("PUT", path.as_bytes()).with("value", "v").with("ttl", if path == "/k" { "4" } else { "100" }),
+        );
+    }
+    let refresh = |path: &str, dir: bool| {
+        let call = Call::new("PUT", path.as_bytes()).with("prevExist", "true").with("ttl", "4");
+        if dir { call.with("dir", "true") } else { call.with("refresh", "true") }
+    };
+    client.ask(&refresh("/d", true));
+    for mut source in [api(&servers), directory(&servers.dir(0))] {
+        client.ask(&refresh("/k", false));
+        client.ask(&refresh("/d", true));
+        let mut model = Model::default();
+        model.read(&mut *source);
+        let begun = Instant::now();
+        let mut refreshed = begun;
+        while begun.elapsed() < Duration::from_secs(10) {
+            if refreshed.elapsed() > Duration::from_millis(1500) {
+                client.ask(&refresh("/k", false));
+                client.ask(&refresh("/d", true));
+                refreshed = Instant::now();
+            }
+            model.next(&mut *source, Duration::from_millis(100));
+            for path in [&b"/k"[..], b"/d/a"] {
+                let expiry = model.keys[path].expiry.unwrap();
+                let left = expiry.duration_since(jiff::Timestamp::now()).as_millis();
+                assert!((0..=6000).contains(&left), "{}: {left} ms", String::from_utf8_lossy(path));
+            }
+        }
+        // Without refreshes, both expire.
+        while !model.keys.is_empty() && begun.elapsed() < Duration::from_secs(30) {
+            model.next(&mut *source, Duration::from_millis(100));
+        }
+        assert!(model.keys.is_empty());
+        for path in ["/k", "/d/a"] {
+            client.ask(
+                &Call::new("PUT", path.as_bytes())
+                    .with("value", "v")
+                    .with("ttl", if path == "/k" { "4" } else { "100" }),
+            );
+        }
+        client.ask(&refresh("/d", true));
+    }
+}
+
+#[test]
+fn a_directory_is_followed_while_segments_are_cut_and_purged() {
+    let Some(peers) = peers::require("online v2 purge") else { return };
+    let servers = Servers::start(&peers, 1);
+    let mut client = Client::new(&servers.clients(), 7, true);
+    client.send(60);
+    let mut source = directory(&servers.dir(0));
+    let segments = || {
+        let wal = servers.dir(0).join("member/wal");
+        let names = std::fs::read_dir(wal).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".wal")).collect::<Vec<_>>()
+    };
+    // A slow reader: it is behind when etcd purges, which it does every 30 seconds.
+    let model = follow(&mut *source, true, Duration::from_millis(700), || {
+        let begun = Instant::now();
+        let mut value = "v".repeat(900_000);
+        while begun.elapsed() < Duration::from_secs(60)
+            && segments().iter().any(|name| name.starts_with("0000000000000000-"))
+        {
+            value.replace_range(..8, &format!("{:08}", begun.elapsed().as_millis()));
+            client.ask(
+                &Call::new("PUT", format!("/big/{}", begun.elapsed().as_millis() % 7).as_bytes())
+                    .with("value", value.clone()),
+            );
+            client.send(1);
+            thread::sleep(Duration::from_millis(60));
+        }
+        assert!(segments().iter().all(|name| !name.starts_with("0000000000000000-")), "{:?}", segments());
+        client.send(100);
+        servers.clients()[0]
+    });
+    assert!(model.changes > 100);
+    assert_eq!(model.lost, 0);
+}
+
+#[test]
+fn errors_name_the_place_and_what_to_do() {
+    let dead = V2Options {
+        endpoints: vec!["http://127.0.0.1:9".into()],
+        retry_for: Duration::from_millis(300),
+        ..V2Options::default()
+    };
+    let mut source = open(&dead, Interrupt::default()).unwrap();
+    let error = source.state(&mut |_| Ok(())).unwrap_err();
+    let text = format!("{error}");
+    assert!(text.contains("http://127.0.0.1:9/") && text.contains("does not answer"), "{text}");
+    for bad in [V2Options::default(), V2Options { endpoints: vec!["127.0.0.1:9".into()], ..V2Options::default() }] {
+        assert!(open(&bad, Interrupt::default()).is_err());
+    }
+    let empty = scratch::temp();
+    let mut source = directory(empty.path());
+    let error = source.state(&mut |_| Ok(())).unwrap_err();
+    assert!(format!("{error}").contains(&empty.path().display().to_string()), "{error}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
@@ -16,14 +17,17 @@ pub(crate) struct Client {
     random: Random,
     hidden: bool,
     ttl: bool,
+    refresh: bool,
 }
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "ключ"];
 const VALUES: [&str; 6] = ["x", "y", "z", "", "long long long long value \u{1}\"<&>", "значение"];
 
 impl Client {
-    pub(crate) fn new(members: &[SocketAddr], seed: u64, hidden: bool, ttl: bool) -> Self {
-        Self { members: members.to_vec(), connection: None, random: Random::new(seed), hidden, ttl }
+    /// A client for a seed. Without `complete`, it changes nothing that a watch does not show: hidden keys, and TTLs by a refresh.
+    pub(crate) fn new(members: &[SocketAddr], seed: u64, complete: bool) -> Self {
+        let (connection, random) = (None, Random::new(seed));
+        Self { members: members.to_vec(), connection, random, hidden: complete, ttl: true, refresh: complete }
     }
 
     /// Sends so many requests; answers that refuse one count too.
@@ -66,7 +70,8 @@ impl Client {
         let value = self.random.pick(&VALUES);
         let put = || Call::new("PUT", path.as_bytes());
         let delete = || Call::new("DELETE", path.as_bytes());
-        let seconds = self.random.between(1, 4).to_string();
+        // Some outlive the test.
+        let seconds = self.random.pick(&[1, 2, 3, 4, 300, 400, 500]).to_string();
         let timed = |call: Call, on: bool| if on { call.with("ttl", seconds.clone()) } else { call };
         let ttl = self.ttl && self.random.chance(25);
         match self.random.below(100) {
@@ -78,7 +83,7 @@ impl Client {
             58..64 => Call::new("POST", path.as_bytes()).with("value", value),
             64..69 => timed(put().with("dir", "true"), ttl),
             69..73 => timed(put().with("dir", "true").with("prevExist", "true"), self.ttl),
-            73..79 => timed(put().with("refresh", "true").with("prevExist", "true"), self.ttl),
+            73..79 => timed(put().with("refresh", "true").with("prevExist", "true"), self.refresh),
             79..88 => delete(),
             88..92 => delete().with("recursive", "true"),
             92..95 => delete().with("dir", "true"),
@@ -88,13 +93,24 @@ impl Client {
 }
 
 /// A key that a server lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) value: String,
     pub(crate) created: u64,
     pub(crate) modified: u64,
-    /// Whether the key, or a directory above it, expires.
-    pub(crate) expires: bool,
+    /// When the key, or a directory above it, expires: seconds since 1970.
+    pub(crate) expiry: Option<i64>,
+}
+
+impl Listed {
+    /// Whether both are the same, but for some seconds of their expiry.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let expires = match (self.expiry, other.expiry) {
+            (Some(a), Some(b)) => a.abs_diff(b) <= 3,
+            (a, b) => a == b,
+        };
+        expires && (&self.value, self.created, self.modified) == (&other.value, other.created, other.modified)
+    }
 }
 
 #[derive(Deserialize)]
@@ -115,7 +131,7 @@ struct Tree {
     created_index: u64,
     #[serde(default)]
     modified_index: u64,
-    expiration: Option<String>,
+    ttl: Option<i64>,
     #[serde(default)]
     nodes: Vec<Tree>,
 }
@@ -125,15 +141,15 @@ struct Tree {
 pub(crate) fn list(server: SocketAddr, hidden: bool) -> (u64, BTreeMap<String, Listed>) {
     loop {
         let mut found = BTreeMap::new();
-        let first = below(server, "", false, &mut found);
+        let first = below(server, "", None, &mut found);
         if hidden {
             let mut dirs = vec![String::new()];
             for _ in 0..3 {
                 let mut deeper = Vec::new();
                 for dir in &dirs {
-                    let expires = !dir.is_empty() && expires(server, dir);
+                    let expiry = expiry(server, dir);
                     for name in NAMES {
-                        below(server, &format!("{dir}/_{name}"), expires, &mut found);
+                        below(server, &format!("{dir}/_{name}"), expiry, &mut found);
                         deeper.extend([format!("{dir}/_{name}"), format!("{dir}/{name}")]);
                     }
                 }
@@ -141,7 +157,7 @@ pub(crate) fn list(server: SocketAddr, hidden: bool) -> (u64, BTreeMap<String, L
                 dirs = deeper;
             }
         }
-        let again = below(server, "", false, &mut BTreeMap::new());
+        let again = below(server, "", None, &mut BTreeMap::new());
         if first == again {
             return (first, found);
         }
@@ -160,22 +176,29 @@ fn is_dir(server: SocketAddr, path: &str) -> bool {
     get(server, path, "").1.is_some_and(|tree| tree.dir)
 }
 
-/// Whether a directory, or one above it, expires.
-fn expires(server: SocketAddr, path: &str) -> bool {
+/// When a directory, or one above it, expires.
+fn expiry(server: SocketAddr, path: &str) -> Option<i64> {
     let above = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]).filter(|path| !path.is_empty());
-    above.into_iter().any(|path| get(server, path, "").1.is_some_and(|tree| tree.expiration.is_some()))
+    above.filter_map(|path| get(server, path, "").1?.expiry()).min()
 }
 
-fn below(server: SocketAddr, path: &str, expires: bool, found: &mut BTreeMap<String, Listed>) -> u64 {
+impl Tree {
+    fn expiry(&self) -> Option<i64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.ttl.map(|ttl| now.cast_signed() + ttl)
+    }
+}
+
+fn below(server: SocketAddr, path: &str, expiry: Option<i64>, found: &mut BTreeMap<String, Listed>) -> u64 {
     let (index, tree) = get(server, if path.is_empty() { "/" } else { path }, "?recursive=true&quorum=true");
-    let mut rest: Vec<(Tree, bool)> = tree.into_iter().map(|tree| (tree, expires)).collect();
+    let mut rest: Vec<(Tree, Option<i64>)> = tree.into_iter().map(|tree| (tree, expiry)).collect();
     while let Some((tree, above)) = rest.pop() {
-        let expires = above || tree.expiration.is_some();
+        let expiry = above.into_iter().chain(tree.expiry()).min();
         if !tree.dir {
             let Tree { value, created_index: created, modified_index: modified, .. } = tree;
-            found.insert(tree.key, Listed { value, created, modified, expires });
+            found.insert(tree.key, Listed { value, created, modified, expiry });
         }
-        rest.extend(tree.nodes.into_iter().map(|tree| (tree, expires)));
+        rest.extend(tree.nodes.into_iter().map(|tree| (tree, expiry)));
     }
     index
 }

@@ -11,6 +11,7 @@ const INTERRUPTED: (&str, &str) = ("130", "interrupted (143: terminated, 129: th
 
 impl Epilog {
     /// Returns the epilog of a command of `online`, by its name.
+    #[cfg(test)]
     pub(in crate::cli) fn of_online(command: &str) -> Epilog {
         match command {
             "copy" => COPY,

@@ -87,3 +87,6 @@ impl V2 for Dir {
 fn ended() -> Error {
     Error::new(Reason::Internal, "the thread that reads the directory has ended")
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ pub struct Http {
     lost: Option<String>,
 }
 
+/// The code of the API for a path below a file.
+const NOT_A_DIRECTORY: u64 = 104;
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Nodes with a TTL that are read again at once.
@@ -89,6 +91,9 @@ impl Http {
             404 => return Ok(None),
             _ => {
                 let error = answer.error();
+                if error.error_code == NOT_A_DIRECTORY {
+                    return Ok(None);
+                }
                 return Err(client::unreachable(&answer.url, &error.text()));
             }
         }

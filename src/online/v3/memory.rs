@@ -60,6 +60,18 @@ impl Memory {
         self.inner.lock().unwrap().run(&Txn::read(vec![Op::put(key, value), Op::put(marker, "")]));
     }
 
+    /// Deletes as a client of the protocol.
+    pub fn delete_moved(&self, key: &str) {
+        let marker = format!("etcdlift/online/moved/{key}");
+        self.inner.lock().unwrap().run(&Txn::read(vec![Op::Delete(key.into()), Op::put(marker, "")]));
+    }
+
+    /// Fails all requests after so many; 0: none.
+    pub fn die_after(&self, requests: u64) {
+        let now = self.count.load(Ordering::Relaxed);
+        self.dies_at.store(if requests == 0 { 0 } else { now + requests }, Ordering::Relaxed);
+    }
+
     /// Deletes as another client.
     pub fn delete(&self, key: &str) {
         self.inner.lock().unwrap().run(&Txn::read(vec![Op::Delete(key.into())]));

@@ -3,6 +3,8 @@
 //! Applies what is committed by the rules for a log at rest: up to the commit index in the log, or everything if this member is the
 //! only voter. Must not know who asks.
 
+use std::time::{Duration, Instant};
+
 use super::super::{Change, Head};
 use super::arena::End;
 use super::changes;
@@ -10,9 +12,11 @@ use crate::error::Result;
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
 use crate::source::entries::EntryRef;
+use crate::source::evidence::Forms;
 use crate::source::growing::{GrowingLog, Grown};
-use crate::source::raft::{Proposal, parse_entry, parse_proposal};
+use crate::source::raft::{EntryKind, Proposal, parse_entry, parse_proposal};
 use crate::v2store::apply::Replay;
+use crate::v2store::membership;
 use crate::v2store::replay::write_in;
 
 /// A replay and the log that it goes on with.
@@ -26,7 +30,14 @@ pub(super) struct Follower<'m> {
     tail: Option<(RaftIndex, RaftIndex, u64)>,
     /// Bytes of the entries.
     scratch: Vec<u8>,
+    /// The evidence about the servers at the first end of the log, and the version of the cluster.
+    evidence: Option<(Forms, Option<String>)>,
+    /// When new segments were last looked for.
+    held: Instant,
 }
+
+/// How often new segments are opened before they are needed, and the log is compared with the one that is open.
+pub(super) const HOLD: Duration = Duration::from_millis(500);
 
 /// What one step found.
 #[derive(Debug)]
@@ -35,6 +46,8 @@ pub(super) enum Step {
     More(Vec<Change>),
     /// The end of the log.
     End,
+    /// There is other evidence about the servers, so that other rules may be right.
+    Evidence,
     /// The log does not continue here, for this reason.
     Broken(String),
 }
@@ -56,7 +69,28 @@ impl<'m> Follower<'m> {
         interrupt: Interrupt<'static>,
     ) -> Follower<'m> {
         replay.tree.record();
-        Follower { replay, log, arena, interrupt, tail: None, scratch: Vec::new() }
+        Follower {
+            replay,
+            log,
+            arena,
+            interrupt,
+            tail: None,
+            scratch: Vec::new(),
+            evidence: None,
+            held: Instant::now(),
+        }
+    }
+
+    /// Opens new segments, if that is due, so that a purge cannot take them. `Some` is the reason why the log does not continue.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, or a segment not opened.
+    pub(super) fn hold(&mut self) -> Result<Option<String>> {
+        if self.held.elapsed() < HOLD {
+            return Ok(None);
+        }
+        self.held = Instant::now();
+        self.log.hold()
     }
 
     /// Reads the log once, and applies the entries that are committed.
@@ -71,11 +105,18 @@ impl<'m> Follower<'m> {
         }
         match self.log.grow(self.interrupt)? {
             Grown::Broken(why) => return Ok(Step::Broken(why)),
+            Grown::Nothing if self.is_other_evidence() => return Ok(Step::Evidence),
             Grown::Nothing => return Ok(Step::End),
             Grown::More => {}
         }
         self.apply(&mut changes)?;
         Ok(Step::More(changes))
+    }
+
+    fn is_other_evidence(&mut self) -> bool {
+        let now = (self.log.forms(), membership::cluster_version(&mut self.replay.tree));
+        let before = self.evidence.get_or_insert_with(|| now.clone());
+        *before != now
     }
 
     /// Returns where the store is, and how many writes wait for their commit.
@@ -136,7 +177,7 @@ impl<'m> Follower<'m> {
         self.scratch.clear();
         self.log.read_entry(reference, &mut self.scratch)?;
         let entry = parse_entry(&self.scratch, reference.offset())?;
-        let is_v3 = entry.kind == crate::source::raft::EntryKind::Normal
+        let is_v3 = entry.kind == EntryKind::Normal
             && matches!(parse_proposal(entry.data, entry.data_offset)?, Proposal::V3(_) | Proposal::Empty);
         if is_v3 {
             // Without effect on the tree, so their bytes need not be held.

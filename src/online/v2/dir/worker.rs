@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::{Head, Next, Node};
 use super::arena::Arena;
 use super::changes::{self, KEYS};
-use super::follow::{Follower, Step};
+use super::follow::{Follower, HOLD, Step};
 use super::{Ask, Part};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, RaftIndex};
@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::source::growing::{GrowingLog, LogPlace};
 use crate::source::live_copy;
 use crate::source::open::{Found, OpenOptions, Opened, open};
+use crate::v2store::dialect::Rules;
 use crate::v2store::recover::recover;
 use crate::v2store::replay::{ReplayOptions, read_table_watched};
 
@@ -24,8 +25,6 @@ use crate::v2store::replay::{ReplayOptions, read_table_watched};
 const MAX_HELD: usize = 64 << 20;
 /// How often the log is looked at while nothing happens.
 const LOOK: Duration = Duration::from_millis(25);
-/// How often new segments are opened while nobody asks.
-const HOLD: Duration = Duration::from_millis(500);
 /// Attempts to open a directory whose segments are purged meanwhile.
 const ATTEMPTS: u32 = 5;
 /// Nodes sent at once, and the bytes of their paths and values.
@@ -37,6 +36,8 @@ struct Worker<'a> {
     asks: &'a Receiver<Ask>,
     interrupt: Interrupt<'static>,
     cluster: Option<ClusterId>,
+    /// The rules with which the state was replayed.
+    rules: Option<Rules>,
     /// The last entry whose changes were delivered; `None` before the state was read, and after changes were lost.
     delivered: Option<RaftIndex>,
     /// Why changes were lost.
@@ -47,7 +48,8 @@ struct Worker<'a> {
 
 /// Answers until nobody can ask any more.
 pub(super) fn run(place: LogPlace, asks: &Receiver<Ask>, interrupt: Interrupt<'static>) {
-    let mut worker = Worker { place, asks, interrupt, cluster: None, delivered: None, lost: None, pending: None };
+    let mut worker =
+        Worker { place, asks, interrupt, cluster: None, rules: None, delivered: None, lost: None, pending: None };
     while let Some(ask) = worker.pending.take().or_else(|| asks.recv().ok()) {
         match ask {
             Ask::Cluster(reply) => {
@@ -129,6 +131,13 @@ impl Worker<'_> {
             let table = read_table_watched(&opened, self.interrupt)?;
             let options = ReplayOptions { up_to: after, interrupt: self.interrupt, ..ReplayOptions::default() };
             let recovered = recover(&opened, &table, None, &options).map_err(|e| e.in_file(opened.path()))?;
+            let rules = recovered.replay.rules;
+            if after.is_some() && self.rules != Some(rules) {
+                let message =
+                    "expected the etcd version of the state that was read, found that the log proves another one";
+                return Err(Error::new(Reason::TwoHistories, message).in_file(&self.place.dir));
+            }
+            self.rules = Some(rules);
             let Some(log) = GrowingLog::open(&self.place, recovered.replay.applied)? else {
                 if attempt < ATTEMPTS {
                     continue;
@@ -233,13 +242,12 @@ impl Worker<'_> {
 /// What a follower found until its deadline.
 enum Seen {
     Next(Next),
-    /// The tree refers to too many bytes.
+    /// The tree refers to too many bytes, or the rules must be selected again.
     Full,
     Broken(String),
 }
 
 fn next_changes(follower: &mut Follower<'_>, arena: &Arena, deadline: Instant) -> Result<Seen> {
-    let mut held = Instant::now();
     loop {
         if arena.len() > MAX_HELD {
             return Ok(Seen::Full);
@@ -248,17 +256,15 @@ fn next_changes(follower: &mut Follower<'_>, arena: &Arena, deadline: Instant) -
             Step::More(changes) if changes.is_empty() => {}
             Step::More(changes) => return Ok(Seen::Next(Next::Changes { changes, head: follower.head()? })),
             Step::Broken(why) => return Ok(Seen::Broken(why)),
+            Step::Evidence => return Ok(Seen::Full),
             Step::End => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Ok(Seen::Next(Next::Quiet(follower.head()?)));
                 }
                 thread::sleep(LOOK.min(left));
-                if held.elapsed() > HOLD {
-                    held = Instant::now();
-                    if let Some(why) = follower.log.hold()? {
-                        return Ok(Seen::Broken(why));
-                    }
+                if let Some(why) = follower.hold()? {
+                    return Ok(Seen::Broken(why));
                 }
             }
         }

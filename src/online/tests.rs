@@ -1,0 +1,404 @@
+//! The job against stores in memory: random clients of v2 and v3, and a job that is killed again and again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::carry::Counters;
+use super::copy::{Context, CopyOptions, copy};
+use super::finish::finish;
+use super::names::tests::job;
+use super::reconcile::Pace;
+use super::session::Limits;
+use super::state::{self, Conflict, Keys, STATE_PREFIX, SWITCH_KEY, Why};
+use super::switch::{SwitchOptions, switch};
+use super::undo::undo;
+use super::v2::{Change, Effect, Head, Next, Node, V2};
+use super::v3::memory::Memory;
+use super::verify::{Difference, verify};
+use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
+use crate::interrupt::Interrupt;
+use crate::options::Rules;
+use crate::transform::rules::is_below;
+
+const LIMITS: Limits = Limits { operations: 128, bytes: 1 << 20 };
+
+/// A v2 store: its log is all that ever happened.
+#[derive(Clone, Default)]
+struct Store {
+    log: Arc<Mutex<Vec<Change>>>,
+}
+
+impl Store {
+    fn set(&self, path: &str, value: &str) -> u64 {
+        let mut log = self.log.lock().unwrap();
+        let index = V2Index(log.len() as u64 + 1);
+        let (path, value) = (path.into(), value.into());
+        let node = Node { path, value, created: index, modified: index, expiry: None };
+        log.push(Change { index, action: "set", effect: Effect::Set(node) });
+        index.0
+    }
+
+    fn delete(&self, path: &str) -> u64 {
+        let mut log = self.log.lock().unwrap();
+        let index = V2Index(log.len() as u64 + 1);
+        log.push(Change { index, action: "delete", effect: Effect::Gone(path.into()) });
+        index.0
+    }
+
+    fn state(&self) -> (BTreeMap<Vec<u8>, Node>, u64) {
+        let log = self.log.lock().unwrap();
+        let mut state: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+        for change in &*log {
+            match &change.effect {
+                Effect::Set(node) => drop(state.insert(node.path.clone(), node.clone())),
+                Effect::Gone(path) => state.retain(|key, _| !is_below(path, key)),
+            }
+        }
+        (state, log.len() as u64)
+    }
+
+    fn source(&self, history: bool) -> Source {
+        Source { store: self.clone(), at: 0, history, lose: false }
+    }
+}
+
+struct Source {
+    store: Store,
+    at: usize,
+    history: bool,
+    lose: bool,
+}
+
+impl V2 for Source {
+    fn cluster(&mut self) -> Result<String> {
+        Ok("cluster".into())
+    }
+
+    fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
+        let (state, index) = self.store.state();
+        self.at = index as usize;
+        state.into_values().try_for_each(each)?;
+        Ok(Head { index: V2Index(index), ..Head::default() })
+    }
+
+    fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
+        if self.history {
+            let log = self.store.log.lock().unwrap();
+            log[index.0 as usize..self.at].iter().cloned().try_for_each(each)?;
+        }
+        Ok(self.history)
+    }
+
+    fn next(&mut self, wait: Duration) -> Result<Next> {
+        let until = Instant::now() + wait.min(Duration::from_millis(20));
+        loop {
+            let log = self.store.log.lock().unwrap();
+            let changes: Vec<Change> = log[self.at..].iter().take(7).cloned().collect();
+            if std::mem::take(&mut self.lose) {
+                return Ok(Next::Lost("the test says so".into()));
+            }
+            if let Some(last) = changes.last() {
+                self.at = last.index.0 as usize;
+                return Ok(Next::Changes { head: Head { index: last.index, ..Head::default() }, changes });
+            }
+            drop(log);
+            if Instant::now() > until {
+                return Ok(Next::Quiet(Head { index: V2Index(self.at as u64), ..Head::default() }));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn options(once: bool) -> CopyOptions {
+    CopyOptions {
+        job: job(Rules::default()),
+        keys: keys(),
+        once,
+        pace: Pace { in_flight: 4, rate_limit: None },
+        limits: LIMITS,
+        lock_seconds: 1,
+    }
+}
+
+fn keys() -> Keys {
+    Keys::new(STATE_PREFIX, SWITCH_KEY)
+}
+
+fn context(kv: &Memory) -> Context<'_> {
+    Context { kv, interrupt: Interrupt::default(), tell: &|_| {} }
+}
+
+fn once(kv: &Memory, source: &mut Source) -> Head {
+    copy(&context(kv), source, &options(true), &Counters::default()).unwrap()
+}
+
+fn conflicts(kv: &Memory) -> Vec<Conflict> {
+    let mut all = Vec::new();
+    state::conflicts(kv, &keys(), |conflict| {
+        all.push(conflict);
+        Ok(())
+    })
+    .unwrap();
+    all
+}
+
+#[test]
+fn a_copy_has_every_key_and_a_second_one_what_changed() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for number in 0..1000 {
+        store.set(&format!("/k/{number}"), &format!("v{number}"));
+    }
+    assert_eq!(once(&kv, &mut store.source(true)).index, V2Index(1000));
+    assert_eq!(kv.keys("/k/").len(), 1000);
+    store.set("/k/1", "new");
+    store.delete("/k/2");
+    store.set("/other", "x");
+    once(&kv, &mut store.source(false));
+    assert_eq!(kv.value("/k/1").as_deref(), Some("new"));
+    assert_eq!((kv.value("/k/2"), kv.value("/other").as_deref()), (None, Some("x")));
+    let found = verify(&context(&kv), &mut store.source(false), &keys(), &mut |_| Ok(())).unwrap();
+    assert_eq!((found.equal, found.differing), (1000, 0));
+    assert!(conflicts(&kv).is_empty());
+    assert!(kv.value("etcdlift/online/lock").is_none());
+}
+
+#[test]
+fn what_v3_leads_is_never_touched_and_changes_that_meet_it_are_listed() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for key in ["/a", "/b", "/c", "/dir/x", "/dir/y"] {
+        store.set(key, "v2");
+    }
+    kv.put("/c", "foreign");
+    once(&kv, &mut store.source(false));
+    kv.put_moved("/a", "v3");
+    kv.put_moved("/dir/x", "v3");
+    let a = store.set("/a", "lost");
+    let dir = store.delete("/dir");
+    once(&kv, &mut store.source(true));
+    assert_eq!(kv.value("/a").as_deref(), Some("v3"));
+    assert_eq!((kv.value("/dir/x").as_deref(), kv.value("/dir/y")), (Some("v3"), None));
+    assert_eq!(kv.value("/c").as_deref(), Some("foreign"));
+    assert!(kv.get("etcdlift/online/moved//c").is_some());
+    let found: Vec<(Why, u64, String)> =
+        conflicts(&kv).into_iter().map(|conflict| (conflict.why, conflict.index, conflict.key)).collect();
+    let expected = [(Why::Foreign, 3, "/c".into()), (Why::Moved, a, "/a".into()), (Why::Moved, dir, "/dir/x".into())];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_directory_that_goes_takes_its_subtree() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for number in 0..200 {
+        store.set(&format!("/dir/{number}/x"), "v");
+    }
+    store.set("/dirt", "v");
+    with_job(&kv, &store, |wait| {
+        kv.put_moved("/dir/7/x", "v3");
+        kv.put("/dir/foreign", "v3");
+        wait(store.delete("/dir"));
+        wait(store.set("/dir/again", "v"));
+    });
+    assert_eq!(kv.keys("/dir"), ["/dir/7/x", "/dir/again", "/dir/foreign", "/dirt"]);
+    let found: Vec<(Why, String)> = conflicts(&kv).into_iter().map(|c| (c.why, c.key)).collect();
+    assert_eq!(found, [(Why::Moved, "/dir/7/x".into()), (Why::Foreign, "/dir/foreign".into())]);
+}
+
+/// Runs a job beside `work`, which gets a function that waits until the job has reached an index.
+fn with_job(kv: &Memory, store: &Store, work: impl FnOnce(&dyn Fn(u64))) {
+    let stop = AtomicBool::new(false);
+    let ask = || match stop.load(Ordering::Relaxed) {
+        true => Err(Error::new(Reason::Interrupted(15), "stop")),
+        false => Ok(()),
+    };
+    let counters = Counters::default();
+    thread::scope(|scope| {
+        let job = scope.spawn(|| {
+            let context = Context { interrupt: Interrupt::new(&ask), ..context(kv) };
+            copy(&context, &mut store.source(false), &options(false), &counters).unwrap_err().reason()
+        });
+        let wait = |index| {
+            let until = Instant::now() + Duration::from_secs(20);
+            while counters.index.load(Ordering::Relaxed) < index && !job.is_finished() {
+                assert!(Instant::now() < until, "the job does not reach {index}");
+                thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let index = store.state().1;
+        wait(index);
+        work(&wait);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(job.join().unwrap(), Reason::Interrupted(15));
+    });
+}
+
+#[test]
+fn switch_undo_and_finish() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for key in ["/a", "/b", "/c"] {
+        store.set(key, "v2");
+    }
+    let context = context(&kv);
+    let off = |force| SwitchOptions { force, ..SwitchOptions::default() };
+    assert_eq!(
+        switch(&context, &mut store.source(false), &keys(), off(false)).unwrap_err().reason(),
+        Reason::StateMissing
+    );
+    once(&kv, &mut store.source(false));
+    kv.put_moved("/a", "v3");
+    assert_eq!(finish(&context, &keys(), false, 1).unwrap_err().reason(), Reason::NotSwitched);
+    let done = switch(&context, &mut store.source(false), &keys(), off(false)).unwrap();
+    assert_eq!((done.before, done.later, kv.value("etcdlift/switch").as_deref()), (false, 0, Some("true")));
+    // Normal mode: no markers.
+    kv.put("/b", "normal");
+    kv.delete("/c");
+    kv.put("/new", "normal");
+    let back = undo(&context, &mut store.source(false), &keys(), LIMITS, 1).unwrap();
+    assert_eq!((back.deleted, back.marked), (0, 3));
+    assert_eq!(kv.keys("etcdlift/online/moved/").len(), 4);
+    assert_eq!((kv.value("/b").as_deref(), kv.value("/c")), (Some("normal"), None));
+    assert_eq!(kv.value("etcdlift/switch").as_deref(), Some("false"));
+    // And once more to the end.
+    once(&kv, &mut store.source(false));
+    assert_eq!(kv.value("/c"), None, "a deleted key does not come back");
+    switch(&context, &mut store.source(false), &keys(), off(false)).unwrap();
+    let late = store.set("/a", "late");
+    once(&kv, &mut store.source(true));
+    assert_eq!(conflicts(&kv).iter().map(|c| (c.why, c.index)).collect::<Vec<_>>(), [(Why::AfterSwitch, late)]);
+    assert_eq!(finish(&context, &keys(), false, 1).unwrap_err().reason(), Reason::ConflictsOpen);
+    finish(&context, &keys(), true, 1).unwrap();
+    assert_eq!(kv.keys("etcdlift/"), ["etcdlift/switch"]);
+    assert_eq!(kv.keys("/"), ["/a", "/b", "/new"]);
+}
+
+#[test]
+fn an_undo_before_the_switch_removes_what_the_job_wrote() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for number in 0..300 {
+        store.set(&format!("/{number}"), "v");
+    }
+    once(&kv, &mut store.source(false));
+    kv.put_moved("/7", "v3");
+    kv.put("/8", "foreign");
+    let back = undo(&context(&kv), &mut store.source(false), &keys(), LIMITS, 1).unwrap();
+    assert_eq!((back.deleted, back.marked), (298, 1));
+    assert_eq!(kv.keys("/"), ["/7", "/8"]);
+}
+
+#[test]
+fn a_switch_is_refused_while_v3_lags_or_differs() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    once(&kv, &mut store.source(false));
+    kv.delete("/a");
+    let found = verify(&context(&kv), &mut store.source(false), &keys(), &mut |_| Ok(())).unwrap();
+    assert_eq!(found.differences[0].what, Difference::Missing);
+    let error = switch(&context(&kv), &mut store.source(false), &keys(), SwitchOptions::default()).unwrap_err();
+    assert_eq!(error.reason(), Reason::NotClean);
+    let forced = SwitchOptions { force: true, ..SwitchOptions::default() };
+    assert!(!switch(&context(&kv), &mut store.source(false), &keys(), forced).unwrap().before);
+}
+
+#[test]
+fn another_migration_is_refused() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    once(&kv, &mut store.source(false));
+    let rules = Rules { strip_leading_slash: true, ..Rules::default() };
+    let other = CopyOptions { job: job(rules), ..options(true) };
+    let error = copy(&context(&kv), &mut store.source(false), &other, &Counters::default()).unwrap_err();
+    assert_eq!(error.reason(), Reason::StateDiffers);
+}
+
+/// A generator that is the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Clients of v2 and v3, a job that dies at random requests, answers that are lost, and changes that are lost. In the end,
+/// every key is what its leader says, and every change of v2 that met a moved key is listed.
+#[test]
+fn a_killed_job_loses_nothing() {
+    for seed in 1..=40 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let (kv, store) = (Memory::default(), Store::default());
+        kv.twice.store(random.below(9), Ordering::Relaxed);
+        let mut moved: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let mut met: Vec<(u64, String)> = Vec::new();
+        let key = |random: &mut Random| format!("/{}/{}", random.below(4), random.below(12));
+        for number in 0..60 {
+            store.set(&key(&mut random), &number.to_string());
+        }
+        once(&kv, &mut store.source(false));
+        for round in 0..12 {
+            kv.die_after(5 + random.below(60));
+            let dead = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut source = store.source(true);
+                    source.lose = seed % 3 == 0;
+                    let ended = copy(&context(&kv), &mut source, &options(false), &Counters::default());
+                    assert_eq!(ended.unwrap_err().reason(), Reason::Unreachable);
+                    dead.store(true, Ordering::Relaxed);
+                });
+                let mut number = 0;
+                while !dead.load(Ordering::Relaxed) {
+                    number += 1;
+                    let (key, value) = (key(&mut random), format!("{round}.{number}"));
+                    match random.below(12) {
+                        0 => {
+                            kv.put_moved(&key, &value);
+                            moved.insert(key, Some(value));
+                        }
+                        1 => {
+                            kv.delete_moved(&key);
+                            moved.insert(key, None);
+                        }
+                        2 => {
+                            store.delete(&format!("/{}", random.below(4)));
+                        }
+                        3 | 4 => {
+                            let index = store.delete(&key);
+                            if moved.get(&key).is_some_and(Option::is_some) {
+                                met.push((index, key));
+                            }
+                        }
+                        _ => {
+                            let index = store.set(&key, &value);
+                            if moved.contains_key(&key) {
+                                met.push((index, key));
+                            }
+                        }
+                    }
+                    thread::sleep(Duration::from_micros(random.below(300)));
+                }
+            });
+        }
+        kv.die_after(0);
+        once(&kv, &mut store.source(true));
+        let (state, _) = store.state();
+        for key in (0..48).map(|number| format!("/{}/{}", number / 12, number % 12)) {
+            let v2 = state.get(key.as_bytes()).map(|node| String::from_utf8(node.value.clone()).unwrap());
+            let expected = moved.get(&key).cloned().unwrap_or(v2);
+            assert_eq!(kv.value(&key), expected, "seed {seed}: {key}");
+        }
+        let listed: Vec<(u64, String)> = conflicts(&kv).into_iter().map(|c| (c.index, c.key)).collect();
+        for one in &met {
+            assert!(listed.contains(one), "seed {seed}: {one:?} is not listed");
+        }
+        assert!(conflicts(&kv).iter().all(|conflict| conflict.why == Why::Moved), "seed {seed}");
+        let found = verify(&context(&kv), &mut store.source(false), &keys(), &mut |_| Ok(())).unwrap();
+        assert_eq!(found.differing, 0, "seed {seed}: {found:?}");
+    }
+}
