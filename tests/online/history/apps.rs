@@ -23,7 +23,7 @@ const KEYS: usize = 18;
 /// Keys that only v2-only clients write to, until the test releases them.
 const RESERVED: usize = 3;
 /// The clients that have moved begin to write to one more key each time.
-const RELEASE_EVERY: Micros = 350_000;
+const RELEASE_EVERY: Micros = 300_000;
 const LIFE_SECONDS: u32 = 120;
 
 /// The keys of a run: few, so that the clients meet.

@@ -192,3 +192,15 @@ fn many_writes_without_an_answer() {
     }
     made.op(ONE, 900, Some(910), read("u29")).passes();
 }
+
+#[test]
+fn a_range_of_indexes_that_the_job_does_not_know_counts_as_listed() {
+    let made = |unknown| {
+        let mut made = Made::with_a().op(ONE, 10, Some(20), put("b")).v2(OLD, (30, 40), put("c"), 4, Some("a"));
+        made.0.unknown.insert(unknown);
+        made.op(Client::Last, 100, Some(110), read("b"))
+    };
+    made((3, 4)).passes();
+    made((4, 9)).finds(Violation::Unlisted);
+    made((1, 3)).finds(Violation::Unlisted);
+}

@@ -20,8 +20,9 @@ use crate::common::run::etcdlift_path;
 
 const MOVED: usize = 4;
 const V2_ONLY: usize = 3;
-const MIGRATION: Duration = Duration::from_millis(5000);
-const NORMAL: Duration = Duration::from_millis(700);
+/// At least; until every member was restarted.
+const MIGRATION: Duration = Duration::from_millis(4000);
+const NORMAL: Duration = Duration::from_millis(500);
 
 /// What a seed determines.
 #[derive(Debug)]
@@ -174,7 +175,7 @@ fn disturb(servers: &mut Servers, job: &mut Job, random: &mut Random) {
     let mut members = order(random, servers.members());
     let end = Instant::now() + MIGRATION;
     while Instant::now() < end || !members.is_empty() {
-        thread::sleep(Duration::from_millis(random.between(50, 900) as u64));
+        thread::sleep(Duration::from_millis(random.between(50, 500) as u64));
         if random.chance(50) {
             job.kill(random.chance(70).then(|| servers.ctl()).as_ref());
             thread::sleep(Duration::from_millis(random.between(0, 300) as u64));
