@@ -101,6 +101,11 @@ fn begin(
                 .hint("use the options of the first run, another --state-prefix, or `etcdlift online undo`"));
         }
         (Some(_), Some((progress, _))) => progress.v2_index,
+        // It was undone: markers of then say what v3 leads.
+        (None, Some((progress, _))) => {
+            session.put(vec![put_json(options.keys.named("job"), &job)?])?;
+            progress.v2_index
+        }
         _ => {
             let head = v2.head()?;
             let progress = Progress::now(Phase::Copying, head.index, head.raft);

@@ -69,8 +69,8 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     session.put(vec![
         Op::DeleteRange(keys.named("own/"), keys.named("own0")),
         Op::DeleteRange(keys.named("folded/"), keys.named("folded0")),
+        // The progress stays: a later migration lists the changes of moved keys that v2 gets until then.
         Op::Delete(keys.named("job")),
-        Op::Delete(keys.named("progress")),
     ])?;
     Ok(undo.done)
 }

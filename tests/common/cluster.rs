@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ pub struct Cluster {
     user: Option<String>,
     pub members: Vec<Member>,
     temp: TempDir,
-    _slot: Slot,
+    slot: Arc<Slot>,
 }
 
 impl Cluster {
@@ -80,7 +81,13 @@ impl Cluster {
     pub fn new(peers: &Peers, version: Version, members: usize, user: Option<&str>) -> Self {
         let slot = Slot::take(if members == 1 { 1 } else { SLOTS });
         let user = user.map(String::from);
-        Self { peers: peers.clone(), version, user, members: Vec::new(), temp: scratch::temp(), _slot: slot }
+        Self { peers: peers.clone(), version, user, members: Vec::new(), temp: scratch::temp(), slot: Arc::new(slot) }
+    }
+
+    /// A cluster without members that runs at the same time as this one, in its slots.
+    pub fn second(&self, version: Version) -> Self {
+        let (peers, slot) = (self.peers.clone(), Arc::clone(&self.slot));
+        Self { peers, version, user: None, members: Vec::new(), temp: scratch::temp(), slot }
     }
 
     /// Adds a member that does not run yet. Returns its number.
@@ -160,14 +167,13 @@ impl Cluster {
 
     /// Ends a member as a crash would.
     pub fn kill(&mut self, at: usize) {
-        assert!(crash(&mut self.members[at].ends()), "member {at} had ended");
+        let member = &mut self.members[at];
+        assert!(crash(&mut member.ends()), "{} had ended\n{}", member.seat.name, tail(&member.now()));
     }
 
     /// Ends all members as a power failure would.
     pub fn crash(&mut self) {
-        for member in &mut self.members {
-            assert!(crash(&mut member.ends()), "{} had ended\n{}", member.seat.name, tail(&member.now()));
-        }
+        (0..self.members.len()).for_each(|at| self.kill(at));
     }
 
     /// `NAME:PASSWORD` of the user that asks.

@@ -43,6 +43,11 @@ pub fn put_form(server: SocketAddr, target: &str, form: &str) -> io::Result<Resp
     put_as(server, target, "application/x-www-form-urlencoded", form)
 }
 
+/// DELETE.
+pub fn delete(server: SocketAddr, target: &str) -> io::Result<Response> {
+    ask(server, &format!("DELETE {target} HTTP/1.0\r\nHost: {server}\r\n\r\n"))
+}
+
 fn put_as(server: SocketAddr, target: &str, kind: &str, body: &str) -> io::Result<Response> {
     let head = format!("PUT {target} HTTP/1.0\r\nHost: {server}\r\nContent-Type: {kind}\r\n");
     ask(server, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()))

@@ -93,6 +93,11 @@ impl Peers {
         self.dir.join("dump")
     }
 
+    /// The application of `fixtures/online-app/go`.
+    pub fn online_app(&self) -> PathBuf {
+        self.dir.join("online-app")
+    }
+
     /// Restores a snapshot file into a new data directory, with the release's
     /// own tool and its hash check.
     pub fn restore(&self, version: Version, snapshot: &Path, data_dir: &Path) -> Output {
@@ -118,6 +123,7 @@ impl Peers {
 
     fn all(&self) -> Vec<PathBuf> {
         let mut all = vec![self.etcd(Version::V3_4), self.etcdctl_3_4(), self.etcdctl(), self.bbolt(), self.dump()];
+        all.push(self.online_app());
         for version in Version::WITH_ETCDUTL {
             all.extend([self.etcd(version), self.etcdutl(version)]);
         }

@@ -175,7 +175,7 @@ impl Drop for Server {
 }
 
 /// Kills a server: the child is the watchdog, and the server its only child. Returns whether it ran.
-pub(super) fn crash(child: &mut Child) -> bool {
+pub fn crash(child: &mut Child) -> bool {
     let pid = child.id();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let server = children.trim();
