@@ -28,6 +28,7 @@ use expiry::Expiries;
 use node::{Body, Change, Name, OverId, OverNode, Slot};
 pub use node::{NewNode, NodeRef};
 use recent::Recent;
+use touched::Recorder;
 pub use touched::{Touched, What};
 pub use value::Value;
 pub use walk::Visit;
@@ -55,7 +56,7 @@ pub struct Tree<'m> {
     expiries: Expiries,
     held: Held,
     /// Changes below `/1`, if they are recorded.
-    touched: Option<Vec<Touched>>,
+    touched: Recorder,
     /// The index of the store: the number of successful changes and expirations.
     pub current_index: V2Index,
 }
@@ -91,7 +92,7 @@ impl<'m> Tree<'m> {
             hasher: DefaultHashBuilder::default(),
             expiries: Expiries::of(table),
             held: Held::default(),
-            touched: None,
+            touched: Recorder::default(),
             current_index: table.current_index,
         };
         tree.nodes.push(OverNode {
@@ -387,6 +388,16 @@ impl<'m> Tree<'m> {
 
 /// Changes.
 impl<'m> Tree<'m> {
+    /// Records the touched paths from now on.
+    pub fn record(&mut self) {
+        self.touched.start();
+    }
+
+    /// Takes the touched paths since the last call, in their order; none if they are not recorded.
+    pub fn take_touched(&mut self) -> Vec<Touched> {
+        self.touched.take()
+    }
+
     /// Creates or replaces the node at a clean path other than the root, and every missing directory above it. Those
     /// get the same index (docs/formats.md 6.3). The caller decides whether the node may exist.
     ///
@@ -395,11 +406,11 @@ impl<'m> Tree<'m> {
     pub fn put(&mut self, clean: &[u8], node: NewNode<'m>) -> Result<(), Missing> {
         let (dir, name) = path::split(clean);
         let parent = self.open(dir, Some(node.index))?;
-        if self.touched.is_some() {
+        if self.touched.is_on() {
             let was_there = self.slot(parent, name).now.is_some();
             match node.value {
-                Some(_) => self.touch(clean, What::Set),
-                None if was_there => self.touch(clean, What::Removed),
+                Some(_) => self.touched.touch(clean, What::Set),
+                None if was_there => self.touched.touch(clean, What::Removed),
                 None => {}
             }
         }
@@ -429,8 +440,8 @@ impl<'m> Tree<'m> {
         let (depth, before) = (over.depth, std::mem::replace(&mut over.expiry, expiry));
         self.expiries.change(id, depth, before, expiry);
         match is_file {
-            true => self.touch(clean, What::Set),
-            false if before != expiry => self.touch(clean, What::Expiry),
+            true => self.touched.touch(clean, What::Set),
+            false if before != expiry => self.touched.touch(clean, What::Expiry),
             false => {}
         }
     }
@@ -439,7 +450,7 @@ impl<'m> Tree<'m> {
     pub fn remove(&mut self, clean: &[u8]) -> bool {
         let was_there = self.remove_at(clean);
         if was_there {
-            self.touch(clean, What::Removed);
+            self.touched.touch(clean, What::Removed);
         }
         was_there
     }
@@ -477,7 +488,7 @@ impl<'m> Tree<'m> {
                         (self.remove_at(&path), Some(path))
                     }
                     NodeRef::Over(id) if self.expiries.remove(id, depth, at) => {
-                        let path = self.touched.is_some().then(|| Cow::Owned(self.path(node).into_owned()));
+                        let path = self.touched.is_on().then(|| Cow::Owned(self.path(node).into_owned()));
                         (self.remove_over(id), path)
                     }
                     NodeRef::Over(_) => (false, None),
@@ -485,7 +496,7 @@ impl<'m> Tree<'m> {
                 if was_there {
                     removed += 1;
                     self.current_index.0 += 1;
-                    self.touch(&path.unwrap_or_default(), What::Expired(self.current_index));
+                    self.touched.touch(&path.unwrap_or_default(), What::Expired(self.current_index));
                 } else {
                     ambiguous = true;
                 }

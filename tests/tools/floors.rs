@@ -218,7 +218,9 @@ impl Facts<'_> {
         let mut table = HashTable::with_capacity(self.unordered.len());
         for (at, rows) in self.unordered.chunks(AHEAD).enumerate() {
             black_box(rows.iter().map(|row| u64::from(self.document[row.key.start])).sum::<u64>());
-            (at * AHEAD..at * AHEAD + rows.len()).for_each(|at| drop(table.insert_unique(hash(&at), at, hash)));
+            for at in at * AHEAD..at * AHEAD + rows.len() {
+                table.insert_unique(hash(&at), at, hash);
+            }
         }
         let step = self.unordered.len() / 3 * 2 + 1;
         let found = (0..LOOKUPS).map(|at| at * step % self.unordered.len()).filter(|at| {

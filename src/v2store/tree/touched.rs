@@ -2,7 +2,6 @@
 //!
 //! Off by default. Must not know requests, or what is at a path now.
 
-use super::Tree;
 use crate::ids::V2Index;
 
 /// A change of a path in the namespace `/1`.
@@ -27,21 +26,31 @@ pub enum What {
     Expiry,
 }
 
-impl Tree<'_> {
+/// The changes since the last look, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Recorder(Option<Vec<Touched>>);
+
+impl Recorder {
     /// Records changes from now on.
-    pub fn record(&mut self) {
-        self.touched = Some(Vec::new());
+    pub(super) fn start(&mut self) {
+        self.0 = Some(Vec::new());
     }
 
-    /// Takes the changes since the last call, in their order; none if they are not recorded.
-    pub fn take_touched(&mut self) -> Vec<Touched> {
-        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Returns whether changes are recorded.
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes the changes since the last call; none if they are not recorded.
+    pub(super) fn take(&mut self) -> Vec<Touched> {
+        self.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Records a change.
     #[inline]
     pub(super) fn touch(&mut self, path: &[u8], what: What) {
-        if let Some(touched) = &mut self.touched
+        if let Some(touched) = &mut self.0
             && (path == b"/1" || path.starts_with(b"/1/"))
         {
             touched.push(Touched { path: path.to_vec(), what });
