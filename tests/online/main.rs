@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "this binary needs a part of it")]
 #[path = "../peers/connection.rs"]
 mod connection;
 mod copy;
