@@ -41,7 +41,7 @@ impl Epilog {
             "completions" => COMPLETIONS,
             "man" => MAN,
             #[cfg(feature = "online")]
-            "online" => super::online::ONLINE,
+            "online" => ONLINE,
             _ => ETCDLIFT,
         }
     }
@@ -271,6 +271,29 @@ pub(super) const LOOKUP: Epilog = Epilog {
         ("4", "not found; the output says what is known"),
         ("5", "the file does not exist, or is not an index map"),
         ("6", "standard output cannot be written"),
+    ],
+};
+
+/// The epilog of `online` itself.
+#[cfg(feature = "online")]
+pub(super) const ONLINE: Epilog = Epilog {
+    examples: &[
+        (
+            "Copy a running member into a v3 cluster, and carry its changes",
+            "etcdlift online copy default.etcd --endpoints http://v3:2379",
+        ),
+        ("Show how far it is", "etcdlift online status default.etcd --endpoints http://v3:2379"),
+        ("End the migration", "etcdlift online switch default.etcd --endpoints http://v3:2379"),
+    ],
+    statuses: &[
+        ("0", "done"),
+        INTERNAL,
+        USAGE,
+        ("3", "the source is damaged or cannot be read"),
+        ("5", "refused: no connection, no rights, no space, the lock, or a precondition"),
+        ("6", "a file or standard output cannot be written"),
+        ("7", "`verify` found a difference"),
+        INTERRUPTED,
     ],
 };
 

@@ -35,7 +35,6 @@ use crate::output::report_file;
 
 pub(super) use args::Args;
 use args::{Command, CopyArgs, FinishArgs, StatusArgs, SwitchArgs, Target, UndoArgs, VerifyArgs};
-pub(super) use epilogs::ONLINE;
 use progress::Line;
 
 /// Differences were found.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::convert::{self, parse_map};
+use crate::cli::epilog;
 use crate::cli::exit::usage;
 use crate::cli::include_exclude::Choices;
 use crate::cli::output_format::Form;
@@ -35,7 +36,7 @@ const ENVELOPE: usize = 4096;
 
 /// `online` and its command.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = epilogs::ONLINE.help(), arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_long_help = epilog::ONLINE.help(), arg_required_else_help = true, disable_help_subcommand = true)]
 pub(in crate::cli) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,

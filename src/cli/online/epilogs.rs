@@ -1,6 +1,8 @@
 //! Examples and exit statuses of `online` and its commands.
 
 use crate::cli::epilog::Epilog;
+#[cfg(test)]
+use crate::cli::epilog::ONLINE;
 
 const INTERNAL: (&str, &str) = ("1", "an internal error of etcdlift");
 const USAGE: (&str, &str) = ("2", "the command line is wrong");
@@ -24,28 +26,6 @@ impl Epilog {
         }
     }
 }
-
-/// The epilog of `online` itself.
-pub(in crate::cli) const ONLINE: Epilog = Epilog {
-    examples: &[
-        (
-            "Copy a running member into a v3 cluster, and carry its changes",
-            "etcdlift online copy default.etcd --endpoints http://v3:2379",
-        ),
-        ("Show how far it is", "etcdlift online status default.etcd --endpoints http://v3:2379"),
-        ("End the migration", "etcdlift online switch default.etcd --endpoints http://v3:2379"),
-    ],
-    statuses: &[
-        ("0", "done"),
-        INTERNAL,
-        USAGE,
-        DAMAGED,
-        REFUSED,
-        UNWRITTEN,
-        ("7", "`verify` found a difference"),
-        INTERRUPTED,
-    ],
-};
 
 /// The epilog of `online copy`.
 pub(super) const COPY: Epilog = Epilog {
