@@ -60,7 +60,7 @@ fn page() -> String {
     text.push_str(&rows.concat());
     text.push_str(&statuses("## Exit status", &ETCDLIFT));
     for command in root.get_subcommands_mut().filter(|command| !["help", ONLINE].contains(&command.get_name())) {
-        text.push_str(&section(command, Epilog::of(&command.get_name().to_string())));
+        text.push_str(&section(command, Epilog::of(command.get_name())));
     }
     text
 }
@@ -193,7 +193,7 @@ fn online_page() -> String {
     let mut text = ONLINE_INTRODUCTION.to_string();
     let online = root.find_subcommand_mut(ONLINE).unwrap();
     for command in online.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-        let epilog = Epilog::of_online(&command.get_name().to_string());
+        let epilog = Epilog::of_online(command.get_name());
         text.push_str(&section(command, epilog));
     }
     text

@@ -134,12 +134,15 @@ impl<'s, 'k> Carrier<'s, 'k> {
     /// [`Reason::LockLost`]; those of the store.
     pub fn refuse(&self, items: &[Item], why: Why, progress: Option<&Op>) -> Result<()> {
         let mut operations = Vec::new();
+        let mut found = 0;
         for item in items {
-            self.conflict(item, why, 0, &mut operations)?;
+            found += self.conflict(item, why, 0, &mut operations)?;
         }
         operations.extend(progress.cloned());
         let room = self.session.limits.operations.saturating_sub(2).max(1);
-        operations.chunks(room).try_for_each(|chunk| self.session.put(chunk.to_vec()))
+        operations.chunks(room).try_for_each(|chunk| self.session.put(chunk.to_vec()))?;
+        self.counters.conflicts.fetch_add(found, Ordering::Relaxed);
+        Ok(())
     }
 
     fn try_carry(&self, items: &[Item], mut states: Vec<State>, as_of: V2Index, progress: Option<&Op>) -> Result<()> {
@@ -245,9 +248,7 @@ impl<'s, 'k> Carrier<'s, 'k> {
         if item.value.is_none() {
             return Err(Error::new(Reason::RequestTooLarge, "the cluster refuses the smallest request as too large"));
         }
-        self.refuse(std::slice::from_ref(item), Why::TooLarge, progress)?;
-        self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        self.refuse(std::slice::from_ref(item), Why::TooLarge, progress)
     }
 
     /// Returns whether v3 has the value of an item.

@@ -253,7 +253,6 @@ pub fn item_of(
     item.path = node.path;
     let Some(why) = why else { return Ok(Some(item)) };
     carrier.refuse(std::slice::from_ref(&item), why, None)?;
-    carrier.counters.conflicts.fetch_add(1, Ordering::Relaxed);
     Ok(None)
 }
 

@@ -16,6 +16,9 @@ use crate::online::verify::{self, Verified};
 /// How long the job may need for the last changes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the source waits for a change.
+const WAIT: Duration = Duration::from_millis(100);
+
 /// How to switch.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SwitchOptions {
@@ -76,10 +79,11 @@ pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: Swit
 
 /// Puts the switch at a moment without a lag.
 fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<(i64, V2Index)> {
+    let mut head = v2.head()?;
     let began = Instant::now();
     loop {
         context.interrupt.ask()?;
-        let head = quiet(context, v2, options.quiet_for)?;
+        quiet(context, v2, &mut head, options.quiet_for)?;
         let index = head.index;
         let state = state::read(context.kv, keys)?;
         let (reached, modified) = state.progress.map_or((0, 0), |(progress, modified)| (progress.v2_index, modified));
@@ -116,20 +120,22 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
     }
 }
 
-/// Waits until v2 did not change for so long. Returns where it is.
-fn quiet(context: &Context<'_>, v2: &mut dyn V2, quiet_for: Duration) -> Result<Head> {
-    let mut head = v2.head()?;
+/// Waits until v2 did not change for so long. `head` is where it was.
+fn quiet(context: &Context<'_>, v2: &mut dyn V2, head: &mut Head, quiet_for: Duration) -> Result<()> {
     let mut since = Instant::now();
-    while since.elapsed() < quiet_for {
+    loop {
         context.interrupt.ask()?;
-        let now = v2.head()?;
-        if now.index != head.index {
-            since = Instant::now();
+        match v2.next(WAIT)? {
+            Next::Changes { head: now, .. } => (*head, since) = (now, Instant::now()),
+            Next::Lost(_) => (*head, since) = (v2.head()?, Instant::now()),
+            Next::Quiet(now) => {
+                *head = now;
+                if since.elapsed() >= quiet_for {
+                    return Ok(());
+                }
+            }
         }
-        head = now;
-        std::thread::sleep(Duration::from_millis(100).min(quiet_for));
     }
-    Ok(head)
 }
 
 /// Lists changes of v2 that came after the switch, unless a job does that.

@@ -30,19 +30,14 @@ pub struct Marks {
 }
 
 /// The kinds of evidence without their places: if they change, the servers may have other rules.
-pub type Forms = (Option<bool>, bool, Option<bool>, bool, Option<bool>);
+pub type Forms = [Option<bool>; 5];
 
 impl Marks {
     /// Returns the kinds of evidence.
     pub fn forms(&self) -> Forms {
         let form = |mark: Option<(bool, RaftIndex)>| mark.map(|(form, _)| form);
-        (
-            form(self.frame),
-            self.padded.is_some(),
-            form(self.empty_data),
-            self.state_after_entry.is_some(),
-            form(self.configured),
-        )
+        let (padded, after) = (self.padded.map(|_| true), self.state_after_entry.map(|_| true));
+        [form(self.frame), padded, form(self.empty_data), after, form(self.configured)]
     }
 
     /// Returns whether a migration from 0.4 wrote the beginning of the log.

@@ -1,14 +1,15 @@
-//! Tests of `etcdlift online` with real etcd servers. `tests/peers/build` builds these servers.
+//! Tests of the online migration, with real etcd servers. `tests/peers/build` builds these programs.
 //!
-//! A test that lacks peers prints `SKIPPED`. Needs the features `online` and `cli`.
+//! A test that lacks peers prints `SKIPPED`. At most two servers, or one cluster, run at a time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../common/mod.rs"]
 mod common;
-#[allow(dead_code, reason = "shared with the tests of peers, which use more of it")]
+#[allow(dead_code, reason = "this binary needs a part of it")]
 #[path = "../peers/connection.rs"]
 mod connection;
+mod copy;
 mod history;
 mod v2;
 mod v2_client;

@@ -14,27 +14,17 @@ use crate::source::dir::WalDir;
 use crate::source::growing::LogPlace;
 
 mod arena;
+mod ask;
 mod changes;
 mod follow;
 mod worker;
+
+use ask::{Ask, Part};
 
 /// A data directory. Has hidden keys too.
 #[derive(Debug)]
 pub struct Dir {
     asks: Sender<Ask>,
-}
-
-/// A question to the thread, with the way for its answer.
-enum Ask {
-    Cluster(SyncSender<Result<String>>),
-    State(SyncSender<Result<Part>>),
-    Next(Duration, SyncSender<Result<Next>>),
-}
-
-/// A part of the state.
-enum Part {
-    Nodes(Vec<Node>),
-    End(Head),
 }
 
 /// Parts of the state that wait for the reader.

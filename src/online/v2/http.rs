@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Change, Effect, Head, Next, Node, V2, V2Options};
+use super::options::V2Options;
+use super::{Change, Effect, Head, Next, Node, V2};
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
@@ -119,19 +120,19 @@ impl Http {
                 changes.push(change(Effect::Gone(path)));
             }
             Meaning::Set(node) => {
-                self.timed.set(&node.path, node.expiry, node.modified, false);
+                self.timed.set(&node.path, node.expiry, &node.value, false);
                 changes.push(change(Effect::Set(self.effective(node))));
             }
             Meaning::Dir { path, expiry, was_file, was_dir } => {
                 let known = self.timed.get(&path).filter(|known| known.dir).map(|known| known.expiry);
-                self.timed.set(&path, expiry, index, true);
+                self.timed.set(&path, expiry, b"", true);
                 if was_file {
                     changes.push(change(Effect::Gone(path)));
                 } else if was_dir
                     && !same(known, expiry)
                     && let Err(e) = self.below(&path, index, action, changes)
                 {
-                    self.timed.set(&path, known, index, true);
+                    self.timed.set(&path, known, b"", true);
                     return Err(e);
                 }
             }
@@ -171,15 +172,16 @@ impl Http {
             })?;
             let Some(found) = found.filter(|found| found.dir == known.dir) else {
                 // Its event is on the way.
-                self.timed.set(&path, None, known.modified, known.dir);
+                self.timed.set(&path, None, b"", known.dir);
                 continue;
             };
-            let is_later = found.node.modified > self.at && !found.dir;
-            if is_later || same(Some(known.expiry), found.own) {
-                self.timed.set(&path, Some(known.expiry), known.modified, known.dir);
+            // Another value has an event on the way, perhaps after others of this key.
+            let is_other = !found.dir && !known.has_value(&found.node.value);
+            if is_other || same(Some(known.expiry), found.own) {
+                self.timed.again(&path);
                 continue;
             }
-            self.timed.set(&path, found.own, found.node.modified, found.dir);
+            self.timed.set(&path, found.own, &found.node.value, found.dir);
             let index = self.at;
             if found.dir {
                 self.below(&path, index, "update", changes)?;
@@ -191,7 +193,7 @@ impl Http {
         Ok(())
     }
 
-    fn known(&self) -> Head {
+    fn seen(&self) -> Head {
         Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0) }
     }
 
@@ -248,14 +250,14 @@ impl V2 for Http {
         let mut timed = Timed::default();
         let index = self.read(b"/", true, &mut |listing::Listed { node, dir, own }| {
             if own.is_some() {
-                timed.set(&node.path, own, node.modified, dir);
+                timed.set(&node.path, own, &node.value, dir);
             }
             if dir { Ok(()) } else { each(node) }
         })?;
         let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
         self.at = index.ok_or_else(none)?;
         (self.watch, self.timed, self.known) = (Some(watch), timed, (self.at, None));
-        Ok(self.known())
+        Ok(self.seen())
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next> {
@@ -282,7 +284,7 @@ impl V2 for Http {
                 return Ok(Next::Lost(why));
             }
         }
-        let head = self.known();
+        let head = self.seen();
         Ok(if changes.is_empty() { Next::Quiet(head) } else { Next::Changes { changes, head } })
     }
 }

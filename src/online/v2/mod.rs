@@ -5,8 +5,10 @@
 pub mod dir;
 pub mod http;
 mod open;
+mod options;
 
-pub use open::{V2Options, open};
+pub use open::open;
+pub use options::V2Options;
 
 use std::time::Duration;
 

@@ -41,7 +41,7 @@ const CANCELLED: i32 = 1;
 /// Judges an error of the client.
 pub(super) fn judge(error: &Client) -> Fault {
     match error {
-        Client::GRpcStatus(status) => of_status(status.code() as i32, status.message(), &chain(status)),
+        Client::GRpcStatus(status) => of_status(status.code() as i32, status.message(), &causes(status)),
         Client::TransportError(e) => of_transport(&chain(e)),
         Client::IoError(e) => of_transport(&chain(e)),
         Client::InvalidUri(e) => Fault::new(Then::GiveUp, Reason::Usage, format!("wrong endpoint: {e}")),
@@ -86,7 +86,7 @@ const SPACE: &str = "the cluster has a NOSPACE alarm: compact and defragment it 
 const LARGE: &str = "give the server's --max-request-bytes as --request-limit";
 const MAJORITY: &str = "check that a majority of the members runs: `etcdctl endpoint status --cluster`";
 
-fn of_status(code: i32, message: &str, chain: &str) -> Fault {
+fn of_status(code: i32, message: &str, causes: &str) -> Fault {
     if let Some((_, then, reason, hint)) = KNOWN.iter().find(|(text, ..)| message.contains(text)) {
         let text = message.trim_start_matches("etcdserver: ").to_string();
         let mut fault = Fault::new(*then, *reason, text);
@@ -94,8 +94,8 @@ fn of_status(code: i32, message: &str, chain: &str) -> Fault {
         return fault;
     }
     // The client has no code of its own for a fault of the connection.
-    if chain.len() > message.len() || message.contains("transport") {
-        return of_transport(chain);
+    if !causes.is_empty() {
+        return of_transport(causes);
     }
     match code {
         UNAVAILABLE | DEADLINE | CANCELLED => Fault::new(Then::Again, Reason::Unreachable, message),
@@ -122,7 +122,15 @@ fn of_transport(chain: &str) -> Fault {
 
 /// Returns the texts of an error and its causes.
 fn chain(error: &dyn StdError) -> String {
-    let mut texts = vec![error.to_string()];
+    match causes(error) {
+        causes if causes.is_empty() => error.to_string(),
+        causes => format!("{error}: {causes}"),
+    }
+}
+
+/// Returns the texts of the causes of an error.
+fn causes(error: &dyn StdError) -> String {
+    let mut texts = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
         texts.push(error.to_string());
@@ -165,7 +173,7 @@ mod tests {
             (5, "etcdserver: requested lease not found", Then::GiveUp, Reason::LeaseGone),
             (2, "something new", Then::GiveUp, Reason::V3Failed),
         ] {
-            let fault = of_status(code, text, text);
+            let fault = of_status(code, text, "");
             assert_eq!((fault.then, fault.error.reason()), (then, reason), "{text}");
         }
     }

@@ -106,6 +106,13 @@ impl Inner {
     }
 
     fn op(&mut self, op: &Op, next: i64, wrote: &mut bool) -> Got {
+        let (Op::Put { key, .. } | Op::Delete(key) | Op::DeleteRange(key, _) | Op::Look(key) | Op::Get(key)) = op
+        else {
+            let Op::Scan(scan) = op else { unreachable!() };
+            assert!(!scan.from.is_empty(), "key is not provided");
+            return self.scan(scan);
+        };
+        assert!(!key.is_empty(), "key is not provided");
         match op {
             Op::Put { key, value, lease } => {
                 *wrote = true;
@@ -130,7 +137,7 @@ impl Inner {
                 Got { pairs: pairs.into_iter().collect(), more: false }
             }
             Op::Get(key) => Got { pairs: self.keys.get(key).cloned().into_iter().collect(), more: false },
-            Op::Scan(scan) => self.scan(scan),
+            Op::Scan(_) => Got::default(),
         }
     }
 

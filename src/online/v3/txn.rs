@@ -192,7 +192,7 @@ impl Op {
 impl Scan {
     /// All keys with this prefix, without values and limit.
     pub fn prefix(prefix: &[u8]) -> Scan {
-        // A server takes no empty key.
+        // etcd refuses an empty key: the first key of all is a zero byte.
         let from = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
         Scan { from, to: prefix_end(prefix), limit: 0, values: false }
     }

@@ -30,8 +30,8 @@ pub(super) struct Follower<'m> {
     tail: Option<(RaftIndex, RaftIndex, u64)>,
     /// Bytes of the entries.
     scratch: Vec<u8>,
-    /// The evidence about the servers at the first end of the log, and the version of the cluster.
-    evidence: Option<(Forms, Option<String>)>,
+    /// The evidence about the servers with which the rules were selected, and the version of the cluster then.
+    evidence: (Forms, Option<String>),
     /// When new segments were last looked for.
     held: Instant,
 }
@@ -65,20 +65,13 @@ impl<'m> Follower<'m> {
     pub(super) fn new(
         mut replay: Replay<'m>,
         log: GrowingLog,
+        forms: Forms,
         arena: End<'m>,
         interrupt: Interrupt<'static>,
     ) -> Follower<'m> {
         replay.tree.record();
-        Follower {
-            replay,
-            log,
-            arena,
-            interrupt,
-            tail: None,
-            scratch: Vec::new(),
-            evidence: None,
-            held: Instant::now(),
-        }
+        let evidence = (forms, membership::cluster_version(&mut replay.tree));
+        Follower { replay, log, arena, interrupt, tail: None, scratch: Vec::new(), evidence, held: Instant::now() }
     }
 
     /// Opens new segments, if that is due, so that a purge cannot take them. `Some` is the reason why the log does not continue.
@@ -114,9 +107,10 @@ impl<'m> Follower<'m> {
     }
 
     fn is_other_evidence(&mut self) -> bool {
-        let now = (self.log.forms(), membership::cluster_version(&mut self.replay.tree));
-        let before = self.evidence.get_or_insert_with(|| now.clone());
-        *before != now
+        let (forms, version) = &self.evidence;
+        let is_other = |(now, before): (&Option<bool>, &Option<bool>)| now.is_some() && now != before;
+        self.log.forms().iter().zip(forms).any(is_other)
+            || membership::cluster_version(&mut self.replay.tree) != *version
     }
 
     /// Returns where the store is, and how many writes wait for their commit.

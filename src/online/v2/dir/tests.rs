@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
+use nix::fcntl::{Flock, FlockArg};
 use proptest::prelude::*;
 
 use super::super::{Change, Effect, Head, Next, Node, V2};
@@ -115,23 +116,26 @@ fn encoded(act: &Act) -> Option<Vec<u8>> {
 
 fn written(dialect: Dialect, voters: u64, acts: &[Act]) -> Written {
     let mut log = Log::new(dialect, 1, 0xc);
-    let (mut index, mut term, mut commit) = (0, 1, 0);
+    let (mut index, mut commit) = (0, 0);
     let mut terms = BTreeMap::new();
     for voter in 1..=voters {
         index += 1;
-        log.entry(
-            CONF_CHANGE,
-            1,
-            index,
-            Some(&conf_change(0, voter, &member_json(voter, 2380 + u16::try_from(voter).unwrap()))),
-        );
+        let member = member_json(voter, 2380 + u16::try_from(voter).unwrap());
+        log.entry(CONF_CHANGE, 1, index, Some(&conf_change(0, voter, &member)));
     }
-    // The rules are selected by what the first part proves: a server of 2.3 or later.
+    // The rules are selected by what the first part proves.
     index += 1;
-    log.entry(NORMAL, 1, index, encoded(&Act::Delete { path: 0, recursive: false, dir: false }).as_deref());
-    index += 1;
-    log.entry(NORMAL, 1, index, None);
+    let version = if dialect == Dialect::Padded { "3.4.0" } else { "2.3.0" };
+    let (method, refresh) = (Method::Put, Some(false));
+    let version = Request { method, path: b"/0/version", val: version.as_bytes(), refresh, ..Request::default() };
+    log.entry(NORMAL, 1, index, Some(&request(&version)));
     log.state(1, 1, index);
+    let mut term = 2;
+    index += 1;
+    log.entry(NORMAL, term, index, None);
+    log.state(term, 1, index);
+    log.snapshot(index, term);
+    terms.insert(index, term);
     commit = commit.max(index);
     let first = log.segments()[0].bytes.len();
     for act in acts {
@@ -169,7 +173,7 @@ fn written(dialect: Dialect, voters: u64, acts: &[Act]) -> Written {
 struct Growing<'w> {
     written: &'w Written,
     temp: tempfile::TempDir,
-    file: File,
+    file: Flock<File>,
     segment: usize,
     at: usize,
 }
@@ -187,14 +191,15 @@ impl<'w> Growing<'w> {
         growing
     }
 
-    fn create(written: &Written, dir: &std::path::Path, segment: usize) -> File {
+    fn create(written: &Written, dir: &std::path::Path, segment: usize) -> Flock<File> {
         let name = segment_file(segment as u64, written.log.segments()[segment].index);
         let path = dir.join("member/wal").join(name);
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).unwrap();
         if written.dialect == Dialect::Padded {
             file.set_len(PREALLOCATED).unwrap();
         }
-        file
+        // As a running etcd does, which may be writing a record.
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap()
     }
 
     /// Writes so many more bytes. Returns whether there are more.

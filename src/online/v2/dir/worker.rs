@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::super::{Head, Next, Node};
 use super::arena::Arena;
+use super::ask::{Ask, Part};
 use super::changes::{self, KEYS};
 use super::follow::{Follower, HOLD, Step};
-use super::{Ask, Part};
 use crate::error::{Error, Reason, Result};
 use crate::ids::{ClusterId, RaftIndex};
 use crate::interrupt::Interrupt;
@@ -131,6 +131,7 @@ impl Worker<'_> {
             let table = read_table_watched(&opened, self.interrupt)?;
             let options = ReplayOptions { up_to: after, interrupt: self.interrupt, ..ReplayOptions::default() };
             let recovered = recover(&opened, &table, None, &options).map_err(|e| e.in_file(opened.path()))?;
+            let forms = opened.wal().map(|wal| wal.marks().forms()).unwrap_or_default();
             let rules = recovered.replay.rules;
             if after.is_some() && self.rules != Some(rules) {
                 let message =
@@ -148,7 +149,7 @@ impl Worker<'_> {
                 );
                 return Err(Error::new(Reason::Gap, message).in_file(&self.place.dir));
             };
-            let mut follower = Follower::new(recovered.replay, log, arena.end(), self.interrupt);
+            let mut follower = Follower::new(recovered.replay, log, forms, arena.end(), self.interrupt);
             self.answer(&mut follower, &arena, ask);
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //! Must not know what an answer contains.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use super::super::V2Options;
+use super::super::options::V2Options;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
@@ -220,7 +220,7 @@ fn tls(options: &V2Options) -> Result<TlsConfig> {
     Ok(config.build())
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<Certificate<'static>>> {
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let pem = read(path)?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {

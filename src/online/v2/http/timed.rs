@@ -3,11 +3,10 @@
 //! Must not know how a node is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-
-use crate::ids::V2Index;
 
 /// The shortest time between two reads of one node.
 const SHORTEST: Duration = Duration::from_millis(300);
@@ -24,8 +23,8 @@ pub(super) struct Timed {
 pub(super) struct Known {
     /// When it expires by itself.
     pub(super) expiry: Timestamp,
-    /// Its modified index.
-    pub(super) modified: V2Index,
+    /// A hash of its value.
+    value: u64,
     /// Whether it is a directory.
     pub(super) dir: bool,
     due: Instant,
@@ -33,12 +32,21 @@ pub(super) struct Known {
 
 impl Timed {
     /// Records a node, or that it has no TTL.
-    pub(super) fn set(&mut self, path: &[u8], expiry: Option<Timestamp>, modified: V2Index, dir: bool) {
+    pub(super) fn set(&mut self, path: &[u8], expiry: Option<Timestamp>, value: &[u8], dir: bool) {
         self.forget(path);
         let Some(expiry) = expiry else { return };
         let due = Instant::now() + until(expiry);
-        self.nodes.insert(path.to_vec(), Known { expiry, modified, dir, due });
+        self.nodes.insert(path.to_vec(), Known { expiry, value: hash(value), dir, due });
         self.due.insert((due, path.to_vec()));
+    }
+
+    /// Records that a node is as it was, so that it is read again later.
+    pub(super) fn again(&mut self, path: &[u8]) {
+        if let Some(known) = self.nodes.get_mut(path) {
+            self.due.remove(&(known.due, path.to_vec()));
+            known.due = Instant::now() + until(known.expiry);
+            self.due.insert((known.due, path.to_vec()));
+        }
     }
 
     /// Forgets a node and everything below it.
@@ -82,6 +90,19 @@ impl Timed {
     }
 }
 
+impl Known {
+    /// Returns whether the node has this value.
+    pub(super) fn has_value(&self, value: &[u8]) -> bool {
+        self.value == hash(value)
+    }
+}
+
+fn hash(value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Returns the time until the next read: half of the rest, which leaves time for what must be done then.
 fn until(expiry: Timestamp) -> Duration {
     let rest = expiry.duration_since(Timestamp::now());
@@ -99,7 +120,7 @@ mod tests {
         for (path, second, dir) in
             [("/a", 9, true), ("/a/b", 5, true), ("/a/b/c", 7, false), ("/ab", 3, false), ("/a!", 1, false)]
         {
-            timed.set(path.as_bytes(), at(second), V2Index(1), dir);
+            timed.set(path.as_bytes(), at(second), b"", dir);
         }
         assert_eq!(timed.above(b"/a/b/c"), at(5));
         assert_eq!(timed.above(b"/a/x"), at(9));
@@ -107,15 +128,15 @@ mod tests {
         timed.remove(b"/a");
         assert_eq!(timed.nodes.keys().collect::<Vec<_>>(), [&b"/a!"[..], b"/ab"]);
         assert_eq!(timed.due.len(), 2);
-        timed.set(b"/ab", None, V2Index(2), false);
+        timed.set(b"/ab", None, b"", false);
         assert_eq!(timed.due.len(), 1);
     }
 
     #[test]
     fn a_node_is_due_before_it_expires_and_once() {
         let mut timed = Timed::default();
-        timed.set(b"/soon", Some(Timestamp::now()), V2Index(1), false);
-        timed.set(b"/later", Some(Timestamp::now() + jiff::SignedDuration::from_secs(60)), V2Index(1), false);
+        timed.set(b"/soon", Some(Timestamp::now()), b"", false);
+        timed.set(b"/later", Some(Timestamp::now() + jiff::SignedDuration::from_secs(60)), b"", false);
         assert!(timed.take_due().is_none());
         std::thread::sleep(SHORTEST);
         assert_eq!(timed.take_due().unwrap().0, b"/soon");
