@@ -1,6 +1,6 @@
-//! Tests of `etcdlift online` with real etcd servers. `tests/peers/build` builds these servers.
+//! Tests of the online migration, with real etcd servers. `tests/peers/build` builds these programs.
 //!
-//! A test that lacks peers prints `SKIPPED`. Needs the features `online` and `cli`.
+//! A test that lacks peers prints `SKIPPED`. At most two servers, or one cluster, run at a time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -122,7 +122,7 @@ impl Server {
     fn copy(&self, runtime: &Runtime, program: &Path, source: &Path, keys: u64) -> Copy {
         let endpoint = format!("http://{}", self.client);
         let mut command = Command::new(program);
-        command.args(["online", "copy", "--once", "--endpoints", &endpoint]).arg(source);
+        command.args(["online", "copy", "--once", "--quiet", "--endpoints", &endpoint]).arg(source);
         let started = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut copy = Copy { time: Duration::ZERO, at_tenth: 0, last: 0, most: 0 };

@@ -100,6 +100,14 @@ impl History {
         unknown || self.listed.contains(&(key.to_owned(), index))
     }
 
+    /// Writes to v2 that count as listed only because the job does not know a range.
+    pub(super) fn only_unknown(&self) -> usize {
+        let listed =
+            |key: &String, op: &Op| op.v2.as_ref().is_some_and(|v2| self.listed.contains(&(key.clone(), v2.index)));
+        let ops = self.keys.iter().flat_map(|(key, ops)| ops.iter().map(move |op| (key, op)));
+        ops.filter(|(key, op)| self.is_listed(key, op) && !listed(key, op)).count()
+    }
+
     /// All operations on a key, for a failure message.
     pub(super) fn story(&self, key: &str) -> String {
         let mut ops: Vec<&Op> = self.keys.get(key).into_iter().flatten().collect();

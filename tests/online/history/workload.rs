@@ -201,7 +201,7 @@ pub(super) fn run_naive(peers: &Peers, plan: &Plan) -> History {
     let servers = Servers::start(peers, plan.destination, plan.snapshot_count);
     let mut applications = Applications::begin(plan, &servers);
     let job = NaiveJob::start(servers.v2()[0], servers.v3()[0]);
-    applications.released.begin();
+    applications.released.release_all();
     for at in 0..MOVED {
         applications.start_moved(Box::new(Naive { v3: servers.v3()[at % 3], v2: servers.v2()[at % 3] }));
     }
@@ -211,7 +211,6 @@ pub(super) fn run_naive(peers: &Peers, plan: &Plan) -> History {
     thread::sleep(NORMAL);
     job.stop();
     naive::switch(servers.v3()[0]);
-    applications.released.release_all();
     thread::sleep(NORMAL);
     applications.end(&servers)
 }
