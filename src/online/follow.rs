@@ -72,6 +72,7 @@ impl Follower<'_, '_, '_> {
             interrupt.ask()?;
             self.carrier.session.check()?;
             self.carrier.session.fold()?;
+            self.carrier.session.forget(interrupt)?;
             let first = match source.recv_timeout(Duration::from_millis(100)) {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => continue,

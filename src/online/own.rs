@@ -20,10 +20,15 @@ const AGE: Duration = Duration::from_secs(60);
 /// Revisions in one list: with 2 numbers of at most 20 digits each, a list has at most 688 KiB.
 const LIST: usize = 1 << 14;
 
+/// Number of revisions from which on those without a key are looked for.
+const LONG: usize = if cfg!(test) { 1500 } else { 1 << 17 };
+
 /// The revisions.
 #[derive(Debug, Default)]
 pub struct Own {
     revisions: BTreeMap<i64, u64>,
+    /// Number of revisions that were left the last time.
+    left: usize,
     /// Records by number: the revision, and when it was written.
     records: BTreeMap<u64, (i64, Instant)>,
     /// Numbers of transactions whose answer has not arrived.
@@ -132,16 +137,23 @@ impl Own {
         self.records = self.records.split_off(&fold.before);
     }
 
+    /// Returns whether it is worth looking for revisions that no key has any more: there are twice as many as the last time.
+    pub fn is_long(&self) -> bool {
+        self.revisions.len() >= LONG.max(self.left.saturating_mul(2))
+    }
+
     /// Returns the operations, in groups, that leave only the revisions of `live` in lists; later ones than `until`
     /// stay. Empty if this frees little.
     pub fn prune(&mut self, live: &HashSet<i64>, until: i64, keys: &Keys) -> Vec<Vec<Op>> {
         let recent: HashSet<i64> = self.records.values().map(|(revision, _)| *revision).collect();
         let stays = |revision: &i64| *revision > until || live.contains(revision) || recent.contains(revision);
         let dead = self.revisions.keys().filter(|revision| !stays(revision)).count();
+        self.left = self.revisions.len();
         if dead < FOLD || dead * 2 < self.revisions.len() {
             return Vec::new();
         }
         self.revisions.retain(|revision, _| stays(revision));
+        self.left = self.revisions.len();
         let listed: Vec<i64> = self.revisions.keys().copied().filter(|revision| !recent.contains(revision)).collect();
         // New lists have new numbers, so an interruption leaves too many lists, never too few.
         let first = self.next;
@@ -152,6 +164,14 @@ impl Own {
         }
         groups.push(vec![Op::DeleteRange(keys.folded(0), keys.folded(first))]);
         groups
+    }
+
+    /// Makes all records old enough to be folded.
+    #[cfg(test)]
+    pub(super) fn make_old(&mut self) {
+        if let Some(past) = Instant::now().checked_sub(AGE) {
+            self.records.values_mut().for_each(|(_, at)| *at = past);
+        }
     }
 
     fn list(&self, revisions: impl Iterator<Item = i64>) -> Vec<u8> {
@@ -187,8 +207,7 @@ mod tests {
     use crate::online::v3::memory::Memory;
 
     fn old(own: &mut Own) {
-        let past = Instant::now().checked_sub(AGE).unwrap();
-        own.records.values_mut().for_each(|(_, at)| *at = past);
+        own.make_old();
     }
 
     #[test]

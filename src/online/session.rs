@@ -2,15 +2,17 @@
 //!
 //! A transaction that was not run says what is different, so that the caller decides again. Must not know v2.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
+use crate::interrupt::Interrupt;
 use crate::online::decide::{Marker, Seen};
 use crate::online::lock::Lock;
 use crate::online::own::Own;
 use crate::online::state::{Keys, Switch};
-use crate::online::v3::{Compare, Kv, Op, Pair, Reply, Txn};
+use crate::online::v3::{Compare, Kv, Op, Pair, Reply, Scan, Txn, scan};
 
 /// Limits of a transaction.
 #[derive(Debug, Clone, Copy)]
@@ -227,6 +229,27 @@ impl<'k> Session<'k> {
         Ok(())
     }
 
+    /// Forgets revisions that no key has any more, if there are many. Nobody else may write as the job meanwhile.
+    ///
+    /// # Errors
+    /// As [`Session::put`]; an interruption.
+    pub fn forget(&self, interrupt: Interrupt<'_>) -> Result<()> {
+        let until = self.own().latest();
+        if !self.own().is_long() {
+            return Ok(());
+        }
+        let mut live = HashSet::new();
+        scan(self.kv, Scan::prefix(b""), |pairs| {
+            interrupt.ask()?;
+            self.check()?;
+            let own = self.own();
+            live.extend(pairs.iter().map(|pair| pair.modified).filter(|revision| own.as_of(*revision).is_some()));
+            Ok(())
+        })?;
+        let groups = self.own().prune(&live, until, &self.keys);
+        groups.into_iter().try_for_each(|operations| self.put(operations))
+    }
+
     fn looks(&self, keys: &[&[u8]], operations: &mut Vec<Op>) {
         for key in keys {
             operations.push(Op::Look(key.to_vec()));
@@ -261,4 +284,36 @@ pub fn state_of(own: &Own, pair: Option<&Pair>, marker: Option<&Pair>) -> State 
     let read = |pair: &Pair| std::str::from_utf8(&pair.value).ok()?.trim().parse().ok().map(V2Index);
     let marker = marker.map_or(Marker::Absent, |pair| Marker::Present(read(pair)));
     State { seen, revision: pair.map_or(0, |pair| pair.modified), marker }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::online::state::{STATE_PREFIX, SWITCH_KEY};
+    use crate::online::v3::memory::Memory;
+
+    #[test]
+    fn revisions_without_a_key_are_forgotten_and_the_others_stay() {
+        let (store, keys) = (Memory::default(), Keys::new(STATE_PREFIX, SWITCH_KEY));
+        let lock = Lock::take(&store, &keys, "copy", 60, Interrupt::default(), &|_| {}).unwrap();
+        let limits = Limits { operations: 128, bytes: 1 << 20 };
+        let session = Session::begin(&store, &keys, limits, &lock, Switch::default()).unwrap();
+        let put = |key: &[u8], index| {
+            let state = session.look(&[key]).unwrap()[0];
+            let written = session.write(V2Index(index), &[(key, state)], vec![Op::put(key.to_vec(), "x")]).unwrap();
+            assert!(matches!(written, Written::Done(_)), "{written:?}");
+        };
+        put(b"/once", 1);
+        (2..2000).for_each(|index| put(b"/often", index));
+        session.own().make_old();
+        session.fold().unwrap();
+        let before = session.own().len();
+        session.forget(Interrupt::default()).unwrap();
+        assert_eq!((before, session.own().len()), (1999, 2));
+        let again = Session::begin(&store, &keys, limits, &lock, Switch::default()).unwrap();
+        let seen: Vec<Seen> = again.look(&[b"/once", b"/often"]).unwrap().iter().map(|state| state.seen).collect();
+        assert_eq!(seen, [Seen::Own(V2Index(1)), Seen::Own(V2Index(1999))]);
+        assert!(!again.own().is_long());
+        put(b"/often", 2000);
+    }
 }
