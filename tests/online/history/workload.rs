@@ -59,7 +59,9 @@ impl Programs {
     pub(super) fn build(peers: &Peers) -> Self {
         let folder = Path::new(etcdlift_path()).parent().unwrap();
         let mut cargo = Program::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "--features", "online", "--example", "online_app", "--target-dir"]);
+        // With the features of this test, so that the library is not built once more.
+        let features = if cfg!(feature = "sled") { "online,sled" } else { "online" };
+        cargo.args(["build", "--quiet", "--locked", "--features", features, "--example", "online_app", "--target-dir"]);
         cargo.arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         if folder.ends_with("release") {
             cargo.arg("--release");
