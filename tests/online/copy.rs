@@ -24,7 +24,7 @@ struct Pair {
     v2: Server,
     v3: Server,
     peers: Peers,
-    _temp: TempDir,
+    temp: TempDir,
 }
 
 impl Pair {
@@ -38,7 +38,7 @@ impl Pair {
         let slot = std::sync::Arc::new(crate::common::server::Slot::all());
         let mut servers = Server::start_all(&[old, new], &slot);
         let v3 = servers.pop().unwrap();
-        Self { v2: servers.pop().unwrap(), v3, peers: peers.clone(), _temp: temp }
+        Self { v2: servers.pop().unwrap(), v3, peers: peers.clone(), temp }
     }
 
     fn ctl(&self) -> Etcdctl {
@@ -196,6 +196,57 @@ fn what_v3_leads_stays_and_the_whole_way_to_the_end() {
     let names: Vec<Vec<u8>> = pair.ctl().all().0.into_iter().map(|row| row.key).collect();
     let expected: [&[u8]; 5] = [b"/foreign", b"/moved", b"/plain", b"/timed", b"etcdlift/switch"];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn changes_of_moved_keys_while_no_job_runs_are_listed() {
+    let Some(peers) = peers::require("online::copy") else { return };
+    for by_directory in [true, false] {
+        let pair = Pair::start(&peers, Version::V3_6, &[]);
+        for key in ["/set", "/deleted", "/dir/below", "/plain"] {
+            pair.set(key, "v2");
+        }
+        let run = |command: &str, more: &[&str]| {
+            let mut arguments = pair.arguments(command, more);
+            if by_directory {
+                let dir = pair.temp.path().join("v2").display().to_string();
+                arguments.splice(2..4, [dir]);
+            }
+            etcdlift(arguments)
+        };
+        let mut copy = pair.arguments("copy", &["--lock-ttl", "2s"]);
+        if by_directory {
+            copy.splice(2..4, [pair.temp.path().join("v2").display().to_string()]);
+        }
+        let mut command = Command::new(etcdlift_path());
+        let job = Job(command.args(copy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        wait_for("the copy", || pair.v3_keys().len() == 4);
+        // Until the progress is written, which is the place to go on from.
+        thread::sleep(Duration::from_secs(1));
+        job.kill();
+        for key in ["/set", "/deleted", "/dir/below"] {
+            pair.ctl().txn(&format!("\nput {key} v3\nput etcdlift/online/moved/{key} \"\"\n\n\n"));
+        }
+        pair.set("/set", "late");
+        pair.delete("/deleted");
+        pair.delete("/dir");
+        pair.set("/plain", "late");
+        run("copy", &["--once", "--lock-ttl", "2s"]).success();
+        let listed = run("status", &["--conflicts", "-"]).success().text();
+        assert_eq!(listed.lines().count(), 3, "{listed}");
+        for key in ["/set", "/deleted", "/dir/below"] {
+            assert!(listed.contains(&format!("\"{key}\"")), "{key}: {listed}");
+        }
+        assert!(!listed.contains("unknown-deletions"), "{listed}");
+        assert_eq!(pair.v3_keys()["/plain"], "late");
+        if by_directory {
+            continue;
+        }
+        (0..1100).for_each(|number| pair.set("/plain", &number.to_string()));
+        run("copy", &["--once", "--lock-ttl", "2s"]).success();
+        let listed = run("status", &["--conflicts", "-"]).success().text();
+        assert!(listed.contains("unknown-deletions"), "the history of the server is gone: {listed}");
+    }
 }
 
 #[test]

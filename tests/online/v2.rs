@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use etcdlift::internals::ids::V2Index;
 use etcdlift::internals::interrupt::Interrupt;
 use etcdlift::internals::online::v2::{Change, Effect, Head, Next, Node, V2, V2Options, open};
 
@@ -398,6 +399,59 @@ fn a_directory_is_followed_while_segments_are_cut_and_purged() {
     });
     assert!(model.changes > 100);
     assert_eq!(model.lost, 0);
+    let mut model = Model::default();
+    model.read(&mut *source);
+    assert!(!since(&mut *source, 1).1, "the first segment is gone");
+}
+
+/// Returns the changes after an index, and whether these are all.
+fn since(source: &mut dyn V2, index: u64) -> (Vec<Change>, bool) {
+    let mut changes = Vec::new();
+    let all = source.since(V2Index(index), &mut |change| {
+        changes.push(change);
+        Ok(())
+    });
+    (changes, all.unwrap())
+}
+
+#[test]
+fn a_reader_that_was_away_is_told_what_it_missed() {
+    let Some(peers) = peers::require("online v2 since") else { return };
+    for by_directory in [true, false] {
+        let mut servers = Servers::start(&peers, 1);
+        let mut client = Client::new(&servers.clients(), 5, by_directory);
+        client.send(120);
+        let open = |servers: &Servers| if by_directory { directory(&servers.dir(0)) } else { api(servers) };
+        let mut away = Model::default();
+        away.read(&mut *open(&servers));
+        let index = away.head.index.0;
+        restarts(&mut servers, &mut client);
+        let mut source = open(&servers);
+        let head = source.head().unwrap();
+        let mut now = Model::default();
+        now.read(&mut *source);
+        assert!(head.index.0 > index && now.head.index >= head.index, "{head:?} {:?}", now.head);
+        let (changes, all) = since(&mut *source, index);
+        assert!(all && changes.len() > 100, "{}", changes.len());
+        changes.into_iter().for_each(|change| away.apply(change));
+        let names = |model: &Model| {
+            model.keys.values().map(|node| (node.path.clone(), node.value.clone(), node.modified)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&away), names(&now));
+        // The head is a place to go on from.
+        let head = source.head().unwrap();
+        client.ask(&Call::new("PUT", b"/after").with("value", "v"));
+        let found = |next: &Next| match next {
+            Next::Changes { changes, .. } => changes.iter().any(|change| change.effect.path() == b"/after"),
+            _ => false,
+        };
+        assert!((0..50).any(|_| found(&source.next(Duration::from_millis(200)).unwrap())), "after {head:?}");
+        if !by_directory {
+            (0..1100).for_each(|_| client.ask(&Call::new("PUT", b"/many").with("value", "v")));
+            now.read(&mut *source);
+            assert!(!since(&mut *source, index).1, "the server keeps 1,000 events");
+        }
+    }
 }
 
 #[test]

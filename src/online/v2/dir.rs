@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::{Head, Next, Node, V2};
+use super::{Change, Head, Next, Node, V2};
 use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
 use crate::source::dir::WalDir;
 use crate::source::growing::LogPlace;
@@ -17,9 +18,10 @@ mod arena;
 mod ask;
 mod changes;
 mod follow;
+mod past;
 mod worker;
 
-use ask::{Ask, Part};
+use ask::{Ask, Missed, Part};
 
 /// A data directory. Has hidden keys too.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub struct Dir {
     asks: Sender<Ask>,
 }
 
-/// Parts of the state that wait for the reader.
+/// Parts of an answer that wait for the reader.
 const PARTS: usize = 4;
 
 impl Dir {
@@ -65,6 +67,20 @@ impl V2 for Dir {
             match answers.recv().unwrap_or_else(|_| Err(ended()))? {
                 Part::Nodes(nodes) => nodes.into_iter().try_for_each(&mut *each)?,
                 Part::End(head) => return Ok(head),
+            }
+        }
+    }
+
+    fn head(&mut self) -> Result<Head> {
+        self.ask(1, Ask::Head)?.recv().unwrap_or_else(|_| Err(ended()))
+    }
+
+    fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
+        let answers = self.ask(PARTS, |reply| Ask::Since(index, reply))?;
+        loop {
+            match answers.recv().unwrap_or_else(|_| Err(ended()))? {
+                Missed::Changes(changes) => changes.into_iter().try_for_each(&mut *each)?,
+                Missed::All(all) => return Ok(all),
             }
         }
     }

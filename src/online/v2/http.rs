@@ -34,6 +34,8 @@ pub struct Http {
     watch: Option<Watch>,
     /// All changes up to this index were delivered, or are in the state.
     at: V2Index,
+    /// The index of the state that was read last.
+    state: V2Index,
     timed: Timed,
     /// The index of the cluster, and when it was read last.
     known: (V2Index, Option<Instant>),
@@ -58,7 +60,12 @@ impl Http {
     /// [`Reason::Usage`] or [`Reason::FileMissing`] for options that cannot be used.
     pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Http> {
         let client = Client::new(options, interrupt)?;
-        Ok(Http { client, watch: None, at: V2Index(0), timed: Timed::default(), known: (V2Index(0), None), lost: None })
+        Ok(Http::at(client, V2Index(0)))
+    }
+
+    fn at(client: Client, at: V2Index) -> Http {
+        let (watch, timed, lost) = (None, Timed::default(), None);
+        Http { client, watch, at, state: at, timed, known: (at, None), lost }
     }
 
     /// Reads through the log of the cluster, which commits every entry before the read. Returns the index of the store then.
@@ -256,8 +263,34 @@ impl V2 for Http {
         })?;
         let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
         self.at = index.ok_or_else(none)?;
+        self.state = self.at;
         (self.watch, self.timed, self.known) = (Some(watch), timed, (self.at, None));
         Ok(self.seen())
+    }
+
+    fn head(&mut self) -> Result<Head> {
+        (self.watch, self.lost, self.timed) = (None, None, Timed::default());
+        self.at = self.quorum_read()?;
+        self.watch = Some(Watch::start(self.client.clone(), V2Index(self.at.0 + 1))?);
+        self.known = (self.at, None);
+        Ok(self.seen())
+    }
+
+    fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
+        // A reader that was there: its watch gives what it would have been told.
+        let mut past = Http::at(self.client.clone(), index);
+        past.watch = Some(Watch::start(self.client.clone(), V2Index(index.0.saturating_add(1)))?);
+        while past.at < self.state {
+            self.client.ask()?;
+            let mut changes = Vec::new();
+            let lost = past.take(Instant::now() + Duration::from_millis(100), &mut changes)?;
+            changes.retain(|change| change.index <= self.state);
+            changes.into_iter().try_for_each(&mut *each)?;
+            if lost.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next> {

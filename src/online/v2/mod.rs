@@ -103,7 +103,8 @@ pub trait V2: Send {
     /// The source cannot be read; that of `each`.
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head>;
 
-    /// Returns where the store is now. The default reads the whole state for it.
+    /// Returns where the store is now. Later changes come from [`V2::next`], as after [`V2::state`]. The default reads the whole
+    /// state for it.
     ///
     /// # Errors
     /// The source cannot be read.
@@ -112,7 +113,7 @@ pub trait V2: Send {
     }
 
     /// Calls `each` for the changes after this index up to the last state, in order, if the log or the event history still
-    /// has them all. Returns whether it has. Called after [`V2::state`]; the default has none.
+    /// has them all; some of them if it has not. Returns whether it has. Called after [`V2::state`]; the default has none.
     ///
     /// # Errors
     /// The source cannot be read; that of `each`.

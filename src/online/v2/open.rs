@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::dir::Dir;
 use super::http::Http;
 use super::options::V2Options;
-use super::{Head, Next, Node, V2};
+use super::{Change, Head, Next, Node, V2};
 use crate::error::{Error, Reason, Result};
+use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
 use crate::source::dir::WalDir;
 
@@ -75,6 +76,14 @@ impl V2 for Committing {
 
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
         self.dir.state(each)
+    }
+
+    fn head(&mut self) -> Result<Head> {
+        self.dir.head()
+    }
+
+    fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
+        self.dir.since(index, each)
     }
 
     fn next(&mut self, wait: Duration) -> Result<Next> {

@@ -298,6 +298,7 @@ impl Reader {
 fn check(written: &Written, parts: &[usize]) {
     let mut growing = Growing::new(written);
     let mut reader = Reader::open(&growing);
+    let begun = reader.head;
     let mut parts = parts.iter().cycle();
     loop {
         let more = match parts.next() {
@@ -319,8 +320,15 @@ fn check(written: &Written, parts: &[usize]) {
     other.catch_up();
     assert_eq!(reader.changes, other.changes);
     assert_eq!(reader.head, other.head);
-    let whole = Reader::open(&at_once);
+    let mut whole = Reader::open(&at_once);
     assert_eq!(reader.head, whole.head);
+    assert_eq!(whole.dir.head().unwrap(), whole.head);
+    let mut missed = Vec::new();
+    let all = whole.dir.since(begun.index, &mut |change| {
+        missed.push(change);
+        Ok(())
+    });
+    assert_eq!((all.unwrap(), &missed), (true, &reader.changes));
     assert_eq!(reader.applied(), whole.state);
 }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::super::{Head, Next, Node};
 use super::arena::Arena;
-use super::ask::{Ask, Part};
+use super::ask::{Ask, Missed, Part};
 use super::changes::{self, KEYS};
 use super::follow::{Follower, HOLD, Step};
+use super::past::Past;
 use crate::error::{Error, Reason, Result};
-use crate::ids::{ClusterId, RaftIndex};
+use crate::ids::{ClusterId, RaftIndex, V2Index};
 use crate::interrupt::Interrupt;
 use crate::source::growing::{GrowingLog, LogPlace};
 use crate::source::live_copy;
@@ -40,6 +41,8 @@ struct Worker<'a> {
     rules: Option<Rules>,
     /// The last entry whose changes were delivered; `None` before the state was read, and after changes were lost.
     delivered: Option<RaftIndex>,
+    /// The last entry and the index of the state that was sent last.
+    state: Option<(RaftIndex, V2Index)>,
     /// Why changes were lost.
     lost: Option<String>,
     /// The question that the next session answers.
@@ -48,8 +51,8 @@ struct Worker<'a> {
 
 /// Answers until nobody can ask any more.
 pub(super) fn run(place: LogPlace, asks: &Receiver<Ask>, interrupt: Interrupt<'static>) {
-    let mut worker =
-        Worker { place, asks, interrupt, cluster: None, rules: None, delivered: None, lost: None, pending: None };
+    let (cluster, rules, delivered, state, lost, pending) = (None, None, None, None, None, None);
+    let mut worker = Worker { place, asks, interrupt, cluster, rules, delivered, state, lost, pending };
     while let Some(ask) = worker.pending.take().or_else(|| asks.recv().ok()) {
         match ask {
             Ask::Cluster(reply) => {
@@ -61,6 +64,13 @@ pub(super) fn run(place: LogPlace, asks: &Receiver<Ask>, interrupt: Interrupt<'s
                     let _ = reply.send(Err(e));
                 }
             }
+            Ask::Head(reply) => {
+                (worker.delivered, worker.lost) = (None, None);
+                if let Err(e) = worker.session(None, Ask::Head(reply.clone())) {
+                    let _ = reply.send(Err(e));
+                }
+            }
+            Ask::Since(index, reply) => worker.missed(index, &reply, &mut || {}),
             Ask::Next(wait, reply) => {
                 let Some(delivered) = worker.delivered else {
                     let why = "the state was not read";
@@ -122,7 +132,7 @@ impl Worker<'_> {
         let expected = self.cluster()?;
         for attempt in 1.. {
             let arena = Arena::default();
-            let opened = self.open(after)?;
+            let opened = open_at(&self.place, after, self.interrupt)?;
             let found = opened.wal().and_then(|wal| wal.metadata()).map(|metadata| metadata.cluster_id);
             if found != Some(expected) {
                 let message = format!("expected the log of cluster {expected}, found another cluster's");
@@ -156,20 +166,30 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn open(&self, after: Option<RaftIndex>) -> Result<Opened> {
-        let options = OpenOptions {
-            allow_live: true,
-            no_backends: true,
-            up_to: after,
-            interrupt: self.interrupt,
-            ..OpenOptions::default()
+    /// Sends the changes after an index up to the state. Calls `hold` often.
+    fn missed(&self, since: V2Index, reply: &SyncSender<Result<Missed>>, hold: &mut dyn FnMut()) {
+        let mut held = Instant::now();
+        let mut send = |part| {
+            send_held(reply, part, &mut held, || {
+                hold();
+                Ok(())
+            })
         };
-        match open(&self.place.dir, self.place.wal_dir.as_ref(), &options)? {
-            Found::V2(opened) => Ok(*opened),
-            Found::V3File(_) | Found::V3Only(_) => {
-                let message = "expected the data directory of an etcd with v2 data, found v3 data only";
-                Err(Error::new(Reason::UnsupportedFormat, message).in_file(&self.place.dir))
+        let all = match self.state.zip(self.rules) {
+            None => Ok(false),
+            Some(((applied, index), rules)) => {
+                let past = Past { place: &self.place, rules, applied, index, interrupt: self.interrupt };
+                let open = |to| open_at(&self.place, Some(to), self.interrupt);
+                past.replay(since, &open, &mut |changes| {
+                    let nobody = |_| Error::new(Reason::Internal, "nobody reads");
+                    send(Missed::Changes(changes)).map_err(nobody)
+                })
             }
+        };
+        match all {
+            Err(e) if matches!(e.reason(), Reason::Interrupted(_)) => drop(reply.send(Err(e))),
+            // Files that cannot be read any more do not have all.
+            all => drop(send(Missed::All(all.unwrap_or(false)))),
         }
     }
 
@@ -177,7 +197,8 @@ impl Worker<'_> {
     fn answer(&mut self, follower: &mut Follower<'_>, arena: &Arena, first: Ask) {
         let opened_at = follower.replay.applied;
         let mut next = Some(first);
-        let mut is_first = true;
+        // Whether the state is as it was opened, and no older than what was said before.
+        let (mut is_first, mut is_fresh) = (true, true);
         loop {
             let ask = match next.take() {
                 Some(ask) => ask,
@@ -192,11 +213,29 @@ impl Worker<'_> {
                 },
             };
             match ask {
-                Ask::State(reply) if is_first => match send_state(follower, &reply) {
-                    Ok(()) => self.delivered = Some(opened_at),
-                    Err(Unsent::NobodyReads) => {}
-                    Err(Unsent::Failed(e)) => drop(reply.send(Err(e))),
+                Ask::State(reply) if is_fresh && follower.replay.applied == opened_at => {
+                    is_fresh = false;
+                    match send_state(follower, &reply) {
+                        Ok(index) => (self.delivered, self.state) = (Some(opened_at), Some((opened_at, index))),
+                        Err(Unsent::NobodyReads) => {}
+                        Err(Unsent::Failed(e)) => drop(reply.send(Err(e))),
+                    }
+                }
+                Ask::Head(reply) => match head(follower, arena, is_first) {
+                    Ok(Some(head)) => {
+                        self.delivered = Some(follower.replay.applied);
+                        let _ = reply.send(Ok(head));
+                    }
+                    Ok(None) => {
+                        self.pending = Some(Ask::Head(reply));
+                        return;
+                    }
+                    Err(e) => {
+                        let _ = reply.send(Err(e));
+                        return;
+                    }
                 },
+                Ask::Since(index, reply) => self.missed(index, &reply, &mut || drop(follower.hold())),
                 Ask::Next(..) if self.delivered.is_none() => {
                     self.pending = Some(ask);
                     return;
@@ -207,6 +246,7 @@ impl Worker<'_> {
                 }
                 Ask::Cluster(reply) => drop(reply.send(self.cluster().map(|id| id.to_string()))),
                 Ask::Next(wait, reply) => {
+                    is_fresh = false;
                     let deadline = Instant::now() + wait;
                     match next_changes(follower, arena, deadline) {
                         Ok(Seen::Next(next)) => {
@@ -272,13 +312,40 @@ fn next_changes(follower: &mut Follower<'_>, arena: &Arena, deadline: Instant) -
     }
 }
 
-/// Why the state was not sent.
+/// Goes to the end of the log. `None` if the directory must be opened again for that.
+fn head(follower: &mut Follower<'_>, arena: &Arena, is_there: bool) -> Result<Option<Head>> {
+    if is_there {
+        return follower.head().map(Some);
+    }
+    loop {
+        match next_changes(follower, arena, Instant::now())? {
+            Seen::Next(Next::Changes { .. }) => {}
+            Seen::Next(Next::Quiet(head)) => return Ok(Some(head)),
+            Seen::Next(Next::Lost(_)) | Seen::Full | Seen::Broken(_) => return Ok(None),
+        }
+    }
+}
+
+/// Opens the directory, with a start at or below this entry.
+fn open_at(place: &LogPlace, up_to: Option<RaftIndex>, interrupt: Interrupt<'_>) -> Result<Opened> {
+    let options = OpenOptions { allow_live: true, no_backends: true, up_to, interrupt, ..OpenOptions::default() };
+    match open(&place.dir, place.wal_dir.as_ref(), &options)? {
+        Found::V2(opened) => Ok(*opened),
+        Found::V3File(_) | Found::V3Only(_) => {
+            let message = "expected the data directory of an etcd with v2 data, found v3 data only";
+            Err(Error::new(Reason::UnsupportedFormat, message).in_file(&place.dir))
+        }
+    }
+}
+
+/// Why a part was not sent.
 enum Unsent {
     NobodyReads,
     Failed(Error),
 }
 
-fn send_state(follower: &mut Follower<'_>, reply: &SyncSender<Result<Part>>) -> Result<(), Unsent> {
+/// Sends the state, and returns its index.
+fn send_state(follower: &mut Follower<'_>, reply: &SyncSender<Result<Part>>) -> Result<V2Index, Unsent> {
     let mut sender = Sender { reply, nodes: Vec::new(), bytes: 0, held: Instant::now() };
     if let Ok(root) = follower.replay.tree.lookup(KEYS) {
         let Follower { replay, log, .. } = follower;
@@ -289,7 +356,30 @@ fn send_state(follower: &mut Follower<'_>, reply: &SyncSender<Result<Part>>) -> 
         sender.flush(log)?;
     }
     let head: Head = follower.head().map_err(Unsent::Failed)?;
-    sender.send(Part::End(head), &mut follower.log)
+    sender.send(Part::End(head), &mut follower.log)?;
+    Ok(head.index)
+}
+
+/// Sends a part as soon as the reader takes it. Meanwhile new segments are opened, so that a purge cannot take them.
+fn send_held<T>(
+    reply: &SyncSender<Result<T>>,
+    part: T,
+    held: &mut Instant,
+    mut hold: impl FnMut() -> Result<()>,
+) -> Result<(), Unsent> {
+    let mut part = Ok(part);
+    loop {
+        if held.elapsed() > HOLD {
+            *held = Instant::now();
+            hold().map_err(Unsent::Failed)?;
+        }
+        match reply.try_send(part) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(Unsent::NobodyReads),
+            Err(TrySendError::Full(back)) => part = back,
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The nodes that are not sent yet.
@@ -313,20 +403,7 @@ impl Sender<'_> {
         self.send(Part::Nodes(nodes), log)
     }
 
-    /// Sends a part as soon as the reader takes it. Meanwhile new segments are opened, so that a purge cannot take them.
     fn send(&mut self, part: Part, log: &mut GrowingLog) -> Result<(), Unsent> {
-        let mut part = Ok(part);
-        loop {
-            match self.reply.try_send(part) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Disconnected(_)) => return Err(Unsent::NobodyReads),
-                Err(TrySendError::Full(back)) => part = back,
-            }
-            thread::sleep(Duration::from_millis(2));
-            if self.held.elapsed() > HOLD {
-                self.held = Instant::now();
-                log.hold().map_err(Unsent::Failed)?;
-            }
-        }
+        send_held(self.reply, part, &mut self.held, || log.hold().map(drop))
     }
 }
