@@ -165,10 +165,8 @@ fn undo(args: &UndoArgs) -> Result<u8> {
 
 fn finish(args: &FinishArgs) -> Result<u8> {
     connected(&args.target, |context, keys| {
-        if let Some(file) = &args.conflicts {
-            save_conflicts(context, keys, file)?;
-        }
-        let done = finish::finish(context, keys, args.accept_conflicts, args.lock_ttl.seconds())?;
+        let mut save = || args.conflicts.as_ref().map_or(Ok(()), |file| save_conflicts(context, keys, file));
+        let done = finish::finish(context, keys, args.accept_conflicts, args.lock_ttl.seconds(), &mut save)?;
         if args.conflicts.as_deref() == Some(Path::new("-")) {
             return Ok(0);
         }

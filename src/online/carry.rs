@@ -148,8 +148,11 @@ impl<'s, 'k> Carrier<'s, 'k> {
     fn try_carry(&self, items: &[Item], mut states: Vec<State>, as_of: V2Index, progress: Option<&Op>) -> Result<()> {
         let mut leases_gone = 0;
         for _ in 0..TRIES {
-            if self.session.switch().on {
-                let changes: Vec<Item> = items.iter().filter(|item| item.change).cloned().collect();
+            let switch = self.session.switch();
+            if switch.on {
+                // A path that rules leave out is no conflict.
+                let is_change = |item: &&Item| item.change && !self.session.keys.is_nothing(&item.key);
+                let changes: Vec<Item> = items.iter().filter(is_change).cloned().collect();
                 return self.refuse(&changes, Why::AfterSwitch, progress);
             }
             let mut plan = self.plan(items, &states)?;
@@ -160,7 +163,7 @@ impl<'s, 'k> Carrier<'s, 'k> {
             plan.operations.extend(progress.cloned());
             let compared: Vec<(&[u8], State)> =
                 plan.compared.iter().filter_map(|at| pair(items, &states, *at)).collect();
-            match self.session.write(as_of, &compared, std::mem::take(&mut plan.operations)) {
+            match self.session.write(switch, as_of, &compared, std::mem::take(&mut plan.operations)) {
                 Ok(Written::Done(_)) => {
                     self.count(&plan);
                     return Ok(());

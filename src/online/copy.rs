@@ -90,7 +90,13 @@ fn begin(
     state: &state::Head,
     context: &Context<'_>,
 ) -> Result<u64> {
-    let job = Job { source: v2.cluster()?, ..options.job.clone() };
+    let job = Job { source: v2.cluster()?, hidden_keys: v2.shows_hidden_keys(), ..options.job.clone() };
+    if state.job.is_none() && session.switch().on {
+        let switch = String::from_utf8_lossy(&options.keys.switch);
+        let message = format!("{switch}: the switch is on before the migration begins, so nothing would be copied");
+        return Err(Error::new(Reason::StateDiffers, message)
+            .hint("give another --switch-key; or delete this key, if no client of an earlier migration reads it"));
+    }
     let since = match (&state.job, &state.progress) {
         (Some(known), _) if known.difference(&job).is_some() => {
             let difference = known.difference(&job).unwrap_or_default();

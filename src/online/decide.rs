@@ -60,7 +60,10 @@ pub fn decide(seen: Seen, marker: Marker, wanted: Wanted) -> Decision {
         (Marker::Present(_), _) => Decision::Nothing,
         (Marker::Absent, Seen::Absent) if wanted.value => Decision::Put,
         (Marker::Absent, Seen::Absent) => Decision::Nothing,
-        (Marker::Absent, Seen::Own(as_of)) if as_of >= wanted.index => Decision::Nothing,
+        // A change says more than what was copied at the same index: a TTL that was refreshed, or that of a directory.
+        (Marker::Absent, Seen::Own(as_of)) if as_of > wanted.index || as_of == wanted.index && !wanted.change => {
+            Decision::Nothing
+        }
         (Marker::Absent, Seen::Own(_)) if wanted.value => Decision::Put,
         (Marker::Absent, Seen::Own(_)) => Decision::Delete,
         (Marker::Absent, Seen::Foreign) => Decision::Mark { unless_equal: !wanted.change },
@@ -89,7 +92,7 @@ mod tests {
                             _ if moved => Decision::Conflict(Why::Moved),
                             Seen::Absent if value => Decision::Put,
                             Seen::Absent => Decision::Nothing,
-                            Seen::Own(_) if index < V2Index(6) => Decision::Nothing,
+                            Seen::Own(_) if index < V2Index(5) || index == V2Index(5) && !change => Decision::Nothing,
                             Seen::Own(_) if value => Decision::Put,
                             Seen::Own(_) => Decision::Delete,
                             Seen::Foreign => Decision::Mark { unless_equal: !change },
@@ -120,7 +123,7 @@ mod tests {
                         let got = decide(seen, marker, Wanted { index, value, change: true });
                         let writes = matches!(got, Decision::Put | Decision::Delete);
                         assert!(!writes || marker == Marker::Absent && seen != Seen::Foreign);
-                        let newer = seen == Seen::Own(V2Index(9)) && index <= V2Index(9);
+                        let newer = seen == Seen::Own(V2Index(9)) && index < V2Index(9);
                         assert!(!writes || !newer, "older data over newer");
                     }
                 }

@@ -20,16 +20,29 @@ pub struct Finished {
     pub conflicts: u64,
 }
 
-/// Finishes a migration. It can be run again after an interruption.
+/// Finishes a migration. It can be run again after an interruption. `save` is called before the conflicts are counted, when nobody
+/// can add one any more.
 ///
 /// # Errors
 /// [`Reason::NotSwitched`], [`Reason::ConflictsOpen`], [`Reason::JobRunning`]; those of the store; an interruption.
-pub fn finish(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock_seconds: i64) -> Result<Finished> {
+pub fn finish(
+    context: &Context<'_>,
+    keys: &Keys,
+    accept_conflicts: bool,
+    lock_seconds: i64,
+    save: &mut dyn FnMut() -> Result<()>,
+) -> Result<Finished> {
     let lock = Lock::take(context.kv, keys, "finish", lock_seconds, context.interrupt, context.tell)?;
-    lock.hold(|| locked(context, keys, accept_conflicts, &lock))
+    lock.hold(|| locked(context, keys, accept_conflicts, &lock, save))
 }
 
-fn locked(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock: &Lock<'_>) -> Result<Finished> {
+fn locked(
+    context: &Context<'_>,
+    keys: &Keys,
+    accept_conflicts: bool,
+    lock: &Lock<'_>,
+    save: &mut dyn FnMut() -> Result<()>,
+) -> Result<Finished> {
     let kv = context.kv;
     let state = state::read(kv, keys)?;
     let over = state.switch.on || state.job.is_none() && count(kv, keys, "moved/")? == 0;
@@ -37,6 +50,7 @@ fn locked(context: &Context<'_>, keys: &Keys, accept_conflicts: bool, lock: &Loc
         let message = "the switch is not on: clients still need the markers";
         return Err(Error::new(Reason::NotSwitched, message).hint("run `etcdlift online switch` first, or `undo`"));
     }
+    save()?;
     let conflicts = count(kv, keys, "conflict/")?;
     if conflicts > 0 && !accept_conflicts {
         let message = format!("{conflicts} changes of v2 are not in v3");

@@ -136,7 +136,8 @@ impl Follower<'_, '_, '_> {
     /// Lists that deletions of moved keys can be unknown.
     fn unknown(&mut self, since: V2Index) -> Result<()> {
         let session = self.carrier.session;
-        if since == V2Index(0) || count(session.kv, &session.keys, "moved/")? == 0 {
+        // Clients that use v3 alone write no markers.
+        if since == V2Index(0) || !session.switch().on && count(session.kv, &session.keys, "moved/")? == 0 {
             return Ok(());
         }
         let conflict = Conflict {
@@ -220,7 +221,8 @@ impl Follower<'_, '_, '_> {
             return Ok(true);
         }
         let states = self.carrier.look(&items)?;
-        let unclear = |(item, state): (&Item, _)| item.value.is_none() && state == Seen::Absent;
+        // An own key was no directory. What a v3 client wrote there says nothing about v2.
+        let unclear = |(item, state): (&Item, _)| item.value.is_none() && !matches!(state, Seen::Own(_));
         let trees: Vec<Item> = items
             .iter()
             .zip(states.iter().map(|state| state.seen))

@@ -148,6 +148,7 @@ pub(super) mod tests {
             schema: SCHEMA,
             etcdlift: "test".into(),
             source: "cluster".into(),
+            hidden_keys: true,
             rules,
             ttl: Vec::new(),
             hidden: Keep::Keep,

@@ -128,13 +128,14 @@ impl<'k> Session<'k> {
         Ok(self.states(&reply, 0, keys.len()))
     }
 
-    /// Runs `then` if each of `keys` is in the state that it has here. Values are right as of `as_of`.
+    /// Runs `then` if each of `keys` is in the state that it has here, and the switch is as it was when that was decided
+    /// (`planned`) or still off. Values are right as of `as_of`.
     ///
     /// # Errors
     /// [`Reason::LockLost`]; those of the store.
-    pub fn write(&self, as_of: V2Index, keys: &[(&[u8], State)], then: Vec<Op>) -> Result<Written> {
+    pub fn write(&self, planned: Switch, as_of: V2Index, keys: &[(&[u8], State)], then: Vec<Op>) -> Result<Written> {
         let number = self.own().begin();
-        let result = self.write_numbered(number, as_of, keys, then);
+        let result = self.write_numbered(number, (planned, as_of), keys, then);
         let written = match &result {
             Ok(Written::Done(revision)) => Some((*revision, as_of)),
             _ => None,
@@ -146,14 +147,14 @@ impl<'k> Session<'k> {
     fn write_numbered(
         &self,
         number: u64,
-        as_of: V2Index,
+        (planned, as_of): (Switch, V2Index),
         keys: &[(&[u8], State)],
         mut then: Vec<Op>,
     ) -> Result<Written> {
+        let mut switch = planned;
         let record = self.keys.own(number);
         then.push(Op::put(record.clone(), as_of.to_string()));
         loop {
-            let switch = self.switch();
             let mut when = vec![
                 self.lock.compare(),
                 Compare::modified(&self.keys.switch, switch.modified),
@@ -191,6 +192,7 @@ impl<'k> Session<'k> {
             if now == switch {
                 return Err(Error::new(Reason::Internal, "a transaction was refused without a difference"));
             }
+            switch = now;
             then = txn.then;
         }
     }
@@ -300,7 +302,9 @@ mod tests {
         let session = Session::begin(&store, &keys, limits, &lock, Switch::default()).unwrap();
         let put = |key: &[u8], index| {
             let state = session.look(&[key]).unwrap()[0];
-            let written = session.write(V2Index(index), &[(key, state)], vec![Op::put(key.to_vec(), "x")]).unwrap();
+            let written =
+                session.write(Switch::default(), V2Index(index), &[(key, state)], vec![Op::put(key.to_vec(), "x")]);
+            let written = written.unwrap();
             assert!(matches!(written, Written::Done(_)), "{written:?}");
         };
         put(b"/once", 1);

@@ -60,6 +60,11 @@ impl Keys {
         [&self.prefix[..], b"nothing/", path].concat()
     }
 
+    /// Returns whether this stands for a path that rules leave out.
+    pub fn is_nothing(&self, key: &[u8]) -> bool {
+        key.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with(b"nothing/"))
+    }
+
     /// A key with this name below the prefix.
     pub fn named(&self, name: &str) -> Vec<u8> {
         [&self.prefix[..], name.as_bytes()].concat()
@@ -80,6 +85,8 @@ pub struct Job {
     pub etcdlift: String,
     /// The v2 cluster.
     pub source: String,
+    /// Whether the source shows hidden keys: the v2 API does not list them.
+    pub hidden_keys: bool,
     /// The rules for keys.
     pub rules: Rules,
     /// The policies for keys with a TTL.
@@ -100,6 +107,10 @@ impl Job {
         }
         if self.source != other.source {
             return Some(format!("v2 cluster {} instead of {}", other.source, self.source));
+        }
+        if self.hidden_keys != other.hidden_keys {
+            let kind = |job: &Job| if job.hidden_keys { "a data directory" } else { "the v2 API, which hides keys" };
+            return Some(format!("another source: {} instead of {}", kind(other), kind(self)));
         }
         let parts = [
             ("rules for keys", self.rules == other.rules),

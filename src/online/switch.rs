@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::online::copy::Context;
-use crate::online::names::shown;
-use crate::online::state::{self, Conflict, Keys, Why, now, put_json};
+use crate::online::names::{Name, Names, shown};
+use crate::online::state::{self, Conflict, Job, Keys, Why, now, put_json};
 use crate::online::v2::{Head, Next, V2};
 use crate::online::v3::{Compare, Op, Txn};
 use crate::online::verify::{self, Verified};
@@ -49,9 +49,8 @@ pub struct Switched {
 /// [`Reason::StateMissing`], [`Reason::Lagging`], [`Reason::NotClean`]; those of the source and the store; an interruption.
 pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<Switched> {
     let state = state::read(context.kv, keys)?;
-    if state.job.is_none() {
-        return Err(verify::missing());
-    }
+    let Some(job) = state.job else { return Err(verify::missing()) };
+    verify::require_source(&job, v2)?;
     if state.switch.on {
         let index = state.progress.map_or(0, |(progress, _)| progress.v2_index);
         return Ok(Switched {
@@ -73,7 +72,7 @@ pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: Swit
         verified = Some(found);
     }
     let (revision, index) = put(context, v2, keys, options)?;
-    let later = later(context, v2, keys)?;
+    let later = later(context, v2, keys, &job, index)?;
     Ok(Switched { before: false, revision, v2_index: index.0, later, verified })
 }
 
@@ -81,6 +80,9 @@ pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: Swit
 fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<(i64, V2Index)> {
     let mut head = v2.head()?;
     let began = Instant::now();
+    if !options.quiet_for.is_zero() {
+        (context.tell)(&format!("waiting until v2 does not change for {} s", options.quiet_for.as_secs()));
+    }
     loop {
         context.interrupt.ask()?;
         quiet(context, v2, &mut head, options.quiet_for)?;
@@ -126,7 +128,12 @@ fn quiet(context: &Context<'_>, v2: &mut dyn V2, head: &mut Head, quiet_for: Dur
     loop {
         context.interrupt.ask()?;
         match v2.next(WAIT)? {
-            Next::Changes { head: now, .. } => (*head, since) = (now, Instant::now()),
+            Next::Changes { head: now, .. } => {
+                (*head, since) = (now, Instant::now());
+                if quiet_for.is_zero() {
+                    return Ok(());
+                }
+            }
             Next::Lost(_) => (*head, since) = (v2.head()?, Instant::now()),
             Next::Quiet(now) => {
                 *head = now;
@@ -138,34 +145,49 @@ fn quiet(context: &Context<'_>, v2: &mut dyn V2, head: &mut Head, quiet_for: Dur
     }
 }
 
-/// Lists changes of v2 that came after the switch, unless a job does that.
-fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys) -> Result<u64> {
-    let state = state::read(context.kv, keys)?;
-    let reached = V2Index(state.progress.map_or(0, |(progress, _)| progress.v2_index));
+/// Lists changes of v2 that came after the switch. A job that runs lists the same ones. `at` is where v2 was.
+fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2Index) -> Result<u64> {
+    let progress = state::read(context.kv, keys)?.progress;
+    let reached = V2Index(progress.map_or(0, |(progress, _)| progress.v2_index));
+    let mut names = Names::new(job, keys)?;
     let mut found = Vec::new();
-    let head = v2.state(&mut |node| {
-        if node.modified > reached {
-            found.push((node.path, node.modified));
+    let (began, mut is_lost) = (Instant::now(), false);
+    // The source is still where the switch saw it.
+    while began.elapsed() < PATIENCE {
+        context.interrupt.ask()?;
+        match v2.next(Duration::from_millis(500))? {
+            Next::Changes { changes, .. } => found
+                .extend(changes.into_iter().map(|change| (change.effect.path().to_vec(), change.index, change.action))),
+            Next::Quiet(_) => break,
+            Next::Lost(_) => {
+                is_lost = true;
+                break;
+            }
         }
-        Ok(())
-    })?;
-    while let Next::Changes { changes, .. } = v2.next(Duration::from_millis(500))? {
-        found.extend(changes.into_iter().map(|change| (change.effect.path().to_vec(), change.index)));
     }
-    if state.lock.is_some() {
-        return Ok(found.len() as u64);
+    // What a forced switch left out.
+    if is_lost || reached < at {
+        v2.state(&mut |node| {
+            if node.modified > reached {
+                found.push((node.path, node.modified, "set"));
+            }
+            Ok(())
+        })?;
     }
-    for (path, index) in &found {
+    let mut listed = 0;
+    for (path, index, action) in &found {
+        let Name::Key(key) = names.name(path) else { continue };
         let conflict = Conflict {
             why: Why::AfterSwitch,
             index: index.0,
-            action: "unknown".into(),
+            action: (*action).into(),
             key: shown(path).into_owned(),
-            v3_key: shown(path).into_owned(),
+            v3_key: shown(&key).into_owned(),
             v3_revision: None,
             time: now(),
         };
-        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, path), &conflict)?]))?;
+        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, &key), &conflict)?]))?;
+        listed += 1;
     }
-    Ok(if head.index > reached { found.len() as u64 } else { 0 })
+    Ok(listed)
 }

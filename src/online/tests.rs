@@ -250,7 +250,7 @@ fn switch_undo_and_finish() {
     );
     once(&kv, &mut store.source(false));
     kv.put_moved("/a", "v3");
-    assert_eq!(finish(&context, &keys(), false, 1).unwrap_err().reason(), Reason::NotSwitched);
+    assert_eq!(finish(&context, &keys(), false, 1, &mut || Ok(())).unwrap_err().reason(), Reason::NotSwitched);
     let done = switch(&context, &mut store.source(false), &keys(), off(false)).unwrap();
     assert_eq!((done.before, done.later, kv.value("etcdlift/switch").as_deref()), (false, 0, Some("true")));
     // Normal mode: no markers.
@@ -269,8 +269,8 @@ fn switch_undo_and_finish() {
     let late = store.set("/a", "late");
     once(&kv, &mut store.source(true));
     assert_eq!(conflicts(&kv).iter().map(|c| (c.why, c.index)).collect::<Vec<_>>(), [(Why::AfterSwitch, late)]);
-    assert_eq!(finish(&context, &keys(), false, 1).unwrap_err().reason(), Reason::ConflictsOpen);
-    finish(&context, &keys(), true, 1).unwrap();
+    assert_eq!(finish(&context, &keys(), false, 1, &mut || Ok(())).unwrap_err().reason(), Reason::ConflictsOpen);
+    finish(&context, &keys(), true, 1, &mut || Ok(())).unwrap();
     assert_eq!(kv.keys("etcdlift/"), ["etcdlift/switch"]);
     assert_eq!(kv.keys("/"), ["/a", "/b", "/new"]);
 }

@@ -3,18 +3,19 @@
 //! If the switch was on, it first says `undo`: clients still read v3 alone, and put markers again. Once everything that v3
 //! leads has a marker, it says `false`: clients ask v2 for the rest, and the copies in v3 go. Must not copy.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::online::copy::Context;
 use crate::online::decide::Seen;
 use crate::online::lock::Lock;
-use crate::online::names::{Name, Names};
+use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
-use crate::online::state::{self, Keys};
+use crate::online::state::{self, Keys, Phase, put_json};
 use crate::online::v2::V2;
-use crate::online::v3::{Op, Scan, scan};
+use crate::online::v3::{Compare, Op, Scan, scan};
 use crate::online::verify;
 
 /// What was done.
@@ -44,27 +45,44 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     let job = before.job.ok_or_else(verify::missing)?;
     // A run before this one can have been interrupted.
     let was_on = before.switch.on || before.switch_value.as_deref() == Some(UNDO);
+    verify::require_source(&job, v2)?;
     let setup = Session::begin(context.kv, keys, limits, lock, before.switch)?;
-    if was_on {
-        setup.put(vec![Op::put(keys.switch.clone(), UNDO)])?;
-    }
+    let mut first = Vec::new();
+    // A `switch` at the same time compares the progress.
+    first.extend(before.progress.as_ref().map(|(same, _)| put_json(keys.named("progress"), same)).transpose()?);
+    first.extend(was_on.then(|| Op::put(keys.switch.clone(), UNDO)));
+    setup.put(first)?;
+    // Everything up to here was in v3 when the switch was put.
+    let copied = before.progress.filter(|(progress, _)| progress.phase == Phase::Following);
+    let copied = V2Index(copied.map_or(0, |(progress, _)| progress.v2_index));
     let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
     let mut undo = Undo { session: &session, was_on, done: Undone::default() };
     let mut names = Names::new(&job, keys)?;
-    let mut batch = Vec::new();
+    let (mut known, mut others, now) = (Vec::new(), Vec::new(), Timestamp::now());
     v2.state(&mut |node| {
         context.interrupt.ask()?;
         session.check()?;
         let Name::Key(key) = names.name(&node.path) else { return Ok(()) };
+        let fits = |value: &[u8]| session.size_of(&key, value.len()) <= session.limits.bytes;
+        let was_copied = node.modified <= copied
+            && matches!(names.content(&node, now)?, Content::Value { value, .. } if fits(&value));
+        let (batch, choose): (_, Choose) = if was_copied { (&mut known, mark) } else { (&mut others, mark_foreign) };
         batch.push(key);
-        if batch.len() >= session.keys_at_once() { undo.each(&std::mem::take(&mut batch), mark) } else { Ok(()) }
+        if batch.len() >= session.keys_at_once() { undo.each(&std::mem::take(batch), choose) } else { Ok(()) }
     })?;
-    undo.each(&batch, mark)?;
+    undo.each(&known, mark)?;
+    undo.each(&others, mark_foreign)?;
     if was_on {
-        undo.scan(context, mark)?;
+        undo.scan(context, mark_foreign)?;
     }
     // From here on, clients read v2 where there is no marker. So what the job wrote can go.
-    session.put(vec![Op::put(keys.switch.clone(), "false")])?;
+    let as_seen = Compare::modified(&keys.switch, session.switch().modified);
+    let put = session.put_if(vec![as_seen], vec![Op::put(keys.switch.clone(), "false")])?;
+    if !put && state::read(context.kv, keys)?.switch_value.as_deref() != Some("false") {
+        return Err(switched());
+    }
+    let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
+    let mut undo = Undo { session: &session, ..undo };
     undo.scan(context, remove)?;
     session.put(vec![
         Op::DeleteRange(keys.named("own/"), keys.named("own0")),
@@ -82,9 +100,20 @@ enum Action {
     Delete,
 }
 
-/// Marks what v3 leads from now on. The switch had all keys, so one that is absent was deleted after it.
+/// Marks what v3 leads from now on, of keys that the job had copied: one that is absent was deleted after the switch.
 fn mark(seen: Seen, was_on: bool) -> Option<Action> {
     (seen == Seen::Foreign || seen == Seen::Absent && was_on).then_some(Action::Mark)
+}
+
+/// Marks what v3 leads from now on, of keys that the job may not have copied: only what is there.
+fn mark_foreign(seen: Seen, _: bool) -> Option<Action> {
+    (seen == Seen::Foreign).then_some(Action::Mark)
+}
+
+/// The error for a switch that somebody else put.
+fn switched() -> Error {
+    Error::new(Reason::V3Failed, "another command or client has put the switch meanwhile")
+        .hint("run `etcdlift online undo` again")
 }
 
 /// Deletes what only the job wrote.
@@ -106,6 +135,7 @@ impl Undo<'_, '_> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         let mut left: Vec<(&[u8], State)> = keys.iter().copied().zip(self.session.look(&keys)?).collect();
         loop {
+            let switch = self.session.switch();
             let (mut then, mut compared, mut done) = (Vec::new(), Vec::new(), Undone::default());
             for (key, state) in &left {
                 match choose(state.seen, self.was_on).filter(|_| !state.is_moved()) {
@@ -124,7 +154,7 @@ impl Undo<'_, '_> {
             if then.is_empty() {
                 return Ok(());
             }
-            match self.session.write(V2Index(0), &compared, then)? {
+            match self.session.write(switch, V2Index(0), &compared, then)? {
                 Written::Done(_) => {
                     self.add(done);
                     return Ok(());
@@ -132,7 +162,7 @@ impl Undo<'_, '_> {
                 Written::Differs(now) => {
                     left = compared.into_iter().zip(now).map(|((key, _), now)| (key, now)).collect();
                 }
-                Written::SwitchedOn => {}
+                Written::SwitchedOn => return Err(switched()),
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::online::decide::Seen;
 use crate::online::names::{Content, Name, Names, shown};
 use crate::online::own::Own;
 use crate::online::session::state_of;
-use crate::online::state::{self, Keys};
+use crate::online::state::{self, Job, Keys};
 use crate::online::v2::{Head, Node, V2};
 use crate::online::v3::{Op, Pair, Scan, Txn, scan};
 use crate::words::words;
@@ -102,6 +102,7 @@ pub fn verify(
     each: &mut dyn FnMut(Mapped) -> Result<()>,
 ) -> Result<Verified> {
     let job = state::read(context.kv, keys)?.job.ok_or_else(missing)?;
+    require_source(&job, v2)?;
     let mut names = Names::new(&job, keys)?;
     let mut look = Look::new(context, keys, &mut names, None)?;
     let head = look.whole(v2, each)?;
@@ -135,6 +136,21 @@ pub fn verify(
     result.differing = differing.len() as u64;
     result.differences = differing.into_values().take(SHOWN).collect();
     Ok(result)
+}
+
+/// Checks that a source is that of the migration.
+///
+/// # Errors
+/// [`Reason::StateDiffers`]; those of the source.
+pub fn require_source(job: &Job, v2: &mut dyn V2) -> Result<()> {
+    let given = Job { source: v2.cluster()?, hidden_keys: v2.shows_hidden_keys(), ..job.clone() };
+    match job.difference(&given) {
+        Some(difference) => {
+            let message = format!("the state in v3 is that of a migration with {difference}");
+            Err(Error::new(Reason::StateDiffers, message).hint("give the source that `etcdlift online copy` has"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Returns the error for a prefix without a migration.

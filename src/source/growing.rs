@@ -234,6 +234,7 @@ impl GrowingLog {
         let entries = &mut self.scan.open.entries;
         let taken = entries.partition_point(|entry| entry.index <= to).saturating_sub(1);
         entries.drain(..taken);
+        self.scan.forget_commits();
         let needed = self.entries().first().map_or(usize::MAX, |entry| entry.segment as usize);
         let current = self.segments.len().saturating_sub(1);
         for segment in self.segments.iter_mut().take(needed.min(current)) {

@@ -429,6 +429,12 @@ impl Scan {
         below.checked_sub(1).and_then(|at| self.commits.get(at)).copied().unwrap_or_default()
     }
 
+    /// Forgets the commit indexes that [`Scan::certain_commit`] no longer needs.
+    pub(super) fn forget_commits(&mut self) {
+        let old = self.commits.len().saturating_sub(2);
+        self.commits.drain(..old);
+    }
+
     /// Returns the commit index that is valid for the entries in the log, whatever the next record was. Servers before
     /// 3.4.8 record the commit index of a received snapshot directly before the snapshot. A log with an entry of the
     /// current term fits the log of its leader.

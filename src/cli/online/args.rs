@@ -352,6 +352,18 @@ impl FromStr for Seconds {
     }
 }
 
+/// Refuses URLs with a user: a password there would be in the list of processes, and in messages.
+fn refuse_password(urls: &[String], option: &str, user: &str) -> Result<()> {
+    let has_user = |url: &String| {
+        let rest = url.split_once("://").map_or(&**url, |(_, rest)| rest);
+        rest.split('/').next().is_some_and(|host| host.contains('@'))
+    };
+    if urls.iter().any(has_user) {
+        return Err(usage(format!("{option} takes URLs without a user")).hint(format!("give {user}")));
+    }
+    Ok(())
+}
+
 fn parse_prefix(text: &str) -> Result<String, String> {
     if text.ends_with('/') { Ok(text.into()) } else { Err("expected a prefix that ends in `/`".into()) }
 }
@@ -359,6 +371,7 @@ fn parse_prefix(text: &str) -> Result<String, String> {
 impl Target {
     /// Returns how to reach v3. Asks for the password if necessary.
     pub(super) fn options(&self) -> Result<V3Options> {
+        refuse_password(&self.endpoints, "--endpoints", "--user")?;
         let login = match &self.user {
             None => None,
             Some(user) if user.contains(':') => {
@@ -396,8 +409,13 @@ impl Source {
         if !self.is_given() {
             return Err(usage("expected the data directory of a member, or --v2-endpoints"));
         }
+        refuse_password(&self.v2_endpoints, "--v2-endpoints", "--v2-user")?;
         let user = match &self.v2_user {
             None => None,
+            Some(user) if user.contains(':') => {
+                return Err(usage("--v2-user takes a name only: a password would be in the list of processes")
+                    .hint("give --v2-password-file, or set ETCDLIFT_V2_PASSWORD"));
+            }
             Some(user) => {
                 let password = password::read(user, self.v2_password_file.as_deref(), "ETCDLIFT_V2_PASSWORD")?;
                 Some((user.clone(), password))
@@ -446,6 +464,7 @@ impl CopyArgs {
             schema: state::SCHEMA,
             etcdlift: String::new(),
             source: String::new(),
+            hidden_keys: true,
             rules,
             ttl,
             hidden: self.hidden,

@@ -242,6 +242,10 @@ impl Http {
 }
 
 impl V2 for Http {
+    fn shows_hidden_keys(&self) -> bool {
+        false
+    }
+
     fn cluster(&mut self) -> Result<String> {
         let (_, id) = self.nowhere()?;
         id.ok_or_else(|| {

@@ -97,6 +97,11 @@ pub trait V2: Send {
     /// The source cannot be read.
     fn cluster(&mut self) -> Result<String>;
 
+    /// Returns whether it shows keys with a path element that begins with `_`.
+    fn shows_hidden_keys(&self) -> bool {
+        true
+    }
+
     /// Reads the whole state: calls `each` for every key with a value. Later changes come from [`V2::next`].
     ///
     /// # Errors
