@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
-use crate::online::decide::{Decision, Wanted, decide};
+use crate::online::decide::{Decision, Seen, Wanted, decide};
 use crate::online::names::shown;
 use crate::online::session::{Session, State, Written};
 use crate::online::state::{Conflict, Why, now, put_json};
@@ -191,6 +191,13 @@ impl<'s, 'k> Carrier<'s, 'k> {
         for (at, (item, state)) in items.iter().zip(states).enumerate() {
             let wanted = Wanted { index: item.at.0, value: item.value.is_some(), change: item.change };
             let decision = decide(state.seen, state.marker, wanted);
+            // The TTL of a directory changes without the index of the keys below it, and a TTL can be refreshed while no job runs.
+            let expires = state.lease != 0 || item.value.as_ref().is_some_and(|value| value.ends.is_some());
+            let is_replica = matches!(state.seen, Seen::Own(_)) && !state.is_moved();
+            let decision = match decision {
+                Decision::Nothing if expires && is_replica && !item.change && item.value.is_some() => Decision::Put,
+                other => other,
+            };
             match (decision, &item.value) {
                 (Decision::Put, Some(value)) => {
                     let lease = value.ends.map_or(Ok(0), |ends| self.lease(ends))?;

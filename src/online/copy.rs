@@ -140,7 +140,8 @@ fn run(
         copying.store(1, Ordering::Relaxed);
         let head = reconcile(carrier, names, source, since, options.pace, context.interrupt)?;
         newest.store(head.index.0, Ordering::Relaxed);
-        let mut follower = Follower { carrier, names, once: options.once, head, written: (since, Instant::now()) };
+        let mut follower =
+            Follower { carrier, names, once: options.once, tell: context.tell, head, written: (since, Instant::now()) };
         follower.missed(source, since, context.interrupt)?;
         copying.store(0, Ordering::Relaxed);
         let result = follower.follow(source, context.interrupt);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
@@ -24,6 +25,9 @@ use crate::transform::rules::is_below;
 
 /// How long the progress waits at most while there are no changes of keys that are copied.
 const IDLE: Duration = Duration::from_millis(500);
+
+/// How long `--once` waits for the commit index without a word.
+const UNCOMMITTED: Duration = Duration::from_secs(5);
 
 /// Why following ended.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct Follower<'f, 's, 'k> {
     pub names: &'f mut Names,
     /// Ends as soon as everything is carried.
     pub once: bool,
+    /// Gets lines for the operator.
+    pub tell: &'f (dyn Fn(&str) + Sync),
     /// Where the source is.
     pub head: Head,
     /// The progress in v3: its index, and when it was written.
@@ -68,6 +74,7 @@ impl Follower<'_, '_, '_> {
     /// progress written.
     pub fn follow(&mut self, source: &Receiver<Message>, interrupt: Interrupt<'_>) -> Result<End> {
         self.progress(self.head, true)?;
+        let mut waits: Option<Instant> = None;
         loop {
             interrupt.ask()?;
             self.carrier.session.check()?;
@@ -94,6 +101,17 @@ impl Follower<'_, '_, '_> {
                 return Ok(End::Unclear);
             }
             self.progress(self.head, false)?;
+            if self.once && quiet && self.head.uncommitted > 0 {
+                let since = *waits.get_or_insert_with(Instant::now);
+                if since.elapsed() > UNCOMMITTED {
+                    // Once is enough.
+                    waits = Instant::now().checked_add(Duration::from_secs(3600));
+                    (self.tell)(&format!(
+                        "waiting: {} in the log of v2 not known to be committed; --v2-endpoints helps",
+                        counted(self.head.uncommitted, "write is", "writes are")
+                    ));
+                }
+            }
             if self.once && quiet && self.head.uncommitted == 0 && self.written.0 >= self.head.index {
                 return Ok(End::CaughtUp(self.head));
             }

@@ -37,13 +37,15 @@ pub struct State {
     pub seen: Seen,
     /// Its mod revision; 0 for nothing.
     pub revision: i64,
+    /// Its lease; 0 for none.
+    pub lease: i64,
     /// Its marker.
     pub marker: Marker,
 }
 
 impl State {
     /// Nothing, and no marker.
-    pub const ABSENT: State = State { seen: Seen::Absent, revision: 0, marker: Marker::Absent };
+    pub const ABSENT: State = State { seen: Seen::Absent, revision: 0, lease: 0, marker: Marker::Absent };
 }
 
 /// What became of a transaction.
@@ -285,7 +287,8 @@ pub fn state_of(own: &Own, pair: Option<&Pair>, marker: Option<&Pair>) -> State 
     };
     let read = |pair: &Pair| std::str::from_utf8(&pair.value).ok()?.trim().parse().ok().map(V2Index);
     let marker = marker.map_or(Marker::Absent, |pair| Marker::Present(read(pair)));
-    State { seen, revision: pair.map_or(0, |pair| pair.modified), marker }
+    let (revision, lease) = pair.map_or((0, 0), |pair| (pair.modified, pair.lease));
+    State { seen, revision, lease, marker }
 }
 
 #[cfg(test)]

@@ -42,6 +42,17 @@ impl Store {
         index.0
     }
 
+    /// Changes when a key expires, without an index.
+    fn expires(&self, path: &str, at: Option<jiff::Timestamp>) {
+        for change in &mut *self.log.lock().unwrap() {
+            if let Effect::Set(node) = &mut change.effect
+                && node.path == path.as_bytes()
+            {
+                node.expiry = at;
+            }
+        }
+    }
+
     fn delete(&self, path: &str) -> u64 {
         let mut log = self.log.lock().unwrap();
         let index = V2Index(log.len() as u64 + 1);
@@ -145,6 +156,85 @@ fn conflicts(kv: &Memory) -> Vec<Conflict> {
     })
     .unwrap();
     all
+}
+
+/// The TTL of a directory changes without the index of the keys below it.
+#[test]
+fn a_second_copy_repairs_leases() {
+    let (kv, store) = (Memory::default(), Store::default());
+    let until = |seconds| Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds));
+    store.set("/svc/a", "x");
+    store.set("/svc/b", "x");
+    store.expires("/svc/a", until(600));
+    once(&kv, &mut store.source(true));
+    let leases = || ["/svc/a", "/svc/b"].map(|key| kv.get(key).unwrap().lease != 0);
+    assert_eq!(leases(), [true, false]);
+    store.expires("/svc/a", None);
+    store.expires("/svc/b", until(600));
+    let found = verify(&context(&kv), &mut store.source(true), &keys(), &mut |_| Ok(())).unwrap();
+    assert_eq!((found.equal, found.differing), (0, 2));
+    once(&kv, &mut store.source(true));
+    assert_eq!(leases(), [false, true]);
+    let found = verify(&context(&kv), &mut store.source(true), &keys(), &mut |_| Ok(())).unwrap();
+    assert_eq!((found.equal, found.differing), (2, 0));
+}
+
+#[test]
+fn a_switch_that_is_on_already_is_refused() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "x");
+    kv.put(SWITCH_KEY, "true");
+    let error = copy(&context(&kv), &mut store.source(true), &options(true), &Counters::default()).unwrap_err();
+    assert_eq!(error.reason(), Reason::StateDiffers);
+    assert!(kv.keys("/a").is_empty() && kv.keys(STATE_PREFIX).is_empty(), "{:?}", kv.keys(STATE_PREFIX));
+}
+
+/// A key that the switch did not have is not taken for one that was deleted after it.
+#[test]
+fn undo_does_not_hide_what_was_never_copied() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/kept", "x");
+    store.set("/locks/a", "x");
+    store.expires("/locks/a", Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(600)));
+    let mut options = options(true);
+    options.job.ttl = vec![crate::options::TtlRule { prefix: None, policy: crate::options::TtlPolicy::Drop }];
+    copy(&context(&kv), &mut store.source(true), &options, &Counters::default()).unwrap();
+    switch(&context(&kv), &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+    kv.delete("/kept");
+    undo(&context(&kv), &mut store.source(true), &keys(), LIMITS, 1).unwrap();
+    assert_eq!(kv.keys("etcdlift/online/moved/"), ["etcdlift/online/moved//kept"]);
+    assert_eq!(kv.value(SWITCH_KEY).as_deref(), Some("false"));
+}
+
+#[test]
+fn another_kind_of_source_is_refused() {
+    struct Api(Source);
+    impl V2 for Api {
+        fn cluster(&mut self) -> Result<String> {
+            self.0.cluster()
+        }
+        fn shows_hidden_keys(&self) -> bool {
+            false
+        }
+        fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
+            self.0.state(each)
+        }
+        fn next(&mut self, wait: Duration) -> Result<Next> {
+            self.0.next(wait)
+        }
+    }
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/_hidden/a", "x");
+    once(&kv, &mut store.source(true));
+    let api = || Api(store.source(true));
+    let copied = copy(&context(&kv), &mut api(), &options(true), &Counters::default()).map(drop);
+    let verified = verify(&context(&kv), &mut api(), &keys(), &mut |_| Ok(())).map(drop);
+    let undone = undo(&context(&kv), &mut api(), &keys(), LIMITS, 1).map(drop);
+    let switched = switch(&context(&kv), &mut api(), &keys(), SwitchOptions::default()).map(drop);
+    for result in [copied, verified, undone, switched] {
+        assert_eq!(result.unwrap_err().reason(), Reason::StateDiffers);
+    }
+    assert_eq!(kv.value("/_hidden/a").as_deref(), Some("x"));
 }
 
 #[test]

@@ -21,6 +21,9 @@ use crate::online::v2::{Head, Node, V2};
 use crate::online::v3::{Op, Pair, Scan, Txn, scan};
 use crate::words::words;
 
+/// How long differences are looked at again at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// How long differences can stay while the progress does not move.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,7 +42,7 @@ words! {
     pub enum Difference {
         /// v2 has it, v3 has not, and v2 leads.
         Missing = "missing",
-        /// v3 has another value of the job.
+        /// v3 has another value of the job, or only one of both expires.
         Different = "different",
         /// The job wrote it, and v2 has it not.
         Extra = "extra",
@@ -109,7 +112,7 @@ pub fn verify(
     let mut result = look.found;
     let mut differing = look.differing;
     result.v2_index = head.index.0;
-    let (mut moved_at, mut last) = (Instant::now(), None);
+    let (began, mut moved_at, mut last) = (Instant::now(), Instant::now(), None);
     loop {
         let progress = state::read(context.kv, keys)?.progress.map(|(progress, _)| progress.v2_index);
         if progress != last {
@@ -119,6 +122,7 @@ pub fn verify(
         if differing.is_empty()
             || !behind && moved_at.elapsed() > Duration::from_secs(1)
             || moved_at.elapsed() > PATIENCE
+            || began.elapsed() > LONGEST
         {
             break;
         }
@@ -168,7 +172,8 @@ struct Look<'l> {
     /// The v3 keys to look at; all without it.
     only: Option<HashSet<Vec<u8>>>,
     seen: HashSet<Vec<u8>>,
-    batch: Vec<(Node, Vec<u8>, Vec<u8>)>,
+    /// Nodes with their v3 keys, their values, and whether they need a lease.
+    batch: Vec<(Node, Vec<u8>, (Vec<u8>, bool))>,
     bytes: usize,
     found: Verified,
     differing: BTreeMap<Vec<u8>, Differing>,
@@ -206,13 +211,13 @@ impl<'l> Look<'l> {
             self.seen.insert(key);
             return Ok(());
         }
-        let Content::Value { value, .. } = self.names.content(&node, now)? else {
+        let Content::Value { value, seconds } = self.names.content(&node, now)? else {
             self.found.left_out += 1;
             return Ok(());
         };
         self.seen.insert(key.clone());
         self.bytes += value.len();
-        self.batch.push((node, key, value));
+        self.batch.push((node, key, (value, seconds.is_some())));
         if self.batch.len() >= READ || self.bytes > READ_BYTES { self.compare(each) } else { Ok(()) }
     }
 
@@ -224,7 +229,7 @@ impl<'l> Look<'l> {
         }
         let reads = batch.iter().flat_map(|(_, key, _)| [Op::Get(key.clone()), Op::Get(self.keys.moved(key))]);
         let reply = self.context.kv.txn(&Txn::read(reads.collect()))?;
-        for (at, (node, key, value)) in batch.into_iter().enumerate() {
+        for (at, (node, key, (value, expires))) in batch.into_iter().enumerate() {
             let pair = reply.at(2 * at).one();
             let state = state_of(&self.own, pair, reply.at(2 * at + 1).one());
             let what = match (state.is_moved(), state.seen, pair) {
@@ -232,7 +237,7 @@ impl<'l> Look<'l> {
                     self.found.moved += 1;
                     continue;
                 }
-                (_, Seen::Own(_), Some(pair)) if pair.value == value => {
+                (_, Seen::Own(_), Some(pair)) if pair.value == value && (pair.lease != 0) == expires => {
                     self.found.equal += 1;
                     each(Mapped { v2: (node.path, node.modified), v3: (key, pair.modified) })?;
                     continue;
