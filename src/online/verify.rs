@@ -163,6 +163,16 @@ pub fn missing() -> Error {
         .hint("run `etcdlift online copy`, or check --state-prefix")
 }
 
+/// A key as v3 should have it.
+struct Expected {
+    node: Node,
+    /// The v3 key.
+    key: Vec<u8>,
+    value: Vec<u8>,
+    /// Whether it needs a lease.
+    expires: bool,
+}
+
 /// One look at v2 and v3.
 struct Look<'l> {
     context: &'l Context<'l>,
@@ -172,8 +182,7 @@ struct Look<'l> {
     /// The v3 keys to look at; all without it.
     only: Option<HashSet<Vec<u8>>>,
     seen: HashSet<Vec<u8>>,
-    /// Nodes with their v3 keys, their values, and whether they need a lease.
-    batch: Vec<(Node, Vec<u8>, (Vec<u8>, bool))>,
+    batch: Vec<Expected>,
     bytes: usize,
     found: Verified,
     differing: BTreeMap<Vec<u8>, Differing>,
@@ -217,7 +226,7 @@ impl<'l> Look<'l> {
         };
         self.seen.insert(key.clone());
         self.bytes += value.len();
-        self.batch.push((node, key, (value, seconds.is_some())));
+        self.batch.push(Expected { node, key, value, expires: seconds.is_some() });
         if self.batch.len() >= READ || self.bytes > READ_BYTES { self.compare(each) } else { Ok(()) }
     }
 
@@ -227,9 +236,9 @@ impl<'l> Look<'l> {
         if batch.is_empty() {
             return Ok(());
         }
-        let reads = batch.iter().flat_map(|(_, key, _)| [Op::Get(key.clone()), Op::Get(self.keys.moved(key))]);
+        let reads = batch.iter().flat_map(|one| [Op::Get(one.key.clone()), Op::Get(self.keys.moved(&one.key))]);
         let reply = self.context.kv.txn(&Txn::read(reads.collect()))?;
-        for (at, (node, key, (value, expires))) in batch.into_iter().enumerate() {
+        for (at, Expected { node, key, value, expires }) in batch.into_iter().enumerate() {
             let pair = reply.at(2 * at).one();
             let state = state_of(&self.own, pair, reply.at(2 * at + 1).one());
             let what = match (state.is_moved(), state.seen, pair) {
