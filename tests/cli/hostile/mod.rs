@@ -19,7 +19,7 @@ use crate::common::random::{Random, seeds};
 use crate::common::scratch::write_sparse;
 
 /// Cases that are tried where the environment does not say.
-const CASES: u64 = 2000;
+const CASES: u64 = 1000;
 
 /// The statuses that a hostile source may end with: done, damaged, nothing to convert, refused, blocked (`check` alone), possibly
 /// incomplete.

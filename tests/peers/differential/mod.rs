@@ -29,7 +29,7 @@ use crate::common::scratch;
 use crate::test_name;
 
 /// Seeds where nothing else is asked for.
-const SEEDS: Range<u64> = 0..25;
+const SEEDS: Range<u64> = 0..15;
 
 /// As many as servers may run at once.
 const WORKERS: usize = 2;
