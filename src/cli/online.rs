@@ -8,8 +8,6 @@ mod password;
 mod progress;
 mod text;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,6 +19,7 @@ use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
 use crate::online::carry::Counters;
 use crate::online::copy::{self, Context, CopyOptions};
+use crate::online::files;
 use crate::online::finish;
 use crate::online::mapping;
 use crate::online::reconcile::Pace;
@@ -31,6 +30,7 @@ use crate::online::undo;
 use crate::online::v2::{self, V2};
 use crate::online::v3::Connection;
 use crate::online::verify;
+use crate::output::naming::Before;
 use crate::output::report_file;
 
 pub(super) use args::Args;
@@ -99,24 +99,28 @@ fn copy(args: &CopyArgs, quiet: bool) -> Result<u8> {
             signals::check()
         };
         let context = Context { interrupt: Interrupt::new(&asked), tell: &tell, ..*context };
-        copy::copy(&context, &mut *v2, &options, &counters)
+        if !v2.shows_hidden_keys() {
+            tell("warning: the v2 API does not list hidden keys, so they are not copied; a data directory has them");
+        }
+        let head = copy::copy(&context, &mut *v2, &options, &counters)?;
+        Ok((head, state::count(context.kv, &options.keys, "conflict/")?))
     });
     line.erase();
     match &result {
-        Ok(head) if !quiet => exit::say(&text::copied(*head, &counters)),
+        Ok((head, conflicts)) if !quiet => exit::say(&text::copied(*head, *conflicts, &counters)),
         Err(error) if matches!(error.reason(), Reason::Interrupted(_)) && !quiet => {
             exit::say(&text::stopped(&counters));
         }
         _ => {}
     }
-    result.map(|_| 0)
+    result.map(|(_, conflicts)| if conflicts > 0 { exit::PARTIAL } else { 0 })
 }
 
 fn status(args: &StatusArgs) -> Result<u8> {
     connected(&args.target, |context, keys| {
         let head = if args.source.is_given() { Some(open(&args.source, &args.target)?.head()?) } else { None };
         if let Some(file) = &args.conflicts {
-            save_conflicts(context, keys, file)?;
+            save_conflicts(context, keys, file, &args.source.paths())?;
             if file == Path::new("-") {
                 return Ok(0);
             }
@@ -128,6 +132,10 @@ fn status(args: &StatusArgs) -> Result<u8> {
 
 fn verify(args: &VerifyArgs, quiet: bool) -> Result<u8> {
     connected(&args.target, |context, keys| {
+        let earlier = match &args.index_map {
+            Some(path) => files::index_map(path, args.overwrite, &args.source.paths())?,
+            None => Before::Nothing,
+        };
         let mut v2 = open(&args.source, &args.target)?;
         let mut pairs = Vec::new();
         let wanted = args.index_map.is_some();
@@ -138,7 +146,7 @@ fn verify(args: &VerifyArgs, quiet: bool) -> Result<u8> {
             Ok(())
         })?;
         if let Some(path) = &args.index_map {
-            mapping::write(path, args.overwrite, pairs, &found, context.interrupt)?;
+            mapping::write(path, earlier, pairs, &found, context.interrupt)?;
         }
         show(args.form.is_json(), &found, || text::verified(&found, quiet))?;
         Ok(if found.differing > 0 { DIFFERS } else { 0 })
@@ -151,7 +159,8 @@ fn switch(args: &SwitchArgs) -> Result<u8> {
         let options =
             SwitchOptions { force: args.force, quiet_for: args.quiet_for.map_or_else(Default::default, |d| d.0) };
         let done = switch::switch(context, &mut *v2, keys, options)?;
-        show(args.form.is_json(), &done, || text::switched(&done, keys)).map(|()| 0)
+        show(args.form.is_json(), &done, || text::switched(&done, keys))?;
+        Ok(if done.later > 0 { exit::PARTIAL } else { 0 })
     })
 }
 
@@ -165,7 +174,7 @@ fn undo(args: &UndoArgs) -> Result<u8> {
 
 fn finish(args: &FinishArgs) -> Result<u8> {
     connected(&args.target, |context, keys| {
-        let mut save = || args.conflicts.as_ref().map_or(Ok(()), |file| save_conflicts(context, keys, file));
+        let mut save = || args.conflicts.as_ref().map_or(Ok(()), |file| save_conflicts(context, keys, file, &[]));
         let done = finish::finish(context, keys, args.accept_conflicts, args.lock_ttl.seconds(), &mut save)?;
         if args.conflicts.as_deref() == Some(Path::new("-")) {
             return Ok(0);
@@ -179,7 +188,7 @@ fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Re
 }
 
 /// Writes all conflicts as lines of JSON; `-` is standard output.
-fn save_conflicts(context: &Context<'_>, keys: &Keys, path: &Path) -> Result<()> {
+fn save_conflicts(context: &Context<'_>, keys: &Keys, path: &Path, sources: &[&Path]) -> Result<()> {
     let line = |conflict: &Conflict| {
         let text = serde_json::to_string(conflict);
         text.map(|text| text + "\n").map_err(|e| Error::new(Reason::Internal, format!("JSON: {e}")))
@@ -187,9 +196,8 @@ fn save_conflicts(context: &Context<'_>, keys: &Keys, path: &Path) -> Result<()>
     if path == Path::new("-") {
         return state::conflicts(context.kv, keys, |conflict| print(line(&conflict)?.as_bytes()));
     }
-    let failed = |e| Error::io(Reason::OutputFailed, path, "write the conflicts", e);
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    state::conflicts(context.kv, keys, |conflict| file.write_all(line(&conflict)?.as_bytes()).map_err(failed))?;
-    let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.sync_all().map_err(failed)
+    files::new_file("--conflicts", path, sources, |out| {
+        let failed = |e| Error::io(Reason::OutputFailed, path, "write the conflicts", e);
+        state::conflicts(context.kv, keys, |conflict| out.write_all(line(&conflict)?.as_bytes()).map_err(failed))
+    })
 }

@@ -40,7 +40,7 @@ pub struct Lock<'k> {
 }
 
 impl<'k> Lock<'k> {
-    /// Takes the lock. A lock without a living holder goes after its time, so this waits a little longer than that.
+    /// Takes the lock. A lock whose holder ended goes after its time, so this waits a little longer than that.
     ///
     /// # Errors
     /// [`Reason::JobRunning`] if another command has it; those of the store.

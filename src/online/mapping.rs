@@ -15,13 +15,13 @@ use crate::options::Revisions;
 use crate::output::naming::Before;
 use crate::output::sidecar::Sidecar;
 
-/// Writes an index map of these pairs, and reads it back.
+/// Writes an index map of these pairs, and reads it back. `earlier` is the map that it may replace.
 ///
 /// # Errors
 /// The file exists, or cannot be written; an interruption.
 pub fn write(
     path: &Path,
-    overwrite: bool,
+    earlier: Before,
     mut pairs: Vec<Mapped>,
     found: &Verified,
     interrupt: Interrupt<'_>,
@@ -49,7 +49,7 @@ pub fn write(
         // A running cluster has no hash.
         output_sha256: String::new(),
     };
-    let out = Sidecar::create(path, Before::at(path, overwrite)?)?;
+    let out = Sidecar::create(path, earlier)?;
     let entries: Vec<Result<Entry<'static>>> = entries.collect();
     let written =
         write_map(out.temp_path(), facts, vec![entries.into_iter()], interrupt).map_err(|e| e.in_file(path))?;

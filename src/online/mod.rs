@@ -8,6 +8,7 @@
 pub mod carry;
 pub mod copy;
 pub mod decide;
+pub mod files;
 pub mod finish;
 pub mod follow;
 pub mod lock;

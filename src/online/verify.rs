@@ -118,9 +118,9 @@ pub fn verify(
         if progress != last {
             (last, moved_at) = (progress, Instant::now());
         }
-        let behind = progress.unwrap_or(0) < result.v2_index;
+        let is_reached = progress.unwrap_or(0) >= result.v2_index;
         if differing.is_empty()
-            || !behind && moved_at.elapsed() > Duration::from_secs(1)
+            || is_reached && moved_at.elapsed() > Duration::from_secs(1)
             || moved_at.elapsed() > PATIENCE
             || began.elapsed() > LONGEST
         {

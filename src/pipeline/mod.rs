@@ -60,6 +60,8 @@ pub use export::no_sled;
 pub use inspect::inspect;
 pub use inspect_wal::inspect_wal;
 pub use reporter::{Reporter, Told};
+#[cfg(feature = "online")]
+pub(crate) use targets::sidecar as sidecar_before;
 pub use targets::targets;
 pub use verify::verify;
 

@@ -183,7 +183,7 @@ fn refuse_existing_file(what: &str, path: &Path) -> Result<()> {
 
 /// Refuses to replace a file that is not a sidecar file of the same kind: a mistyped name must not destroy another
 /// file.
-fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<Before> {
+pub(crate) fn sidecar(what: &str, path: &Path, overwrite: bool, is_one: fn(&Path) -> bool) -> Result<Before> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return sink::require_directory(path).map(|()| Before::Nothing);
     };

@@ -231,7 +231,8 @@ fn changes_of_moved_keys_while_no_job_runs_are_listed() {
         pair.delete("/deleted");
         pair.delete("/dir");
         pair.set("/plain", "late");
-        run("copy", &["--once", "--lock-ttl", "2s"]).success();
+        let once = run("copy", &["--once", "--lock-ttl", "2s"]);
+        assert!(once.status == 8 && once.stderr.contains("except 3 changes listed"), "{}", once.story());
         let listed = run("status", &["--conflicts", "-"]).success().text();
         assert_eq!(listed.lines().count(), 3, "{listed}");
         for key in ["/set", "/deleted", "/dir/below"] {
@@ -243,7 +244,7 @@ fn changes_of_moved_keys_while_no_job_runs_are_listed() {
             continue;
         }
         (0..1100).for_each(|number| pair.set("/plain", &number.to_string()));
-        run("copy", &["--once", "--lock-ttl", "2s"]).success();
+        assert_eq!(run("copy", &["--once", "--lock-ttl", "2s"]).status, 8);
         let listed = run("status", &["--conflicts", "-"]).success().text();
         assert!(listed.contains("unknown-deletions"), "the history of the server is gone: {listed}");
     }

@@ -1,7 +1,7 @@
 //! The options of `online` as typed. Must not know what they do.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -286,7 +286,7 @@ pub(super) struct SwitchArgs {
     #[arg(long, value_name = "DURATION", help_heading = RUN)]
     pub(super) quiet_for: Option<Seconds>,
 
-    /// Switch although v3 lags behind v2 or differs
+    /// Switch although changes of v2 are missing in v3, or keys differ
     #[arg(long, help_heading = RUN)]
     pub(super) force: bool,
 
@@ -402,6 +402,11 @@ impl Source {
     /// Returns whether there is one.
     pub(super) fn is_given(&self) -> bool {
         self.dir.is_some() || !self.v2_endpoints.is_empty()
+    }
+
+    /// Returns the files that must stay as they are.
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        self.dir.iter().chain(&self.wal_dir).map(|path| &**path).collect()
     }
 
     /// Returns how to reach v2. Asks for the password if necessary.

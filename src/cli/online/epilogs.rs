@@ -43,7 +43,15 @@ pub(super) const COPY: Epilog = Epilog {
             "etcdlift online copy default.etcd --endpoints https://v3:2379 --cacert ca.pem \\\n  --user root --password-file password --map /services=/prod/services",
         ),
     ],
-    statuses: &[("0", "v3 has everything (--once)"), INTERNAL, USAGE, DAMAGED, REFUSED, INTERRUPTED],
+    statuses: &[
+        ("0", "v3 has everything (--once)"),
+        INTERNAL,
+        USAGE,
+        DAMAGED,
+        REFUSED,
+        ("8", "v3 has everything except the changes that are listed as conflicts (--once)"),
+        INTERRUPTED,
+    ],
 };
 
 /// The epilog of `online status`.
@@ -90,8 +98,9 @@ pub(super) const SWITCH: Epilog = Epilog {
         INTERNAL,
         USAGE,
         DAMAGED,
-        ("5", "refused: v3 lags behind v2 or differs, no connection, or no rights"),
+        ("5", "refused: changes of v2 are missing in v3, keys differ, no connection, or no rights"),
         UNWRITTEN,
+        ("8", "the switch is on, and v2 changed later; each change is listed as a conflict"),
         INTERRUPTED,
     ],
 };

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::count::counted;
 use crate::display::printable;
 use crate::online::carry::Counters;
 use crate::online::finish::Finished;
@@ -13,8 +14,16 @@ use crate::online::v2::Head;
 use crate::online::verify::Verified;
 
 /// The summary of a copy that caught up.
-pub(super) fn copied(head: Head, counters: &Counters) -> String {
-    format!("COMPLETE: v3 has v2 up to index {}\n{}", head.index, totals(counters))
+pub(super) fn copied(head: Head, conflicts: u64, counters: &Counters) -> String {
+    let result = match conflicts {
+        0 => format!("COMPLETE, exit status 0: v3 has v2 up to index {}", head.index),
+        _ => format!(
+            "INCOMPLETE, exit status 8: v3 has v2 up to index {}, except {} listed as conflicts",
+            head.index,
+            counted(conflicts, "change", "changes")
+        ),
+    };
+    format!("{result}\n{}", totals(counters))
 }
 
 /// The summary of a copy that a signal ended.

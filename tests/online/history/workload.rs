@@ -193,7 +193,8 @@ fn switch(applications: &mut Applications, servers: &Servers, job: &mut Job) {
     applications.stop_v2_only();
     job.catch_up();
     let switched = job.run("switch", &[], true);
-    assert_eq!(switched.status, 0, "{}\nthe job:\n{}", switched.story(), job.log());
+    // TTLs of v2 go on: one that ran out after the switch is listed, and that is status 8.
+    assert!(matches!(switched.status, 0 | 8), "{}\nthe job:\n{}", switched.story(), job.log());
     thread::sleep(NORMAL);
     job::add_conflicts(&servers.ctl(), &mut applications.history);
 }
