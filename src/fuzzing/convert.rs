@@ -78,7 +78,8 @@ pub(super) fn database(tree: &mut Tree<'_>, index: V2Index) -> Result<Vec<u8>> {
     let file = bolt::image(&content.buckets()).unwrap();
     verify::verify(&file).unwrap();
     verify::compare(&file, &content, Interrupt::default()).unwrap();
-    verify::verify_content(&file, &content, Interrupt::default()).unwrap();
+    let expected = verify::Expected::of(&content);
+    verify::verify_content(&file, &expected, Interrupt::default()).unwrap();
     Ok(file)
 }
 

@@ -17,6 +17,7 @@ use crate::bolt::{self, Bucket, Extent, Layout};
 use crate::error::{Error, Reason, Result};
 use crate::image::Content;
 use crate::interrupt::Interrupt;
+use crate::mvcc::schema;
 use crate::options::{ConvertOptions, To};
 use crate::output::flusher::Flusher;
 use crate::output::naming::{Before, Named};
@@ -27,7 +28,7 @@ use crate::output::staged_dir::Folder;
 use crate::report::StageName;
 use crate::source::live_copy;
 use crate::source::map::Map;
-use crate::verify::{self};
+use crate::verify::{self, Expected};
 
 /// The size of a part to encode, in bytes: a multiple of the block size of disks.
 pub(super) const EXTENT_BYTES: u64 = 1 << 20;
@@ -104,7 +105,15 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
 
     let started = Begun::now();
     observer.stage(Activity::Writing, Some(layout.file_len()));
-    let pages = Pages { layout: &layout, buckets: &buckets };
+    let verifies = options.verify && !options.dry_run;
+    let expected = Expected::of(content);
+    let keys = buckets.iter().find(|bucket| verifies && bucket.name == schema::KEY);
+    let hashed = keys.map(|keys| expected.hashed(keys.rows));
+    let mut written = buckets.clone();
+    for (bucket, rows) in written.iter_mut().filter(|bucket| bucket.name == schema::KEY).zip(&hashed) {
+        bucket.rows = rows;
+    }
+    let pages = Pages { layout: &layout, buckets: &written };
     let meta_pages = bolt::meta_pages(&layout);
     let mut digest = Digest::new(&meta_pages);
     pages.write_waves(&mut sink, &mut digest, how.extent_bytes, context)?;
@@ -116,10 +125,10 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
     context.took(StageName::Write, started);
 
-    let (hash_kv, status_hash) = if options.verify && !options.dry_run {
+    let (hash_kv, status_hash) = if verifies {
         let started = Begun::now();
         observer.stage(Activity::Verifying, None);
-        let hashes = check(&sink, content, options, interrupt)?;
+        let hashes = check(&sink, &expected, options, interrupt)?;
         context.took(StageName::Verify, started);
         hashes
     } else {
@@ -299,7 +308,7 @@ fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
 /// Reads the file back, checks it as a database, and compares it with the content.
 fn check(
     sink: &Sink,
-    content: &Content<'_, '_>,
+    expected: &Expected<'_, '_, '_>,
     options: &ConvertOptions,
     interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
@@ -310,7 +319,7 @@ fn check(
     let failed = |e: Error| e.in_file(&options.output);
     let map = open_output(path, options)?;
     sink.compare(map.bytes(), interrupt)?;
-    let summary = verify::verify_content(map.bytes(), content, interrupt);
+    let summary = verify::verify_content(map.bytes(), expected, interrupt);
     interrupt.ask()?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))

@@ -10,11 +10,10 @@ use crate::bolt::{Check, Damage, Db, Strictness, check};
 use crate::count::counted;
 use crate::error::{Reason, Result};
 use crate::ids::ByteOffset;
-use crate::image::Content;
 use crate::interrupt::{self, Interrupt};
-use crate::verify::compare::Comparison;
+use crate::verify::compare::{compare_keys, compare_others};
+use crate::verify::expected::Expected;
 use crate::verify::key_bucket::Findings;
-use crate::verify::plain_keys::PartReader;
 use crate::verify::summary::{Sha256Check, V3Summary};
 
 /// Summarizes any v3 database or snapshot file. A fault that does not end the reading is a finding.
@@ -64,17 +63,20 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
 }
 
 /// Verifies a file like [`verify_watched`], and compares it with the expected content like [`compare`](super::compare()).
-/// Both read each part of the pairs directly after each other.
+/// If the sums of both are equal, the pairs need not be compared one by one.
 ///
 /// # Errors
 /// As both.
-pub fn verify_content(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<V3Summary> {
+pub fn verify_content(file: &[u8], expected: &Expected<'_, '_, '_>, interrupt: Interrupt<'_>) -> Result<V3Summary> {
     let db = Db::open(file).map_err(failed)?.watched(interrupt);
-    let comparison = Comparison::of(content);
     let ((structure, digest), summary) =
-        rayon::join(|| (structure(&db), digest(&db)), || store_with(&db, Some(&comparison)));
+        rayon::join(|| (structure(&db), digest(&db)), || store_with(&db, Some(expected)));
+    interrupt.ask()?;
     // A difference names its key, a finding only its place.
-    comparison.end(&db, interrupt)?;
+    compare_others(&db, expected.content())?;
+    if !expected.is_met() {
+        compare_keys(&db, expected.content(), interrupt)?;
+    }
     structure?;
     sound(&db, summary.map_err(failed)?, digest)
 }
@@ -116,10 +118,10 @@ pub fn store(db: &Db<'_>) -> Result<V3Summary, Damage> {
     store_with(db, None)
 }
 
-fn store_with(db: &Db<'_>, other: Option<&dyn PartReader>) -> Result<V3Summary, Damage> {
+fn store_with(db: &Db<'_>, expected: Option<&Expected<'_, '_, '_>>) -> Result<V3Summary, Damage> {
     let mut findings = Findings::default();
     crate::verify::invariants::buckets(db, &mut findings)?;
-    read(db, findings, other)
+    read(db, findings, expected)
 }
 
 /// Summarizes a database that is to be preserved, like [`store`]. A missing bucket is one that its server did not know
@@ -131,9 +133,9 @@ pub fn carried(db: &Db<'_>) -> Result<V3Summary, Damage> {
     read(db, Findings::default(), None)
 }
 
-fn read(db: &Db<'_>, mut findings: Findings, other: Option<&dyn PartReader>) -> Result<V3Summary, Damage> {
+fn read(db: &Db<'_>, mut findings: Findings, expected: Option<&Expected<'_, '_, '_>>) -> Result<V3Summary, Damage> {
     let mut summary = V3Summary::default();
-    crate::verify::invariants::read(db, &mut summary, &mut findings, other)?;
+    crate::verify::invariants::read(db, &mut summary, &mut findings, expected)?;
     summary.findings = findings.list;
     summary.more_findings = findings.more;
     Ok(summary)

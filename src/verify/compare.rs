@@ -3,8 +3,6 @@
 //! Builds keys and values in another way than the writer (complete and decoded, not copied into pages), and takes
 //! revisions from the nodes. Knows both stores. Must not know the layout of the file.
 
-use std::sync::{Mutex, PoisonError};
-
 use rayon::prelude::*;
 
 use crate::bolt::{Damage, Db, PARTS, Pair, Part};
@@ -17,7 +15,6 @@ use crate::mvcc::{KeyValue, RevisionKey, schema};
 use crate::transform::plan::Row;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
-use crate::verify::plain_keys::PartReader;
 
 /// Number of pairs whose rows are read ahead at once.
 const AHEAD: u64 = 64;
@@ -27,68 +24,17 @@ const AHEAD: u64 = 64;
 /// # Errors
 /// [`Reason::VerifyFailed`] with the offset and the key of the first pair that differs, is missing, or is extra.
 pub fn compare(file: &[u8], content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
-    Comparison::of(content).end(&Db::open(file).map_err(damaged)?, interrupt)
+    let db = Db::open(file).map_err(damaged)?;
+    compare_others(&db, content)?;
+    compare_keys(&db, content, interrupt)
 }
 
-/// A comparison, of which another reader of the pairs may do a part.
-pub(super) struct Comparison<'c, 't, 'm> {
-    content: &'c Content<'t, 'm>,
-    done: Mutex<Done>,
-}
-
-/// The parts of the `key` bucket that were compared.
-#[derive(Default)]
-struct Done {
-    /// Number of their pairs.
-    pairs: u64,
-    /// Whether these are all parts of the bucket.
-    all: bool,
-    /// The first pair of the first part that differs, and the difference.
-    differs: Option<(u64, Error)>,
-}
-
-impl<'c, 't, 'm> Comparison<'c, 't, 'm> {
-    /// Creates a comparison that has compared nothing yet.
-    pub(super) fn of(content: &'c Content<'t, 'm>) -> Self {
-        Comparison { content, done: Mutex::default() }
-    }
-
-    /// Compares the rest.
-    ///
-    /// # Errors
-    /// As [`compare`].
-    pub(super) fn end(self, db: &Db<'_>, interrupt: Interrupt<'_>) -> Result<()> {
-        interrupt.ask()?;
-        for (name, pairs) in self.content.others() {
-            compare_bucket(db, name, pairs)?;
-        }
-        let expectation = Expectation { stored: self.content.stored(), pairs: self.content.pairs() };
-        let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match done.differs {
-            _ if !done.all => compare_keys(db, expectation, interrupt),
-            Some((_, difference)) => Err(difference),
-            None => expectation.ends_at(done.pairs),
-        }
-    }
-}
-
-impl PartReader for Comparison<'_, '_, '_> {
-    fn read(&self, part: Part<'_>) {
-        let expectation = Expectation { stored: self.content.stored(), pairs: self.content.pairs() };
-        let (first, len) = (part.first, part.len);
-        let compared = expectation.compare(part);
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.pairs += len;
-        match compared {
-            Ok(()) => {}
-            Err(e) if done.differs.as_ref().is_none_or(|(other, _)| first < *other) => done.differs = Some((first, e)),
-            Err(_) => {}
-        }
-    }
-
-    fn all_read(&self) {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).all = true;
-    }
+/// Compares the buckets other than `key`.
+///
+/// # Errors
+/// As [`compare`].
+pub(super) fn compare_others(db: &Db<'_>, content: &Content<'_, '_>) -> Result<()> {
+    content.others().try_for_each(|(name, pairs)| compare_bucket(db, name, pairs))
 }
 
 pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -113,7 +59,12 @@ pub(super) fn compare_bucket(db: &Db<'_>, name: &[u8], expected: &[(Vec<u8>, Vec
     }
 }
 
-fn compare_keys(db: &Db<'_>, expectation: Expectation<'_, '_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
+/// Compares each pair of the `key` bucket.
+///
+/// # Errors
+/// As [`compare`].
+pub(super) fn compare_keys(db: &Db<'_>, content: &Content<'_, '_>, interrupt: Interrupt<'_>) -> Result<()> {
+    let expectation = Expectation { stored: content.stored(), pairs: content.pairs() };
     let bucket = db.bucket(schema::KEY).map_err(damaged)?;
     let bucket = bucket.ok_or_else(|| Error::new(Reason::VerifyFailed, "expected a bucket `key`, found none"))?;
     let parts = bucket.parts(PARTS).map_err(damaged)?;
@@ -244,17 +195,17 @@ mod tests {
 
     use super::*;
     use crate::bolt::image;
-    use crate::ids::{RaftIndex, Term, V2Index};
+    use crate::ids::{LeaseId, RaftIndex, Term, V2Index};
     use crate::mvcc::Meta;
     use crate::transform::plan::plan;
     use crate::transform::policy::Policy;
     use crate::transform::revisions::{Order, order};
     use crate::v2store::json;
     use crate::v2store::tree::Tree;
-    use crate::verify::{verify, verify_content};
+    use crate::verify::{Expected, verify, verify_content};
 
     /// A file with `keys`, and the content that it should have.
-    fn with_file(keys: usize, lost: Option<u64>, check: impl FnOnce(Vec<u8>, &Content<'_, '_>)) {
+    fn with_file(keys: usize, lost: Option<u64>, check: impl FnOnce(Vec<u8>, &Content<'_, '_>, &Expected<'_, '_, '_>)) {
         let node = |key: usize| {
             let (created, modified) = (2 + key % 7, 10 + (key * 7919) % keys);
             let value = "v".repeat(key % 300);
@@ -282,30 +233,75 @@ mod tests {
             scheduled_compact: Some(ordered.current),
             finished_compact: Some(ordered.current),
         };
-        let mut content = Content::new(Pairs { tree: &tree, ordered: &ordered }, &meta).unwrap();
-        lost.into_iter().for_each(|row| content.lose(row));
-        let file = image(&content.buckets()).unwrap();
         let content = Content::new(Pairs { tree: &tree, ordered: &ordered }, &meta).unwrap();
-        check(file, &content);
+        let mut written = Content::new(Pairs { tree: &tree, ordered: &ordered }, &meta).unwrap();
+        lost.into_iter().for_each(|row| written.lose(row));
+        let expected = Expected::of(&content);
+        let buckets = written.buckets();
+        let hashed = expected.hashed(buckets.iter().find(|bucket| bucket.name == schema::KEY).unwrap().rows);
+        let mut buckets = buckets.clone();
+        buckets.iter_mut().filter(|bucket| bucket.name == schema::KEY).for_each(|keys| keys.rows = &hashed);
+        let file = image(&buckets).unwrap();
+        check(file, &content, &expected);
     }
 
-    /// Both ways to the same answer: the comparison together with another reader, and each on its own.
-    fn both(file: &[u8], content: &Content<'_, '_>) -> (Option<String>, Option<String>) {
+    /// Both ways to the same answer: with the sum of the writer, and with a comparison of each pair.
+    fn both(
+        file: &[u8],
+        content: &Content<'_, '_>,
+        expected: &Expected<'_, '_, '_>,
+    ) -> (Option<String>, Option<String>) {
         let alone = compare(file, content, Interrupt::default()).and_then(|()| verify(file).map(|_| ()));
-        let together = verify_content(file, content, Interrupt::default());
+        let together = verify_content(file, expected, Interrupt::default());
         (alone.err().map(|e| e.to_string()), together.err().map(|e| e.to_string()))
     }
 
     #[test]
-    fn many_parts_are_compared_together_with_another_reader() {
-        with_file(20_000, None, |file, content| assert_eq!(both(&file, content), (None, None)));
+    fn equal_sums_are_enough() {
+        with_file(20_000, None, |file, content, expected| {
+            assert_eq!(both(&file, content, expected), (None, None));
+            assert!(expected.is_met(), "each pair need not be compared");
+        });
         for lost in [0, 9_999, 19_999] {
-            with_file(20_000, Some(lost), |file, content| {
-                let (alone, together) = both(&file, content);
+            with_file(20_000, Some(lost), |file, content, expected| {
+                let (alone, together) = both(&file, content, expected);
                 assert!(alone.is_some());
                 assert_eq!(alone, together);
+                assert!(!expected.is_met());
             });
         }
+    }
+
+    #[test]
+    fn a_change_of_any_field_changes_the_sum() {
+        with_file(1, None, |_, _, expected| {
+            let revision = RevisionKey::put(Revision(7), 3);
+            let kv = KeyValue {
+                key: b"/a",
+                create_revision: Revision(5),
+                mod_revision: Revision(7),
+                version: 1,
+                value: b"b",
+                lease: LeaseId(9),
+            };
+            let hash = expected.hash(revision, &kv);
+            assert_eq!(expected.hash(revision, &kv), hash);
+            let changed = [
+                expected.hash(RevisionKey::put(Revision(8), 3), &kv),
+                expected.hash(RevisionKey::put(Revision(7), 4), &kv),
+                expected.hash(RevisionKey { tombstone: true, ..revision }, &kv),
+                expected.hash(revision, &KeyValue { key: b"/ab", value: b"", ..kv }),
+                expected.hash(revision, &KeyValue { key: b"/", value: b"ab", ..kv }),
+                expected.hash(revision, &KeyValue { value: b"c", ..kv }),
+                expected.hash(revision, &KeyValue { create_revision: Revision(6), ..kv }),
+                expected.hash(revision, &KeyValue { mod_revision: Revision(6), ..kv }),
+                expected.hash(revision, &KeyValue { version: 2, ..kv }),
+                expected.hash(revision, &KeyValue { lease: LeaseId(0), ..kv }),
+            ];
+            let different: HashSet<u64> = changed.into_iter().collect();
+            assert_eq!(different.len(), changed.len());
+            assert!(!different.contains(&hash));
+        });
     }
 
     proptest! {
@@ -315,11 +311,11 @@ mod tests {
             lost in prop::option::of(0u64..60),
             change in prop::option::of((any::<prop::sample::Index>(), 1u8..)),
         ) {
-            with_file(keys, lost, |mut file, content| {
+            with_file(keys, lost, |mut file, content, expected| {
                 if let Some((place, difference)) = change {
                     *place.get_mut(&mut file) ^= difference;
                 }
-                let (alone, together) = both(&file, content);
+                let (alone, together) = both(&file, content, expected);
                 assert_eq!(alone, together);
                 assert_eq!(alone.is_some(), change.is_some() || lost.is_some_and(|lost| lost < keys as u64));
             });

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use crate::bolt::{Damage, Db, Tree};
 use crate::ids::{ByteOffset, LeaseId, MemberId, RaftIndex, Revision, Term};
 use crate::mvcc::{HashKv, Lease, RevisionKey, StatusHash, schema};
+use crate::verify::expected::Expected;
 use crate::verify::key_bucket::{self, Findings};
-use crate::verify::plain_keys::{self, PartReader, PlainKeys};
+use crate::verify::plain_keys::{self, PlainKeys};
 use crate::verify::presence::meta_number;
 use crate::verify::summary::{Member, V3Summary};
 use crate::wire::Reader;
@@ -24,12 +25,13 @@ pub(super) fn buckets(db: &Db<'_>, findings: &mut Findings) -> Result<(), Damage
     Ok(())
 }
 
-/// Reads a store as etcd does at its start, and records every finding. The other reader is that of [`plain_keys::read`].
+/// Reads a store as etcd does at its start, and records every finding. `expected` learns the pairs
+/// of the `key` bucket, if it is a plain one.
 pub(super) fn read(
     db: &Db<'_>,
     summary: &mut V3Summary,
     findings: &mut Findings,
-    other: Option<&dyn PartReader>,
+    expected: Option<&Expected<'_, '_, '_>>,
 ) -> Result<(), Damage> {
     meta(db, summary, findings)?;
     let leases = leases(db, findings)?;
@@ -40,7 +42,7 @@ pub(super) fn read(
         let bucket = bucket?;
         let tree = db.open_bucket(&bucket)?;
         let hash = match bucket.key {
-            schema::KEY => match plain_keys::read(db, &tree, &leases, other) {
+            schema::KEY => match plain_keys::read(db, &tree, &leases, expected) {
                 Some(keys) => plain_bucket(keys, summary),
                 None => key_bucket(db, &tree, &leases, summary, findings)?,
             },

@@ -7,6 +7,7 @@
 mod check;
 mod compare;
 mod differences;
+mod expected;
 mod hash_at;
 mod index;
 mod invariants;
@@ -22,6 +23,7 @@ pub use check::{
 };
 pub use compare::compare;
 pub use differences::{Listing, list};
+pub use expected::Expected;
 pub use hash_at::{HashAt, hash_kv_at};
 pub use index::index_bytes;
 pub use presence::{V3Content, v3_content};

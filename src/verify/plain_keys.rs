@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 use hashbrown::DefaultHashBuilder;
 use rayon::prelude::*;
 
+use super::expected::Expected;
 use super::key_bucket;
 use crate::bolt::{Cursor, Db, PARTS, Part, Tree};
 use crate::ids::{LeaseId, Revision};
@@ -25,40 +26,23 @@ pub(super) struct PlainKeys {
     pub(super) hash: HashKv,
 }
 
-/// Another reader of the same pairs. It gets each part directly after it was read, while it is in the processor's cache.
-pub(super) trait PartReader: Sync {
-    /// Reads one part. Different threads pass parts in any order.
-    fn read(&self, part: Part<'_>);
-
-    /// Says that every part of the bucket was passed.
-    fn all_read(&self);
-}
-
-/// Reads a bucket whose changes may have these leases, and lets another reader read each part too, if there is one. `None`
-/// if the bucket is not in this form, or after an interruption: then the other reader may lack parts.
+/// Reads a bucket whose changes may have these leases, and adds its pairs to the expectation, if there is one. `None` if the
+/// bucket is not in this form, or after an interruption.
 pub(super) fn read(
     db: &Db<'_>,
     bucket: &Tree<'_>,
     leases: &HashSet<LeaseId>,
-    other: Option<&dyn PartReader>,
+    expected: Option<&Expected<'_, '_, '_>>,
 ) -> Option<PlainKeys> {
     let hasher = DefaultHashBuilder::default();
     let parts = bucket.parts(PARTS).ok()?;
-    // Each reader has a budget of pages.
-    let again = other.map(|_| bucket.parts(PARTS)).transpose().ok()?.unwrap_or_default();
-    let again = again.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let mut names = Names::of(&parts)?;
-    let parts: Vec<_> = parts.into_iter().zip(names.parts()).zip(again).collect();
-    let read = parts.into_par_iter().map(|((part, names), again)| {
-        let keys = PartKeys::read(part.pairs, names, leases, &hasher);
-        if let Some((other, part)) = other.zip(again) {
-            other.read(part);
-        }
-        keys
-    });
-    let read: Vec<PartKeys> = read.collect::<Option<_>>()?;
+    let parts: Vec<_> = parts.into_iter().zip(names.parts()).collect();
+    let reader = Reader { leases, hasher: &hasher, expected };
+    let read: Vec<PartKeys> =
+        parts.into_par_iter().map(|(part, names)| reader.read(part.pairs, names)).collect::<Option<_>>()?;
     let mut keys = PlainKeys { pairs: 0, last: Revision(0), hash: HashKv::new() };
-    let mut last = None;
+    let (mut last, mut sum) = (None, 0u64);
     for part in &read {
         let Some((first, end)) = part.revisions else { continue };
         if last.is_some_and(|last| last >= first) {
@@ -68,14 +52,15 @@ pub(super) fn read(
         keys.last = end.0;
         keys.pairs += part.pairs;
         keys.hash.join(&part.hash);
+        sum = sum.wrapping_add(part.sum);
     }
     db.interrupt().sort_by(&mut names.hashes, Ord::cmp).ok()?;
     // Two equal hashes are one key twice, or a coincidence that is not worth a second way.
     if names.hashes.par_windows(2).any(|pair| pair.first() == pair.last()) {
         return None;
     }
-    if let Some(other) = other {
-        other.all_read();
+    if let Some(expected) = expected {
+        expected.found(keys.pairs, sum);
     }
     Some(keys)
 }
@@ -111,23 +96,28 @@ struct PartKeys {
     revisions: Option<((Revision, i64), (Revision, i64))>,
     hash: HashKv,
     pairs: u64,
+    /// The sum of the hashes for [`Expected`]; 0 without one.
+    sum: u64,
 }
 
-impl PartKeys {
+/// The reader of all parts.
+#[derive(Clone, Copy)]
+struct Reader<'r> {
+    leases: &'r HashSet<LeaseId>,
+    hasher: &'r DefaultHashBuilder,
+    expected: Option<&'r Expected<'r, 'r, 'r>>,
+}
+
+impl Reader<'_> {
     /// Reads pairs into a range of the names. `None` if there are more or fewer.
-    fn read(
-        pairs: Cursor<'_>,
-        names: &mut [u64],
-        leases: &HashSet<LeaseId>,
-        hasher: &DefaultHashBuilder,
-    ) -> Option<PartKeys> {
-        let mut part = PartKeys { revisions: None, hash: HashKv::part(), pairs: names.len() as u64 };
+    fn read(&self, pairs: Cursor<'_>, names: &mut [u64]) -> Option<PartKeys> {
+        let mut part = PartKeys { revisions: None, hash: HashKv::part(), pairs: names.len() as u64, sum: 0 };
         let mut names = names.iter_mut();
         for pair in pairs {
             let pair = pair.ok()?;
             part.hash.record(pair.record);
             let (key, kv) = key_bucket::plain_change(&pair)?;
-            if kv.lease != LeaseId(0) && !leases.contains(&kv.lease) {
+            if kv.lease != LeaseId(0) && !self.leases.contains(&kv.lease) {
                 return None;
             }
             let revision = (key.main, key.sub);
@@ -137,7 +127,10 @@ impl PartKeys {
                 None => revision,
             };
             part.revisions = Some((first, revision));
-            *names.next()? = hasher.hash_one(kv.key);
+            *names.next()? = self.hasher.hash_one(kv.key);
+            if let Some(expected) = self.expected {
+                part.sum = part.sum.wrapping_add(expected.hash(key, &kv));
+            }
         }
         names.next().is_none().then_some(part)
     }
