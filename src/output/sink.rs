@@ -28,6 +28,10 @@ use crate::interrupt::Interrupt;
 /// shorter.
 const CACHE_BYTES: u64 = 1 << 16;
 
+/// Bytes that the disk is asked to read ahead at once. Linux reads no more than the read-ahead size of the device, often 128 KiB,
+/// and ignores the rest.
+const AHEAD_BYTES: usize = 128 << 10;
+
 /// Options of an output file.
 #[derive(Debug, Clone, Copy)]
 pub struct SinkOptions<'p> {
@@ -175,7 +179,9 @@ impl Sink {
     fn advise(&self, start: u64, len: u64) {
         let (Some(temp), Ok(start), Ok(len)) = (&self.temp, i64::try_from(start), i64::try_from(len)) else { return };
         let _ = posix_fadvise(temp.as_file(), start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let _ = posix_fadvise(temp.as_file(), start, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        for at in (start..start.saturating_add(len)).step_by(AHEAD_BYTES) {
+            let _ = posix_fadvise(temp.as_file(), at, AHEAD_BYTES as i64, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     /// Compares the CRC-32 of every extent with `file`: the bytes of the file, mapped after [`Sink::forget_cached`].
