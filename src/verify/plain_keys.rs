@@ -51,10 +51,19 @@ pub(super) fn read(
         last = Some(end);
         keys.last = end.0;
         keys.pairs += part.pairs;
-        keys.hash.join(&part.hash);
         sum = sum.wrapping_add(part.sum);
     }
-    db.interrupt().sort_by(&mut names.hashes, Ord::cmp).ok()?;
+    let joined = |all: HashKv, part: HashKv| {
+        let mut all = all;
+        all.join(&part);
+        all
+    };
+    let (hash, sorted) = rayon::join(
+        || read.par_iter().map(|part| part.hash).reduce(HashKv::part, joined),
+        || db.interrupt().sort_by(&mut names.hashes, Ord::cmp),
+    );
+    sorted.ok()?;
+    keys.hash.join(&hash);
     // Two equal hashes are one key twice, or a coincidence that is not worth a second way.
     if names.hashes.par_windows(2).any(|pair| pair.first() == pair.last()) {
         return None;
