@@ -26,7 +26,7 @@ pub(super) fn refuse_deep(tree: &mut Tree<'_>, opened: &Opened, what: &str, inte
             interrupt.ask()?;
         }
         (nodes, levels) = (nodes + 1, levels.max(visit.depth));
-        sum = sum.saturating_add(visit.path.len() as u64);
+        sum = sum.saturating_add(visit.path_len() as u64);
         Ok(())
     })?;
     let source: u64 = opened.maps().iter().map(|map| map.bytes().len() as u64).sum();

@@ -94,19 +94,20 @@ pub struct Elements {
 }
 
 impl FirstElements {
-    fn add(&mut self, name: &[u8], bytes: u64) {
-        match &mut self.open {
-            Some((open, count)) if *open == name => count.add(bytes),
-            _ => {
-                self.close();
-                self.open = Some((name.to_vec(), Count { keys: 1, bytes }));
-            }
-        }
+    /// Begins with the next element.
+    fn enter(&mut self, name: &[u8]) {
+        self.close();
+        self.open = Some((name.to_vec(), Count::default()));
+    }
+
+    /// Counts a key of the element.
+    fn add(&mut self, bytes: u64) {
+        self.open.get_or_insert_default().1.add(bytes);
     }
 
     /// Ends the count.
     pub(crate) fn close(&mut self) {
-        let Some((name, count)) = self.open.take() else { return };
+        let Some((name, count)) = self.open.take().filter(|(_, count)| count.keys > 0) else { return };
         self.listed.insert((count.keys, Reverse(name), count.bytes));
         if self.listed.len() > LISTED
             && let Some((keys, _, bytes)) = self.listed.pop_first()
@@ -129,10 +130,16 @@ impl FirstElements {
 }
 
 impl Inventory {
-    /// Counts a key by its v2 name and the length of name and value.
-    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit<'_>, key: &[u8], bytes: u64, policy: &Policy) {
+    /// Says that the following keys are at or below this first element. A walk visits them together.
+    pub(crate) fn enter(&mut self, visit: &Visit<'_>) {
+        let path = visit.path();
+        self.first_elements.enter(path::components(path::user_key(&path)).next().unwrap_or_default());
+    }
+
+    /// Counts a key by the length of its v2 name and its value.
+    pub(crate) fn count(&mut self, tree: &Tree<'_>, visit: &Visit<'_>, bytes: u64, policy: &Policy) {
         self.keys.add(bytes);
-        if path::is_hidden(key) {
+        if visit.is_hidden() {
             self.hidden.add(bytes);
         }
         if let Some(at) = visit.expiry {
@@ -144,7 +151,7 @@ impl Inventory {
         }
         let (in_path, in_value) = tree.replaced(visit.node);
         self.replaced += u64::from(in_path || in_value);
-        self.first_elements.add(path::components(key).next().unwrap_or_default(), bytes);
+        self.first_elements.add(bytes);
     }
 }
 
@@ -157,8 +164,10 @@ mod tests {
         let mut first = FirstElements::default();
         for number in 0..3000 {
             let keys = if number == 2500 { 3 } else { 1 };
-            (0..keys).for_each(|_| first.add(format!("{number:04}").as_bytes(), 10));
+            first.enter(format!("{number:04}").as_bytes());
+            (0..keys).for_each(|_| first.add(10));
         }
+        first.enter(b"a directory without keys");
         first.close();
         let names: BTreeSet<&[u8]> = first.listed().map(|(name, _)| name).collect();
         assert_eq!((names.len(), first.listed().map(|(_, count)| count.keys).sum::<u64>()), (LISTED, 1002));

@@ -4,6 +4,8 @@
 //! name, a decoded value) are in a separate list. The counts come from the tree, so they can be compared with what was
 //! written. Must not know how a pair is encoded.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use jiff::Timestamp;
 
@@ -163,7 +165,11 @@ impl Plan {
     fn visit(&mut self, tree: &Tree<'_>, policy: &mut Policy, visit: &Visit<'_>, open: &mut OpenDirs) -> Result<()> {
         let node = visit.node;
         open.leave(visit.depth, tree, self, policy);
-        let key = path::user_key(visit.path);
+        if visit.depth == 1 {
+            self.inventory.enter(visit);
+        }
+        let path = if policy.reads_names() { visit.path() } else { Cow::Borrowed(&[][..]) };
+        let key = path::user_key(&path);
         if tree.is_dir(node) {
             self.inventory.directories += 1;
             if policy.leave_out(key, visit.expiry).is_none() {
@@ -171,8 +177,9 @@ impl Plan {
             }
             return Ok(());
         }
-        let bytes = (key.len() + tree.value_len(node)) as u64;
-        self.inventory.count(tree, visit, key, bytes, policy);
+        let key_len = visit.path_len().saturating_sub(NAMESPACE.len());
+        let bytes = (key_len + tree.value_len(node)) as u64;
+        self.inventory.count(tree, visit, bytes, policy);
         let outcome = match policy.leave_out(key, visit.expiry) {
             Some(why) => Err(why),
             None => self.lease(policy, key, node, visit.expiry).ok_or(Why::Ttl),
@@ -188,7 +195,7 @@ impl Plan {
             parent.written = true;
         }
         let overrides = self.overrides(tree, policy, node, key)?;
-        self.check_size(tree, policy, overrides, node, key);
+        self.check_size(tree, policy, overrides, node, key_len);
         self.written.add(bytes);
         self.rows.push(Row { main: Revision(0), sub: 0, lease, overrides, marker: false, node });
         Ok(())
@@ -245,10 +252,10 @@ impl Plan {
     }
 
     /// Records a key that a v3 client could not write again.
-    fn check_size(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key: &[u8]) {
+    fn check_size(&mut self, tree: &Tree<'_>, policy: &Policy, overrides: u32, node: NodeRef, key_len: usize) {
         let overrides = (overrides as usize).checked_sub(1).and_then(|at| self.overrides.get(at));
         let renamed = overrides.and_then(|overrides| overrides.renamed.as_ref());
-        let name = renamed.map_or(key.len(), |new| new.prefix.len() + key.len().saturating_sub(new.skip));
+        let name = renamed.map_or(key_len, |new| new.prefix.len() + key_len.saturating_sub(new.skip));
         let value = overrides.and_then(|overrides| overrides.value.as_ref());
         let value = value.map_or_else(|| tree.value_len(node), |value| value.len());
         let bytes = REQUEST_OVERHEAD.saturating_add((name + value) as u64);

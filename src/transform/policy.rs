@@ -47,6 +47,13 @@ impl Policy {
         }
     }
 
+    /// Returns whether the decision about a key depends on its name. If not, each method accepts any name.
+    ///
+    /// Names are spread over the whole source, so reading them all takes a good part of the time of a plan.
+    pub fn reads_names(&self) -> bool {
+        self.drop_hidden || self.rules.reads_names() || self.ttl.reads_names()
+    }
+
     /// Returns why rules and policies leave a node out. Does not apply its TTL policy.
     pub fn leave_out(&mut self, key: &[u8], expiry: Option<Timestamp>) -> Option<Why> {
         if self.v3_only {

@@ -88,6 +88,11 @@ impl KeyRules {
         }
     }
 
+    /// Returns whether any rule looks at names.
+    pub(super) fn reads_names(&self) -> bool {
+        !self.choose.texts.is_empty() || self.with_include || self.renames() || self.decodes()
+    }
+
     /// Returns the text of an include or exclude.
     pub fn choice_text(&self, at: u32) -> &str {
         self.choose.texts.get(at as usize).map_or("", String::as_str)
@@ -249,6 +254,11 @@ impl TtlRules {
         }
         out.prefixes = Arc::new(prefixes);
         out
+    }
+
+    /// Returns whether any policy depends on the name of a key.
+    pub(super) fn reads_names(&self) -> bool {
+        !self.rules.is_empty()
     }
 
     /// Returns the policy for a v2 key with a TTL.

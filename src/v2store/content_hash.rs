@@ -41,7 +41,7 @@ pub fn content_hash(tree: &mut Tree<'_>, interrupt: Interrupt<'_>) -> Result<Con
             if visit.depth > 0 {
                 places.truncate(visit.depth);
                 let above = places.last().copied().unwrap_or_default();
-                places.push(place(&above, &text::as_go_writes(path::split(visit.path).1.into())));
+                places.push(place(&above, &text::as_go_writes(path::split(&visit.path()).1.into())));
             }
             let place = places.last().copied().unwrap_or_default();
             digests.push(node(tree, visit.node, &place, whole));

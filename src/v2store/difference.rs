@@ -181,11 +181,12 @@ impl Comparison<'_> {
                 self.interrupt.ask_at(visited)?;
                 if visit.depth > 0 {
                     places.truncate(visit.depth);
-                    let name = self.form.of(Cow::Borrowed(path::split(visit.path).1));
+                    let path = visit.path();
+                    let name = self.form.of(Cow::Borrowed(path::split(&path).1));
                     places.push(self.hasher.hash_one((places.last(), name)));
                 }
                 let place = places.last().copied().unwrap_or(0);
-                show(tree, &Shown { node: visit.node, path: visit.path, place, whole });
+                show(tree, &Shown { node: visit.node, path: &visit.path(), place, whole });
                 Ok::<_, crate::error::Error>(())
             })?;
         }

@@ -13,6 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, V2Index};
 use crate::interrupt::{self, DOCUMENT_CHUNK, Interrupt};
 use crate::limits;
+use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
 
@@ -249,6 +250,8 @@ impl<'m, 'i> Scanner<'m, 'i> {
                 node.path = path.text;
                 node.flags |=
                     Node::flag(path.escaped, Node::PATH_ESCAPED) | Node::flag(path.replaced, Node::PATH_REPLACED);
+                let path = text::decode(self.lexer.raw(&path.text), path.text.len as usize, path.escaped);
+                node.flags |= Node::flag(path::is_hidden(&path), Node::HIDDEN);
             }
             Open::CREATED => node.created = self.lexer.number()?,
             Open::MODIFIED => node.modified = self.lexer.number()?,

@@ -44,6 +44,8 @@ impl Node {
     pub(crate) const VALUE_ESCAPED: u8 = 4;
     pub(crate) const PATH_REPLACED: u8 = 8;
     pub(crate) const VALUE_REPLACED: u8 = 16;
+    /// A component of its path starts with `_`.
+    pub(crate) const HIDDEN: u8 = 32;
 
     /// Returns the flag if it is set.
     pub(super) fn flag(set: bool, flag: u8) -> u8 {

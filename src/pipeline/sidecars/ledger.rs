@@ -150,7 +150,8 @@ impl Ledger<'_, '_> {
                 interrupt.ask()?;
                 emit(&mut self.lines)?;
             }
-            let Some(key) = visit.path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
+            let path = visit.path();
+            let Some(key) = path.strip_prefix(NAMESPACE).filter(|key| key.first() == Some(&b'/')) else {
                 return Ok(());
             };
             if marked.contains(&visit.node) {

@@ -115,6 +115,7 @@ impl<'m> Reader<'m> {
         };
         let flags =
             top.flags | Node::flag(name.escaped, Node::PATH_ESCAPED) | Node::flag(name.replaced, Node::PATH_REPLACED);
+        let flags = flags | Node::flag(name.is_hidden(), Node::HIDDEN);
         let raw = self.cursor.document.get(start..self.cursor.at)?;
         self.node(Node { path, flags, name_len: name.len, ..Node::default() }, raw, path.len)
     }
@@ -161,6 +162,13 @@ struct Found<'m> {
     len: u32,
     escaped: bool,
     replaced: bool,
+}
+
+impl Found<'_> {
+    /// Returns whether a node with this name is hidden.
+    fn is_hidden(&self) -> bool {
+        self.raw.first() == Some(&b'_') || self.escaped && self.raw.to_ascii_lowercase().starts_with(br"\u005f")
+    }
 }
 
 /// A position in the document.

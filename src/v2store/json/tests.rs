@@ -255,7 +255,8 @@ fn written_children() -> impl proptest::strategy::Strategy<Value = Vec<Written>>
     use proptest::prelude::*;
     const TEXT: &str = "([a-c]|[0-9]|\u{e4}|\u{1f600}|\\\\u003c|\\\\ufffd|\\\\\"|\\\\n|_){0,4}";
     let expiry = prop::sample::select(vec![None, Some("2030-01-02T03:04:05.678Z"), Some("0001-01-01T00:00:00.0Z")]);
-    let name = || TEXT.prop_map(|text| format!("n{text}"));
+    let first = || prop::sample::select(vec!["n", "_", "\\u005f", "\\u005F", "\\u005b"]);
+    let name = move || (first(), TEXT).prop_map(|(first, text)| format!("{first}{text}"));
     let leaf = (name(), TEXT, expiry).prop_map(|(name, value, expiry)| Written::Key(name, value, expiry));
     let any = leaf.prop_recursive(4, 40, 6, move |inner| {
         (name(), proptest::collection::vec(inner, 0..6)).prop_map(|(name, inner)| Written::Directory(name, inner))
@@ -304,7 +305,13 @@ fn canonical_store(children: &[Written], sorted: bool) -> String {
 
 fn agree(document: &[u8]) {
     match (read(document), read_generally(document)) {
-        (Ok(fast), Ok(general)) => assert!(fast == general, "{}", document.escape_ascii()),
+        (Ok(fast), Ok(general)) => {
+            assert!(fast == general, "{}", document.escape_ascii());
+            for node in &fast.nodes {
+                let path = fast.path(node);
+                assert_eq!(node.has(Node::HIDDEN), path::is_hidden(&path), "{}", path.escape_ascii());
+            }
+        }
         (Err(fast), Err(general)) => assert_eq!(fast.to_string(), general.to_string()),
         (fast, general) => panic!("{}: {fast:?}, {general:?}", document.escape_ascii()),
     }

@@ -34,7 +34,8 @@ fn listing(tree: &Tree<'_>) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
     let mut out = BTreeMap::new();
     tree.walk::<()>(NodeRef::Over(tree.root), &mut |visit| {
         let path = tree.path(visit.node);
-        assert_eq!((visit.path, visit.path.len()), (&*path, tree.path_len(visit.node)));
+        assert_eq!((visit.path(), visit.path_len()), (path.clone(), tree.path_len(visit.node)));
+        assert_eq!(visit.is_hidden(), path::is_hidden(&path));
         assert_eq!(visit.depth, path::components(&path).count());
         for skip in 0..path.len() {
             let mut end = vec![0; path.len() - skip];
@@ -57,7 +58,7 @@ enum Op {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c", "a!"]), 1..4)
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c", "a!", "_h"]), 1..4)
         .prop_map(|p| format!("/1/{}", p.join("/")))
 }
 

@@ -3,23 +3,76 @@
 //! A walk maintains the current path and the earliest expiry on it, so callers need not compute them for each node. It
 //! uses no recursion. Must not know what a caller does with a node.
 
+use std::borrow::Cow;
+use std::cell::Cell;
+
 use jiff::Timestamp;
 
 use super::Tree;
 use super::node::{Body, Name, NodeRef, OverId};
-use crate::v2store::table::{NodeId, Table};
+use crate::v2store::path;
+use crate::v2store::table::{Node, NodeId, Table};
 
 /// A node that a walk visits.
 #[derive(Debug, Clone, Copy)]
 pub struct Visit<'a> {
     /// The node.
     pub node: NodeRef,
-    /// Its path, with its namespace.
-    pub path: &'a [u8],
+    place: Place<'a>,
     /// Number of levels below the start of the walk.
     pub depth: usize,
     /// The earliest expiry of the node and the directories above it.
     pub expiry: Option<Timestamp>,
+}
+
+/// The place of the path of a visited node.
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    Table { table: &'a Table<'a>, node: &'a Node, ahead: &'a Ahead },
+    Overlay(&'a [u8]),
+}
+
+/// The paths that were read ahead. They are spread over the document, and many walks need none of them.
+#[derive(Debug)]
+struct Ahead {
+    /// The number of the first node whose path was not.
+    next: Cell<u32>,
+    /// The number of the first node after the walk.
+    end: u32,
+}
+
+impl<'a> Visit<'a> {
+    /// Returns its path, with its namespace.
+    pub fn path(&self) -> Cow<'a, [u8]> {
+        let (table, node, ahead) = match self.place {
+            Place::Overlay(path) => return Cow::Borrowed(path),
+            Place::Table { table, node, ahead } => (table, node, ahead),
+        };
+        if let NodeRef::Base(NodeId(id)) = self.node
+            && id >= ahead.next.get()
+        {
+            let next = ahead.end.min(id.saturating_add(Table::PATHS_AHEAD));
+            table.read_paths_ahead(id..next);
+            ahead.next.set(next.max(id.saturating_add(1)));
+        }
+        table.path(node)
+    }
+
+    /// Returns the length of its path in bytes.
+    pub fn path_len(&self) -> usize {
+        match self.place {
+            Place::Table { node, .. } => node.path.len as usize,
+            Place::Overlay(path) => path.len(),
+        }
+    }
+
+    /// Returns whether a component of its path starts with `_`, as [`path::is_hidden`].
+    pub fn is_hidden(&self) -> bool {
+        match self.place {
+            Place::Table { node, .. } => node.has(Node::HIDDEN),
+            Place::Overlay(path) => path::is_hidden(path),
+        }
+    }
 }
 
 /// A pending step of a walk.
@@ -59,7 +112,7 @@ impl Tree<'_> {
                     }
                     let node = NodeRef::Over(id);
                     let expiry = earliest(above, self.expiry(node));
-                    visit(Visit { node, path: &path, depth, expiry })?;
+                    visit(Visit { node, place: Place::Overlay(&path), depth, expiry })?;
                     self.push_children(id, depth + 1, expiry, &mut steps);
                 }
             }
@@ -92,18 +145,16 @@ impl Tree<'_> {
     ) -> Result<(), E> {
         // Directories that contain the current node: their end, and the expiry that applies there.
         let mut inside: Vec<(u32, Option<Timestamp>)> = Vec::new();
-        for id in nodes.clone() {
-            if (id - nodes.start).is_multiple_of(Table::PATHS_AHEAD) {
-                self.table.read_paths_ahead(id..nodes.end.min(id.saturating_add(Table::PATHS_AHEAD)));
-            }
+        let ahead = Ahead { next: Cell::new(nodes.start), end: nodes.end };
+        for id in nodes {
             while inside.last().is_some_and(|(end, _)| *end <= id) {
                 inside.pop();
             }
             let node = self.table.node(NodeId(id));
             let own = if node.expiry == 0 { None } else { self.table.expiry(&node) };
             let expiry = earliest(inside.last().map_or(above, |(_, at)| *at), own);
-            let path = self.table.path(&node);
-            visit(Visit { node: NodeRef::Base(NodeId(id)), path: &path, depth: depth + inside.len(), expiry })?;
+            let place = Place::Table { table: self.table, node: &node, ahead: &ahead };
+            visit(Visit { node: NodeRef::Base(NodeId(id)), place, depth: depth + inside.len(), expiry })?;
             if node.end > id + 1 {
                 inside.push((node.end, expiry));
             }

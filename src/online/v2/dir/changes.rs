@@ -69,7 +69,7 @@ pub(super) fn walk<E>(
 
 /// Returns a visited file as a key, if directories above the walk expire then; `None` for what has no name below the namespace.
 pub(super) fn node(tree: &Tree<'_>, visit: Visit<'_>, above: Option<Timestamp>) -> Option<Node> {
-    Some(key(visit.path)).filter(|path| *path != b"/").map(|path| Node {
+    Some(key(&visit.path())).filter(|path| *path != b"/").map(|path| Node {
         path: path.to_vec(),
         value: tree.value(visit.node).into_owned(),
         created: tree.created(visit.node),
