@@ -57,6 +57,12 @@ impl Node {
         self.flags & Node::DIR != 0
     }
 
+    /// Reads something of both lines in memory on which the node lies.
+    #[inline]
+    fn both_lines(&self) -> u8 {
+        self.path.len as u8 ^ self.flags
+    }
+
     pub(crate) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -133,7 +139,7 @@ impl<'m> Table<'m> {
     /// processor waits for many such reads at the same time only if none depends on another, as in these short loops.
     pub fn read_ahead(&self, ids: impl Iterator<Item = NodeId> + Clone) {
         let nodes = || ids.clone().filter_map(|id| self.nodes.get(id.0 as usize));
-        let first = nodes().fold(0, |all, node| all ^ node.flags);
+        let first = nodes().fold(0, |all, node| all ^ node.both_lines());
         // The first line of each, which waits longest, and then the other lines.
         let first = nodes().fold(first, |all, node| all ^ self.byte(&node.path));
         let rest = nodes().fold(0, |all, node| all ^ self.lines(node));
@@ -143,7 +149,7 @@ impl<'m> Table<'m> {
     /// Prefetches nodes, without their paths and values.
     pub fn read_nodes_ahead(&self, ids: impl Iterator<Item = NodeId>) {
         let nodes = ids.filter_map(|id| self.nodes.get(id.0 as usize));
-        std::hint::black_box(nodes.fold(0, |all, node| all ^ node.flags));
+        std::hint::black_box(nodes.fold(0, |all, node| all ^ node.both_lines()));
     }
 
     /// Returns the first byte of a text in the document; 0 for none.
