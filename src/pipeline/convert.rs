@@ -23,7 +23,6 @@ use crate::options::ConvertOptions;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
 use crate::report::{LeaseLine, OutputFacts, Report, StageName, earlier, next_steps};
-use crate::source::map::Map;
 use crate::source::open::{Found, OpenOptions, Opened, open, open_cluster};
 use crate::source::watch::Watch;
 use crate::transform::lease::Grant;
@@ -243,8 +242,7 @@ fn make_of(
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
     context.observer.stage(Activity::Finishing, None);
-    let output = written.open(options)?;
-    let made = sidecars::make(context, places, &numbered, output.as_ref().map(Map::bytes), &written.digested)?;
+    let made = sidecars::make(context, places, &numbered, written.bytes(), &written.digested)?;
     report.add(made.notices);
     context.interrupt.ask()?;
     let started = Begun::now();

@@ -43,6 +43,8 @@ pub(super) struct Written {
     pub(super) digested: Digested,
     pub(super) hash_kv: u32,
     pub(super) status_hash: u32,
+    /// The output; `None` in a dry run.
+    map: Option<Map>,
     sink: Sink,
 }
 
@@ -125,23 +127,27 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
     context.took(StageName::Write, started);
 
-    let (hash_kv, status_hash) = if verifies {
-        let started = Begun::now();
+    let started = Begun::now();
+    if verifies {
         observer.stage(Activity::Verifying, None);
-        let hashes = check(&sink, &expected, options, interrupt)?;
-        context.took(StageName::Verify, started);
-        hashes
-    } else {
-        hashes(content, &buckets, interrupt)?
+        sink.forget_cached();
+    }
+    let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
+    let (hash_kv, status_hash) = match &map {
+        Some(map) if verifies => check(&sink, map, &expected, options, interrupt)?,
+        _ => hashes(content, &buckets, interrupt)?,
     };
+    if verifies {
+        context.took(StageName::Verify, started);
+    }
     interrupt.ask()?;
-    Ok(Written { digested, hash_kv, status_hash, sink })
+    Ok(Written { digested, hash_kv, status_hash, map, sink })
 }
 
 impl Written {
-    /// Maps the output; `None` in a dry run.
-    pub(super) fn open(&self, options: &ConvertOptions) -> Result<Option<Map>> {
-        self.sink.temp_path().map(|path| open_output(path, options)).transpose()
+    /// Returns the output; `None` in a dry run.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        self.map.as_ref().map(Map::bytes)
     }
 
     /// Returns the database, which has a temporary name.
@@ -308,16 +314,12 @@ fn open_output(temp: &Path, options: &ConvertOptions) -> Result<Map> {
 /// Reads the file back, checks it as a database, and compares it with the content.
 fn check(
     sink: &Sink,
+    map: &Map,
     expected: &Expected<'_, '_, '_>,
     options: &ConvertOptions,
     interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
-    sink.forget_cached();
-    let Some(path) = sink.temp_path() else {
-        return Err(Error::new(Reason::Internal, "the file to check is missing"));
-    };
     let failed = |e: Error| e.in_file(&options.output);
-    let map = open_output(path, options)?;
     sink.compare(map.bytes(), interrupt)?;
     let summary = verify::verify_content(map.bytes(), expected, interrupt);
     interrupt.ask()?;

@@ -206,6 +206,11 @@ impl<'t> Pairs<'t, '_> {
         tree.path_len(row.node) <= NAMESPACE.len()
     }
 
+    /// Returns whether the v3 key of a row is the v2 name of its node.
+    pub fn has_name_of_node(&self, row: &Row) -> bool {
+        !row.marker && self.ordered.overrides(row).is_none_or(|overrides| overrides.renamed.is_none())
+    }
+
     /// Returns the v3 key of a row.
     pub fn key(&self, row: &Row) -> Cow<'t, [u8]> {
         v3_key(self.tree, row, self.ordered.overrides(row))

@@ -94,7 +94,7 @@ fn put_row(out: &mut Vec<u8>, before: &Before, entry: &Entry<'_>) {
     if entry.sub > 0 {
         put_varint(out, entry.sub);
     }
-    let shared = shared(before.key.iter(), entry.key.iter());
+    let shared = shared_start(&before.key, &entry.key);
     out.push(shared);
     put_bytes(out, entry.key.get(usize::from(shared)..).unwrap_or_default());
     let Some(node) = &entry.node else { return };
@@ -102,19 +102,27 @@ fn put_row(out: &mut Vec<u8>, before: &Before, entry: &Entry<'_>) {
         put_varint(out, zigzag(node.index.0.wrapping_sub(before.index)));
     }
     if flags & SAME_NAME == 0 {
-        let shared = self::shared(entry.key.iter().rev(), node.key.iter().rev());
+        let shared = shared_end(&entry.key, &node.key);
         out.push(shared);
         put_bytes(out, node.key.get(..node.key.len() - usize::from(shared)).unwrap_or_default());
     }
 }
 
 /// Counts the equal bytes at the start, at most 255.
-fn shared<'a>(one: impl Iterator<Item = &'a u8>, two: impl Iterator<Item = &'a u8>) -> u8 {
-    let mut equal = 0;
-    for _ in one.zip(two).take(usize::from(u8::MAX)).take_while(|(one, two)| one == two) {
-        equal += 1;
-    }
-    equal
+fn shared_start(one: &[u8], two: &[u8]) -> u8 {
+    let mut words = one.as_chunks::<8>().0.iter().zip(two.as_chunks::<8>().0);
+    let equal = 8 * words.position(|(one, two)| one != two).unwrap_or_else(|| one.len().min(two.len()) / 8);
+    let rest = one.iter().zip(two).skip(equal);
+    count(equal + rest.take_while(|(one, two)| one == two).count())
+}
+
+/// Counts the equal bytes at the end, at most 255.
+fn shared_end(one: &[u8], two: &[u8]) -> u8 {
+    count(one.iter().rev().zip(two.iter().rev()).take_while(|(one, two)| one == two).count())
+}
+
+fn count(equal: usize) -> u8 {
+    u8::try_from(equal).unwrap_or(u8::MAX)
 }
 
 /// A reader of the rows of a block.

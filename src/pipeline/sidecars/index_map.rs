@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::hint;
 
 use crate::bolt::{Damage, Db, PARTS, Pair, Part};
 use crate::error::{Error, Reason, Result};
@@ -21,10 +20,8 @@ use crate::pipeline::context::Context;
 use crate::pipeline::number::Numbered;
 use crate::pipeline::totals::unbalanced;
 use crate::transform::plan::Row;
-use crate::transform::policy::NAMESPACE;
 use crate::transform::revisions::{Numbering, Pairs};
 use crate::v2store::path;
-use crate::v2store::tree::NodeRef;
 
 /// The size in bytes of the leaf pages that one thread encodes at once. With [`PAGES_BYTES`], it bounds the memory for
 /// keys.
@@ -33,8 +30,8 @@ const GROUP_BYTES: u64 = 4 << 20;
 /// About the size in bytes of the leaf pages of the parts that make a group.
 const PAGES_BYTES: usize = 1 << 20;
 
-/// Number of rows whose nodes are read at the same time.
-const AHEAD: u64 = 64;
+/// Number of rows whose nodes are read ahead at once.
+const AHEAD: usize = 64;
 
 /// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options
 /// disable that.
@@ -51,7 +48,7 @@ pub(in crate::pipeline) fn write(
 ) -> Result<()> {
     let (options, interrupt) = (context.options, context.interrupt);
     let db = Db::open(file).map_err(damaged)?;
-    let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs() };
+    let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs(), is_compared: options.verify };
     let groups = groups(&db, &plan)?;
     let groups = groups.into_iter().map(|parts| parts.into_iter().flat_map(|part| plan.entries(part))).collect();
     let compact_revision = compact_revision(&db)?;
@@ -101,29 +98,27 @@ fn groups<'a>(db: &Db<'a>, plan: &Plan<'_, '_>) -> Result<Vec<Vec<Part<'a>>>> {
 struct Plan<'a, 'm> {
     pairs: Pairs<'a, 'm>,
     preserved: u64,
+    /// Whether the output is known to have the names of the plan. Then the names need not be read in the source, where they
+    /// are in another order.
+    is_compared: bool,
 }
 
 impl<'a> Plan<'a, '_> {
     /// Returns the pairs of a part with their nodes.
     fn entries<'f: 'a>(&self, part: Part<'f>) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a, 'f, '_> {
         (part.first..).zip(part.pairs).map(|(number, pair)| {
-            if number.is_multiple_of(AHEAD) {
-                self.touch(number);
+            if number.is_multiple_of(AHEAD as u64) {
+                self.read_ahead(number);
             }
             self.entry(number, &pair.map_err(damaged)?)
         })
     }
 
-    /// Reads the nodes of the next rows and the start of their paths. Rows are in the order of revisions, so their nodes
-    /// are anywhere in memory. Cache misses that do not depend on each other overlap.
-    fn touch(&self, number: u64) {
-        let row = |number: u64| usize::try_from(number.saturating_sub(self.preserved)).unwrap_or(usize::MAX);
-        let rows = self.pairs.ordered.rows.get(row(number)..).unwrap_or_default();
-        let rows = rows.iter().take(AHEAD as usize);
-        let nodes = rows.map(|row| row.node).filter(|node| matches!(node, NodeRef::Base(_)));
-        hint::black_box(nodes.clone().map(|node| self.pairs.tree.path_len(node)).sum::<usize>());
-        let starts = nodes.filter_map(|node| self.pairs.tree.path(node).get(NAMESPACE.len()).copied());
-        hint::black_box(starts.fold(0, |all, start| all ^ start));
+    /// Reads the nodes of the next rows ahead, and their names if these are needed.
+    fn read_ahead(&self, number: u64) {
+        let start = usize::try_from(number.saturating_sub(self.preserved)).unwrap_or(usize::MAX);
+        let rows = start..start.saturating_add(AHEAD).min(self.pairs.ordered.rows.len());
+        if self.is_compared { self.pairs.read_nodes_ahead(rows) } else { self.pairs.read_ahead(rows) }
     }
 
     fn entry<'f: 'a>(&self, number: u64, pair: &Pair<'f>) -> Result<Entry<'a>> {
@@ -133,7 +128,7 @@ impl<'a> Plan<'a, '_> {
         if row.is_some_and(|row| (row.main, i64::from(row.sub)) != (revision.main, revision.sub)) {
             return Err(unbalanced("the output has another revision at the place of a planned pair"));
         }
-        if row.is_some_and(|row| *kv.key != *self.pairs.key(row)) {
+        if row.is_some_and(|row| !self.is_compared && *kv.key != *self.pairs.key(row)) {
             return Err(unbalanced("the output has another key at the revision of a planned pair"));
         }
         Ok(Entry {
@@ -141,21 +136,25 @@ impl<'a> Plan<'a, '_> {
             sub: revision.sub.cast_unsigned(),
             deleted: revision.tombstone,
             key: Cow::Borrowed(kv.key),
-            node: row.and_then(|row| origin(self.pairs, row)),
+            node: row.and_then(|row| origin(self.pairs, row, kv.key)),
         })
     }
 }
 
-/// Returns the node of a row; `None` for a pair that a transformer added.
-fn origin<'a>(pairs: Pairs<'a, '_>, row: &Row) -> Option<Origin<'a>> {
+/// Returns the node of a row with this v3 key; `None` for a pair that a transformer added.
+fn origin<'a>(pairs: Pairs<'a, '_>, row: &Row, key: &'a [u8]) -> Option<Origin<'a>> {
     if pairs.is_added(row) {
         return None;
+    }
+    let (index, dir) = (pairs.tree.modified(row.node), row.marker);
+    if pairs.has_name_of_node(row) {
+        return Some(Origin { index, key: Cow::Borrowed(key), dir });
     }
     let key = match pairs.tree.path(row.node) {
         Cow::Borrowed(path) => Cow::Borrowed(path::user_key(path)),
         Cow::Owned(path) => Cow::Owned(path::user_key(&path).to_vec()),
     };
-    Some(Origin { index: pairs.tree.modified(row.node), key, dir: row.marker })
+    Some(Origin { index, key, dir })
 }
 
 fn unplanned() -> Error {
