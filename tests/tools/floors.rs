@@ -122,12 +122,7 @@ impl Facts<'_> {
     fn print(&self, program: &Path, runs: usize, folder: &Path) {
         let (output, report) = (folder.join("out.db"), folder.join("report.json"));
         let mut command = Command::new(program);
-        command.arg("convert").arg(self.source).arg("-o").arg(&output).args([
-            "--to",
-            "backend",
-            "--quiet",
-            "--overwrite",
-        ]);
+        command.arg("convert").arg(self.source).arg("-o").arg(&output).args(["--to", "backend", "--quiet"]);
         command.arg("--report").arg(&report);
         run(&mut command);
         let source = files(&self.source.join("member"));
@@ -136,6 +131,8 @@ impl Facts<'_> {
         let (mut limits, mut whole, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..runs {
             limits.push(limit(&source, self.file, fs::metadata(&output).unwrap().len()));
+            // As the file of the limit, the output is new.
+            fs::remove_file(&output).unwrap();
             whole.push(run(&mut command));
             let text = fs::read(&report).unwrap();
             let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
