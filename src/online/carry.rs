@@ -119,13 +119,14 @@ impl<'s, 'k> Carrier<'s, 'k> {
         }
     }
 
-    /// Reads the states of items.
+    /// Reads the states of items that will be carried.
     ///
     /// # Errors
-    /// Those of the store.
+    /// [`Reason::LockLost`]; those of the store.
     pub fn look(&self, items: &[Item]) -> Result<Vec<State>> {
         let keys: Vec<&[u8]> = items.iter().map(|item| &*item.key).collect();
-        self.session.look(&keys)
+        let can_go = |item: &Item| item.value.as_ref().is_none_or(|value| value.ends.is_some());
+        if items.iter().any(can_go) { self.session.look_before_deletions(&keys) } else { self.session.look(&keys) }
     }
 
     /// Lists all changes of items as conflicts.

@@ -142,6 +142,8 @@ fn run(
         newest.store(head.index.0, Ordering::Relaxed);
         let mut follower =
             Follower { carrier, names, once: options.once, tell: context.tell, head, written: (since, Instant::now()) };
+        // Deletions that the copy of the state does not show.
+        carrier.session.look_before_deletions(&[])?;
         follower.missed(source, since, context.interrupt)?;
         copying.store(0, Ordering::Relaxed);
         let result = follower.follow(source, context.interrupt);

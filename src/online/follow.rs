@@ -118,7 +118,8 @@ impl Follower<'_, '_, '_> {
         }
     }
 
-    /// Lists the changes that a job which did not run has missed, where v3 leads the key.
+    /// Lists the changes that a job which did not run has missed, where v3 leads the key. Called after
+    /// [`Session::look_before_deletions`](crate::online::session::Session::look_before_deletions), so that no client moves a key later by what it read before one of these changes.
     ///
     /// # Errors
     /// As [`Follower::follow`].
@@ -308,7 +309,8 @@ impl Follower<'_, '_, '_> {
 
 /// Lists items that v3 leads; all of them after the switch.
 fn list(carrier: &Carrier<'_, '_>, items: &[Item]) -> Result<()> {
-    let states = carrier.look(items)?;
+    let keys: Vec<&[u8]> = items.iter().map(|item| &*item.key).collect();
+    let states = carrier.session.look(&keys)?;
     let on = carrier.session.switch().on;
     let listed = items.iter().cloned().zip(states).filter(|(_, state)| on || state.is_moved());
     let (items, states): (Vec<Item>, Vec<State>) = listed.unzip();

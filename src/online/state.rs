@@ -50,6 +50,12 @@ impl Keys {
         self.named(&format!("folded/{number:016x}"))
     }
 
+    /// The key that is written before a key of the job can go: it is deleted, or written with a lease. A compare-and-swap of a client
+    /// compares it where v3 does not have the key, because the revision of a missing key says nothing (docs/online.md).
+    pub fn deleted(&self) -> Vec<u8> {
+        self.named("deleted")
+    }
+
     /// A conflict.
     pub fn conflict(&self, index: V2Index, key: &[u8]) -> Vec<u8> {
         [&self.named(&format!("conflict/{:016x}/", index.0)), key].concat()

@@ -24,6 +24,8 @@ use crate::interrupt::Interrupt;
 use crate::options::Rules;
 use crate::transform::rules::is_below;
 
+mod swap;
+
 const LIMITS: Limits = Limits { operations: 128, bytes: 1 << 20 };
 
 /// A v2 store: its log is all that ever happened.
@@ -300,6 +302,10 @@ fn a_directory_that_goes_takes_its_subtree() {
 
 /// Runs a job beside `work`, which gets a function that waits until the job has reached an index.
 fn with_job(kv: &Memory, store: &Store, work: impl FnOnce(&dyn Fn(u64))) {
+    with_job_of(kv, store, &options(false), work);
+}
+
+fn with_job_of(kv: &Memory, store: &Store, options: &CopyOptions, work: impl FnOnce(&dyn Fn(u64))) {
     let stop = AtomicBool::new(false);
     let ask = || match stop.load(Ordering::Relaxed) {
         true => Err(Error::new(Reason::Interrupted(15), "stop")),
@@ -309,7 +315,7 @@ fn with_job(kv: &Memory, store: &Store, work: impl FnOnce(&dyn Fn(u64))) {
     thread::scope(|scope| {
         let job = scope.spawn(|| {
             let context = Context { interrupt: Interrupt::new(&ask), ..context(kv) };
-            copy(&context, &mut store.source(false), &options(false), &counters).unwrap_err().reason()
+            copy(&context, &mut store.source(true), options, &counters).unwrap_err().reason()
         });
         let wait = |index| {
             let until = Instant::now() + Duration::from_secs(20);
