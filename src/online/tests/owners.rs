@@ -141,7 +141,7 @@ fn changes_of_one_index_are_passed_together() {
     for die in 1..12 {
         let (kv, store) = (Memory::default(), Store::default());
         let keys: Vec<String> = (0..150).map(|number| format!("/a/{number:03}")).collect();
-        keys.iter().for_each(|key| drop(store.set(key, "v")));
+        keys.iter().for_each(|key| assert!(store.set(key, "v") > 0));
         once(&kv, &mut store.directory());
         keys.iter().for_each(|key| kv.put_moved(key, "v3"));
         let counters = Counters::default();

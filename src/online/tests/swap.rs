@@ -95,13 +95,13 @@ fn run_with(parts: &[Part], source: impl Fn(&Store) -> Source) -> usize {
 
 fn one(step: Step, kv: &Memory, store: &Store, wait: &dyn Fn(u64), swap: &mut Swap, since: &mut Vec<u64>) {
     match step {
-        Step::Set => drop(store.set(KEY, "v")),
+        Step::Set => assert!(store.set(KEY, "v") > 0),
         Step::SetWithTtl => {
             store.set(KEY, "v");
             store.expires(KEY, Some(jiff::Timestamp::now() + jiff::SignedDuration::from_secs(600)));
         }
-        Step::Delete => drop(store.delete(KEY)),
-        Step::DeleteDirectory => drop(store.delete("/d")),
+        Step::Delete => assert!(store.delete(KEY) > 0),
+        Step::DeleteDirectory => assert!(store.delete("/d") > 0),
         Step::LeaseEnds => {
             kv.get(KEY).filter(|pair| pair.lease != 0).into_iter().for_each(|pair| kv.expire(pair.lease));
         }
