@@ -76,7 +76,13 @@ impl Follower<'_, '_, '_> {
         self.progress(self.head, true)?;
         let mut waits: Option<Instant> = None;
         loop {
-            interrupt.ask()?;
+            if let Err(error) = interrupt.ask() {
+                // All messages so far are carried, also those that wrote nothing.
+                if self.head.index > self.written.0 {
+                    self.progress(self.head, true)?;
+                }
+                return Err(error);
+            }
             self.carrier.session.check()?;
             self.carrier.session.fold()?;
             self.carrier.session.forget(interrupt)?;
@@ -307,7 +313,8 @@ impl Follower<'_, '_, '_> {
         // Keys that v3 does not have can go too.
         carrier.session.look_before_deletions(&[])?;
         let carry = |items: &[Item]| carrier.carry(items, carrier.look(items)?, at.0, None);
-        subtree(carrier, self.names, &gone, &prefix, carry)
+        subtree(carrier, self.names, &gone, &prefix, carry)?;
+        self.progress(Head { index: at.0, raft: self.head.raft, ..Head::default() }, true)
     }
 
     /// Writes the progress if it has changed, or if the source waits for any write of its own cluster.
