@@ -15,6 +15,9 @@ type Values = BTreeMap<String, String>;
 const STATE_PREFIX: &str = "etcdlift/online/";
 const SWITCH_KEY: &str = "etcdlift/switch";
 
+/// The job writes this key before it deletes a key, or writes one with a lease.
+const DELETED: &str = "etcdlift/online/deleted";
+
 /// The key that says that v3 leads a key.
 fn marker(key: &str) -> String {
     format!("{STATE_PREFIX}moved/{key}")
@@ -30,7 +33,7 @@ pub(crate) struct App {
 #[derive(Default)]
 struct View {
     values: Values,
-    /// The `mod_revision` of keys, markers and the switch key.
+    /// The `mod_revision` of all keys that were read.
     revisions: HashMap<String, i64>,
     /// Empty or `false`: migration; `true`: normal; any other: careful.
     mode: String,
@@ -89,7 +92,11 @@ impl App {
             if view.mode != "true" {
                 writes.push(TxnOp::put(marker(key), "", None));
             }
-            let unchanged = [key, &marker(key), SWITCH_KEY].map(|key| view.unchanged(key));
+            let mut unchanged = vec![view.unchanged(key), view.unchanged(&marker(key)), view.unchanged(SWITCH_KEY)];
+            // Only v2 had the key. It may have been in v3 since then, and deleted again, without a revision that says so.
+            if expected.is_some() && !view.revisions.contains_key(key) {
+                unchanged.push(view.unchanged(DELETED));
+            }
             if self.v3.txn(Txn::new().when(unchanged).and_then(writes)).await?.succeeded() {
                 return Ok(Ok(()));
             }
@@ -123,8 +130,8 @@ impl App {
 
     /// Reads keys, their markers and the switch key in one transaction.
     async fn look(&mut self, key: &str, options: &Option<GetOptions>) -> std::result::Result<View, EtcdError> {
-        let gets =
-            [TxnOp::get(key, options.clone()), TxnOp::get(marker(key), options.clone()), TxnOp::get(SWITCH_KEY, None)];
+        let gets = [(key, options.clone()), (&marker(key), options.clone()), (SWITCH_KEY, None), (DELETED, None)]
+            .map(|(key, options)| TxnOp::get(key, options));
         let mut view = View::default();
         let answer = self.v3.txn(Txn::new().and_then(gets)).await?;
         for (at, response) in answer.op_responses().into_iter().enumerate() {

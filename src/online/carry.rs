@@ -45,6 +45,13 @@ pub struct Value {
     pub ends: Option<i64>,
 }
 
+impl Item {
+    /// A path that went; it has no v3 key yet.
+    pub fn gone(path: Vec<u8>, at: (V2Index, &'static str)) -> Item {
+        Item { path, key: Vec::new(), value: None, at, earlier: Vec::new(), change: true }
+    }
+}
+
 /// What was carried so far.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -119,13 +126,14 @@ impl<'s, 'k> Carrier<'s, 'k> {
         }
     }
 
-    /// Reads the states of items.
+    /// Reads the states of items that will be carried.
     ///
     /// # Errors
-    /// Those of the store.
+    /// [`Reason::LockLost`]; those of the store.
     pub fn look(&self, items: &[Item]) -> Result<Vec<State>> {
         let keys: Vec<&[u8]> = items.iter().map(|item| &*item.key).collect();
-        self.session.look(&keys)
+        let can_go = |item: &Item| item.value.as_ref().is_none_or(|value| value.ends.is_some());
+        if items.iter().any(can_go) { self.session.look_before_deletions(&keys) } else { self.session.look(&keys) }
     }
 
     /// Lists all changes of items as conflicts.
@@ -150,9 +158,7 @@ impl<'s, 'k> Carrier<'s, 'k> {
         for _ in 0..TRIES {
             let switch = self.session.switch();
             if switch.on {
-                // A path that rules leave out is no conflict.
-                let is_change = |item: &&Item| item.change && !self.session.keys.is_nothing(&item.key);
-                let changes: Vec<Item> = items.iter().filter(is_change).cloned().collect();
+                let changes: Vec<Item> = items.iter().filter(|item| item.change).cloned().collect();
                 return self.refuse(&changes, Why::AfterSwitch, progress);
             }
             let mut plan = self.plan(items, &states)?;
@@ -244,7 +250,7 @@ impl<'s, 'k> Carrier<'s, 'k> {
                 v3_revision: Some(revision).filter(|revision| *revision > 0),
                 time: now(),
             };
-            extra.push(put_json(self.session.keys.conflict(*index, &item.key), &conflict)?);
+            extra.push(put_json(self.session.keys.conflict(*index, &item.path), &conflict)?);
             count += 1;
         }
         operations.extend(extra.pop());

@@ -1,9 +1,9 @@
 //! `online copy`: takes the lock, copies the state of v2, and follows its changes. Must not know how v2 is read.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
@@ -12,8 +12,9 @@ use crate::online::carry::{Carrier, Counters};
 use crate::online::follow::{End, Follower};
 use crate::online::lock::Lock;
 use crate::online::names::Names;
+use crate::online::owners::Owners;
 use crate::online::reading::{self, Message, WAITING, Wishes};
-use crate::online::reconcile::{Pace, reconcile};
+use crate::online::reconcile::{Before, Pace, reconcile};
 use crate::online::session::{Limits, Session};
 use crate::online::state::{self, Job, Keys, Phase, Progress, put_json};
 use crate::online::v2::{Head, V2};
@@ -69,6 +70,12 @@ fn locked(
     let wishes = Wishes::default();
     wishes.known.store(since.0, Ordering::Relaxed);
     let mut names = Names::new(&options.job, &options.keys)?;
+    if names.can_collide() {
+        v2.name_keys();
+    }
+    let followed = |phase: &Progress| state.job.is_some() && phase.phase == Phase::Following;
+    let followed = state.progress.as_ref().is_some_and(|(progress, _)| followed(progress));
+    let before = Before { since, followed };
     let (send, receive) = sync_channel::<Message>(WAITING);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -78,7 +85,7 @@ fn locked(
         // The reader ends when the receiver is gone.
         let source = receive;
         let carrier = Carrier::new(&session, counters);
-        run(&carrier, &mut names, &source, &wishes, options, context)
+        run(&carrier, &mut names, &source, (&wishes, before), options, context)
     })
 }
 
@@ -109,7 +116,9 @@ fn begin(
         (Some(_), Some((progress, _))) => progress.v2_index,
         // It was undone: markers of then say what v3 leads.
         (None, Some((progress, _))) => {
-            session.put(vec![put_json(options.keys.named("job"), &job)?])?;
+            let keys = &options.keys;
+            let copying = Progress { phase: Phase::Copying, ..progress.clone() };
+            session.put(vec![put_json(keys.named("job"), &job)?, put_json(keys.named("progress"), &copying)?])?;
             progress.v2_index
         }
         _ => {
@@ -130,46 +139,32 @@ fn run(
     carrier: &Carrier<'_, '_>,
     names: &mut Names,
     source: &Receiver<Message>,
-    wishes: &Wishes,
+    (wishes, mut before): (&Wishes, Before),
     options: &CopyOptions,
     context: &Context<'_>,
 ) -> Result<Head> {
     let Counters { copying, head: newest, index, .. } = carrier.counters;
     loop {
-        let since = V2Index(wishes.known.load(Ordering::Relaxed));
+        let since = before.since;
         copying.store(1, Ordering::Relaxed);
-        let head = reconcile(carrier, names, source, since, options.pace, context.interrupt)?;
+        let (kv, keys) = (context.kv, &options.keys);
+        let mut owners = names.can_collide().then(|| Owners::load(kv, keys)).transpose()?;
+        let head = reconcile(carrier, (names, &mut owners), source, before, options.pace, context.interrupt)?;
         newest.store(head.index.0, Ordering::Relaxed);
-        let mut follower =
-            Follower { carrier, names, once: options.once, tell: context.tell, head, written: (since, Instant::now()) };
+        let (once, tell, written) = (options.once, context.tell, (since, Instant::now()));
+        let mut follower = Follower { carrier, names, owners: &mut owners, once, tell, head, written };
+        // Deletions that the copy of the state does not show.
+        carrier.session.look_before_deletions(&[])?;
         follower.missed(source, since, context.interrupt)?;
         copying.store(0, Ordering::Relaxed);
         let result = follower.follow(source, context.interrupt);
         let reached = follower.written.0;
+        before = Before { since: reached, followed: true };
         wishes.known.store(reached.0, Ordering::Relaxed);
         index.store(reached.0, Ordering::Relaxed);
         match result? {
             End::CaughtUp(head) => return Ok(head),
             End::Lost(why) => (context.tell)(&format!("the state of v2 is read again: {why}")),
-            End::Unclear => {
-                (context.tell)(
-                    "the state of v2 is read again: a directory went, and a rule decides the names below it",
-                );
-                wishes.again.store(true, Ordering::Relaxed);
-                skip(source, context.interrupt)?;
-            }
-        }
-    }
-}
-
-/// Skips messages until the state is read again.
-fn skip(source: &Receiver<Message>, interrupt: Interrupt<'_>) -> Result<()> {
-    loop {
-        interrupt.ask()?;
-        match source.recv_timeout(Duration::from_millis(100)) {
-            Ok(Message::Lost(_)) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Ok(Message::Failed(error)) => return Err(error),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

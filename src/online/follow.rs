@@ -1,6 +1,7 @@
 //! Carries the changes of v2 in their order, batch by batch, with the progress in the same transaction.
 //!
-//! A batch has each key once. A directory that went takes its whole subtree in v3 with it. Must not know the source.
+//! A batch has each key once. A directory that went without the names of its keys takes its whole subtree in v3 with it. Must not know
+//! the source.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,15 +14,14 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
 use crate::online::carry::{Carrier, Item};
-use crate::online::decide::Seen;
 use crate::online::names::{Name, Names};
+use crate::online::owners::{Owners, Released};
 use crate::online::reading::Message;
-use crate::online::reconcile::item_of;
+use crate::online::reconcile::{item_of, taken};
 use crate::online::session::State;
-use crate::online::state::{Conflict, Phase, Progress, Why, count, now, put_json};
+use crate::online::state::{Conflict, Phase, Progress, Why, now, put_json};
 use crate::online::v2::{Change, Effect, Head};
 use crate::online::v3::{Op, Scan, Txn, scan};
-use crate::transform::rules::is_below;
 
 /// How long the progress waits at most while there are no changes of keys that are copied.
 const IDLE: Duration = Duration::from_millis(500);
@@ -36,8 +36,6 @@ pub enum End {
     CaughtUp(Head),
     /// Changes are lost, and the state follows.
     Lost(String),
-    /// A directory went, and its names in v3 are unknown: the state must be read again.
-    Unclear,
 }
 
 /// A job that follows.
@@ -46,6 +44,8 @@ pub struct Follower<'f, 's, 'k> {
     pub carrier: &'f Carrier<'s, 'k>,
     /// The names of keys.
     pub names: &'f mut Names,
+    /// Which key has a name, if two can have one.
+    pub owners: &'f mut Option<Owners>,
     /// Ends as soon as everything is carried.
     pub once: bool,
     /// Gets lines for the operator.
@@ -76,7 +76,13 @@ impl Follower<'_, '_, '_> {
         self.progress(self.head, true)?;
         let mut waits: Option<Instant> = None;
         loop {
-            interrupt.ask()?;
+            if let Err(error) = interrupt.ask() {
+                // All messages so far are carried, also those that wrote nothing.
+                if self.head.index > self.written.0 {
+                    self.progress(self.head, true)?;
+                }
+                return Err(error);
+            }
             self.carrier.session.check()?;
             self.carrier.session.fold()?;
             self.carrier.session.forget(interrupt)?;
@@ -97,9 +103,7 @@ impl Follower<'_, '_, '_> {
                     next = source.try_recv().ok();
                 }
             }
-            if !self.flush(&mut batch)? {
-                return Ok(End::Unclear);
-            }
+            self.flush(&mut batch)?;
             self.progress(self.head, false)?;
             if self.once && quiet && self.head.uncommitted > 0 {
                 let since = *waits.get_or_insert_with(Instant::now);
@@ -118,7 +122,8 @@ impl Follower<'_, '_, '_> {
         }
     }
 
-    /// Lists the changes that a job which did not run has missed, where v3 leads the key.
+    /// Lists the changes that a job which did not run has missed, where v3 leads the key. Called after
+    /// [`Session::look_before_deletions`](crate::online::session::Session::look_before_deletions), so that no client moves a key later by what it read before one of these changes.
     ///
     /// # Errors
     /// As [`Follower::follow`].
@@ -143,19 +148,32 @@ impl Follower<'_, '_, '_> {
     /// Lists a missed change where v3 leads the key, or a key below it. The copy of the state has done the rest.
     fn missed_one(&mut self, change: Change) -> Result<()> {
         let carrier = self.carrier;
-        let Some(item) = self.item(change)? else { return Ok(()) };
-        list(carrier, std::slice::from_ref(&item))?;
-        match self.names.below(&item.path).filter(|_| item.value.is_none()) {
-            Some(prefix) => subtree(carrier, self.names, &item, &prefix, |items| list(carrier, items)),
+        if let Effect::GoneDir(path) = change.effect {
+            let gone = Item::gone(path, (change.index, change.action));
+            return match self.names.below(&gone.path) {
+                Some(prefix) => subtree(carrier, self.names, &gone, &prefix, |items| list(carrier, items)),
+                None if self.is_any_moved()? => carrier.refuse(&[gone], Why::UnknownKeys, None),
+                None => Ok(()),
+            };
+        }
+        match self.item(change)? {
+            Some(item) => list(carrier, &[item]),
             None => Ok(()),
         }
+    }
+
+    /// Returns whether v3 leads any key.
+    fn is_any_moved(&self) -> Result<bool> {
+        let session = self.carrier.session;
+        let first = Op::Scan(Scan { limit: 1, ..Scan::prefix(&session.keys.named("moved/")) });
+        // Clients that use v3 alone write no markers.
+        Ok(session.switch().on || session.kv.txn(&Txn::read(vec![first]))?.at(0).one().is_some())
     }
 
     /// Lists that deletions of moved keys can be unknown.
     fn unknown(&mut self, since: V2Index) -> Result<()> {
         let session = self.carrier.session;
-        // Clients that use v3 alone write no markers.
-        if since == V2Index(0) || !session.switch().on && count(session.kv, &session.keys, "moved/")? == 0 {
+        if since == V2Index(0) || !self.is_any_moved()? {
             return Ok(());
         }
         let conflict = Conflict {
@@ -174,16 +192,13 @@ impl Follower<'_, '_, '_> {
     fn message(&mut self, message: Message, batch: &mut Batch) -> Result<Option<End>> {
         match message {
             Message::Changes(changes, head) => {
-                for change in changes {
-                    let (index, path) = (change.index, change.effect.path().to_vec());
-                    if let Some(item) = self.item(change)? {
-                        let size = self.size(&item);
-                        if self.must_flush(batch, &item, &path, size) && !self.flush(batch)? {
-                            return Ok(Some(End::Unclear));
-                        }
-                        batch.add(item, size);
-                    }
-                    batch.last = index;
+                let mut changes = changes.into_iter().peekable();
+                while let Some(change) = changes.next() {
+                    let index = change.index;
+                    // Changes of one index are passed together: of keys that go with their directory.
+                    let is_last = changes.peek().is_none_or(|next| next.index > index);
+                    self.change(change, batch)?;
+                    batch.last = if is_last { index } else { V2Index(index.0.saturating_sub(1)) };
                 }
                 self.head = head;
                 self.carrier.counters.head.store(head.index.0, Ordering::Relaxed);
@@ -196,89 +211,110 @@ impl Follower<'_, '_, '_> {
         Ok(None)
     }
 
+    fn change(&mut self, change: Change, batch: &mut Batch) -> Result<()> {
+        if let Effect::GoneDir(path) = change.effect {
+            // What is above or below it in the batch comes before it.
+            self.flush(batch)?;
+            return self.directory(path, (change.index, change.action));
+        }
+        let Some(item) = self.item(change)? else { return Ok(()) };
+        for item in self.owned(item)? {
+            let size = self.size(&item);
+            if self.must_flush(batch, &item, size) {
+                self.flush(batch)?;
+            }
+            batch.add(item, size);
+        }
+        Ok(())
+    }
+
     /// Returns the item of a change; `None` if it is left out.
     fn item(&mut self, change: Change) -> Result<Option<Item>> {
         let counters = self.carrier.counters;
         counters.seen.fetch_add(1, Ordering::Relaxed);
+        let at = (change.index, change.action);
         match change.effect {
             Effect::Set(mut node) => {
                 node.modified = change.index;
                 let path = node.path.clone();
-                let named = matches!(self.names.name(&path), Name::Key(_));
                 let item = item_of(self.carrier, self.names, node, change.action, true)?;
                 // An expired value, or one that a policy leaves out, replaces what was there.
-                Ok(item.or_else(|| named.then(|| self.gone(path, change.index, change.action))))
+                Ok(item.or_else(|| self.gone(path, at)))
             }
-            Effect::Gone(path) => Ok(Some(self.gone(path, change.index, change.action))),
+            Effect::Gone(path) | Effect::GoneDir(path) => {
+                let item = self.gone(path, at);
+                counters.left_out.fetch_add(u64::from(item.is_none()), Ordering::Relaxed);
+                Ok(item)
+            }
         }
     }
 
-    fn gone(&mut self, path: Vec<u8>, index: V2Index, action: &'static str) -> Item {
-        let key = match self.names.name(&path) {
-            Name::Key(key) => key,
-            // Below it can be keys that are not left out.
-            Name::LeftOut | Name::Unusable(_) => self.carrier.session.keys.nothing(&path),
-        };
-        Item { path, key, value: None, at: (index, action), earlier: Vec::new(), change: true }
+    fn gone(&mut self, path: Vec<u8>, at: (V2Index, &'static str)) -> Option<Item> {
+        let Name::Key(key) = self.names.name(&path) else { return None };
+        Some(Item { key, ..Item::gone(path, at) })
+    }
+
+    /// Returns what follows from an item for the owners of names: it, nothing, or it and the key that gets its name.
+    fn owned(&mut self, item: Item) -> Result<Vec<Item>> {
+        let session = self.carrier.session;
+        let Some(owners) = self.owners.as_mut().filter(|_| !session.switch().on) else { return Ok(vec![item]) };
+        if item.value.is_some() {
+            if owners.claim(&item) {
+                return Ok(vec![item]);
+            }
+            taken(self.carrier, self.owners, item)?;
+            return Ok(Vec::new());
+        }
+        match owners.release(&item) {
+            Released::Nothing => Ok(Vec::new()),
+            Released::Name(None) => Ok(vec![item]),
+            Released::Name(Some(next)) => {
+                session.put(vec![owners.record(&session.keys, &item.key)])?;
+                // It was listed when it got its value.
+                let next = Item { at: item.at, change: false, ..*next };
+                Ok(vec![item, next])
+            }
+        }
     }
 
     fn size(&self, item: &Item) -> usize {
         self.carrier.session.size_of(&item.key, item.value.as_ref().map_or(0, |value| value.bytes.len()))
     }
 
-    fn must_flush(&self, batch: &Batch, item: &Item, path: &[u8], size: usize) -> bool {
+    fn must_flush(&self, batch: &Batch, item: &Item, size: usize) -> bool {
         let session = self.carrier.session;
-        let full = batch.items.len() >= session.keys_at_once() || batch.bytes + size > session.limits.bytes;
-        full && !batch.places.contains_key(&item.key) || !batch.items.is_empty() && batch.is_related(path, item)
+        match batch.places.get(&item.key).and_then(|place| batch.items.get(*place)) {
+            Some(before) => before.path != item.path,
+            None => batch.items.len() >= session.keys_at_once() || batch.bytes + size > session.limits.bytes,
+        }
     }
 
-    /// Carries a batch. Returns whether that was possible.
-    fn flush(&mut self, batch: &mut Batch) -> Result<bool> {
+    fn flush(&mut self, batch: &mut Batch) -> Result<()> {
         let Batch { items, last, .. } = std::mem::take(batch);
+        let last = last.max(self.written.0);
         if items.is_empty() {
-            return Ok(true);
+            return Ok(());
         }
         let states = self.carrier.look(&items)?;
-        // An own key was no directory. What a v3 client wrote there says nothing about v2.
-        let unclear = |(item, state): (&Item, _)| item.value.is_none() && !matches!(state, Seen::Own(_));
-        let trees: Vec<Item> = items
-            .iter()
-            .zip(states.iter().map(|state| state.seen))
-            .filter(|pair| unclear(*pair))
-            .map(|(item, _)| item.clone())
-            .collect();
-        if !self.trees(&trees, last)? {
-            return Ok(false);
-        }
         let head = Head { index: last, raft: self.head.raft, ..Head::default() };
         let progress = self.progress_of(head)?;
         self.carrier.carry(&items, states, last, Some(&progress))?;
         self.written(last);
-        Ok(true)
+        Ok(())
     }
 
-    /// Removes the subtrees of directories that went. Returns whether their names are known.
-    fn trees(&mut self, items: &[Item], as_of: V2Index) -> Result<bool> {
-        let session = self.carrier.session;
-        let mut prefixes = Vec::new();
-        for item in items {
-            match self.names.below(&item.path) {
-                None => return Ok(false),
-                Some(prefix) => prefixes.push((item, prefix)),
-            }
-        }
-        for chunk in prefixes.chunks(session.limits.operations) {
-            let scans = chunk.iter().map(|(_, prefix)| Op::Scan(Scan { limit: 1, ..Scan::prefix(prefix) }));
-            let reply = session.kv.txn(&Txn::read(scans.collect()))?;
-            for (at, (item, prefix)) in chunk.iter().enumerate() {
-                if reply.at(at).one().is_some() {
-                    let carrier = self.carrier;
-                    let carry = |items: &[Item]| carrier.carry(items, carrier.look(items)?, as_of, None);
-                    subtree(carrier, self.names, item, prefix, carry)?;
-                }
-            }
-        }
-        Ok(true)
+    /// Removes what v3 has below a directory that went.
+    fn directory(&mut self, path: Vec<u8>, at: (V2Index, &'static str)) -> Result<()> {
+        let carrier = self.carrier;
+        let Some(prefix) = self.names.below(&path) else {
+            return Err(Error::new(Reason::Internal, "the source does not name the keys of a directory"));
+        };
+        let gone = Item::gone(path, at);
+        // Keys that v3 does not have can go too.
+        carrier.session.look_before_deletions(&[])?;
+        let carry = |items: &[Item]| carrier.carry(items, carrier.look(items)?, at.0, None);
+        subtree(carrier, self.names, &gone, &prefix, carry)?;
+        self.progress(Head { index: at.0, raft: self.head.raft, ..Head::default() }, true)
     }
 
     /// Writes the progress if it has changed, or if the source waits for any write of its own cluster.
@@ -308,7 +344,8 @@ impl Follower<'_, '_, '_> {
 
 /// Lists items that v3 leads; all of them after the switch.
 fn list(carrier: &Carrier<'_, '_>, items: &[Item]) -> Result<()> {
-    let states = carrier.look(items)?;
+    let keys: Vec<&[u8]> = items.iter().map(|item| &*item.key).collect();
+    let states = carrier.session.look(&keys)?;
     let on = carrier.session.switch().on;
     let listed = items.iter().cloned().zip(states).filter(|(_, state)| on || state.is_moved());
     let (items, states): (Vec<Item>, Vec<State>) = listed.unzip();
@@ -350,13 +387,5 @@ impl Batch {
                 self.items.push(item);
             }
         }
-    }
-
-    /// Returns whether a path that goes is above or below one of the batch, so that their order counts.
-    fn is_related(&self, path: &[u8], item: &Item) -> bool {
-        let below = |above: &[u8], path: &[u8]| above != path && is_below(above, path);
-        self.items.iter().any(|other| {
-            item.value.is_none() && below(path, &other.path) || other.value.is_none() && below(&other.path, path)
-        })
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `v2` are the sources, `v3` is the cluster. `state` has the keys of a migration, `own` the revisions that the job wrote,
 //! `lock` its lock, `session` its transactions, and `decide` the table of decisions. `copy` is the job: `reading` has the
-//! thread of the source, `reconcile` the copy of the state, `follow` the changes, `carry` what both do, and `names` the rules
-//! for keys. Needs the feature `online`.
+//! thread of the source, `reconcile` the copy of the state, `follow` the changes, `carry` what both do, `names` the rules
+//! for keys, and `owners` the keys of a name. Needs the feature `online`.
 
 pub mod carry;
 pub mod copy;
@@ -15,6 +15,7 @@ pub mod lock;
 pub mod mapping;
 pub mod names;
 pub mod own;
+pub mod owners;
 pub mod reading;
 pub mod reconcile;
 pub mod session;

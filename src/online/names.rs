@@ -78,7 +78,7 @@ impl Names {
 
     /// Returns whether two paths can have one name.
     pub fn can_collide(&self) -> bool {
-        self.rules.renames()
+        !self.simple
     }
 
     /// Returns the prefix of all v3 names of paths below this one; `None` if they have no common one.

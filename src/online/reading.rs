@@ -1,6 +1,6 @@
 //! The thread that reads v2: the whole state, then changes, and the whole state again after a loss. Must not know v3.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -43,8 +43,6 @@ const WAIT: Duration = Duration::from_millis(200);
 pub struct Wishes {
     /// The index up to which changes are carried.
     pub known: AtomicU64,
-    /// Whether the state must be read again. [`Message::Lost`] says that it follows.
-    pub again: AtomicBool,
 }
 
 /// Reads until the receiver is gone.
@@ -82,10 +80,6 @@ fn read_on(v2: &mut dyn V2, out: &SyncSender<Message>, wishes: &Wishes) -> Resul
                     send(Message::Lost(why))?;
                     break;
                 }
-            }
-            if wishes.again.swap(false, Ordering::Relaxed) {
-                send(Message::Lost(String::new()))?;
-                break;
             }
         }
     }

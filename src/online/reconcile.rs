@@ -11,13 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
 use crate::online::carry::{Carrier, Item, Value};
 use crate::online::names::{Content, Name, Names, shown};
+use crate::online::owners::{Owners, Place, hash};
 use crate::online::reading::Message;
 use crate::online::session::State;
 use crate::online::state::Why;
@@ -33,28 +33,39 @@ pub struct Pace {
     pub rate_limit: Option<u64>,
 }
 
-/// Copies the state that the source sends. Changes after `since` were made while the migration ran.
+/// The changes that a copy of the state takes part in.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// Later changes were made while the migration ran.
+    pub since: V2Index,
+    /// Whether everything was carried once. Before, two v2 keys with one name end the job, as they end a conversion.
+    pub followed: bool,
+}
+
+/// Copies the state that the source sends. `owners` is there if two v2 keys can have one name.
 ///
 /// # Errors
-/// [`Reason::RulesFailed`] if two v2 keys get one name; those of the source and the store; an interruption.
+/// [`Reason::RulesFailed`] if two v2 keys get one name in a first copy; those of the source and the store; an interruption.
 pub fn reconcile(
     carrier: &Carrier<'_, '_>,
-    names: &mut Names,
+    (names, owners): (&mut Names, &mut Option<Owners>),
     source: &Receiver<Message>,
-    since: V2Index,
+    before: Before,
     pace: Pace,
     interrupt: Interrupt<'_>,
 ) -> Result<Head> {
     let again = !carrier.session.own().is_empty();
-    let known = Known { wanted: again || names.can_collide(), collides: names.can_collide(), hashes: HashSet::new() };
+    // A name that changes its owner is not equal by its index.
+    let until = if owners.is_some() { before.since } else { V2Index(u64::MAX) };
+    let known = Known { wanted: again, hashes: HashSet::new(), owners, later: Vec::new() };
     let pool = Pool { failed: Mutex::new(None), stop: AtomicBool::new(false) };
     let (send, receive) = sync_channel::<Vec<Item>>(pace.in_flight);
     let receive = Mutex::new(receive);
     let (head, known) = thread::scope(|scope| {
         for _ in 0..pace.in_flight.max(1) {
-            scope.spawn(|| pool.work(carrier, &receive, again));
+            scope.spawn(|| pool.work(carrier, &receive, again, until));
         }
-        let mut feeder = Feeder { carrier, names, known, since, pace, send, batch: Vec::new(), bytes: 0, sent: 0 };
+        let mut feeder = Feeder { carrier, names, known, before, pace, send, batch: Vec::new(), bytes: 0, sent: 0 };
         let head = feeder.feed(source, &pool, interrupt);
         if head.is_err() {
             pool.stop.store(true, Ordering::Relaxed);
@@ -78,7 +89,7 @@ struct Pool {
 }
 
 impl Pool {
-    fn work(&self, carrier: &Carrier<'_, '_>, batches: &Mutex<Receiver<Vec<Item>>>, again: bool) {
+    fn work(&self, carrier: &Carrier<'_, '_>, batches: &Mutex<Receiver<Vec<Item>>>, again: bool, until: V2Index) {
         loop {
             let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(batch) = batch else { return };
@@ -86,7 +97,7 @@ impl Pool {
             if self.stop.load(Ordering::Relaxed) {
                 continue;
             }
-            let as_of = batch.iter().map(|item| item.at.0).max().unwrap_or_default();
+            let as_of = batch.iter().map(|item| item.at.0).max().unwrap_or_default().min(until);
             let states = if again { carrier.look(&batch) } else { Ok(vec![State::ABSENT; batch.len()]) };
             if let Err(error) = states.and_then(|states| carrier.carry(&batch, states, as_of, None)) {
                 self.stop.store(true, Ordering::Relaxed);
@@ -104,17 +115,29 @@ impl Pool {
     }
 }
 
-/// The names in v2, as hashes of 128 bits.
-struct Known {
+/// The names in v2.
+struct Known<'f> {
     wanted: bool,
-    collides: bool,
+    /// The names as hashes of 128 bits, if they have no owners.
     hashes: HashSet<u128>,
+    owners: &'f mut Option<Owners>,
+    /// Keys whose name another one had in an earlier run.
+    later: Vec<Item>,
 }
 
-impl Known {
-    /// Returns whether the name is new.
-    fn add(&mut self, key: &[u8]) -> bool {
-        !self.wanted || self.hashes.insert(hash(key))
+impl Known<'_> {
+    fn add(&mut self, item: &Item) -> Place {
+        if let Some(owners) = self.owners {
+            return owners.place(item);
+        }
+        if self.wanted {
+            self.hashes.insert(hash(&item.key));
+        }
+        Place::Own
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.owners.as_ref().map_or_else(|| self.hashes.contains(&hash(name)), |owners| owners.has(name))
     }
 }
 
@@ -122,8 +145,8 @@ impl Known {
 struct Feeder<'f, 's, 'k> {
     carrier: &'f Carrier<'s, 'k>,
     names: &'f mut Names,
-    known: Known,
-    since: V2Index,
+    known: Known<'f>,
+    before: Before,
     pace: Pace,
     send: SyncSender<Vec<Item>>,
     batch: Vec<Item>,
@@ -146,6 +169,7 @@ impl Feeder<'_, '_, '_> {
                     }
                 }
                 Message::State(head) => {
+                    self.later(head.index, began, pool, interrupt)?;
                     self.flush();
                     return Ok(head);
                 }
@@ -158,13 +182,45 @@ impl Feeder<'_, '_, '_> {
     fn node(&mut self, node: Node, began: Instant, pool: &Pool, interrupt: Interrupt<'_>) -> Result<()> {
         let counters = self.carrier.counters;
         counters.seen.fetch_add(1, Ordering::Relaxed);
-        let change = node.modified > self.since;
+        let change = node.modified > self.before.since;
         let Some(item) = item_of(self.carrier, self.names, node, "set", change)? else { return Ok(()) };
-        if !self.known.add(&item.key) && self.known.collides {
-            let (path, key) = (shown(&item.path), shown(&item.key));
-            let message = format!("{path}: another v2 key already has its v3 name {key}");
-            return Err(Error::new(Reason::RulesFailed, message).hint("change --map, or leave out one of them"));
+        match self.known.add(&item) {
+            Place::Own => self.add(item, began, pool, interrupt),
+            _ if !self.before.followed => {
+                let (path, key) = (shown(&item.path), shown(&item.key));
+                let message = format!("{path}: another v2 key already has its v3 name {key}");
+                Err(Error::new(Reason::RulesFailed, message).hint("change --map, or leave out one of them"))
+            }
+            Place::Later => {
+                self.known.later.push(item);
+                Ok(())
+            }
+            Place::Taken => taken(self.carrier, self.known.owners, item),
         }
+    }
+
+    /// Adds the keys that can have the name of another one, which has not come.
+    fn later(&mut self, index: V2Index, began: Instant, pool: &Pool, interrupt: Interrupt<'_>) -> Result<()> {
+        if let Some(owners) = self.known.owners {
+            owners.all_seen();
+        }
+        for item in std::mem::take(&mut self.known.later) {
+            match self.known.add(&item) {
+                Place::Own => {
+                    let session = self.carrier.session;
+                    let record = self.known.owners.as_ref().map(|owners| owners.record(&session.keys, &item.key));
+                    record.map_or(Ok(()), |record| session.put(vec![record]))?;
+                    // v3 can have the value of the other one as of a later index, so this one is written in any case.
+                    let at = (V2Index(index.0.saturating_add(1)), item.at.1);
+                    self.add(Item { at, ..item }, began, pool, interrupt)?;
+                }
+                _ => taken(self.carrier, self.known.owners, item)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, item: Item, began: Instant, pool: &Pool, interrupt: Interrupt<'_>) -> Result<()> {
         let session = self.carrier.session;
         let size = session.size_of(&item.key, item.value.as_ref().map_or(0, |value| value.bytes.len()));
         if self.batch.len() >= session.keys_at_once() || self.bytes + size > session.limits.bytes {
@@ -200,6 +256,24 @@ impl Feeder<'_, '_, '_> {
         }
         Ok(())
     }
+}
+
+/// Lists a key whose name another one has, and lets it wait. After the switch, changes are listed as such.
+///
+/// # Errors
+/// [`Reason::LockLost`]; those of the store.
+pub fn taken(carrier: &Carrier<'_, '_>, owners: &mut Option<Owners>, item: Item) -> Result<()> {
+    let session = carrier.session;
+    let Some(owners) = owners else { return Ok(()) };
+    let one = std::slice::from_ref(&item);
+    match session.switch().on {
+        true if item.change => carrier.refuse(one, Why::AfterSwitch, None)?,
+        true => {}
+        // With the owner, so that the next run knows who had the name first.
+        false => carrier.refuse(one, Why::NameTaken, Some(&owners.record(&session.keys, &item.key)))?,
+    }
+    owners.wait(item);
+    Ok(())
 }
 
 /// Returns the item of a node; `None` if it is left out. A node that cannot be written is listed as a conflict.
@@ -257,7 +331,7 @@ pub fn item_of(
 }
 
 /// Deletes the job's own keys that v2 has not, and forgets revisions that no key has.
-fn delete_others(carrier: &Carrier<'_, '_>, known: &Known, index: V2Index, interrupt: Interrupt<'_>) -> Result<()> {
+fn delete_others(carrier: &Carrier<'_, '_>, known: &Known<'_>, index: V2Index, interrupt: Interrupt<'_>) -> Result<()> {
     let session = carrier.session;
     let (mut live, mut until) = (HashSet::new(), i64::MAX);
     scan(session.kv, Scan::prefix(b""), |pairs| {
@@ -269,7 +343,7 @@ fn delete_others(carrier: &Carrier<'_, '_>, known: &Known, index: V2Index, inter
                 continue;
             }
             live.insert(pair.modified);
-            if !known.hashes.contains(&hash(&pair.key)) {
+            if !known.has(&pair.key) {
                 gone.push(absent(pair, index));
             }
         }
@@ -287,9 +361,4 @@ fn absent(pair: &Pair, index: V2Index) -> Item {
     // Nothing of the job is right as of a later index, so the key goes in any case.
     let at = (V2Index(index.0.saturating_add(1)), "delete");
     Item { path: pair.key.clone(), key: pair.key.clone(), value: None, at, earlier: Vec::new(), change: false }
-}
-
-fn hash(key: &[u8]) -> u128 {
-    let digest = Sha256::digest(key);
-    digest.iter().take(16).fold(0, |all, byte| all << 8 | u128::from(*byte))
 }

@@ -130,6 +130,25 @@ impl<'k> Session<'k> {
         Ok(self.states(&reply, 0, keys.len()))
     }
 
+    /// Says that keys of the job may go from now on, and reads the states of keys.
+    ///
+    /// A compare-and-swap that is run after this, and read before it, fails. One that was run before this has put a marker, which these
+    /// states have. So no change of v2 passes between the read and the write of a swap without a trace.
+    ///
+    /// # Errors
+    /// [`Reason::LockLost`]; those of the store.
+    pub fn look_before_deletions(&self, keys: &[&[u8]]) -> Result<Vec<State>> {
+        let mut then = vec![Op::put(self.keys.deleted(), "")];
+        self.looks(keys, &mut then);
+        let otherwise = vec![Op::Look(self.lock.key().to_vec())];
+        let reply = self.kv.txn(&Txn { when: vec![self.lock.compare()], then, otherwise })?;
+        if !reply.succeeded {
+            self.lock.check_pair(reply.at(0).one())?;
+            return Err(Error::new(Reason::Internal, "a transaction was refused without a difference"));
+        }
+        Ok(self.states(&reply, 1, keys.len()))
+    }
+
     /// Runs `then` if each of `keys` is in the state that it has here, and the switch is as it was when that was decided
     /// (`planned`) or still off. Values are right as of `as_of`.
     ///

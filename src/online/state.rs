@@ -50,19 +50,20 @@ impl Keys {
         self.named(&format!("folded/{number:016x}"))
     }
 
-    /// A conflict.
-    pub fn conflict(&self, index: V2Index, key: &[u8]) -> Vec<u8> {
-        [&self.named(&format!("conflict/{:016x}/", index.0)), key].concat()
+    /// The key that is written before a key of the job can go: it is deleted, or written with a lease. A compare-and-swap of a client
+    /// compares it where v3 does not have the key, because the revision of a missing key says nothing (docs/online.md).
+    pub fn deleted(&self) -> Vec<u8> {
+        self.named("deleted")
     }
 
-    /// A name that no key has, one for each path.
-    pub fn nothing(&self, path: &[u8]) -> Vec<u8> {
-        [&self.prefix[..], b"nothing/", path].concat()
+    /// The owner of a name that several v2 keys want.
+    pub fn owner(&self, name: &[u8]) -> Vec<u8> {
+        [&self.prefix[..], b"owner/", name].concat()
     }
 
-    /// Returns whether this stands for a path that rules leave out.
-    pub fn is_nothing(&self, key: &[u8]) -> bool {
-        key.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with(b"nothing/"))
+    /// A conflict. Keys of one index can have the same v3 name, so the v2 path names it.
+    pub fn conflict(&self, index: V2Index, path: &[u8]) -> Vec<u8> {
+        [&self.named(&format!("conflict/{:016x}/", index.0)), path].concat()
     }
 
     /// A key with this name below the prefix.
@@ -167,12 +168,16 @@ words! {
         UnusableName = "unusable-name",
         /// A rule decodes the value, but it has another form.
         UnusableValue = "unusable-value",
+        /// A rule gives the key the name of another v2 key.
+        NameTaken = "name-taken",
+        /// A directory went while the job did not run, and which of its keys v3 leads is unknown.
+        UnknownKeys = "unknown-keys",
         /// The job did not run, and deletions in that time are unknown.
         Unknown = "unknown-deletions",
     }
 }
 
-/// A change of v2 that is not in v3: `P conflict/INDEX/KEY`.
+/// A change of v2 that is not in v3: `P conflict/INDEX/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// Why.

@@ -186,7 +186,7 @@ fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2I
             v3_revision: None,
             time: now(),
         };
-        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, &key), &conflict)?]))?;
+        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, path), &conflict)?]))?;
         listed += 1;
     }
     Ok(listed)

@@ -3,6 +3,8 @@
 //! If the switch was on, it first says `undo`: clients still read v3 alone, and put markers again. Once everything that v3
 //! leads has a marker, it says `false`: clients ask v2 for the rest, and the copies in v3 go. Must not copy.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -87,6 +89,7 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     session.put(vec![
         Op::DeleteRange(keys.named("own/"), keys.named("own0")),
         Op::DeleteRange(keys.named("folded/"), keys.named("folded0")),
+        Op::DeleteRange(keys.named("owner/"), keys.named("owner0")),
         // The progress stays: a later migration lists the changes of moved keys that v2 gets until then.
         Op::Delete(keys.named("job")),
     ])?;
@@ -132,7 +135,8 @@ struct Undo<'u, 'k> {
 impl Undo<'_, '_> {
     /// Handles keys, at most as many as one transaction can have.
     fn each(&mut self, keys: &[Vec<u8>], choose: Choose) -> Result<()> {
-        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+        // Two v2 keys can have one name.
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect::<BTreeSet<_>>().into_iter().collect();
         let mut left: Vec<(&[u8], State)> = keys.iter().copied().zip(self.session.look(&keys)?).collect();
         loop {
             let switch = self.session.switch();

@@ -3,7 +3,7 @@
 //! v2 changes meanwhile, and the job carries it. So differences are looked at again until the job has passed the index of
 //! the state, or no longer moves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -128,7 +128,10 @@ pub fn verify(
         }
         context.interrupt.ask()?;
         std::thread::sleep(Duration::from_millis(200));
-        let only = differing.keys().cloned().collect();
+        let mut only = HashMap::<_, HashSet<_>>::new();
+        for (key, path) in differing.into_keys() {
+            only.entry(key).or_default().insert(path);
+        }
         let mut look = Look::new(context, keys, &mut names, Some(only))?;
         let head = look.whole(v2, &mut |_| Ok(()))?;
         result.equal += look.found.equal;
@@ -179,13 +182,14 @@ struct Look<'l> {
     keys: &'l Keys,
     names: &'l mut Names,
     own: Own,
-    /// The v3 keys to look at; all without it.
-    only: Option<HashSet<Vec<u8>>>,
+    /// The v3 keys to look at, each with the v2 paths that differed, or an empty one; all without it.
+    only: Option<HashMap<Vec<u8>, HashSet<Vec<u8>>>>,
     seen: HashSet<Vec<u8>>,
     batch: Vec<Expected>,
     bytes: usize,
     found: Verified,
-    differing: BTreeMap<Vec<u8>, Differing>,
+    /// By v3 key and v2 path.
+    differing: BTreeMap<(Vec<u8>, Vec<u8>), Differing>,
 }
 
 impl<'l> Look<'l> {
@@ -193,7 +197,7 @@ impl<'l> Look<'l> {
         context: &'l Context<'l>,
         keys: &'l Keys,
         names: &'l mut Names,
-        only: Option<HashSet<Vec<u8>>>,
+        only: Option<HashMap<Vec<u8>, HashSet<Vec<u8>>>>,
     ) -> Result<Look<'l>> {
         let own = Own::load(context.kv, keys)?;
         let (seen, batch, found, differing) = Default::default();
@@ -216,7 +220,8 @@ impl<'l> Look<'l> {
             self.found.left_out += 1;
             return Ok(());
         };
-        if self.only.as_ref().is_some_and(|only| !only.contains(&key)) {
+        let differed = |paths: &HashSet<Vec<u8>>| paths.contains(&node.path) || paths.contains(&Vec::new());
+        if self.only.as_ref().is_some_and(|only| !only.get(&key).is_some_and(differed)) {
             self.seen.insert(key);
             return Ok(());
         }
@@ -262,7 +267,7 @@ impl<'l> Look<'l> {
                 v2_index: Some(node.modified.0),
                 v3_revision: pair.map(|pair| pair.modified),
             };
-            self.differing.insert(key, differing);
+            self.differing.insert((key, node.path), differing);
         }
         Ok(())
     }
@@ -276,25 +281,28 @@ impl<'l> Look<'l> {
                 !keys.is_own_name(&pair.key)
                     && own.as_of(pair.modified).is_some()
                     && !seen.contains(&pair.key)
-                    && only.as_ref().is_none_or(|only| only.contains(&pair.key))
+                    && only.as_ref().is_none_or(|only| only.contains_key(&pair.key))
             };
             for pair in pairs.iter().filter(wanted) {
                 let key = shown(&pair.key).into_owned();
                 let v3_revision = Some(pair.modified);
                 let differing_now =
                     Differing { what: Difference::Extra, v3_key: key.clone(), key, v2_index: None, v3_revision };
-                differing.insert(pair.key.clone(), differing_now);
+                differing.insert((pair.key.clone(), Vec::new()), differing_now);
             }
             Ok(())
         })?;
-        let marked: Vec<Vec<u8>> =
-            differing.iter().filter(|(_, one)| one.what == Difference::Extra).map(|(key, _)| key.clone()).collect();
+        let marked: Vec<Vec<u8>> = differing
+            .iter()
+            .filter(|(_, one)| one.what == Difference::Extra)
+            .map(|((key, _), _)| key.clone())
+            .collect();
         // The marker of an extra key says that v3 leads it.
         for chunk in marked.chunks(READ) {
             let reads = chunk.iter().map(|key| Op::Look(keys.moved(key)));
             let reply = context.kv.txn(&Txn::read(reads.collect()))?;
             let moved = chunk.iter().enumerate().filter(|(at, _)| reply.at(*at).one().is_some());
-            moved.for_each(|(_, key)| drop(differing.remove(key)));
+            moved.for_each(|(_, key)| drop(differing.remove(&(key.clone(), Vec::new()))));
         }
         Ok(())
     }

@@ -448,11 +448,29 @@ impl<'m> Tree<'m> {
 
     /// Removes the node at a clean path other than the root, with its subtree. Returns whether it existed.
     pub fn remove(&mut self, clean: &[u8]) -> bool {
+        let mut files = Vec::new();
+        if self.touched.is_on()
+            && let Ok(node) = self.lookup(clean)
+        {
+            files = self.files(node);
+        }
         let was_there = self.remove_at(clean);
         if was_there {
-            self.touched.touch(clean, What::Removed);
+            files.iter().for_each(|path| self.touched.touch(path, What::Removed));
         }
         was_there
+    }
+
+    /// Returns the paths of a file, or of all files below a directory.
+    fn files(&self, from: NodeRef) -> Vec<Vec<u8>> {
+        let mut files = Vec::new();
+        let _ = self.walk(from, &mut |visit| {
+            if !self.is_dir(visit.node) {
+                files.push(visit.path.to_vec());
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        files
     }
 
     fn remove_at(&mut self, clean: &[u8]) -> bool {
@@ -482,21 +500,19 @@ impl<'m> Tree<'m> {
                 NodeRef::Over(_) => true,
             });
             for (depth, node) in due {
-                let (was_there, path) = match node {
-                    NodeRef::Base(id) => {
-                        let path = self.table.path(&self.table.node(id));
-                        (self.remove_at(&path), Some(path))
-                    }
-                    NodeRef::Over(id) if self.expiries.remove(id, depth, at) => {
-                        let path = self.touched.is_on().then(|| Cow::Owned(self.path(node).into_owned()));
-                        (self.remove_over(id), path)
-                    }
-                    NodeRef::Over(_) => (false, None),
+                let is_due = match node {
+                    NodeRef::Base(_) => true,
+                    NodeRef::Over(id) => self.expiries.remove(id, depth, at),
+                };
+                let files = if is_due && self.touched.is_on() { self.files(node) } else { Vec::new() };
+                let was_there = match node {
+                    NodeRef::Base(id) => self.remove_at(&self.table.path(&self.table.node(id))),
+                    NodeRef::Over(id) => is_due && self.remove_over(id),
                 };
                 if was_there {
                     removed += 1;
                     self.current_index.0 += 1;
-                    self.touched.touch(&path.unwrap_or_default(), What::Expired(self.current_index));
+                    files.iter().for_each(|path| self.touched.touch(path, What::Expired(self.current_index)));
                 } else {
                     ambiguous = true;
                 }

@@ -11,5 +11,6 @@ mod common;
 mod connection;
 mod copy;
 mod history;
+mod swap;
 mod v2;
 mod v2_client;

@@ -46,7 +46,7 @@ impl Model {
         self.changes += 1;
         match effect {
             Effect::Set(node) => drop(self.keys.insert(node.path.clone(), node)),
-            Effect::Gone(path) => {
+            Effect::Gone(path) | Effect::GoneDir(path) => {
                 let below = if path == b"/" { path.clone() } else { [path.as_slice(), b"/"].concat() };
                 self.keys.retain(|key, _| *key != path && !key.starts_with(&below));
             }

@@ -4,6 +4,7 @@
 //! JSON replaces bytes that are not UTF-8. A watch does not show that a TTL was refreshed, so nodes with a TTL are read again. Must not
 //! know files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct Http {
     /// The index of the cluster, and when it was read last.
     known: (V2Index, Option<Instant>),
     lost: Option<String>,
+    /// The keys of the state and the changes, if they are to be named when a directory goes.
+    keys: Option<BTreeSet<Vec<u8>>>,
 }
 
 /// The code of the API for a path below a file.
@@ -64,8 +67,8 @@ impl Http {
     }
 
     fn at(client: Client, at: V2Index) -> Http {
-        let (watch, timed, lost) = (None, Timed::default(), None);
-        Http { client, watch, at, state: at, timed, known: (at, None), lost }
+        let (watch, timed, lost, keys) = (None, Timed::default(), None, None);
+        Http { client, watch, at, state: at, timed, known: (at, None), lost, keys }
     }
 
     /// Reads through the log of the cluster, which commits every entry before the read. Returns the index of the store then.
@@ -122,11 +125,20 @@ impl Http {
         let (action, meaning) = event.meaning(at).ok_or_else(unknown)?;
         let change = |effect| Change { index, action, effect };
         match meaning {
-            Meaning::Gone(path) => {
+            Meaning::Gone { path, dir: false } => {
                 self.timed.remove(&path);
+                self.keys.as_mut().map(|keys| keys.remove(&path));
                 changes.push(change(Effect::Gone(path)));
             }
+            Meaning::Gone { path, dir: true } => {
+                self.timed.remove(&path);
+                match &mut self.keys {
+                    None => changes.push(change(Effect::GoneDir(path))),
+                    Some(keys) => changes.extend(take_below(keys, &path).map(|path| change(Effect::Gone(path)))),
+                }
+            }
             Meaning::Set(node) => {
+                self.keys.as_mut().map(|keys| keys.insert(node.path.clone()));
                 self.timed.set(&node.path, node.expiry, &node.value, false);
                 changes.push(change(Effect::Set(self.effective(node))));
             }
@@ -134,6 +146,7 @@ impl Http {
                 let known = self.timed.get(&path).filter(|known| known.dir).map(|known| known.expiry);
                 self.timed.set(&path, expiry, b"", true);
                 if was_file {
+                    self.keys.as_mut().map(|keys| keys.remove(&path));
                     changes.push(change(Effect::Gone(path)));
                 } else if was_dir
                     && !same(known, expiry)
@@ -253,18 +266,28 @@ impl V2 for Http {
         })
     }
 
+    fn name_keys(&mut self) {
+        self.keys = Some(BTreeSet::new());
+    }
+
     fn state(&mut self, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<Head> {
         (self.watch, self.lost, self.timed) = (None, None, Timed::default());
         // The watch begins before the state is read, which can take longer than the server keeps events.
         let before = self.quorum_read()?;
         let watch = Watch::start(self.client.clone(), V2Index(before.0 + 1))?;
-        let mut timed = Timed::default();
-        let index = self.read(b"/", true, &mut |listing::Listed { node, dir, own }| {
+        let (mut timed, mut keys) = (Timed::default(), self.keys.take().map(|_| BTreeSet::new()));
+        let read = self.read(b"/", true, &mut |listing::Listed { node, dir, own }| {
             if own.is_some() {
                 timed.set(&node.path, own, &node.value, dir);
             }
-            if dir { Ok(()) } else { each(node) }
-        })?;
+            if dir {
+                return Ok(());
+            }
+            keys.as_mut().map(|keys| keys.insert(node.path.clone()));
+            each(node)
+        });
+        self.keys = keys;
+        let index = read?;
         let none = || Error::new(Reason::NotEtcd, "expected the keys of the v2 API, found none");
         self.at = index.ok_or_else(none)?;
         self.state = self.at;
@@ -305,9 +328,11 @@ impl V2 for Http {
         let (changes, lost) = match self.changes(Instant::now() + wait) {
             Ok(found) => found,
             Err(e) => {
-                // What was taken but not returned comes again.
+                // What was taken but not returned comes again, except the names of keys that went with their directory.
                 self.at = before;
-                if self.watch.is_some() {
+                if self.keys.is_some() {
+                    (self.watch, self.lost) = (None, Some(e.to_string()));
+                } else if self.watch.is_some() {
                     self.watch = Some(Watch::start(self.client.clone(), V2Index(before.0 + 1))?);
                 }
                 return Err(e);
@@ -324,6 +349,18 @@ impl V2 for Http {
         let head = self.seen();
         Ok(if changes.is_empty() { Next::Quiet(head) } else { Next::Changes { changes, head } })
     }
+}
+
+/// Takes the keys at or below a path.
+fn take_below(keys: &mut BTreeSet<Vec<u8>>, path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let below = [path.strip_suffix(b"/").unwrap_or(path), b"/"].concat();
+    let mut found: Vec<Vec<u8>> =
+        keys.range(below.clone()..).take_while(|key| key.starts_with(&below)).cloned().collect();
+    found.extend(keys.get(path).cloned());
+    for key in &found {
+        keys.remove(key);
+    }
+    found.into_iter()
 }
 
 /// Returns whether two expiries differ by no more than rounding.

@@ -48,8 +48,10 @@ pub struct Change {
 pub enum Effect {
     /// A key has this value.
     Set(Node),
-    /// This path has neither a value nor anything below it.
+    /// This key has no value any more.
     Gone(Vec<u8>),
+    /// No key below this directory has a value any more, and the source does not know which keys had one.
+    GoneDir(Vec<u8>),
 }
 
 impl Effect {
@@ -57,7 +59,7 @@ impl Effect {
     pub fn path(&self) -> &[u8] {
         match self {
             Effect::Set(node) => &node.path,
-            Effect::Gone(path) => path,
+            Effect::Gone(path) | Effect::GoneDir(path) => path,
         }
     }
 }
@@ -101,6 +103,10 @@ pub trait V2: Send {
     fn shows_hidden_keys(&self) -> bool {
         true
     }
+
+    /// Makes the source name every key that goes with its directory, in later changes of [`V2::next`]. It may need memory for the names
+    /// of all keys then. Called before [`V2::state`]. The default always names them.
+    fn name_keys(&mut self) {}
 
     /// Reads the whole state: calls `each` for every key with a value. Later changes come from [`V2::next`].
     ///

@@ -18,9 +18,9 @@ pub struct Touched {
 pub enum What {
     /// A file was created, replaced or changed.
     Set,
-    /// A node was removed with its subtree, or a directory took the place of a file.
+    /// A file was removed, alone or with a directory above it, or a directory took its place.
     Removed,
-    /// A node expired, with its subtree, which took this index.
+    /// A file expired, or a directory above it, which took this index.
     Expired(V2Index),
     /// A directory expires at another time, and so does everything below it.
     Expiry,

@@ -207,14 +207,14 @@ impl Plan {
 }
 
 /// A process of `fixtures/online-app`.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Process {
-    pub(super) fn start(program: &Path, v3: &[SocketAddr], v2: &[SocketAddr]) -> Self {
+    pub(crate) fn start(program: &Path, v3: &[SocketAddr], v2: &[SocketAddr]) -> Self {
         let urls = |servers: &[SocketAddr]| {
             servers.iter().map(|server| format!("http://{server}")).collect::<Vec<_>>().join(",")
         };
@@ -223,6 +223,19 @@ impl Process {
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { child, input, output: BufReader::new(output) }
+    }
+}
+
+/// Asks for a swap. `None`: it was done; else what the key has.
+///
+/// # Panics
+/// If the client does not know.
+pub(crate) fn swap(app: &mut Process, key: &str, expected: &str, value: &str) -> Option<Option<String>> {
+    let kind = Kind::Swap { expected: Some(expected.to_owned()), value: value.to_owned() };
+    match app.ask(&Command::Write(key.to_owned(), kind)) {
+        Answer::Done => None,
+        Answer::Found(found) => Some(found),
+        answer => panic!("{answer:?}"),
     }
 }
 

@@ -34,6 +34,28 @@ pub(super) struct Job {
     lives: usize,
 }
 
+/// A job of one server, which ends with it.
+pub(crate) struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        crash(&mut self.0);
+    }
+}
+
+/// Starts a job that copies the v2 data of a server into its v3 data.
+pub(crate) fn start(server: SocketAddr, dir: &Path) -> Running {
+    let log = File::create(dir.join("job")).unwrap();
+    let mut command = bounded(Path::new(etcdlift_path()), LIFE_SECONDS);
+    command.args([
+        "online",
+        "copy",
+        &format!("--endpoints=http://{server}"),
+        &format!("--v2-endpoints=http://{server}"),
+    ]);
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
 impl Job {
     /// Reads v2 from the directory of a member, or over HTTP.
     pub(super) fn new(servers: &Servers, from_directory: bool) -> Self {

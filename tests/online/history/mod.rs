@@ -14,9 +14,13 @@ mod workload;
 
 use std::time::Instant;
 
+pub(crate) use apps::{Process, swap};
+pub(crate) use job::start as start_job;
+pub(crate) use workload::Programs;
+
 use checker::{Found, Violation, check, rules};
 use ops::{Client, History, Kind, Op};
-use workload::{Plan, Programs, run, run_naive};
+use workload::{Plan, run, run_naive};
 
 use crate::common::peers;
 use crate::common::random::seeds;

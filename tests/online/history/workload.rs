@@ -49,14 +49,14 @@ impl Plan {
 }
 
 /// The programs of `fixtures/online-app`: Go, and Rust as cargo builds it.
-pub(super) struct Programs {
+pub(crate) struct Programs {
     go: std::path::PathBuf,
     rust: std::path::PathBuf,
 }
 
 impl Programs {
     /// Builds the Rust one like the test itself.
-    pub(super) fn build(peers: &Peers) -> Self {
+    pub(crate) fn build(peers: &Peers) -> Self {
         let folder = Path::new(etcdlift_path()).parent().unwrap();
         let mut cargo = Program::new(env!("CARGO"));
         // With the features of this test, so that the library is not built once more.
@@ -68,6 +68,10 @@ impl Programs {
         }
         assert!(cargo.status().unwrap().success());
         Self { go: peers.online_app(), rust: folder.join("examples/online_app") }
+    }
+
+    pub(crate) fn both(&self) -> [&Path; 2] {
+        [&self.go, &self.rust]
     }
 }
 

@@ -287,10 +287,8 @@ impl Reader {
         for change in &self.changes {
             match &change.effect {
                 Effect::Set(node) => drop(keys.insert(node.path.clone(), node.clone())),
-                Effect::Gone(path) => {
-                    let below = [path.as_slice(), b"/"].concat();
-                    keys.retain(|key, _| key != path && !key.starts_with(&below));
-                }
+                Effect::Gone(path) => assert!(keys.remove(path).is_some(), "{path:?} is no key"),
+                Effect::GoneDir(path) => panic!("{path:?} without the names of its keys"),
             }
         }
         keys

@@ -38,8 +38,13 @@ struct EventNode {
 pub(super) enum Meaning {
     /// A key has this value; its expiry is its own.
     Set(Node),
-    /// A node is gone with its subtree.
-    Gone(Vec<u8>),
+    /// A node is gone; a directory with its subtree.
+    Gone {
+        /// Its path.
+        path: Vec<u8>,
+        /// Whether it was a directory.
+        dir: bool,
+    },
     /// A directory exists with this expiry of its own.
     Dir {
         /// Its path.
@@ -73,7 +78,11 @@ impl Event {
         let (created, modified) = (V2Index(node.created_index), V2Index(node.modified_index));
         let path = node.key.into_bytes();
         let meaning = match *word {
-            "delete" | "compareAndDelete" | "expire" => Meaning::Gone(path),
+            "delete" | "compareAndDelete" | "expire" => {
+                // An event without the node before says nothing about its kind.
+                let dir = node.dir || prev_node.as_ref().is_none_or(|node| node.dir);
+                Meaning::Gone { path, dir }
+            }
             _ if node.dir => {
                 let was_dir = prev_node.as_ref().is_some_and(|node| node.dir);
                 Meaning::Dir { path, expiry, was_file: prev_node.is_some() && !was_dir, was_dir }
@@ -118,7 +127,10 @@ mod tests {
 
         let expire = r#"{"action":"expire","node":{"key":"/d","dir":true,"modifiedIndex":5,"createdIndex":2},
             "prevNode":{"key":"/d","dir":true,"modifiedIndex":2,"createdIndex":2}}"#;
-        assert_eq!(meaning(expire), (5, "expire", Meaning::Gone(b"/d".to_vec())));
+        assert_eq!(meaning(expire), (5, "expire", Meaning::Gone { path: b"/d".to_vec(), dir: true }));
+        let delete = r#"{"action":"delete","node":{"key":"/a","modifiedIndex":7,"createdIndex":3},"prevNode":{"key":"/a",
+            "value":"v","modifiedIndex":3,"createdIndex":3}}"#;
+        assert_eq!(meaning(delete), (7, "delete", Meaning::Gone { path: b"/a".to_vec(), dir: false }));
 
         let dir = |prev: &str| {
             let text = format!(
