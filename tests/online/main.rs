@@ -10,6 +10,9 @@ mod common;
 #[path = "../peers/connection.rs"]
 mod connection;
 mod copy;
+mod faults;
 mod history;
+mod pair;
+mod rights;
 mod v2;
 mod v2_client;
