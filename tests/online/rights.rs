@@ -108,7 +108,7 @@ fn the_v2_api_with_certificates_and_users() {
     let poor = file(pair.temp.path(), "poor", "old-poor\n");
     let reader = ["--v2-user", "reader", "--v2-password-file", &right];
     for (arguments, expected) in [
-        (vec![], "refuses the request without a user"),
+        (vec![], "refuses a request without a user"),
         (vec!["--v2-user", "reader", "--v2-password-file", &wrong], "refuses user reader"),
         (vec!["--v2-user", "poor", "--v2-password-file", &poor], "refuses user poor"),
         (vec!["--v2-user", "reader:old-reader"], "list of processes"),
@@ -149,4 +149,69 @@ fn the_v2_api_with_certificates_and_users() {
     pair.online("copy", &[&["--once"], &reader[..]].concat()).success();
     assert_eq!(pair.v3_keys()["/app/a"], "late");
     pair.online("verify", &reader).success();
+}
+
+/// Makes a user of v3 that may read and write these ranges alone: a prefix ends in `/`.
+fn enable_v3_login(pair: &mut Pair, ranges: &[&str]) {
+    let ctl = pair.ctl();
+    ctl.does(&["user", "add", "root:new-root"]);
+    ctl.does(&["user", "grant-role", "root", "root"]);
+    ctl.does(&["role", "add", "lift"]);
+    for range in ranges {
+        let prefix = if range.ends_with('/') { vec!["--prefix"] } else { vec![] };
+        ctl.does(&[&["role", "grant-permission", "lift", "readwrite", range], &prefix[..]].concat());
+    }
+    ctl.does(&["user", "add", "lift:new-lift"]);
+    ctl.does(&["user", "grant-role", "lift", "lift"]);
+    ctl.does(&["auth", "enable"]);
+    pair.v3_user = Some("root:new-root".into());
+}
+
+/// The whole life of a migration between two clusters with TLS and passwords. The user of v3 has the rights that
+/// docs/online.md names, and cannot read all keys.
+#[test]
+fn a_migration_with_few_rights_between_clusters_with_certificates_and_users() {
+    let Some(peers) = peers::require("online::rights") else { return };
+    let mut pair = Pair::with_tls(&peers, Version::V3_6);
+    for key in ["/app/a", "/app/b", "/app/c", "/dir/a", "/dir/b"] {
+        pair.set(key, "v2");
+    }
+    pair.ctl().put("theirs", "v3");
+    pair.ctl().put("zoo", "v3");
+    enable_v2_login(&mut pair);
+    enable_v3_login(&mut pair, &["/", "etcdlift/online/", "etcdlift/switch"]);
+    let (old, new) = (file(pair.temp.path(), "old", "old-reader\n"), file(pair.temp.path(), "new", "new-lift\n"));
+    let v3 = ["--user", "lift", "--password-file", &new];
+    let both = [&["--v2-user", "reader", "--v2-password-file", &old][..], &v3].concat();
+    let online = |command: &str, more: &[&str]| pair.online(command, &[&both[..], more].concat());
+    // Nobody may write to the state: nothing is written at all.
+    let elsewhere = ["--state-prefix", "elsewhere/", "--once"];
+    refused(&online("copy", &elsewhere), "permission denied");
+    assert!(pair.v3_keys().is_empty());
+    let job = pair.job(&[&both[..], &["--lock-ttl", "2s"]].concat());
+    wait_for("the copy", || pair.v3_keys().len() == 5);
+    // Until the progress is written.
+    thread::sleep(Duration::from_secs(1));
+    job.kill();
+    pair.ctl().txn("\nput /app/b v3\nput etcdlift/online/moved//app/b \"\"\n\n\n");
+    pair.set("/app/a", "new");
+    pair.delete("/app/c");
+    pair.delete("/dir");
+    let keys = |pair: &Pair| pair.v3_keys().into_iter().map(|(key, value)| key + "=" + &value).collect::<Vec<_>>();
+    online("copy", &["--once", "--lock-ttl", "2s"]).success();
+    assert_eq!(keys(&pair), ["/app/a=new", "/app/b=v3"]);
+    let verified = online("verify", &["--json"]).success().json();
+    assert_eq!((verified["equal"].as_u64(), verified["moved"].as_u64()), (Some(1), Some(1)), "{verified}");
+    online("switch", &[]).success();
+    online("undo", &[]).success();
+    assert_eq!(keys(&pair), ["/app/b=v3"]);
+    online("copy", &["--once"]).success();
+    online("verify", &[]).success();
+    online("switch", &[]).success();
+    let finished = pair.online("finish", &v3);
+    finished.success();
+    assert_eq!(keys(&pair), ["/app/a=new", "/app/b=v3"]);
+    let rest: Vec<_> =
+        pair.ctl().all().0.into_iter().filter(|row| !row.key.starts_with(b"/")).map(|row| row.key).collect();
+    assert_eq!(rest, [&b"etcdlift/switch"[..], b"theirs", b"zoo"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::convert::{self, parse_map};
 use crate::cli::epilog;
-use crate::cli::exit::usage;
+use crate::cli::exit::{self, usage};
 use crate::cli::include_exclude::Choices;
 use crate::cli::output_format::Form;
 use crate::cli::progress::When;
@@ -435,6 +435,7 @@ impl Source {
             key: self.v2_key.clone(),
             user,
             retry_for,
+            tell: Some(exit::say_line),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Transactions as plain data, and the trait of a store that runs them. Must not know how they travel.
 
-use crate::error::Result;
+use crate::error::{Reason, Result};
 
 /// A condition on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +161,14 @@ pub trait Kv: Send + Sync {
     /// # Errors
     /// As [`Kv::txn`].
     fn cluster(&self) -> Result<u64>;
+
+    /// Returns the ranges that the user may read, in the order of keys.
+    ///
+    /// # Errors
+    /// As [`Kv::txn`].
+    fn readable(&self) -> Result<Vec<Scan>> {
+        Ok(vec![Scan::prefix(b"")])
+    }
 }
 
 impl Txn {
@@ -210,11 +218,28 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-/// Calls `each` for the pairs of a range, page by page. Other writers can change the range meanwhile.
+/// Calls `each` for the pairs of a range, page by page. Other writers can change the range meanwhile. Of all keys, it reads those
+/// that the user may read.
 ///
 /// # Errors
 /// Those of the store, and of `each`.
-pub fn scan(kv: &dyn Kv, mut scan: Scan, mut each: impl FnMut(&[Pair]) -> Result<()>) -> Result<()> {
+pub fn scan(kv: &dyn Kv, scan: Scan, mut each: impl FnMut(&[Pair]) -> Result<()>) -> Result<()> {
+    if scan.from != [0] || scan.to != [0] {
+        return pages(kv, scan, &mut each);
+    }
+    match kv.txn(&Txn::read(vec![Op::Scan(Scan { limit: 1, ..Scan::prefix(b"") })])) {
+        Err(denied) if denied.reason() == Reason::V3Denied => match kv.readable()? {
+            ranges if ranges.is_empty() => Err(denied),
+            ranges => {
+                let values = scan.values;
+                ranges.into_iter().try_for_each(|range| pages(kv, Scan { values, ..range }, &mut each))
+            }
+        },
+        other => other.and_then(|_| pages(kv, scan, &mut each)),
+    }
+}
+
+fn pages(kv: &dyn Kv, mut scan: Scan, each: &mut dyn FnMut(&[Pair]) -> Result<()>) -> Result<()> {
     const PAGE: i64 = 1000;
     const PAGE_WITH_VALUES: i64 = 100;
     scan.limit = if scan.values { PAGE_WITH_VALUES } else { PAGE };
