@@ -22,6 +22,11 @@ impl Outage {
         self.seen().answered.is_some()
     }
 
+    /// Returns whether the cluster does not answer now.
+    pub fn lasts(&self) -> bool {
+        self.seen().began.is_some()
+    }
+
     /// A request that was sent then failed. Returns whether an outage begins with it: a request that was sent later may have had
     /// an answer.
     pub fn failed(&self, sent: Instant) -> bool {
@@ -56,8 +61,9 @@ mod tests {
         let early = Instant::now();
         assert!(!outage.ever_answered() && outage.failed(early) && !outage.failed(early));
         assert_eq!(outage.answered(early), None, "it was sent before the outage");
+        assert!(outage.lasts());
         let late = Instant::now();
-        assert!(outage.answered(late).is_some() && outage.answered(late).is_none());
+        assert!(outage.answered(late).is_some() && outage.answered(late).is_none() && !outage.lasts());
         assert!(outage.ever_answered() && !outage.failed(early), "a later request had an answer");
         assert!(outage.failed(late + Duration::from_nanos(1)));
     }

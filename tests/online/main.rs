@@ -12,6 +12,7 @@ mod connection;
 mod copy;
 mod faults;
 mod history;
+mod leader;
 mod pair;
 mod rights;
 mod v2;

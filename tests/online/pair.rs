@@ -161,8 +161,9 @@ impl Job {
         self.end()
     }
 
-    /// Waits for its end, and returns what it said.
+    /// Waits for its end, and returns what it said: less than a pipe holds.
     pub(crate) fn end(&mut self) -> (i32, String) {
+        wait_for("the end of the job", || self.0.try_wait().unwrap().is_some());
         let mut text = String::new();
         std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut text).unwrap();
         (self.0.wait().unwrap().code().unwrap_or(-1), text)
