@@ -1,4 +1,4 @@
-//! A v3 cluster of three members that loses its leader, or its majority, while the job works.
+//! Clusters that lose their leader, their majority, or their only member while the job works.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,8 +35,8 @@ impl Servers {
             for seat in &seats {
                 cluster.add(seat, &servers._temp.path().join(&seat.name));
             }
-            let all = format!("--initial-cluster={}", initial_cluster(&seats));
-            cluster.start(&[args, &[&all]].concat());
+            (0..names.len()).for_each(|at| spawn(cluster, at, args));
+            (0..names.len()).for_each(|at| cluster.wait(at));
         };
         begin(&mut servers.v2, &["old"], &["--enable-v2"]);
         begin(&mut servers.v3, &["a", "b", "c"], &[]);
@@ -62,8 +62,7 @@ impl Servers {
     }
 
     fn restart(&mut self, at: usize) {
-        let seats: Vec<_> = self.v3.members.iter().map(|member| member.seat.clone()).collect();
-        self.v3.spawn(at, &[&format!("--initial-cluster={}", initial_cluster(&seats))]);
+        spawn(&mut self.v3, at, &[]);
     }
 
     /// Arguments of a command. The job begins with the endpoint of this member.
@@ -97,6 +96,12 @@ impl Servers {
         let status = self.online("status", &["--json"]).success().json();
         assert_eq!((status["lag_entries"].as_u64(), status["conflicts"].as_u64()), (Some(0), Some(0)), "{status}");
     }
+}
+
+fn spawn(cluster: &mut Cluster, at: usize, args: &[&str]) {
+    let seats: Vec<_> = cluster.members.iter().map(|member| member.seat.clone()).collect();
+    let all = format!("--initial-cluster={}", initial_cluster(&seats));
+    cluster.spawn(at, &[args, &[&all]].concat());
 }
 
 /// Writes v2 until the work is done. Returns the number of writes.
@@ -211,5 +216,39 @@ fn a_lost_majority_ends_the_job_with_one_line_and_the_next_goes_on() {
     servers.v3.wait(follower);
     let once = servers.online("copy", &["--once", "--lock-ttl", "2s"]).success();
     assert!(once.stderr.contains("COMPLETE"), "{}", once.story());
+    servers.require_equal();
+}
+
+#[test]
+fn a_lost_v2_member_has_its_lines_too() {
+    let Some(peers) = peers::require("online::leader") else { return };
+    let mut servers = Servers::start(&peers, Version::V3_6);
+    let lines =
+        |text: &str| (text.matches("; trying again for").count(), text.matches("the v2 API answers again").count());
+    for comes_back in [true, false] {
+        let mut job = Job::start(&servers.arguments("copy", 0, if comes_back { &[] } else { &["--retry-for", "2s"] }));
+        set(servers.v2(), "/k/0", &format!("before {comes_back}"));
+        wait_for("the copy", || servers.v3_keys().get("/k/0") == Some(&format!("before {comes_back}")));
+        thread::sleep(Duration::from_secs(1));
+        servers.v2.kill(0);
+        thread::sleep(Duration::from_secs(2));
+        if !comes_back {
+            let (status, text) = job.end();
+            assert_eq!((status, lines(&text)), (5, (1, 0)), "{text}");
+            assert_eq!(text.matches("etcdlift: error:").count(), 1, "{text}");
+            assert!(text.contains("the v2 API does not answer"), "{text}");
+        }
+        spawn(&mut servers.v2, 0, &["--enable-v2"]);
+        servers.v2.wait(0);
+        set(servers.v2(), "/k/0", &format!("after {comes_back}"));
+        if comes_back {
+            wait_for("the change", || servers.v3_keys()["/k/0"] == "after true");
+            let (status, text) = job.stop();
+            assert_eq!((status, lines(&text)), (143, (1, 1)), "{text}");
+        }
+    }
+    // The job has released its lock: nobody waits for it.
+    let once = servers.online("copy", &["--once"]).success();
+    assert!(!once.stderr.contains("waiting for the lock"), "{}", once.story());
     servers.require_equal();
 }
