@@ -151,14 +151,17 @@ fn the_v2_api_with_certificates_and_users() {
     pair.online("verify", &reader).success();
 }
 
-/// Makes a user of v3 that may read and write these ranges alone: a prefix ends in `/`.
+/// Makes a user of v3 that may read and write these keys alone: a prefix ends in `*`.
 fn enable_v3_login(pair: &mut Pair, ranges: &[&str]) {
     let ctl = pair.ctl();
     ctl.does(&["user", "add", "root:new-root"]);
     ctl.does(&["user", "grant-role", "root", "root"]);
     ctl.does(&["role", "add", "lift"]);
     for range in ranges {
-        let prefix = if range.ends_with('/') { vec!["--prefix"] } else { vec![] };
+        let (range, prefix) = match range.strip_suffix('*') {
+            Some(range) => (range, vec!["--prefix"]),
+            None => (*range, vec![]),
+        };
         ctl.does(&[&["role", "grant-permission", "lift", "readwrite", range], &prefix[..]].concat());
     }
     ctl.does(&["user", "add", "lift:new-lift"]);
@@ -179,7 +182,7 @@ fn a_migration_with_few_rights_between_clusters_with_certificates_and_users() {
     pair.ctl().put("theirs", "v3");
     pair.ctl().put("zoo", "v3");
     enable_v2_login(&mut pair);
-    enable_v3_login(&mut pair, &["/", "etcdlift/online/", "etcdlift/switch"]);
+    enable_v3_login(&mut pair, &["/*", "etcdlift/online/*", "etcdlift/switch"]);
     let (old, new) = (file(pair.temp.path(), "old", "old-reader\n"), file(pair.temp.path(), "new", "new-lift\n"));
     let v3 = ["--user", "lift", "--password-file", &new];
     let both = [&["--v2-user", "reader", "--v2-password-file", &old][..], &v3].concat();
@@ -214,4 +217,31 @@ fn a_migration_with_few_rights_between_clusters_with_certificates_and_users() {
     let rest: Vec<_> =
         pair.ctl().all().0.into_iter().filter(|row| !row.key.starts_with(b"/")).map(|row| row.key).collect();
     assert_eq!(rest, [&b"etcdlift/switch"[..], b"theirs", b"zoo"]);
+}
+
+/// The user may not even look at what rules leave out, also where a whole directory of that goes.
+#[test]
+fn a_user_with_rights_on_a_part_of_the_keys() {
+    let Some(peers) = peers::require("online::rights") else { return };
+    let mut pair = Pair::start(&peers, Version::V3_5, &[]);
+    for key in ["/app/a", "/app/dir/b", "/other/dir/c", "/other/d"] {
+        pair.set(key, "v2");
+    }
+    enable_v3_login(&mut pair, &["/app*", "etcdlift/online/*", "etcdlift/switch"]);
+    let new = file(pair.temp.path(), "new", "new-lift\n");
+    let login = ["--user", "lift", "--password-file", &new];
+    let job = pair.job(&[&login[..], &["--include", "/app"]].concat());
+    wait_for("the copy", || pair.v3_keys().len() == 2);
+    thread::sleep(Duration::from_secs(1));
+    pair.delete("/other/dir");
+    pair.delete("/app/dir");
+    pair.delete("/other");
+    pair.set("/app/a", "new");
+    wait_for("the changes", || pair.v3_keys().values().eq(["new"]));
+    pair.online("verify", &login).success();
+    let (status, text) = job.stop();
+    assert_eq!(status, 143, "{text}");
+    pair.delete("/app");
+    pair.online("copy", &[&login[..], &["--once", "--include", "/app"]].concat()).success();
+    assert!(pair.v3_keys().is_empty());
 }

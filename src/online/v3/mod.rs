@@ -15,4 +15,4 @@ mod txn;
 
 pub use connection::Connection;
 pub use options::{Login, Tls, V3Options};
-pub use txn::{Check, Compare, Got, Keep, Kv, Op, Pair, Reply, Scan, Txn, prefix_end, scan};
+pub use txn::{Check, Compare, Got, Keep, Kv, Op, Pair, Reply, Scan, Txn, prefix_end, scan, scan_readable};
