@@ -185,7 +185,7 @@ reasons! {
     Strict = "strict", Kind::Refused;
     /// A server of etcd cannot be reached, or does not answer in time.
     Unreachable = "unreachable", Kind::Refused;
-    /// The v3 cluster refuses the user or the password.
+    /// A cluster refuses the user or the password, or the v2 user lacks a right.
     LoginFailed = "login-failed", Kind::Refused;
     /// The v3 user lacks a right.
     V3Denied = "v3-denied", Kind::Refused;

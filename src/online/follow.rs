@@ -21,7 +21,7 @@ use crate::online::reconcile::{item_of, taken};
 use crate::online::session::State;
 use crate::online::state::{Conflict, Phase, Progress, Why, now, put_json};
 use crate::online::v2::{Change, Effect, Head};
-use crate::online::v3::{Op, Scan, Txn, scan};
+use crate::online::v3::{Op, Scan, Txn, scan_readable};
 
 /// How long the progress waits at most while there are no changes of keys that are copied.
 const IDLE: Duration = Duration::from_millis(500);
@@ -362,7 +362,7 @@ fn subtree(
 ) -> Result<()> {
     let session = carrier.session;
     let path = gone.path.strip_suffix(b"/").unwrap_or(&gone.path);
-    scan(session.kv, Scan::prefix(prefix), |pairs| {
+    scan_readable(session.kv, Scan::prefix(prefix), |pairs| {
         let items = pairs.iter().filter(|pair| !session.keys.is_own_name(&pair.key)).map(|pair| {
             let rest = pair.key.get(prefix.len()..).unwrap_or_default();
             Item { path: [path, b"/", rest].concat(), key: pair.key.clone(), ..gone.clone() }

@@ -3,7 +3,7 @@
 //! `v2` are the sources, `v3` is the cluster. `state` has the keys of a migration, `own` the revisions that the job wrote,
 //! `lock` its lock, `session` its transactions, and `decide` the table of decisions. `copy` is the job: `reading` has the
 //! thread of the source, `reconcile` the copy of the state, `follow` the changes, `carry` what both do, `names` the rules
-//! for keys, and `owners` the keys of a name. Needs the feature `online`.
+//! for keys, and `owners` the keys of a name. `outage` says when a cluster stops answering. Needs the feature `online`.
 
 pub mod carry;
 pub mod copy;
@@ -14,6 +14,7 @@ pub mod follow;
 pub mod lock;
 pub mod mapping;
 pub mod names;
+pub mod outage;
 pub mod own;
 pub mod owners;
 pub mod reading;

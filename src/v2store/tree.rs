@@ -466,7 +466,7 @@ impl<'m> Tree<'m> {
         let mut files = Vec::new();
         let _ = self.walk(from, &mut |visit| {
             if !self.is_dir(visit.node) {
-                files.push(visit.path.to_vec());
+                files.push(visit.path().into_owned());
             }
             Ok::<(), std::convert::Infallible>(())
         });

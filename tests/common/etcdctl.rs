@@ -15,6 +15,7 @@ use super::rows::Row;
 use super::run::{Output, bounded, run};
 use super::scratch;
 use super::server::Server;
+use super::tls::Certificates;
 
 const SECONDS: u32 = 60;
 
@@ -24,6 +25,7 @@ pub struct Etcdctl {
     endpoint: String,
     /// `NAME:PASSWORD`.
     user: Option<String>,
+    tls: Option<Certificates>,
 }
 
 impl Etcdctl {
@@ -34,7 +36,13 @@ impl Etcdctl {
     /// Calls a server as a user, or without a name.
     pub fn at(peers: &Peers, address: SocketAddr, user: Option<&str>) -> Self {
         let endpoint = format!("http://{address}");
-        Self { program: peers.etcdctl(), endpoint, user: user.map(String::from) }
+        Self { program: peers.etcdctl(), endpoint, user: user.map(String::from), tls: None }
+    }
+
+    /// Calls a server with TLS.
+    pub fn with_tls(self, tls: &Certificates) -> Self {
+        let endpoint = self.endpoint.replace("http://", "https://");
+        Self { endpoint, tls: Some(tls.clone()), ..self }
     }
 
     /// Every key as this member has it, with the revision that it is at: no other member is asked.
@@ -170,6 +178,7 @@ impl Etcdctl {
         command.env("ETCDCTL_API", "3");
         command.args(["--endpoints", &self.endpoint, "-w", "json"]);
         command.args(["--command-timeout=30s", "--dial-timeout=10s"]);
+        command.args(self.tls.iter().flat_map(|tls| tls.options("")));
         command.args(self.user.iter().flat_map(|user| ["--user", user]));
         command
     }

@@ -26,6 +26,7 @@ pub mod scratch;
 pub mod server;
 pub mod skip;
 pub mod text;
+pub mod tls;
 pub mod truth;
 pub mod upgrade;
 pub mod v2files;

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use super::peers::{Peers, Version};
 use super::ports::free_address;
 use super::run::bounded;
+use super::tls::Certificates;
 use super::{http, scratch};
 
 const LIFE_SECONDS: u32 = 150;
@@ -39,6 +40,8 @@ pub struct Boot {
     pub force_new_cluster: bool,
     /// Whether no other server of this process may run at the same time: for tests that measure time.
     pub alone: bool,
+    /// Clients speak TLS, and need a certificate of the same authority.
+    pub tls: Option<Certificates>,
     /// Further arguments.
     pub args: Vec<String>,
 }
@@ -53,13 +56,15 @@ impl Boot {
             enable_v2: false,
             force_new_cluster: false,
             alone: false,
+            tls: None,
             args: Vec::new(),
         }
     }
 
-    fn command(&self, client: SocketAddr, peer: SocketAddr) -> Command {
+    fn command(&self, Addresses { client, health, peer }: Addresses) -> Command {
         let mut command = bounded(&self.etcd, LIFE_SECONDS);
-        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let (client, peer) = (format!("{scheme}://{client}"), format!("http://{peer}"));
         let peer = self.peer_url.clone().unwrap_or(peer);
         assert!(peer.starts_with("http://127.0.0.1:"), "{peer}");
         command.arg("--data-dir").arg(&self.data_dir);
@@ -75,9 +80,22 @@ impl Boot {
         if self.force_new_cluster {
             command.arg("--force-new-cluster");
         }
+        if let Some(tls) = &self.tls {
+            command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.ca);
+            command.arg("--cert-file").arg(&tls.cert).arg("--key-file").arg(&tls.key);
+            command.args(["--listen-metrics-urls", &format!("http://{health}")]);
+        }
         command.args(&self.args);
         command
     }
+}
+
+/// Where a server listens. With TLS, its health has an address of its own, without TLS.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    client: SocketAddr,
+    health: SocketAddr,
+    peer: SocketAddr,
 }
 
 /// A running server.
@@ -85,6 +103,7 @@ impl Boot {
 pub struct Server {
     child: Child,
     client: SocketAddr,
+    health: SocketAddr,
     log: PathBuf,
     // After the child: fields are dropped in this order.
     _temp: TempDir,
@@ -109,7 +128,7 @@ impl Server {
         let slot = Arc::new(Slot::take(1));
         loop {
             let mut server = Self::spawn(boot, &slot);
-            let Err(failure) = wait_until_healthy(&mut server.child, server.client, &server.log) else {
+            let Err(failure) = wait_until_healthy(&mut server.child, server.health, &server.log) else {
                 return Ok(server);
             };
             let text = server.log();
@@ -144,8 +163,8 @@ impl Server {
     fn spawn(boot: &Boot, slot: &Arc<Slot>) -> Self {
         let temp = scratch::temp();
         let log = temp.path().join("log");
-        let (child, client) = spawn(boot, &log);
-        Self { child, client, log, _temp: temp, _slot: Arc::clone(slot) }
+        let (child, Addresses { client, health, .. }) = spawn(boot, &log);
+        Self { child, client, health, log, _temp: temp, _slot: Arc::clone(slot) }
     }
 
     pub fn client_address(&self) -> SocketAddr {
@@ -187,12 +206,14 @@ pub fn crash(child: &mut Child) -> bool {
     ran
 }
 
-fn spawn(boot: &Boot, log: &Path) -> (Child, SocketAddr) {
+fn spawn(boot: &Boot, log: &Path) -> (Child, Addresses) {
     let (client, peer) = (free_address(), free_address());
+    let health = if boot.tls.is_some() { free_address() } else { client };
+    let addresses = Addresses { client, health, peer };
     let log = File::create(log).unwrap();
-    let child =
-        boot.command(client, peer).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    (child, client)
+    let mut command = boot.command(addresses);
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    (child, addresses)
 }
 
 /// Waits until each is healthy. The error has the place of the one that is not.
@@ -202,7 +223,7 @@ fn wait_for_all(servers: &mut [Server]) -> Result<(), (usize, String)> {
     while let Some(&first) = waiting.first() {
         for at in waiting.clone() {
             let server = &mut servers[at];
-            if is_healthy(&mut server.child, server.client, &server.log).map_err(|failure| (at, failure))? {
+            if is_healthy(&mut server.child, server.health, &server.log).map_err(|failure| (at, failure))? {
                 waiting.retain(|other| *other != at);
             }
         }

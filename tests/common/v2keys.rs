@@ -2,7 +2,10 @@
 //! was written down.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -61,41 +64,55 @@ pub fn list(server: &Server, hidden: &[String]) -> Listing {
     Listing { rows, etcd_index }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    node: Tree,
+/// An answer with a node.
+#[derive(Debug, Deserialize)]
+pub struct Answer {
+    pub node: Tree,
 }
 
-/// As the API shows it: without empty and false fields, and the root
-/// has no key and no index.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tree {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    dir: bool,
-    value: Option<String>,
-    #[serde(default)]
-    created_index: u64,
-    #[serde(default)]
-    modified_index: u64,
-    #[serde(default)]
-    nodes: Vec<Tree>,
+/// A node as the API shows it: whatever is empty or false is left out, and the root has no key and no index.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Tree {
+    pub key: String,
+    pub dir: bool,
+    pub value: String,
+    pub created_index: u64,
+    pub modified_index: u64,
+    /// Seconds that are left.
+    pub ttl: Option<i64>,
+    /// RFC 3339.
+    pub expiration: Option<String>,
+    pub nodes: Vec<Tree>,
 }
 
-fn walk(server: &Server, path: &str, found: &mut BTreeMap<String, Node>) -> Option<u64> {
-    let target = format!("/v2/keys{}?recursive=true", http::escape_path(path.as_bytes()));
-    let response = http::get(server.client_address(), &target).unwrap();
+/// Reads a node, with the index of the server; `None` if it does not exist any more, or is now below a file.
+///
+/// # Panics
+/// If the server refuses, or does not answer within some seconds, as during an election.
+pub fn get(server: SocketAddr, path: &str, query: &str) -> Option<(u64, Tree)> {
+    let target = format!("/v2/keys{}{query}", http::escape_path(path.as_bytes()));
+    let mut response = http::get(server, &target).unwrap();
+    for _ in 0..50 {
+        if response.status < 500 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        response = http::get(server, &target).unwrap();
+    }
     let text = String::from_utf8_lossy(&response.body);
-    // It does not exist any more, or is now below a file.
     if response.status == 404 || text.starts_with("{\"errorCode\":104,") {
         return None;
     }
     assert_eq!(response.status, 200, "GET {target}: {text}");
     let answer: Answer = serde_json::from_str(&text).unwrap();
-    collect(answer.node, found);
-    Some(response.header("X-Etcd-Index").unwrap().parse().unwrap())
+    Some((response.header("X-Etcd-Index").unwrap().parse().unwrap(), answer.node))
+}
+
+fn walk(server: &Server, path: &str, found: &mut BTreeMap<String, Node>) -> Option<u64> {
+    let (index, tree) = get(server.client_address(), path, "?recursive=true")?;
+    collect(tree, found);
+    Some(index)
 }
 
 fn collect(tree: Tree, found: &mut BTreeMap<String, Node>) {
@@ -108,7 +125,7 @@ fn collect(tree: Tree, found: &mut BTreeMap<String, Node>) {
     let node = Node {
         key: tree.key.clone(),
         dir: false,
-        value: tree.value,
+        value: Some(tree.value),
         created_index: tree.created_index,
         modified_index: tree.modified_index,
         expiration: None,

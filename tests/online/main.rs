@@ -10,7 +10,11 @@ mod common;
 #[path = "../peers/connection.rs"]
 mod connection;
 mod copy;
+mod faults;
 mod history;
+mod leader;
+mod pair;
+mod rights;
 mod swap;
 mod v2;
 mod v2_client;

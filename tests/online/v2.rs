@@ -1,8 +1,10 @@
 //! Both sources of v2 data follow real servers: what they delivered is what the server lists at the end.
 
 use std::collections::BTreeMap;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -289,30 +291,80 @@ fn a_reader_of_the_api_that_is_late_is_told_that_changes_are_lost() {
     let servers = Servers::start(&peers, 1);
     let mut client = Client::new(&servers.clients(), 1, false);
     client.send(50);
-    let mut source = api(&servers);
+    let gate = Gate::before(servers.clients()[0]);
+    let through = V2Options { endpoints: vec![format!("http://{}", gate.address)], ..options(&servers) };
+    let mut source = open(&through, Interrupt::default()).unwrap();
     let mut model = Model::default();
-    model.read(&mut *source);
     // Hidden keys take the place of events in the history, and a watch does not show them.
     let hidden = Call::new("PUT", b"/_h").with("value", "v");
     let visible = Call::new("PUT", b"/v").with("value", "v");
-    let begun = Instant::now();
-    let mut lost = false;
-    while !lost && begun.elapsed() < Duration::from_secs(40) {
-        (0..3000).for_each(|_| client.ask(&hidden));
+    for call in [&hidden, &visible] {
+        model.read(&mut *source);
         client.ask(&visible);
-        while let next = source.next(Duration::from_millis(0)).unwrap()
-            && !matches!(next, Next::Quiet(_))
-        {
-            lost |= matches!(next, Next::Lost(_));
-            if lost {
-                break;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut until = |what: &str, is: &dyn Fn(&Next) -> bool| loop {
+            assert!(Instant::now() < deadline, "{what}");
+            let next = source.next(Duration::from_millis(100)).unwrap();
+            if is(&next) {
+                return;
             }
-        }
+        };
+        until("a change", &|next| matches!(next, Next::Changes { .. }));
+        // More than the 1,000 events that the server keeps.
+        gate.shut();
+        (0..1100).for_each(|_| client.ask(call));
+        gate.open();
+        until("the loss", &|next| matches!(next, Next::Lost(_)));
+        assert!(matches!(source.next(Duration::ZERO).unwrap(), Next::Lost(_)), "it stays lost until the state is read");
+        model.read(&mut *source);
+        assert!(matches!(source.next(Duration::from_millis(100)).unwrap(), Next::Quiet(_)));
     }
-    assert!(lost);
-    assert!(matches!(source.next(Duration::ZERO).unwrap(), Next::Lost(_)), "it stays lost until the state is read");
-    model.read(&mut *source);
-    assert!(matches!(source.next(Duration::from_millis(100)).unwrap(), Next::Quiet(_)));
+}
+
+/// A way to a server that can be shut: then connections end.
+struct Gate {
+    address: std::net::SocketAddr,
+    passed: Arc<Mutex<Passed>>,
+}
+
+struct Passed {
+    open: bool,
+    streams: Vec<TcpStream>,
+}
+
+impl Gate {
+    /// Its thread ends with the process.
+    fn before(server: std::net::SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let passed = Arc::new(Mutex::new(Passed { open: true, streams: Vec::new() }));
+        let shared = Arc::clone(&passed);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut passed = shared.lock().unwrap();
+                let Some(other) = passed.open.then(|| TcpStream::connect(server).ok()).flatten() else { continue };
+                let clone = |stream: &TcpStream| stream.try_clone().unwrap();
+                for (mut from, mut to) in [(clone(&stream), clone(&other)), (clone(&other), clone(&stream))] {
+                    thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                passed.streams.extend([stream, other]);
+            }
+        });
+        Self { address, passed }
+    }
+
+    fn shut(&self) {
+        let mut passed = self.passed.lock().unwrap();
+        passed.open = false;
+        passed.streams.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+
+    fn open(&self) {
+        self.passed.lock().unwrap().open = true;
+    }
 }
 
 #[test]

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
-
-use crate::common::http;
 use crate::common::random::Random;
+use crate::common::v2keys::{self, Tree};
 use crate::connection::{Call, Connection};
 
 /// A client of several members. It goes on with the next one if a member fails.
@@ -113,29 +111,6 @@ impl Listed {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    node: Tree,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tree {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    dir: bool,
-    #[serde(default)]
-    value: String,
-    #[serde(default)]
-    created_index: u64,
-    #[serde(default)]
-    modified_index: u64,
-    ttl: Option<i64>,
-    #[serde(default)]
-    nodes: Vec<Tree>,
-}
-
 /// Lists every key of a server, with its index. A listing leaves hidden nodes out unless it starts from one, so each possible one is
 /// asked for.
 pub(crate) fn list(server: SocketAddr, hidden: bool) -> (u64, BTreeMap<String, Listed>) {
@@ -158,47 +133,39 @@ pub(crate) fn list(server: SocketAddr, hidden: bool) -> (u64, BTreeMap<String, L
             }
         }
         let again = below(server, "", None, &mut BTreeMap::new());
-        if first == again {
-            return (first, found);
+        if let Some(index) = first.filter(|_| first == again) {
+            return (index, found);
         }
     }
 }
 
-fn get(server: SocketAddr, path: &str, query: &str) -> (u64, Option<Tree>) {
-    let target = format!("/v2/keys{}{query}", http::escape_path(path.as_bytes()));
-    let response = http::get(server, &target).unwrap();
-    let index = response.header("X-Etcd-Index").map_or(0, |index| index.parse().unwrap());
-    let tree = (response.status == 200).then(|| serde_json::from_slice::<Answer>(&response.body).unwrap().node);
-    (index, tree)
-}
-
 fn is_dir(server: SocketAddr, path: &str) -> bool {
-    get(server, path, "").1.is_some_and(|tree| tree.dir)
+    v2keys::get(server, path, "").is_some_and(|(_, tree)| tree.dir)
 }
 
 /// When a directory, or one above it, expires.
 fn expiry(server: SocketAddr, path: &str) -> Option<i64> {
     let above = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]).filter(|path| !path.is_empty());
-    above.filter_map(|path| get(server, path, "").1?.expiry()).min()
+    above.filter_map(|path| ends(&v2keys::get(server, path, "")?.1)).min()
 }
 
-impl Tree {
-    fn expiry(&self) -> Option<i64> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        self.ttl.map(|ttl| now.cast_signed() + ttl)
-    }
+/// When a node expires by itself.
+fn ends(tree: &Tree) -> Option<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    tree.ttl.map(|ttl| now.cast_signed() + ttl)
 }
 
-fn below(server: SocketAddr, path: &str, expiry: Option<i64>, found: &mut BTreeMap<String, Listed>) -> u64 {
-    let (index, tree) = get(server, if path.is_empty() { "/" } else { path }, "?recursive=true&quorum=true");
-    let mut rest: Vec<(Tree, Option<i64>)> = tree.into_iter().map(|tree| (tree, expiry)).collect();
+/// Adds the keys below a path. Returns the index of the server, if the path exists.
+fn below(server: SocketAddr, path: &str, above: Option<i64>, found: &mut BTreeMap<String, Listed>) -> Option<u64> {
+    let (index, tree) = v2keys::get(server, if path.is_empty() { "/" } else { path }, "?recursive=true&quorum=true")?;
+    let mut rest = vec![(tree, above)];
     while let Some((tree, above)) = rest.pop() {
-        let expiry = above.into_iter().chain(tree.expiry()).min();
+        let expiry = above.into_iter().chain(ends(&tree)).min();
         if !tree.dir {
             let Tree { value, created_index: created, modified_index: modified, .. } = tree;
             found.insert(tree.key, Listed { value, created, modified, expiry });
         }
         rest.extend(tree.nodes.into_iter().map(|tree| (tree, expiry)));
     }
-    index
+    Some(index)
 }

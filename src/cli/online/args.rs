@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::convert::{self, parse_map};
 use crate::cli::epilog;
-use crate::cli::exit::usage;
+use crate::cli::exit::{self, usage};
 use crate::cli::include_exclude::Choices;
 use crate::cli::output_format::Form;
 use crate::cli::progress::When;
@@ -82,6 +82,7 @@ pub(super) struct Target {
 
     /// User of the v3 cluster
     ///
+    /// It needs the right to read and write the migrated keys, the keys of --state-prefix, and the switch key.
     /// The password comes from --password-file, from the variable ETCDLIFT_PASSWORD, or from a prompt.
     #[arg(long, value_name = "NAME", help_heading = V3)]
     user: Option<String>,
@@ -137,6 +138,7 @@ pub(super) struct Source {
 
     /// User of the v2 API
     ///
+    /// It needs the right to read `/*`, as `root` has.
     /// The password comes from --v2-password-file, from the variable ETCDLIFT_V2_PASSWORD, or from a prompt.
     #[arg(long, value_name = "NAME", requires = "v2_endpoints", help_heading = V2)]
     v2_user: Option<String>,
@@ -435,6 +437,7 @@ impl Source {
             key: self.v2_key.clone(),
             user,
             retry_for,
+            tell: Some(exit::say_line),
         })
     }
 }

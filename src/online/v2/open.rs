@@ -31,7 +31,7 @@ pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dy
         return Ok(Box::new(dir));
     }
     // A directory is read even while no endpoint answers.
-    let options = V2Options { retry_for: Duration::ZERO, ..options.clone() };
+    let options = V2Options { retry_for: Duration::ZERO, tell: None, ..options.clone() };
     Ok(Box::new(Committing { dir, http: Http::open(&options, interrupt)?, due: None }))
 }
 

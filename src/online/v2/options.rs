@@ -22,4 +22,6 @@ pub struct V2Options {
     pub user: Option<(String, String)>,
     /// For how long a failed request is tried again.
     pub retry_for: Duration,
+    /// Gets a line when requests begin to be tried again, and one when the cluster answers again.
+    pub tell: Option<fn(&str)>,
 }

@@ -17,9 +17,11 @@ use tokio::runtime::{Builder, Runtime};
 use super::answers;
 use super::faults::{Fault, Then, judge, timed_out};
 use super::options::V3Options;
-use super::txn::{Keep, Kv, Op, Reply, Txn};
+use super::rights;
+use super::txn::{Keep, Kv, Op, Reply, Scan, Txn};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::Interrupt;
+use crate::online::outage::Outage;
 
 /// Pauses between tries: the first, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -43,7 +45,7 @@ pub struct Connection<'a> {
     options: V3Options,
     tls: Option<TlsOptions>,
     current: Mutex<Current>,
-    outage: Mutex<Option<Instant>>,
+    outage: Outage,
     interrupt: Interrupt<'a>,
     tell: &'a (dyn Fn(&str) + Sync),
     runtime: Runtime,
@@ -57,7 +59,6 @@ struct Current {
     number: u64,
     client: Option<Client>,
     without_user: bool,
-    ever: bool,
 }
 
 impl<'a> Connection<'a> {
@@ -73,7 +74,7 @@ impl<'a> Connection<'a> {
         let failed = |e| Error::new(Reason::Internal, format!("cannot start threads: {e}"));
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(failed)?;
         let tls = tls(&options)?;
-        let (current, outage) = (Mutex::default(), Mutex::default());
+        let (current, outage) = (Mutex::default(), Outage::default());
         let connection = Connection { options, tls, current, outage, interrupt, tell, runtime };
         connection.txn(&Txn::read(vec![Op::Look(b"etcdlift".to_vec())])).map(drop).or_else(|error| {
             // A user with few rights is still a user.
@@ -89,10 +90,11 @@ impl<'a> Connection<'a> {
     {
         let (began, mut pause, mut tries, mut log_ins) = (Instant::now(), PAUSE, 0, 0);
         loop {
+            let sent = Instant::now();
             let (number, url, result) = self.once(&call);
             let fault = match result {
                 Ok(done) => {
-                    self.over();
+                    self.over(sent);
                     return Ok(done);
                 }
                 Err(fault) => fault,
@@ -114,13 +116,13 @@ impl<'a> Connection<'a> {
                 Then::LogIn | Then::WithoutUser => return Err(error),
                 Then::Again => self.change(number, 1),
             }
-            let first = !self.current().ever && fault.unconnected;
+            let first = !self.outage.ever_answered() && fault.unconnected;
             let patience = if first { tries < FIRST_ROUNDS * self.options.endpoints.len() } else { true };
             if !again || !patience || began.elapsed() + pause > self.options.retry_for {
                 return Err(error);
             }
             if !first {
-                self.begins(&error);
+                self.begins(&error, sent);
             }
             self.wait(pause)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -196,20 +198,16 @@ impl<'a> Connection<'a> {
     }
 
     /// Says once that requests are tried again.
-    fn begins(&self, error: &Error) {
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        if outage.is_none() {
-            *outage = Some(Instant::now());
+    fn begins(&self, error: &Error, sent: Instant) {
+        if self.outage.failed(sent) {
             let seconds = self.options.retry_for.as_secs();
             (self.tell)(&format!("{error}; trying again for {seconds} s"));
         }
     }
 
-    fn over(&self) {
-        self.current().ever = true;
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(began) = outage.take() {
-            (self.tell)(&format!("the cluster answers again, after {:.1} s", began.elapsed().as_secs_f64()));
+    fn over(&self, sent: Instant) {
+        if let Some(time) = self.outage.answered(sent) {
+            (self.tell)(&format!("the cluster answers again, after {:.1} s", time.as_secs_f64()));
         }
     }
 
@@ -248,6 +246,10 @@ impl Kv for Connection<'_> {
     }
 
     fn revoke(&self, lease: i64) -> Result<()> {
+        // A lease goes by itself. A command that ends because nobody answers does not wait for as long again.
+        if self.outage.lasts() {
+            return Err(Error::new(Reason::Unreachable, "the cluster does not answer"));
+        }
         let call = |mut client: Client| async move { client.lease_revoke(lease).await.map(drop) };
         match self.run(true, call) {
             Err(error) if error.reason() == Reason::LeaseGone => Ok(()),
@@ -259,6 +261,18 @@ impl Kv for Connection<'_> {
         let call = |mut client: Client| async move { client.get("etcdlift", None).await };
         let response = self.run(true, call)?;
         Ok(response.header().map_or(0, etcd_client::ResponseHeader::cluster_id))
+    }
+
+    fn readable(&self) -> Result<Vec<Scan>> {
+        let Some(login) = &self.options.login else { return Ok(vec![Scan::prefix(b"")]) };
+        let user = |mut client: Client| async move { client.user_get(login.user.as_str()).await };
+        let mut permissions = Vec::new();
+        for name in self.run(true, user)?.roles() {
+            let role = |mut client: Client| async move { client.role_get(name.as_str()).await };
+            let found = self.run(true, role)?.permissions();
+            permissions.extend(found.iter().map(|one| (one.get_type(), one.key().to_vec(), one.range_end().to_vec())));
+        }
+        Ok(rights::readable(permissions))
     }
 }
 

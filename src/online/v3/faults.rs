@@ -117,7 +117,12 @@ fn of_transport(chain: &str) -> Fault {
         return Fault { error: fault.error.hint("check --endpoints, and that the member runs"), unconnected, ..fault };
     }
     let fault = Fault::new(Then::Again, Reason::Unreachable, format!("the connection failed: {}", last(chain)));
-    Fault { error: fault.error.hint("a member with TLS needs `https` in --endpoints, and --cacert"), ..fault }
+    Fault {
+        error: fault
+            .error
+            .hint("a member with TLS needs `https` in --endpoints, --cacert, and perhaps --cert and --key"),
+        ..fault
+    }
 }
 
 /// Returns the texts of an error and its causes.
@@ -136,6 +141,8 @@ fn causes(error: &dyn StdError) -> String {
         texts.push(error.to_string());
         cause = error.source();
     }
+    // A layer can have the text of its cause.
+    texts.dedup();
     texts.join(": ")
 }
 

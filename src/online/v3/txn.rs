@@ -1,6 +1,6 @@
 //! Transactions as plain data, and the trait of a store that runs them. Must not know how they travel.
 
-use crate::error::Result;
+use crate::error::{Reason, Result};
 
 /// A condition on one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +161,14 @@ pub trait Kv: Send + Sync {
     /// # Errors
     /// As [`Kv::txn`].
     fn cluster(&self) -> Result<u64>;
+
+    /// Returns the ranges that the user may read, in the order of keys.
+    ///
+    /// # Errors
+    /// As [`Kv::txn`].
+    fn readable(&self) -> Result<Vec<Scan>> {
+        Ok(vec![Scan::prefix(b"")])
+    }
 }
 
 impl Txn {
@@ -196,6 +204,16 @@ impl Scan {
         let from = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
         Scan { from, to: prefix_end(prefix), limit: 0, values: false }
     }
+
+    /// Returns the part of this range that is in another one, if there is one.
+    fn within(&self, range: &Scan) -> Option<Scan> {
+        let from = (&self.from).max(&range.from).clone();
+        let to = match (&*self.to, &*range.to) {
+            ([0], other) | (other, [0]) => other,
+            (one, other) => one.min(other),
+        };
+        (to == [0] || *from < *to).then(|| Scan { from, to: to.to_vec(), ..self.clone() })
+    }
 }
 
 /// Returns the end of the range of all keys with a prefix.
@@ -210,11 +228,32 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-/// Calls `each` for the pairs of a range, page by page. Other writers can change the range meanwhile.
+/// Calls `each` for the pairs of a range, page by page. Other writers can change the range meanwhile. Of all keys, it reads those
+/// that the user may read.
 ///
 /// # Errors
 /// Those of the store, and of `each`.
-pub fn scan(kv: &dyn Kv, mut scan: Scan, mut each: impl FnMut(&[Pair]) -> Result<()>) -> Result<()> {
+pub fn scan(kv: &dyn Kv, scan: Scan, mut each: impl FnMut(&[Pair]) -> Result<()>) -> Result<()> {
+    if scan.from == [0] && scan.to == [0] { scan_readable(kv, scan, each) } else { pages(kv, scan, &mut each) }
+}
+
+/// Does the same for the part of a range that the user may read.
+///
+/// # Errors
+/// Those of the store, also if the user may read nothing at all; those of `each`.
+pub fn scan_readable(kv: &dyn Kv, scan: Scan, mut each: impl FnMut(&[Pair]) -> Result<()>) -> Result<()> {
+    match kv.txn(&Txn::read(vec![Op::Scan(Scan { limit: 1, values: false, ..scan.clone() })])) {
+        Err(denied) if denied.reason() == Reason::V3Denied => match kv.readable()? {
+            ranges if ranges.is_empty() => Err(denied),
+            ranges => {
+                ranges.iter().filter_map(|range| scan.within(range)).try_for_each(|part| pages(kv, part, &mut each))
+            }
+        },
+        other => other.and_then(|_| pages(kv, scan, &mut each)),
+    }
+}
+
+fn pages(kv: &dyn Kv, mut scan: Scan, each: &mut dyn FnMut(&[Pair]) -> Result<()>) -> Result<()> {
     const PAGE: i64 = 1000;
     const PAGE_WITH_VALUES: i64 = 100;
     scan.limit = if scan.values { PAGE_WITH_VALUES } else { PAGE };
@@ -238,6 +277,21 @@ mod tests {
         for (prefix, end) in [(&b"a"[..], &b"b"[..]), (b"a/", b"a0"), (b"a\xff", b"b"), (b"\xff", b"\0"), (b"", b"\0")]
         {
             assert_eq!(prefix_end(prefix), end, "{prefix:?}");
+        }
+    }
+    #[test]
+    fn the_part_of_a_range_in_another() {
+        let range = |from: &[u8], to: &[u8]| Scan { from: from.into(), to: to.into(), limit: 0, values: false };
+        for (one, other, part) in [
+            ((&b"b"[..], &b"f"[..]), (&b"a"[..], &b"c"[..]), Some((&b"b"[..], &b"c"[..]))),
+            ((b"b", b"f"), (b"c", b"\0"), Some((b"c", b"f"))),
+            ((b"b", b"\0"), (b"c", b"\0"), Some((b"c", b"\0"))),
+            ((b"\0", b"\0"), (b"c", b"d"), Some((b"c", b"d"))),
+            ((b"b", b"c"), (b"c", b"d"), None),
+        ] {
+            let part = part.map(|(from, to)| range(from, to));
+            assert_eq!(range(one.0, one.1).within(&range(other.0, other.1)), part, "{one:?} {other:?}");
+            assert_eq!(range(other.0, other.1).within(&range(one.0, one.1)), part, "{other:?} {one:?}");
         }
     }
 }

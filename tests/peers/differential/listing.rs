@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use crate::common::text::lossy;
+use crate::common::v2keys::{Answer, Tree};
 use crate::connection::{Call, Connection};
 
 /// Listings in a row, to get one that no expiry came between.
@@ -100,24 +100,6 @@ impl Listing {
 pub(super) fn is_ambiguous(nodes: &[Node]) -> bool {
     let keys: BTreeSet<&str> = nodes.iter().map(|node| node.key.as_str()).collect();
     keys.len() < nodes.len()
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    node: Tree,
-}
-
-/// Whatever is empty or false is left out, and the root has no key.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Tree {
-    key: String,
-    dir: bool,
-    value: String,
-    created_index: u64,
-    modified_index: u64,
-    expiration: Option<String>,
-    nodes: Vec<Tree>,
 }
 
 /// Every beginning of a key that ends in a hidden name: as it was written, and as a server that has read a snapshot

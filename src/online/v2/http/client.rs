@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,14 @@ use super::super::options::V2Options;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::interrupt::Interrupt;
+use crate::online::outage::Outage;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The server collects a whole state before it answers.
 const FIRST_BYTE: Duration = Duration::from_secs(120);
 const READ: Duration = Duration::from_secs(30);
+/// Rounds over all endpoints before the first connection counts as impossible.
+const FIRST_ROUNDS: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,9 +35,21 @@ pub(super) struct Client {
     endpoints: Vec<String>,
     /// Number of the endpoint that is used.
     at: usize,
-    login: Option<String>,
+    /// The user, and the header with its password.
+    login: Option<(String, String)>,
     retry_for: Duration,
+    tell: Option<fn(&str)>,
+    outage: Arc<Outage>,
     interrupt: Interrupt<'static>,
+}
+
+/// A request without an answer.
+struct Failure {
+    error: Error,
+    /// Whether it can pass.
+    passes: bool,
+    /// Whether no connection was made.
+    unconnected: bool,
 }
 
 /// A successful answer, or one that the caller decides about.
@@ -79,34 +95,65 @@ impl Client {
             .user_agent("etcdlift")
             .build();
         let encode = |(user, password): &(String, String)| {
-            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+            let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+            (user.clone(), format!("Basic {text}"))
         };
-        let login = options.user.as_ref().map(encode);
-        Ok(Client { agent: config.into(), endpoints, at: 0, login, retry_for: options.retry_for, interrupt })
+        let (agent, login) = (config.into(), options.user.as_ref().map(encode));
+        let (retry_for, tell, outage) = (options.retry_for, options.tell, Arc::default());
+        Ok(Client { agent, endpoints, at: 0, login, retry_for, tell, outage, interrupt })
     }
 
     /// Sends a GET, to the next endpoints if it fails, for as long as the options say.
     ///
     /// # Errors
-    /// [`Reason::Unreadable`] with the URL if no endpoint answers in time; [`Reason::PermissionDenied`] at once; an interruption.
+    /// [`Reason::Unreachable`] with the URL if no endpoint answers in time; [`Reason::LoginFailed`] and faults of TLS at once; an
+    /// interruption.
     pub(super) fn get(&mut self, target: &str, idle: Option<Duration>) -> Result<Answer> {
         let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut rounds) = (FIRST_PAUSE, 0);
         loop {
+            let mut sent = Instant::now();
+            let mut last = None;
             for _ in 0..self.endpoints.len() {
                 self.interrupt.ask()?;
+                sent = Instant::now();
                 let failure = match self.once(target, idle) {
-                    Ok(answer) => return Ok(answer),
-                    Err(e) if e.reason() != Reason::Unreadable => return Err(e),
-                    Err(e) => e,
+                    Ok(answer) => {
+                        self.answered(sent);
+                        return Ok(answer);
+                    }
+                    Err(failure) => failure,
                 };
                 self.at = (self.at + 1) % self.endpoints.len();
-                if begun.elapsed() >= self.retry_for {
-                    return Err(failure);
+                if !failure.passes || begun.elapsed() >= self.retry_for {
+                    return Err(failure.error);
+                }
+                last = Some(failure);
+            }
+            rounds += 1;
+            if let Some(failure) = last {
+                let first = failure.unconnected && !self.outage.ever_answered();
+                if first && rounds >= FIRST_ROUNDS {
+                    return Err(failure.error);
+                }
+                if !first && self.outage.failed(sent) {
+                    self.say(&format!("{}; trying again for {} s", failure.error, self.retry_for.as_secs()));
                 }
             }
             self.pause(pause)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn answered(&self, sent: Instant) {
+        if let Some(time) = self.outage.answered(sent) {
+            self.say(&format!("the v2 API answers again, after {:.1} s", time.as_secs_f64()));
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if let Some(tell) = self.tell {
+            tell(line);
         }
     }
 
@@ -127,28 +174,64 @@ impl Client {
         Ok(())
     }
 
-    fn once(&self, target: &str, idle: Option<Duration>) -> Result<Answer> {
+    fn once(&self, target: &str, idle: Option<Duration>) -> Result<Answer, Failure> {
         let url = format!("{}{target}", self.endpoints.get(self.at).map_or("", String::as_str));
         let mut request = self.agent.get(&url);
-        if let Some(login) = &self.login {
+        if let Some((_, login)) = &self.login {
             request = request.header("Authorization", login);
         }
         if let Some(idle) = idle {
             request = request.config().timeout_per_read(Some(idle)).build();
         }
-        let response = request.call().map_err(|e| unreachable(&url, &e.to_string()))?;
+        let response = request.call().map_err(|e| Failure::of(&url, &e))?;
         let mut answer = Answer { url, response };
         match answer.response.status().as_u16() {
             200 | 400 | 404 => Ok(answer),
             status @ (401 | 403) => {
-                let error = answer.error();
-                Err(denied(&answer.url, status, &error))
+                let error = self.denied(status, &mut answer);
+                Err(Failure { error, passes: false, unconnected: false })
             }
             status => {
-                let error = answer.error();
-                Err(unreachable(&answer.url, &format!("status {status} {}", error.text())))
+                let text = answer.error().text();
+                let error = unreachable(&answer.url, &format!("status {status} {text}"));
+                Err(Failure { error, passes: true, unconnected: false })
             }
         }
+    }
+
+    /// The server has one answer for a wrong password and for a missing right.
+    fn denied(&self, status: u16, answer: &mut Answer) -> Error {
+        let text = answer.error().text();
+        let (who, hint) = match &self.login {
+            Some((user, _)) => {
+                (format!("user {user}"), "check the password, and that the user may read `/*`, as root may")
+            }
+            None => ("a request without a user".to_string(), "give --v2-user: a user that may read `/*`, such as root"),
+        };
+        let error = Error::new(Reason::LoginFailed, format!("the v2 API refuses {who}: status {status} {text}"));
+        error.in_file(Path::new(&answer.url)).hint(hint)
+    }
+}
+
+impl Failure {
+    fn of(url: &str, error: &ureq::Error) -> Failure {
+        let text = error.to_string();
+        let text = text.strip_prefix("io: ").unwrap_or(&text);
+        // A message of the server's TLS arrives as an error of the connection.
+        let words = ["certificate", "fatal alert", "InvalidContentType", "HandshakeFailure", "corrupt message"];
+        let is_tls = matches!(error, ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_))
+            || words.iter().any(|word| text.contains(word));
+        if is_tls {
+            let error = Error::new(Reason::Unreachable, format!("TLS fails: {text}")).in_file(Path::new(url));
+            let error = error.hint("check the scheme of --v2-endpoints, and --v2-cacert, --v2-cert and --v2-key");
+            return Failure { error, passes: false, unconnected: true };
+        }
+        let unconnected = match error {
+            ureq::Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+            _ => false,
+        };
+        Failure { error: unreachable(url, text), passes: true, unconnected }
     }
 }
 
@@ -191,14 +274,8 @@ impl ApiError {
 
 /// Creates the error for an endpoint that does not answer.
 pub(super) fn unreachable(url: &str, why: &str) -> Error {
-    let error = Error::new(Reason::Unreadable, format!("the v2 API does not answer: {why}")).in_file(Path::new(url));
-    error.hint("check the endpoints and certificates, and that the cluster has a leader")
-}
-
-fn denied(url: &str, status: u16, error: &ApiError) -> Error {
-    let message = format!("the v2 API refuses the login: status {status} {}", error.text());
-    let error = Error::new(Reason::PermissionDenied, message).in_file(Path::new(url));
-    error.hint("give a user that may read every key, such as root")
+    let error = Error::new(Reason::Unreachable, format!("the v2 API does not answer: {why}")).in_file(Path::new(url));
+    error.hint("check --v2-endpoints, and that the cluster has a leader; an endpoint with TLS needs `https`")
 }
 
 fn tls(options: &V2Options) -> Result<TlsConfig> {

@@ -26,7 +26,7 @@ pub(super) struct Listed {
 /// server read its clock.
 ///
 /// # Errors
-/// [`Reason::Damaged`] with the offset in the answer; [`Reason::Unreadable`] if it ends too early; that of `each`.
+/// [`Reason::Damaged`] with the offset in the answer; [`Reason::Unreachable`] if it ends too early; that of `each`.
 pub(super) fn read(from: impl Read, at: Timestamp, each: &mut dyn FnMut(Listed) -> Result<()>) -> Result<()> {
     let mut json = Json { bytes: BufReader::with_capacity(1 << 16, from), peeked: None, offset: 0 };
     json.expect(b'{')?;
@@ -150,7 +150,7 @@ impl<R: Read> Json<R> {
         }
         let mut byte = [0];
         self.bytes.read_exact(&mut byte).map_err(|e| {
-            Error::new(Reason::Unreadable, format!("expected the rest of an answer, {e}")).at(ByteOffset(self.offset))
+            Error::new(Reason::Unreachable, format!("expected the rest of an answer, {e}")).at(ByteOffset(self.offset))
         })?;
         self.offset += 1;
         Ok(byte[0])
