@@ -28,7 +28,8 @@ pub trait Rows: Sync {
         rows.map(|row| (self.key_len(row), self.value_len(row))).collect()
     }
 
-    /// Prefetches consecutive rows, which are encoded next. It only saves time.
+    /// Prefetches consecutive rows, which are encoded next. It only saves time. The writer calls it once for each row in a leaf
+    /// page, before it encodes the row. It does not call it for the rows of an inline bucket.
     fn read_ahead(&self, _rows: std::ops::Range<u64>) {}
 
     /// Encodes a row into buffers of exactly its lengths. The previous content of the buffers is arbitrary.

@@ -28,8 +28,8 @@ use crate::interrupt::Interrupt;
 /// shorter.
 const CACHE_BYTES: u64 = 1 << 16;
 
-/// Bytes that the disk is asked to read ahead at once. Linux reads no more than the read-ahead size of the device, often 128 KiB,
-/// and ignores the rest.
+/// Bytes that the disk is asked to read ahead at once. Linux ignores what exceeds the read-ahead size of the device, which is
+/// often 128 KiB.
 const AHEAD_BYTES: usize = 128 << 10;
 
 /// Options of an output file.

@@ -242,7 +242,7 @@ fn make_of(
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
     context.observer.stage(Activity::Finishing, None);
-    let made = sidecars::make(context, places, &numbered, written.bytes(), &written.digested)?;
+    let made = sidecars::make(context, places, &numbered, written.bytes(), &written.digested, options.verify)?;
     report.add(made.notices);
     context.interrupt.ask()?;
     let started = Begun::now();

@@ -126,7 +126,7 @@ fn make(
         sha256: bytes_of(&facts.sha256)?,
         bytes: facts.bytes,
     };
-    let made = sidecars::make(context, places, &numbered, Some(map.bytes()), &digested)?;
+    let made = sidecars::make(context, places, &numbered, Some(map.bytes()), &digested, true)?;
     let mut missing = Vec::new();
     for file in made.files {
         if !exists(file.path()) {

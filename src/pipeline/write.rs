@@ -127,7 +127,7 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     sink.write_meta(&meta_pages, crc32fast::hash(&meta_pages))?;
     context.took(StageName::Write, started);
 
-    // Its memory is needed no more, and the verification takes more.
+    // The verification needs the memory.
     drop(layout);
     let started = Begun::now();
     if verifies {

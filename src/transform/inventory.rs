@@ -130,7 +130,7 @@ impl FirstElements {
 }
 
 impl Inventory {
-    /// Says that the following keys are at or below this first element. A walk visits them together.
+    /// Begins the count of the next first element. A walk visits all keys at or below it together.
     pub(crate) fn enter(&mut self, visit: &Visit<'_>) {
         let path = visit.path();
         self.first_elements.enter(path::components(path::user_key(&path)).next().unwrap_or_default());

@@ -168,6 +168,7 @@ impl Plan {
         if visit.depth == 1 {
             self.inventory.enter(visit);
         }
+        // Without a name, nothing below may depend on it: `Policy::reads_names`.
         let path = if policy.reads_names() { visit.path() } else { Cow::Borrowed(&[][..]) };
         let key = path::user_key(&path);
         if tree.is_dir(node) {

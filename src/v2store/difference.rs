@@ -179,14 +179,14 @@ impl Comparison<'_> {
             tree.walk(root, &mut |visit| {
                 visited += 1;
                 self.interrupt.ask_at(visited)?;
+                let path = visit.path();
                 if visit.depth > 0 {
                     places.truncate(visit.depth);
-                    let path = visit.path();
                     let name = self.form.of(Cow::Borrowed(path::split(&path).1));
                     places.push(self.hasher.hash_one((places.last(), name)));
                 }
                 let place = places.last().copied().unwrap_or(0);
-                show(tree, &Shown { node: visit.node, path: &visit.path(), place, whole });
+                show(tree, &Shown { node: visit.node, path: &path, place, whole });
                 Ok::<_, crate::error::Error>(())
             })?;
         }

@@ -305,7 +305,8 @@ impl<'m, 'i> Scanner<'m, 'i> {
             return Ok(());
         }
         let name = raw(document, &open.name);
-        if name.is_empty() || memchr::memchr(b'/', name).is_some() {
+        let decoded = text::decode(name, open.name.len as usize, open.name_escaped);
+        if name.is_empty() || memchr::memchr(b'/', name).is_some() || memchr::memchr(b'/', &decoded).is_some() {
             return Err(damaged(open.name.offset, "expected the name of a node, found an empty one or a path"));
         }
         // Both have the same escapes, so the bytes of the document can be compared. Different bytes can still decode to
@@ -314,8 +315,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
             return Ok(());
         }
         let path = text::decode(path, node.path.len as usize, node.has(Node::PATH_ESCAPED));
-        let name = text::decode(name, open.name.len as usize, open.name_escaped);
-        if path.strip_suffix(&*name).is_some_and(|parent| parent.ends_with(b"/")) {
+        if path.strip_suffix(&*decoded).is_some_and(|parent| parent.ends_with(b"/")) {
             return Ok(());
         }
         Err(damaged(node.path.offset, "expected a path that ends in the node's name, found another"))

@@ -63,7 +63,7 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
 }
 
 /// Verifies a file like [`verify_watched`], and compares it with the expected content like [`compare`](super::compare()).
-/// If the sums of both are equal, the pairs need not be compared one by one.
+/// If the sum of the file is that of the expectation, the pairs need not be compared one by one.
 ///
 /// # Errors
 /// As both.

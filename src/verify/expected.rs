@@ -18,7 +18,8 @@ use crate::mvcc::{KeyValue, RevisionKey};
 
 /// The expected content of a file that is being written.
 ///
-/// The sum is of 64 bits, over hashes with a random seed. An error leaves it equal with a probability of 2^-64.
+/// The sum is of 64 bits, over hashes with a random seed. A fault that does not depend on the seed leaves it equal with a
+/// probability of about 2^-64.
 pub struct Expected<'c, 't, 'm> {
     content: &'c Content<'t, 'm>,
     hasher: DefaultHashBuilder,
@@ -52,16 +53,16 @@ impl<'c, 't, 'm> Expected<'c, 't, 'm> {
         Expected { content, hasher: DefaultHashBuilder::default(), added: Mutex::default(), found: Mutex::default() }
     }
 
-    /// Returns the rows of the `key` bucket for the writer: hashed as soon as it reads them ahead, which it does once for each.
+    /// Returns the rows of the `key` bucket for the writer. They are hashed when it reads them ahead.
     pub fn hashed<'e>(&'e self, rows: &'e dyn Rows) -> impl Rows + 'e {
         Hashed { rows, expected: self }
     }
 
     /// Hashes rows of the `key` bucket. Any thread may call this, in any order, once for each row.
     ///
-    /// Without a row, or with one that is added twice, [`verify_content`](super::verify_content) compares each pair.
+    /// If a row is missing or was added twice, [`verify_content`](super::verify_content) compares each pair.
     fn add(&self, rows: Range<u64>) {
-        // A past is compared, not hashed.
+        // Preserved v3 data is compared pair by pair.
         if !self.content.stored().is_empty() || rows.is_empty() {
             return;
         }
@@ -98,7 +99,7 @@ impl<'c, 't, 'm> Expected<'c, 't, 'm> {
     }
 
     /// Records the pairs of the `key` bucket in a file: their number, and the sum of their hashes.
-    pub(super) fn found(&self, pairs: u64, sum: u64) {
+    pub(super) fn record_found(&self, pairs: u64, sum: u64) {
         *lock(&self.found) = Some(Sum { pairs, sum });
     }
 

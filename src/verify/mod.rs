@@ -1,8 +1,8 @@
 //! The check of a v3 database: the structure of the bbolt file, the invariants of its mvcc store, and a summary of its
 //! content.
 //!
-//! `check` runs all of them, and `compare` compares a file with the expected content. Everything is read from the file
-//! itself. Must not know how the file was made.
+//! `check` runs all of them. They read the file alone. `compare` compares a file with the expected content, pair by pair;
+//! `expected` has a sum of this content, which saves the comparison. Must not know pages that are being written.
 
 mod check;
 mod compare;

@@ -69,7 +69,7 @@ pub(super) fn read(
         return None;
     }
     if let Some(expected) = expected {
-        expected.found(keys.pairs, sum);
+        expected.record_found(keys.pairs, sum);
     }
     Some(keys)
 }

@@ -34,21 +34,23 @@ const PAGES_BYTES: usize = 1 << 20;
 const AHEAD: usize = 64;
 
 /// Writes the index map of a conversion into `out`, from the output on disk, and reads it back unless the options
-/// disable that.
+/// disable that. `is_compared`: the output is known to have the content of the plan.
 ///
 /// # Errors
-/// [`Reason::Unbalanced`] if the pairs of the output differ from the plan; the map cannot be written, or differs when
+/// [`Reason::Unbalanced`] if the pairs of the output differ from the plan (of an output that was compared, only their number
+/// and their revisions are tested); the map cannot be written, or differs when
 /// it is read back; an interruption.
 pub(in crate::pipeline) fn write(
     out: &Sidecar,
     numbered: &Numbered<'_>,
     file: &[u8],
     digested: &Digested,
+    is_compared: bool,
     context: &Context<'_>,
 ) -> Result<()> {
     let (options, interrupt) = (context.options, context.interrupt);
     let db = Db::open(file).map_err(damaged)?;
-    let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs(), is_compared: options.verify };
+    let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs(), is_compared };
     let groups = groups(&db, &plan)?;
     let groups = groups.into_iter().map(|parts| parts.into_iter().flat_map(|part| plan.entries(part))).collect();
     let compact_revision = compact_revision(&db)?;
@@ -106,8 +108,9 @@ struct Plan<'a, 'm> {
 impl<'a> Plan<'a, '_> {
     /// Returns the pairs of a part with their nodes.
     fn entries<'f: 'a>(&self, part: Part<'f>) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a, 'f, '_> {
-        (part.first..).zip(part.pairs).map(|(number, pair)| {
-            if number.is_multiple_of(AHEAD as u64) {
+        let first = part.first;
+        (first..).zip(part.pairs).map(move |(number, pair)| {
+            if number.is_multiple_of(AHEAD as u64) || number == first {
                 self.read_ahead(number);
             }
             self.entry(number, &pair.map_err(damaged)?)

@@ -27,12 +27,14 @@ pub(super) struct Made {
 }
 
 /// Makes the sidecar files of an output, under temporary names. `file` is the output; `None` in a dry run.
+/// `is_compared`: it is known to have the content of the plan.
 pub(super) fn make(
     context: &Context<'_>,
     places: Places,
     numbered: &Numbered<'_>,
     file: Option<&[u8]>,
     digested: &Digested,
+    is_compared: bool,
 ) -> Result<Made> {
     let mut made = Made::default();
     let options = context.options;
@@ -46,7 +48,7 @@ pub(super) fn make(
     if let (Some(path), Some(file)) = (&options.index_map, file) {
         let started = Begun::now();
         let map = Sidecar::create(path, places.index_map)?;
-        index_map::write(&map, numbered, file, digested, context)?;
+        index_map::write(&map, numbered, file, digested, is_compared, context)?;
         context.took(StageName::IndexMap, started);
         made.files.push(map);
     }

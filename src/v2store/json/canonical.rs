@@ -98,7 +98,7 @@ impl<'m> Reader<'m> {
         }
         self.cursor.literal(b"\"")?;
         let name = self.cursor.string()?;
-        if name.raw.is_empty() || memchr::memchr(b'/', name.raw).is_some() {
+        if name.raw.is_empty() || memchr::memchr(b'/', name.raw).is_some() || name.has_escape(br"\u002f") {
             return None;
         }
         self.ascending &= top.is_first || (top.last < name.raw && !name.escaped);
@@ -167,7 +167,13 @@ struct Found<'m> {
 impl Found<'_> {
     /// Returns whether a node with this name is hidden.
     fn is_hidden(&self) -> bool {
-        self.raw.first() == Some(&b'_') || self.escaped && self.raw.to_ascii_lowercase().starts_with(br"\u005f")
+        let head = self.raw.get(..6).unwrap_or_default();
+        self.raw.first() == Some(&b'_') || head.eq_ignore_ascii_case(br"\u005f")
+    }
+
+    /// Returns whether the name may have this escape of 6 bytes.
+    fn has_escape(&self, escape: &[u8; 6]) -> bool {
+        self.escaped && self.raw.windows(6).any(|some| some.eq_ignore_ascii_case(escape))
     }
 }
 

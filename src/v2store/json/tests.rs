@@ -255,7 +255,7 @@ fn written_children() -> impl proptest::strategy::Strategy<Value = Vec<Written>>
     use proptest::prelude::*;
     const TEXT: &str = "([a-c]|[0-9]|\u{e4}|\u{1f600}|\\\\u003c|\\\\ufffd|\\\\\"|\\\\n|_){0,4}";
     let expiry = prop::sample::select(vec![None, Some("2030-01-02T03:04:05.678Z"), Some("0001-01-01T00:00:00.0Z")]);
-    let first = || prop::sample::select(vec!["n", "_", "\\u005f", "\\u005F", "\\u005b"]);
+    let first = || prop::sample::select(vec!["n", "_", "\\u005f", "\\u005F", "\\u005b", "n\\u002f_", "\\u002F"]);
     let name = move || (first(), TEXT).prop_map(|(first, text)| format!("{first}{text}"));
     let leaf = (name(), TEXT, expiry).prop_map(|(name, value, expiry)| Written::Key(name, value, expiry));
     let any = leaf.prop_recursive(4, 40, 6, move |inner| {
