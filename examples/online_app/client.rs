@@ -93,8 +93,8 @@ impl App {
                 writes.push(TxnOp::put(marker(key), "", None));
             }
             let mut unchanged = vec![view.unchanged(key), view.unchanged(&marker(key)), view.unchanged(SWITCH_KEY)];
-            // Only v2 had the key. It may have been in v3 since then, and deleted again, without a revision that says so.
-            if expected.is_some() && !view.revisions.contains_key(key) {
+            // v3 had no such key. It may have come since then, and gone again, without a revision that says so.
+            if !view.revisions.contains_key(key) {
                 unchanged.push(view.unchanged(DELETED));
             }
             if self.v3.txn(Txn::new().when(unchanged).and_then(writes)).await?.succeeded() {

@@ -50,6 +50,11 @@ impl Item {
     pub fn gone(path: Vec<u8>, at: (V2Index, &'static str)) -> Item {
         Item { path, key: Vec::new(), value: None, at, earlier: Vec::new(), change: true }
     }
+
+    /// Returns whether the key goes from v3, or can go when its lease ends.
+    pub fn can_go(&self) -> bool {
+        self.value.as_ref().is_none_or(|value| value.ends.is_some())
+    }
 }
 
 /// What was carried so far.
@@ -132,8 +137,11 @@ impl<'s, 'k> Carrier<'s, 'k> {
     /// [`Reason::LockLost`]; those of the store.
     pub fn look(&self, items: &[Item]) -> Result<Vec<State>> {
         let keys: Vec<&[u8]> = items.iter().map(|item| &*item.key).collect();
-        let can_go = |item: &Item| item.value.as_ref().is_none_or(|value| value.ends.is_some());
-        if items.iter().any(can_go) { self.session.look_before_deletions(&keys) } else { self.session.look(&keys) }
+        if items.iter().any(Item::can_go) {
+            self.session.look_before_deletions(&keys)
+        } else {
+            self.session.look(&keys)
+        }
     }
 
     /// Lists all changes of items as conflicts.

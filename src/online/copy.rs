@@ -98,6 +98,7 @@ fn begin(
     context: &Context<'_>,
 ) -> Result<u64> {
     let job = Job { source: v2.cluster()?, hidden_keys: v2.shows_hidden_keys(), ..options.job.clone() };
+    state.require_no_undo()?;
     if state.job.is_none() && session.switch().on {
         let switch = String::from_utf8_lossy(&options.keys.switch);
         let message = format!("{switch}: the switch is on before the migration begins, so nothing would be copied");

@@ -98,7 +98,7 @@ impl Pool {
                 continue;
             }
             let as_of = batch.iter().map(|item| item.at.0).max().unwrap_or_default().min(until);
-            let states = if again { carrier.look(&batch) } else { Ok(vec![State::ABSENT; batch.len()]) };
+            let states = if again { carrier.look(&batch) } else { not_there(carrier, &batch) };
             if let Err(error) = states.and_then(|states| carrier.carry(&batch, states, as_of, None)) {
                 self.stop.store(true, Ordering::Relaxed);
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -113,6 +113,14 @@ impl Pool {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         Err(failed.unwrap_or_else(|| Error::new(Reason::Internal, "a thread stopped without a reason")))
     }
+}
+
+/// Returns the states of keys that v3 does not have as far as the job knows: the transaction that puts them compares that.
+fn not_there(carrier: &Carrier<'_, '_>, batch: &[Item]) -> Result<Vec<State>> {
+    if batch.iter().any(Item::can_go) {
+        carrier.session.look_before_deletions(&[])?;
+    }
+    Ok(vec![State::ABSENT; batch.len()])
 }
 
 /// The names in v2.

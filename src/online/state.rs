@@ -205,6 +205,9 @@ pub struct Switch {
     pub on: bool,
 }
 
+/// The value of the switch while a migration that had it on is undone.
+pub const UNDO: &str = "undo";
+
 impl Switch {
     /// Reads the switch from its pair.
     pub fn of(pair: Option<&Pair>) -> Switch {
@@ -225,6 +228,20 @@ pub struct Head {
     pub switch_value: Option<String>,
     /// The value of the lock.
     pub lock: Option<String>,
+}
+
+impl Head {
+    /// Refuses to go on while an `undo` has not ended: v2 may have keys that were deleted in v3 without a marker.
+    ///
+    /// # Errors
+    /// [`Reason::StateDiffers`].
+    pub fn require_no_undo(&self) -> Result<()> {
+        if self.switch_value.as_deref() != Some(UNDO) {
+            return Ok(());
+        }
+        let message = "an `etcdlift online undo` has not ended, so v3 leads all keys";
+        Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online undo` again"))
+    }
 }
 
 /// Reads the state of a migration.

@@ -8,7 +8,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::online::copy::Context;
 use crate::online::names::{Name, Names, shown};
-use crate::online::state::{self, Conflict, Job, Keys, Why, now, put_json};
+use crate::online::state::{self, Conflict, Job, Keys, Phase, Why, now, put_json};
 use crate::online::v2::{Head, Next, V2};
 use crate::online::v3::{Compare, Op, Txn};
 use crate::online::verify::{self, Verified};
@@ -49,6 +49,7 @@ pub struct Switched {
 /// [`Reason::StateMissing`], [`Reason::Lagging`], [`Reason::NotClean`]; those of the source and the store; an interruption.
 pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<Switched> {
     let state = state::read(context.kv, keys)?;
+    state.require_no_undo()?;
     let Some(job) = state.job else { return Err(verify::missing()) };
     verify::require_source(&job, v2)?;
     if state.switch.on {
@@ -88,10 +89,14 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
         quiet(context, v2, &mut head, options.quiet_for)?;
         let index = head.index;
         let state = state::read(context.kv, keys)?;
-        let (reached, modified) = state.progress.map_or((0, 0), |(progress, modified)| (progress.v2_index, modified));
-        if (reached < index.0 || head.uncommitted > 0) && !options.force {
+        // Before the phase `following`, deletions of the past may be missing.
+        let (reached, modified, follows) = state.progress.map_or((0, 0, false), |(progress, modified)| {
+            (progress.v2_index, modified, progress.phase == Phase::Following)
+        });
+        if (reached < index.0 || head.uncommitted > 0 || !follows) && !options.force {
             if began.elapsed() > PATIENCE + options.quiet_for {
                 let more = match head.uncommitted {
+                    0 if !follows => ", and the job has not copied all of it".into(),
                     0 => String::new(),
                     count => format!(", and {count} writes in its log are not known to be committed"),
                 };
@@ -158,6 +163,8 @@ fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2I
         match v2.next(Duration::from_millis(500))? {
             Next::Changes { changes, .. } => found
                 .extend(changes.into_iter().map(|change| (change.effect.path().to_vec(), change.index, change.action))),
+            // What waits for its commit can follow.
+            Next::Quiet(head) if head.uncommitted > 0 => {}
             Next::Quiet(_) => break,
             Next::Lost(_) => {
                 is_lost = true;

@@ -66,12 +66,6 @@ impl Store {
         index.0
     }
 
-    /// Returns whether a change writes a key without a TTL.
-    fn stays(&self, index: u64) -> bool {
-        let log = self.log.lock().unwrap();
-        matches!(&log[index as usize - 1].effect, Effect::Set(node) if node.expiry.is_none())
-    }
-
     fn state(&self) -> (BTreeMap<Vec<u8>, Node>, u64) {
         let log = self.log.lock().unwrap();
         (state_of(&log), log.len() as u64)

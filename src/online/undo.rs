@@ -15,7 +15,7 @@ use crate::online::decide::Seen;
 use crate::online::lock::Lock;
 use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
-use crate::online::state::{self, Keys, Phase, put_json};
+use crate::online::state::{self, Keys, Phase, UNDO, put_json};
 use crate::online::v2::V2;
 use crate::online::v3::{Compare, Op, Scan, scan};
 use crate::online::verify;
@@ -39,12 +39,13 @@ pub fn undo(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits,
     lock.hold(|| locked(context, v2, keys, limits, &lock))
 }
 
-/// The value of the switch while a migration that had it on is undone.
-const UNDO: &str = "undo";
-
 fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, lock: &Lock<'_>) -> Result<Undone> {
     let before = state::read(context.kv, keys)?;
     let job = before.job.ok_or_else(verify::missing)?;
+    if before.progress.is_none() {
+        let message = "the migration has no progress: a `finish` did not end, and its markers are gone";
+        return Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online finish` again"));
+    }
     // A run before this one can have been interrupted.
     let was_on = before.switch.on || before.switch_value.as_deref() == Some(UNDO);
     verify::require_source(&job, v2)?;

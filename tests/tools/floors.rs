@@ -122,7 +122,12 @@ impl Facts<'_> {
     fn print(&self, program: &Path, runs: usize, folder: &Path) {
         let (output, report) = (folder.join("out.db"), folder.join("report.json"));
         let mut command = Command::new(program);
-        command.arg("convert").arg(self.source).arg("-o").arg(&output).args(["--to", "backend", "--quiet"]);
+        command.arg("convert").arg(self.source).arg("-o").arg(&output).args([
+            "--to",
+            "backend",
+            "--quiet",
+            "--overwrite",
+        ]);
         command.arg("--report").arg(&report);
         run(&mut command);
         let source = files(&self.source.join("member"));

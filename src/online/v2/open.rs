@@ -32,7 +32,7 @@ pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dy
     }
     // A directory is read even while no endpoint answers.
     let options = V2Options { retry_for: Duration::ZERO, tell: None, ..options.clone() };
-    Ok(Box::new(Committing { dir, http: Http::open(&options, interrupt)?, due: None }))
+    Ok(Box::new(Committing { dir, http: Http::open(&options, interrupt)?, due: None, known: V2Index(0) }))
 }
 
 /// A directory, and an API that commits the entries in its log.
@@ -42,6 +42,8 @@ struct Committing {
     http: Http,
     /// When a read through the log is sent, while writes wait for their commit.
     due: Option<Instant>,
+    /// The highest index that the cluster has named. A member that is behind does not have it.
+    known: V2Index,
 }
 
 /// How long writes may wait for their commit before a read through the log is sent.
@@ -60,12 +62,27 @@ impl Committing {
         if *self.due.get_or_insert(now + PATIENCE) > now {
             return Ok(());
         }
-        let read = self.http.quorum_read();
-        self.due = Some(Instant::now() + if read.is_ok() { PATIENCE } else { AFTER_FAILURE });
-        match read {
+        let is_answered = self.ask()?;
+        self.due = Some(Instant::now() + if is_answered { PATIENCE } else { AFTER_FAILURE });
+        Ok(())
+    }
+
+    /// Sends a read through the log. Returns whether it was answered.
+    fn ask(&mut self) -> Result<bool> {
+        match self.http.quorum_read() {
+            Ok(index) => {
+                self.known = self.known.max(index);
+                Ok(true)
+            }
             Err(e) if matches!(e.reason(), Reason::Interrupted(_)) => Err(e),
-            _ => Ok(()),
+            Err(_) => Ok(false),
         }
+    }
+
+    /// Counts what the cluster has and the directory has not.
+    fn with_known(&self, head: Head) -> Head {
+        let missing = self.known.0.saturating_sub(head.index.0);
+        Head { uncommitted: head.uncommitted.max(missing), ..head }
     }
 }
 
@@ -79,7 +96,8 @@ impl V2 for Committing {
     }
 
     fn head(&mut self) -> Result<Head> {
-        self.dir.head()
+        self.ask()?;
+        self.dir.head().map(|head| self.with_known(head))
     }
 
     fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
@@ -92,6 +110,7 @@ impl V2 for Committing {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.dir.next(left.min(PATIENCE))? {
                 Next::Quiet(head) => {
+                    let head = self.with_known(head);
                     self.commit(head)?;
                     if Instant::now() >= deadline {
                         return Ok(Next::Quiet(head));
