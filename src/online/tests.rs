@@ -445,6 +445,50 @@ fn a_switch_is_refused_while_v3_lags_or_differs() {
 }
 
 #[test]
+fn an_undo_that_was_interrupted_must_end_first() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    once(&kv, &mut store.source(false));
+    switch(&context(&kv), &mut store.source(false), &keys(), SwitchOptions::default()).unwrap();
+    // Deleted in normal mode, so without a marker. Then an undo that was killed.
+    kv.delete("/a");
+    kv.put(SWITCH_KEY, "undo");
+    let copied = copy(&context(&kv), &mut store.source(false), &options(true), &Counters::default());
+    let switched = switch(&context(&kv), &mut store.source(false), &keys(), SwitchOptions::default());
+    assert_eq!(
+        (copied.unwrap_err().reason(), switched.unwrap_err().reason()),
+        (Reason::StateDiffers, Reason::StateDiffers)
+    );
+    undo(&context(&kv), &mut store.source(false), &keys(), LIMITS, 1).unwrap();
+    once(&kv, &mut store.source(false));
+    assert_eq!(kv.value("/a"), None, "a deleted key does not come back");
+}
+
+#[test]
+fn a_switch_waits_until_all_is_copied() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    once(&kv, &mut store.source(false));
+    // A job that was killed after the last key of the copy.
+    let progress = kv.value("etcdlift/online/progress").unwrap();
+    kv.put("etcdlift/online/progress", &progress.replace("following", "copying"));
+    let switched = switch(&context(&kv), &mut store.source(false), &keys(), SwitchOptions::default());
+    assert_eq!(switched.unwrap_err().reason(), Reason::Lagging);
+    once(&kv, &mut store.source(false));
+    switch(&context(&kv), &mut store.source(false), &keys(), SwitchOptions::default()).unwrap();
+}
+
+#[test]
+fn an_undo_after_a_part_of_a_finish_is_refused() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    once(&kv, &mut store.source(false));
+    kv.delete("etcdlift/online/progress");
+    let undone = undo(&context(&kv), &mut store.source(false), &keys(), LIMITS, 1);
+    assert_eq!(undone.unwrap_err().reason(), Reason::StateDiffers);
+}
+
+#[test]
 fn another_migration_is_refused() {
     let (kv, store) = (Memory::default(), Store::default());
     store.set("/a", "v2");
