@@ -59,7 +59,7 @@ fn locked(
     }
     let mut removed = 0;
     // The job goes last: until then, a second run knows that there is something to finish.
-    for name in ["conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "progress", "job"] {
+    for name in ["conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "switched", "progress", "job"] {
         removed += remove(context, keys.named(name), lock)?;
     }
     Ok(Finished { removed, conflicts })

@@ -56,6 +56,11 @@ impl Keys {
         self.named("deleted")
     }
 
+    /// The key with the v2 index up to which v3 had everything when the switch was put.
+    pub fn switched(&self) -> Vec<u8> {
+        self.named("switched")
+    }
+
     /// The owner of a name that several v2 keys want.
     pub fn owner(&self, name: &[u8]) -> Vec<u8> {
         [&self.prefix[..], b"owner/", name].concat()

@@ -114,7 +114,9 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
         if !options.force {
             when.push(Compare::modified(&keys.named("progress"), modified));
         }
-        let then = vec![Op::put(keys.switch.clone(), "true")];
+        // For an `undo`: what v2 gets after this is not in v3.
+        let copied = reached.min(index.0).to_string();
+        let then = vec![Op::put(keys.switch.clone(), "true"), Op::put(keys.switched(), copied)];
         let otherwise = vec![Op::Get(keys.switch.clone())];
         let reply = context.kv.txn(&Txn { when, then, otherwise })?;
         if reply.succeeded {

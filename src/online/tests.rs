@@ -244,6 +244,22 @@ fn undo_does_not_hide_what_was_never_copied() {
 }
 
 #[test]
+fn undo_does_not_hide_what_v2_got_after_the_switch() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/kept", "x");
+    once(&kv, &mut store.source(true));
+    switch(&context(&kv), &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+    kv.delete("/kept");
+    let late = store.set("/late", "x");
+    once(&kv, &mut store.source(true));
+    assert_eq!(conflicts(&kv).iter().map(|c| (c.why, c.index)).collect::<Vec<_>>(), [(Why::AfterSwitch, late)]);
+    undo(&context(&kv), &mut store.source(true), &keys(), LIMITS, 1).unwrap();
+    assert_eq!(kv.keys("etcdlift/online/moved/"), ["etcdlift/online/moved//kept"]);
+    once(&kv, &mut store.source(true));
+    assert_eq!(kv.value("/late").as_deref(), Some("x"), "v2 leads it again");
+}
+
+#[test]
 fn another_kind_of_source_is_refused() {
     struct Api(Source);
     impl V2 for Api {

@@ -17,7 +17,7 @@ use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
 use crate::online::state::{self, Keys, Phase, UNDO, put_json};
 use crate::online::v2::V2;
-use crate::online::v3::{Compare, Op, Scan, scan};
+use crate::online::v3::{Compare, Op, Scan, Txn, scan};
 use crate::online::verify;
 
 /// What was done.
@@ -55,9 +55,12 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     first.extend(before.progress.as_ref().map(|(same, _)| put_json(keys.named("progress"), same)).transpose()?);
     first.extend(was_on.then(|| Op::put(keys.switch.clone(), UNDO)));
     setup.put(first)?;
-    // Everything up to here was in v3 when the switch was put.
+    // Everything up to here was in v3 when the switch was put. After it, a job lists changes and moves the progress past them.
     let copied = before.progress.filter(|(progress, _)| progress.phase == Phase::Following);
-    let copied = V2Index(copied.map_or(0, |(progress, _)| progress.v2_index));
+    let reply = context.kv.txn(&Txn::read(vec![Op::Get(keys.switched())]))?;
+    let switched_at = reply.at(0).one().and_then(|pair| std::str::from_utf8(&pair.value).ok()?.parse().ok());
+    let copied = copied.map_or(0, |(progress, _)| progress.v2_index);
+    let copied = V2Index(switched_at.map_or(copied, |at: u64| copied.min(at)));
     let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
     let mut undo = Undo { session: &session, was_on, done: Undone::default() };
     let mut names = Names::new(&job, keys)?;
@@ -93,6 +96,7 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
         Op::DeleteRange(keys.named("owner/"), keys.named("owner0")),
         // The progress stays: a later migration lists the changes of moved keys that v2 gets until then.
         Op::Delete(keys.named("job")),
+        Op::Delete(keys.switched()),
     ])?;
     Ok(undo.done)
 }
