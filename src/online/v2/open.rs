@@ -42,7 +42,7 @@ struct Committing {
     http: Http,
     /// When a read through the log is sent, while writes wait for their commit.
     due: Option<Instant>,
-    /// The highest index that the cluster has named. A member that is behind does not have it.
+    /// The highest index that the cluster has named. A member that lags does not have it.
     known: V2Index,
 }
 
