@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::online::copy::Context;
@@ -158,21 +159,31 @@ fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2I
     let reached = V2Index(progress.map_or(0, |(progress, _)| progress.v2_index));
     let mut names = Names::new(job, keys)?;
     let mut found = Vec::new();
-    let (began, mut is_lost) = (Instant::now(), false);
+    let (began, mut is_lost, mut waiting) = (Instant::now(), false, 0);
     // The source is still where the switch saw it.
     while began.elapsed() < PATIENCE {
         context.interrupt.ask()?;
         match v2.next(Duration::from_millis(500))? {
             Next::Changes { changes, .. } => found
                 .extend(changes.into_iter().map(|change| (change.effect.path().to_vec(), change.index, change.action))),
-            // What waits for its commit can follow.
-            Next::Quiet(head) if head.uncommitted > 0 => {}
-            Next::Quiet(_) => break,
+            Next::Quiet(head) => {
+                // What waits for its commit can follow.
+                waiting = head.uncommitted;
+                if waiting == 0 {
+                    break;
+                }
+            }
             Next::Lost(_) => {
                 is_lost = true;
                 break;
             }
         }
+    }
+    if waiting > 0 {
+        let writes = counted(waiting, "write", "writes");
+        (context.tell)(&format!(
+            "warning: {writes} of v2 may come after the switch; `etcdlift online copy` lists them"
+        ));
     }
     // What a forced switch left out.
     if is_lost || reached < at {

@@ -137,6 +137,7 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
     let (hash_kv, status_hash) = match &map {
         Some(map) if verifies => check(&sink, map, &expected, options, interrupt)?,
+        None if verifies => return Err(Error::new(Reason::Internal, "the file to check is missing")),
         _ => hashes(content, &buckets, interrupt)?,
     };
     if verifies {
