@@ -22,7 +22,7 @@ use crate::online::reading::Message;
 use crate::online::session::State;
 use crate::online::state::Why;
 use crate::online::v2::{Head, Node};
-use crate::online::v3::{Pair, Scan, scan};
+use crate::online::v3::{Op, Pair, Scan, scan};
 
 /// How to copy.
 #[derive(Debug, Clone, Copy)]
@@ -57,11 +57,12 @@ pub fn reconcile(
     let again = !carrier.session.own().is_empty();
     // A name that changes its owner is not equal by its index.
     let until = if owners.is_some() { before.since } else { V2Index(u64::MAX) };
-    let known = Known { wanted: again, hashes: HashSet::new(), owners, later: Vec::new() };
+    let known =
+        Known { wanted: again, hashes: HashSet::new(), owners, later: Vec::new(), next: Vec::new(), taken: Vec::new() };
     let pool = Pool { failed: Mutex::new(None), stop: AtomicBool::new(false) };
     let (send, receive) = sync_channel::<Vec<Item>>(pace.in_flight);
     let receive = Mutex::new(receive);
-    let (head, known) = thread::scope(|scope| {
+    let (head, mut known) = thread::scope(|scope| {
         for _ in 0..pace.in_flight.max(1) {
             scope.spawn(|| pool.work(carrier, &receive, again, until));
         }
@@ -76,6 +77,9 @@ pub fn reconcile(
         return Err(error);
     }
     let head = head?;
+    // After the values: a job that starts again before writes them again.
+    known.next.drain(..).try_for_each(|record| carrier.session.put(vec![record]))?;
+    std::mem::take(&mut known.taken).into_iter().try_for_each(|item| taken(carrier, known.owners, item))?;
     if again && !carrier.session.switch().on {
         delete_others(carrier, &known, head.index, interrupt)?;
     }
@@ -131,6 +135,10 @@ struct Known<'f> {
     owners: &'f mut Option<Owners>,
     /// Keys whose name another one had in an earlier run.
     later: Vec<Item>,
+    /// The records of those that get it.
+    next: Vec<Op>,
+    /// Those that still wait.
+    taken: Vec<Item>,
 }
 
 impl Known<'_> {
@@ -215,14 +223,13 @@ impl Feeder<'_, '_, '_> {
         for item in std::mem::take(&mut self.known.later) {
             match self.known.add(&item) {
                 Place::Own => {
-                    let session = self.carrier.session;
-                    let record = self.known.owners.as_ref().map(|owners| owners.record(&session.keys, &item.key));
-                    record.map_or(Ok(()), |record| session.put(vec![record]))?;
+                    let keys = &self.carrier.session.keys;
+                    self.known.next.extend(self.known.owners.as_ref().map(|owners| owners.record(keys, &item.key)));
                     // v3 can have the value of the other one as of a later index, so this one is written in any case.
                     let at = (V2Index(index.0.saturating_add(1)), item.at.1);
                     self.add(Item { at, ..item }, began, pool, interrupt)?;
                 }
-                _ => taken(self.carrier, self.known.owners, item)?,
+                _ => self.known.taken.push(item),
             }
         }
         Ok(())

@@ -84,6 +84,37 @@ fn a_name_that_is_free_goes_to_the_next_key_after_a_restart() {
     assert_eq!((found.equal, found.differing), (2, 0));
 }
 
+/// The key whose turn it is gets the name, wherever the job dies between the two.
+#[test]
+fn a_name_that_changes_its_key_while_a_job_dies() {
+    for (runs, die) in [true, false].into_iter().flat_map(|runs| (1..40).map(move |die| (runs, die))) {
+        let (kv, store) = (Memory::default(), Store::default());
+        store.set("/a/x", "a");
+        mapped_once(&kv, store.directory());
+        with_job_of(&kv, store.directory(), &mapped(false), |wait| {
+            store.set("/b/x", "b");
+            store.set("/c/x", "c");
+            // The value of the first key is right as of a later index than those of the keys that wait.
+            wait(store.set("/a/x", "again"));
+        });
+        assert_eq!(kv.value("/n/x").as_deref(), Some("again"));
+        if !runs {
+            store.delete("/a/x");
+        }
+        with_job_that_dies(&kv, &store, store.directory(), die, |_| {
+            if runs {
+                store.set("/go", "x");
+                let follows = || kv.value("/go").is_some();
+                (0..100).take_while(|_| !follows()).for_each(|_| thread::sleep(Duration::from_micros(200)));
+                store.delete("/a/x");
+            }
+        });
+        mapped_once(&kv, store.directory());
+        assert_eq!(kv.value("/n/x").as_deref(), Some("b"), "runs: {runs}, dies after {die}");
+        assert!(listed(&kv).iter().any(|(why, _, key)| (*why, key.as_str()) == (Why::NameTaken, "/c/x")));
+    }
+}
+
 #[test]
 fn undo_and_finish_with_one_name_for_two_keys() {
     let (kv, store) = (Memory::default(), Store::default());
@@ -213,7 +244,45 @@ impl Model {
     }
 }
 
-fn run(parts: &[(bool, Vec<Step>)], source: fn(&Store) -> Source) {
+/// What the job does while the steps of a part happen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Job {
+    Follows,
+    DoesNotRun,
+    /// It ends after so many transactions.
+    Dies(u64),
+}
+
+fn job_of_a_part() -> impl Strategy<Value = Job> {
+    prop_oneof![6 => Just(Job::Follows), 2 => Just(Job::DoesNotRun), 4 => (4..40u64).prop_map(Job::Dies)]
+}
+
+/// Runs a job that dies, and the steps beside it.
+fn with_job_that_dies(
+    kv: &Memory,
+    store: &Store,
+    mut source: Source,
+    transactions: u64,
+    steps: impl FnOnce(&dyn Fn(u64)),
+) {
+    kv.die_after(transactions);
+    let dead = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let ended = copy(&context(kv), &mut source, &mapped(false), &Counters::default());
+            assert_eq!(ended.unwrap_err().reason(), Reason::Unreachable);
+            dead.store(true, Ordering::Relaxed);
+        });
+        steps(&|_| thread::sleep(Duration::from_micros(500)));
+        while !dead.load(Ordering::Relaxed) {
+            store.set("/first", "x");
+            thread::sleep(Duration::from_micros(200));
+        }
+    });
+    kv.die_after(0);
+}
+
+fn run(parts: &[(Job, Vec<Step>)], source: fn(&Store) -> Source) {
     let (kv, store) = (Memory::default(), Store::default());
     // An index to wait for.
     store.set("/first", "x");
@@ -240,12 +309,13 @@ fn run(parts: &[(bool, Vec<Step>)], source: fn(&Store) -> Source) {
             }
             wait(store.state().1);
         };
-        match job {
-            true => with_job_of(&kv, source(&store), &mapped(false), |wait| all(wait)),
-            false => all(&|_| {}),
+        match *job {
+            Job::Follows => with_job_of(&kv, source(&store), &mapped(false), |wait| all(wait)),
+            Job::DoesNotRun => all(&|_| {}),
+            Job::Dies(transactions) => with_job_that_dies(&kv, &store, source(&store), transactions, |wait| all(wait)),
         }
     }
-    let always = parts.iter().all(|(job, _)| *job);
+    let always = parts.iter().all(|(job, _)| *job == Job::Follows);
     mapped_once(&kv, source(&store));
     let (state, listed) = (store.state().0, listed(&kv));
     let value = |path: &str| String::from_utf8(state[path.as_bytes()].value.clone()).unwrap();
@@ -269,7 +339,7 @@ proptest! {
 
     #[test]
     fn a_name_has_the_value_of_one_key_and_the_others_are_listed(
-        parts in prop::collection::vec((prop::bool::weighted(0.8), prop::collection::vec(step(), 1..12)), 1..4),
+        parts in prop::collection::vec((job_of_a_part(), prop::collection::vec(step(), 1..12)), 1..5),
         exact in any::<bool>(),
     ) {
         run(&parts, if exact { Store::directory } else { |store| store.source(true) });
