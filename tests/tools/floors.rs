@@ -1,8 +1,8 @@
 //! The floor of each stage of a conversion: the time of the simplest program that reads, computes and writes what the
 //! stage cannot avoid, on all cores. It parses nothing, plans nothing, and knows where everything is.
 //!
-//! `cargo run --release --example floors -- [RUNS]` prints the table of docs/measurements.md: 1,000,000 keys of 256 bytes.
-//! Runs of the program and of the floors alternate. The files are in the page cache.
+//! `cargo run --release --example floors -- [RUNS [json]]` prints the tables of docs/measurements.md: 1,000,000 keys of 256
+//! bytes, with values of JSON or without. Runs of the program and of the floors alternate. The files are in the page cache.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,9 +33,10 @@ use etcdlift::internals::interrupt::Interrupt;
 use etcdlift::internals::source::open::{Found, OpenOptions, open};
 use etcdlift::internals::v2store::json;
 use etcdlift::internals::v2store::table::NodeId;
+use etcdlift::internals::v2store::text::{decode_into, scan};
 use etcdlift::internals::v2store::tree::{NodeRef, Tree};
 use hashbrown::{DefaultHashBuilder, HashTable};
-use large_store::Shape;
+use large_store::{Shape, Values};
 use nix::fcntl::{FallocateFlags, fallocate};
 use process::{Cost, Spread, build, files, limit, measured, run};
 use rayon::prelude::*;
@@ -55,7 +56,7 @@ const STAGES: [(&str, &[Floor]); 6] = [
     ("open", &[("CRC-32C of the source", |facts| facts.crc32c())]),
     ("read", &[("find each quote and backslash", |facts| facts.quotes())]),
     ("plan", &[("sort the rows by revision", |facts| facts.sort())]),
-    ("write", &[("gather the rows, hash each, CRC-32, write, sync", |facts| facts.write())]),
+    ("write", &[("gather the rows, decode escapes, hash each, CRC-32, write, sync", |facts| facts.write())]),
     (
         "verify",
         &[("read back, CRC-32 of pages, CRC-32C of pairs, hash each pair, sort the hashes of the keys", |facts| {
@@ -73,7 +74,8 @@ fn main() {
     let program = build();
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
     let source = temp.path().join("source.etcd");
-    Shape::default().write(&source);
+    let values = if env::args().nth(2).is_some_and(|values| values == "json") { Values::Json } else { Values::Plain };
+    Shape { values, ..Shape::default() }.write(&source);
     let Found::V2(opened) = open(&source, None, &OpenOptions::default()).unwrap() else { panic!("v2 data") };
     let document = opened.start.snapshot.as_ref().unwrap().json();
     let table = json::read_watched(document, Interrupt::default()).unwrap();
@@ -81,10 +83,10 @@ fn main() {
     let is_key = |id: &NodeId| !table.node(*id).is_dir() && table.path(&table.node(*id)).starts_with(b"/1/");
     let keys = (0..table.len() as u32).map(NodeId).filter(is_key);
     let mut rows: Vec<Row> = keys
-        .map(|id| Row {
-            revision: tree.modified(NodeRef::Base(id)).0,
-            key: place(document, &table.path(&table.node(id))),
-            value: place(document, &table.value(&table.node(id))),
+        .map(|id| {
+            let key = place(document, &table.path(&table.node(id)));
+            let (raw, value_len) = value(document, key.end);
+            Row { revision: tree.modified(NodeRef::Base(id)).0, key, raw, value_len }
         })
         .collect();
     let unordered = rows.clone();
@@ -99,13 +101,31 @@ fn main() {
 struct Row {
     revision: u64,
     key: Range<usize>,
-    value: Range<usize>,
+    /// The value, with its escapes.
+    raw: Range<usize>,
+    /// Bytes of the decoded value.
+    value_len: usize,
+}
+
+impl Row {
+    /// Bytes in the output.
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value_len
+    }
 }
 
 fn place(document: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr() as usize - document.as_ptr() as usize;
-    assert!(start + part.len() <= document.len(), "a name or a value with escapes");
+    assert!(start + part.len() <= document.len(), "a name with escapes");
     start..start + part.len()
+}
+
+/// Where the value after a path is, and its decoded length.
+fn value(document: &[u8], after: usize) -> (Range<usize>, usize) {
+    const FIELD: &[u8] = b"\"Value\":\"";
+    let start = after + memchr::memmem::find(&document[after..], FIELD).unwrap() + FIELD.len();
+    let scanned = scan(&document[start..], true).unwrap();
+    (start..start + scanned.raw_len, scanned.len)
 }
 
 struct Facts<'f> {
@@ -203,7 +223,9 @@ impl Facts<'_> {
     }
 
     fn quotes(&self) {
-        black_box(self.parts().map(|part| memchr::memchr2_iter(b'"', b'\\', part).count()).sum::<usize>());
+        // The compiler compares many bytes at once, also where most of them are escapes.
+        let count = |part: &[u8]| part.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        black_box(self.parts().map(count).sum::<usize>());
     }
 
     fn sort(&self) {
@@ -234,46 +256,52 @@ impl Facts<'_> {
 
     /// Extents of rows, with the place of each in the file.
     fn extents(&self) -> Vec<(&[Row], u64)> {
-        let bytes = |row: &Row| row.key.len() + row.value.len();
-        let rows = EXTENT_BYTES / self.rows.first().map_or(1, bytes);
+        let rows = EXTENT_BYTES / self.rows.first().map_or(1, Row::bytes);
         let mut at = 0;
         let sized = self.rows.chunks(rows).map(|rows| {
             let start = at;
-            at += rows.iter().map(bytes).sum::<usize>() as u64;
+            at += rows.iter().map(Row::bytes).sum::<usize>() as u64;
             (rows, start)
         });
         sized.collect()
     }
 
-    /// Calls `each` for every row, after the first bytes of the next ones were read.
-    fn gather(&self, rows: &[Row], mut each: impl FnMut(&[u8], &[u8])) {
+    /// Appends rows to a buffer, each after lines of the next ones were read. Returns the sum of their hashes.
+    fn gather(&self, rows: &[Row], buffer: &mut Vec<u8>) -> u64 {
+        let hasher = DefaultHashBuilder::default();
+        let mut sum = 0u64;
         for some in rows.chunks(AHEAD) {
-            let lines = |row: &Row| row.value.clone().step_by(64).map(|at| u64::from(self.document[at])).sum::<u64>();
+            let lines = |row: &Row| row.raw.clone().step_by(64).map(|at| u64::from(self.document[at])).sum::<u64>();
             black_box(some.iter().map(lines).sum::<u64>());
-            some.iter().for_each(|row| each(&self.document[row.key.clone()], &self.document[row.value.clone()]));
+            for row in some {
+                let (key, raw, start) =
+                    (&self.document[row.key.clone()], &self.document[row.raw.clone()], buffer.len());
+                buffer.extend_from_slice(key);
+                if raw.len() == row.value_len {
+                    buffer.extend_from_slice(raw);
+                } else {
+                    buffer.resize(start + row.bytes(), 0);
+                    assert!(decode_into(raw, &mut buffer[start + key.len()..]));
+                }
+                sum = sum.wrapping_add(hasher.hash_one(buffer[start..].split_at(key.len())));
+            }
         }
+        sum
     }
 
     /// Makes the file of the floors, with room for everything, before the time counts.
     fn reserve(&self) {
         let _ = fs::remove_file(self.file);
         let file = File::create(self.file).unwrap();
-        let bytes = self.rows.iter().map(|row| (row.key.len() + row.value.len()) as u64).sum::<u64>();
+        let bytes = self.rows.iter().map(|row| row.bytes() as u64).sum::<u64>();
         fallocate(file, FallocateFlags::empty(), 0, bytes.try_into().unwrap()).unwrap();
     }
 
     fn write(&self) {
         let file = File::options().write(true).open(self.file).unwrap();
-        let hasher = DefaultHashBuilder::default();
         self.extents().par_iter().for_each_init(Vec::new, |buffer, (rows, start)| {
             buffer.clear();
-            let mut sum = 0u64;
-            self.gather(rows, |key, value| {
-                buffer.extend_from_slice(key);
-                buffer.extend_from_slice(value);
-                sum = sum.wrapping_add(hasher.hash_one((key, value)));
-            });
-            black_box((sum, crc32fast::hash(buffer)));
+            black_box((self.gather(rows, buffer), crc32fast::hash(buffer)));
             file.write_all_at(buffer, *start).unwrap();
         });
         file.sync_all().unwrap();
@@ -283,14 +311,14 @@ impl Facts<'_> {
         let file = File::open(self.file).unwrap();
         let hasher = DefaultHashBuilder::default();
         let read = self.extents().into_par_iter().map_init(Vec::new, |buffer, (rows, start)| {
-            buffer.resize(rows.iter().map(|row| row.key.len() + row.value.len()).sum(), 0);
+            buffer.resize(rows.iter().map(Row::bytes).sum(), 0);
             file.read_exact_at(buffer, start).unwrap();
             black_box(crc32fast::hash(buffer));
             black_box(crc32c::crc32c(buffer));
             let (mut rest, mut names, mut sum) = (&buffer[..], Vec::with_capacity(rows.len()), 0u64);
             for row in rows {
                 let (key, after) = rest.split_at(row.key.len());
-                let (value, after) = after.split_at(row.value.len());
+                let (value, after) = after.split_at(row.value_len);
                 names.push(hasher.hash_one(key));
                 sum = sum.wrapping_add(hasher.hash_one((key, value)));
                 rest = after;
