@@ -1,8 +1,10 @@
 //! JSON strings in blocks of 64 bytes, with the positions of their escapes as bits of a number.
 //!
 //! Text with an escape in every few bytes, such as JSON in JSON, takes no test for each byte: a block is compared as a
-//! whole, and short texts between escapes are copied with a fixed length. Only for strings that are UTF-8. Must not
-//! know which field a string belongs to.
+//! whole, and short texts between escapes are copied with a fixed length. Escapes of two bytes are counted and never looked
+//! at one by one. Only for strings that are UTF-8. Must not know which field a string belongs to.
+
+use wide::u8x16;
 
 use super::escape::{Escape, unescape};
 
@@ -33,23 +35,25 @@ pub(super) fn scan(text: &[u8]) -> Option<Escaped> {
         let ahead = text.get(out.raw_len..)?;
         // The padding ends a string, but is not in the text.
         let mut padded = [b'"'; BLOCK];
-        let block = block_of(ahead, &mut padded);
-        let mut ends = bits(block, |byte| byte == b'"' || byte < 0x20);
-        let mut escapes = bits(block, |byte| byte == b'\\');
-        let mut next = BLOCK;
-        while escapes & below_lowest(ends) != 0 {
-            let at = escapes.trailing_zeros() as usize;
-            let end = if short(ahead.get(at + 1)) == 0 {
-                let escape = long(ahead.get(at..)?)?;
-                out.saved += escape.raw_len - escape.char.len_utf8();
-                out.replaced += u32::from(escape.replacement);
-                at + escape.raw_len
-            } else {
-                out.saved += 1;
-                at + 2
-            };
-            (escapes, ends) = (from_bit(escapes, end), from_bit(ends, end));
-            next = next.max(end);
+        let block = Block::of(block_of(ahead, &mut padded));
+        let backslashes = block.bits(|bytes| is(bytes, b'\\'));
+        let quotes = block.bits(|bytes| is(bytes, b'"'));
+        let (escapes, mut next) = whole(starts(backslashes), BLOCK);
+        let ends = quotes & !(escapes << 1) | block.bits(|bytes| bytes.min(u8x16::splat(0x1f)).simd_eq(bytes));
+        let letters = (escapes & below_lowest(ends)) << 1;
+        if letters & !(quotes | backslashes | block.bits(is_letter)) != 0 {
+            return None;
+        }
+        let mut long_ones = letters & block.bits(|bytes| is(bytes, b'u'));
+        out.saved += (letters & !long_ones).count_ones() as usize;
+        while long_ones != 0 {
+            let at = long_ones.trailing_zeros() as usize - 1;
+            let escape = long(ahead.get(at..)?)?;
+            out.saved += escape.raw_len - escape.char.len_utf8();
+            out.replaced += u32::from(escape.replacement);
+            // Also the second one of a surrogate pair.
+            long_ones = from_bit(long_ones, at + escape.raw_len);
+            next = next.max(at + escape.raw_len);
         }
         if ends != 0 {
             let at = ends.trailing_zeros() as usize;
@@ -97,11 +101,12 @@ pub(super) fn decodes_to(raw: &[u8], bytes: &[u8]) -> bool {
 #[inline]
 fn decode_block(raw: &mut &[u8], out: &mut [u8]) -> Option<usize> {
     let ahead = *raw;
-    let block_len = ahead.len().min(BLOCK);
-    let mut escapes = bits(block_of(ahead, &mut [0; BLOCK]), |byte| byte == b'\\');
+    let block = Block::of(block_of(ahead, &mut [0; BLOCK]));
+    let (mut escapes, end) = whole(starts(block.bits(|bytes| is(bytes, b'\\'))), ahead.len().min(BLOCK));
     let (mut from, mut done) = (0, 0);
     while escapes != 0 {
         let at = escapes.trailing_zeros() as usize;
+        escapes &= escapes - 1;
         put(ahead, from..at, out, &mut done)?;
         match short(ahead.get(at + 1)) {
             0 => {
@@ -110,6 +115,8 @@ fn decode_block(raw: &mut &[u8], out: &mut [u8]) -> Option<usize> {
                 escape.char.encode_utf8(out.get_mut(done..done + len)?);
                 done += len;
                 from = at + escape.raw_len;
+                // Also the second one of a surrogate pair.
+                escapes = from_bit(escapes, from);
             }
             byte => {
                 *out.get_mut(done)? = byte;
@@ -117,11 +124,10 @@ fn decode_block(raw: &mut &[u8], out: &mut [u8]) -> Option<usize> {
                 from = at + 2;
             }
         }
-        escapes = from_bit(escapes, from);
     }
-    if from < block_len {
-        put(ahead, from..block_len, out, &mut done)?;
-        from = block_len;
+    if from < end {
+        put(ahead, from..end, out, &mut done)?;
+        from = end;
     }
     *raw = ahead.get(from..)?;
     Some(done)
@@ -154,16 +160,50 @@ fn block_of<'b>(bytes: &'b [u8], padded: &'b mut [u8; BLOCK]) -> &'b [u8; BLOCK]
     }
 }
 
-/// Returns a bit for each byte of a block, the lowest for the first one.
-#[inline]
-fn bits(block: &[u8; BLOCK], is: impl Fn(u8) -> bool) -> u64 {
-    let mut found = [0; BLOCK];
-    for (found, byte) in found.iter_mut().zip(block) {
-        *found = u8::from(is(*byte));
+/// A block as the processor compares it.
+struct Block([u8x16; BLOCK / 16]);
+
+impl Block {
+    #[inline]
+    fn of(bytes: &[u8; BLOCK]) -> Block {
+        let parts = bytes.as_chunks().0;
+        Block(std::array::from_fn(|at| parts.get(at).map_or(u8x16::ZERO, |part| u8x16::new(*part))))
     }
-    // The product has the lowest bits of the eight bytes in its highest byte: no two of its terms share a bit.
-    let gather = |word: &[u8; 8]| u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    found.as_chunks().0.iter().rev().fold(0, |bits, word| bits << 8 | gather(word))
+
+    /// Returns a bit for each byte, the lowest for the first one.
+    #[inline]
+    fn bits(&self, is: impl Fn(u8x16) -> u8x16) -> u64 {
+        self.0.iter().rev().fold(0, |bits, part| bits << 16 | u64::from(is(*part).to_bitmask()))
+    }
+}
+
+#[inline]
+fn is(bytes: u8x16, byte: u8) -> u8x16 {
+    bytes.simd_eq(u8x16::splat(byte))
+}
+
+/// Whether bytes are second bytes of escapes: one of `/bfnrtu`. Letters that differ in one bit are compared together.
+#[inline]
+fn is_letter(bytes: u8x16) -> u8x16 {
+    let (f_n, b_r, t_u) = (u8x16::splat(b'f' ^ b'n'), u8x16::splat(b'b' ^ b'r'), u8x16::splat(b't' ^ b'u'));
+    is(bytes | f_n, b'n') | is(bytes | b_r, b'r') | is(bytes | t_u, b'u') | is(bytes, b'/')
+}
+
+/// Returns the backslashes that begin an escape, of those in a block that begins outside of one: the first, the third and
+/// so on of each row of them.
+#[inline]
+fn starts(backslashes: u64) -> u64 {
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    // The carry of a subtraction runs through a row of backslashes, and ends at the byte after it. Its place, odd or even,
+    // tells where the row began.
+    ((backslashes << 1 | ODD).wrapping_sub(backslashes) ^ ODD) & backslashes
+}
+
+/// Returns the escapes of a block without one whose letter is in the next block, and where that next block begins.
+#[inline]
+fn whole(escapes: u64, end: usize) -> (u64, usize) {
+    const LAST: u64 = 1 << (BLOCK - 1);
+    if escapes & LAST == 0 { (escapes, end) } else { (escapes ^ LAST, BLOCK - 1) }
 }
 
 /// Returns the bits below the lowest one of `bits`; all of them if it has none.
@@ -314,13 +354,41 @@ mod tests {
 
     #[test]
     fn bits_are_those_of_each_byte() {
-        let block: [u8; BLOCK] = std::array::from_fn(|at| (at * 37 % 11) as u8);
+        let bytes: [u8; BLOCK] = std::array::from_fn(|at| (at * 37 % 11) as u8);
         for wanted in 0..11 {
-            let expected = block.iter().rev().fold(0, |bits, byte| bits << 1 | u64::from(*byte == wanted));
-            assert_eq!(bits(&block, |byte| byte == wanted), expected);
+            let expected = bytes.iter().rev().fold(0, |bits, byte| bits << 1 | u64::from(*byte == wanted));
+            assert_eq!(Block::of(&bytes).bits(|bytes| is(bytes, wanted)), expected);
+        }
+        for byte in 0..=u8::MAX {
+            let letters = Block::of(&[byte; BLOCK]).bits(is_letter);
+            assert_eq!(letters, if b"/bfnrtu".contains(&byte) { u64::MAX } else { 0 }, "{byte}");
         }
         assert_eq!((below_lowest(0), below_lowest(1), below_lowest(0b1010_0000)), (u64::MAX, 0, 0b1_1111));
         assert_eq!((from_bit(u64::MAX, 0), from_bit(u64::MAX, 63), from_bit(u64::MAX, 64)), (u64::MAX, 1 << 63, 0));
+        assert_eq!((whole(1 << 63 | 5, 64), whole(5, 60)), ((5, 63), (5, 60)));
+    }
+
+    /// One backslash after the other.
+    fn slow_starts(backslashes: u64) -> u64 {
+        let (mut starts, mut at) = (0, 0);
+        while at < BLOCK {
+            let is_start = backslashes >> at & 1;
+            starts |= is_start << at;
+            at += 1 + is_start as usize;
+        }
+        starts
+    }
+
+    #[test]
+    fn escapes_begin_at_every_other_backslash_of_a_row() {
+        for from in 0..BLOCK {
+            for to in from..BLOCK {
+                let row = u64::MAX >> (BLOCK - 1 - to) & u64::MAX << from;
+                for bits in [row, !row, row ^ 1 << (to * 7 % BLOCK), row ^ 0x0101_0101_0101_0101] {
+                    assert_eq!(starts(bits), slow_starts(bits), "{bits:b}");
+                }
+            }
+        }
     }
 
     proptest::proptest! {
@@ -328,6 +396,13 @@ mod tests {
         fn both_ways_agree(parts in proptest::collection::vec(0..PARTS.len() + 20, 0..120)) {
             // Most of the parts are letters.
             agree(&parts.iter().map(|at| *PARTS.get(*at).unwrap_or(&"abc")).collect::<String>());
+        }
+
+        #[test]
+        fn escapes_begin_where_they_begin(bits in proptest::num::u64::ANY, more in proptest::num::u64::ANY) {
+            for bits in [bits, bits | more, bits & more] {
+                assert_eq!(starts(bits), slow_starts(bits), "{bits:b}");
+            }
         }
 
         #[test]
