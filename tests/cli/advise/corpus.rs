@@ -312,3 +312,32 @@ fn directories_of_single_rules_end_like_inspect() {
         "{ended} ended, {compared} compared"
     );
 }
+
+#[test]
+fn directories_with_v2_and_v3_data_name_their_v2_side() {
+    let (mut wrong, mut compared, mut requests) = (Vec::new(), 0, 0);
+    for name in corpus::MIXED {
+        let Some(folder) = corpus::mixed(test_name!(), name) else { return };
+        let truth = read_json(&folder.join("truth.json"));
+        for (dir, facts) in truth["data_dirs"].as_object().unwrap() {
+            let name = format!("{name}/{dir}");
+            let wal = facts["wal_dir"].as_str().map(|wal| folder.join(wal));
+            let wal_dir = wal.as_ref().map(|wal| vec!["--wal-dir", wal.to_str().unwrap()]).unwrap_or_default();
+            let path = folder.join(dir);
+            let advice = advise(&[&path], &[&wal_dir[..], &["--json"]].concat()).success().json();
+            let log = Log::read(&wal.unwrap_or_else(|| path.join("member/wal")));
+            requests += compare_log(&name, &advice, &log, &mut wrong);
+            let nodes = if facts["v2_nodes"].is_null() { &truth["v2"]["nodes"] } else { &facts["v2_nodes"] };
+            let nodes: Vec<Node> = serde_json::from_value(nodes.clone()).unwrap();
+            for (topic, expected) in of_nodes(&nodes) {
+                let found = number(&advice, topic, "count");
+                if found != expected {
+                    wrong.push(format!("{name}: {topic}: expected a count of {expected}, found {found}"));
+                }
+            }
+            compared += 1;
+        }
+    }
+    all_well(&wrong);
+    assert!(compared >= 20 && requests >= 500, "{compared} directories, {requests} requests");
+}
