@@ -13,6 +13,7 @@ mod copy;
 mod faults;
 mod history;
 mod leader;
+mod list;
 mod pair;
 mod rights;
 mod swap;
