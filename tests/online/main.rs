@@ -15,6 +15,7 @@ mod history;
 mod leader;
 mod list;
 mod pair;
+mod prompt;
 mod rights;
 mod swap;
 mod v2;
