@@ -40,8 +40,12 @@ struct View {
 }
 
 impl View {
+    fn migrates(&self) -> bool {
+        matches!(self.mode.as_str(), "" | "false")
+    }
+
     fn v3_leads(&self, key: &str) -> bool {
-        !matches!(self.mode.as_str(), "" | "false") || self.revisions.contains_key(&marker(key))
+        !self.migrates() || self.revisions.contains_key(&marker(key))
     }
 
     /// Compares with 0 if the key is missing.
@@ -56,9 +60,10 @@ impl App {
         Ok(self.read(key, None).await?.0.remove(key))
     }
 
-    /// Returns all keys with a prefix that ends with `/`.
-    pub(crate) async fn list(&mut self, prefix: &str) -> Result<Values> {
-        Ok(self.read(prefix, Some(GetOptions::new().with_prefix())).await?.0)
+    /// Returns all keys below a directory.
+    pub(crate) async fn list(&mut self, dir: &str) -> Result<Values> {
+        let prefix = format!("{}/", dir.strip_suffix('/').unwrap_or(dir));
+        Ok(self.read(&prefix, Some(GetOptions::new().with_prefix())).await?.0)
     }
 
     /// Writes a value, with a lease if `ttl` (seconds) is not 0. After an error the value may be there or not.
@@ -114,15 +119,13 @@ impl App {
     /// the one to compare with in a transaction: it is not later than the answer.
     async fn read(&mut self, key: &str, options: Option<GetOptions>) -> Result<(Values, View)> {
         let mut first = self.look(key, &options).await?;
-        if first.v3_leads(key) {
+        // The marker of one key does not say who leads a list: that of the prefix belongs to a key with this very name.
+        if !first.migrates() || options.is_none() && first.v3_leads(key) {
             return Ok((std::mem::take(&mut first.values), first));
         }
-        let old = self.v2.values(key).await?;
+        let mut values = self.v2.values(key).await?;
         let mut again = self.look(key, &options).await?;
-        if again.v3_leads(key) {
-            return Ok((std::mem::take(&mut again.values), again));
-        }
-        let mut values: Values = old.into_iter().filter(|(key, _)| !again.v3_leads(key)).collect();
+        values.retain(|found, _| !again.v3_leads(found) && found.starts_with(key));
         let moved = std::mem::take(&mut again.values).into_iter().filter(|(key, _)| again.v3_leads(key));
         values.extend(moved);
         Ok((values, first))
@@ -176,8 +179,8 @@ impl V2 {
         let mut values = Values::new();
         match (response.status().as_u16(), &body["errorCode"]) {
             (200, _) => collect(&body["node"], &mut values),
-            // Key not found.
-            (404, code) if *code == 100 => {}
+            // There is no such key, or a key with the name of one of its directories.
+            (_, code) if *code == 100 || *code == 104 => {}
             _ => return Err(format!("{endpoint}: {body}").into()),
         }
         Ok(values)

@@ -43,11 +43,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs `get KEY`, `put KEY VALUE [TTL]`, `delete KEY`, `cas KEY OLD NEW` (OLD is `-` for a missing key) or `list PREFIX`.
+/// Runs `get KEY`, `put KEY VALUE [TTL]`, `delete KEY`, `cas KEY OLD NEW` (OLD is `-` for a missing key) or `list DIRECTORY`.
 async fn run(app: &mut App, words: &[&str]) -> Result<Value> {
     Ok(match words {
         ["get", key] => json!({ "value": app.get(key).await? }),
-        ["list", prefix] => json!({ "values": app.list(prefix).await? }),
+        ["list", dir] => json!({ "values": app.list(dir).await? }),
         ["put", key, value, ttl @ ..] => {
             app.put(key, value, ttl.first().map_or(Ok(0), |ttl| ttl.parse())?).await?;
             json!({ "ok": true })

@@ -381,7 +381,14 @@ impl Target {
                     .hint("give --password-file, or set ETCDLIFT_PASSWORD"));
             }
             Some(user) => {
-                let password = password::read(user, self.password_file.as_deref(), "ETCDLIFT_PASSWORD")?;
+                let password = password::read(
+                    user,
+                    password::Places {
+                        file: self.password_file.as_deref(),
+                        option: "--password-file",
+                        variable: "ETCDLIFT_PASSWORD",
+                    },
+                )?;
                 Some(Login { user: user.clone(), password })
             }
         };
@@ -424,7 +431,14 @@ impl Source {
                     .hint("give --v2-password-file, or set ETCDLIFT_V2_PASSWORD"));
             }
             Some(user) => {
-                let password = password::read(user, self.v2_password_file.as_deref(), "ETCDLIFT_V2_PASSWORD")?;
+                let password = password::read(
+                    user,
+                    password::Places {
+                        file: self.v2_password_file.as_deref(),
+                        option: "--v2-password-file",
+                        variable: "ETCDLIFT_V2_PASSWORD",
+                    },
+                )?;
                 Some((user.clone(), password))
             }
         };

@@ -224,6 +224,14 @@ impl Process {
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self { child, input, output: BufReader::new(output) }
     }
+
+    /// Runs a command as the program takes it, and returns what it prints.
+    pub(crate) fn line(&mut self, line: &str) -> Value {
+        writeln!(self.input, "{line}").unwrap();
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {error}: {answer:?}"))
+    }
 }
 
 /// Asks for a swap. `None`: it was done; else what the key has.
@@ -252,10 +260,7 @@ impl Application for Process {
             }
             Command::Write(_, Kind::Read(_)) => unreachable!(),
         };
-        writeln!(self.input, "{line}").unwrap();
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {error}: {answer:?}"));
+        let answer = self.line(&line);
         if answer.get("error").is_some() {
             return Answer::Unknown;
         }

@@ -3,6 +3,8 @@
 //! The seed determines the plan of a run: where v2 is read, which release v3 has, what each client asks for, and what is
 //! killed in which order. When each thing happens depends on the machine.
 
+use std::env;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command as Program;
 use std::sync::Arc;
@@ -23,8 +25,11 @@ const V2_ONLY: usize = 3;
 /// At least; until every member was restarted.
 const MIGRATION: Duration = Duration::from_millis(4000);
 const NORMAL: Duration = Duration::from_millis(500);
+/// The cluster of v2, or one of this release.
+const DESTINATIONS: [Option<Version>; 3] = [None, Some(Version::V3_6), Some(Version::V3_5)];
 
-/// What a seed determines.
+/// What a seed determines. Twelve seeds in a row have every combination of destination, source and undo; the first five
+/// have the rarest: the v2 API with 3.6, and an undo of each source.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -40,9 +45,10 @@ impl Plan {
         let mut random = Random::new(seed);
         Self {
             seed,
-            destination: [None, Some(Version::V3_5), Some(Version::V3_6)][(seed % 3) as usize],
+            destination: DESTINATIONS[(seed % 3) as usize],
             from_directory: (seed / 3).is_multiple_of(2),
-            undo: seed % 2 == 1,
+            // Every second combination of the first two, and the others in the next six seeds.
+            undo: (seed + seed / 6) % 2 == 1,
             snapshot_count: random.pick(&[100, 100_000]),
         }
     }
@@ -59,6 +65,12 @@ impl Programs {
     pub(crate) fn build(peers: &Peers) -> Self {
         let folder = Path::new(etcdlift_path()).parent().unwrap();
         let mut cargo = Program::new(env!("CARGO"));
+        // What cargo tells a test. Build scripts of dependencies read it, and would run again each time.
+        for (name, _) in env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                cargo.env_remove(name);
+            }
+        }
         // With the features of this test, so that the library is not built once more.
         let features = if cfg!(feature = "sled") { "online,sled" } else { "online" };
         cargo.args(["build", "--quiet", "--locked", "--features", features, "--example", "online_app", "--target-dir"]);
@@ -227,4 +239,23 @@ fn turned<T>(mut list: Vec<T>, by: usize) -> Vec<T> {
     let by = by % list.len();
     list.rotate_left(by);
     list
+}
+
+#[test]
+fn the_seeds_cover_the_combinations() {
+    let plans = |seeds: Range<u64>| seeds.map(Plan::new).collect::<Vec<_>>();
+    let few = plans(0..5);
+    assert!(DESTINATIONS.iter().all(|destination| few.iter().any(|plan| plan.destination == *destination)), "{few:?}");
+    assert!([true, false].iter().all(|dir| few.iter().any(|plan| plan.from_directory == *dir && plan.undo)), "{few:?}");
+    assert!(few.iter().any(|plan| !plan.from_directory && plan.destination == Some(Version::V3_6)), "{few:?}");
+    let many = plans(0..100);
+    for destination in DESTINATIONS {
+        for (from_directory, undo) in [(true, true), (true, false), (false, true), (false, false)] {
+            let is_one = |plan: &&Plan| {
+                (plan.destination, plan.from_directory, plan.undo) == (destination, from_directory, undo)
+            };
+            let count = many.iter().filter(is_one).count();
+            assert!(count >= 8, "{destination:?}, directory {from_directory}, undo {undo}: {count} of 100 seeds");
+        }
+    }
 }
