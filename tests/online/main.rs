@@ -16,5 +16,6 @@ mod leader;
 mod pair;
 mod rights;
 mod swap;
+mod undo;
 mod v2;
 mod v2_client;
