@@ -1,5 +1,6 @@
 //! Faults of both clusters: each has its one line, and loses nothing.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,12 +87,20 @@ fn keys_whose_lease_is_revoked_are_named_and_come_back() {
 }
 
 #[test]
-fn no_space_is_named() {
+fn no_space_is_named_and_loses_nothing() {
     let Some(peers) = peers::require("online::faults") else { return };
     let pair = Pair::start(&peers, Version::V3_5, &["--quota-backend-bytes", "3000000"]);
+    // What takes the space is not of the job: values that are written again and again.
     let large = "x".repeat(60_000);
-    (0..150).for_each(|number| pair.set(&format!("/large/{number}"), &large));
-    let full = pair.online("copy", &["--once", "--lock-ttl", "2s", "--in-flight", "1"]);
+    for _ in 0..30 {
+        pair.ctl().put("theirs", &large);
+    }
+    let value = |number: usize| format!("{number}{}", &large[..25_000]);
+    (0..60).for_each(|number| pair.set(&format!("/large/{number}"), &value(number)));
+    // Slowly: etcd learns the size of its file only when it commits, 10 times a second.
+    let slowly = ["--in-flight", "1", "--max-txn-ops", "24", "--rate-limit", "50"];
+    let once = [&["--once", "--lock-ttl", "2s"][..], &slowly].concat();
+    let full = pair.online("copy", &once);
     assert_eq!(full.status, 5, "{}", full.story());
     assert!(
         full.stderr.contains("database space exceeded") && full.stderr.contains("alarm disarm"),
@@ -99,6 +108,29 @@ fn no_space_is_named() {
         full.story()
     );
     assert_eq!(full.stderr.matches("etcdlift: error:").count(), 1, "{}", full.story());
+    // The space ends in the middle of the copy.
+    let copied = pair.v3_keys();
+    assert!((1..60).contains(&copied.len()), "{}", copied.len());
+    assert_eq!(pair.online("copy", &once).status, 5, "the alarm is on");
+    // v2 goes on meanwhile.
+    let last = copied.into_keys().rfind(|key| key != "/large/0").unwrap();
+    pair.set(&last, "new");
+    pair.delete("/large/0");
+    pair.set("/large/60", "late");
+    // As the hint says.
+    let revision = pair.ctl().all().1;
+    pair.ctl().compaction(revision);
+    pair.ctl().defrag();
+    pair.ctl().does(&["alarm", "disarm"]);
+    let done = pair.online("copy", &once).success();
+    assert!(done.stderr.contains("COMPLETE"), "{}", done.story());
+    let mut expected: BTreeMap<_, _> = (1..60).map(|number| (format!("/large/{number}"), value(number))).collect();
+    expected.extend([(last, "new".to_string()), ("/large/60".to_string(), "late".to_string())]);
+    assert!(pair.v3_keys() == expected, "v3 has what v2 has: {:?}", pair.v3_keys().keys());
+    pair.online("verify", &[]).success();
+    let status = pair.online("status", &["--json"]).success().json();
+    assert_eq!(status["conflicts"].as_u64(), Some(0), "{status}");
+    pair.online("switch", &[]).success();
 }
 
 #[test]

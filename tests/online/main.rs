@@ -18,5 +18,6 @@ mod pair;
 mod prompt;
 mod rights;
 mod swap;
+mod undo;
 mod v2;
 mod v2_client;

@@ -245,3 +245,40 @@ fn a_user_with_rights_on_a_part_of_the_keys() {
     pair.online("copy", &[&login[..], &["--once", "--include", "/app"]].concat()).success();
     assert!(pair.v3_keys().is_empty());
 }
+
+/// etcd knows the user by the common name of its certificate. Which keys it may read, only `--user` tells.
+#[test]
+fn a_user_of_a_certificate_with_rights_on_a_part_of_the_keys() {
+    let Some(peers) = peers::require("online::rights") else { return };
+    let mut pair = Pair::with_tls(&peers, Version::V3_6);
+    for key in ["/app/a", "/app/b"] {
+        pair.set(key, "v2");
+    }
+    enable_v3_login(&mut pair, &["/app/*", "etcdlift/online/*", "etcdlift/switch"]);
+    // The common name of the certificates of tests.
+    let name = "127.0.0.1";
+    pair.ctl().add_user(name, "new-cert");
+    pair.ctl().does(&["user", "grant-role", name, "lift"]);
+    pair.online("copy", &["--once"]).success();
+    assert_eq!(pair.v3_keys().len(), 2);
+    pair.delete("/app/b");
+    let expected = "the user of the certificate may not read all keys\nhint: without --user";
+    for command in ["copy", "verify", "switch", "undo"] {
+        let more: &[&str] = if command == "copy" { &["--once"] } else { &[] };
+        refused(&pair.online(command, more), expected);
+    }
+    assert_eq!(pair.v3_keys().len(), 2);
+    let password = file(pair.temp.path(), "password", "new-cert\n");
+    let login = ["--user", name, "--password-file", &password];
+    pair.online("copy", &[&login[..], &["--once"]].concat()).success();
+    assert_eq!(pair.v3_keys().len(), 1);
+    pair.online("verify", &login).success();
+    // With the right to read everything, the certificate is enough.
+    pair.ctl().does(&["role", "grant-permission", "lift", "read", "", "--prefix"]);
+    pair.set("/app/c", "v2");
+    pair.online("copy", &["--once"]).success();
+    pair.online("verify", &[]).success();
+    pair.online("switch", &[]).success();
+    pair.online("undo", &[]).success();
+    assert!(pair.v3_keys().is_empty());
+}

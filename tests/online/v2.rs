@@ -1,6 +1,7 @@
 //! Both sources of v2 data follow real servers: what they delivered is what the server lists at the end.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -329,6 +330,8 @@ struct Gate {
 
 struct Passed {
     open: bool,
+    /// The number of connections that still end after so many bytes of answers.
+    cuts: usize,
     streams: Vec<TcpStream>,
 }
 
@@ -337,19 +340,23 @@ impl Gate {
     fn before(server: std::net::SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let passed = Arc::new(Mutex::new(Passed { open: true, streams: Vec::new() }));
+        let passed = Arc::new(Mutex::new(Passed { open: true, cuts: 0, streams: Vec::new() }));
         let shared = Arc::clone(&passed);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let mut passed = shared.lock().unwrap();
                 let Some(other) = passed.open.then(|| TcpStream::connect(server).ok()).flatten() else { continue };
                 let clone = |stream: &TcpStream| stream.try_clone().unwrap();
-                for (mut from, mut to) in [(clone(&stream), clone(&other)), (clone(&other), clone(&stream))] {
-                    thread::spawn(move || {
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Both);
-                    });
-                }
+                let (mut from, mut to) = (clone(&stream), clone(&other));
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+                let (mut from, mut to, shared) = (clone(&other), clone(&stream), Arc::clone(&shared));
+                thread::spawn(move || {
+                    pass_answers(&mut from, &mut to, &shared);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
                 passed.streams.extend([stream, other]);
             }
         });
@@ -365,6 +372,68 @@ impl Gate {
     fn open(&self) {
         self.passed.lock().unwrap().open = true;
     }
+}
+
+/// Bytes of answers after which a gate ends a connection.
+const CUT: usize = 200_000;
+
+fn pass_answers(from: &mut TcpStream, to: &mut TcpStream, shared: &Mutex<Passed>) {
+    let (mut buffer, mut count) = ([0; 4096], 0);
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        count += read;
+        if count > CUT {
+            let mut passed = shared.lock().unwrap();
+            if passed.cuts > 0 {
+                passed.cuts -= 1;
+                return;
+            }
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_listing_whose_connection_ends_is_read_again() {
+    let Some(peers) = peers::require("online v2 listing") else { return };
+    let servers = Servers::start(&peers, 1);
+    let server = servers.clients()[0];
+    let mut client = Client::new(&servers.clients(), 1, false);
+    let value = "v".repeat(2000);
+    (0..400).for_each(|number| {
+        client.ask(&Call::new("PUT", format!("/{number}").as_bytes()).with("value", value.clone()));
+    });
+    // The same endpoint again, and the next one.
+    for (cuts, more) in [(2, vec![]), (1, vec![format!("http://{server}")])] {
+        let gate = Gate::before(server);
+        let endpoints = [vec![format!("http://{}", gate.address)], more].concat();
+        let mut source = open(&V2Options { endpoints, ..options(&servers) }, Interrupt::default()).unwrap();
+        gate.passed.lock().unwrap().cuts = cuts;
+        let mut model = Model::default();
+        model.read(&mut *source);
+        assert_eq!(gate.passed.lock().unwrap().cuts, 0, "the listing was cut");
+        compare(&model.listed(), &list(server, false).1);
+        assert_eq!(model.keys.len(), 400);
+        client.ask(&Call::new("PUT", b"/0").with("value", "later"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while model.keys[&b"/0"[..]].value != b"later" {
+            assert!(Instant::now() < until, "the changes follow");
+            model.next(&mut *source, Duration::from_millis(100));
+        }
+        assert_eq!(model.lost, 0);
+    }
+    // No answer is ever whole.
+    let gate = Gate::before(server);
+    gate.passed.lock().unwrap().cuts = usize::MAX;
+    let (endpoints, retry_for) = (vec![format!("http://{}", gate.address)], Duration::from_secs(1));
+    let mut source = open(&V2Options { endpoints, retry_for, ..options(&servers) }, Interrupt::default()).unwrap();
+    let began = Instant::now();
+    let error = source.state(&mut |_| panic!("a part of a listing")).unwrap_err();
+    let text = format!("{error}");
+    assert!(text.contains("the v2 API does not answer: an answer ended after 19"), "{text}");
+    assert!(text.contains(&gate.address.to_string()), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -83,6 +83,7 @@ pub(super) struct Target {
     /// User of the v3 cluster
     ///
     /// It needs the right to read and write the migrated keys, the keys of --state-prefix, and the switch key.
+    /// Without the right to read all keys, a user of a client certificate needs this option too.
     /// The password comes from --password-file, from the variable ETCDLIFT_PASSWORD, or from a prompt.
     #[arg(long, value_name = "NAME", help_heading = V3)]
     user: Option<String>,

@@ -1,8 +1,8 @@
 //! The v2 API of a running cluster as a source of v2 data.
 //!
 //! The API does not list hidden keys, and a watch of everything does not show them; a source that needs them is the data directory.
-//! JSON replaces bytes that are not UTF-8. A watch does not show that a TTL was refreshed, so nodes with a TTL are read again. Must not
-//! know files.
+//! A listing is in memory before its first node is used, so one whose connection ends is read again. JSON replaces bytes that are not
+//! UTF-8. A watch does not show that a TTL was refreshed, so nodes with a TTL are read again. Must not know files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -96,7 +96,8 @@ impl Http {
         each: &mut dyn FnMut(listing::Listed) -> Result<()>,
     ) -> Result<Option<V2Index>> {
         let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "" };
-        let mut answer = self.client.get(&format!("/v2/keys{}{target}", escaped(path)), None)?;
+        let client::Whole { mut answer, at, body } =
+            self.client.get_whole(&format!("/v2/keys{}{target}", escaped(path)))?;
         match answer.response.status().as_u16() {
             200 => {}
             404 => return Ok(None),
@@ -109,8 +110,7 @@ impl Http {
             }
         }
         let index = answer.index()?;
-        let read = listing::read(answer.response.body_mut().as_reader(), Timestamp::now(), each);
-        read.map_err(|e| e.in_file(Path::new(&answer.url)))?;
+        listing::read(body, at, each).map_err(|e| e.in_file(Path::new(&answer.url)))?;
         Ok(Some(index))
     }
 

@@ -40,6 +40,9 @@ const ANSWER: usize = 256 << 20;
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+const UNNAMED: &str = "without --user, etcdlift cannot ask which keys it may read: give --user and its password, or the right \
+                       to read all keys";
+
 /// A cluster that answers.
 pub struct Connection<'a> {
     options: V3Options,
@@ -264,7 +267,11 @@ impl Kv for Connection<'_> {
     }
 
     fn readable(&self) -> Result<Vec<Scan>> {
-        let Some(login) = &self.options.login else { return Ok(vec![Scan::prefix(b"")]) };
+        let Some(login) = &self.options.login else {
+            // Only a certificate gives a user that is not named here.
+            let message = "permission denied: the user of the certificate may not read all keys";
+            return Err(Error::new(Reason::V3Denied, message).hint(UNNAMED));
+        };
         let user = |mut client: Client| async move { client.user_get(login.user.as_str()).await };
         let mut permissions = Vec::new();
         for name in self.run(true, user)?.roles() {

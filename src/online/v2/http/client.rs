@@ -1,14 +1,17 @@
-//! Requests to the v2 API of a cluster: TLS, login, and the next endpoint if one fails.
+//! Requests to the v2 API of a cluster: TLS, login, and the next endpoint if one fails, also within an answer.
 //!
 //! Must not know what an answer contains.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use jiff::Timestamp;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
@@ -27,6 +30,10 @@ const READ: Duration = Duration::from_secs(30);
 const FIRST_ROUNDS: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Answers that end too early after which a request has its whole time again, because each can take long.
+const PARTIAL: usize = 3;
+/// Bytes of an answer that are read between two tests for an interruption.
+const CHUNK: u64 = 1 << 16;
 
 /// A connection to a cluster. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -50,12 +57,32 @@ struct Failure {
     passes: bool,
     /// Whether no connection was made.
     unconnected: bool,
+    /// Whether a part of the answer came.
+    partial: bool,
 }
 
 /// A successful answer, or one that the caller decides about.
 pub(super) struct Answer {
     pub(super) url: String,
     pub(super) response: Response<Body>,
+}
+
+/// An answer that came to its end.
+pub(super) struct Whole {
+    /// The head; also the body, if the status is not 200.
+    pub(super) answer: Answer,
+    /// An instant after the server read its clock.
+    pub(super) at: Timestamp,
+    /// The body, if the status is 200.
+    pub(super) body: Chunks,
+}
+
+/// The body of an answer in memory, which is freed as it is read.
+#[derive(Default)]
+pub(super) struct Chunks {
+    chunks: VecDeque<Vec<u8>>,
+    /// The bytes of the first chunk that were read.
+    read: usize,
 }
 
 /// An error of the v2 API.
@@ -109,7 +136,28 @@ impl Client {
     /// [`Reason::Unreachable`] with the URL if no endpoint answers in time; [`Reason::LoginFailed`] and faults of TLS at once; an
     /// interruption.
     pub(super) fn get(&mut self, target: &str, idle: Option<Duration>) -> Result<Answer> {
-        let begun = Instant::now();
+        self.run(|client| client.once(target, idle))
+    }
+
+    /// Does the same as [`Client::get`], and reads the whole answer before it returns. If the connection ends within the answer, the
+    /// request is sent again, so nobody sees a part of it.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn get_whole(&mut self, target: &str) -> Result<Whole> {
+        self.run(|client| {
+            let mut answer = client.once(target, None)?;
+            let at = Timestamp::now();
+            let body = match answer.response.status().as_u16() {
+                200 => client.body(&mut answer)?,
+                _ => Chunks::default(),
+            };
+            Ok(Whole { answer, at, body })
+        })
+    }
+
+    fn run<T>(&mut self, once: impl Fn(&Client) -> Result<T, Failure>) -> Result<T> {
+        let (mut begun, mut partial) = (Instant::now(), 0);
         let (mut pause, mut rounds) = (FIRST_PAUSE, 0);
         loop {
             let mut sent = Instant::now();
@@ -117,7 +165,7 @@ impl Client {
             for _ in 0..self.endpoints.len() {
                 self.interrupt.ask()?;
                 sent = Instant::now();
-                let failure = match self.once(target, idle) {
+                let failure = match once(self) {
                     Ok(answer) => {
                         self.answered(sent);
                         return Ok(answer);
@@ -125,6 +173,9 @@ impl Client {
                     Err(failure) => failure,
                 };
                 self.at = (self.at + 1) % self.endpoints.len();
+                if failure.partial && partial < PARTIAL {
+                    (begun, partial) = (Instant::now(), partial + 1);
+                }
                 if !failure.passes || begun.elapsed() >= self.retry_for {
                     return Err(failure.error);
                 }
@@ -142,6 +193,25 @@ impl Client {
             }
             self.pause(pause)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn body(&self, answer: &mut Answer) -> Result<Chunks, Failure> {
+        let mut reader = answer.response.body_mut().as_reader();
+        let (mut body, mut size) = (Chunks::default(), 0);
+        loop {
+            self.interrupt.ask().map_err(Failure::lasts)?;
+            let mut chunk = Vec::new();
+            let read = reader.by_ref().take(CHUNK).read_to_end(&mut chunk);
+            size += chunk.len();
+            if let Err(e) = read {
+                let error = unreachable(&answer.url, &format!("an answer ended after {size} bytes: {e}"));
+                return Err(Failure { error, passes: true, unconnected: false, partial: true });
+            }
+            if chunk.is_empty() {
+                return Ok(body);
+            }
+            body.chunks.push_back(chunk);
         }
     }
 
@@ -187,14 +257,11 @@ impl Client {
         let mut answer = Answer { url, response };
         match answer.response.status().as_u16() {
             200 | 400 | 404 => Ok(answer),
-            status @ (401 | 403) => {
-                let error = self.denied(status, &mut answer);
-                Err(Failure { error, passes: false, unconnected: false })
-            }
+            status @ (401 | 403) => Err(Failure::lasts(self.denied(status, &mut answer))),
             status => {
                 let text = answer.error().text();
                 let error = unreachable(&answer.url, &format!("status {status} {text}"));
-                Err(Failure { error, passes: true, unconnected: false })
+                Err(Failure { error, passes: true, unconnected: false, partial: false })
             }
         }
     }
@@ -214,6 +281,10 @@ impl Client {
 }
 
 impl Failure {
+    fn lasts(error: Error) -> Failure {
+        Failure { error, passes: false, unconnected: false, partial: false }
+    }
+
     fn of(url: &str, error: &ureq::Error) -> Failure {
         let text = error.to_string();
         let text = text.strip_prefix("io: ").unwrap_or(&text);
@@ -224,14 +295,27 @@ impl Failure {
         if is_tls {
             let error = Error::new(Reason::Unreachable, format!("TLS fails: {text}")).in_file(Path::new(url));
             let error = error.hint("check the scheme of --v2-endpoints, and --v2-cacert, --v2-cert and --v2-key");
-            return Failure { error, passes: false, unconnected: true };
+            return Failure { unconnected: true, ..Failure::lasts(error) };
         }
         let unconnected = match error {
             ureq::Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
             _ => false,
         };
-        Failure { error: unreachable(url, text), passes: true, unconnected }
+        Failure { error: unreachable(url, text), passes: true, unconnected, partial: false }
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let Some(first) = self.chunks.front() else { return Ok(0) };
+        let copied = first.get(self.read..).unwrap_or_default().read(out)?;
+        self.read += copied;
+        if self.read == first.len() {
+            self.chunks.pop_front();
+            self.read = 0;
+        }
+        Ok(copied)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The answer to a recursive GET, read node by node as it arrives.
+//! The answer to a recursive GET, read node by node.
 //!
-//! Memory depends on the longest path and value, not on the number of nodes, and nothing recurses. Must not know HTTP.
+//! Its own memory depends on the longest path and value, not on the number of nodes, and nothing recurses. Must not know HTTP.
 
 use std::io::{BufReader, Read};
 
