@@ -66,6 +66,21 @@ struct Batch {
     last: V2Index,
 }
 
+/// What follows from a change.
+#[derive(Default)]
+struct Follows {
+    /// Its item, if the key has its name.
+    item: Option<Item>,
+    /// The key that gets the name, and the record of that.
+    next: Option<(Item, Op)>,
+}
+
+impl From<Item> for Follows {
+    fn from(item: Item) -> Follows {
+        Follows { item: Some(item), next: None }
+    }
+}
+
 impl Follower<'_, '_, '_> {
     /// Follows until the end.
     ///
@@ -218,7 +233,7 @@ impl Follower<'_, '_, '_> {
             return self.directory(path, (change.index, change.action));
         }
         let Some(item) = self.item(change)? else { return Ok(()) };
-        let (item, next) = self.owned(item)?;
+        let Follows { item, next } = self.owned(item)?;
         item.map_or(Ok(()), |item| self.add(item, batch))?;
         if let Some((next, record)) = next {
             // A job that starts again between the three finds a key that v3 does not have, and writes it.
@@ -264,26 +279,25 @@ impl Follower<'_, '_, '_> {
         Some(Item { key, ..Item::gone(path, at) })
     }
 
-    /// Returns what follows from an item for the owners of names: it or nothing, and the key that gets its name, with the
-    /// record of that.
-    fn owned(&mut self, item: Item) -> Result<(Option<Item>, Option<(Item, Op)>)> {
+    /// Returns what follows from an item for the owners of names.
+    fn owned(&mut self, item: Item) -> Result<Follows> {
         let session = self.carrier.session;
-        let Some(owners) = self.owners.as_mut().filter(|_| !session.switch().on) else { return Ok((Some(item), None)) };
+        let Some(owners) = self.owners.as_mut().filter(|_| !session.switch().on) else { return Ok(item.into()) };
         if item.value.is_some() {
             if owners.claim(&item) {
-                return Ok((Some(item), None));
+                return Ok(item.into());
             }
             taken(self.carrier, self.owners, item)?;
-            return Ok((None, None));
+            return Ok(Follows::default());
         }
         Ok(match owners.release(&item) {
-            Released::Nothing => (None, None),
-            Released::Name(None) => (Some(item), None),
+            Released::Nothing => Follows::default(),
+            Released::Name(None) => item.into(),
             Released::Name(Some(next)) => {
                 let record = owners.record(&session.keys, &item.key);
                 // It was listed when it got its value.
                 let next = Item { at: item.at, change: false, ..*next };
-                (Some(item), Some((next, record)))
+                Follows { item: Some(item), next: Some((next, record)) }
             }
         })
     }

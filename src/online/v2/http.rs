@@ -1,7 +1,7 @@
 //! The v2 API of a running cluster as a source of v2 data.
 //!
 //! The API does not list hidden keys, and a watch of everything does not show them; a source that needs them is the data directory.
-//! A listing is in memory before its first node is used, so one whose connection ends is read again. JSON replaces bytes that are not
+//! A listing is read to its end before its first node is used, so one whose connection ends is read again. JSON replaces bytes that are not
 //! UTF-8. A watch does not show that a TTL was refreshed, so nodes with a TTL are read again. Must not know files.
 
 use std::collections::BTreeSet;

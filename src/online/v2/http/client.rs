@@ -2,16 +2,16 @@
 //!
 //! Must not know what an answer contains.
 
-use std::collections::VecDeque;
-use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use base64::Engine;
 use jiff::Timestamp;
+use tempfile::SpooledTempFile;
 use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
@@ -33,7 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Answers that end too early after which a request has its whole time again, because each can take long.
 const PARTIAL: usize = 3;
 /// Bytes of an answer that are read between two tests for an interruption.
-const CHUNK: u64 = 1 << 16;
+const CHUNK: usize = 1 << 16;
+/// Bytes of an answer that stay in memory.
+const IN_MEMORY: usize = 16 << 20;
 
 /// A connection to a cluster. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -73,16 +75,8 @@ pub(super) struct Whole {
     pub(super) answer: Answer,
     /// An instant after the server read its clock.
     pub(super) at: Timestamp,
-    /// The body, if the status is 200.
-    pub(super) body: Chunks,
-}
-
-/// The body of an answer in memory, which is freed as it is read.
-#[derive(Default)]
-pub(super) struct Chunks {
-    chunks: VecDeque<Vec<u8>>,
-    /// The bytes of the first chunk that were read.
-    read: usize,
+    /// The body, if the status is 200. A long one is in a temporary file without a name.
+    pub(super) body: SpooledTempFile,
 }
 
 /// An error of the v2 API.
@@ -150,7 +144,7 @@ impl Client {
             let at = Timestamp::now();
             let body = match answer.response.status().as_u16() {
                 200 => client.body(&mut answer)?,
-                _ => Chunks::default(),
+                _ => SpooledTempFile::new(0),
             };
             Ok(Whole { answer, at, body })
         })
@@ -196,22 +190,30 @@ impl Client {
         }
     }
 
-    fn body(&self, answer: &mut Answer) -> Result<Chunks, Failure> {
+    fn body(&self, answer: &mut Answer) -> Result<SpooledTempFile, Failure> {
+        let kept = |e| {
+            let error = Error::io(Reason::OutputFailed, &env::temp_dir(), "keep the answer of the v2 API", e);
+            Failure::lasts(error.hint("set TMPDIR to a directory with room for all keys and values"))
+        };
         let mut reader = answer.response.body_mut().as_reader();
-        let (mut body, mut size) = (Chunks::default(), 0);
+        let (mut body, mut chunk, mut size) = (SpooledTempFile::new(IN_MEMORY), vec![0; CHUNK], 0);
         loop {
             self.interrupt.ask().map_err(Failure::lasts)?;
-            let mut chunk = Vec::new();
-            let read = reader.by_ref().take(CHUNK).read_to_end(&mut chunk);
-            size += chunk.len();
-            if let Err(e) = read {
-                let error = unreachable(&answer.url, &format!("an answer ended after {size} bytes: {e}"));
-                return Err(Failure { error, passes: true, unconnected: false, partial: true });
-            }
-            if chunk.is_empty() {
+            let read = match reader.read(&mut chunk) {
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    let error = unreachable(&answer.url, &format!("an answer ended after {size} bytes: {e}"));
+                    return Err(Failure { error, passes: true, unconnected: false, partial: true });
+                }
+            };
+            let part = chunk.get(..read).unwrap_or_default();
+            if part.is_empty() {
+                body.rewind().map_err(kept)?;
                 return Ok(body);
             }
-            body.chunks.push_back(chunk);
+            body.write_all(part).map_err(kept)?;
+            size += read;
         }
     }
 
@@ -303,19 +305,6 @@ impl Failure {
             _ => false,
         };
         Failure { error: unreachable(url, text), passes: true, unconnected, partial: false }
-    }
-}
-
-impl Read for Chunks {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let Some(first) = self.chunks.front() else { return Ok(0) };
-        let copied = first.get(self.read..).unwrap_or_default().read(out)?;
-        self.read += copied;
-        if self.read == first.len() {
-            self.chunks.pop_front();
-            self.read = 0;
-        }
-        Ok(copied)
     }
 }
 
