@@ -34,6 +34,8 @@ pub struct Item {
     pub earlier: Vec<(V2Index, &'static str)>,
     /// Whether it was changed while the migration ran.
     pub change: bool,
+    /// Whether its value replaces one of the job that is right as of a later index, because that is the value of another v2 key.
+    pub anyway: bool,
 }
 
 /// A value to write.
@@ -48,7 +50,7 @@ pub struct Value {
 impl Item {
     /// A path that went; it has no v3 key yet.
     pub fn gone(path: Vec<u8>, at: (V2Index, &'static str)) -> Item {
-        Item { path, key: Vec::new(), value: None, at, earlier: Vec::new(), change: true }
+        Item { path, key: Vec::new(), value: None, at, earlier: Vec::new(), change: true, anyway: false }
     }
 
     /// Returns whether the key goes from v3, or can go when its lease ends.
@@ -209,7 +211,9 @@ impl<'s, 'k> Carrier<'s, 'k> {
             let expires = state.lease != 0 || item.value.as_ref().is_some_and(|value| value.ends.is_some());
             let is_replica = matches!(state.seen, Seen::Own(_)) && !state.is_moved();
             let decision = match decision {
-                Decision::Nothing if expires && is_replica && !item.change && item.value.is_some() => Decision::Put,
+                Decision::Nothing if is_replica && item.value.is_some() && (item.anyway || expires && !item.change) => {
+                    Decision::Put
+                }
                 other => other,
             };
             match (decision, &item.value) {
@@ -245,7 +249,9 @@ impl<'s, 'k> Carrier<'s, 'k> {
 
     /// Adds the conflicts of an item. Returns their number.
     fn conflict(&self, item: &Item, why: Why, revision: i64, operations: &mut Vec<Op>) -> Result<u64> {
-        let all = item.earlier.iter().chain([&item.at]);
+        // The keys below several directories with a TTL can be passed more than once with one index.
+        let mut all: Vec<_> = item.earlier.iter().chain([&item.at]).collect();
+        all.dedup_by_key(|(index, _)| *index);
         // One transaction has room for two operations of each key. Earlier changes of a key that conflicts are rare.
         let (mut extra, mut count) = (Vec::new(), 0);
         for (index, action) in all {

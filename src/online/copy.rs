@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
@@ -19,6 +19,9 @@ use crate::online::session::{Limits, Session};
 use crate::online::state::{self, Job, Keys, Phase, Progress, put_json};
 use crate::online::v2::{Head, V2};
 use crate::online::v3::Kv;
+
+/// How long a source that is behind v3 may need to catch up.
+const BEHIND: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// How to copy.
 #[derive(Debug, Clone)]
@@ -103,9 +106,9 @@ fn begin(
         let switch = String::from_utf8_lossy(&options.keys.switch);
         let message = format!("{switch}: the switch is on before the migration begins, so nothing would be copied");
         return Err(Error::new(Reason::StateDiffers, message)
-            .hint("give another --switch-key; or delete this key, if no client of an earlier migration reads it"));
+            .hint("if a migration ended here, v2 keys that were deleted since would come back; otherwise give another --switch-key"));
     }
-    let since = match (&state.job, &state.progress) {
+    let (since, copying) = match (&state.job, &state.progress) {
         (Some(known), _) if known.difference(&job).is_some() => {
             let difference = known.difference(&job).unwrap_or_default();
             let prefix = String::from_utf8_lossy(&options.keys.prefix).into_owned();
@@ -114,26 +117,51 @@ fn begin(
             return Err(Error::new(Reason::StateDiffers, message)
                 .hint("use the options of the first run, another --state-prefix, or `etcdlift online undo`"));
         }
-        (Some(_), Some((progress, _))) => progress.v2_index,
+        (Some(_), None) => {
+            let message = "the migration has no progress: a `finish` did not end, and its markers are gone";
+            return Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online finish` again"));
+        }
+        (Some(_), Some((progress, _))) => (progress.v2_index, None),
         // It was undone: markers of then say what v3 leads.
         (None, Some((progress, _))) => {
-            let keys = &options.keys;
-            let copying = Progress { phase: Phase::Copying, ..progress.clone() };
-            session.put(vec![put_json(keys.named("job"), &job)?, put_json(keys.named("progress"), &copying)?])?;
-            progress.v2_index
+            (progress.v2_index, Some(Progress { phase: Phase::Copying, ..progress.clone() }))
         }
-        _ => {
+        (None, None) => {
             let head = v2.head()?;
-            let progress = Progress::now(Phase::Copying, head.index, head.raft);
-            let keys = &options.keys;
-            session.put(vec![put_json(keys.named("job"), &job)?, put_json(keys.named("progress"), &progress)?])?;
-            return Ok(head.index.0);
+            (head.index.0, Some(Progress::now(Phase::Copying, head.index, head.raft)))
         }
     };
+    if state.progress.is_some() {
+        require_head(v2, since, context)?;
+    }
+    if let Some(copying) = copying {
+        let keys = &options.keys;
+        session.put(vec![put_json(keys.named("job"), &job)?, put_json(keys.named("progress"), &copying)?])?;
+    }
     if session.switch().on {
         (context.tell)("the switch is on: changes of v2 are listed as conflicts, and not carried any more");
     }
     Ok(since)
+}
+
+/// Waits for a source that is behind v3, and refuses it if it stays there: the copy of its state would bring back what v3 has
+/// replaced or deleted.
+fn require_head(v2: &mut dyn V2, since: u64, context: &Context<'_>) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let index = v2.head()?.index.0;
+        if index >= since {
+            return Ok(());
+        }
+        if began.elapsed() >= BEHIND {
+            let message = format!("the source is at v2 index {index}, and v3 has everything up to index {since}");
+            return Err(Error::new(Reason::StateDiffers, message).hint(
+                "give a member that has caught up, not an older copy; for another cluster give another --state-prefix",
+            ));
+        }
+        context.interrupt.ask()?;
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn run(

@@ -58,8 +58,9 @@ fn locked(
         return Err(Error::new(Reason::ConflictsOpen, message).hint(hint));
     }
     let mut removed = 0;
-    // The job goes last: until then, a second run knows that there is something to finish.
-    for name in ["conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "switched", "progress", "job"] {
+    // The progress goes first: without it, neither `undo` nor `copy` works with what is left. The job goes last: until then, a
+    // second run knows that there is something to finish.
+    for name in ["progress", "conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "switched", "job"] {
         removed += remove(context, keys.named(name), lock)?;
     }
     Ok(Finished { removed, conflicts })

@@ -28,6 +28,13 @@ pub struct Holder {
     pub started: String,
 }
 
+impl Holder {
+    /// Reads the value of a lock; `None` if it has another form.
+    pub fn of(value: &str) -> Option<Holder> {
+        serde_json::from_str(value).ok()
+    }
+}
+
 /// A lock that this process has.
 pub struct Lock<'k> {
     kv: &'k dyn Kv,

@@ -78,7 +78,7 @@ pub fn reconcile(
     }
     let head = head?;
     // After the values: a job that starts again before writes them again.
-    known.next.drain(..).try_for_each(|record| carrier.session.put(vec![record]))?;
+    std::mem::take(&mut known.next).into_iter().try_for_each(|record| carrier.session.put(vec![record]))?;
     std::mem::take(&mut known.taken).into_iter().try_for_each(|item| taken(carrier, known.owners, item))?;
     if again && !carrier.session.switch().on {
         delete_others(carrier, &known, head.index, interrupt)?;
@@ -185,7 +185,7 @@ impl Feeder<'_, '_, '_> {
                     }
                 }
                 Message::State(head) => {
-                    self.later(head.index, began, pool, interrupt)?;
+                    self.later(began, pool, interrupt)?;
                     self.flush();
                     return Ok(head);
                 }
@@ -216,7 +216,7 @@ impl Feeder<'_, '_, '_> {
     }
 
     /// Adds the keys that can have the name of another one, which has not come.
-    fn later(&mut self, index: V2Index, began: Instant, pool: &Pool, interrupt: Interrupt<'_>) -> Result<()> {
+    fn later(&mut self, began: Instant, pool: &Pool, interrupt: Interrupt<'_>) -> Result<()> {
         if let Some(owners) = self.known.owners {
             owners.all_seen();
         }
@@ -225,9 +225,7 @@ impl Feeder<'_, '_, '_> {
                 Place::Own => {
                     let keys = &self.carrier.session.keys;
                     self.known.next.extend(self.known.owners.as_ref().map(|owners| owners.record(keys, &item.key)));
-                    // v3 can have the value of the other one as of a later index, so this one is written in any case.
-                    let at = (V2Index(index.0.saturating_add(1)), item.at.1);
-                    self.add(Item { at, ..item }, began, pool, interrupt)?;
+                    self.add(Item { anyway: true, ..item }, began, pool, interrupt)?;
                 }
                 _ => self.known.taken.push(item),
             }
@@ -313,6 +311,7 @@ pub fn item_of(
         at: (node.modified, action),
         earlier: Vec::new(),
         change,
+        anyway: false,
     };
     let why = match names.name(&node.path) {
         Name::LeftOut => {
@@ -375,5 +374,5 @@ fn delete_others(carrier: &Carrier<'_, '_>, known: &Known<'_>, index: V2Index, i
 fn absent(pair: &Pair, index: V2Index) -> Item {
     // Nothing of the job is right as of a later index, so the key goes in any case.
     let at = (V2Index(index.0.saturating_add(1)), "delete");
-    Item { path: pair.key.clone(), key: pair.key.clone(), value: None, at, earlier: Vec::new(), change: false }
+    Item { key: pair.key.clone(), change: false, ..Item::gone(pair.key.clone(), at) }
 }

@@ -233,6 +233,8 @@ pub struct Head {
     pub switch_value: Option<String>,
     /// The value of the lock.
     pub lock: Option<String>,
+    /// The mod revisions of the job and of the lock; 0 without them.
+    pub modified: (i64, i64),
 }
 
 impl Head {
@@ -257,12 +259,14 @@ pub fn read(kv: &dyn Kv, keys: &Keys) -> Result<Head> {
     let wanted = [keys.named("job"), keys.named("progress"), keys.switch.clone(), keys.named("lock")];
     let reply = kv.txn(&Txn::read(wanted.into_iter().map(Op::Get).collect()))?;
     let text = |pair: &Pair| String::from_utf8_lossy(&pair.value).into_owned();
+    let modified = |at| reply.at(at).one().map_or(0, |pair| pair.modified);
     Ok(Head {
         job: reply.at(0).one().map(decode).transpose()?,
         progress: reply.at(1).one().map(progress).transpose()?,
         switch: Switch::of(reply.at(2).one()),
         switch_value: reply.at(2).one().map(text),
         lock: reply.at(3).one().map(text),
+        modified: (modified(0), modified(3)),
     })
 }
 

@@ -8,6 +8,7 @@ use crate::count::counted;
 use crate::error::{Error, Reason, Result};
 use crate::ids::V2Index;
 use crate::online::copy::Context;
+use crate::online::lock::{self, Holder};
 use crate::online::names::{Name, Names, shown};
 use crate::online::state::{self, Conflict, Job, Keys, Phase, Why, now, put_json};
 use crate::online::v2::{Head, Next, V2};
@@ -73,13 +74,21 @@ pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: Swit
         }
         verified = Some(found);
     }
-    let (revision, index) = put(context, v2, keys, options)?;
-    let later = later(context, v2, keys, &job, index)?;
+    let begun = state.modified.0;
+    let (revision, index) = put(context, v2, keys, options, begun)?;
+    let later = later(context, v2, keys, (&job, begun), index)?;
     Ok(Switched { before: false, revision, v2_index: index.0, later, verified })
 }
 
-/// Puts the switch at a moment without a lag.
-fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<(i64, V2Index)> {
+/// Puts the switch at a moment without a lag. `begun` is the revision of the job that was compared: an `undo` since then has
+/// removed what it had copied.
+fn put(
+    context: &Context<'_>,
+    v2: &mut dyn V2,
+    keys: &Keys,
+    options: SwitchOptions,
+    begun: i64,
+) -> Result<(i64, V2Index)> {
     let mut head = v2.head()?;
     let began = Instant::now();
     if !options.quiet_for.is_zero() {
@@ -89,7 +98,15 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
         context.interrupt.ask()?;
         quiet(context, v2, &mut head, options.quiet_for)?;
         let index = head.index;
+        // The source itself can be behind.
+        let missing = match v2.cluster_index() {
+            Ok(cluster) => cluster.map_or(0, |cluster| cluster.0.saturating_sub(index.0)),
+            Err(_) if options.force => 0,
+            Err(error) => return Err(error),
+        };
+        head.uncommitted = head.uncommitted.max(missing);
         let state = state::read(context.kv, keys)?;
+        require_migration(&state, begun)?;
         // Before the phase `following`, deletions of the past may be missing.
         let (reached, modified, follows) = state.progress.map_or((0, 0, false), |(progress, modified)| {
             (progress.v2_index, modified, progress.phase == Phase::Following)
@@ -111,7 +128,12 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
             std::thread::sleep(Duration::from_millis(100));
             continue;
         }
-        let mut when = vec![Compare::modified(&keys.switch, state.switch.modified)];
+        // Another command that takes the lock now has to be seen first.
+        let mut when = vec![
+            Compare::modified(&keys.switch, state.switch.modified),
+            Compare::modified(&keys.named("job"), begun),
+            Compare::modified(&keys.named("lock"), state.modified.1),
+        ];
         if !options.force {
             when.push(Compare::modified(&keys.named("progress"), modified));
         }
@@ -128,6 +150,21 @@ fn put(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptio
             return Ok((pair.modified, index));
         }
     }
+}
+
+/// Refuses if the migration that was compared is not there any more, or goes.
+fn require_migration(state: &state::Head, begun: i64) -> Result<()> {
+    state.require_no_undo()?;
+    if state.modified.0 != begun {
+        let message = "the migration was undone or begun again while this command ran, so the switch was not put";
+        return Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online switch` again"));
+    }
+    let Some(lock) = &state.lock else { return Ok(()) };
+    if Holder::of(lock).is_some_and(|holder| holder.command == "copy") {
+        return Ok(());
+    }
+    let message = format!("{} has the lock of this migration, so the switch was not put", lock::describe(lock));
+    Err(Error::new(Reason::JobRunning, message).hint("wait until it ends"))
 }
 
 /// Waits until v2 did not change for so long. `head` is where it was.
@@ -154,7 +191,7 @@ fn quiet(context: &Context<'_>, v2: &mut dyn V2, head: &mut Head, quiet_for: Dur
 }
 
 /// Lists changes of v2 that came after the switch. A job that runs lists the same ones. `at` is where v2 was.
-fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2Index) -> Result<u64> {
+fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, (job, begun): (&Job, i64), at: V2Index) -> Result<u64> {
     let progress = state::read(context.kv, keys)?.progress;
     let reached = V2Index(progress.map_or(0, |(progress, _)| progress.v2_index));
     let mut names = Names::new(job, keys)?;
@@ -206,7 +243,12 @@ fn later(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, job: &Job, at: V2I
             v3_revision: None,
             time: now(),
         };
-        context.kv.txn(&Txn::read(vec![put_json(keys.conflict(*index, path), &conflict)?]))?;
+        let when = vec![Compare::modified(&keys.named("job"), begun)];
+        let then = vec![put_json(keys.conflict(*index, path), &conflict)?];
+        if !context.kv.txn(&Txn { when, then, otherwise: Vec::new() })?.succeeded {
+            let message = "the switch is on, and the migration was finished before all later changes of v2 were listed";
+            return Err(Error::new(Reason::StateDiffers, message).hint("compare v2 with v3 before v2 is removed"));
+        }
         listed += 1;
     }
     Ok(listed)

@@ -24,6 +24,7 @@ use crate::interrupt::Interrupt;
 use crate::options::Rules;
 use crate::transform::rules::is_below;
 
+mod ends;
 mod owners;
 mod swap;
 

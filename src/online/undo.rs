@@ -15,7 +15,7 @@ use crate::online::decide::Seen;
 use crate::online::lock::Lock;
 use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
-use crate::online::state::{self, Keys, Phase, UNDO, put_json};
+use crate::online::state::{self, Keys, Phase, UNDO};
 use crate::online::v2::V2;
 use crate::online::v3::{Compare, Op, Scan, Txn, scan};
 use crate::online::verify;
@@ -50,11 +50,15 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     let was_on = before.switch.on || before.switch_value.as_deref() == Some(UNDO);
     verify::require_source(&job, v2)?;
     let setup = Session::begin(context.kv, keys, limits, lock, before.switch)?;
-    let mut first = Vec::new();
-    // A `switch` at the same time compares the progress.
-    first.extend(before.progress.as_ref().map(|(same, _)| put_json(keys.named("progress"), same)).transpose()?);
-    first.extend(was_on.then(|| Op::put(keys.switch.clone(), UNDO)));
-    setup.put(first)?;
+    // A `switch` at the same time compares the lock, and the revision of the switch below is that of this write.
+    if was_on {
+        let as_seen = Compare::modified(&keys.switch, before.switch.modified);
+        let put = setup.put_if(vec![as_seen], vec![Op::put(keys.switch.clone(), UNDO)])?;
+        // Its answer may have been lost.
+        if !put && state::read(context.kv, keys)?.switch_value.as_deref() != Some(UNDO) {
+            return Err(switched());
+        }
+    }
     // Everything up to here was in v3 when the switch was put. After it, a job lists changes and moves the progress past them.
     let copied = before.progress.filter(|(progress, _)| progress.phase == Phase::Following);
     let reply = context.kv.txn(&Txn::read(vec![Op::Get(keys.switched())]))?;

@@ -152,3 +152,33 @@ fn an_undo_leaves_what_applications_wrote() {
     let markers = rows.iter().filter(|row| row.key.starts_with(b"etcdlift/online/moved/"));
     assert_eq!(markers.count(), 2);
 }
+
+#[test]
+fn the_index_map_has_the_revisions_that_the_keys_got() {
+    let Some(peers) = peers::require("online::copy") else { return };
+    let pair = Pair::start(&peers, Version::V3_6, &[]);
+    (0..300).for_each(|number| pair.set(&format!("/k/{number}"), "v2"));
+    pair.online("copy", &["--once"]).success();
+    pair.set("/k/7", "again");
+    pair.delete("/k/8");
+    pair.online("copy", &["--once"]).success();
+    pair.ctl().txn("\nput /k/9 v3\nput etcdlift/online/moved//k/9 \"\"\n\n\n");
+    let map = pair.temp.path().join("map.redb").display().to_string();
+    pair.online("verify", &["--index-map", &map]).success();
+    let rows = pair.ctl().all().0;
+    let mut found = 0;
+    for row in rows.iter().filter(|row| row.key.starts_with(b"/k/") && row.key != b"/k/9") {
+        let key = String::from_utf8(row.key.clone()).unwrap();
+        let answer = http::get(pair.v2.client_address(), &format!("/v2/keys{key}")).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let index = answer["node"]["modifiedIndex"].as_u64().unwrap();
+        if found % 30 == 0 || key == "/k/7" {
+            let looked = etcdlift(["lookup", &map, "--v2-index", &index.to_string(), "--json"]).success().json();
+            let text = looked.to_string();
+            assert!(text.contains(&format!("\"{key}\"")) && text.contains(&row.mod_revision.to_string()), "{text}");
+        }
+        found += 1;
+    }
+    assert_eq!(found, 298);
+    assert_eq!(etcdlift(["lookup", &map, "--key", "/k/9", "--json"]).status, 4, "v3 leads it");
+}

@@ -115,6 +115,26 @@ fn a_name_that_changes_its_key_while_a_job_dies() {
     }
 }
 
+/// A key that waits for others with its name is listed with the index that v2 gave it.
+#[test]
+fn a_change_of_a_moved_name_is_listed_with_its_own_index() {
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/b/x", "b");
+    mapped_once(&kv, store.directory());
+    let index = store.set("/c/x", "c");
+    mapped_once(&kv, store.directory());
+    store.delete("/c/x");
+    store.delete("/b/x");
+    mapped_once(&kv, store.directory());
+    kv.put_moved("/n/x", "v3");
+    let late = store.set("/a/x", "a");
+    store.set("/later", "x");
+    mapped_once(&kv, store.directory());
+    assert_eq!(kv.value("/n/x").as_deref(), Some("v3"));
+    let expected = [(Why::NameTaken, index, "/c/x".to_string()), (Why::Moved, late, "/a/x".to_string())];
+    assert_eq!(listed(&kv), expected);
+}
+
 #[test]
 fn undo_and_finish_with_one_name_for_two_keys() {
     let (kv, store) = (Memory::default(), Store::default());

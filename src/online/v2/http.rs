@@ -303,6 +303,12 @@ impl V2 for Http {
         Ok(self.seen())
     }
 
+    fn cluster_index(&mut self) -> Result<Option<V2Index>> {
+        let index = self.quorum_read()?;
+        self.known = (self.known.0.max(index), Some(Instant::now()));
+        Ok(Some(index))
+    }
+
     fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
         // A reader that was there: its watch gives what it would have been told.
         let mut past = Http::at(self.client.clone(), index);

@@ -123,6 +123,14 @@ pub trait V2: Send {
         self.state(&mut |_| Ok(()))
     }
 
+    /// Asks the cluster, not only this source, for its index. `None`: the source has no way to ask.
+    ///
+    /// # Errors
+    /// No endpoint answers.
+    fn cluster_index(&mut self) -> Result<Option<V2Index>> {
+        Ok(None)
+    }
+
     /// Calls `each` for the changes after this index up to the last state, in order, if the log or the event history still
     /// has them all; some of them if it has not. Returns whether it has. Called after [`V2::state`]; the default has none.
     ///

@@ -31,8 +31,9 @@ pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dy
         return Ok(Box::new(dir));
     }
     // A directory is read even while no endpoint answers.
-    let options = V2Options { retry_for: Duration::ZERO, tell: None, ..options.clone() };
-    Ok(Box::new(Committing { dir, http: Http::open(&options, interrupt)?, due: None, known: V2Index(0) }))
+    let quiet = V2Options { retry_for: Duration::ZERO, tell: None, ..options.clone() };
+    let http = Http::open(&quiet, interrupt)?;
+    Ok(Box::new(Committing { dir, http, tell: options.tell, due: None, asked: None, silent: false, known: V2Index(0) }))
 }
 
 /// A directory, and an API that commits the entries in its log.
@@ -40,8 +41,13 @@ pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dy
 struct Committing {
     dir: Dir,
     http: Http,
+    tell: Option<fn(&str)>,
     /// When a read through the log is sent, while writes wait for their commit.
     due: Option<Instant>,
+    /// When the last read through the log was sent.
+    asked: Option<Instant>,
+    /// Whether no endpoint answered then, which was said.
+    silent: bool,
     /// The highest index that the cluster has named. A member that lags does not have it.
     known: V2Index,
 }
@@ -50,12 +56,19 @@ struct Committing {
 const PATIENCE: Duration = Duration::from_millis(200);
 /// The time until the next read after one that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How often the cluster is asked for its index while the directory does not change.
+const ASK: Duration = Duration::from_secs(1);
 
 impl Committing {
     /// Sends a read through the log if writes have waited for their commit. One that fails is sent again later.
     fn commit(&mut self, head: Head) -> Result<()> {
         if head.uncommitted == 0 {
             self.due = None;
+            // The member may be behind, and not know it.
+            let every = if self.silent { AFTER_FAILURE } else { ASK };
+            if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
+                self.ask()?;
+            }
             return Ok(());
         }
         let now = Instant::now();
@@ -69,13 +82,22 @@ impl Committing {
 
     /// Sends a read through the log. Returns whether it was answered.
     fn ask(&mut self) -> Result<bool> {
+        self.asked = Some(Instant::now());
         match self.http.quorum_read() {
             Ok(index) => {
                 self.known = self.known.max(index);
+                self.silent = false;
                 Ok(true)
             }
             Err(e) if matches!(e.reason(), Reason::Interrupted(_)) => Err(e),
-            Err(_) => Ok(false),
+            Err(e) => {
+                if !std::mem::replace(&mut self.silent, true)
+                    && let Some(tell) = self.tell
+                {
+                    tell(&format!("{e}; whether the directory has everything is not known until it answers"));
+                }
+                Ok(false)
+            }
         }
     }
 
@@ -100,6 +122,11 @@ impl V2 for Committing {
         self.dir.head().map(|head| self.with_known(head))
     }
 
+    fn cluster_index(&mut self) -> Result<Option<V2Index>> {
+        self.known = self.known.max(self.http.quorum_read()?);
+        Ok(Some(self.known))
+    }
+
     fn since(&mut self, index: V2Index, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<bool> {
         self.dir.since(index, each)
     }
@@ -110,10 +137,9 @@ impl V2 for Committing {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.dir.next(left.min(PATIENCE))? {
                 Next::Quiet(head) => {
-                    let head = self.with_known(head);
-                    self.commit(head)?;
+                    self.commit(self.with_known(head))?;
                     if Instant::now() >= deadline {
-                        return Ok(Next::Quiet(head));
+                        return Ok(Next::Quiet(self.with_known(head)));
                     }
                 }
                 next => return Ok(next),

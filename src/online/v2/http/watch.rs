@@ -4,8 +4,9 @@
 //! begins after the index of the store sends every later event, or ends. Each stream begins after the last event, so none is lost or
 //! repeated. Must not know what an event means.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -153,9 +154,11 @@ fn run(mut client: Client, from: u64, queue: &Queue) {
                 return;
             }
             End::Events(last) => (next, silent) = (last.saturating_add(1), None),
-            // Events of hidden keys are not sent. A second silent stream makes sure that the first one did not end before its event.
+            End::Cut => silent = None,
+            // Events of hidden keys are not sent. A second silent stream makes sure that the first one did not end before its event,
+            // if its member is not behind: one that has this index would have sent it at once.
             End::Silent(index) => match silent {
-                Some(before) if before >= next => {
+                Some(before) if before >= next && index >= before => {
                     queue.reached(before);
                     (next, silent) = (before.saturating_add(1), Some(index));
                 }
@@ -171,6 +174,8 @@ enum End {
     Events(u64),
     /// Without an event; the store had this index at its beginning.
     Silent(u64),
+    /// Within its first event.
+    Cut,
     Lost(String),
 }
 
@@ -186,13 +191,15 @@ fn stream(client: &mut Client, next: u64, queue: &Queue) -> Result<End> {
         return Err(super::client::unreachable(&answer.url, &error.text()));
     }
     let index = answer.index()?.0;
-    let mut last = None;
-    let reader = BufReader::new(answer.response.body_mut().as_reader());
+    let (mut last, mut skipped) = (None, false);
+    let received = Cell::new(false);
+    let reader = BufReader::new(Watched { reader: answer.response.body_mut().as_reader(), received: &received });
     for event in serde_json::Deserializer::from_reader(reader).into_iter::<Event>() {
         // A stream that ends within an event: the next one begins with it.
         let Ok(event) = event else { break };
         let at = event.index().0;
         if at < next {
+            skipped = true;
             continue;
         }
         last = Some(at);
@@ -200,5 +207,23 @@ fn stream(client: &mut Client, next: u64, queue: &Queue) -> Result<End> {
             break;
         }
     }
-    Ok(last.map_or(End::Silent(index), End::Events))
+    Ok(match last {
+        Some(last) => End::Events(last),
+        None if received.get() && !skipped => End::Cut,
+        None => End::Silent(index),
+    })
+}
+
+/// A reader that tells whether anything came.
+struct Watched<'r, R> {
+    reader: R,
+    received: &'r Cell<bool>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(out)?;
+        self.received.set(self.received.get() || read > 0);
+        Ok(read)
+    }
 }
