@@ -175,7 +175,7 @@ fn the_index_map_has_the_revisions_that_the_keys_got() {
         if found % 30 == 0 || key == "/k/7" {
             let looked = etcdlift(["lookup", &map, "--v2-index", &index.to_string(), "--json"]).success().json();
             let text = looked.to_string();
-            assert!(text.contains(&format!("\"{key}\"")) && text.contains(&row.mod_revision.to_string()), "{text}");
+            assert!(text.contains(&format!("\"{key}\"")) && text.contains(&row.modified.to_string()), "{text}");
         }
         found += 1;
     }
