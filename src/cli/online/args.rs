@@ -100,7 +100,7 @@ pub(super) struct Target {
 
     /// Prefix of the keys of the migration itself in v3
     ///
-    /// Each migration has its own prefix. `finish` removes all keys below it.
+    /// Each migration has its own prefix. `finish` removes the keys that etcdlift wrote below it.
     #[arg(long, value_name = "PREFIX", default_value = STATE_PREFIX, value_parser = parse_prefix, help_heading = V3)]
     state_prefix: String,
 }
@@ -120,8 +120,8 @@ pub(super) struct Source {
 
     /// Endpoints of the v2 API, separated by commas
     ///
-    /// Use them without DIR if the host of a member cannot be reached. Hidden keys are missing then. Beside DIR, they only
-    /// help to see the last writes sooner.
+    /// Use them without DIR if the host of a member cannot be reached. Hidden keys are missing then. Beside DIR, they
+    /// commit the last writes, and tell what the cluster has and the member has not.
     #[arg(long, value_name = "URL,...", value_delimiter = ',', help_heading = V2)]
     v2_endpoints: Vec<String>,
 
@@ -290,6 +290,8 @@ pub(super) struct SwitchArgs {
     pub(super) quiet_for: Option<Seconds>,
 
     /// Switch although changes of v2 are missing in v3, or keys differ
+    ///
+    /// Not while `undo` or `finish` runs.
     #[arg(long, help_heading = RUN)]
     pub(super) force: bool,
 

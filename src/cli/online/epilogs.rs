@@ -100,7 +100,10 @@ pub(super) const SWITCH: Epilog = Epilog {
         DAMAGED,
         ("5", "refused: changes of v2 are missing in v3, keys differ, no connection, or no rights"),
         UNWRITTEN,
-        ("8", "the switch is on, and v2 changed later; each change is listed as a conflict"),
+        (
+            "8",
+            "the switch is on, and v2 changed later; each change that is known to be committed is listed as a conflict",
+        ),
         INTERRUPTED,
     ],
 };

@@ -191,15 +191,38 @@ pub(super) fn run(peers: &Peers, programs: &Programs, plan: &Plan) -> History {
 /// Kills the job at random moments, and every member once, one after the other.
 fn disturb(servers: &mut Servers, job: &mut Job, random: &mut Random) {
     let mut members = order(random, servers.members());
-    let end = Instant::now() + MIGRATION;
+    let (mut steps, end) = (Steps::default(), Instant::now() + MIGRATION);
     while Instant::now() < end || !members.is_empty() {
         thread::sleep(Duration::from_millis(random.between(50, 500) as u64));
         if random.chance(50) {
-            job.kill(random.chance(70).then(|| servers.ctl()).as_ref());
+            let ctl = random.chance(70).then(|| servers.ctl());
+            steps.next("kill the job");
+            job.kill(ctl.as_ref());
             thread::sleep(Duration::from_millis(random.between(0, 300) as u64));
+            steps.next("start the job");
             job.start();
         } else if let Some(member) = members.pop() {
+            steps.next(&format!("crash member {member}, and wait for it"));
             servers.crash(member);
+        }
+        steps.next("sleep");
+    }
+}
+
+/// What was done, and when. A failure prints it.
+#[derive(Default)]
+struct Steps(Vec<(Instant, String)>);
+
+impl Steps {
+    fn next(&mut self, step: &str) {
+        self.0.push((Instant::now(), step.to_owned()));
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        for (at, step) in self.0.iter().filter(|_| thread::panicking()) {
+            eprintln!("{:.1?} before the failure: {step}", at.elapsed());
         }
     }
 }
