@@ -2,7 +2,9 @@
 //! stage cannot avoid, on all cores. It parses nothing, plans nothing, and knows where everything is.
 //!
 //! `cargo run --release --example floors -- [RUNS [json]]` prints the tables of docs/measurements.md: 1,000,000 keys of 256
-//! bytes, with values of JSON or without. Runs of the program and of the floors alternate. The files are in the page cache.
+//! bytes, with values of JSON or without. Runs of the limit, of the program and of the floors alternate. The limit comes
+//! before the program in one round, and after it in the next. No run finds the output of another one: each is removed
+//! first. The source is in the page cache.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +40,7 @@ use etcdlift::internals::v2store::tree::{NodeRef, Tree};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use large_store::{Shape, Values};
 use nix::fcntl::{FallocateFlags, fallocate};
-use process::{Cost, Spread, build, files, limit, measured, run};
+use process::{Cost, Spread, build, files, limit, measured, refuse, run, runs};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -51,12 +53,17 @@ const AHEAD: usize = 64;
 /// Lookups of names, as for so many log entries.
 const LOOKUPS: usize = 100_000;
 
-/// The stages of a report, and the floors of each.
+/// The stages that have a floor, and the floors of each. The other stages of a report have none.
 const STAGES: [(&str, &[Floor]); 6] = [
     ("open", &[("CRC-32C of the source", |facts| facts.crc32c())]),
     ("read", &[("find each quote and backslash", |facts| facts.quotes())]),
     ("plan", &[("sort the rows by revision", |facts| facts.sort())]),
-    ("write", &[("gather the rows, decode escapes, hash each, CRC-32, write, sync", |facts| facts.write())]),
+    (
+        "write",
+        &[("gather the rows, decode escapes by etcdlift's own decoder, hash each row, CRC-32, write, sync", |facts| {
+            facts.write()
+        })],
+    ),
     (
         "verify",
         &[("read back, CRC-32 of pages, CRC-32C of pairs, hash each pair, sort the hashes of the keys", |facts| {
@@ -66,15 +73,29 @@ const STAGES: [(&str, &[Floor]); 6] = [
     ("check source", &[("CRC-32C of the source", |facts| facts.crc32c())]),
 ];
 
+/// The row of the floor that the program computes beside its stages.
+const HASHES: &str = "hashes";
+
+/// What the table does not say itself.
+const HEADING: &str = "Times are min / median / max. CPU times are those of the whole process. Threads that hash the \
+source run beside the stages, from `read` on until they are done, so the CPU time of those stages of etcdlift contains \
+them. The CPU time of `write` also contains the sha256 of the output. The floors of the stages contain neither: the row \
+`hashes` has both. A stage without a floor has `-`.";
+
 /// What a floor does, and the work.
 type Floor = (&'static str, fn(&Facts<'_>));
 
 fn main() {
-    let runs: usize = env::args().nth(1).map_or(5, |text| text.parse().expect("a number of runs"));
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (runs, values) = match args.as_slice() {
+        [] | [_] => (runs(args.first().copied()), Values::Plain),
+        [count, "json"] => (runs(Some(count)), Values::Json),
+        _ => refuse(&format!("expected [RUNS [json]], found {args:?}")),
+    };
     let program = build();
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
     let source = temp.path().join("source.etcd");
-    let values = if env::args().nth(2).is_some_and(|values| values == "json") { Values::Json } else { Values::Plain };
     Shape { values, ..Shape::default() }.write(&source);
     let Found::V2(opened) = open(&source, None, &OpenOptions::default()).unwrap() else { panic!("v2 data") };
     let document = opened.start.snapshot.as_ref().unwrap().json();
@@ -93,7 +114,7 @@ fn main() {
     rows.sort_unstable_by_key(|row| row.revision);
     let facts =
         Facts { document, source: &source, file: &temp.path().join("floor"), rows: &rows, unordered: &unordered };
-    facts.print(&program, runs, temp.path());
+    facts.measure(&program, runs, temp.path()).print();
 }
 
 /// Where a row is in the document.
@@ -138,79 +159,124 @@ struct Facts<'f> {
     unordered: &'f [Row],
 }
 
-impl Facts<'_> {
-    fn print(&self, program: &Path, runs: usize, folder: &Path) {
-        let (output, report) = (folder.join("out.db"), folder.join("report.json"));
-        let mut command = Command::new(program);
-        command.arg("convert").arg(self.source).arg("-o").arg(&output).args([
-            "--to",
-            "backend",
-            "--quiet",
-            "--overwrite",
-        ]);
-        command.arg("--report").arg(&report);
-        run(&mut command);
-        let source = files(&self.source.join("member"));
-        let mut stages: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-        let mut floors: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
-        let (mut limits, mut whole, mut names) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..runs {
-            limits.push(limit(&source, self.file, fs::metadata(&output).unwrap().len()));
-            // As the file of the limit, the output is new.
-            fs::remove_file(&output).unwrap();
-            whole.push(run(&mut command));
-            let text = fs::read(&report).unwrap();
-            let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
-            for stage in report["stages"].as_array().unwrap() {
-                let seconds = |field: &str| stage[field].as_f64().unwrap() / 1000.0;
-                let times = (seconds("ms"), seconds("cpu_ms"));
-                stages.entry(stage["name"].as_str().unwrap().to_owned()).or_default().push(times);
+/// The times of all rounds.
+#[derive(Default)]
+struct Times {
+    /// The stages in the order of the report: wall time and CPU time in seconds.
+    stages: Vec<(String, Vec<(f64, f64)>)>,
+    /// The whole run minus its stages: wall time and CPU time in seconds. A stage has whole milliseconds, rounded down.
+    outside: Vec<(f64, f64)>,
+    floors: BTreeMap<&'static str, Vec<Cost>>,
+    limits: Vec<f64>,
+    whole: Vec<Cost>,
+    names: Vec<f64>,
+}
+
+impl Times {
+    fn add_run(&mut self, whole: Cost, report: &Path) {
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+        let mut outside = (whole.wall, whole.cpu);
+        for stage in report["stages"].as_array().unwrap() {
+            let seconds = |field: &str| stage[field].as_f64().unwrap() / 1000.0;
+            let (name, times) = (stage["name"].as_str().unwrap(), (seconds("ms"), seconds("cpu_ms")));
+            outside = (outside.0 - times.0, outside.1 - times.1);
+            match self.stages.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => known.push(times),
+                None => self.stages.push((name.to_owned(), vec![times])),
             }
-            self.reserve();
-            for (name, parts) in STAGES {
-                let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
-                let sum = costs.reduce(|a, b| Cost { wall: a.wall + b.wall, cpu: a.cpu + b.cpu, memory: 0 }).unwrap();
-                floors.entry(name).or_default().push(sum);
-            }
-            floors.entry("hashes").or_default().push(measured(|| self.sha256(&output)));
-            names.push(measured(|| self.names()).wall);
         }
-        let wall = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.wall).collect());
-        let cpu = |costs: &[Cost]| Spread::of(costs.iter().map(|cost| cost.cpu).collect());
+        self.outside.push(outside);
+        self.whole.push(whole);
+    }
+
+    fn print(&self) {
         println!(
-            "| stage | etcdlift, s | CPU, s | floor, s | CPU, s | what the floor does |\n|---|---|---|---|---|---|"
+            "{HEADING}\n\n| stage | etcdlift, s | its CPU time, s | floor, s | its CPU time, s | what the floor does |"
         );
-        let mut floor_cpu = 0.0;
-        for (name, parts) in
-            STAGES.into_iter().chain([("hashes", &[("sha256 of source and output", nothing as _)][..])])
-        {
-            let empty = Vec::new();
-            let stage = stages.get(name).unwrap_or(&empty);
-            let of = |pick: fn(&(f64, f64)) -> f64| match stage.is_empty() {
-                true => "beside the others".to_owned(),
-                false => Spread::of(stage.iter().map(pick).collect()).to_string(),
-            };
-            let floor = &floors[name];
-            floor_cpu += cpu(floor).median;
+        println!("|---|---|---|---|---|---|");
+        for (name, times) in &self.stages {
+            let parts = STAGES.iter().find(|(stage, _)| stage == name).map_or(&[][..], |(_, parts)| *parts);
             let what: Vec<&str> = parts.iter().map(|(what, _)| *what).collect();
-            println!(
-                "| {name} | {} | {} | {} | {} | {} |",
-                of(|t| t.0),
-                of(|t| t.1),
-                wall(floor),
-                cpu(floor),
-                what.join("; ")
-            );
+            println!("| {name} | {} | {} |", both(times), self.floor(name, &what.join("; ")));
         }
+        let beside = "beside the stages | in their CPU time";
+        println!("| {HASHES} | {beside} | {} |", self.floor(HASHES, "sha256 of source and output"));
+        let outside = "start and end of the process, names of the files";
+        println!("| outside the stages | {} | {} |", both(&self.outside), self.floor("", outside));
         let cores = thread::available_parallelism().unwrap().get() as f64;
+        let floor_cpu: f64 = self.floors.values().map(|costs| Spread::of(cpu(costs)).median).sum();
         println!(
             "| all | {} | {} | {:.2} | {floor_cpu:.2} | CPU time on {cores} cores, all busy |",
-            wall(&whole),
-            cpu(&whole),
+            Spread::of(wall(&self.whole)),
+            Spread::of(cpu(&self.whole)),
             floor_cpu / cores
         );
-        println!("\nlimit: {} s", Spread::of(limits));
-        println!("index of all names, and {LOOKUPS} lookups: {} s on one core", Spread::of(names));
+        println!("\nlimit: {} s", Spread::of(self.limits.clone()));
+        println!("index of all names, and {LOOKUPS} lookups: {} s on one core", Spread::of(self.names.clone()));
+    }
+
+    /// The last three cells of a row.
+    fn floor(&self, stage: &str, what: &str) -> String {
+        match self.floors.get(stage) {
+            Some(costs) => format!("{} | {} | {what}", Spread::of(wall(costs)), Spread::of(cpu(costs))),
+            None => format!("- | - | {what}"),
+        }
+    }
+}
+
+/// Two cells: wall time and CPU time.
+fn both(times: &[(f64, f64)]) -> String {
+    let (wall, cpu) = times.iter().copied().unzip();
+    format!("{} | {}", Spread::of(wall), Spread::of(cpu))
+}
+
+fn wall(costs: &[Cost]) -> Vec<f64> {
+    costs.iter().map(|cost| cost.wall).collect()
+}
+
+fn cpu(costs: &[Cost]) -> Vec<f64> {
+    costs.iter().map(|cost| cost.cpu).collect()
+}
+
+impl Facts<'_> {
+    fn measure(&self, program: &Path, runs: usize, folder: &Path) -> Times {
+        let (output, report) = (folder.join("out.db"), folder.join("report.json"));
+        let mut command = Command::new(program);
+        command.arg("convert").arg(self.source).arg("-o").arg(&output).args(["--to", "backend", "--quiet"]);
+        command.arg("--report").arg(&report).arg("--overwrite");
+        // Before the first round: the source is in the page cache, and the size of the output is known.
+        run(&mut command);
+        let (source, bytes) = (files(&self.source.join("member")), fs::metadata(&output).unwrap().len());
+        let clear = || [&output, self.file].iter().for_each(|path| drop(fs::remove_file(path)));
+        let limit = || {
+            clear();
+            limit(&source, self.file, bytes)
+        };
+        let mut times = Times::default();
+        for round in 0..runs {
+            if round % 2 == 0 {
+                times.limits.push(limit());
+            }
+            clear();
+            let whole = run(&mut command);
+            times.add_run(whole, &report);
+            self.measure_floors(&output, &mut times);
+            if round % 2 == 1 {
+                times.limits.push(limit());
+            }
+        }
+        times
+    }
+
+    fn measure_floors(&self, output: &Path, times: &mut Times) {
+        times.floors.entry(HASHES).or_default().push(measured(|| self.sha256(output)));
+        fs::remove_file(output).unwrap();
+        self.reserve();
+        for (name, parts) in STAGES {
+            let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
+            times.floors.entry(name).or_default().push(costs.reduce(|a, b| a + b).unwrap());
+        }
+        times.names.push(measured(|| self.names()).wall);
     }
 
     /// Parts of the document, one for each megabyte.
@@ -349,5 +415,3 @@ impl Facts<'_> {
         });
     }
 }
-
-fn nothing(_: &Facts<'_>) {}

@@ -2,8 +2,12 @@
 //! many bytes as the output has.
 //!
 //! `cargo run --release --example measure -- [RUNS [SET...]]` prints the tables of docs/measurements.md. Without names it
-//! takes every set. Each run of the limit is followed by one of the program, so that a ratio compares neighbours. The files
-//! are in the page cache. `tests/peers/build` gives `etcdctl migrate`, of which the set `migrate` has at most two runs.
+//! takes every set. `tests/peers/build` gives `etcdctl migrate`. [`runs_of`] says which sets have fewer runs.
+//!
+//! A round has one run of each kind: the limit, the program, the program without the option that the set is about, the
+//! program with `--no-verify`. Every other round has them in reverse, so that the limit comes first as often as the
+//! program. No run finds the output of another one: each is removed first. The source is in the page cache. Ratios
+//! compare runs of one round. Three numbers are min / median / max. [`COLUMNS`] says what the columns are.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,147 +23,333 @@ mod large_store;
 #[path = "process.rs"]
 mod process;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 use etcdlift::internals::bolt::Db;
 use large_store::{Shape, Values};
-use process::{Cost, Spread, build, files, limit, run};
+use process::{Cost, Spread, build, files, limit, refuse, run, runs};
 
-/// A source, and the options of its conversion. `None`: the shape of the set before.
+/// The set that the goals of others refer to.
+const BACKEND: &str = "backend";
+/// The name that asks for the table of `etcdctl migrate`.
+const MIGRATE: &str = "migrate";
+const RULES: &str = "[[rename]]\nprefix = \"/bench\"\nto = \"/moved\"\n";
+
+/// The columns of the table, and what they are.
+const COLUMNS: [(&str, &str); 16] = [
+    ("set", "the name of the set"),
+    ("runs", "the number of rounds"),
+    ("source", "bytes of the source that are not in a hole, as those of a preallocated segment are"),
+    ("output", "bytes of the output"),
+    ("of pairs", "the size of the output, divided by that of its encoded pairs with their elements in pages"),
+    ("limit, s", "wall time of the limit. It reads holes too"),
+    ("etcdlift, s", "wall time of the program"),
+    ("times the limit", "wall time of the program, divided by that of the limit"),
+    ("goal", "the goal of the set, the figure that counts, and whether it meets the goal"),
+    ("without the option: times CPU", "CPU time, divided by that of a run without the option of the set"),
+    ("times wall", "the same of wall time"),
+    ("check", "the share of the wall time that `--no-verify` saves, in percent; see `Round::check`"),
+    ("CPU, s", "CPU time of the program, in user and in kernel mode"),
+    ("RssAnon, MiB", "the most private memory in any run, seen every 5 ms"),
+    ("VmHWM, MiB", "the peak of resident memory in any run, mapped files included"),
+    ("source MB/s", "the column `source`, divided by the median wall time"),
+];
+
+/// A source, and the options of its conversion.
 struct Set {
     name: &'static str,
+    /// `None`: the shape of the set before.
     shape: Option<Shape>,
-    options: &'static [&'static str],
+    to: &'static str,
+    /// Options that half of the runs have. `INDEX_MAP` and `RULES` are names of files.
+    more: &'static [&'static str],
+    goal: Goal,
 }
 
-const RULES: &str = "[[rename]]\nprefix = \"/bench\"\nto = \"/moved\"\n";
+/// What a set has to meet.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// At most so many times the limit, by the median.
+    Limit(f64),
+    /// At most so many times less source per second than the set [`BACKEND`].
+    Rate(f64),
+    /// At most so many times the CPU time of runs without the option, by the median.
+    Option(f64),
+    /// None: the table has the factors of time and private memory to the set [`BACKEND`].
+    Growth,
+}
 
 fn sets() -> Vec<Set> {
     let plain = Shape::default();
-    let backend: &[&str] = &["--to", "backend"];
-    let set = |name, shape| Set { name, shape: Some(shape), options: backend };
-    let same = |name, options| Set { name, shape: None, options };
+    let set = |name, shape, goal| Set { name, shape: Some(shape), to: "backend", more: &[], goal };
+    let same = |name, more, goal| Set { name, shape: None, to: "backend", more, goal };
+    let rate = Goal::Rate(3.0);
     vec![
-        set("backend", plain),
-        same("snapshot", &["--to", "snapshot"]),
-        same("index-map", &["--to", "backend", "--index-map", "INDEX_MAP"]),
-        same("rules", &["--to", "backend", "--rules", "RULES"]),
-        set("log-100k", Shape { entries: 100_000, ..plain }),
-        set("json-values", Shape { values: Values::Json, ..plain }),
-        set("ttl", Shape { ttl: true, ..plain }),
-        set("one-directory", Shape { per_directory: 1_000_000, ..plain }),
-        set("200-levels", Shape { keys: 300_000, levels: 200, ..plain }),
-        set("500-of-1MB", Shape { keys: 500, value_bytes: 1 << 20, ..plain }),
-        set("history-97%", Shape { keys: 30_000, history_bytes: 400 << 20, ..plain }),
-        set("10M-of-256B", Shape { keys: 10_000_000, ..plain }),
-        set("10M-of-20B", Shape { keys: 10_000_000, value_bytes: 20, ..plain }),
+        set(BACKEND, plain, Goal::Limit(2.0)),
+        Set { to: "snapshot", ..same("snapshot", &[], Goal::Limit(2.5)) },
+        same("index-map", &["--index-map", "INDEX_MAP"], Goal::Option(1.3)),
+        same("rules", &["--rules", "RULES"], rate),
+        set("log-100k", Shape { entries: 100_000, ..plain }, rate),
+        set("json-values", Shape { values: Values::Json, ..plain }, Goal::Limit(3.0)),
+        set("ttl", Shape { ttl: true, ..plain }, rate),
+        set("one-directory", Shape { per_directory: 1_000_000, ..plain }, rate),
+        set("200-levels", Shape { keys: 300_000, levels: 200, ..plain }, rate),
+        set("500-of-1MB", Shape { keys: 500, value_bytes: 1 << 20, ..plain }, rate),
+        set("history-97%", Shape { keys: 30_000, history_bytes: 400 << 20, ..plain }, rate),
+        set("10M-of-256B", Shape { keys: 10_000_000, ..plain }, Goal::Growth),
+        set("10M-of-20B", Shape { keys: 10_000_000, value_bytes: 20, ..plain }, Goal::Growth),
     ]
+}
+
+/// The rounds of a set: at most two of those that take minutes.
+fn runs_of(name: &str, runs: usize) -> usize {
+    if name.starts_with("10M") || name == MIGRATE { runs.min(2) } else { runs }
 }
 
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
-    let runs: usize = args.first().map_or(5, |text| text.parse().expect("a number of runs"));
-    let wanted = args.get(1..).unwrap_or_default();
+    let (runs, wanted) = (runs(args.first().map(String::as_str)), args.get(1..).unwrap_or_default());
+    let known: Vec<&str> = sets().iter().map(|set| set.name).chain([MIGRATE]).collect();
+    if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+        refuse(&format!("no set is named {name:?}; the sets are {}", known.join(", ")));
+    }
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
     let program = build();
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
-    let rules = temp.path().join("rules.toml");
-    fs::write(&rules, RULES).unwrap();
-    println!(
-        "| set | source | output | of pairs | limit, s | etcdlift, s | times the limit | check | CPU, s | RssAnon, MiB | MB/s |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    fs::write(temp.path().join("rules.toml"), RULES).unwrap();
     let source = temp.path().join("source.etcd");
-    let mut made = None;
-    for Set { name, shape, options } in sets() {
-        made = shape.or(made);
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+    let (mut made, mut on_disk, mut backend) = (None, None, None);
+    COLUMNS.iter().for_each(|(name, meaning)| println!("- {name}: {meaning}"));
+    println!("\n| {} |\n{}|", COLUMNS.map(|(name, _)| name).join(" | "), "|---".repeat(COLUMNS.len()));
+    for set in sets() {
+        made = set.shape.map(|shape| (set.name, shape)).or(made);
+        if !is_wanted(set.name) {
             continue;
         }
-        if shape.is_some() || !source.exists() {
-            let _ = fs::remove_dir_all(&source);
-            made.expect("the first set has a shape").write(&source);
+        let (name, shape) = made.expect("the first set has a shape");
+        if on_disk != Some(name) {
+            write(&shape, &source);
+            on_disk = Some(name);
         }
-        let options = options.iter().map(|option| match *option {
-            "INDEX_MAP" => temp.path().join("index.redb"),
-            "RULES" => rules.clone(),
-            option => PathBuf::from(option),
-        });
-        let case = Case { program: &program, source: &source, options: options.collect(), folder: temp.path() };
-        println!("{}", case.row(name, runs));
+        let case = Case { program: &program, source: &source, to: set.to, more: set.more, folder: temp.path() };
+        let measured = case.measure(runs_of(set.name, runs));
+        println!("{}", measured.row(&set, backend.as_ref()));
+        if set.name == BACKEND {
+            backend = Some(measured);
+        }
     }
-    if wanted.is_empty() || wanted.iter().any(|wanted| wanted == "migrate") {
-        migrate(&program, &source, temp.path(), runs.min(2));
+    if is_wanted(MIGRATE) {
+        migrate(&program, &source, temp.path(), runs_of(MIGRATE, runs));
     }
+}
+
+/// Writes a source, and waits for the disk, which would delay the first runs.
+fn write(shape: &Shape, source: &Path) {
+    let _ = fs::remove_dir_all(source);
+    shape.write(source);
+    nix::unistd::sync();
 }
 
 struct Case<'c> {
     program: &'c Path,
     source: &'c Path,
-    options: Vec<PathBuf>,
+    to: &'c str,
+    more: &'c [&'c str],
     folder: &'c Path,
 }
 
 /// A run of the program.
 struct Run {
     cost: Cost,
-    /// The share of the time in which the output was read back and checked.
-    check: f64,
+    /// The wall time of all stages in the report, in seconds.
+    stages: f64,
+}
+
+/// One run of each kind.
+struct Round {
+    /// The seconds of the limit.
+    limit: f64,
+    run: Run,
+    /// With `--no-verify`.
+    unverified: Run,
+    /// Without the option that the set is about.
+    without: Option<Run>,
+}
+
+impl Round {
+    /// The share of the verification in the wall time: 1 - without / with, where "without" is a run with `--no-verify`.
+    ///
+    /// It counts all that this option leaves out: the stage `verify`, and what the verification adds to other stages, such
+    /// as the hashes of rows in `write`. A run with `--no-verify` computes HashKV and the hash of `snapshot status` from the
+    /// rows, which a verified run computes while it reads the output. That work is in no stage. So the time by which the
+    /// run outside of its stages is longer than that of the verified run is subtracted: these hashes count as a part of
+    /// the verification. Noise may make the share negative.
+    fn check(&self) -> f64 {
+        let outside = |run: &Run| run.cost.wall - run.stages;
+        let hashes = outside(&self.unverified) - outside(&self.run);
+        1.0 - (self.unverified.cost.wall - hashes) / self.run.cost.wall
+    }
+}
+
+/// The rounds of a set.
+struct Measured {
+    rounds: Vec<Round>,
+    source_bytes: u64,
+    output_bytes: u64,
+    pair_bytes: u64,
 }
 
 impl Case<'_> {
-    fn row(&self, name: &str, runs: usize) -> String {
-        let snapshot = files(&self.source.join("member"));
-        // Before the first pair: everything is in the page cache, and the size of the output is known.
-        self.convert();
-        let output = fs::metadata(self.output()).unwrap().len();
-        let source: u64 = snapshot.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-        let pairs: Vec<(f64, Run)> = (0..runs)
-            .map(|_| {
-                let limit = limit(&snapshot, &self.folder.join("limit"), output);
-                (limit, self.convert())
-            })
-            .collect();
-        let spread = |values: &dyn Fn(&(f64, Run)) -> f64| Spread::of(pairs.iter().map(values).collect());
-        let wall = spread(&|(_, run)| run.cost.wall);
-        format!(
-            "| {name} | {} MB | {} MB | {:.3} | {} | {wall} | {} | {:.0} % | {:.2} | {} | {:.0} |",
-            source / 1_000_000,
-            output / 1_000_000,
-            output as f64 / pair_bytes(&self.output()) as f64,
-            spread(&|(limit, _)| *limit),
-            spread(&|(limit, run)| run.cost.wall / limit),
-            spread(&|(_, run)| run.check).median * 100.0,
-            spread(&|(_, run)| run.cost.cpu).median,
-            pairs.iter().map(|(_, run)| run.cost.memory).max().unwrap_or(0) >> 20,
-            source as f64 / 1e6 / wall.median,
-        )
+    fn measure(&self, runs: usize) -> Measured {
+        let source = files(&self.source.join("member"));
+        // Before the first round: the source is in the page cache, and the size of the output is known.
+        self.convert(self.more);
+        let output = self.folder.join("out.db");
+        let output_bytes = fs::metadata(&output).unwrap().len();
+        Measured {
+            source_bytes: source.iter().map(|path| data_bytes(path)).sum(),
+            output_bytes,
+            pair_bytes: pair_bytes(&output),
+            rounds: (0..runs).map(|round| self.round(round, &source, output_bytes)).collect(),
+        }
     }
 
-    fn output(&self) -> PathBuf {
-        self.folder.join("out.db")
+    fn round(&self, round: usize, source: &[PathBuf], output_bytes: u64) -> Round {
+        let (mut limits, mut run, mut without, mut unverified) = (None, None, None, None);
+        let mut kinds: [&mut dyn FnMut(); 4] = [
+            &mut || limits = Some(self.limit(source, output_bytes)),
+            &mut || run = Some(self.convert(self.more)),
+            &mut || without = (!self.more.is_empty()).then(|| self.convert(&[])),
+            &mut || unverified = Some(self.convert(&[self.more, &["--no-verify"]].concat())),
+        ];
+        if round % 2 == 1 {
+            kinds.reverse();
+        }
+        kinds.into_iter().for_each(|kind| kind());
+        Round { limit: limits.unwrap(), run: run.unwrap(), unverified: unverified.unwrap(), without }
     }
 
-    fn convert(&self) -> Run {
+    /// Removes what a run wrote, also from the page cache.
+    fn clear(&self) {
         for name in ["out.db", "index.redb"] {
             let _ = fs::remove_file(self.folder.join(name));
         }
+    }
+
+    fn limit(&self, source: &[PathBuf], output_bytes: u64) -> f64 {
+        self.clear();
+        limit(source, &self.folder.join("limit"), output_bytes)
+    }
+
+    fn convert(&self, more: &[&str]) -> Run {
+        self.clear();
+        let (report, output) = (self.folder.join("report.json"), self.folder.join("out.db"));
         let mut command = Command::new(self.program);
-        let report = self.folder.join("report.json");
-        command.arg("convert").arg(self.source).arg("-o").arg(self.output()).arg("--quiet").args(&self.options);
+        command.arg("convert").arg(self.source).arg("-o").arg(output).args(["--quiet", "--to", self.to]);
+        command.args(more.iter().map(|option| match *option {
+            "INDEX_MAP" => self.folder.join("index.redb"),
+            "RULES" => self.folder.join("rules.toml"),
+            option => PathBuf::from(option),
+        }));
         let cost = run(command.arg("--report").arg(&report).arg("--overwrite"));
-        Run { cost, check: share_of_check(&report) }
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+        let stages = report["stages"].as_array().unwrap().iter();
+        Run { cost, stages: stages.map(|stage| stage["ms"].as_f64().unwrap() / 1000.0).sum() }
     }
 }
 
-/// The share of the verification in the time of all stages.
-fn share_of_check(report: &Path) -> f64 {
-    let report: serde_json::Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
-    let stages = report["stages"].as_array().unwrap();
-    let millis = |stage: &serde_json::Value| stage["ms"].as_f64().unwrap();
-    let check = stages.iter().find(|stage| stage["name"] == "verify").map_or(0.0, millis);
-    check / stages.iter().map(millis).sum::<f64>()
+impl Measured {
+    fn row(&self, set: &Set, backend: Option<&Measured>) -> String {
+        let without = |value: fn(&Cost) -> f64| match set.more {
+            [] => "-".to_owned(),
+            _ => self.times_without(value).to_string(),
+        };
+        let check = self.spread(|round| round.check() * 100.0);
+        let cells = [
+            set.name.to_owned(),
+            self.rounds.len().to_string(),
+            format!("{} MB", self.source_bytes / 1_000_000),
+            format!("{} MB", self.output_bytes / 1_000_000),
+            format!("{:.3}", self.output_bytes as f64 / self.pair_bytes as f64),
+            self.spread(|round| round.limit).to_string(),
+            self.wall().to_string(),
+            self.times_the_limit().to_string(),
+            self.goal(set.goal, backend),
+            without(|cost| cost.cpu),
+            without(|cost| cost.wall),
+            format!("{:.0} / {:.0} / {:.0} %", check.min, check.median, check.max),
+            self.spread(|round| round.run.cost.cpu).to_string(),
+            mib(self.private()),
+            mib(self.rounds.iter().map(|round| round.run.cost.peak).max().unwrap_or(0)),
+            format!("{:.0}", self.rate()),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+
+    fn goal(&self, goal: Goal, backend: Option<&Measured>) -> String {
+        let is_met = |met: bool| if met { "met" } else { "not met" };
+        match (goal, backend) {
+            (Goal::Limit(most), _) => {
+                let times = self.times_the_limit().median;
+                format!("{most:.1} times the limit: {times:.2}, {}", is_met(times <= most))
+            }
+            (Goal::Option(most), _) => {
+                let times = self.times_without(|cost| cost.cpu).median;
+                format!("{most:.1} times the CPU time without: {times:.2}, {}", is_met(times <= most))
+            }
+            (Goal::Rate(most), Some(backend)) => {
+                let times = backend.rate() / self.rate();
+                format!("MB/s of `{BACKEND}` / {most:.1}: {times:.2}, {}", is_met(times <= most))
+            }
+            (Goal::Growth, Some(backend)) => {
+                let (wall, memory) = (self.wall().median / backend.wall().median, self.private() as f64);
+                let memory = memory / backend.private() as f64;
+                format!("to `{BACKEND}`: {wall:.1} times the wall time, {memory:.1} times RssAnon")
+            }
+            (_, None) => format!("unknown without the set `{BACKEND}`"),
+        }
+    }
+
+    fn spread(&self, value: impl Fn(&Round) -> f64) -> Spread {
+        Spread::of(self.rounds.iter().map(value).collect())
+    }
+
+    fn wall(&self) -> Spread {
+        self.spread(|round| round.run.cost.wall)
+    }
+
+    fn times_the_limit(&self) -> Spread {
+        self.spread(|round| round.run.cost.wall / round.limit)
+    }
+
+    /// The ratio to runs without the option.
+    fn times_without(&self, value: fn(&Cost) -> f64) -> Spread {
+        self.spread(|round| {
+            value(&round.run.cost) / value(&round.without.as_ref().expect("the set has an option").cost)
+        })
+    }
+
+    fn private(&self) -> u64 {
+        self.rounds.iter().map(|round| round.run.cost.private).max().unwrap_or(0)
+    }
+
+    /// Millions of bytes of the source in a second.
+    fn rate(&self) -> f64 {
+        self.source_bytes as f64 / 1e6 / self.wall().median
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    (bytes >> 20).to_string()
+}
+
+/// The bytes of a file that are not in a hole. Blocks have 512 bytes here.
+fn data_bytes(path: &Path) -> u64 {
+    let metadata = fs::metadata(path).unwrap();
+    metadata.len().min(metadata.blocks() * 512)
 }
 
 /// The sum of all encoded pairs of a database: keys, values, and the 16 bytes of an element in a leaf page for each.
@@ -170,7 +360,8 @@ fn pair_bytes(path: &Path) -> u64 {
     buckets.flat_map(|bucket| bucket.iter()).map(|pair| pair.unwrap().record.len() as u64 + 16).sum()
 }
 
-/// Runs `etcdctl migrate` of 3.4 on the first set, each time after a conversion. It writes into the source.
+/// Runs `etcdctl migrate` of 3.4 on the first set, each time after a conversion. It writes into the source, so each round
+/// has a new one.
 fn migrate(program: &Path, source: &Path, folder: &Path, runs: usize) {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let parent = env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
@@ -182,22 +373,23 @@ fn migrate(program: &Path, source: &Path, folder: &Path, runs: usize) {
     }
     let pairs: Vec<(Cost, Cost)> = (0..runs)
         .map(|_| {
-            let _ = fs::remove_dir_all(source);
-            Shape::default().write(source);
-            let options = ["--to", "backend"].map(PathBuf::from).to_vec();
-            let converted = Case { program, source, options, folder }.convert().cost;
+            write(&Shape::default(), source);
+            let case = Case { program, source, to: "backend", more: &[], folder };
+            let converted = case.convert(&[]).cost;
+            case.clear();
             let mut command = Command::new(&etcdctl);
             (converted, run(command.env("ETCDCTL_API", "3").arg("migrate").arg("--data-dir").arg(source)))
         })
         .collect();
-    let spread = |value: fn(&(Cost, Cost)) -> f64| Spread::of(pairs.iter().map(value).collect());
-    println!("\n| `etcdctl migrate`, s | CPU, s | RssAnon, MiB | etcdlift, s | times faster |\n|---|---|---|---|---|");
-    println!(
-        "| {} | {} | {} | {} | {} |",
-        spread(|(_, migrate)| migrate.wall),
-        spread(|(_, migrate)| migrate.cpu),
-        pairs.iter().map(|(_, migrate)| migrate.memory).max().unwrap_or(0) >> 20,
-        spread(|(etcdlift, _)| etcdlift.wall),
-        spread(|(etcdlift, migrate)| migrate.wall / etcdlift.wall),
-    );
+    println!("\n| program | runs | wall, s | CPU, s | RssAnon, MiB | VmHWM, MiB |\n|---|---|---|---|---|---|");
+    let print = |name: &str, costs: Vec<Cost>| {
+        let spread = |value: fn(&Cost) -> f64| Spread::of(costs.iter().map(value).collect());
+        let most = |value: fn(&Cost) -> u64| mib(costs.iter().map(value).max().unwrap_or(0));
+        let (wall, cpu) = (spread(|cost| cost.wall), spread(|cost| cost.cpu));
+        println!("| {name} | {runs} | {wall} | {cpu} | {} | {} |", most(|cost| cost.private), most(|cost| cost.peak));
+    };
+    print("etcdlift convert", pairs.iter().map(|(etcdlift, _)| *etcdlift).collect());
+    print("etcdctl migrate", pairs.iter().map(|(_, migrate)| *migrate).collect());
+    let faster = pairs.iter().map(|(etcdlift, migrate)| migrate.wall / etcdlift.wall).collect();
+    println!("\nwall time of `etcdctl migrate`, divided by that of etcdlift: {}", Spread::of(faster));
 }

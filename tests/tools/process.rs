@@ -26,8 +26,24 @@ pub(super) fn build() -> PathBuf {
 pub(super) struct Cost {
     pub(super) wall: f64,
     pub(super) cpu: f64,
-    /// The most private memory that was seen, in bytes.
-    pub(super) memory: u64,
+    /// The most private memory that was seen (`RssAnon`), in bytes.
+    pub(super) private: u64,
+    /// The peak of resident memory (`VmHWM`), in bytes. It includes mapped files, whose pages are in the page cache.
+    pub(super) peak: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    /// The cost of one after the other.
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            wall: self.wall + other.wall,
+            cpu: self.cpu + other.cpu,
+            private: self.private.max(other.private),
+            peak: self.peak.max(other.peak),
+        }
+    }
 }
 
 /// Runs a process to its end. No other child of this process runs at that time.
@@ -36,26 +52,32 @@ pub(super) fn run(command: &mut Command) -> Cost {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let status_file = format!("/proc/{}/status", child.id());
     let watched = thread::spawn(move || {
-        let mut most = 0;
+        let (mut private, mut peak) = (0, 0);
         while let Ok(text) = fs::read_to_string(&status_file) {
-            let Some(line) = text.lines().find_map(|line| line.strip_prefix("RssAnon:")) else { break };
-            let kib: u64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
-            most = most.max(kib << 10);
+            let (Some(now), Some(most)) = (bytes(&text, "RssAnon:"), bytes(&text, "VmHWM:")) else { break };
+            (private, peak) = (now.max(private), most.max(peak));
             thread::sleep(Duration::from_millis(5));
         }
-        most
+        (private, peak)
     });
     let status = child.wait().unwrap();
     let wall = started.elapsed().as_secs_f64();
     assert!(matches!(status.code(), Some(0 | 8)), "{command:?}: {status}");
-    Cost { wall, cpu: cpu(UsageWho::RUSAGE_CHILDREN) - before, memory: watched.join().unwrap() }
+    let (private, peak) = watched.join().unwrap();
+    Cost { wall, cpu: cpu(UsageWho::RUSAGE_CHILDREN) - before, private, peak }
 }
 
-/// Runs work in this process. `memory` of the result is 0.
+/// A number of bytes in `/proc/PID/status`. `None` after the end of the process.
+fn bytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Runs work in this process. The memory of the result is 0.
 pub(super) fn measured(work: impl FnOnce()) -> Cost {
     let (started, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF));
     work();
-    Cost { wall: started.elapsed().as_secs_f64(), cpu: cpu(UsageWho::RUSAGE_SELF) - before, memory: 0 }
+    Cost { wall: started.elapsed().as_secs_f64(), cpu: cpu(UsageWho::RUSAGE_SELF) - before, private: 0, peak: 0 }
 }
 
 fn cpu(of: UsageWho) -> f64 {
@@ -73,7 +95,9 @@ pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Reads these files once, then writes and syncs so many bytes. Returns the seconds.
+/// Reads these files once, holes included, then writes and syncs so many bytes to a new file. Returns the seconds.
+///
+/// For a fair comparison, neither this file nor an output of the program exists before.
 pub(super) fn limit(read: &[PathBuf], write: &Path, mut bytes: u64) -> f64 {
     let mut buffer = vec![1; 4 << 20];
     let started = Instant::now();
@@ -93,7 +117,20 @@ pub(super) fn limit(read: &[PathBuf], write: &Path, mut bytes: u64) -> f64 {
     seconds
 }
 
-/// The smallest, the middle and the largest of some values.
+/// Ends this process with a message about its arguments.
+pub(super) fn refuse(message: &str) -> ! {
+    eprintln!("error: {message}");
+    std::process::exit(2)
+}
+
+/// The number of runs, by the first argument; 5 without one.
+pub(super) fn runs(argument: Option<&str>) -> usize {
+    let Some(text) = argument else { return 5 };
+    let runs = text.parse().ok().filter(|runs| *runs > 0);
+    runs.unwrap_or_else(|| refuse(&format!("expected a number of runs, found {text:?}")))
+}
+
+/// The smallest, the median and the largest of some values. The median of an even number is the mean of the middle two.
 pub(super) struct Spread {
     pub(super) min: f64,
     pub(super) median: f64,
@@ -103,7 +140,9 @@ pub(super) struct Spread {
 impl Spread {
     pub(super) fn of(mut values: Vec<f64>) -> Spread {
         values.sort_by(f64::total_cmp);
-        Spread { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
+        let (len, last) = (values.len(), values.len() - 1);
+        let median = (values[last / 2] + values[len / 2]) / 2.0;
+        Spread { min: values[0], median, max: values[last] }
     }
 }
 
