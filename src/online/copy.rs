@@ -20,8 +20,8 @@ use crate::online::state::{self, Job, Keys, Phase, Progress, put_json};
 use crate::online::v2::{Head, V2};
 use crate::online::v3::Kv;
 
-/// How long a source that is behind v3 may need to catch up.
-const BEHIND: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// How long a source with a lower index than v3 may need to catch up.
+const CATCH_UP: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// How to copy.
 #[derive(Debug, Clone)]
@@ -144,8 +144,8 @@ fn begin(
     Ok(since)
 }
 
-/// Waits for a source that is behind v3, and refuses it if it stays there: the copy of its state would bring back what v3 has
-/// replaced or deleted.
+/// Waits until the source has the index of v3, and refuses one that does not get there: the copy of its state would bring back
+/// what v3 has replaced or deleted.
 fn require_head(v2: &mut dyn V2, since: u64, context: &Context<'_>) -> Result<()> {
     let began = Instant::now();
     loop {
@@ -153,7 +153,7 @@ fn require_head(v2: &mut dyn V2, since: u64, context: &Context<'_>) -> Result<()
         if index >= since {
             return Ok(());
         }
-        if began.elapsed() >= BEHIND {
+        if began.elapsed() >= CATCH_UP {
             let message = format!("the source is at v2 index {index}, and v3 has everything up to index {since}");
             return Err(Error::new(Reason::StateDiffers, message).hint(
                 "give a member that has caught up, not an older copy; for another cluster give another --state-prefix",

@@ -98,7 +98,7 @@ fn put(
         context.interrupt.ask()?;
         quiet(context, v2, &mut head, options.quiet_for)?;
         let index = head.index;
-        // The source itself can be behind.
+        // The source itself can lag.
         let missing = match v2.cluster_index() {
             Ok(cluster) => cluster.map_or(0, |cluster| cluster.0.saturating_sub(index.0)),
             Err(_) if options.force => 0,
@@ -152,7 +152,7 @@ fn put(
     }
 }
 
-/// Refuses if the migration that was compared is not there any more, or goes.
+/// Refuses if the migration that was compared has ended, or another command ends it.
 fn require_migration(state: &state::Head, begun: i64) -> Result<()> {
     state.require_no_undo()?;
     if state.modified.0 != begun {

@@ -120,8 +120,8 @@ pub(super) struct Source {
 
     /// Endpoints of the v2 API, separated by commas
     ///
-    /// Use them without DIR if the host of a member cannot be reached. Hidden keys are missing then. Beside DIR, they
-    /// commit the last writes, and tell what the cluster has and the member has not.
+    /// Use them without DIR if the host of a member cannot be reached. Hidden keys are missing then. With DIR, they also
+    /// commit the last writes, and tell which index the cluster has.
     #[arg(long, value_name = "URL,...", value_delimiter = ',', help_heading = V2)]
     v2_endpoints: Vec<String>,
 

@@ -1,13 +1,13 @@
-//! Commands that end a migration, beside others and after a part of others.
+//! Commands that end a migration, while others run and after a part of others.
 
 use super::*;
 use crate::online::state::Head as StateHead;
 
 /// Runs `switch`, and something else while it waits until v2 is quiet.
-fn switch_beside(kv: &Memory, store: &Store, force: bool, beside: impl Fn() + Sync) -> Result<()> {
+fn switch_during(kv: &Memory, store: &Store, force: bool, meanwhile: impl Fn() + Sync) -> Result<()> {
     let tell = |line: &str| {
         if line.starts_with("waiting until v2") {
-            beside();
+            meanwhile();
         }
     };
     let context = Context { kv, interrupt: Interrupt::default(), tell: &tell };
@@ -25,17 +25,17 @@ fn copied() -> (Memory, Store) {
 }
 
 #[test]
-fn a_switch_is_not_put_after_an_undo_that_ran_beside_it() {
+fn a_switch_is_not_put_after_an_undo_that_ran_meanwhile() {
     for force in [false, true] {
         for again in [false, true] {
             let (kv, store) = copied();
-            let beside = || {
+            let meanwhile = || {
                 undo(&context(&kv), &mut store.source(true), &keys(), LIMITS, 1).unwrap();
                 if again {
                     once(&kv, &mut store.source(true));
                 }
             };
-            let error = switch_beside(&kv, &store, force, beside).unwrap_err();
+            let error = switch_during(&kv, &store, force, meanwhile).unwrap_err();
             assert_eq!(error.reason(), Reason::StateDiffers, "{error}");
             assert_ne!(kv.value(SWITCH_KEY).as_deref(), Some("true"));
         }
@@ -47,7 +47,7 @@ fn a_switch_is_not_put_while_another_command_ends_the_migration() {
     for (command, is_refused) in [("undo", true), ("finish", true), ("copy", false)] {
         let (kv, store) = copied();
         let lock = format!(r#"{{"command":"{command}","host":"h","pid":1,"started":"now"}}"#);
-        let result = switch_beside(&kv, &store, true, || kv.put("etcdlift/online/lock", &lock));
+        let result = switch_during(&kv, &store, true, || kv.put("etcdlift/online/lock", &lock));
         assert_eq!(result.err().map(|error| error.reason()), is_refused.then_some(Reason::JobRunning), "{command}");
     }
 }
@@ -76,9 +76,9 @@ fn a_switch_waits_until_v2_is_quiet() {
 }
 
 /// A source of which the cluster knows more.
-struct Behind(Source, u64);
+struct Lagging(Source, u64);
 
-impl V2 for Behind {
+impl V2 for Lagging {
     fn cluster(&mut self) -> Result<String> {
         self.0.cluster()
     }
@@ -104,7 +104,7 @@ fn a_switch_asks_what_the_cluster_has_and_the_source_has_not() {
     let (kv, store) = copied();
     let switch = |index, force| {
         let options = SwitchOptions { force, ..SwitchOptions::default() };
-        switch(&context(&kv), &mut Behind(store.source(true), index), &keys(), options).map(|done| done.v2_index)
+        switch(&context(&kv), &mut Lagging(store.source(true), index), &keys(), options).map(|done| done.v2_index)
     };
     let reason = |result: Result<u64>| result.unwrap_err().reason();
     assert_eq!((reason(switch(3, false)), reason(switch(0, false))), (Reason::Lagging, Reason::Unreachable));
@@ -114,7 +114,7 @@ fn a_switch_asks_what_the_cluster_has_and_the_source_has_not() {
 
 /// What an older source has was replaced or deleted since.
 #[test]
-fn a_source_that_is_behind_v3_is_refused() {
+fn a_source_with_a_lower_index_than_v3_is_refused() {
     for undone in [false, true] {
         let (kv, store) = copied();
         let older = Store::default();

@@ -64,7 +64,7 @@ impl Committing {
     fn commit(&mut self, head: Head) -> Result<()> {
         if head.uncommitted == 0 {
             self.due = None;
-            // The member may be behind, and not know it.
+            // The member may lag, and not know it.
             let every = if self.silent { AFTER_FAILURE } else { ASK };
             if self.asked.is_none_or(|asked| asked.elapsed() >= every) {
                 self.ask()?;

@@ -156,7 +156,7 @@ fn run(mut client: Client, from: u64, queue: &Queue) {
             End::Events(last) => (next, silent) = (last.saturating_add(1), None),
             End::Cut => silent = None,
             // Events of hidden keys are not sent. A second silent stream makes sure that the first one did not end before its event,
-            // if its member is not behind: one that has this index would have sent it at once.
+            // if its member does not lag: one that has this index would have sent it at once.
             End::Silent(index) => match silent {
                 Some(before) if before >= next && index >= before => {
                     queue.reached(before);
