@@ -173,8 +173,12 @@ impl V2 {
     }
 
     fn ask(&self, endpoint: &str, key: &str) -> Result<Values> {
-        let target = format!("{endpoint}/v2/keys{key}?quorum=true&recursive=true");
-        let mut response = self.agent.get(&target).call()?;
+        let escaped = |byte| match byte {
+            b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => String::from(char::from(byte)),
+            _ => format!("%{byte:02X}"),
+        };
+        let path: String = key.bytes().map(escaped).collect();
+        let mut response = self.agent.get(format!("{endpoint}/v2/keys{path}?quorum=true&recursive=true")).call()?;
         let body: Value = serde_json::from_str(&response.body_mut().read_to_string()?)?;
         let mut values = Values::new();
         match (response.status().as_u16(), &body["errorCode"]) {

@@ -102,6 +102,13 @@ fn begin(
 ) -> Result<u64> {
     let job = Job { source: v2.cluster()?, hidden_keys: v2.shows_hidden_keys(), ..options.job.clone() };
     state.require_no_undo()?;
+    if state.job.is_some() {
+        state.require_own_switch(&options.keys)?;
+    } else if let Some(key) = state::foreign(context.kv, &options.keys)? {
+        let key = String::from_utf8_lossy(&key).into_owned();
+        let message = format!("{key}: expected only keys of etcdlift below the state prefix, found this one");
+        return Err(Error::new(Reason::StateDiffers, message).hint("give another --state-prefix"));
+    }
     if state.job.is_none() && session.switch().on {
         let switch = String::from_utf8_lossy(&options.keys.switch);
         let message = format!("{switch}: the switch is on before the migration begins, so nothing would be copied");
@@ -115,7 +122,7 @@ fn begin(
             let message = format!("{prefix}job: the state in v3 is that of a migration with {difference}");
             let message = message.replace(" with v2 cluster", " of v2 cluster");
             return Err(Error::new(Reason::StateDiffers, message)
-                .hint("use the options of the first run, another --state-prefix, or `etcdlift online undo`"));
+                .hint("use the options of the first run, another --state-prefix with its own --switch-key, or `etcdlift online undo`"));
         }
         (Some(_), None) => {
             let message = "the migration has no progress: a `finish` did not end, and its markers are gone";
@@ -156,7 +163,7 @@ fn require_head(v2: &mut dyn V2, since: u64, context: &Context<'_>) -> Result<()
         if began.elapsed() >= CATCH_UP {
             let message = format!("the source is at v2 index {index}, and v3 has everything up to index {since}");
             return Err(Error::new(Reason::StateDiffers, message).hint(
-                "give a member that has caught up, not an older copy; for another cluster give another --state-prefix",
+                "give a member that has caught up, not an older copy; for another cluster give another --state-prefix and --switch-key",
             ));
         }
         context.interrupt.ask()?;

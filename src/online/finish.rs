@@ -45,7 +45,13 @@ fn locked(
 ) -> Result<Finished> {
     let kv = context.kv;
     let state = state::read(kv, keys)?;
-    let over = state.switch.on || state.job.is_none() && count(kv, keys, "moved/")? == 0;
+    // A run before this one can have been interrupted.
+    let begun = state.job.is_some() && state.progress.is_none();
+    let ended = begun || state.job.is_none() && count(kv, keys, "moved/")? == 0;
+    if !ended {
+        state.require_own_switch(keys)?;
+    }
+    let over = ended || state.switch.on;
     if !over {
         let message = "the switch is not on: clients still need the markers";
         return Err(Error::new(Reason::NotSwitched, message).hint("run `etcdlift online switch` first, or `undo`"));
@@ -61,23 +67,24 @@ fn locked(
     // The progress goes first: without it, neither `undo` nor `copy` works with what is left. The job goes last: until then, a
     // second run knows that there is something to finish.
     for name in ["progress", "conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "switched", "job"] {
-        removed += remove(context, keys.named(name), lock)?;
+        let key = keys.named(name);
+        let end = if name.ends_with('/') { prefix_end(&key) } else { [&key[..], &[0]].concat() };
+        removed += remove(context, (key, end), lock)?;
     }
     Ok(Finished { removed, conflicts })
 }
 
-/// Removes all keys with a prefix, page by page.
-fn remove(context: &Context<'_>, prefix: Vec<u8>, lock: &Lock<'_>) -> Result<u64> {
-    let end = prefix_end(&prefix);
+/// Removes all keys of a range, page by page.
+fn remove(context: &Context<'_>, (from, end): (Vec<u8>, Vec<u8>), lock: &Lock<'_>) -> Result<u64> {
     let mut removed = 0;
     loop {
         context.interrupt.ask()?;
-        let page = Scan { limit: PAGE, ..Scan::prefix(&prefix) };
+        let page = Scan { from: from.clone(), to: end.clone(), limit: PAGE, values: false };
         let reply = context.kv.txn(&Txn::read(vec![Op::Scan(page)]))?;
         let got = reply.at(0);
         let Some(last) = got.pairs.last() else { return Ok(removed) };
         let to = if got.more { [&last.key[..], &[0]].concat() } else { end.clone() };
-        let then = vec![Op::DeleteRange(prefix.clone(), to)];
+        let then = vec![Op::DeleteRange(from.clone(), to)];
         let compare: Compare = lock.compare();
         let txn = Txn { when: vec![compare], then, otherwise: vec![Op::Look(lock.key().to_vec())] };
         let reply = context.kv.txn(&txn)?;

@@ -26,6 +26,9 @@ use crate::online::v3::{Op, Scan, Txn, scan_readable};
 /// How long the progress waits at most while there are no changes of keys that are copied.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// How old the progress becomes while nothing happens: `status` counts a lag from its time.
+const RENEW: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
 /// How long `--once` waits for the commit index without a word.
 const UNCOMMITTED: Duration = Duration::from_secs(5);
 
@@ -346,7 +349,8 @@ impl Follower<'_, '_, '_> {
     fn progress(&mut self, head: Head, at_once: bool) -> Result<()> {
         let (index, at) = self.written;
         let due = at_once || at.elapsed() >= IDLE;
-        if due && (at_once || head.index > index || head.uncommitted > 0) {
+        let is_old = at.elapsed() >= RENEW;
+        if due && (at_once || is_old || head.index > index || head.uncommitted > 0) {
             self.carrier.session.put(vec![self.progress_of(head)?])?;
             self.written(head.index.max(index));
         } else if self.once && head.index > index {

@@ -183,7 +183,7 @@ fn name(pair: &Pair) -> String {
 
 fn running(pair: &Pair) -> Error {
     Error::new(Reason::JobRunning, format!("{} has the lock of this migration", name(pair)))
-        .hint("stop it first, or use another --state-prefix for another migration")
+        .hint("stop it first; another migration needs its own --state-prefix and --switch-key")
 }
 
 fn lost() -> Error {

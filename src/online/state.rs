@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Reason, Result};
 use crate::ids::{RaftIndex, V2Index};
-use crate::online::v3::{Kv, Op, Pair, Scan, Txn, scan};
+use crate::online::v3::{Kv, Op, Pair, Scan, Txn, prefix_end, scan};
 use crate::options::{Keep, Rules, TtlRule};
 use crate::words::words;
 
@@ -19,6 +19,12 @@ pub const SWITCH_KEY: &str = "etcdlift/switch";
 
 /// The layout of the state that this version writes and reads.
 pub const SCHEMA: u32 = 1;
+
+/// The names of single keys of the state.
+const SINGLE: [&str; 5] = ["deleted", "job", "lock", "progress", "switched"];
+
+/// The names of keys of the state that have more below them.
+const FOLDERS: [&str; 5] = ["conflict/", "folded/", "moved/", "own/", "owner/"];
 
 /// The names of the keys of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +239,8 @@ pub struct Head {
     pub switch_value: Option<String>,
     /// The value of the lock.
     pub lock: Option<String>,
+    /// The v2 index up to which v3 had everything when this migration put the switch; `None` if it did not.
+    pub switched: Option<V2Index>,
     /// The mod revisions of the job and of the lock; 0 without them.
     pub modified: (i64, i64),
 }
@@ -249,6 +257,21 @@ impl Head {
         let message = "an `etcdlift online undo` has not ended, so v3 leads all keys";
         Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online undo` again"))
     }
+
+    /// Refuses to go on if the switch is on, but another migration put it: it says nothing of the keys of this one.
+    ///
+    /// # Errors
+    /// [`Reason::StateDiffers`].
+    pub fn require_own_switch(&self, keys: &Keys) -> Result<()> {
+        if !self.switch.on || self.switched.is_some() {
+            return Ok(());
+        }
+        let message =
+            format!("{}: the switch is on, but this migration did not put it", String::from_utf8_lossy(&keys.switch));
+        Err(Error::new(Reason::StateDiffers, message).hint(
+            "each migration needs its own --switch-key; if no other migration has this one, put `false` and try again",
+        ))
+    }
 }
 
 /// Reads the state of a migration.
@@ -256,7 +279,7 @@ impl Head {
 /// # Errors
 /// [`Reason::StateDiffers`] if another version wrote it; those of the store.
 pub fn read(kv: &dyn Kv, keys: &Keys) -> Result<Head> {
-    let wanted = [keys.named("job"), keys.named("progress"), keys.switch.clone(), keys.named("lock")];
+    let wanted = [keys.named("job"), keys.named("progress"), keys.switch.clone(), keys.named("lock"), keys.switched()];
     let reply = kv.txn(&Txn::read(wanted.into_iter().map(Op::Get).collect()))?;
     let text = |pair: &Pair| String::from_utf8_lossy(&pair.value).into_owned();
     let modified = |at| reply.at(at).one().map_or(0, |pair| pair.modified);
@@ -266,8 +289,34 @@ pub fn read(kv: &dyn Kv, keys: &Keys) -> Result<Head> {
         switch: Switch::of(reply.at(2).one()),
         switch_value: reply.at(2).one().map(text),
         lock: reply.at(3).one().map(text),
+        switched: reply.at(4).one().and_then(|pair| text(pair).parse().ok()).map(V2Index),
         modified: (modified(0), modified(3)),
     })
+}
+
+/// Returns a key below the prefix that no version of etcdlift wrote, if there is one.
+///
+/// # Errors
+/// Those of the store.
+pub fn foreign(kv: &dyn Kv, keys: &Keys) -> Result<Option<Vec<u8>>> {
+    let one = |key: Vec<u8>| (key.clone(), [&key[..], &[0]].concat());
+    let mut known: Vec<(Vec<u8>, Vec<u8>)> = SINGLE.iter().map(|name| one(keys.named(name))).collect();
+    known.push(one(keys.switch.clone()));
+    known.extend(FOLDERS.iter().map(|name| (keys.named(name), prefix_end(&keys.named(name)))));
+    known.sort();
+    let end = prefix_end(&keys.prefix);
+    let (mut from, mut gaps) = (keys.prefix.clone(), Vec::new());
+    for (start, after) in known.into_iter().filter(|(start, _)| start.starts_with(&keys.prefix)) {
+        gaps.push((std::mem::replace(&mut from, after), start));
+    }
+    gaps.push((from, end));
+    for (from, to) in gaps.into_iter().filter(|(from, to)| from < to) {
+        let reply = kv.txn(&Txn::read(vec![Op::Scan(Scan { from, to, limit: 1, values: false })]))?;
+        if let Some(pair) = reply.at(0).one() {
+            return Ok(Some(pair.key.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the conflicts in the order of their indexes.

@@ -16,7 +16,7 @@ use crate::online::v3::{Compare, Op, Txn};
 use crate::online::verify::{self, Verified};
 
 /// How long the job may need for the last changes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 /// How long the source waits for a change.
 const WAIT: Duration = Duration::from_millis(100);
@@ -52,8 +52,9 @@ pub struct Switched {
 pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<Switched> {
     let state = state::read(context.kv, keys)?;
     state.require_no_undo()?;
-    let Some(job) = state.job else { return Err(verify::missing()) };
-    verify::require_source(&job, v2)?;
+    let Some(job) = &state.job else { return Err(verify::missing()) };
+    verify::require_source(job, v2)?;
+    state.require_own_switch(keys)?;
     if state.switch.on {
         let index = state.progress.map_or(0, |(progress, _)| progress.v2_index);
         return Ok(Switched {
@@ -76,7 +77,7 @@ pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: Swit
     }
     let begun = state.modified.0;
     let (revision, index) = put(context, v2, keys, options, begun)?;
-    let later = later(context, v2, keys, (&job, begun), index)?;
+    let later = later(context, v2, keys, (job, begun), index)?;
     Ok(Switched { before: false, revision, v2_index: index.0, later, verified })
 }
 
@@ -111,7 +112,8 @@ fn put(
         let (reached, modified, follows) = state.progress.map_or((0, 0, false), |(progress, modified)| {
             (progress.v2_index, modified, progress.phase == Phase::Following)
         });
-        if (reached < index.0 || head.uncommitted > 0 || !follows) && !options.force {
+        // Clients would read a part of the keys, and nothing would say afterwards which of them v3 never had.
+        if !follows || (reached < index.0 || head.uncommitted > 0) && !options.force {
             if began.elapsed() > PATIENCE + options.quiet_for {
                 let more = match head.uncommitted {
                     0 if !follows => ", and the job has not copied all of it".into(),
@@ -120,6 +122,7 @@ fn put(
                 };
                 let message = format!("v3 has v2 up to index {reached}, and v2 is at {index}{more}");
                 let hint = match state.lock {
+                    Some(_) if !follows => "wait until `etcdlift online copy` has copied the state",
                     Some(_) => "v2 is still written, or the job is slow: stop the writers of v2, or give --quiet-for",
                     None => "no job runs: start `etcdlift online copy`",
                 };
@@ -147,6 +150,7 @@ fn put(
         }
         // A lost answer, or another operator: either way it is on.
         if let Some(pair) = reply.at(0).one().filter(|pair| pair.value == b"true") {
+            state::read(context.kv, keys)?.require_own_switch(keys)?;
             return Ok((pair.modified, index));
         }
     }

@@ -17,7 +17,7 @@ use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
 use crate::online::state::{self, Keys, Phase, UNDO};
 use crate::online::v2::V2;
-use crate::online::v3::{Compare, Op, Scan, Txn, scan};
+use crate::online::v3::{Compare, Op, Scan, scan};
 use crate::online::verify;
 
 /// What was done.
@@ -41,14 +41,15 @@ pub fn undo(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits,
 
 fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, lock: &Lock<'_>) -> Result<Undone> {
     let before = state::read(context.kv, keys)?;
-    let job = before.job.ok_or_else(verify::missing)?;
+    let job = before.job.as_ref().ok_or_else(verify::missing)?;
+    before.require_own_switch(keys)?;
     if before.progress.is_none() {
         let message = "the migration has no progress: a `finish` did not end, and its markers are gone";
         return Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online finish` again"));
     }
     // A run before this one can have been interrupted.
     let was_on = before.switch.on || before.switch_value.as_deref() == Some(UNDO);
-    verify::require_source(&job, v2)?;
+    verify::require_source(job, v2)?;
     let setup = Session::begin(context.kv, keys, limits, lock, before.switch)?;
     // A `switch` at the same time compares the lock, and the revision of the switch below is that of this write.
     if was_on {
@@ -60,14 +61,12 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
         }
     }
     // Everything up to here was in v3 when the switch was put. After it, a job lists changes and moves the progress past them.
-    let copied = before.progress.filter(|(progress, _)| progress.phase == Phase::Following);
-    let reply = context.kv.txn(&Txn::read(vec![Op::Get(keys.switched())]))?;
-    let switched_at = reply.at(0).one().and_then(|pair| std::str::from_utf8(&pair.value).ok()?.parse().ok());
-    let copied = copied.map_or(0, |(progress, _)| progress.v2_index);
-    let copied = V2Index(switched_at.map_or(copied, |at: u64| copied.min(at)));
+    let copied = before.progress.as_ref().filter(|(progress, _)| progress.phase == Phase::Following);
+    let copied = V2Index(copied.map_or(0, |(progress, _)| progress.v2_index));
+    let copied = before.switched.map_or(copied, |at| copied.min(at));
     let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
     let mut undo = Undo { session: &session, was_on, done: Undone::default() };
-    let mut names = Names::new(&job, keys)?;
+    let mut names = Names::new(job, keys)?;
     let (mut known, mut others, now) = (Vec::new(), Vec::new(), Timestamp::now());
     v2.state(&mut |node| {
         context.interrupt.ask()?;

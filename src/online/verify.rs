@@ -18,7 +18,7 @@ use crate::online::own::Own;
 use crate::online::session::state_of;
 use crate::online::state::{self, Job, Keys};
 use crate::online::v2::{Head, Node, V2};
-use crate::online::v3::{Op, Pair, Scan, Txn, scan};
+use crate::online::v3::{Got, Op, Pair, Scan, read_in_groups, scan};
 use crate::words::words;
 
 /// How long differences are looked at again at most.
@@ -94,7 +94,7 @@ pub struct Mapped {
     pub v3: (Vec<u8>, i64),
 }
 
-/// Compares v2 and v3. `each` gets every equal key of the last look at the whole state.
+/// Compares v2 and v3. `each` gets every key when it is found equal.
 ///
 /// # Errors
 /// [`Reason::StateMissing`] without a migration; those of the source and the store; an interruption.
@@ -133,7 +133,7 @@ pub fn verify(
             only.entry(key).or_default().insert(path);
         }
         let mut look = Look::new(context, keys, &mut names, Some(only))?;
-        let head = look.whole(v2, &mut |_| Ok(()))?;
+        let head = look.whole(v2, each)?;
         result.equal += look.found.equal;
         result.moved += look.found.moved;
         result.v2_index = head.index.0;
@@ -242,10 +242,12 @@ impl<'l> Look<'l> {
             return Ok(());
         }
         let reads = batch.iter().flat_map(|one| [Op::Get(one.key.clone()), Op::Get(self.keys.moved(&one.key))]);
-        let reply = self.context.kv.txn(&Txn::read(reads.collect()))?;
+        // A key and its marker are read at one revision.
+        let got = read_in_groups(self.context.kv, &reads.collect::<Vec<_>>(), 2)?;
         for (at, Expected { node, key, value, expires }) in batch.into_iter().enumerate() {
-            let pair = reply.at(2 * at).one();
-            let state = state_of(&self.own, pair, reply.at(2 * at + 1).one());
+            let one = |at: usize| got.get(at).and_then(Got::one);
+            let (pair, marker) = (one(2 * at), one(2 * at + 1));
+            let state = state_of(&self.own, pair, marker);
             let what = match (state.is_moved(), state.seen, pair) {
                 (true, ..) => {
                     self.found.moved += 1;
@@ -299,10 +301,10 @@ impl<'l> Look<'l> {
             .collect();
         // The marker of an extra key says that v3 leads it.
         for chunk in marked.chunks(READ) {
-            let reads = chunk.iter().map(|key| Op::Look(keys.moved(key)));
-            let reply = context.kv.txn(&Txn::read(reads.collect()))?;
-            let moved = chunk.iter().enumerate().filter(|(at, _)| reply.at(*at).one().is_some());
-            moved.for_each(|(_, key)| drop(differing.remove(&(key.clone(), Vec::new()))));
+            let reads: Vec<Op> = chunk.iter().map(|key| Op::Look(keys.moved(key))).collect();
+            let got = read_in_groups(context.kv, &reads, 1)?;
+            let moved = chunk.iter().zip(&got).filter(|(_, got)| got.one().is_some());
+            moved.for_each(|(key, _)| drop(differing.remove(&(key.clone(), Vec::new()))));
         }
         Ok(())
     }

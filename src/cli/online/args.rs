@@ -100,7 +100,7 @@ pub(super) struct Target {
 
     /// Prefix of the keys of the migration itself in v3
     ///
-    /// Each migration has its own prefix. `finish` removes the keys that etcdlift wrote below it.
+    /// Each migration has its own prefix, and its own switch key. `finish` removes the keys that etcdlift wrote below it.
     #[arg(long, value_name = "PREFIX", default_value = STATE_PREFIX, value_parser = parse_prefix, help_heading = V3)]
     state_prefix: String,
 }
@@ -291,7 +291,7 @@ pub(super) struct SwitchArgs {
 
     /// Switch although changes of v2 are missing in v3, or keys differ
     ///
-    /// Not while `undo` or `finish` runs.
+    /// Not before the state was copied once, and not while `undo` or `finish` runs.
     #[arg(long, help_heading = RUN)]
     pub(super) force: bool,
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::online::state::Head as StateHead;
+use crate::online::v3::{Keep, Kv, Reply, Txn};
 
 /// Runs `switch`, and something else while it waits until v2 is quiet.
 fn switch_during(kv: &Memory, store: &Store, force: bool, meanwhile: impl Fn() + Sync) -> Result<()> {
@@ -190,4 +191,167 @@ fn a_copy_keeps_to_its_rate() {
     copy(&context(&kv), &mut store.source(true), &limited, &Counters::default()).unwrap();
     let took = began.elapsed();
     assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_switch_of_another_migration_says_nothing_of_this_one() {
+    let (kv, store) = copied();
+    let other = Keys::new("other/", SWITCH_KEY);
+    let others = CopyOptions { keys: other.clone(), ..options(true) };
+    let copy_other = || copy(&context(&kv), &mut store.source(true), &others, &Counters::default());
+    copy_other().unwrap();
+    switch(&context(&kv), &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+    let (before, forced) = (kv.keys(""), SwitchOptions { force: true, ..SwitchOptions::default() });
+    let refused = [
+        copy_other().map(drop),
+        switch(&context(&kv), &mut store.source(true), &other, forced).map(drop),
+        undo(&context(&kv), &mut store.source(true), &other, LIMITS, 1).map(drop),
+        finish(&context(&kv), &other, true, 1, &mut || Ok(())).map(drop),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert_eq!(error.reason(), Reason::StateDiffers, "{error}");
+        assert!(error.message().starts_with("etcdlift/switch: the switch is on, but"), "{error}");
+    }
+    assert_eq!(kv.keys(""), before);
+    // Its own end is as ever, and twice the same.
+    for was_on in [false, true] {
+        let on = switch(&context(&kv), &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+        assert!(on.before || was_on);
+    }
+    finish(&context(&kv), &keys(), false, 1, &mut || Ok(())).unwrap();
+    assert_eq!(kv.keys("etcdlift/"), [SWITCH_KEY]);
+}
+
+#[test]
+fn only_keys_of_etcdlift_are_below_the_prefix() {
+    for key in ["etcdlift/online/a", "etcdlift/online/job2/x", "etcdlift/online/own", "etcdlift/online/zzz"] {
+        let (kv, store) = (Memory::default(), Store::default());
+        store.set("/a", "v2");
+        kv.put(key, "theirs");
+        let error =
+            copy(&context(&kv), &mut store.source(true), &options(true), &Counters::default()).map(drop).unwrap_err();
+        assert_eq!(error.reason(), Reason::StateDiffers, "{error}");
+        assert!(error.message().starts_with(&format!("{key}: expected only keys of etcdlift")), "{error}");
+    }
+    // Those of clients can be there before the job, and the switch.
+    let (kv, store) = (Memory::default(), Store::default());
+    store.set("/a", "v2");
+    ["moved//a", "deleted"].iter().for_each(|name| kv.put(&format!("etcdlift/online/{name}"), ""));
+    let inside = Keys::new(STATE_PREFIX, "etcdlift/online/switch");
+    kv.put("etcdlift/online/switch", "false");
+    let of = |switch: &Keys| CopyOptions {
+        keys: switch.clone(),
+        job: state::Job { switch_key: String::from_utf8(switch.switch.clone()).unwrap(), ..options(true).job },
+        ..options(true)
+    };
+    copy(&context(&kv), &mut store.source(true), &of(&inside), &Counters::default()).unwrap();
+    switch(&context(&kv), &mut store.source(true), &inside, SwitchOptions::default()).unwrap();
+    // What comes below the prefix later is not the state's.
+    let theirs = [
+        "etcdlift/online/deleted-items/1",
+        "etcdlift/online/jobs",
+        "etcdlift/online/switch",
+        "etcdlift/online/switched/x",
+    ];
+    theirs.iter().filter(|key| !key.ends_with("switch")).for_each(|key| kv.put(key, "theirs"));
+    finish(&context(&kv), &inside, true, 1, &mut || Ok(())).unwrap();
+    assert_eq!(kv.keys("etcdlift/"), theirs);
+}
+
+#[test]
+fn an_idle_job_renews_its_progress() {
+    let (kv, store) = copied();
+    let progress = || kv.value("etcdlift/online/progress").unwrap();
+    let time = |progress: &str| serde_json::from_str::<state::Progress>(progress).unwrap().time;
+    with_job(&kv, &store, |_| {
+        thread::sleep(Duration::from_millis(300));
+        let before = progress();
+        let until = Instant::now() + Duration::from_secs(20);
+        while time(&progress()) == time(&before) {
+            assert!(Instant::now() < until, "{before}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(progress(), before.replace(&time(&before), &time(&progress())), "only the time is another");
+    });
+}
+
+/// A store that accepts few operations in a transaction.
+struct Few<'k>(&'k Memory, usize);
+
+impl Kv for Few<'_> {
+    fn txn(&self, txn: &Txn) -> Result<Reply> {
+        if txn.then.len() > self.1 {
+            return Err(Error::new(Reason::RequestTooLarge, "too many operations in txn request"));
+        }
+        self.0.txn(txn)
+    }
+
+    fn grant(&self, seconds: i64) -> Result<i64> {
+        self.0.grant(seconds)
+    }
+
+    fn keep_alive(&self, lease: i64) -> Result<Keep> {
+        self.0.keep_alive(lease)
+    }
+
+    fn revoke(&self, lease: i64) -> Result<()> {
+        self.0.revoke(lease)
+    }
+
+    fn cluster(&self) -> Result<u64> {
+        self.0.cluster()
+    }
+}
+
+#[test]
+fn verify_and_switch_with_a_server_that_accepts_few_operations() {
+    let (kv, store) = (Memory::default(), Store::default());
+    for number in 0..100 {
+        store.set(&format!("/{number}"), "v2");
+    }
+    once(&kv, &mut store.source(true));
+    kv.put_moved("/7", "v3");
+    for operations in [5, 8, 63, 119] {
+        let few = Few(&kv, operations);
+        let context = Context { kv: &few, interrupt: Interrupt::default(), tell: &|_| {} };
+        let mut mapped = Vec::new();
+        let found = verify(&context, &mut store.source(true), &keys(), &mut |pair| {
+            mapped.push(pair.v3.0);
+            Ok(())
+        });
+        let found = found.unwrap();
+        assert_eq!((found.equal, found.moved, found.differing), (99, 1, 0));
+        mapped.sort();
+        mapped.dedup();
+        assert_eq!(mapped.len(), 99);
+    }
+    let few = Few(&kv, 5);
+    let context = Context { kv: &few, interrupt: Interrupt::default(), tell: &|_| {} };
+    switch(&context, &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+}
+
+#[test]
+fn a_key_that_is_carried_during_the_comparison_is_in_the_index_map() {
+    let (kv, store) = copied();
+    let index = store.set("/a", "new");
+    let mapped = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // The first look finds the old value.
+            thread::sleep(Duration::from_millis(300));
+            once(&kv, &mut store.source(true));
+        });
+        let each = &mut |pair: crate::online::verify::Mapped| {
+            mapped.lock().unwrap().push(pair);
+            Ok(())
+        };
+        let found = verify(&context(&kv), &mut store.source(true), &keys(), each).unwrap();
+        assert_eq!((found.equal, found.differing), (2, 0));
+    });
+    let mut mapped = mapped.into_inner().unwrap();
+    mapped.sort_by(|a, b| a.v3.0.cmp(&b.v3.0));
+    let found: Vec<_> = mapped.iter().map(|pair| (&pair.v3.0[..], pair.v2.1, pair.v3.1)).collect();
+    let revision = |key: &str| kv.get(key).unwrap().modified;
+    assert_eq!(found, [(&b"/a"[..], V2Index(index), revision("/a")), (b"/b", V2Index(2), revision("/b"))]);
 }

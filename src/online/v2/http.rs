@@ -19,6 +19,8 @@ use crate::interrupt::Interrupt;
 mod client;
 mod event;
 mod listing;
+#[cfg(test)]
+mod scripted;
 mod time;
 mod timed;
 mod watch;
@@ -40,6 +42,8 @@ pub struct Http {
     timed: Timed,
     /// The index of the cluster, and when it was read last.
     known: (V2Index, Option<Instant>),
+    /// Where the watch was when the cluster was found to have more, and when that was.
+    late: Option<(V2Index, Instant)>,
     lost: Option<String>,
     /// The keys of the state and the changes, if they are to be named when a directory goes.
     keys: Option<BTreeSet<Vec<u8>>>,
@@ -53,6 +57,8 @@ const EVENTS: usize = 1024;
 const REREAD: usize = 64;
 /// How often the index of the cluster is read while nothing happens.
 const ASK: Duration = Duration::from_secs(1);
+/// How long a watch may stay at an index that the cluster has passed.
+const LATE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// A change of an expiry that rounding to seconds explains.
 const ROUNDING: jiff::SignedDuration = jiff::SignedDuration::from_millis(1500);
 
@@ -67,8 +73,8 @@ impl Http {
     }
 
     fn at(client: Client, at: V2Index) -> Http {
-        let (watch, timed, lost, keys) = (None, Timed::default(), None, None);
-        Http { client, watch, at, state: at, timed, known: (at, None), lost, keys }
+        let (watch, timed, late, lost, keys) = (None, Timed::default(), None, None, None);
+        Http { client, watch, at, state: at, timed, known: (at, None), late, lost, keys }
     }
 
     /// Reads through the log of the cluster, which commits every entry before the read. Returns the index of the store then.
@@ -95,7 +101,7 @@ impl Http {
         recursive: bool,
         each: &mut dyn FnMut(listing::Listed) -> Result<()>,
     ) -> Result<Option<V2Index>> {
-        let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "" };
+        let target = if recursive { "?recursive=true&sorted=false&quorum=true" } else { "?quorum=true" };
         let client::Whole { mut answer, at, body } =
             self.client.get_whole(&format!("/v2/keys{}{target}", escaped(path)))?;
         match answer.response.status().as_u16() {
@@ -249,8 +255,24 @@ impl Http {
         }
         if self.known.1.is_none_or(|asked| asked.elapsed() >= ASK) {
             self.known = (self.quorum_read()?, Some(Instant::now()));
+            self.leave_late_member()?;
         }
         Ok((changes, None))
+    }
+
+    /// Watches at the member that answered last, if the watch does not come to the index of the cluster: its member may have
+    /// no connection to the others, and does not say so.
+    fn leave_late_member(&mut self) -> Result<()> {
+        let is_late = self.known.0 > self.at;
+        self.late = match self.late.filter(|(at, _)| is_late && *at == self.at) {
+            Some((_, since)) if since.elapsed() >= LATE => {
+                self.watch = Some(Watch::start(self.client.clone(), V2Index(self.at.0 + 1))?);
+                None
+            }
+            Some(late) => Some(late),
+            None => is_late.then(|| (self.at, Instant::now())),
+        };
+        Ok(())
     }
 }
 
@@ -387,4 +409,50 @@ fn escaped(path: &[u8]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::scripted::{Answer, event, server};
+    use super::*;
+
+    /// A member without a connection to the others answers no read through the log, but has watches that say nothing.
+    #[test]
+    fn a_member_that_lost_the_others_is_left() {
+        let alone = server(|target| {
+            let watch = target.contains("wait=true");
+            let status = if watch { "200 OK" } else { "503 Service Unavailable" };
+            Some(Answer { status, index: 5, body: String::new() })
+        });
+        let watched = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&watched);
+        let other = server(move |target| {
+            let answer = |status, body| Some(Answer { status, index: 9, body });
+            match target.contains("wait=true") {
+                true if count.fetch_add(1, Ordering::Relaxed) == 0 => answer("200 OK", event(9)),
+                true => answer("200 OK", String::new()),
+                false => answer("404 Not Found", String::from("{}")),
+            }
+        });
+        let endpoints = vec![alone, other];
+        let options = V2Options { endpoints, retry_for: Duration::from_secs(5), ..V2Options::default() };
+        let mut source = Http::at(Client::new(&options, Interrupt::default()).unwrap(), V2Index(5));
+        source.watch = Some(Watch::start(source.client.clone(), V2Index(6)).unwrap());
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            assert!(Instant::now() < until, "the change of the cluster comes");
+            match source.next(Duration::from_millis(200)).unwrap() {
+                Next::Changes { changes, .. } => {
+                    assert_eq!(changes.iter().map(|change| change.index.0).collect::<Vec<_>>(), [9]);
+                    break;
+                }
+                Next::Quiet(head) => assert_eq!(head.index, V2Index(5)),
+                Next::Lost(why) => panic!("{why}"),
+            }
+        }
+        assert_eq!(watched.load(Ordering::Relaxed), 1);
+    }
 }

@@ -33,7 +33,16 @@ pub fn open(options: &V2Options, interrupt: Interrupt<'static>) -> Result<Box<dy
     // A directory is read even while no endpoint answers.
     let quiet = V2Options { retry_for: Duration::ZERO, tell: None, ..options.clone() };
     let http = Http::open(&quiet, interrupt)?;
-    Ok(Box::new(Committing { dir, http, tell: options.tell, due: None, asked: None, silent: false, known: V2Index(0) }))
+    Ok(Box::new(Committing {
+        dir,
+        http,
+        tell: options.tell,
+        due: None,
+        asked: None,
+        silent: false,
+        known: V2Index(0),
+        same: false,
+    }))
 }
 
 /// A directory, and an API that commits the entries in its log.
@@ -50,6 +59,8 @@ struct Committing {
     silent: bool,
     /// The highest index that the cluster has named. A member that lags does not have it.
     known: V2Index,
+    /// Whether the endpoints are known to be of the cluster of the directory.
+    same: bool,
 }
 
 /// How long writes may wait for their commit before a read through the log is sent.
@@ -83,13 +94,13 @@ impl Committing {
     /// Sends a read through the log. Returns whether it was answered.
     fn ask(&mut self) -> Result<bool> {
         self.asked = Some(Instant::now());
-        match self.http.quorum_read() {
+        match self.index_of_cluster() {
             Ok(index) => {
                 self.known = self.known.max(index);
                 self.silent = false;
                 Ok(true)
             }
-            Err(e) if matches!(e.reason(), Reason::Interrupted(_)) => Err(e),
+            Err(e) if matches!(e.reason(), Reason::Interrupted(_) | Reason::StateDiffers) => Err(e),
             Err(e) => {
                 if !std::mem::replace(&mut self.silent, true)
                     && let Some(tell) = self.tell
@@ -99,6 +110,20 @@ impl Committing {
                 Ok(false)
             }
         }
+    }
+
+    /// Reads the index of the cluster through its log. Refuses endpoints of another cluster, whose index says nothing.
+    fn index_of_cluster(&mut self) -> Result<V2Index> {
+        if !self.same {
+            let (directory, endpoints) = (self.dir.cluster()?, self.http.cluster()?);
+            if directory != endpoints {
+                let message =
+                    format!("--v2-endpoints are of v2 cluster {endpoints}, and the directory is of {directory}");
+                return Err(Error::new(Reason::StateDiffers, message).hint("give endpoints of the same cluster"));
+            }
+            self.same = true;
+        }
+        self.http.quorum_read()
     }
 
     /// Counts what the cluster has and the directory has not.
@@ -123,7 +148,7 @@ impl V2 for Committing {
     }
 
     fn cluster_index(&mut self) -> Result<Option<V2Index>> {
-        self.known = self.known.max(self.http.quorum_read()?);
+        self.known = self.known.max(self.index_of_cluster()?);
         Ok(Some(self.known))
     }
 

@@ -10,7 +10,7 @@ pub struct V2Options {
     pub dir: Option<PathBuf>,
     /// The directory of its log, if that is another one.
     pub wal_dir: Option<PathBuf>,
-    /// URLs of the v2 API. Beside a directory, they are used only to commit entries.
+    /// URLs of the v2 API. With a directory, they only commit entries and tell the index of the cluster.
     pub endpoints: Vec<String>,
     /// Certificates of authorities, in PEM form.
     pub cacert: Option<PathBuf>,

@@ -15,4 +15,6 @@ mod txn;
 
 pub use connection::Connection;
 pub use options::{Login, Tls, V3Options};
-pub use txn::{Check, Compare, Got, Keep, Kv, Op, Pair, Reply, Scan, Txn, prefix_end, scan, scan_readable};
+pub use txn::{
+    Check, Compare, Got, Keep, Kv, Op, Pair, Reply, Scan, Txn, prefix_end, read_in_groups, scan, scan_readable,
+};

@@ -216,6 +216,24 @@ impl Scan {
     }
 }
 
+/// Reads, in several transactions if the server accepts fewer operations in one. `group` operations in a row stay together.
+///
+/// # Errors
+/// Those of the store.
+pub fn read_in_groups(kv: &dyn Kv, operations: &[Op], group: usize) -> Result<Vec<Got>> {
+    match kv.txn(&Txn::read(operations.to_vec())) {
+        Err(e) if e.reason() == Reason::RequestTooLarge && operations.len() > group => {
+            // Half as many each time.
+            let half = (operations.len() / group).div_ceil(2) * group;
+            let (first, rest) = operations.split_at_checked(half).unwrap_or((operations, &[]));
+            let mut got = read_in_groups(kv, first, group)?;
+            got.extend(read_in_groups(kv, rest, group)?);
+            Ok(got)
+        }
+        reply => reply.map(|reply| reply.got),
+    }
+}
+
 /// Returns the end of the range of all keys with a prefix.
 pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();

@@ -227,3 +227,79 @@ impl<R: Read> Read for Watched<'_, R> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::scripted::{Answer, event, server};
+    use super::*;
+    use crate::interrupt::Interrupt;
+    use crate::online::v2::V2Options;
+
+    /// An answer to a watch: the index of the store, and a body that may end anywhere.
+    type Scripted = (u64, String);
+
+    /// Gives these answers, and then refuses the index as cleared. Sends the index from which each watch begins.
+    fn scripted(answers: Vec<Scripted>) -> (String, mpsc::Receiver<u64>) {
+        let (sender, asked) = mpsc::channel();
+        let cleared = (1, format!(r#"{{"errorCode":{EVENT_INDEX_CLEARED}}}"#), "400 Bad Request");
+        let answers = answers.into_iter().map(|(index, body)| (index, body, "200 OK"));
+        let mut answers = answers.chain([cleared]);
+        let url = server(move |target| {
+            let (index, body, status) = answers.next()?;
+            let from = target.split("waitIndex=").nth(1).unwrap();
+            sender.send(from.parse().unwrap()).unwrap();
+            Some(Answer { status, index, body })
+        });
+        (url, asked)
+    }
+
+    /// Watches from index 5 on. Returns the indexes of the events, the last position, and from which index each stream began.
+    fn watch(answers: Vec<Scripted>) -> (Vec<u64>, u64, Vec<u64>) {
+        let (url, asked) = scripted(answers);
+        let options = V2Options { endpoints: vec![url], ..V2Options::default() };
+        let watch = Watch::start(Client::new(&options, Interrupt::default()).unwrap(), V2Index(5)).unwrap();
+        let (mut events, mut last, until) = (Vec::new(), 0, Instant::now() + Duration::from_secs(20));
+        loop {
+            assert!(Instant::now() < until, "the script comes to its end");
+            let (found, position) = watch.take(1, until);
+            last = position.map_or(last, |position| position.0);
+            match found.into_iter().next() {
+                Some(Found::Event(event, _)) => events.push(event.index().0),
+                Some(Found::Lost(_)) => return (events, last, asked.try_iter().collect()),
+                Some(Found::Failed(e)) => panic!("{e}"),
+                None => {}
+            }
+        }
+    }
+
+    #[test]
+    fn two_silent_streams_prove_that_nothing_happened() {
+        let silent = || (10, String::new());
+        assert_eq!(watch(vec![silent(), silent()]), (vec![], 10, vec![5, 5, 11]));
+        // The second stream proves the index of the first one, and the third that of the second.
+        let grows = vec![silent(), (12, String::new()), (12, String::new())];
+        assert_eq!(watch(grows), (vec![], 12, vec![5, 5, 11, 13]));
+    }
+
+    #[test]
+    fn a_member_that_lags_proves_nothing() {
+        // The second stream is that of a member at index 4: it does not have the event yet.
+        let lagging = vec![(10, String::new()), (4, String::new()), (4, event(7))];
+        assert_eq!(watch(lagging), (vec![7], 7, vec![5, 5, 5, 8]));
+    }
+
+    #[test]
+    fn a_stream_that_ends_within_its_first_event_is_not_silent() {
+        let half = event(7)[..20].to_string();
+        let cut = vec![(10, String::new()), (10, half), (10, event(7))];
+        assert_eq!(watch(cut), (vec![7], 7, vec![5, 5, 5, 8]));
+    }
+
+    #[test]
+    fn an_event_before_the_wanted_one_is_left_out() {
+        let early = vec![(10, event(3)), (10, event(6) + &event(9))];
+        assert_eq!(watch(early), (vec![6], 6, vec![5, 5, 7]));
+    }
+}
