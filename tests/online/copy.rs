@@ -182,3 +182,23 @@ fn the_index_map_has_the_revisions_that_the_keys_got() {
     assert_eq!(found, 298);
     assert_eq!(etcdlift(["lookup", &map, "--key", "/k/9", "--json"]).status, 4, "v3 leads it");
 }
+
+#[test]
+fn endpoints_of_another_cluster_are_refused_for_a_directory() {
+    let Some(peers) = peers::require("online::copy") else { return };
+    // Both have a v2 API.
+    let pair = Pair::start(&peers, Version::V3_4, &["--enable-v2"]);
+    pair.set("/a", "v2");
+    let dir = pair.temp.path().join("v2").display().to_string();
+    let with = |endpoints: String| {
+        let mut arguments = pair.arguments("copy", &["--once"]);
+        arguments.splice(2..4, [dir.clone(), "--v2-endpoints".into(), endpoints]);
+        etcdlift(arguments)
+    };
+    let refused = with(pair.v3_url());
+    assert_eq!(refused.status, 5, "{}", refused.story());
+    assert!(refused.stderr.contains("--v2-endpoints are of v2 cluster"), "{}", refused.story());
+    assert!(pair.ctl().all().0.iter().all(|row| row.key.ends_with(b"/lock")));
+    with(pair.v2_url()).success();
+    assert_eq!(pair.v3_keys().len(), 1);
+}

@@ -49,6 +49,10 @@ fn a_key_with_the_name_of_a_directory_hides_nothing() {
     each(apps, &["delete /dir/"], &ok);
     each(apps, &LISTS, &values(&of_both[1..]));
     each(apps, &["get /dir"], &json!({ "value": "v3" }));
+    // The path is a part of a URL.
+    let odd = "/odd?a%41#\u{e9}&b";
+    http::put_form(address, &format!("/v2/keys{}", http::escape_path(odd.as_bytes())), "value=v2").unwrap();
+    each(apps, &[&format!("get {odd}")], &json!({ "value": "v2" }));
     // v2 answers with the key itself, and has no keys below it.
     each(apps, &["list /file", "list /file/"], &values(&[]));
     each(apps, &["get /file/a"], &null);

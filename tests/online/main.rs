@@ -14,6 +14,7 @@ mod faults;
 mod history;
 mod leader;
 mod list;
+mod options;
 mod pair;
 mod prompt;
 mod rights;

@@ -26,6 +26,8 @@ pub(super) enum Violation {
     Lost,
     /// A v2-only client was told that its write succeeded, after the key had moved; the job does not list it.
     Unlisted,
+    /// The job lists a write of v2 because v3 leads the key, but no client has moved the key.
+    ForNothing,
     /// No order of the operations explains what the clients were told.
     NoOrder,
     /// The search for an order ended without a result.
@@ -72,6 +74,7 @@ pub(super) fn rules(history: &History) -> Vec<Found> {
             found.push(Found { violation, key: key.clone(), ops });
         };
         let rules = Rules { history, key, ops };
+        rules.listed(&mut add);
         for op in ops {
             match &op.kind {
                 Kind::Read(value) => rules.read(op, value.as_deref(), &mut add),
@@ -89,6 +92,23 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
+    /// Conflicts of a key that v3 does not lead. After an `undo`, v3 also leads a key that was away because its TTL had ended.
+    fn listed(&self, add: &mut impl FnMut(Violation, &[&Op])) {
+        let moves = |op: &Op| match (&op.client, &op.kind) {
+            (_, Kind::Put { ttl: Some(_), .. }) => true,
+            (Client::Moved(_), kind) => !matches!(kind, Kind::Read(_)),
+            _ => false,
+        };
+        if self.ops.iter().any(moves) {
+            return;
+        }
+        let index = |op: &Op| op.v2.as_ref().map(|v2| v2.index);
+        let is_listed = |index: u64| self.history.moved.contains(&(self.key.to_owned(), index));
+        for op in self.ops.iter().filter(|op| index(op).is_some_and(is_listed)) {
+            add(Violation::ForNothing, &[op]);
+        }
+    }
+
     /// A write that took effect for sure, and when that was known.
     fn definite(&self, op: &Op) -> Option<Micros> {
         let writes = !matches!(op.kind, Kind::Read(_));

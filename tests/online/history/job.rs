@@ -178,7 +178,13 @@ pub(super) fn add_conflicts(ctl: &Etcdctl, history: &mut History) {
                 let after = conflict["action"].as_str().unwrap().strip_prefix("after ").unwrap();
                 history.unknown.insert((after.parse().unwrap(), index));
             }
-            _ => drop(history.listed.insert((conflict["v3_key"].as_str().unwrap().to_owned(), index))),
+            why => {
+                let listed = (conflict["v3_key"].as_str().unwrap().to_owned(), index);
+                if why == "moved" {
+                    history.moved.insert(listed.clone());
+                }
+                history.listed.insert(listed);
+            }
         }
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct History {
     pub(super) keys: BTreeMap<String, Vec<Op>>,
     /// What the job lists as conflicts: key and v2 index.
     pub(super) listed: BTreeSet<(String, u64)>,
+    /// Those of them of which the job says that v3 leads the key.
+    pub(super) moved: BTreeSet<(String, u64)>,
     /// Ranges of v2 indexes of which the job says that it may have missed conflicts: after, up to.
     pub(super) unknown: BTreeSet<(u64, u64)>,
 }
@@ -90,6 +92,7 @@ impl History {
             self.keys.entry(key).or_default().extend(ops);
         }
         self.listed.extend(other.listed);
+        self.moved.extend(other.moved);
         self.unknown.extend(other.unknown);
     }
 
