@@ -21,12 +21,14 @@ pub mod model;
 pub mod replay;
 mod segment;
 mod store;
+mod text;
 
 pub use convert::convert;
 pub use messages::entry;
 pub use replay::replay;
 pub use segment::{SEAM, segment};
 pub use store::{snap, store};
+pub use text::{agree, text};
 
 use crate::bolt::{Db, Strictness, check, format};
 use crate::verify::{summarize, v3_content};
@@ -35,9 +37,10 @@ use crate::verify::{summarize, v3_content};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, for tests that replay seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("snap", snap),
     ("store", store),
+    ("text", text),
     ("segment", segment),
     ("entry", entry),
     ("bolt", bolt),

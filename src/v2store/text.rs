@@ -47,7 +47,7 @@ pub struct Scanned {
 
 /// Scans a string of a document that is UTF-8, like [`scan`]. `None`: it cannot be read.
 #[inline]
-pub(super) fn scan_utf8(rest: &[u8]) -> Option<Scanned> {
+pub(crate) fn scan_utf8(rest: &[u8]) -> Option<Scanned> {
     let plain = memchr::memchr2(b'"', b'\\', rest)?;
     if has_control(rest.get(..plain)?) {
         return None;
@@ -128,7 +128,7 @@ pub fn decode_into(raw: &[u8], out: &mut [u8]) -> bool {
 }
 
 /// Decodes like [`decode_into`], also what is not UTF-8.
-fn decode_any(raw: &[u8], out: &mut [u8]) -> bool {
+pub(crate) fn decode_any(raw: &[u8], out: &mut [u8]) -> bool {
     let mut rest = out;
     let fits = decode_parts(raw, &mut |part| match std::mem::take(&mut rest).split_at_mut_checked(part.len()) {
         Some((head, after)) => {

@@ -101,6 +101,16 @@ fn made_seeds_are_as_they_are_made() {
         "escapes",
         br#"{"Root":{"Path":"/","Children":{"1":{"Path":"/1","Value":"\ud83d\ude00\u003c\n"}}}}"#,
     );
+    for (name, letters, text) in [
+        ("short", 0, r#"{\"a\":\"b\\\n\/\t\"}"#),
+        ("unicode", 61, r"\u003cb\u0000\ufffd\uD83d\uDe00"),
+        ("surrogate", 3, r"\ud83d\u0041\ude00"),
+        ("bytes", 130, "a\u{e4}\u{20ac}\u{1f600}"),
+        ("quote", 63, "\\\\\" \\n"),
+        ("refused", 64, r"\n\u12g4"),
+    ] {
+        write("text", name, &[&[letters, 7], text.as_bytes()].concat());
+    }
     write("snap", "model", &log::snap(json.as_bytes(), 9, 3, &[0xa1]));
     let pairs = |n: u8| OwnedRows::new((0..n).map(|i| (vec![0, i], vec![b'v'; usize::from(i) * 20])).collect());
     let (key, meta, none) = (pairs(40), pairs(3), pairs(0));
