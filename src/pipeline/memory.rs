@@ -43,8 +43,9 @@ const CHANGE: u64 = 320;
 /// The directories above the first changes of a replay: a part of [`PROGRAM`].
 const FIRST_CHANGES: u64 = 64 << 10;
 
-/// A node of the snapshot in a directory that the log changes: its slot in the directory's index of names.
-const INDEXED_NODE: u64 = 10;
+/// A node of the snapshot in a directory that the log changes: its slot in the directory's index of names, and its part of that
+/// index. An index has at least 9 nodes.
+const INDEXED_NODE: u64 = 24;
 
 /// Bytes of a node of a tree that is compared with another tree: the hashes of its path and its content.
 const COMPARED: u64 = 40;

@@ -33,6 +33,9 @@ pub use touched::{Touched, What};
 pub use value::Value;
 pub use walk::Visit;
 
+/// Number of children up to which a directory of the table needs no index: its nodes are next to each other.
+const FEW: usize = 8;
+
 /// The reason why a path leads to no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
@@ -90,7 +93,7 @@ impl<'m> Tree<'m> {
             recent: Recent::default(),
             indexes: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
-            expiries: Expiries::of(table),
+            expiries: Expiries::default(),
             held: Held::default(),
             touched: Recorder::default(),
             current_index: table.current_index,
@@ -291,9 +294,17 @@ impl<'m> Tree<'m> {
         const TABLE: usize = 160;
         /// A slot in a hash table for an indexed node of the snapshot.
         const INDEXED: usize = (size_of::<NodeId>() + 1) * 2;
+        /// An index itself, and its place among the indexes.
+        const INDEX: usize = 144;
         let Held { names, name_bytes, changes, tables, indexed } = self.held;
         let nodes = self.nodes.len() * size_of::<OverNode<'_>>() + self.free.len() * size_of::<OverId>();
-        let bytes = nodes + names * NAME + name_bytes + changes * CHANGE + tables * TABLE + indexed * INDEXED;
+        let bytes = nodes
+            + names * NAME
+            + name_bytes
+            + changes * CHANGE
+            + tables * TABLE
+            + indexed * INDEXED
+            + self.indexes.len() * INDEX;
         bytes as u64 + self.expiries.held_bytes()
     }
 
@@ -365,9 +376,13 @@ impl<'m> Tree<'m> {
         Slot { hash, base, now: base.map(NodeRef::Base) }
     }
 
-    /// Returns the child of a directory in the table. The first lookup indexes the children by name.
+    /// Returns the child of a directory in the table. The first lookup indexes the children by name, if there are more than
+    /// [`FEW`].
     fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
         let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
+        if !self.indexes.contains_key(&dir) && table.children(dir).nth(FEW).is_none() {
+            return table.children(dir).find(|id| table.has_name(*id, name));
+        }
         let index = self.indexes.entry(dir).or_insert_with(|| {
             let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
             let mut index = HashTable::with_capacity(table.children(dir).count());
@@ -492,8 +507,8 @@ impl<'m> Tree<'m> {
     /// that case etcd itself counts one or two.
     pub fn expire(&mut self, now: Timestamp) -> (u64, bool) {
         let (mut removed, mut ambiguous) = (0, false);
-        while let Some(at) = self.expiries.first().filter(|at| *at <= now) {
-            let mut due = self.expiries.due(at);
+        while let Some(at) = self.expiries.first(self.table).filter(|at| *at <= now) {
+            let mut due = self.expiries.due(self.table, at);
             // A node of the table may have been changed or removed since the snapshot.
             due.retain(|(_, node)| match node {
                 NodeRef::Base(id) => self.lookup(&self.table.path(&self.table.node(*id))) == Ok(*node),

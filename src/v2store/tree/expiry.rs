@@ -13,26 +13,15 @@ use crate::v2store::path;
 use crate::v2store::table::{NodeId, Table};
 
 /// The nodes with a TTL. The depth sorts a directory before its subtree.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Expiries {
-    /// Nodes of the snapshot, latest first, even if they are removed.
-    base: Vec<(Timestamp, u32, NodeId)>,
+    /// Nodes of the snapshot, latest first, even if they are removed. Listed when the first instant is asked for: many
+    /// logs have no request that expires nodes.
+    base: Option<Vec<(Timestamp, u32, NodeId)>>,
     over: BTreeSet<(Timestamp, u32, OverId)>,
 }
 
 impl Expiries {
-    pub(super) fn of(table: &Table<'_>) -> Expiries {
-        let mut base = Vec::with_capacity(table.expiries.len());
-        if !table.expiries.is_empty() {
-            for (id, node) in (0..).map(NodeId).zip(&table.nodes).filter(|(_, node)| node.expiry != 0) {
-                let depth = path::components(&table.path(node)).count();
-                base.extend(table.expiry(node).map(|at| (at, u32::try_from(depth).unwrap_or(u32::MAX), id)));
-            }
-            base.sort_unstable_by(|a, b| b.cmp(a));
-        }
-        Expiries { base, over: BTreeSet::new() }
-    }
-
     /// Records that an overlay node expires at another instant, or no longer.
     #[inline]
     pub(super) fn change(&mut self, id: OverId, depth: u32, before: Option<Timestamp>, now: Option<Timestamp>) {
@@ -58,19 +47,35 @@ impl Expiries {
     }
 
     /// Returns the earliest instant at which a node expires.
-    pub(super) fn first(&self) -> Option<Timestamp> {
-        let base = self.base.last().map(|(at, ..)| *at);
+    pub(super) fn first(&mut self, table: &Table<'_>) -> Option<Timestamp> {
+        let base = self.base.get_or_insert_with(|| list(table)).last().map(|(at, ..)| *at);
         base.into_iter().chain(self.over.first().map(|(at, ..)| *at)).min()
     }
 
     /// Returns the nodes that expire at this instant, the earliest, with their depths, directories before their
     /// subtrees. Nodes of the snapshot are not returned again.
-    pub(super) fn due(&mut self, at: Timestamp) -> Vec<(u32, NodeRef)> {
-        let first = self.base.partition_point(|(other, ..)| *other > at);
-        let mut due: Vec<_> = self.base.drain(first..).map(|(_, depth, id)| (depth, NodeRef::Base(id))).collect();
+    pub(super) fn due(&mut self, table: &Table<'_>, at: Timestamp) -> Vec<(u32, NodeRef)> {
+        let base = self.base.get_or_insert_with(|| list(table));
+        let first = base.partition_point(|(other, ..)| *other > at);
+        let mut due: Vec<_> = base.drain(first..).map(|(_, depth, id)| (depth, NodeRef::Base(id))).collect();
         let over = self.over.iter().take_while(|(other, ..)| *other <= at);
         due.extend(over.map(|(_, depth, id)| (*depth, NodeRef::Over(*id))));
         due.sort_unstable();
         due
     }
+}
+
+/// Lists the nodes of a snapshot that have a TTL, latest first.
+fn list(table: &Table<'_>) -> Vec<(Timestamp, u32, NodeId)> {
+    if table.expiries.is_empty() {
+        return Vec::new();
+    }
+    let timed = (0..).map(NodeId).zip(&table.nodes).filter(|(_, node)| node.expiry != 0);
+    let place = |(id, node)| {
+        let depth = path::components(&table.path(node)).count();
+        table.expiry(node).map(|at| (at, u32::try_from(depth).unwrap_or(u32::MAX), id))
+    };
+    let mut listed: Vec<_> = timed.filter_map(place).collect();
+    listed.sort_unstable_by(|a, b| b.cmp(a));
+    listed
 }

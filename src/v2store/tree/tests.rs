@@ -240,7 +240,7 @@ fn removed_and_replaced_nodes_are_freed() {
         }
     }
     assert_eq!((tree.nodes.len(), tree.held_bytes()), (nodes, bytes));
-    assert_eq!((tree.nodes.len() - tree.free.len(), tree.expiries.first()), (3, None));
+    assert_eq!((tree.nodes.len() - tree.free.len(), tree.expiries.first(tree.table)), (3, None));
     let Held { names, name_bytes, changes, .. } = tree.held;
     assert_eq!((names, name_bytes, changes), (2, 2, 2));
 }
@@ -265,12 +265,12 @@ fn a_ttl_has_one_place_however_often_it_is_renewed() {
         tree.update(b"/1/k", None, V2Index(8), Some(at(30 + second)));
         put(&mut tree, "/1/n", Some(30 + second));
     }
-    let mut due = tree.expiries.due(at(20));
+    let mut due = tree.expiries.due(tree.table, at(20));
     assert_eq!(due.pop().map(|(_, node)| node), Some(NodeRef::Base(NodeId(2))), "of the snapshot");
-    assert_eq!(tree.expiries.due(at(1029)).len(), 2);
+    assert_eq!(tree.expiries.due(tree.table, at(1029)).len(), 2);
     assert_eq!(tree.expire(at(1028)), (0, false));
     assert_eq!(tree.expire(at(1029)), (2, false));
-    assert_eq!(tree.expiries.first(), None);
+    assert_eq!(tree.expiries.first(tree.table), None);
 }
 
 #[test]
