@@ -1,8 +1,8 @@
 //! The floor of each stage of a conversion: the time of the simplest program that reads, computes and writes what the
 //! stage cannot avoid, on all cores. It parses nothing, plans nothing, and knows where everything is.
 //!
-//! `cargo run --release --example floors -- [RUNS [json]]` prints the tables of docs/measurements.md: 1,000,000 keys of 256
-//! bytes, with values of JSON or without. Runs of the limit, of the program and of the floors alternate. The limit comes
+//! `cargo run --release --example floors -- [RUNS [json | snapshot | log]]` prints the tables of docs/measurements.md: 1,000,000
+//! keys of 256 bytes; with values of JSON; as a snapshot file; with 100,000 log entries on top. Runs of the limit, of the program and of the floors alternate. The limit comes
 //! before the program in one round, and after it in the next. No run finds the output of another one: each is removed
 //! first. The source is in the page cache.
 
@@ -50,10 +50,16 @@ const EXTENT_BYTES: usize = 1 << 20;
 /// Rows whose first bytes are read before the first of them is used.
 const AHEAD: usize = 64;
 
-/// Lookups of names, as for so many log entries.
-const LOOKUPS: usize = 100_000;
+/// Log entries, each with a lookup of a name.
+const ENTRIES: usize = 100_000;
 
-/// The stages that have a floor, and the floors of each. The other stages of a report have none.
+/// The stage with a floor only if there is a log.
+const REPLAY: (&str, &[Floor]) = (
+    "replay",
+    &[("index all names, and look up as many as there are log entries, on one core", |facts| facts.names())],
+);
+
+/// The other stages that have a floor, and the floors of each. The rest of a report has none.
 const STAGES: [(&str, &[Floor]); 6] = [
     ("open", &[("CRC-32C of the source", |facts| facts.crc32c())]),
     ("read", &[("find each quote and backslash", |facts| facts.quotes())]),
@@ -88,15 +94,18 @@ type Floor = (&'static str, fn(&Facts<'_>));
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (runs, values) = match args.as_slice() {
-        [] | [_] => (runs(args.first().copied()), Values::Plain),
-        [count, "json"] => (runs(Some(count)), Values::Json),
-        _ => refuse(&format!("expected [RUNS [json]], found {args:?}")),
+    let (runs, values, form) = match args.as_slice() {
+        [] | [_] => (runs(args.first().copied()), Values::Plain, "backend"),
+        [count, "json"] => (runs(Some(count)), Values::Json, "backend"),
+        [count, "snapshot"] => (runs(Some(count)), Values::Plain, "snapshot"),
+        [count, "log"] => (runs(Some(count)), Values::Plain, "backend"),
+        _ => refuse(&format!("expected [RUNS [json | snapshot | log]], found {args:?}")),
     };
+    let entries = if args.get(1) == Some(&"log") { ENTRIES as u64 } else { 0 };
     let program = build();
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
     let source = temp.path().join("source.etcd");
-    Shape { values, ..Shape::default() }.write(&source);
+    Shape { values, entries, ..Shape::default() }.write(&source);
     let Found::V2(opened) = open(&source, None, &OpenOptions::default()).unwrap() else { panic!("v2 data") };
     let document = opened.start.snapshot.as_ref().unwrap().json();
     let table = json::read_watched(document, Interrupt::default()).unwrap();
@@ -112,8 +121,8 @@ fn main() {
         .collect();
     let unordered = rows.clone();
     rows.sort_unstable_by_key(|row| row.revision);
-    let facts =
-        Facts { document, source: &source, file: &temp.path().join("floor"), rows: &rows, unordered: &unordered };
+    let file = &temp.path().join("floor");
+    let facts = Facts { document, source: &source, form, entries, file, rows: &rows, unordered: &unordered };
     facts.measure(&program, runs, temp.path()).print();
 }
 
@@ -152,6 +161,10 @@ fn value(document: &[u8], after: usize) -> (Range<usize>, usize) {
 struct Facts<'f> {
     document: &'f [u8],
     source: &'f Path,
+    /// The form of the output: `--to`.
+    form: &'static str,
+    /// The number of entries in the log.
+    entries: u64,
     file: &'f Path,
     /// In the order of revisions.
     rows: &'f [Row],
@@ -169,7 +182,6 @@ struct Times {
     floors: BTreeMap<&'static str, Vec<Cost>>,
     limits: Vec<f64>,
     whole: Vec<Cost>,
-    names: Vec<f64>,
 }
 
 impl Times {
@@ -195,12 +207,16 @@ impl Times {
         );
         println!("|---|---|---|---|---|---|");
         for (name, times) in &self.stages {
-            let parts = STAGES.iter().find(|(stage, _)| stage == name).map_or(&[][..], |(_, parts)| *parts);
-            let what: Vec<&str> = parts.iter().map(|(what, _)| *what).collect();
+            let parts =
+                STAGES.iter().chain([&REPLAY]).find(|(stage, _)| stage == name && self.floors.contains_key(stage));
+            let what: Vec<&str> = parts.iter().flat_map(|(_, parts)| parts.iter().map(|(what, _)| *what)).collect();
             println!("| {name} | {} | {} |", both(times), self.floor(name, &what.join("; ")));
         }
         let beside = "beside the stages | in their CPU time";
-        println!("| {HASHES} | {beside} | {} |", self.floor(HASHES, "sha256 of source and output"));
+        println!(
+            "| {HASHES} | {beside} | {} |",
+            self.floor(HASHES, "sha256 of source and output, of a snapshot twice")
+        );
         let outside = "start and end of the process, names of the files";
         println!("| outside the stages | {} | {} |", both(&self.outside), self.floor("", outside));
         let cores = thread::available_parallelism().unwrap().get() as f64;
@@ -212,7 +228,6 @@ impl Times {
             floor_cpu / cores
         );
         println!("\nlimit: {} s", Spread::of(self.limits.clone()));
-        println!("index of all names, and {LOOKUPS} lookups: {} s on one core", Spread::of(self.names.clone()));
     }
 
     /// The last three cells of a row.
@@ -242,7 +257,7 @@ impl Facts<'_> {
     fn measure(&self, program: &Path, runs: usize, folder: &Path) -> Times {
         let (output, report) = (folder.join("out.db"), folder.join("report.json"));
         let mut command = Command::new(program);
-        command.arg("convert").arg(self.source).arg("-o").arg(&output).args(["--to", "backend", "--quiet"]);
+        command.arg("convert").arg(self.source).arg("-o").arg(&output).args(["--to", self.form, "--quiet"]);
         command.arg("--report").arg(&report).arg("--overwrite");
         // Before the first round: the source is in the page cache, and the size of the output is known.
         run(&mut command);
@@ -272,11 +287,10 @@ impl Facts<'_> {
         times.floors.entry(HASHES).or_default().push(measured(|| self.sha256(output)));
         fs::remove_file(output).unwrap();
         self.reserve();
-        for (name, parts) in STAGES {
+        for (name, parts) in STAGES.into_iter().chain((self.entries > 0).then_some(REPLAY)) {
             let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
             times.floors.entry(name).or_default().push(costs.reduce(|a, b| a + b).unwrap());
         }
-        times.names.push(measured(|| self.names()).wall);
     }
 
     /// Parts of the document, one for each megabyte.
@@ -313,11 +327,11 @@ impl Facts<'_> {
             }
         }
         let step = self.unordered.len() / 3 * 2 + 1;
-        let found = (0..LOOKUPS).map(|at| at * step % self.unordered.len()).filter(|at| {
+        let found = (0..ENTRIES).map(|at| at * step % self.unordered.len()).filter(|at| {
             let key = &self.document[self.unordered[*at].key.clone()];
             table.find(hash(at), |other| self.document[self.unordered[*other].key.clone()] == *key).is_some()
         });
-        assert_eq!(found.count(), LOOKUPS);
+        assert_eq!(found.count(), ENTRIES);
     }
 
     /// Extents of rows, with the place of each in the file.
@@ -400,6 +414,10 @@ impl Facts<'_> {
     fn sha256(&self, output: &Path) {
         let mut names = files(&self.source.join("member"));
         names.push(output.to_path_buf());
+        if self.form == "snapshot" {
+            // The hash at its end is compared with what is read back.
+            names.push(output.to_path_buf());
+        }
         names.par_iter().for_each(|path| {
             let (file, mut buffer, mut hash, mut at) =
                 (File::open(path).unwrap(), vec![0; EXTENT_BYTES], Sha256::new(), 0);

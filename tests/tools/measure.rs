@@ -49,7 +49,10 @@ const COLUMNS: [(&str, &str); 16] = [
     ("etcdlift, s", "wall time of the program"),
     ("times the limit", "wall time of the program, divided by that of the limit"),
     ("goal", "the goal of the set, the figure that counts, and whether it meets the goal"),
-    ("without the option: times CPU", "CPU time, divided by that of a run without the option of the set"),
+    (
+        "without the option: times CPU",
+        "CPU time, divided by that of a run without the option of the set, or without its log",
+    ),
     ("times wall", "the same of wall time"),
     ("check", "the share of the wall time that `--no-verify` saves, in percent; see `Round::check`"),
     ("CPU, s", "CPU time of the program, in user and in kernel mode"),
@@ -78,8 +81,11 @@ enum Goal {
     Rate(f64),
     /// At most so many times the CPU time of runs without the option, by the median.
     Option(f64),
-    /// None: the table has the factors of time and private memory to the set [`BACKEND`].
-    Growth,
+    /// At most so many microseconds an entry of the log, by the median: the time beyond that of the same source without a
+    /// log.
+    Entry(f64),
+    /// At most so many times the time, and so many times the private memory, of the set [`BACKEND`].
+    Growth(f64, f64),
 }
 
 fn sets() -> Vec<Set> {
@@ -92,15 +98,15 @@ fn sets() -> Vec<Set> {
         Set { to: "snapshot", ..same("snapshot", &[], Goal::Limit(2.5)) },
         same("index-map", &["--index-map", "INDEX_MAP"], Goal::Option(1.3)),
         same("rules", &["--rules", "RULES"], rate),
-        set("log-100k", Shape { entries: 100_000, ..plain }, rate),
+        set("log-100k", Shape { entries: 100_000, ..plain }, Goal::Entry(1.0)),
         set("json-values", Shape { values: Values::Json, ..plain }, Goal::Limit(3.0)),
         set("ttl", Shape { ttl: true, ..plain }, rate),
         set("one-directory", Shape { per_directory: 1_000_000, ..plain }, rate),
         set("200-levels", Shape { keys: 300_000, levels: 200, ..plain }, rate),
         set("500-of-1MB", Shape { keys: 500, value_bytes: 1 << 20, ..plain }, rate),
         set("history-97%", Shape { keys: 30_000, history_bytes: 400 << 20, ..plain }, rate),
-        set("10M-of-256B", Shape { keys: 10_000_000, ..plain }, Goal::Growth),
-        set("10M-of-20B", Shape { keys: 10_000_000, value_bytes: 20, ..plain }, Goal::Growth),
+        set("10M-of-256B", Shape { keys: 10_000_000, ..plain }, Goal::Growth(11.0, 10.0)),
+        set("10M-of-20B", Shape { keys: 10_000_000, value_bytes: 20, ..plain }, rate),
     ]
 }
 
@@ -120,7 +126,7 @@ fn main() {
     let program = build();
     let temp = tempfile::tempdir_in(env::current_dir().unwrap().join("target")).unwrap();
     fs::write(temp.path().join("rules.toml"), RULES).unwrap();
-    let source = temp.path().join("source.etcd");
+    let (source, twin) = (temp.path().join("source.etcd"), temp.path().join("twin.etcd"));
     let (mut made, mut on_disk, mut backend) = (None, None, None);
     COLUMNS.iter().for_each(|(name, meaning)| println!("- {name}: {meaning}"));
     println!("\n| {} |\n{}|", COLUMNS.map(|(name, _)| name).join(" | "), "|---".repeat(COLUMNS.len()));
@@ -132,11 +138,16 @@ fn main() {
         let (name, shape) = made.expect("the first set has a shape");
         if on_disk != Some(name) {
             write(&shape, &source);
+            let _ = fs::remove_dir_all(&twin);
             on_disk = Some(name);
         }
-        let case = Case { program: &program, source: &source, to: set.to, more: set.more, folder: temp.path() };
+        if shape.entries > 0 {
+            write(&Shape { entries: 0, ..shape }, &twin);
+        }
+        let (to, more, folder) = (set.to, set.more, temp.path());
+        let case = Case { program: &program, source: &source, twin: twin.exists().then_some(&twin), to, more, folder };
         let measured = case.measure(runs_of(set.name, runs));
-        println!("{}", measured.row(&set, backend.as_ref()));
+        println!("{}", measured.row(&set, &shape, backend.as_ref()));
         if set.name == BACKEND {
             backend = Some(measured);
         }
@@ -156,6 +167,8 @@ fn write(shape: &Shape, source: &Path) {
 struct Case<'c> {
     program: &'c Path,
     source: &'c Path,
+    /// The same source without a log.
+    twin: Option<&'c PathBuf>,
     to: &'c str,
     more: &'c [&'c str],
     folder: &'c Path,
@@ -175,7 +188,7 @@ struct Round {
     run: Run,
     /// With `--no-verify`.
     unverified: Run,
-    /// Without the option that the set is about.
+    /// Without the option that the set is about, or without its log.
     without: Option<Run>,
 }
 
@@ -206,7 +219,7 @@ impl Case<'_> {
     fn measure(&self, runs: usize) -> Measured {
         let source = files(&self.source.join("member"));
         // Before the first round: the source is in the page cache, and the size of the output is known.
-        self.convert(self.more);
+        self.convert(self.source, self.more);
         let output = self.folder.join("out.db");
         let output_bytes = fs::metadata(&output).unwrap().len();
         Measured {
@@ -221,9 +234,14 @@ impl Case<'_> {
         let (mut limits, mut run, mut without, mut unverified) = (None, None, None, None);
         let mut kinds: [&mut dyn FnMut(); 4] = [
             &mut || limits = Some(self.limit(source, output_bytes)),
-            &mut || run = Some(self.convert(self.more)),
-            &mut || without = (!self.more.is_empty()).then(|| self.convert(&[])),
-            &mut || unverified = Some(self.convert(&[self.more, &["--no-verify"]].concat())),
+            &mut || run = Some(self.convert(self.source, self.more)),
+            &mut || {
+                without = match self.twin {
+                    Some(twin) => Some(self.convert(twin, self.more)),
+                    None => (!self.more.is_empty()).then(|| self.convert(self.source, &[])),
+                }
+            },
+            &mut || unverified = Some(self.convert(self.source, &[self.more, &["--no-verify"]].concat())),
         ];
         if round % 2 == 1 {
             kinds.reverse();
@@ -244,11 +262,11 @@ impl Case<'_> {
         limit(source, &self.folder.join("limit"), output_bytes)
     }
 
-    fn convert(&self, more: &[&str]) -> Run {
+    fn convert(&self, source: &Path, more: &[&str]) -> Run {
         self.clear();
         let (report, output) = (self.folder.join("report.json"), self.folder.join("out.db"));
         let mut command = Command::new(self.program);
-        command.arg("convert").arg(self.source).arg("-o").arg(output).args(["--quiet", "--to", self.to]);
+        command.arg("convert").arg(source).arg("-o").arg(output).args(["--quiet", "--to", self.to]);
         command.args(more.iter().map(|option| match *option {
             "INDEX_MAP" => self.folder.join("index.redb"),
             "RULES" => self.folder.join("rules.toml"),
@@ -262,10 +280,10 @@ impl Case<'_> {
 }
 
 impl Measured {
-    fn row(&self, set: &Set, backend: Option<&Measured>) -> String {
-        let without = |value: fn(&Cost) -> f64| match set.more {
-            [] => "-".to_owned(),
-            _ => self.times_without(value).to_string(),
+    fn row(&self, set: &Set, shape: &Shape, backend: Option<&Measured>) -> String {
+        let without = |value: fn(&Cost) -> f64| match self.rounds.iter().all(|round| round.without.is_none()) {
+            true => "-".to_owned(),
+            false => self.times_without(value).to_string(),
         };
         let check = self.spread(|round| round.check() * 100.0);
         let cells = [
@@ -277,7 +295,7 @@ impl Measured {
             self.spread(|round| round.limit).to_string(),
             self.wall().to_string(),
             self.times_the_limit().to_string(),
-            self.goal(set.goal, backend),
+            [self.goal(set.goal, shape, backend), self.common_goals(shape)].join("; "),
             without(|cost| cost.cpu),
             without(|cost| cost.wall),
             format!("{:.0} / {:.0} / {:.0} %", check.min, check.median, check.max),
@@ -289,12 +307,26 @@ impl Measured {
         format!("| {} |", cells.join(" | "))
     }
 
-    fn goal(&self, goal: Goal, backend: Option<&Measured>) -> String {
-        let is_met = |met: bool| if met { "met" } else { "not met" };
+    /// The goals of every set: private memory, and the size of the output.
+    fn common_goals(&self, shape: &Shape) -> String {
+        let most = 64e6 + 100.0 * shape.keys as f64;
+        let (memory, size) = (self.private() as f64, self.output_bytes as f64 / self.pair_bytes as f64);
+        let memory = format!("RssAnon {:.0} of {:.0} MB, {}", memory / 1e6, most / 1e6, is_met(memory <= most));
+        format!("{memory}; size of pairs {size:.3} of 1.05, {}", is_met(size <= 1.05))
+    }
+
+    fn goal(&self, goal: Goal, shape: &Shape, backend: Option<&Measured>) -> String {
         match (goal, backend) {
             (Goal::Limit(most), _) => {
                 let times = self.times_the_limit().median;
-                format!("{most:.1} times the limit: {times:.2}, {}", is_met(times <= most))
+                let check = self.spread(|round| round.check() * 100.0).median;
+                let limit = format!("{most:.1} times the limit: {times:.2}, {}", is_met(times <= most));
+                format!("{limit}; check 25 %: {check:.0}, {}", is_met(check <= 25.0))
+            }
+            (Goal::Entry(most), _) => {
+                let more = |round: &Round| round.run.cost.wall - round.without.as_ref().expect("a twin").cost.wall;
+                let time = self.spread(|round| more(round) * 1e6 / shape.entries as f64);
+                format!("{most:.1} µs an entry: {time}, {}", is_met(time.median <= most))
             }
             (Goal::Option(most), _) => {
                 let times = self.times_without(|cost| cost.cpu).median;
@@ -304,10 +336,13 @@ impl Measured {
                 let times = backend.rate() / self.rate();
                 format!("MB/s of `{BACKEND}` / {most:.1}: {times:.2}, {}", is_met(times <= most))
             }
-            (Goal::Growth, Some(backend)) => {
+            (Goal::Growth(most, most_memory), Some(backend)) => {
                 let (wall, memory) = (self.wall().median / backend.wall().median, self.private() as f64);
                 let memory = memory / backend.private() as f64;
-                format!("to `{BACKEND}`: {wall:.1} times the wall time, {memory:.1} times RssAnon")
+                let met = is_met(wall <= most && memory <= most_memory);
+                format!(
+                    "to `{BACKEND}`: {wall:.1} of {most} times the wall time, {memory:.1} of {most_memory} times RssAnon, {met}"
+                )
             }
             (_, None) => format!("unknown without the set `{BACKEND}`"),
         }
@@ -342,6 +377,10 @@ impl Measured {
     }
 }
 
+fn is_met(met: bool) -> &'static str {
+    if met { "met" } else { "not met" }
+}
+
 fn mib(bytes: u64) -> String {
     (bytes >> 20).to_string()
 }
@@ -374,8 +413,8 @@ fn migrate(program: &Path, source: &Path, folder: &Path, runs: usize) {
     let pairs: Vec<(Cost, Cost)> = (0..runs)
         .map(|_| {
             write(&Shape::default(), source);
-            let case = Case { program, source, to: "backend", more: &[], folder };
-            let converted = case.convert(&[]).cost;
+            let case = Case { program, source, twin: None, to: "backend", more: &[], folder };
+            let converted = case.convert(source, &[]).cost;
             case.clear();
             let mut command = Command::new(&etcdctl);
             (converted, run(command.env("ETCDCTL_API", "3").arg("migrate").arg("--data-dir").arg(source)))
@@ -391,5 +430,7 @@ fn migrate(program: &Path, source: &Path, folder: &Path, runs: usize) {
     print("etcdlift convert", pairs.iter().map(|(etcdlift, _)| *etcdlift).collect());
     print("etcdctl migrate", pairs.iter().map(|(_, migrate)| *migrate).collect());
     let faster = pairs.iter().map(|(etcdlift, migrate)| migrate.wall / etcdlift.wall).collect();
-    println!("\nwall time of `etcdctl migrate`, divided by that of etcdlift: {}", Spread::of(faster));
+    let faster = Spread::of(faster);
+    let met = is_met(faster.median >= 150.0);
+    println!("\nwall time of `etcdctl migrate`, divided by that of etcdlift: {faster}; 150: {met}");
 }
