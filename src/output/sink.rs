@@ -24,9 +24,9 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 
-/// A multiple of the pages of every page cache, in bytes. The meta pages at the start of the file, which are written last, are
-/// shorter.
-const CACHE_BYTES: u64 = 1 << 16;
+/// The size of the largest folio of the page cache, in bytes. A folio begins at a multiple of its size, and only whole ones are
+/// dropped. The meta pages at the start of the file, which are written last, are shorter.
+const CACHE_BYTES: u64 = 1 << 21;
 
 /// Bytes that the disk is asked to read ahead at once. Linux ignores what exceeds the read-ahead size of the device, which is
 /// often 128 KiB.
@@ -189,8 +189,10 @@ impl Sink {
     /// # Errors
     /// [`Reason::VerifyFailed`] with the byte offset, if an extent differs or is missing; the interruption.
     pub fn compare(&self, file: &[u8], interrupt: Interrupt<'_>) -> Result<()> {
+        interrupt.expect(self.len);
         let compared = self.extents.par_iter().map(|extent| {
             interrupt.ask()?;
+            interrupt.done(extent.len);
             self.compare_extent(file, *extent)
         });
         // The first error in file order, whichever thread was first.

@@ -106,7 +106,8 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     context.took(StageName::Layout, started);
 
     let started = Begun::now();
-    observer.stage(Activity::Writing, Some(layout.file_len()));
+    observer.stage(Activity::Writing);
+    interrupt.expect(layout.file_len());
     let verifies = options.verify && !options.dry_run;
     let expected = Expected::of(content);
     let keys = buckets.iter().find(|bucket| verifies && bucket.name == schema::KEY);
@@ -131,7 +132,7 @@ pub(super) fn write(context: &Context<'_>, content: &Content<'_, '_>, how: How<'
     drop(layout);
     let started = Begun::now();
     if verifies {
-        observer.stage(Activity::Verifying, None);
+        observer.stage(Activity::Verifying);
         sink.forget_cached();
     }
     let map = sink.temp_path().map(|path| open_output(path, options)).transpose()?;
@@ -248,7 +249,7 @@ impl Pages<'_> {
                 );
                 encoded?;
                 written.extend(ahead.encoded().iter().filter_map(|extent| extent.written));
-                context.observer.advance(ahead.byte_len());
+                context.interrupt.done(ahead.byte_len());
                 flusher.advance(ahead.byte_len());
                 std::mem::swap(&mut done, &mut ahead);
                 Ok(())
@@ -323,9 +324,13 @@ fn check(
     interrupt: Interrupt<'_>,
 ) -> Result<(u32, u32)> {
     let failed = |e: Error| e.in_file(&options.output);
-    sink.compare(map.bytes(), interrupt)?;
-    let summary = verify::verify_content(map.bytes(), expected, interrupt);
+    let (compared, summary) = rayon::join(
+        || sink.compare(map.bytes(), interrupt),
+        || verify::verify_content(map.bytes(), expected, interrupt),
+    );
     interrupt.ask()?;
+    // What differs from the written bytes has its place, whatever else it is.
+    compared?;
     let summary = summary.map_err(failed)?;
     Ok((summary.hash_kv, summary.status_hash))
 }

@@ -69,8 +69,10 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
 /// As both.
 pub fn verify_content(file: &[u8], expected: &Expected<'_, '_, '_>, interrupt: Interrupt<'_>) -> Result<V3Summary> {
     let db = Db::open(file).map_err(failed)?.watched(interrupt);
-    let ((structure, digest), summary) =
-        rayon::join(|| (structure(&db), digest(&db)), || store_with(&db, Some(expected)));
+    // Once for the structure, about twice to cut the pairs into parts, and once for the pairs.
+    interrupt.expect(db.size().saturating_mul(4));
+    let (digest, (structure, summary)) =
+        rayon::join(|| digest(&db), || rayon::join(|| structure(&db), || store_with(&db, Some(expected))));
     interrupt.ask()?;
     // A difference names its key, a finding only its place.
     compare_others(&db, expected.content())?;
@@ -145,11 +147,13 @@ fn read(db: &Db<'_>, mut findings: Findings, expected: Option<&Expected<'_, '_, 
 pub fn digest(db: &Db<'_>) -> Sha256Check {
     let Some(trailer) = db.trailer() else { return Sha256Check::None };
     let mut sha256 = Sha256::new();
+    db.interrupt().expect(db.body().len() as u64);
     for chunk in db.body().chunks(interrupt::CHUNK) {
         if db.interrupt().ask().is_err() {
             return Sha256Check::Mismatch;
         }
         sha256.update(chunk);
+        db.interrupt().done(chunk.len() as u64);
     }
     if sha256.finalize().as_slice() == trailer { Sha256Check::Good } else { Sha256Check::Mismatch }
 }

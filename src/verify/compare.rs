@@ -208,7 +208,7 @@ mod tests {
     fn with_file(keys: usize, lost: Option<u64>, check: impl FnOnce(Vec<u8>, &Content<'_, '_>, &Expected<'_, '_, '_>)) {
         let node = |key: usize| {
             let (created, modified) = (2 + key % 7, 10 + (key * 7919) % keys);
-            let value = "v".repeat(key % 300);
+            let value = if key.is_multiple_of(3) { r#"\n\u003c\"v"#.repeat(key % 30) } else { "v".repeat(key % 300) };
             format!(
                 r#""k{key}":{{"Path":"/1/k{key}","CreatedIndex":{created},"ModifiedIndex":{modified},"Value":"{value}"}}"#
             )
