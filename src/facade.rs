@@ -254,7 +254,7 @@ pub fn lookup(index_map: &Path, query: &Query) -> Result<Answer> {
 /// struct Print;
 ///
 /// impl Observer for Print {
-///     fn stage(&self, activity: Activity, _bytes: Option<u64>) {
+///     fn stage(&self, activity: Activity) {
 ///         println!("{activity}");
 ///     }
 /// }

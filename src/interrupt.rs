@@ -1,7 +1,7 @@
-//! A test whether the run was interrupted, which all long operations call.
+//! A test whether the run was interrupted, which all long operations call, and the count of the bytes that they process.
 //!
 //! A test costs one relaxed load. So loops call it for each record, entry or node that costs more, and from time to
-//! time otherwise. Must not know signals.
+//! time otherwise. Must not know signals, or how progress is shown.
 
 use std::fmt;
 
@@ -21,14 +21,45 @@ pub const DOCUMENT_CHUNK: usize = 1 << 20;
 /// Number of elements that are sorted between two tests. Sorting them takes well under a second.
 const SORTED_AT_ONCE: usize = 1 << 21;
 
-/// The test as a value for options. The default is never interrupted.
+/// Bytes of the current stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytes {
+    /// The stage will process this many more.
+    Expected(u64),
+    /// The stage has processed this many more.
+    Done(u64),
+}
+
+/// A function that counts the bytes of the current stage. Any thread may call it.
+pub type Progress<'a> = &'a (dyn Fn(Bytes) + Sync);
+
+/// The test as a value for options. The default is never interrupted, and counts nothing.
 #[derive(Clone, Copy, Default)]
-pub struct Interrupt<'a>(Option<Interrupted<'a>>);
+pub struct Interrupt<'a> {
+    interrupted: Option<Interrupted<'a>>,
+    progress: Option<Progress<'a>>,
+}
 
 impl<'a> Interrupt<'a> {
     /// Creates a test from a function.
     pub fn new(interrupted: Interrupted<'a>) -> Interrupt<'a> {
-        Interrupt(Some(interrupted))
+        Interrupt { interrupted: Some(interrupted), progress: None }
+    }
+
+    /// Returns the same test with a function that counts bytes.
+    #[must_use]
+    pub fn counted(self, progress: Progress<'a>) -> Interrupt<'a> {
+        Interrupt { progress: Some(progress), ..self }
+    }
+
+    /// Announces bytes that the current stage will process.
+    pub fn expect(self, bytes: u64) {
+        self.progress.into_iter().for_each(|progress| progress(Bytes::Expected(bytes)));
+    }
+
+    /// Counts bytes that the current stage has processed.
+    pub fn done(self, bytes: u64) {
+        self.progress.into_iter().for_each(|progress| progress(Bytes::Done(bytes)));
     }
 
     /// Tests for an interruption.
@@ -36,7 +67,7 @@ impl<'a> Interrupt<'a> {
     /// # Errors
     /// The interruption.
     pub fn ask(self) -> Result<()> {
-        self.0.map_or(Ok(()), |interrupted| interrupted())
+        self.interrupted.map_or(Ok(()), |interrupted| interrupted())
     }
 
     /// Tests at every 4096th step, for steps shorter than a microsecond.
@@ -70,7 +101,7 @@ impl<'a> Interrupt<'a> {
 
 impl fmt::Debug for Interrupt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Interrupt" } else { "Interrupt(never)" })
+        f.write_str(if self.interrupted.is_some() { "Interrupt" } else { "Interrupt(never)" })
     }
 }
 

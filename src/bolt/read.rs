@@ -187,7 +187,9 @@ impl<'a> Db<'a> {
             );
             return Err(Damage::new(offset + 12, message));
         }
-        Ok((header, cut(rest, ByteOffset(0), pages.saturating_mul(page_size)).unwrap_or_default(), offset))
+        let bytes = cut(rest, ByteOffset(0), pages.saturating_mul(page_size)).unwrap_or_default();
+        self.interrupt.done(bytes.len() as u64);
+        Ok((header, bytes, offset))
     }
 
     /// Returns at most `len` bytes of the file from `offset` on.

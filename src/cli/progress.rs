@@ -37,14 +37,14 @@ struct Line {
     /// Milliseconds after the start: when to draw next.
     due: AtomicU64,
     done: AtomicU64,
+    /// The bytes of the stage, as far as they were announced.
+    total: AtomicU64,
     drawn: Mutex<Drawn>,
 }
 
 struct Drawn {
     out: Box<dyn Write + Send>,
     stage: &'static str,
-    /// The bytes of the stage; 0 if unknown.
-    total: u64,
     /// When the stage began, since the start.
     began: Duration,
     any: bool,
@@ -68,11 +68,17 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn stage(&self, activity: Activity, bytes: Option<u64>) {
+    fn stage(&self, activity: Activity) {
         if let Some(line) = &self.line {
-            line.stage(activity.word(), bytes, line.started.elapsed());
+            line.stage(activity.word(), line.started.elapsed());
         }
         self.tick();
+    }
+
+    fn expect(&self, bytes: u64) {
+        if let Some(line) = &self.line {
+            line.total.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     fn advance(&self, bytes: u64) {
@@ -96,14 +102,16 @@ impl Line {
             started,
             due: AtomicU64::new(millis(PATIENCE)),
             done: AtomicU64::new(0),
-            drawn: Mutex::new(Drawn { out, stage: "starting", total: 0, began: Duration::ZERO, any: false }),
+            total: AtomicU64::new(0),
+            drawn: Mutex::new(Drawn { out, stage: "starting", began: Duration::ZERO, any: false }),
         }
     }
 
-    fn stage(&self, name: &'static str, bytes: Option<u64>, elapsed: Duration) {
+    fn stage(&self, name: &'static str, elapsed: Duration) {
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        (drawn.stage, drawn.total, drawn.began) = (name, bytes.unwrap_or(0), elapsed);
+        (drawn.stage, drawn.began) = (name, elapsed);
         self.done.store(0, Ordering::Relaxed);
+        self.total.store(0, Ordering::Relaxed);
     }
 
     fn tick(&self, elapsed: Duration) {
@@ -117,7 +125,8 @@ impl Line {
         if self.due.load(Ordering::Relaxed) == u64::MAX {
             return;
         }
-        let part = part(self.done.load(Ordering::Relaxed), drawn.total, elapsed.saturating_sub(drawn.began));
+        let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        let part = part(done, total, elapsed.saturating_sub(drawn.began));
         let line = format!("\retcdlift: {}{part} ({} s)\x1b[K", drawn.stage, elapsed.as_secs());
         // A closed terminal is no error.
         let _ = drawn.out.write_all(line.as_bytes()).and_then(|()| drawn.out.flush());
@@ -209,7 +218,7 @@ mod tests {
     fn a_short_run_says_nothing() {
         let terminal = Terminal::default();
         let line = terminal.line();
-        line.stage("reading", Some(10), Duration::ZERO);
+        line.stage("reading", Duration::ZERO);
         line.tick(Duration::from_millis(999));
         line.end();
         assert_eq!(terminal.text(), "");
@@ -220,7 +229,8 @@ mod tests {
         let terminal = Terminal::default();
         let line = terminal.line();
         let ms = Duration::from_millis;
-        line.stage("writing", Some(200 << 20), ms(500));
+        line.stage("writing", ms(500));
+        line.total.fetch_add(200 << 20, Ordering::Relaxed);
         line.done.fetch_add(50 << 20, Ordering::Relaxed);
         line.tick(ms(1000));
         assert_eq!(terminal.text(), "\retcdlift: writing 25 %, 50.0 of 200.0 MiB (1 s)\x1b[K");
@@ -229,7 +239,7 @@ mod tests {
         line.tick(ms(2500));
         let expected = "\retcdlift: writing 25 %, 50.0 of 200.0 MiB, 25.0 MiB/s, 6 s left (2 s)\x1b[K";
         assert_eq!(terminal.text(), expected);
-        line.stage("checking", None, ms(2600));
+        line.stage("checking", ms(2600));
         line.tick(ms(3500));
         assert_eq!(terminal.text(), "\retcdlift: checking (3 s)\x1b[K");
         line.end();
@@ -247,8 +257,19 @@ mod tests {
         assert_eq!(part(1 << 20, 3 << 30, s(2)), " 0 %, 0.0 of 3.0 GiB, 512.0 KiB/s, 103 min left");
         // More than all: the last chunk of a file is a short one.
         assert_eq!(part(9 << 20, 8 << 20, s(4)), " 100 %, 8.0 of 8.0 MiB, 2.0 MiB/s, 0 s left");
-        // The stages with a known size.
-        for activity in [Activity::Reading, Activity::Writing] {
+        let activities = [
+            Activity::Opening,
+            Activity::Reading,
+            Activity::Replaying,
+            Activity::Planning,
+            Activity::Writing,
+            Activity::Verifying,
+            Activity::Ledger,
+            Activity::IndexMap,
+            Activity::CheckingSource,
+            Activity::Finishing,
+        ];
+        for activity in activities {
             let part = part(1000 << 30, 1023 << 30, s(1000));
             let line = format!("etcdlift: {}{part} (1000 s)", activity.word());
             assert!(line.len() < 80, "{line}");

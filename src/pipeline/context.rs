@@ -20,23 +20,35 @@ words! {
         Opening = "opening",
         /// Reads the snapshot and hashes all files.
         Reading = "reading",
-        /// Applies the log, and decides what is written.
-        ReplayingAndPlanning = "replaying and planning",
+        /// Applies the log.
+        Replaying = "replaying",
+        /// Decides what is written.
+        Planning = "planning",
         /// Writes the output.
         Writing = "writing",
         /// Reads the output back and compares it.
-        Verifying = "reading back and verifying",
-        /// Makes the sidecar files, and checks that the source has not changed.
+        Verifying = "verifying",
+        /// Writes the ledger.
+        Ledger = "ledger",
+        /// Writes the index map.
+        IndexMap = "index map",
+        /// Checks that the source has not changed.
+        CheckingSource = "checking",
+        /// Makes the directories of members, and the report.
         Finishing = "finishing",
     }
 }
 
 /// A receiver of a run's progress. Any thread may call it.
 pub trait Observer: Sync {
-    /// Reports that a stage begins, and how many bytes it processes, if that is known.
-    fn stage(&self, _activity: Activity, _bytes: Option<u64>) {}
+    /// Reports that a stage begins. Nothing is known of its bytes yet.
+    fn stage(&self, _activity: Activity) {}
 
-    /// Reports that the stage has processed this many more bytes.
+    /// Reports that the stage will process this many more bytes. They are what was announced so far, not necessarily all.
+    fn expect(&self, _bytes: u64) {}
+
+    /// Reports that the stage has processed this many more bytes. The sum can differ from the announced one a little: a page
+    /// that is read twice counts twice.
     fn advance(&self, _bytes: u64) {}
 
     /// Reports that all stages have ended.
@@ -85,12 +97,13 @@ impl<'a> Context<'a> {
 
     /// Records the time of a stage that began at `started`.
     pub(super) fn took(&self, stage: StageName, started: Begun) {
-        self.spent(stage, started.elapsed());
+        self.spent(stage, &started.elapsed());
     }
 
     /// Records the time of a stage.
-    pub(super) fn spent(&self, stage: StageName, Spent { wall, cpu }: Spent) {
-        self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Stage::new(stage, wall, cpu));
+    pub(super) fn spent(&self, stage: StageName, spent: &Spent) {
+        let stage = Stage::new(stage, spent.wall, spent.cpu, spent.threads.values().copied());
+        self.times.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(stage);
     }
 
     /// Returns the time of each stage, in the order in which they ended.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::error::{Error, Reason, Result};
 use crate::ids::RaftIndex;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Bytes, Interrupt};
 use crate::options::ConvertOptions;
 use crate::output::sidecar::Sidecar;
 use crate::output::snapshot::hex;
@@ -126,7 +126,11 @@ fn stage_with(
     interrupted: Interrupted<'_>,
 ) -> Result<Staged> {
     let watch = Arc::default();
-    let context = Context::new(options, report, observer, Interrupt::new(interrupted))?;
+    let progress = |bytes| match bytes {
+        Bytes::Expected(bytes) => observer.expect(bytes),
+        Bytes::Done(bytes) => observer.advance(bytes),
+    };
+    let context = Context::new(options, report, observer, Interrupt::new(interrupted).counted(&progress))?;
     let staged = on_threads(options, || make(&context, report, fault, &watch));
     if !report.skipped {
         report.stages = context.times();
@@ -175,7 +179,7 @@ fn make(
     directories::check(options)?;
     let places = targets::check(options)?;
     let started = Begun::now();
-    context.observer.stage(Activity::Opening, None);
+    context.observer.stage(Activity::Opening);
     let opened = open_v2(context, watch)?;
     targets::check_again(options, watch)?;
     let within = |e: Error| e.in_file(opened.path());
@@ -208,7 +212,8 @@ fn make_of(
     let options = context.options;
     let within = |e: Error| e.in_file(opened.path());
     let started = Begun::now();
-    let table = read::read(opened, context.observer, context.interrupt)?;
+    context.observer.stage(Activity::Reading);
+    let table = read::read(opened, context.interrupt)?;
     let changes_limit = memory::after_reading(context, opened, &table).map_err(within)?;
     let source = Source { opened, table: &table, changes_limit };
     report.transformed = options.transformer.as_ref().map(transformer::identify);
@@ -226,7 +231,6 @@ fn make_of(
         return Ok((outcome(report), files));
     }
 
-    context.observer.stage(Activity::ReplayingAndPlanning, None);
     let numbered = stages::run(context, source, report)?;
     let refused = directories::refuse_losses(options, &report.losses);
     // With several sources, the loss names the one that it is about.
@@ -241,14 +245,15 @@ fn make_of(
     let destination = Destination::prepare(context, places.directory, numbered.members.as_ref())?;
     let (path, copies) = (destination.database(options), destination.copies());
     let written = write(context, &content, How { path, copies, extent_bytes, before: places.output, expected })?;
-    context.observer.stage(Activity::Finishing, None);
     let made = sidecars::make(context, places, &numbered, written.bytes(), &written.digested, options.verify)?;
     report.add(made.notices);
     context.interrupt.ask()?;
+    context.observer.stage(Activity::CheckingSource);
     let started = Begun::now();
     report.source_files = hashing.files()?;
     opened.check_bytes(context.interrupt)?;
     context.took(StageName::CheckSource, started);
+    context.observer.stage(Activity::Finishing);
     report.output = Some(output_facts(options, &numbered, &written));
     let (output, directories) = destination.finish(context, written, &report.source_files)?;
     if let Some(facts) = &mut report.output {

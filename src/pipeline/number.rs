@@ -80,7 +80,7 @@ fn fill<'m>(context: &Context<'_>, planned: Planned<'m>, found: &mut Notices) ->
     if rules.renames() {
         refuse_renamed(&Pairs { tree, ordered: &ordered }, &auth).map_err(in_source)?;
     }
-    context.spent(StageName::Plan, started.elapsed() + took);
+    context.spent(StageName::Plan, &(started.elapsed() + took));
     let balance = totals::of(&plan);
     totals::check(&balance, &plan, &ordered)?;
     let (consistent_index, term) = members.as_ref().and_then(Members::raft_position).unwrap_or(position);

@@ -8,7 +8,6 @@ use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
 
 use sha2::{Digest, Sha256};
 
-use super::{Activity, Observer};
 use crate::error::{Error, Reason, Result};
 use crate::interrupt::{self, Interrupt};
 use crate::limits;
@@ -37,7 +36,7 @@ pub(super) fn read_and_hash<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) ->
     let files = SourceFiles::of(opened, interrupt);
     scope(|scope| {
         let mut hashing = files.start_hashing(scope);
-        let table = read(opened, &(), interrupt);
+        let table = read(opened, interrupt);
         let files = hashing.files()?;
         Ok((table?, files))
     })
@@ -47,14 +46,9 @@ pub(super) fn read_and_hash<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) ->
 ///
 /// # Errors
 /// The snapshot is damaged; an interruption.
-pub(super) fn read<'m>(opened: &'m Opened, observer: &dyn Observer, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
-    let bytes = opened.start.snapshot.as_ref().map_or(0, |snapshot| snapshot.json().len() as u64);
-    observer.stage(Activity::Reading, Some(bytes));
-    let asked = || {
-        observer.advance(interrupt::DOCUMENT_CHUNK as u64);
-        interrupt.ask()
-    };
-    read_table_watched(opened, Interrupt::new(&asked))
+pub(super) fn read<'m>(opened: &'m Opened, interrupt: Interrupt<'_>) -> Result<Table<'m>> {
+    interrupt.expect(opened.start.snapshot.as_ref().map_or(0, |snapshot| snapshot.json().len() as u64));
+    read_table_watched(opened, interrupt)
 }
 
 /// The files of a source, and the hashes of those that were hashed.

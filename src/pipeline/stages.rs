@@ -3,7 +3,7 @@
 //! A refusal by a policy, a rule or the state of the source happens here, before the first byte is written. `convert`
 //! writes the result; `verify` and `--skip-existing` compare a file with it. Must not know files of the output.
 
-use super::context::Context;
+use super::context::{Activity, Context};
 use super::diagnostics::{Diagnosed, Findings};
 use super::number::{Numbered, number};
 use super::plan::plan;
@@ -17,7 +17,9 @@ use crate::report::Report;
 /// # Errors
 /// Those of the stages; [`Reason::Strict`].
 pub(super) fn run<'m>(context: &Context<'_>, source: Source<'m>, report: &mut Report) -> Result<Numbered<'m>> {
+    context.observer.stage(Activity::Replaying);
     let replayed = settle(replay(context, source), report)?;
+    context.observer.stage(Activity::Planning);
     let planned = settle(plan(context, replayed), report)?;
     let numbered = settle(number(context, planned), report)?;
     refuse_strict(context, report).map_err(|e| e.in_file(source.opened.path()))?;

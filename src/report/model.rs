@@ -356,6 +356,10 @@ pub struct Stage {
     /// CPU time divided by elapsed time: the average number of busy cores.
     #[serde(default)]
     pub busy_cores: f64,
+    /// CPU time of each thread in milliseconds, the busiest first. Threads that ended before the stage, or used less than a
+    /// millisecond, are left out. Empty if the kernel does not say it.
+    #[serde(default)]
+    pub threads_cpu_ms: Vec<u64>,
 }
 
 /// A warning or a loss.
@@ -373,11 +377,19 @@ pub struct Notice {
 }
 
 impl Stage {
-    /// Creates the time of a stage: elapsed time and CPU time.
-    pub(crate) fn new(name: StageName, wall: Duration, cpu: Duration) -> Stage {
+    /// Creates the time of a stage: elapsed time, CPU time, and the CPU time of each thread.
+    pub(crate) fn new(
+        name: StageName,
+        wall: Duration,
+        cpu: Duration,
+        threads: impl Iterator<Item = Duration>,
+    ) -> Stage {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let busy = if wall.is_zero() { 0.0 } else { cpu.as_secs_f64() / wall.as_secs_f64() };
-        Stage { name, ms: millis(wall), cpu_ms: millis(cpu), busy_cores: (busy * 100.0).round() / 100.0 }
+        let busy_cores = (busy * 100.0).round() / 100.0;
+        let mut threads_cpu_ms: Vec<u64> = threads.map(millis).filter(|ms| *ms > 0).collect();
+        threads_cpu_ms.sort_unstable_by(|a, b| b.cmp(a));
+        Stage { name, ms: millis(wall), cpu_ms: millis(cpu), busy_cores, threads_cpu_ms }
     }
 }
 

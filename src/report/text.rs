@@ -86,7 +86,7 @@ pub(crate) fn summary(report: &Report) -> String {
 
 /// Describes the time of a stage. The clocks tell nothing of the cores in less than a few milliseconds.
 fn stage(stage: &Stage) -> String {
-    let Stage { name, ms, cpu_ms, busy_cores } = stage;
+    let Stage { name, ms, cpu_ms, busy_cores, .. } = stage;
     let cpu = if *ms < 5 { String::new() } else { format!(" (CPU {cpu_ms} ms, {busy_cores:.1} cores)") };
     format!("{name} {ms} ms{cpu}")
 }
@@ -468,8 +468,8 @@ mod tests {
             ..Default::default()
         });
         let ms = std::time::Duration::from_millis;
-        report.stages.push(Stage::new(StageName::Open, ms(4), ms(9)));
-        report.stages.push(Stage::new(StageName::Read, ms(12), ms(21)));
+        report.stages.push(Stage::new(StageName::Open, ms(4), ms(9), [].into_iter()));
+        report.stages.push(Stage::new(StageName::Read, ms(12), ms(21), [ms(9), ms(12)].into_iter()));
         report.warnings.push(Notice::new(Code::AuthLeftOut, "2 users are left out"));
         report.losses.push(Notice::new(Code::TailLeftOut, "1 write left out"));
         report.next_steps = next_steps::steps(&report);

@@ -120,9 +120,15 @@ impl Map {
     }
 
     fn crc(&self, part: &Range<usize>, interrupt: Interrupt<'_>) -> Result<u32> {
-        let chunks = self.bytes().get(part.clone()).unwrap_or_default().par_chunks(interrupt::CHUNK);
-        let crc = |chunk: &[u8]| interrupt.ask().map(|()| (crc32c::crc32c(chunk), chunk.len()));
-        let crcs: Vec<(u32, usize)> = chunks.map(crc).collect::<Result<_>>()?;
+        let bytes = self.bytes().get(part.clone()).unwrap_or_default();
+        interrupt.expect(bytes.len() as u64);
+        let crc = |chunk: &[u8]| {
+            interrupt.ask()?;
+            let crc = crc32c::crc32c(chunk);
+            interrupt.done(chunk.len() as u64);
+            Ok((crc, chunk.len()))
+        };
+        let crcs: Vec<(u32, usize)> = bytes.par_chunks(interrupt::CHUNK).map(crc).collect::<Result<_>>()?;
         Ok(crcs.into_iter().fold(0, |before, (crc, len)| crc32c::crc32c_combine(before, crc, len)))
     }
 

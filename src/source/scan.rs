@@ -71,6 +71,7 @@ impl Scan {
         let mut scan = Scan { first_index, ..Scan::default() };
         let mut end = End::Clean;
         let mut previous: Option<&Segment> = None;
+        interrupt.expect(segments.iter().map(|segment| segment.map.bytes().len() as u64).sum());
         for (number, segment) in segments.iter().enumerate() {
             let last = number + 1 == segments.len();
             scan.begin_segment(previous, segment);
@@ -85,6 +86,7 @@ impl Scan {
                 Err(error) => scan.hole(error, segment),
             }
             previous = Some(segment);
+            interrupt.done(segment.map.bytes().len() as u64);
         }
         let end = scan.end(end);
         Ok((scan, end))

@@ -104,11 +104,15 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupt: Interrupt<'_>) 
     let Ok(root) = tree.lookup(NAMESPACE) else { return Ok(plan) };
     let mut visited = 0u64;
     let tree = &*tree;
+    // What the log added is not in the document, but has about as many bytes a node.
+    let node_len = tree.table().document_len() / (tree.table().len() as u64).max(1);
+    interrupt.expect(tree.table().document_len());
     let mut open_dirs = OpenDirs::default();
     tree.walk::<Error>(root, &mut |visit: Visit<'_>| {
         visited += 1;
         if visited.is_multiple_of(1 << 16) {
             interrupt.ask()?;
+            interrupt.done(node_len << 16);
         }
         if visit.node == root { Ok(()) } else { plan.visit(tree, policy, &visit, &mut open_dirs) }
     })?;

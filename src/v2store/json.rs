@@ -504,6 +504,7 @@ impl<'m> Lexer<'m, '_> {
         if self.at - self.asked_at < DOCUMENT_CHUNK {
             return Ok(());
         }
+        self.interrupt.done((self.at - self.asked_at) as u64);
         self.asked_at = self.at;
         self.interrupt.ask()
     }

@@ -331,8 +331,10 @@ impl<'m> Recovered<'m> {
         options: &ReplayOptions<'_>,
         observe: Observe<'_>,
     ) -> Result<()> {
+        options.interrupt.expect(entries.iter().map(|located| located.entry.len() as u64).sum());
         for located in entries {
             options.interrupt.ask()?;
+            options.interrupt.done(located.entry.len() as u64);
             let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) else { continue };
             let entry = wal.entry(&located.entry)?;
             if let Some(limit) = options.changes_limit {

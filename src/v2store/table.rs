@@ -117,6 +117,11 @@ impl<'m> Table<'m> {
         ByteOffset::from(self.history.start)
     }
 
+    /// Returns the length of the document in bytes.
+    pub fn document_len(&self) -> u64 {
+        self.document.len() as u64
+    }
+
     /// Returns the number of nodes in the table, with the root.
     pub fn len(&self) -> usize {
         self.nodes.len()

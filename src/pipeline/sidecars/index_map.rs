@@ -52,7 +52,10 @@ pub(in crate::pipeline) fn write(
     let db = Db::open(file).map_err(damaged)?;
     let plan = Plan { pairs: numbered.pairs(), preserved: numbered.preserved_pairs(), is_compared };
     let groups = groups(&db, &plan)?;
-    let groups = groups.into_iter().map(|parts| parts.into_iter().flat_map(|part| plan.entries(part))).collect();
+    interrupt.expect(groups.iter().flatten().map(|part| part.bytes).sum());
+    let counted = |part: &Part<'_>| interrupt.done(part.bytes);
+    let entries = |parts: Vec<_>| parts.into_iter().inspect(counted).flat_map(|part| plan.entries(part));
+    let groups = groups.into_iter().map(entries).collect();
     let compact_revision = compact_revision(&db)?;
     let numbering = match numbered.ordered.numbering {
         Numbering::Keep => Revisions::Keep,

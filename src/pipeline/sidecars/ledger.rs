@@ -87,8 +87,12 @@ impl Ledger<'_, '_> {
         let preserved = usize::try_from(self.numbered.preserved_pairs()).unwrap_or(usize::MAX);
         let mut found = bucket.as_ref().map(|bucket| bucket.iter().skip(preserved));
         let pairs = self.pairs;
+        let file_len = file.map_or(0, |file| file.len() as u64);
+        let row_len = file_len / (pairs.ordered.rows.len() as u64).max(1);
+        interrupt.expect(row_len * pairs.ordered.rows.len() as u64);
         for rows in pairs.ordered.rows.chunks(CHUNK) {
             interrupt.ask()?;
+            interrupt.done(row_len * rows.len() as u64);
             let on_disk: Vec<Option<Pair<'_>>> = match &mut found {
                 None => vec![None; rows.len()],
                 Some(found) => {

@@ -8,7 +8,7 @@ mod ledger;
 
 use std::path::Path;
 
-use super::context::Context;
+use super::context::{Activity, Context};
 use super::number::Numbered;
 use super::targets::Places;
 use crate::error::Result;
@@ -39,6 +39,7 @@ pub(super) fn make(
     let mut made = Made::default();
     let options = context.options;
     if let Some(path) = ledger_path(options, &mut made.notices) {
+        context.observer.stage(Activity::Ledger);
         let started = Begun::now();
         let mut ledger = Sidecar::create(path, places.ledger)?;
         ledger::write(&mut ledger, numbered, file, context.interrupt)?;
@@ -46,6 +47,7 @@ pub(super) fn make(
         made.files.push(ledger);
     }
     if let (Some(path), Some(file)) = (&options.index_map, file) {
+        context.observer.stage(Activity::IndexMap);
         let started = Begun::now();
         let map = Sidecar::create(path, places.index_map)?;
         index_map::write(&map, numbered, file, digested, is_compared, context)?;

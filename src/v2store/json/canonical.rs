@@ -37,6 +37,7 @@ pub(super) fn read(document: &[u8], at: usize, interrupt: Interrupt<'_>) -> Resu
     }
     while !reader.open.is_empty() {
         if reader.cursor.at - asked_at >= DOCUMENT_CHUNK {
+            interrupt.done((reader.cursor.at - asked_at) as u64);
             asked_at = reader.cursor.at;
             interrupt.ask()?;
         }

@@ -143,22 +143,32 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
 #[test]
 fn neither_jobs_nor_verification_change_a_byte() {
     let case = Case::new();
-    let big: Vec<String> = (0..20_000).map(|n| leaf(&format!("k{n:05}"), 2 + n, &"v".repeat(400))).collect();
+    let value =
+        |n: u64| if n.is_multiple_of(3) { r#"{\"a\":\"\u003cb\u003e\"}\n"#.repeat(20) } else { "v".repeat(400) };
+    let big: Vec<String> = (0..20_000).map(|n| leaf(&format!("k{n:05}"), 2 + n * 7919 % 20_011, &value(n))).collect();
     let source = case.file("big.snap", snap(store(30_000, &big.join(",")).as_bytes(), 9));
-    let outputs = [&["--jobs", "1"][..], &["--jobs", "2"], &["--jobs", "8"], &["--no-verify"]].map(|options| {
-        let run = case.run(&source, options);
-        assert_eq!(run.converted(0).len(), 20_000);
-        let said = if options[0] == "--no-verify" {
-            "COMPLETE, exit status 0, NOT verified: "
-        } else {
-            "COMPLETE, exit status 0: "
-        };
-        assert!(run.output.stderr.contains(said), "{}", run.output.story());
-        let bytes = run.bytes();
-        fs::remove_file(&run.out).unwrap();
-        (bytes, run.report()["output"]["hash_kv"].clone(), run.report()["output"]["status_hash"].clone())
-    });
-    assert!(outputs.iter().all(|output| *output == outputs[0]));
+    let (map, ledger) = (case.path("map.redb"), case.path("ledger.ndjson"));
+    let sidecars = ["--index-map", map.to_str().unwrap(), "--ledger", ledger.to_str().unwrap()];
+    for more in [&[][..], &sidecars] {
+        let outputs = [&["--jobs", "1"][..], &["--jobs", "2"], &["--jobs", "8"], &["--no-verify"]].map(|options| {
+            let run = case.run(&source, &[options, more].concat());
+            assert_eq!(run.converted(0).len(), 20_000);
+            let said = if options[0] == "--no-verify" {
+                "COMPLETE, exit status 0, NOT verified: "
+            } else {
+                "COMPLETE, exit status 0: "
+            };
+            assert!(run.output.stderr.contains(said), "{}", run.output.story());
+            let files = [&run.out, &map, &ledger].map(|path| fs::read(path).ok());
+            assert_eq!(files.iter().flatten().count(), if more.is_empty() { 1 } else { 3 });
+            [&run.out, &map, &ledger].into_iter().for_each(|path| drop(fs::remove_file(path)));
+            (files, run.report()["output"]["hash_kv"].clone(), run.report()["output"]["status_hash"].clone())
+        });
+        assert!(outputs.iter().all(|output| output.1 == outputs[0].1 && output.2 == outputs[0].2));
+        for (at, name) in ["the output", "the index map", "the ledger"].into_iter().enumerate() {
+            assert!(outputs.iter().all(|output| output.0[at] == outputs[0].0[at]), "{name}, {more:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,15 +4,19 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
+
+use etcdlift::options::ConvertOptions;
+use etcdlift::{Activity, Observer, Run};
 
 use super::kit::Case;
 use super::signals::{big, big_leaves};
 use crate::common::run::etcdlift_path;
 use crate::common::skip::{Need, skip};
 use crate::common::v2files;
-use crate::common::v2store::store;
+use crate::common::v2store::{leaf, store};
 use crate::test_name;
 
 const ERASE: &str = "\r\u{1b}[K";
@@ -76,6 +80,73 @@ fn hold_up(ancestor: u32, out: &Path) {
 fn child_of(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
+}
+
+/// What an observer was told: the bytes that each stage announced, and those that it processed.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Activity, u64, u64)>>);
+
+impl Observer for Told {
+    fn stage(&self, activity: Activity) {
+        self.0.lock().unwrap().push((activity, 0, 0));
+    }
+
+    fn expect(&self, bytes: u64) {
+        self.0.lock().unwrap().last_mut().unwrap().1 += bytes;
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.lock().unwrap().last_mut().unwrap().2 += bytes;
+    }
+}
+
+#[test]
+fn each_stage_processes_the_bytes_that_it_announced() {
+    let case = Case::new();
+    let dir = case.path("big.etcd");
+    let leaves: Vec<String> = (0..200_000).map(|n| leaf(&format!("k{n:06}"), 2 + n, &"v".repeat(50))).collect();
+    let document = store(300_002, &leaves.join(","));
+    let document_len = document.len() as u64;
+    let start = v2files::write_snapshot(&dir, document.into_bytes(), 300_010, 2, 1, 300_002);
+    v2files::write_wal(&dir, &start, 1, 7, (0..1000).map(|n| v2files::put_request(n + 1, "/1/more", &[b'v'; 300])));
+    let mut options = ConvertOptions::new(&dir, case.out());
+    options.ledger = Some(case.path("out").join("ledger.ndjson"));
+    options.index_map = Some(case.path("out").join("map.redb"));
+    let told = Told::default();
+    Run::new().observed(&told).convert(&options).unwrap();
+    let told = told.0.into_inner().unwrap();
+    let names: Vec<Activity> = told.iter().map(|(activity, ..)| *activity).collect();
+    let expected = [
+        Activity::Opening,
+        Activity::Reading,
+        Activity::Replaying,
+        Activity::Planning,
+        Activity::Writing,
+        Activity::Verifying,
+        Activity::Ledger,
+        Activity::IndexMap,
+        Activity::CheckingSource,
+        Activity::Finishing,
+    ];
+    assert_eq!(names, expected);
+    let output_len = fs::metadata(case.out()).unwrap().len();
+    for (activity, announced, done) in told {
+        // A stage may end within the last part that it would have counted.
+        let (least, rest) = match activity {
+            Activity::Opening | Activity::CheckingSource => (document_len, 0),
+            Activity::Reading => (document_len, 1 << 20),
+            Activity::Replaying => (300_000, 0),
+            Activity::Planning => (document_len, document_len / 2),
+            Activity::Writing => (output_len - 32, 4 * 4096),
+            // Pages are read more than once on the way to others.
+            Activity::Verifying => (5 * (output_len - 32), output_len / 2),
+            Activity::Ledger | Activity::IndexMap => (output_len / 2, 0),
+            Activity::Finishing => (0, 0),
+        };
+        assert!(announced >= least, "{activity}: announced {announced}, expected {least}");
+        assert!(done + rest >= announced, "{activity}: announced {announced}, done {done}");
+        assert!(done <= announced + announced / 10, "{activity}: announced {announced}, done {done}");
+    }
 }
 
 /// The memory that a refusal names is enough for the same run, with each kind of output.
