@@ -42,7 +42,6 @@ fn converted(pair: &Pair, options: &[&str]) -> Keys {
     let _ = fs::remove_file(&out);
     let source = pair.temp.path().join("v2");
     let mut args = vec!["convert", source.to_str().unwrap(), "-o", out.to_str().unwrap(), "--allow-live"];
-    args.extend(["--auth", "none"]);
     args.extend(options);
     etcdlift(args).success();
     keys_of(&out)
