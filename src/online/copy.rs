@@ -188,7 +188,8 @@ fn run(
         let head = reconcile(carrier, (names, &mut owners), source, before, options.pace, context.interrupt)?;
         newest.store(head.index.0, Ordering::Relaxed);
         let (once, tell, written) = (options.once, context.tell, (since, Instant::now()));
-        let mut follower = Follower { carrier, names, owners: &mut owners, once, tell, head, written };
+        let mut follower =
+            Follower { carrier, names, owners: &mut owners, once, tell, head, written, told_of_clock: false };
         // Deletions that the copy of the state does not show.
         carrier.session.look_before_deletions(&[])?;
         follower.missed(source, since, context.interrupt)?;

@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How old the progress becomes while nothing happens: `status` counts a lag from its time.
 const RENEW: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
+/// Seconds by which a clock may be fast without a word.
+const FAST: u64 = 5;
+
 /// How long `--once` waits for the commit index without a word.
 const UNCOMMITTED: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,8 @@ pub struct Follower<'f, 's, 'k> {
     pub head: Head,
     /// The progress in v3: its index, and when it was written.
     pub written: (V2Index, Instant),
+    /// Whether it was said that the clock is fast.
+    pub told_of_clock: bool,
 }
 
 /// Changes that are carried together.
@@ -137,6 +142,14 @@ impl Follower<'_, '_, '_> {
             if self.once && quiet && self.head.uncommitted == 0 && self.written.0 >= self.head.index {
                 return Ok(End::CaughtUp(self.head));
             }
+        }
+    }
+
+    fn tell_of_clock(&mut self, ahead: u64) {
+        if ahead >= FAST && !std::mem::replace(&mut self.told_of_clock, true) {
+            (self.tell)(&format!(
+                "warning: the clock of this machine is {ahead} s ahead of the v2 cluster: keys with a TTL end so much earlier in v3, or are missing"
+            ));
         }
     }
 
@@ -221,7 +234,10 @@ impl Follower<'_, '_, '_> {
                 self.head = head;
                 self.carrier.counters.head.store(head.index.0, Ordering::Relaxed);
             }
-            Message::Quiet(head) => self.head = head,
+            Message::Quiet(head) => {
+                self.head = head;
+                self.tell_of_clock(head.clock_ahead);
+            }
             Message::Lost(why) => return Ok(Some(End::Lost(why))),
             Message::Failed(error) => return Err(error),
             _ => {}

@@ -17,6 +17,7 @@ use crate::source::growing::LogPlace;
 mod arena;
 mod ask;
 mod changes;
+mod clock;
 mod follow;
 mod past;
 mod worker;

@@ -220,7 +220,8 @@ impl Http {
     }
 
     fn seen(&self) -> Head {
-        Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0) }
+        // The API says how many seconds are left, whatever the clocks.
+        Head { index: self.at, raft: None, uncommitted: self.known.0.0.saturating_sub(self.at.0), clock_ahead: 0 }
     }
 
     /// Takes what the watch found. Returns why changes are lost.

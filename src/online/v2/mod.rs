@@ -73,6 +73,8 @@ pub struct Head {
     pub raft: Option<RaftIndex>,
     /// Number of v2 writes that were made, but not delivered: the log does not show that they are committed, or they are on their way.
     pub uncommitted: u64,
+    /// The seconds by which the clock of this machine is ahead of that of the cluster, as far as the source shows it.
+    pub clock_ahead: u64,
 }
 
 /// The answer to [`V2::next`].

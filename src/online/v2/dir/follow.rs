@@ -5,9 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::super::{Change, Head};
 use super::arena::End;
 use super::changes;
+use super::clock::Clock;
 use crate::error::Result;
 use crate::ids::RaftIndex;
 use crate::interrupt::Interrupt;
@@ -34,6 +37,7 @@ pub(super) struct Follower<'m> {
     evidence: (Forms, Option<String>),
     /// When new segments were last looked for.
     held: Instant,
+    clock: Clock,
 }
 
 /// How often new segments are opened before they are needed, and the log is compared with the one that is open.
@@ -71,7 +75,8 @@ impl<'m> Follower<'m> {
     ) -> Follower<'m> {
         replay.tree.record();
         let evidence = (forms, membership::cluster_version(&mut replay.tree));
-        Follower { replay, log, arena, interrupt, tail: None, scratch: Vec::new(), evidence, held: Instant::now() }
+        let (tail, scratch, held, clock) = (None, Vec::new(), Instant::now(), Clock::default());
+        Follower { replay, log, arena, interrupt, tail, scratch, evidence, held, clock }
     }
 
     /// Opens new segments, if that is due, so that a purge cannot take them. `Some` is the reason why the log does not continue.
@@ -129,7 +134,8 @@ impl<'m> Follower<'m> {
                 writes
             }
         };
-        Ok(Head { index: self.replay.tree.current_index, raft: Some(self.replay.applied), uncommitted })
+        let (index, raft) = (self.replay.tree.current_index, Some(self.replay.applied));
+        Ok(Head { index, raft, uncommitted, clock_ahead: self.clock.seconds_ahead() })
     }
 
     fn writes(&mut self) -> Result<u64> {
@@ -182,6 +188,7 @@ impl<'m> Follower<'m> {
         let entry = parse_entry(bytes, reference.offset())?;
         self.replay.apply(&entry).map_err(|e| e.at(entry.data_offset))?;
         self.replay.ambiguous_expiries.clear();
+        self.clock.see(self.replay.last_sync, Timestamp::now());
         changes::append(&mut self.replay, &entry, changes)
     }
 }
