@@ -21,7 +21,7 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use etcdlift::internals::bolt::{self, Db};
+use etcdlift::internals::bolt::{self, Bucket, Db};
 use etcdlift::internals::ids::{RaftIndex, Term};
 use etcdlift::internals::image::Content;
 use etcdlift::internals::interrupt::Interrupt;
@@ -35,7 +35,7 @@ use etcdlift::internals::transform::revisions::{Numbering, Order, Pairs, order};
 use etcdlift::internals::v2store::json;
 use etcdlift::internals::v2store::recover::recover;
 use etcdlift::internals::v2store::replay::{ReplayOptions, read_table};
-use etcdlift::internals::verify;
+use etcdlift::internals::verify::{self, Expected};
 use large_store::{Shape, Values};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -44,7 +44,7 @@ use tempfile::TempDir;
 const KEYS: u64 = 50_000;
 
 /// The bytes that one thread of a conversion encodes at a time.
-const EXTENT_BYTES: u64 = 4 << 20;
+const EXTENT_BYTES: u64 = 1 << 20;
 
 fn main() {
     divan::main();
@@ -138,6 +138,22 @@ fn replay(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(KEYS)).bench(replay);
 }
 
+/// The keys that are written, and their revisions.
+#[divan::bench]
+fn plan_and_order(bencher: Bencher<'_, '_>) {
+    let (_dir, opened) = Source::Plain.open();
+    let table = read_table(&opened).unwrap();
+    let recover = || recover(&opened, &table, None, &ReplayOptions::default()).unwrap();
+    let leases_in_use = &HashSet::new();
+    bencher.counter(ItemsCount::new(KEYS)).with_inputs(recover).bench_local_values(|mut recovered| {
+        let (v2_index, interrupt) = (recovered.v2_index(), Interrupt::default());
+        let tree = &mut recovered.replay.tree;
+        let mut plan = plan(tree, &mut Policy::everything(jiff::Timestamp::UNIX_EPOCH), interrupt).unwrap();
+        let how = Order { numbering: Numbering::Keep, v2_index, bump: 0, leases_in_use, interrupt };
+        order(tree, &mut plan, &how).unwrap().rows.len()
+    });
+}
+
 /// The pages of every bucket, from the sizes of the pairs.
 #[divan::bench]
 fn layout(bencher: Bencher<'_, '_>) {
@@ -148,21 +164,36 @@ fn layout(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// All pages into one buffer.
+/// Writes all pages into one buffer, part by part.
+fn emit(bencher: Bencher<'_, '_>, buckets: &[Bucket<'_>], file: &[u8]) {
+    let layout = bolt::layout(buckets).unwrap();
+    let extents = layout.extents(EXTENT_BYTES);
+    let longest = extents.iter().map(|extent| extent.byte_len()).max().unwrap();
+    let mut buffer = vec![0; longest as usize];
+    bencher.counter(BytesCount::of_slice(file)).bench_local(|| {
+        for extent in &extents {
+            let out = &mut buffer[..extent.byte_len() as usize];
+            bolt::emit(&layout, buckets, extent, black_box(out)).unwrap();
+        }
+    });
+}
+
+/// All pages.
 #[divan::bench]
 fn encode(bencher: Bencher<'_, '_>) {
+    with_content(|content, file| emit(bencher, &content.buckets(), file));
+}
+
+/// All pages, with the hash of each row for the verification.
+#[divan::bench]
+fn encode_and_hash(bencher: Bencher<'_, '_>) {
     with_content(|content, file| {
-        let buckets = content.buckets();
-        let layout = bolt::layout(&buckets).unwrap();
-        let extents = layout.extents(EXTENT_BYTES);
-        let longest = extents.iter().map(|extent| extent.byte_len()).max().unwrap();
-        let mut buffer = vec![0; longest as usize];
-        bencher.counter(BytesCount::of_slice(file)).bench_local(|| {
-            for extent in &extents {
-                let out = &mut buffer[..extent.byte_len() as usize];
-                bolt::emit(&layout, &buckets, extent, black_box(out)).unwrap();
-            }
-        });
+        let (expected, buckets) = (Expected::of(content), content.buckets());
+        let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).unwrap();
+        let hashed = expected.hashed(keys.rows);
+        let mut buckets = buckets.clone();
+        buckets.iter_mut().filter(|bucket| bucket.name == schema::KEY).for_each(|keys| keys.rows = &hashed);
+        emit(bencher, &buckets, file);
     });
 }
 
@@ -184,7 +215,33 @@ fn check_store(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The file with the planned content.
+/// The file with the planned content, by sums: what a conversion does after it has written.
+#[divan::bench]
+fn verify_by_sums(bencher: Bencher<'_, '_>) {
+    with_content(|content, file| {
+        let buckets = content.buckets();
+        let layout = bolt::layout(&buckets).unwrap();
+        let expected = || {
+            let expected = Expected::of(content);
+            let keys = buckets.iter().find(|bucket| bucket.name == schema::KEY).unwrap();
+            let hashed = expected.hashed(keys.rows);
+            let mut buckets = buckets.clone();
+            buckets.iter_mut().filter(|bucket| bucket.name == schema::KEY).for_each(|keys| keys.rows = &hashed);
+            for extent in layout.extents(EXTENT_BYTES) {
+                bolt::emit(&layout, &buckets, &extent, &mut vec![0; extent.byte_len() as usize]).unwrap();
+            }
+            drop(buckets);
+            drop(hashed);
+            expected
+        };
+        let verify = |expected: Expected<'_, '_, '_>| {
+            verify::verify_content(black_box(file), &expected, Interrupt::default()).unwrap().keys
+        };
+        bencher.counter(BytesCount::of_slice(file)).with_inputs(expected).bench_local_values(verify);
+    });
+}
+
+/// The file with the planned content, pair by pair.
 #[divan::bench]
 fn compare(bencher: Bencher<'_, '_>) {
     with_content(|content, file| {

@@ -5,8 +5,8 @@
 //! takes every set. `tests/peers/build` gives `etcdctl migrate`. [`runs_of`] says which sets have fewer runs.
 //!
 //! A round has one run of each kind: the limit, the program, the program without the option that the set is about, the
-//! program with `--no-verify`. Every other round has them in reverse, so that the limit comes first as often as the
-//! program. No run finds the output of another one: each is removed first. The source is in the page cache. Ratios
+//! program with `--no-verify`. Each round begins with the second kind of the round before, so that each kind is in each place
+//! as often, and no kind follows itself. No run finds the output of another one: each is removed first. The source is in the page cache. Ratios
 //! compare runs of one round. Three numbers are min / median / max. [`COLUMNS`] says what the columns are.
 
 #![allow(
@@ -243,9 +243,8 @@ impl Case<'_> {
             },
             &mut || unverified = Some(self.convert(self.source, &[self.more, &["--no-verify"]].concat())),
         ];
-        if round % 2 == 1 {
-            kinds.reverse();
-        }
+        let first = round % kinds.len();
+        kinds.rotate_left(first);
         kinds.into_iter().for_each(|kind| kind());
         Round { limit: limits.unwrap(), run: run.unwrap(), unverified: unverified.unwrap(), without }
     }
