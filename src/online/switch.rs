@@ -16,7 +16,7 @@ use crate::online::v3::{Compare, Op, Txn};
 use crate::online::verify::{self, Verified};
 
 /// How long the job may need for the last changes.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 
 /// How long the source waits for a change.
 const WAIT: Duration = Duration::from_millis(100);
