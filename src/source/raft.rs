@@ -316,14 +316,21 @@ pub fn parse_proposal(data: &[u8], base: ByteOffset) -> Result<Proposal<'_>> {
         match field.number {
             2 => match Method::of(field.bytes()?) {
                 Method::Unknown => v2 = Some(field),
-                _ => return parse_request(data, base).map(Proposal::V2),
+                // All fields so far have no effect on a request.
+                method if v3.is_none() => {
+                    return parse_request(Request { method, ..Request::default() }, reader).map(Proposal::V2);
+                }
+                _ => return parse_request(Request::default(), Reader::new(data, base)).map(Proposal::V2),
             },
             1 | 100 => {}
             _ => v3 = v3.or(Some(field)),
         }
     }
     Ok(match (v2, v3) {
-        (Some(field), _) => Proposal::V2(parse_request(field.bytes()?, field.value_offset)?),
+        (Some(field), _) => {
+            let reader = Reader::new(field.bytes()?, field.value_offset);
+            Proposal::V2(parse_request(Request::default(), reader)?)
+        }
         (None, Some(field)) if field.number == 1300 => Proposal::ClusterVersionSet(field.bytes()?),
         (None, Some(field)) if field.number == 1301 => Proposal::MemberAttributesSet(field.bytes()?),
         (None, Some(field)) => {
@@ -345,9 +352,8 @@ pub fn is_internal_request(data: &[u8]) -> bool {
     true
 }
 
-fn parse_request(data: &[u8], base: ByteOffset) -> Result<Request<'_>> {
-    let mut request = Request::default();
-    let mut reader = Reader::new(data, base);
+/// Parses the remaining fields of a request.
+fn parse_request<'a>(mut request: Request<'a>, mut reader: Reader<'a>) -> Result<Request<'a>> {
     while let Some(field) = reader.field()? {
         match field.number {
             2 => request.method = Method::of(field.bytes()?),
@@ -485,6 +491,18 @@ mod tests {
         let entry = [0x08, 0, 0x10, 2, 0x18, 3, 0x22, 1, b'x'];
         assert!(parse_entry(&entry, ByteOffset(0)).is_ok());
         assert!(parse_hard_state(&entry, ByteOffset(0)).is_err());
+    }
+
+    #[test]
+    fn fields_of_a_request_can_have_any_order() {
+        let expected = Request { method: Method::Put, path: b"/1", dir: true, ..Request::default() };
+        let fields = [&b"\x12\x03PUT"[..], b"\x1a\x02/1", b"\x28\x01", b"\x08\x07"];
+        for first in 0..fields.len() {
+            let mut fields = fields;
+            fields.rotate_left(first);
+            let parsed = parse_proposal(&fields.concat(), ByteOffset(0)).unwrap() == Proposal::V2(expected);
+            assert!(parsed, "{fields:?}");
+        }
     }
 
     proptest::proptest! {
