@@ -13,6 +13,7 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::{ByteOffset, V2Index};
 use crate::interrupt::{self, DOCUMENT_CHUNK, Interrupt};
 use crate::limits;
+use crate::v2store::name_hash::NameHash;
 use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Shadowed, Table};
 use crate::v2store::text::{self, Text};
@@ -306,6 +307,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         }
         let name = raw(document, &open.name);
         let decoded = text::decode(name, open.name.len as usize, open.name_escaped);
+        node.name_hash = NameHash::of(&decoded);
         if name.is_empty() || memchr::memchr(b'/', name).is_some() || memchr::memchr(b'/', &decoded).is_some() {
             return Err(damaged(open.name.offset, "expected the name of a node, found an empty one or a path"));
         }

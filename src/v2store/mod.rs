@@ -11,6 +11,7 @@ pub mod difference;
 pub mod evidence;
 pub mod json;
 pub mod membership;
+mod name_hash;
 pub mod path;
 pub mod recover;
 pub mod replay;

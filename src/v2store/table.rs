@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use crate::ids::{ByteOffset, V2Index};
+use crate::v2store::name_hash::NameHash;
 use crate::v2store::text::{self, Text};
 
 /// The number of a node in the table.
@@ -35,6 +36,7 @@ pub struct Node {
     pub(crate) expiry: u32,
     /// Length of the name at the end of the path in bytes, unescaped.
     pub(crate) name_len: u32,
+    pub(super) name_hash: NameHash,
     pub(crate) flags: u8,
 }
 
@@ -157,11 +159,26 @@ impl<'m> Table<'m> {
         std::hint::black_box(nodes.fold(0, |all, node| all ^ node.both_lines()));
     }
 
+    /// Prefetches nodes with their names, all at once, like [`Table::read_ahead`].
+    pub(super) fn read_names_ahead(&self, ids: impl Iterator<Item = NodeId> + Clone) {
+        let nodes = || ids.clone().filter_map(|id| self.nodes.get(id.0 as usize));
+        let first = nodes().fold(0, |all, node| all ^ node.both_lines());
+        let names = nodes().fold(0, |all, node| all ^ self.byte(&node.path) ^ self.last_byte(&node.path));
+        std::hint::black_box(first ^ names);
+    }
+
     /// Returns the first byte of a text in the document; 0 for none.
     #[inline]
     fn byte(&self, text: &Text) -> u8 {
         let at = usize::try_from(text.offset).unwrap_or(usize::MAX);
         self.document.get(at).copied().unwrap_or(0)
+    }
+
+    /// Returns the last byte of a text in the document; 0 for none.
+    #[inline]
+    fn last_byte(&self, text: &Text) -> u8 {
+        let end = usize::try_from(text.offset).unwrap_or(usize::MAX).saturating_add(text.raw_len as usize);
+        end.checked_sub(1).and_then(|at| self.document.get(at)).copied().unwrap_or(0)
     }
 
     /// Reads one byte of each line with a node's path and value, which follows closely; of a long value only of the first
@@ -209,11 +226,22 @@ impl<'m> Table<'m> {
         Cow::Owned(name)
     }
 
-    /// Returns whether a node has this name.
+    /// Returns whether a node has this name, with its hash. The names of most other nodes are not read.
     #[inline]
-    pub(super) fn has_name(&self, id: NodeId, name: &[u8]) -> bool {
-        let node = self.node(id);
-        node.name_len as usize == name.len() && *self.name(&node) == *name
+    pub(super) fn has_name(&self, id: NodeId, hash: NameHash, name: &[u8]) -> bool {
+        let Some(node) = self.nodes.get(id.0 as usize) else { return false };
+        node.name_hash == hash && node.name_len as usize == name.len() && *self.name(node) == *name
+    }
+
+    /// Returns whether a node has this path.
+    #[inline]
+    pub(super) fn has_path(&self, id: NodeId, path: &[u8]) -> bool {
+        let Some(node) = self.nodes.get(id.0 as usize) else { return false };
+        let raw = self.raw(&node.path);
+        if node.has(Node::PATH_ESCAPED) {
+            return node.path.len as usize == path.len() && text::decodes_to(raw, path);
+        }
+        raw == path
     }
 
     /// Returns whether a node has this value. Decodes escapes up to the first difference, without an allocation.

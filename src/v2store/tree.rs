@@ -7,15 +7,16 @@
 //! tree (docs/formats.md 6.3, 6.5, 6.6). Must not know which requests do what.
 
 use std::borrow::Cow;
-use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{HashMap, HashTable};
 use jiff::Timestamp;
 
 use crate::ids::V2Index;
+use crate::v2store::name_hash::NameHash;
 use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table, copy};
 
+mod ahead;
 mod expiry;
 mod node;
 mod read;
@@ -34,7 +35,7 @@ pub use value::Value;
 pub use walk::Visit;
 
 /// Number of children up to which a directory of the table needs no index: its nodes are next to each other.
-const FEW: usize = 8;
+const FEW: usize = if cfg!(test) { 2 } else { 8 };
 
 /// The reason why a path leads to no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +55,8 @@ pub struct Tree<'m> {
     free: Vec<OverId>,
     root: OverId,
     recent: Recent,
+    /// The children of directories of the table, by name.
     indexes: HashMap<NodeId, HashTable<NodeId>>,
-    hasher: DefaultHashBuilder,
     expiries: Expiries,
     held: Held,
     /// Changes below `/1`, if they are recorded.
@@ -92,7 +93,6 @@ impl<'m> Tree<'m> {
             root: OverId(0),
             recent: Recent::default(),
             indexes: HashMap::new(),
-            hasher: DefaultHashBuilder::default(),
             expiries: Expiries::default(),
             held: Held::default(),
             touched: Recorder::default(),
@@ -127,11 +127,36 @@ impl<'m> Tree<'m> {
         if name.is_empty() {
             return Ok(self.root());
         }
-        let node = match self.recent.find(dir) {
+        let node = match self.recent(dir) {
             Some(id) => NodeRef::Over(id),
             None => self.directory_at(dir)?,
         };
         self.child(node, name)
+    }
+
+    /// Returns the overlay directory at a clean path, if it is among the recent ones.
+    #[inline]
+    fn recent(&self, clean: &[u8]) -> Option<OverId> {
+        let id = self.recent.guess(clean);
+        (self.is_dir(NodeRef::Over(id)) && self.has_path(id, clean)).then_some(id)
+    }
+
+    /// Returns whether an overlay node has this clean path. Compares names from the last one.
+    fn has_path(&self, id: OverId, clean: &[u8]) -> bool {
+        let (mut rest, mut next) = (clean, self.over(id));
+        while let Some(over) = next.filter(|over| over.path_len == rest.len()) {
+            let name = match &over.name {
+                Name::Base(base) => return self.table.has_path(*base, rest),
+                Name::Own(name) => name,
+            };
+            let above = rest.strip_suffix(&**name).and_then(|rest| rest.strip_suffix(b"/"));
+            let Some(above) = above else { return false };
+            if over.depth <= 1 {
+                return above.is_empty();
+            }
+            (rest, next) = (above, self.over(over.parent));
+        }
+        false
     }
 
     /// Returns the directory at a clean path.
@@ -153,7 +178,7 @@ impl<'m> Tree<'m> {
             return Err(Missing::NotDir);
         }
         match dir {
-            NodeRef::Base(id) => self.base_child(id, self.hasher.hash_one(name), name).map(NodeRef::Base),
+            NodeRef::Base(id) => self.base_child(id, NameHash::of(name), name).map(NodeRef::Base),
             NodeRef::Over(id) => self.slot(id, name).now,
         }
         .ok_or(Missing::NotFound)
@@ -235,16 +260,6 @@ impl<'m> Tree<'m> {
         true
     }
 
-    /// Prefetches unchanged nodes, with their paths and values. Changes nothing.
-    pub fn read_ahead(&self, nodes: impl Iterator<Item = NodeRef> + Clone) {
-        self.table.read_ahead(nodes.filter_map(NodeRef::base));
-    }
-
-    /// Prefetches unchanged nodes, without paths and values. Changes nothing.
-    pub fn read_nodes_ahead(&self, nodes: impl Iterator<Item = NodeRef>) {
-        self.table.read_nodes_ahead(nodes.filter_map(NodeRef::base));
-    }
-
     /// Returns whether the path, and whether the value, contains U+FFFD in place of bytes that an earlier snapshot
     /// could not represent.
     pub fn replaced(&self, node: NodeRef) -> (bool, bool) {
@@ -324,8 +339,9 @@ impl<'m> Tree<'m> {
             },
         };
         for id in base.into_iter().flat_map(|base| self.table.children(base)) {
-            let name = self.table.name(&self.table.node(id));
-            let change = over.and_then(|(over, _)| self.change(over, self.hasher.hash_one(&*name), &name));
+            let node = self.table.node(id);
+            let name = self.table.name(&node);
+            let change = over.and_then(|(over, _)| self.change(over, node.name_hash, &name));
             if change.is_none() {
                 out.push((name.into_owned(), NodeRef::Base(id)));
             }
@@ -353,19 +369,19 @@ impl<'m> Tree<'m> {
     }
 
     /// Returns the change of a name in an overlay directory.
-    fn change(&self, dir: OverId, hash: u64, name: &[u8]) -> Option<Change> {
+    fn change(&self, dir: OverId, hash: NameHash, name: &[u8]) -> Option<Change> {
         let Body::Dir { changed, .. } = &self.over(dir)?.body else { return None };
         let is_named = |change: &Change| match (change.base, change.now) {
-            (Some(base), _) => self.table.has_name(base, name),
+            (Some(base), _) => self.table.has_name(base, hash, name),
             (None, Some(now)) => *self.name(now) == *name,
             (None, None) => false,
         };
-        changed.find(hash, |change| change.hash == hash && is_named(change)).copied()
+        changed.find(hash.spread(), |change| change.hash == hash && is_named(change)).copied()
     }
 
     /// Returns what a name in an overlay directory resolves to.
     fn slot(&mut self, dir: OverId, name: &[u8]) -> Slot {
-        let hash = self.hasher.hash_one(name);
+        let hash = NameHash::of(name);
         if let Some(Change { base, now, .. }) = self.change(dir, hash, name) {
             return Slot { hash, base, now: now.map(NodeRef::Over) };
         }
@@ -378,26 +394,25 @@ impl<'m> Tree<'m> {
 
     /// Returns the child of a directory in the table. The first lookup indexes the children by name, if there are more than
     /// [`FEW`].
-    fn base_child(&mut self, dir: NodeId, hash: u64, name: &[u8]) -> Option<NodeId> {
-        let (table, hasher, held) = (self.table, &self.hasher, &mut self.held);
-        if !self.indexes.contains_key(&dir) && table.children(dir).nth(FEW).is_none() {
-            return table.children(dir).find(|id| table.has_name(*id, name));
+    fn base_child(&mut self, dir: NodeId, hash: NameHash, name: &[u8]) -> Option<NodeId> {
+        let table = self.table;
+        let is_named = |id: &NodeId| table.has_name(*id, hash, name);
+        if let Some(index) = self.indexes.get(&dir) {
+            return index.find(hash.spread(), is_named).copied();
         }
-        let index = self.indexes.entry(dir).or_insert_with(|| {
-            let hash = |id: &NodeId| hasher.hash_one(&*table.name(&table.node(*id)));
-            let mut index = HashTable::with_capacity(table.children(dir).count());
-            let (mut ahead, end) = (dir.0, table.node(dir).end);
-            for child in table.children(dir) {
-                if child.0 >= ahead {
-                    ahead = child.0.saturating_add(Table::PATHS_AHEAD);
-                    table.read_paths_ahead(child.0..end.min(ahead));
-                }
-                index.insert_unique(hash(&child), child, hash);
-            }
-            held.indexed += index.len();
-            index
-        });
-        index.find(hash, |id| table.has_name(*id, name)).copied()
+        let count = table.children(dir).count();
+        if count <= FEW {
+            return table.children(dir).find(is_named);
+        }
+        let hash_of = |id: &NodeId| table.node(*id).name_hash.spread();
+        let mut index = HashTable::with_capacity(count);
+        for child in table.children(dir) {
+            index.insert_unique(hash_of(&child), child, hash_of);
+        }
+        let found = index.find(hash.spread(), is_named).copied();
+        self.held.indexed += count;
+        self.indexes.insert(dir, index);
+        found
     }
 }
 
@@ -567,7 +582,7 @@ impl<'m> Tree<'m> {
         let Some(Body::Dir { changed, .. }) = self.nodes.get_mut(parent.0 as usize).map(|n| &mut n.body) else {
             return;
         };
-        match changed.find_entry(hash, same) {
+        match changed.find_entry(hash.spread(), same) {
             Ok(entry) if now.is_none() && base.is_none() => {
                 entry.remove();
                 self.held.changes -= 1;
@@ -575,7 +590,7 @@ impl<'m> Tree<'m> {
             Ok(mut entry) => entry.get_mut().now = now,
             Err(_) => {
                 self.held.tables += usize::from(changed.capacity() == 0);
-                changed.insert_unique(hash, Change { hash, base, now }, |change| change.hash);
+                changed.insert_unique(hash.spread(), Change { hash, base, now }, |change| change.hash.spread());
                 self.held.changes += 1;
             }
         }
@@ -596,7 +611,6 @@ impl<'m> Tree<'m> {
                 self.held.name_bytes -= name.len();
             }
             if let Body::Dir { changed, .. } = body {
-                self.recent.forget();
                 self.held.changes -= changed.len();
                 self.held.tables -= usize::from(changed.capacity() > 0);
                 pending.extend(changed.iter().filter_map(|change| change.now));
@@ -636,7 +650,7 @@ impl<'m> Tree<'m> {
     /// Returns the directory at a clean path as an overlay node. Creates it, and every missing directory above it, if an
     /// index for them is given.
     fn open(&mut self, clean: &[u8], new: Option<V2Index>) -> Result<OverId, Missing> {
-        if let Some(dir) = self.recent.find(clean) {
+        if let Some(dir) = self.recent(clean) {
             return Ok(dir);
         }
         let mut dir = self.root;
@@ -656,7 +670,7 @@ impl<'m> Tree<'m> {
     }
 
     /// Copies a base node into the overlay, in place.
-    fn lift(&mut self, parent: OverId, hash: u64, id: NodeId) -> OverId {
+    fn lift(&mut self, parent: OverId, hash: NameHash, id: NodeId) -> OverId {
         let node = self.table.node(id);
         let body = if node.is_dir() { self.directory(Some(id)) } else { Body::File(Value::of_node(self.table, id)) };
         let (in_path, in_value) = self.replaced(NodeRef::Base(id));
@@ -677,7 +691,8 @@ impl<'m> Tree<'m> {
     }
 
     fn directory(&self, base: Option<NodeId>) -> Body<'m> {
-        let children = base.map_or(0, |base| self.table.children(base).count() as u64);
+        let count = |base| self.indexes.get(&base).map_or_else(|| self.table.children(base).count(), HashTable::len);
+        let children = base.map_or(0, count) as u64;
         Body::Dir { base, changed: HashTable::new(), children }
     }
 

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::ids::ByteOffset;
 use crate::interrupt::{DOCUMENT_CHUNK, Interrupt};
 use crate::limits;
+use crate::v2store::name_hash::NameHash;
 use crate::v2store::table::Node;
 use crate::v2store::text::{self, Text};
 
@@ -118,7 +119,8 @@ impl<'m> Reader<'m> {
             top.flags | Node::flag(name.escaped, Node::PATH_ESCAPED) | Node::flag(name.replaced, Node::PATH_REPLACED);
         let flags = flags | Node::flag(name.is_hidden(), Node::HIDDEN);
         let raw = self.cursor.document.get(start..self.cursor.at)?;
-        self.node(Node { path, flags, name_len: name.len, ..Node::default() }, raw, path.len)
+        let name_hash = NameHash::of(&text::decode(name.raw, name.len as usize, name.escaped));
+        self.node(Node { path, flags, name_len: name.len, name_hash, ..Node::default() }, raw, path.len)
     }
 
     /// Reads the rest of a node, from the end of its path. `path` and `len` are those of its children's directory.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::value::Value;
 use crate::ids::V2Index;
+use crate::v2store::name_hash::NameHash;
 use crate::v2store::table::NodeId;
 
 /// A node, in the table or in the overlay.
@@ -75,7 +76,7 @@ pub(super) enum Body<'m> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change {
     /// Hash of the name.
-    pub(super) hash: u64,
+    pub(super) hash: NameHash,
     /// The base child that is replaced or removed.
     pub(super) base: Option<NodeId>,
     pub(super) now: Option<OverId>,
@@ -84,7 +85,7 @@ pub(super) struct Change {
 /// What a name in an overlay directory resolves to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    pub(super) hash: u64,
+    pub(super) hash: NameHash,
     /// The base child of that name, even if it is replaced or removed.
     pub(super) base: Option<NodeId>,
     pub(super) now: Option<NodeRef>,

@@ -1,39 +1,46 @@
-//! The directory of the last path.
+//! The directories of recent paths.
 //!
-//! A request looks up a path and then changes it, and many requests in a row often concern one directory. So the walk
-//! from the root to the directory is needed once. Must not know when a directory disappears: the tree says so.
+//! A request looks up a path and then changes it, and many requests concern the same directories. So the walk from the
+//! root to a directory is rarely needed twice. Must not know whether a directory still exists: the tree compares its path.
+
+use std::hash::BuildHasher;
+
+use hashbrown::DefaultHashBuilder;
 
 use super::node::OverId;
 
-/// Length of the longest path that is remembered, in bytes.
-const LONGEST: usize = 4096;
+/// Number of places for directories. In tests, directories often replace each other.
+const PLACES: usize = if cfg!(test) { 4 } else { 1 << 13 };
 
-/// A directory of the overlay, with its clean path.
-#[derive(Debug, Default)]
+/// Directories of the overlay. The hash of a path is the only place where its directory can be.
+#[derive(Debug)]
 pub(super) struct Recent {
-    path: Vec<u8>,
-    dir: Option<OverId>,
+    dirs: Vec<OverId>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Recent { dirs: vec![OverId(0); PLACES], hasher: DefaultHashBuilder::default() }
+    }
 }
 
 impl Recent {
-    /// Returns the directory if it has this path.
+    /// Returns the only directory that can have this path: another one may have come to its place, or it is removed.
     #[inline]
-    pub(super) fn find(&self, path: &[u8]) -> Option<OverId> {
-        self.dir.filter(|_| self.path == path)
+    pub(super) fn guess(&self, path: &[u8]) -> OverId {
+        self.dirs.get(self.place(path)).copied().unwrap_or(OverId(0))
     }
 
-    /// Replaces the directory.
+    /// Remembers the directory with this path.
+    #[inline]
     pub(super) fn set(&mut self, path: &[u8], dir: OverId) {
-        self.dir = None;
-        if path.len() <= LONGEST {
-            self.path.clear();
-            self.path.extend_from_slice(path);
-            self.dir = Some(dir);
-        }
+        let place = self.place(path);
+        self.dirs.get_mut(place).into_iter().for_each(|known| *known = dir);
     }
 
-    /// Forgets the directory, because it may be removed.
-    pub(super) fn forget(&mut self) {
-        self.dir = None;
+    #[inline]
+    fn place(&self, path: &[u8]) -> usize {
+        self.hasher.hash_one(path) as usize % PLACES
     }
 }

@@ -57,6 +57,13 @@ enum Op {
     Remove(String),
 }
 
+impl Op {
+    fn path(&self) -> &[u8] {
+        let (Op::Put(path) | Op::PutDir(path) | Op::Update(path) | Op::Remove(path)) = self;
+        path.as_bytes()
+    }
+}
+
 fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "f", "c", "a!", "_h"]), 1..4)
         .prop_map(|p| format!("/1/{}", p.join("/")))
@@ -81,6 +88,7 @@ proptest! {
         let mut model = listing(&tree);
         for (i, op) in ops.iter().enumerate() {
             let index = V2Index(i as u64 + 3);
+            tree.look_ahead(ops.iter().map(Op::path));
             match op {
                 Op::Put(path) | Op::PutDir(path) => {
                     let parents: Vec<String> =
@@ -112,8 +120,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(&listing(&tree), &model);
-            let (Op::Put(path) | Op::PutDir(path) | Op::Update(path) | Op::Remove(path)) = op;
-            prop_assert_eq!(tree.lookup(path.as_bytes()).is_ok(), model.contains_key(path.as_bytes()));
+            prop_assert_eq!(tree.lookup(op.path()).is_ok(), model.contains_key(op.path()));
             let mut sorted = Vec::new();
             tree.walk_sorted::<()>(tree.root(), &mut |node, path| {
                 assert_eq!(*tree.path(node), *path);
@@ -130,6 +137,34 @@ proptest! {
                 prop_assert_eq!(value.is_none() && tree.has_children(node), children);
             }
         }
+    }
+}
+
+#[test]
+fn finds_every_name_of_a_directory_with_and_without_an_index() {
+    // As they stand in a document.
+    let names = ["a", "b<", r"b\u003c\u003c", r"b\u003C3", r"c\\", r"d\u2028", "e\u{fffd}", r"f\ufffd", "\u{1f600}"];
+    let node = |path: &str, body: &str| {
+        let indexes = r#""CreatedIndex":1,"ModifiedIndex":1,"ExpireTime":"0001-01-01T00:00:00Z""#;
+        format!(r#"{{"Path":"{path}",{indexes},{body}}}"#)
+    };
+    let dir = |path: &str, children: &str| node(path, &format!(r#""Value":"","Children":{{{children}}}"#));
+    for count in 1..=names.len() {
+        let file = |name| node(&format!("/1/d/{name}"), &format!(r#""Value":"{name}","Children":null"#));
+        let files: Vec<_> = names[..count].iter().map(|name| format!(r#""{name}":{}"#, file(name))).collect();
+        let below = format!(r#""d":{}"#, dir("/1/d", &files.join(",")));
+        let root = dir("/", &format!(r#""1":{}"#, dir("/1", &below)));
+        let text = format!(r#"{{"Root":{root},"CurrentIndex":2}}"#);
+        let table = json::read(text.as_bytes()).unwrap();
+        assert_eq!(table, json::read_generally(text.as_bytes()).unwrap());
+        let mut tree = Tree::new(&table);
+        for name in &names[..count] {
+            let name: String = serde_json::from_str(&format!(r#""{name}""#)).unwrap();
+            let node = tree.lookup(format!("/1/d/{name}").as_bytes()).unwrap();
+            assert_eq!(&*tree.value(node), name.as_bytes());
+        }
+        assert_eq!(tree.lookup(b"/1/d/x"), Err(Missing::NotFound));
+        assert_eq!(tree.indexes.len(), usize::from(count > FEW));
     }
 }
 
