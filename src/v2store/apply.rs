@@ -90,12 +90,20 @@ impl<'m> Replay<'m> {
     /// # Errors
     /// [`Reason::Damaged`] with the raft index, if the data of the entry cannot be read: etcd itself would stop there.
     pub fn apply(&mut self, entry: &Entry<'m>) -> Result<Effect> {
-        let effect = self.entry(entry).map_err(|e| e.context(format!("raft entry {}", entry.index)))?;
+        self.apply_parsed(entry, None)
+    }
+
+    /// Applies the next entry like [`Replay::apply`]. `proposal` is its content, if that is known.
+    ///
+    /// # Errors
+    /// As [`Replay::apply`].
+    pub(super) fn apply_parsed(&mut self, entry: &Entry<'m>, proposal: Option<Proposal<'m>>) -> Result<Effect> {
+        let effect = self.entry(entry, proposal).map_err(|e| e.context(format!("raft entry {}", entry.index)))?;
         self.applied = entry.index;
         Ok(effect)
     }
 
-    fn entry(&mut self, entry: &Entry<'m>) -> Result<Effect> {
+    fn entry(&mut self, entry: &Entry<'m>, proposal: Option<Proposal<'m>>) -> Result<Effect> {
         match entry.kind {
             EntryKind::Normal => {}
             EntryKind::ConfChange => {
@@ -109,7 +117,8 @@ impl<'m> Replay<'m> {
                 return Err(Error::new(Reason::Damaged, message).at(entry.data_offset));
             }
         }
-        match parse_proposal(entry.data, entry.data_offset)? {
+        let proposal = proposal.map_or_else(|| parse_proposal(entry.data, entry.data_offset), Ok)?;
+        match proposal {
             Proposal::Empty => Ok(Effect::None),
             Proposal::V3(request) => {
                 if request.writes() {

@@ -18,7 +18,7 @@ use crate::source::raft::{
 use crate::source::wal::Wal;
 use crate::v2store::apply::{is_attributes_path, version_in};
 use crate::v2store::dialect::{Evidence, Limit, Place, Rules, Version};
-use crate::v2store::replay::{BackendProof, ReplayInput};
+use crate::v2store::replay::{BATCH, BackendProof, ReplayInput, read_ahead};
 use crate::v2store::table::Table;
 use crate::v2store::tree::Tree;
 use crate::v2store::{membership, path};
@@ -43,11 +43,14 @@ pub(super) fn gather(input: &ReplayInput<'_, '_>) -> Result<Found> {
     let ReplayInput { opened, table, backend, options, .. } = *input;
     let mut scan = Scan::new(opened, &mut Tree::new(table), input.up_to());
     let mut last = opened.start.index();
-    for located in &input.committed {
-        options.interrupt.ask()?;
-        if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
-            scan.entry(&wal.entry(&located.entry)?);
-            last = located.entry.index;
+    for batch in input.committed.chunks(BATCH) {
+        read_ahead(opened, batch);
+        for located in batch {
+            options.interrupt.ask()?;
+            if let Some(wal) = opened.members.get(located.member).and_then(|member| member.wal.as_ref()) {
+                scan.entry(&wal.entry(&located.entry)?);
+                last = located.entry.index;
+            }
         }
     }
     for wal in opened.members.iter().filter_map(|member| member.wal.as_ref()) {
