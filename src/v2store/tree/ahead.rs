@@ -44,6 +44,12 @@ impl Tree<'_> {
         self.table.read_names_ahead(nodes.iter().copied());
     }
 
+    /// Prefetches changed nodes, which are in the order of the log.
+    pub(super) fn read_changed_ahead(&self, nodes: impl Iterator<Item = OverId>) {
+        let nodes = nodes.filter_map(|id| self.over(id));
+        std::hint::black_box(nodes.fold(0, |all, node| all ^ node.modified.0 ^ node.path_len as u64));
+    }
+
     /// Returns the node of the table that has the name of a node.
     #[inline]
     fn named_by(&self, node: NodeRef) -> Option<NodeId> {

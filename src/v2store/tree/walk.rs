@@ -9,7 +9,7 @@ use std::cell::Cell;
 use jiff::Timestamp;
 
 use super::Tree;
-use super::node::{Body, Name, NodeRef, OverId};
+use super::node::{Body, Name, NodeRef, OverId, OverNode};
 use crate::v2store::path;
 use crate::v2store::table::{Node, NodeId, Table};
 
@@ -28,7 +28,12 @@ pub struct Visit<'a> {
 /// The place of the path of a visited node.
 #[derive(Debug, Clone, Copy)]
 enum Place<'a> {
-    Table { table: &'a Table<'a>, node: &'a Node, ahead: &'a Ahead },
+    /// The path is that of this node of the table. Without `ahead`, its neighbours are not visited next.
+    Table {
+        table: &'a Table<'a>,
+        node: &'a Node,
+        ahead: Option<&'a Ahead>,
+    },
     Overlay(&'a [u8]),
 }
 
@@ -48,7 +53,7 @@ impl<'a> Visit<'a> {
             Place::Overlay(path) => return Cow::Borrowed(path),
             Place::Table { table, node, ahead } => (table, node, ahead),
         };
-        if let NodeRef::Base(NodeId(id)) = self.node
+        if let (NodeRef::Base(NodeId(id)), Some(ahead)) = (self.node, ahead)
             && id >= ahead.next.get()
         {
             let next = ahead.end.min(id.saturating_add(Table::PATHS_AHEAD));
@@ -97,7 +102,7 @@ impl Tree<'_> {
     /// # Errors
     /// That of `visit`.
     pub fn walk<E>(&self, from: NodeRef, visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>) -> Result<(), E> {
-        // The path of the last visited overlay node: all following nodes are in it or in one of its directories.
+        // The path of the last overlay node that was entered: all following nodes are in it or in one of its directories.
         let mut path = self.path(from).into_owned();
         let mut steps = vec![match from {
             NodeRef::Base(id) => Step::Base { next: id.0, end: self.table.node(id).end, depth: 0, above: None },
@@ -107,17 +112,31 @@ impl Tree<'_> {
             match step {
                 Step::Base { next, end, depth, above } => self.walk_base(next..end, depth, above, visit)?,
                 Step::Over { id, depth, above } => {
+                    let node = NodeRef::Over(id);
+                    let expiry = earliest(above, self.expiry(node));
+                    // The path of a changed file need not be read before somebody asks for it.
+                    if let Some(table_node) = self.file_with_path(id).map(|id| self.table.node(id)) {
+                        let place = Place::Table { table: self.table, node: &table_node, ahead: None };
+                        visit(Visit { node, place, depth, expiry })?;
+                        continue;
+                    }
                     if depth > 0 {
                         self.enter(id, &mut path);
                     }
-                    let node = NodeRef::Over(id);
-                    let expiry = earliest(above, self.expiry(node));
                     visit(Visit { node, place: Place::Overlay(&path), depth, expiry })?;
                     self.push_children(id, depth + 1, expiry, &mut steps);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns the node of the table that has the path of an overlay file, if there is one.
+    fn file_with_path(&self, id: OverId) -> Option<NodeId> {
+        match self.over(id) {
+            Some(OverNode { name: Name::Base(base), body: Body::File(_), .. }) => Some(*base),
+            _ => None,
+        }
     }
 
     /// Changes the path from that of a node in an overlay directory, or of the directory, to that of the node.
@@ -153,7 +172,7 @@ impl Tree<'_> {
             let node = self.table.node(NodeId(id));
             let own = if node.expiry == 0 { None } else { self.table.expiry(&node) };
             let expiry = earliest(inside.last().map_or(above, |(_, at)| *at), own);
-            let place = Place::Table { table: self.table, node: &node, ahead: &ahead };
+            let place = Place::Table { table: self.table, node: &node, ahead: Some(&ahead) };
             visit(Visit { node: NodeRef::Base(NodeId(id)), place, depth: depth + inside.len(), expiry })?;
             if node.end > id + 1 {
                 inside.push((node.end, expiry));
@@ -171,6 +190,7 @@ impl Tree<'_> {
                 None => new.extend(change.now.map(|now| (self.name(now), now))),
             }
         }
+        self.read_changed_ahead(replaced.iter().filter_map(|(_, now)| *now));
         replaced.sort_unstable_by_key(|(base, _)| *base);
         new.sort_unstable();
         let first = steps.len();
@@ -199,7 +219,6 @@ impl Tree<'_> {
     ///
     /// # Errors
     /// That of `visit`.
-    /// What `visit` returned.
     pub fn walk_sorted<E>(
         &self,
         from: NodeRef,
