@@ -101,10 +101,15 @@ fn begin(
     context: &Context<'_>,
 ) -> Result<u64> {
     let job = Job { source: v2.cluster()?, hidden_keys: v2.shows_hidden_keys(), ..options.job.clone() };
-    state.require_no_undo()?;
     if state.job.is_some() {
         state.require_own_switch(&options.keys)?;
-    } else if let Some(key) = state::foreign(context.kv, &options.keys)? {
+    }
+    state.require_no_undo()?;
+    // What was undone has left its state there.
+    if state.job.is_none()
+        && state.progress.is_none()
+        && let Some(key) = state::foreign(context.kv, &options.keys)?
+    {
         let key = String::from_utf8_lossy(&key).into_owned();
         let message = format!("{key}: expected only keys of etcdlift below the state prefix, found this one");
         return Err(Error::new(Reason::StateDiffers, message).hint("give another --state-prefix"));

@@ -6,7 +6,7 @@ use crate::error::{Error, Reason, Result};
 use crate::online::copy::Context;
 use crate::online::lock::Lock;
 use crate::online::state::{self, Keys, count};
-use crate::online::v3::{Compare, Op, Scan, Txn, prefix_end};
+use crate::online::v3::{Kv, Op, Scan, Txn, prefix_end};
 
 /// Keys that one transaction removes.
 const PAGE: i64 = 1000;
@@ -64,14 +64,25 @@ fn locked(
         return Err(Error::new(Reason::ConflictsOpen, message).hint(hint));
     }
     let mut removed = 0;
-    // The progress goes first: without it, neither `undo` nor `copy` works with what is left. The job goes last: until then, a
-    // second run knows that there is something to finish.
-    for name in ["progress", "conflict/", "moved/", "own/", "folded/", "owner/", "deleted", "switched", "job"] {
+    // The progress goes first: without it, neither `undo` nor `copy` works with what is left. The job goes last, with the word
+    // that its switch was put: until then, a second run knows that there is something to finish.
+    for name in ["progress", "conflict/", "moved/", "own/", "folded/", "owner/", "deleted"] {
         let key = keys.named(name);
         let end = if name.ends_with('/') { prefix_end(&key) } else { [&key[..], &[0]].concat() };
         removed += remove(context, (key, end), lock)?;
     }
+    let last = [keys.switched(), keys.named("job")];
+    let reply = kv.txn(&Txn::read(last.iter().cloned().map(Op::Look).collect()))?;
+    removed += reply.got.iter().filter(|got| got.one().is_some()).count() as u64;
+    delete(kv, last.into_iter().map(Op::Delete).collect(), lock)?;
     Ok(Finished { removed, conflicts })
+}
+
+/// Deletes in one transaction, if the lock is still held.
+fn delete(kv: &dyn Kv, then: Vec<Op>, lock: &Lock<'_>) -> Result<()> {
+    let txn = Txn { when: vec![lock.compare()], then, otherwise: vec![Op::Look(lock.key().to_vec())] };
+    let reply = kv.txn(&txn)?;
+    if reply.succeeded { Ok(()) } else { lock.check_pair(reply.at(0).one()) }
 }
 
 /// Removes all keys of a range, page by page.
@@ -84,13 +95,7 @@ fn remove(context: &Context<'_>, (from, end): (Vec<u8>, Vec<u8>), lock: &Lock<'_
         let got = reply.at(0);
         let Some(last) = got.pairs.last() else { return Ok(removed) };
         let to = if got.more { [&last.key[..], &[0]].concat() } else { end.clone() };
-        let then = vec![Op::DeleteRange(from.clone(), to)];
-        let compare: Compare = lock.compare();
-        let txn = Txn { when: vec![compare], then, otherwise: vec![Op::Look(lock.key().to_vec())] };
-        let reply = context.kv.txn(&txn)?;
-        if !reply.succeeded {
-            lock.check_pair(reply.at(0).one())?;
-        }
+        delete(context.kv, vec![Op::DeleteRange(from.clone(), to)], lock)?;
         removed += got.pairs.len() as u64;
     }
 }

@@ -232,6 +232,7 @@ impl Follower<'_, '_, '_> {
                     batch.last = if is_last { index } else { V2Index(index.0.saturating_sub(1)) };
                 }
                 self.head = head;
+                self.tell_of_clock(head.clock_ahead);
                 self.carrier.counters.head.store(head.index.0, Ordering::Relaxed);
             }
             Message::Quiet(head) => {

@@ -258,18 +258,19 @@ impl Head {
         Err(Error::new(Reason::StateDiffers, message).hint("run `etcdlift online undo` again"))
     }
 
-    /// Refuses to go on if the switch is on, but another migration put it: it says nothing of the keys of this one.
+    /// Refuses to go on if the switch is on or being undone, but not by this migration: it says nothing of the keys of this one.
     ///
     /// # Errors
     /// [`Reason::StateDiffers`].
     pub fn require_own_switch(&self, keys: &Keys) -> Result<()> {
-        if !self.switch.on || self.switched.is_some() {
+        let value = self.switch_value.as_deref().unwrap_or_default();
+        if self.switched.is_some() || !self.switch.on && value != UNDO {
             return Ok(());
         }
-        let message =
-            format!("{}: the switch is on, but this migration did not put it", String::from_utf8_lossy(&keys.switch));
+        let switch = String::from_utf8_lossy(&keys.switch);
+        let message = format!("{switch}: the value is `{value}`, but this migration did not put it");
         Err(Error::new(Reason::StateDiffers, message).hint(
-            "each migration needs its own --switch-key; if no other migration has this one, put `false` and try again",
+            "each migration needs its own --switch-key, which only `etcdlift online` puts; if it was put by hand, put `false`",
         ))
     }
 }

@@ -29,7 +29,7 @@ pub struct Status {
     pub v2_index: Option<u64>,
     /// Changes of v2 that v3 has not, at most: indexes of other stores of the cluster do not count.
     pub lag_entries: Option<u64>,
-    /// Seconds since v3 had everything, at most 10 too many; 0 without a lag.
+    /// Seconds since v3 had everything; while a job runs, at most 10 too many. 0 without a lag.
     pub lag_seconds: Option<u64>,
     /// The command that has the lock.
     pub lock: Option<String>,

@@ -51,10 +51,10 @@ pub struct Switched {
 /// [`Reason::StateMissing`], [`Reason::Lagging`], [`Reason::NotClean`]; those of the source and the store; an interruption.
 pub fn switch(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, options: SwitchOptions) -> Result<Switched> {
     let state = state::read(context.kv, keys)?;
-    state.require_no_undo()?;
     let Some(job) = &state.job else { return Err(verify::missing()) };
-    verify::require_source(job, v2)?;
     state.require_own_switch(keys)?;
+    state.require_no_undo()?;
+    verify::require_source(job, v2)?;
     if state.switch.on {
         let index = state.progress.map_or(0, |(progress, _)| progress.v2_index);
         return Ok(Switched {

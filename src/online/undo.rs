@@ -15,7 +15,7 @@ use crate::online::decide::Seen;
 use crate::online::lock::Lock;
 use crate::online::names::{Content, Name, Names};
 use crate::online::session::{Limits, Session, State, Written};
-use crate::online::state::{self, Keys, Phase, UNDO};
+use crate::online::state::{self, Keys, Phase, Progress, UNDO, put_json};
 use crate::online::v2::V2;
 use crate::online::v3::{Compare, Op, Scan, scan};
 use crate::online::verify;
@@ -64,7 +64,9 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
     let copied = before.progress.as_ref().filter(|(progress, _)| progress.phase == Phase::Following);
     let copied = V2Index(copied.map_or(0, |(progress, _)| progress.v2_index));
     let copied = before.switched.map_or(copied, |at| copied.min(at));
-    let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
+    let now = state::read(context.kv, keys)?;
+    now.require_own_switch(keys)?;
+    let session = Session::begin(context.kv, keys, limits, lock, now.switch)?;
     let mut undo = Undo { session: &session, was_on, done: Undone::default() };
     let mut names = Names::new(job, keys)?;
     let (mut known, mut others, now) = (Vec::new(), Vec::new(), Timestamp::now());
@@ -91,6 +93,11 @@ fn locked(context: &Context<'_>, v2: &mut dyn V2, keys: &Keys, limits: Limits, l
         return Err(switched());
     }
     let session = Session::begin(context.kv, keys, limits, lock, state::read(context.kv, keys)?.switch)?;
+    // If this run ends before all copies are removed, v3 is like one into which not all was copied.
+    if let Some((progress, _)) = &before.progress {
+        let part = Progress { phase: Phase::Copying, ..progress.clone() };
+        session.put(vec![put_json(keys.named("progress"), &part)?])?;
+    }
     let mut undo = Undo { session: &session, ..undo };
     undo.scan(context, remove)?;
     session.put(vec![

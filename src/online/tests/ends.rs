@@ -164,8 +164,13 @@ fn after_a_part_of_a_finish_only_a_finish_goes_on() {
             parts += 1;
             let undone = undo(&context(&kv), &mut store.source(true), &keys(), LIMITS, 1).map(drop);
             let copied = copy(&context(&kv), &mut store.source(true), &options(true), &Counters::default()).map(drop);
+            let forced = SwitchOptions { force: true, ..SwitchOptions::default() };
+            let switched = switch(&context(&kv), &mut store.source(true), &keys(), forced);
+            assert!(switched.unwrap().before, "it is on");
             for refused in [undone, copied] {
-                assert_eq!(refused.unwrap_err().reason(), Reason::StateDiffers, "after {die}");
+                let error = refused.unwrap_err();
+                assert_eq!(error.reason(), Reason::StateDiffers, "after {die}");
+                assert!(error.message().contains("`finish` did not end"), "after {die}: {error}");
             }
         } else {
             let whole =
@@ -211,8 +216,17 @@ fn a_switch_of_another_migration_says_nothing_of_this_one() {
     for result in refused {
         let error = result.unwrap_err();
         assert_eq!(error.reason(), Reason::StateDiffers, "{error}");
-        assert!(error.message().starts_with("etcdlift/switch: the switch is on, but"), "{error}");
+        assert!(error.message().starts_with("etcdlift/switch: the value is `true`, but"), "{error}");
     }
+    // Neither does its undo.
+    kv.put(SWITCH_KEY, "undo");
+    let undone = undo(&context(&kv), &mut store.source(true), &other, LIMITS, 1).map(drop);
+    let switched = switch(&context(&kv), &mut store.source(true), &other, forced).map(drop);
+    for result in [copy_other().map(drop), undone, switched] {
+        let error = result.unwrap_err();
+        assert!(error.message().starts_with("etcdlift/switch: the value is `undo`, but"), "{error}");
+    }
+    kv.put(SWITCH_KEY, "true");
     assert_eq!(kv.keys(""), before);
     // Its own end is as ever, and twice the same.
     for was_on in [false, true] {
@@ -354,4 +368,38 @@ fn a_key_that_is_carried_during_the_comparison_is_in_the_index_map() {
     let found: Vec<_> = mapped.iter().map(|pair| (&pair.v3.0[..], pair.v2.1, pair.v3.1)).collect();
     let revision = |key: &str| kv.get(key).unwrap().modified;
     assert_eq!(found, [(&b"/a"[..], V2Index(index), revision("/a")), (b"/b", V2Index(2), revision("/b"))]);
+}
+
+/// An undo that dies after any transaction: v3 has a part of the keys then, so clients must not be switched to it.
+#[test]
+fn after_a_part_of_an_undo_nothing_is_switched_before_all_is_copied() {
+    let mut parts = 0;
+    for die in 1.. {
+        let (kv, store) = copied();
+        for number in 0..300 {
+            store.set(&format!("/{number}"), "v2");
+        }
+        once(&kv, &mut store.source(true));
+        kv.die_after(die);
+        let ended = undo(&context(&kv), &mut store.source(true), &keys(), LIMITS, 1).is_ok();
+        kv.die_after(0);
+        let left = kv.keys("/").len();
+        let is_part = left < 302 && kv.get("etcdlift/online/job").is_some();
+        parts += usize::from(is_part);
+        if is_part && parts == 1 {
+            let forced = SwitchOptions { force: true, ..SwitchOptions::default() };
+            let error = switch(&context(&kv), &mut store.source(true), &keys(), forced).unwrap_err();
+            assert_eq!(error.reason(), Reason::Lagging, "after {die}: {error}");
+        }
+        if is_part {
+            // Either way goes on: back, or on again.
+            once(&kv, &mut store.source(true));
+            assert_eq!(kv.keys("/").len(), 302, "after {die}");
+            switch(&context(&kv), &mut store.source(true), &keys(), SwitchOptions::default()).unwrap();
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(parts > 2, "{parts} of the ends were within the work");
 }
