@@ -52,6 +52,12 @@ impl<'a> Interrupt<'a> {
         Interrupt { progress: Some(progress), ..self }
     }
 
+    /// Returns the same test without a function that counts bytes: for work that no stage announced.
+    #[must_use]
+    pub fn uncounted(self) -> Interrupt<'a> {
+        Interrupt { progress: None, ..self }
+    }
+
     /// Announces bytes that the current stage will process.
     pub fn expect(self, bytes: u64) {
         self.progress.into_iter().for_each(|progress| progress(Bytes::Expected(bytes)));

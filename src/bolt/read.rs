@@ -85,6 +85,15 @@ impl<'a> Db<'a> {
     where
         'a: 'i,
     {
+        Db { interrupt: interrupt.uncounted(), ..self }
+    }
+
+    /// Returns the same as [`Db::watched`], with pages that count as processed when they are read.
+    #[must_use]
+    pub fn counted<'i>(self, interrupt: Interrupt<'i>) -> Db<'i>
+    where
+        'a: 'i,
+    {
         Db { interrupt, ..self }
     }
 

@@ -130,7 +130,6 @@ mod tests {
         let spent = begun.elapsed();
         // Other tests run meanwhile, so the process has more time than this thread.
         assert!(spent.threads[&worked] > spent.threads[&this], "{spent:?}");
-        assert!(spent.threads.values().sum::<Duration>() <= spent.cpu + Duration::from_millis(20), "{spent:?}");
         let twice = spent.clone() + spent.clone();
         assert_eq!(twice.threads[&worked], spent.threads[&worked] * 2);
         assert!(begun.without(spent.clone()).elapsed().threads[&worked] < spent.threads[&worked]);

@@ -47,8 +47,7 @@ pub trait Observer: Sync {
     /// Reports that the stage will process this many more bytes. They are what was announced so far, not necessarily all.
     fn expect(&self, _bytes: u64) {}
 
-    /// Reports that the stage has processed this many more bytes. The sum can differ from the announced one a little: a page
-    /// that is read twice counts twice.
+    /// Reports that the stage has processed this many more bytes. The sum can differ a little from the announced one.
     fn advance(&self, _bytes: u64) {}
 
     /// Reports that all stages have ended.

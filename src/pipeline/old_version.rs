@@ -109,7 +109,7 @@ fn version_in(
     if start.is_some_and(|start| (start.index, start.term) == (snapshot.index, snapshot.term)) {
         return Ok(cluster_version(&mut Tree::new(table)));
     }
-    let table = json::read_watched(snapshot.json(), interrupt);
+    let table = json::read_watched(snapshot.json(), interrupt.uncounted());
     let table = table.map_err(|e: Error| e.counted_from(snapshot.json_offset()).in_file(snapshot.path()))?;
     Ok(cluster_version(&mut Tree::new(&table)))
 }

@@ -48,7 +48,7 @@ pub(super) fn require_content(opened: &Opened, table: &Table<'_>, interrupt: Int
     }
     let snapshot = member.files.open_snapshot(&passed.path, interrupt).and_then(|map| Snapshot::of(map, interrupt));
     if let Ok(snapshot) = snapshot.as_ref()
-        && let Ok(table) = json::read_watched(snapshot.json(), interrupt)
+        && let Ok(table) = json::read_watched(snapshot.json(), interrupt.uncounted())
     {
         require(member, snapshot, &table, interrupt)?;
     }

@@ -56,7 +56,8 @@ pub(super) fn check(opened: &Opened, context: &Context<'_>) -> Result<()> {
 }
 
 fn compare(first: &Snapshot, other: &Snapshot, interrupt: Interrupt<'_>) -> Result<()> {
-    let tables = (json::read_watched(first.json(), interrupt), json::read_watched(other.json(), interrupt));
+    let uncounted = interrupt.uncounted();
+    let tables = (json::read_watched(first.json(), uncounted), json::read_watched(other.json(), uncounted));
     interrupt.ask()?;
     let (Ok(one), Ok(two)) = tables else { return Ok(()) };
     if one.current_index != two.current_index {

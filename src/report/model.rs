@@ -356,8 +356,8 @@ pub struct Stage {
     /// CPU time divided by elapsed time: the average number of busy cores.
     #[serde(default)]
     pub busy_cores: f64,
-    /// CPU time of each thread in milliseconds, the busiest first. Threads that ended before the stage, or used less than a
-    /// millisecond, are left out. Empty if the kernel does not say it.
+    /// CPU time of each thread in milliseconds, the busiest first. Threads that ended within the stage, or used less
+    /// than a millisecond, are left out. Empty if the kernel does not say it.
     #[serde(default)]
     pub threads_cpu_ms: Vec<u64>,
 }

@@ -105,8 +105,8 @@ pub fn plan(tree: &mut Tree<'_>, policy: &mut Policy, interrupt: Interrupt<'_>) 
     let mut visited = 0u64;
     let tree = &*tree;
     // What the log added is not in the document, but has about as many bytes a node.
-    let node_len = tree.table().document_len() / (tree.table().len() as u64).max(1);
-    interrupt.expect(tree.table().document_len());
+    let node_len = tree.table().tree_len() / (tree.table().len() as u64).max(1);
+    interrupt.expect(tree.table().tree_len());
     let mut open_dirs = OpenDirs::default();
     tree.walk::<Error>(root, &mut |visit: Visit<'_>| {
         visited += 1;

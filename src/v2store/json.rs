@@ -184,7 +184,7 @@ impl<'m, 'i> Scanner<'m, 'i> {
         {
             (self.table.nodes, self.table.expiries) = (found.nodes, found.expiries);
             (self.paths_checked, self.ascending) = (true, found.ascending);
-            self.lexer.at = found.end;
+            (self.lexer.at, self.lexer.asked_at) = (found.end, found.end);
             return Ok(());
         }
         self.tree_in_any_form()
@@ -316,7 +316,12 @@ impl<'m, 'i> Scanner<'m, 'i> {
         if path.strip_suffix(name).is_some_and(|parent| parent.ends_with(b"/")) {
             return Ok(());
         }
-        let path = text::decode(path, node.path.len as usize, node.has(Node::PATH_ESCAPED));
+        let (raw, path) = (path, text::decode(path, node.path.len as usize, node.has(Node::PATH_ESCAPED)));
+        // The name at the end of a path is found by its slash, without the rest of the path.
+        let slashes = |path: &[u8]| memchr::memchr_iter(b'/', path).count();
+        if slashes(raw) != slashes(&path) {
+            return Err(damaged(node.path.offset, "expected a path whose slashes are no escapes, as etcd writes it"));
+        }
         if path.strip_suffix(&*decoded).is_some_and(|parent| parent.ends_with(b"/")) {
             return Ok(());
         }

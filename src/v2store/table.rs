@@ -119,9 +119,9 @@ impl<'m> Table<'m> {
         ByteOffset::from(self.history.start)
     }
 
-    /// Returns the length of the document in bytes.
-    pub fn document_len(&self) -> u64 {
-        self.document.len() as u64
+    /// Returns the length of the document without the event history, in bytes.
+    pub fn tree_len(&self) -> u64 {
+        (self.document.len() - self.history().len()) as u64
     }
 
     /// Returns the number of nodes in the table, with the root.

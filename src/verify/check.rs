@@ -68,7 +68,7 @@ pub fn verify_watched(file: &[u8], interrupt: Interrupt<'_>) -> Result<V3Summary
 /// # Errors
 /// As both.
 pub fn verify_content(file: &[u8], expected: &Expected<'_, '_, '_>, interrupt: Interrupt<'_>) -> Result<V3Summary> {
-    let db = Db::open(file).map_err(failed)?.watched(interrupt);
+    let db = Db::open(file).map_err(failed)?.counted(interrupt);
     // Once for the structure, about twice to cut the pairs into parts, and once for the pairs.
     interrupt.expect(db.size().saturating_mul(4));
     let (digest, (structure, summary)) =

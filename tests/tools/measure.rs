@@ -5,8 +5,8 @@
 //! takes every set. `tests/peers/build` gives `etcdctl migrate`. [`runs_of`] says which sets have fewer runs.
 //!
 //! A round has one run of each kind: the limit, the program, the program without the option that the set is about, the
-//! program with `--no-verify`. Each round begins with the second kind of the round before, so that each kind is in each place
-//! as often, and no kind follows itself. No run finds the output of another one: each is removed first. The source is in the page cache. Ratios
+//! program with `--no-verify`. Each round begins with the second kind of the round before, so that each kind comes to each place,
+//! and no kind follows itself. No run finds the output of another one: each is removed first. The source is in the page cache. Ratios
 //! compare runs of one round. Three numbers are min / median / max. [`COLUMNS`] says what the columns are.
 
 #![allow(

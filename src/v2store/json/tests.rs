@@ -125,9 +125,10 @@ fn refuses_what_is_no_store() {
     let twice = r#""1":{"Path":"/1","Path":"/1"}"#;
     let elsewhere = r#""1":{"Path":"/1","Children":{"a":{"Path":"/2/a"}}}"#;
     let misnamed = r#""1":{"Path":"/2"}"#;
-    for children in
-        [twice, elsewhere, misnamed, r#""1":{}"#, r#""":{"Path":"/"}"#, r#""1":{"Path":"/1","CreatedIndex":-1}"#]
-    {
+    // The end of such a path says nothing of the name.
+    let escaped = [r#""1":{"Path":"\u002f1"}"#, r#""1":{"Path":"/1","Children":{"a":{"Path":"/1\u002Fa"}}}"#];
+    let others = [r#""1":{}"#, r#""":{"Path":"/"}"#, r#""1":{"Path":"/1","CreatedIndex":-1}"#];
+    for children in [twice, elsewhere, misnamed].into_iter().chain(escaped).chain(others) {
         let error = read(store(children).as_bytes()).unwrap_err();
         assert_eq!(error.reason(), Reason::Damaged, "{children}");
         assert!(error.offset().is_some(), "{children}: {error}");
