@@ -136,7 +136,7 @@ fn each_stage_processes_the_bytes_that_it_announced() {
             Activity::Opening | Activity::CheckingSource => (document_len, 0),
             Activity::Reading => (document_len, 1 << 20),
             Activity::Replaying => (300_000, 0),
-            Activity::Planning => (document_len, document_len / 2),
+            Activity::Planning => (document_len / 2, document_len / 2),
             Activity::Writing => (output_len - 32, 4 * 4096),
             // Pages are read more than once on the way to others.
             Activity::Verifying => (5 * (output_len - 32), output_len / 2),
