@@ -1,7 +1,8 @@
 //! Reader of the snapshot's JSON into the flat table, in one iterative pass (docs/formats.md 3.1, 3.3).
 //!
-//! Fields can have any order, and unknown ones are skipped, as in Go's decoder. Where that decoder would merge or guess
-//! (a duplicate field, a path that contradicts its position), this reader fails: such a document is not from etcd.
+//! Fields can have any order, and unknown ones are skipped, as in Go's decoder. Of a skipped value only the brackets and the
+//! ends of strings are checked, so what Go refuses may pass there. Where that decoder would merge or guess (a duplicate field,
+//! a path that contradicts its position), this reader fails: such a document is not from etcd.
 //! Nothing recurses, and the size of the document bounds the memory. Must not know the log.
 
 use std::borrow::Cow;
