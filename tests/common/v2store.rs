@@ -40,7 +40,7 @@ impl<'a> Node<'a> {
     pub fn json(&self) -> String {
         let Self { path, created, modified, expires, value, children } = self;
         format!(
-            r#"{{"Path":"{path}","CreatedIndex":{created},"ModifiedIndex":{modified},"ExpireTime":"{expires}","ACL":"","Value":"{value}","Children":{children}}}"#
+            r#"{{"Path":"{path}","CreatedIndex":{created},"ModifiedIndex":{modified},"ExpireTime":"{expires}","Value":"{value}","Children":{children}}}"#
         )
     }
 
