@@ -32,11 +32,13 @@ use std::{env, thread};
 
 use etcdlift::internals::interrupt::Interrupt;
 use etcdlift::internals::source::open::{Found, OpenOptions, open};
+use etcdlift::internals::source::raft::{Proposal, parse_proposal};
+use etcdlift::internals::source::wal::Wal;
 use etcdlift::internals::v2store::json;
 use etcdlift::internals::v2store::table::NodeId;
 use etcdlift::internals::v2store::text::{decode_into, scan};
 use etcdlift::internals::v2store::tree::{NodeRef, Tree};
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use large_store::{Shape, Values};
 use nix::fcntl::{FallocateFlags, fallocate};
 use process::{Cost, Spread, build, files, limit, measured, refuse, run, runs};
@@ -55,7 +57,10 @@ const ENTRIES: usize = 100_000;
 /// The stage with a floor only if there is a log.
 const REPLAY: (&str, &[Floor]) = (
     "replay",
-    &[("index all names by known hashes, and look up one for each log entry, on one core", |facts| facts.names())],
+    &[(
+        "index all names by known hashes; parse each entry once, look its name up, make a node; on one core",
+        |facts| facts.replay(),
+    )],
 );
 
 /// The other stages that have a floor, and the floors of each. The rest of a report has none.
@@ -123,7 +128,8 @@ fn main() {
     let unordered = rows.clone();
     rows.sort_unstable_by_key(|row| row.revision);
     let file = &temp.path().join("floor");
-    let facts = Facts { document, source: &source, form, entries, file, rows: &rows, unordered: &unordered, hasher };
+    let wal = opened.wal().filter(|_| entries > 0);
+    let facts = Facts { document, source: &source, form, wal, file, rows: &rows, unordered: &unordered, hasher };
     facts.measure(&program, runs, temp.path()).print();
 }
 
@@ -166,8 +172,8 @@ struct Facts<'f> {
     source: &'f Path,
     /// The form of the output: `--to`.
     form: &'static str,
-    /// The number of entries in the log.
-    entries: u64,
+    /// The log, if it has a floor.
+    wal: Option<&'f Wal>,
     file: &'f Path,
     /// In the order of revisions.
     rows: &'f [Row],
@@ -287,7 +293,7 @@ impl Facts<'_> {
         times.floors.entry(HASHES).or_default().push(measured(|| self.sha256(output)));
         fs::remove_file(output).unwrap();
         self.reserve();
-        for (name, parts) in STAGES.into_iter().chain((self.entries > 0).then_some(REPLAY)) {
+        for (name, parts) in STAGES.into_iter().chain(self.wal.map(|_| REPLAY)) {
             let costs = parts.iter().map(|(_, work)| measured(|| work(self)));
             times.floors.entry(name).or_default().push(costs.reduce(|a, b| a + b).unwrap());
         }
@@ -315,20 +321,26 @@ impl Facts<'_> {
         black_box(keys);
     }
 
-    /// What a log needs at least: a table of all names by their hash, and a lookup of some in no order. The hashes are known,
-    /// as the program has them from the reading of the snapshot.
-    fn names(&self) {
-        let hash = |at: &usize| self.hasher.hash_one(&self.document[self.unordered[*at].key.clone()]);
+    /// What a log needs at least: a table of all names by their hash, and for each entry its request, a lookup of the name, and a
+    /// changed node with its place. The hashes are known, as the program has them from the reading of the snapshot. The
+    /// requests are parsed once, by etcdlift's own parser.
+    fn replay(&self) {
+        let Some(wal) = self.wal else { return };
+        let name = |at: usize| &self.document[self.unordered[at].key.clone()];
         let mut table = HashTable::with_capacity(self.unordered.len());
         for (at, row) in self.unordered.iter().enumerate() {
             table.insert_unique(row.hash, at, |at| self.unordered[*at].hash);
         }
-        let step = self.unordered.len() / 3 * 2 + 1;
-        let found = (0..ENTRIES).map(|at| at * step % self.unordered.len()).filter(|at| {
-            let key = &self.document[self.unordered[*at].key.clone()];
-            table.find(hash(at), |other| self.document[self.unordered[*other].key.clone()] == *key).is_some()
-        });
-        assert_eq!(found.count(), ENTRIES);
+        let (mut changed, mut nodes) = (HashMap::new(), Vec::new());
+        for reference in wal.entries() {
+            let entry = wal.entry(reference).unwrap();
+            let Ok(Proposal::V2(request)) = parse_proposal(entry.data, entry.data_offset) else { continue };
+            let found = table.find(self.hasher.hash_one(request.path), |at| name(*at) == request.path);
+            changed.insert(found.copied().unwrap_or(self.unordered.len() + nodes.len()), nodes.len());
+            nodes.push((request.path, request.val, [reference.index.0; 10]));
+        }
+        assert!(nodes.len() >= ENTRIES && changed.len() > ENTRIES / 2);
+        black_box((changed, nodes));
     }
 
     /// Extents of rows, with the place of each in the file.
