@@ -92,7 +92,7 @@ fn run_with(parts: &[Part], source: impl Fn(&Store) -> Source) -> usize {
     since.len()
 }
 
-/// Whether an index changed the key: a delete of what is not there changes nothing.
+/// Whether an index changed the key: a delete of a missing key changes nothing.
 fn changes(store: &Store, index: u64) -> bool {
     let log = store.log.lock().unwrap();
     let at = |index: u64| state_of(&log[..index as usize]).remove(KEY.as_bytes()).map(|node| node.modified);
