@@ -258,19 +258,7 @@ mod tests {
         assert_eq!(part(1 << 20, 3 << 30, s(2)), " 0 %, 0.0 of 3.0 GiB, 512.0 KiB/s, 103 min left");
         // More than all: the last chunk of a file is a short one.
         assert_eq!(part(9 << 20, 8 << 20, s(4)), " 100 %, 8.0 of 8.0 MiB");
-        let activities = [
-            Activity::Opening,
-            Activity::Reading,
-            Activity::Replaying,
-            Activity::Planning,
-            Activity::Writing,
-            Activity::Verifying,
-            Activity::Ledger,
-            Activity::IndexMap,
-            Activity::CheckingSource,
-            Activity::Finishing,
-        ];
-        for activity in activities {
+        for activity in Activity::ALL {
             let part = part(1000 << 30, 1023 << 30, s(1000));
             let line = format!("etcdlift: {}{part} (1000 s)", activity.word());
             assert!(line.len() < 80, "{line}");

@@ -24,8 +24,8 @@ use crate::error::{Error, Reason, Result};
 use crate::ids::ByteOffset;
 use crate::interrupt::Interrupt;
 
-/// The size of the largest folio of the page cache with pages of 4 KiB, in bytes. A folio begins at a multiple of its size, and only whole ones are
-/// dropped. The meta pages at the start of the file, which are written last, are shorter.
+/// The size of the largest folio of the page cache with pages of 4 KiB, in bytes. A folio begins at a multiple of its size,
+/// and only whole ones are dropped. The meta pages at the start of the file, which are written last, are shorter.
 const CACHE_BYTES: u64 = 1 << 21;
 
 /// Bytes that the disk is asked to read ahead at once. Linux ignores what exceeds the read-ahead size of the device, which is

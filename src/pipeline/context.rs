@@ -39,6 +39,22 @@ words! {
     }
 }
 
+impl Activity {
+    /// All activities, in the order of a run that has each of them.
+    pub const ALL: [Activity; 10] = [
+        Activity::Opening,
+        Activity::Reading,
+        Activity::Replaying,
+        Activity::Planning,
+        Activity::Writing,
+        Activity::Verifying,
+        Activity::Ledger,
+        Activity::IndexMap,
+        Activity::CheckingSource,
+        Activity::Finishing,
+    ];
+}
+
 /// A receiver of a run's progress. Any thread may call it.
 pub trait Observer: Sync {
     /// Reports that a stage begins. Nothing is known of its bytes yet.
