@@ -270,7 +270,8 @@ impl Head {
         let switch = String::from_utf8_lossy(&keys.switch);
         let message = format!("{switch}: the value is `{value}`, but this migration did not put it");
         Err(Error::new(Reason::StateDiffers, message).hint(
-            "each migration needs its own --switch-key, which only `etcdlift online` puts; if it was put by hand, put `false`",
+            "each migration needs its own --switch-key, which only `etcdlift online` puts; if it was put by hand, put `false` before \
+             applications delete keys, as such keys come back",
         ))
     }
 }
